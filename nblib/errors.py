@@ -1,0 +1,31 @@
+"""Every error a user can cause or meet: one clear sentence, never a wall."""
+
+from __future__ import annotations
+
+
+class NblibError(Exception):
+    """Base of all errors that nblib raises on purpose; `str(error)` is written for the user."""
+
+
+class BadParameter(NblibError):
+    """A parameter is unknown, of the wrong type or out of bounds (exit code 2)."""
+
+
+class BadInput(NblibError):
+    """A data file is broken or is not what its name promises; the message names file and field."""
+
+
+class MissingInput(NblibError):
+    """An artifact that a stage needs does not exist; the message holds the command that makes it."""
+
+
+class CorruptArtifact(NblibError):
+    """A stored file no longer has the bytes that its manifest recorded."""
+
+
+class StorageError(NblibError):
+    """The data root cannot be written: disk full, quota, permissions."""
+
+
+class RunFailed(NblibError):
+    """A notebook ran and did not commit its artifact (exit code 3)."""

@@ -1,0 +1,285 @@
+"""What may be asked for: strict, typed parameters of every stage and notebook.
+
+Unknown names, wrong types and values out of bounds are refused with one sentence per fault.
+In a notebook's parameters cell `None` always means "as the recipe says"; so no setting uses
+`None` as a value: "no limit" is infinity, "all" is an empty list or 0, "none" is "".
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nblib.errors import BadParameter
+
+BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
+RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Params(BaseModel):
+    """Base: strict types, no unknown names, no change after the fact."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class SimulateSettings(Params):
+    """The simulated Allen recording (see `nblib.sources.simulate`)."""
+
+    n_units: int = Field(100, ge=1, le=20_000, description="units [count]")
+    n_scenes: int = Field(118, ge=2, le=118, description="images shown [count]")
+    n_repeats: int = Field(50, ge=1, le=500, description="presentations of each image [count]")
+    duration_s: float = Field(0.0, ge=0, description="length, 0 = as long as needed [s]")
+    seed: int = Field(0, ge=0, description="seed of images, rates and spikes")
+    signal: float = Field(1.0, ge=0, description="strength of image tuning; 0 = none [factor]")
+    rate_hz: float = Field(5.5, gt=0, le=100, description="mean firing rate over units [Hz]")
+
+
+class IngestSettings(Params):
+    """Settings of 01_ingest: where a recording comes from and which table holds its trials."""
+
+    source: Literal["allen", "nwb", "simulate", "lab_pickle"] = Field(
+        "simulate", description="kind of origin"
+    )
+    path: str = Field(
+        "", description="file; {recording} and ${VARIABLES} are filled in; empty = made or fetched"
+    )
+    intervals: str = Field(
+        "natural_scenes_presentations", description="interval table that holds the trials"
+    )
+    label: str = Field("frame", description="column of that table to decode")
+    time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
+    simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
+
+
+class BinSettings(Params):
+    """Settings of 02_bin: how spike times become counts."""
+
+    binning: Literal["per_presentation", "fixed_width", "event_window", "edges"] = Field(
+        "per_presentation", description="how each trial is cut into bins"
+    )
+    n_bins: int = Field(5, description="bins per presentation: 1, 2, 3, 5, 10, 15 or 20 [count]")
+    bin_s: float = Field(0.05, gt=0, description="bin width (fixed_width, event_window) [s]")
+    window_start_s: float = Field(0.0, description="window start from the event [s]")
+    window_stop_s: float = Field(0.25, description="window stop from the event [s]")
+    event: str = Field("start_time", description="column that holds the event's time")
+    edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
+    keep_blank: bool = Field(True, description="keep blank trials (label -1, null or missing)")
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.n_bins not in BINS_PER_PRESENTATION:
+            raise ValueError(f"n_bins must be one of {BINS_PER_PRESENTATION}, not {self.n_bins}")
+        if self.window_stop_s <= self.window_start_s:
+            raise ValueError("window_stop_s must be greater than window_start_s")
+        rising = all(a < b for a, b in zip(self.edges_s, self.edges_s[1:], strict=False))
+        if self.binning == "edges" and (len(self.edges_s) < 2 or not rising):
+            raise ValueError("edges_s must hold at least two rising times for binning 'edges'")
+        return self
+
+
+class CleanSettings(Params):
+    """Settings of 03_clean: what is removed before any statistics are taken."""
+
+    invalid_spikes: Literal["drop", "keep"] = Field(
+        "drop", description="spikes inside invalid intervals"
+    )
+    invalid_presentations: Literal["drop", "keep"] = Field(
+        "drop", description="presentations that touch an invalid interval"
+    )
+    isi_violations_max: float = Field(math.inf, description="unit limit; Allen default 0.5")
+    amplitude_cutoff_max: float = Field(math.inf, description="unit limit; Allen default 0.1")
+    presence_ratio_min: float = Field(-math.inf, description="unit limit; Allen default 0.95")
+    regions: list[str] = Field([], description="brain areas to keep; empty = all")
+    n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")
+    units_seed: int = Field(0, ge=0, description="seed of that subset")
+
+
+class SplitSettings(Params):
+    """Settings of 04_split: which trials may teach and which may judge."""
+
+    split: Literal["blocked", "random"] = Field("blocked", description="how roles are dealt")
+    n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="validation share of the rest")
+    gap_s: float = Field(1.0, ge=0, description="time kept free between roles (blocked) [s]")
+    split_seed: int = Field(0, ge=0, description="seed of a random split")
+    scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
+    highest_value: float = Field(100.0, description="drop units whose train z-score exceeds it")
+    lowest_value: float = Field(0.0, description="drop units whose train z-score never exceeds it")
+
+
+class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
+    """A flat YAML file in params/recipes: a cohort and the settings of stages 01-04."""
+
+    recipe: str = Field(pattern=RECORDING_ID, description="name of the recipe")
+    recordings: list[str] = Field(min_length=1, description="recording ids, as strings")
+
+    @model_validator(mode="after")
+    def _ids(self):
+        for name in self.recordings:
+            if not re.fullmatch(RECORDING_ID, name):
+                raise ValueError(
+                    f"recording id {name!r} may hold letters, digits, '.', '_' and '-' only"
+                )
+        if len(set(self.recordings)) != len(self.recordings):
+            raise ValueError("recordings names one id twice")
+        return self
+
+    def settings(self, model: type[Params]) -> Params:
+        """The part of the recipe that one stage owns."""
+        return model(**{k: getattr(self, k) for k in model.model_fields})
+
+    def file(self, recording: str) -> Path | None:
+        """Path of the recording's file with {recording} and ${VARIABLES} filled in, or None."""
+        if not self.path:
+            return None
+        text = os.path.expandvars(self.path.replace("{recording}", recording))
+        missing = re.findall(r"\$\{?(\w+)\}?", text)
+        if missing:
+            raise BadParameter(
+                f"path {self.path!r} of recipe {self.recipe!r} uses the environment variable "
+                f"{missing[0]}, which is not set; set it or write the path out."
+            )
+        path = Path(text).expanduser()
+        if not path.is_absolute():
+            raise BadParameter(
+                f"path {self.path!r} of recipe {self.recipe!r} is relative; a notebook may run "
+                "from any folder, so give an absolute path, or one that starts with ~ or ${HOME}."
+            )
+        return path
+
+
+class StageParams(Params):
+    """Parameters that every notebook of the road takes."""
+
+    recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
+    recording: str = Field(
+        "demo", pattern=RECORDING_ID, description="recording id of that recipe, a string"
+    )
+
+
+class TrainParams(StageParams):
+    """Parameters of 05_train_lstm: one decoder, one fold, one seed."""
+
+    model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of initial weights and batches")
+    model_params: dict[str, Any] = Field({}, description="overrides of the model's own settings")
+    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    batch_size: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = the model's own")
+    weight_decay: float | None = Field(None, ge=0, description="None = the model's own")
+    patience: int | None = Field(None, ge=1, description="None = the model's own [epochs]")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    logger: Literal["csv", "wandb"] = Field("csv", description="wandb is offline unless set up")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
+class ResultsParams(Params):
+    """Parameters of 90_results."""
+
+    recipe: str = Field("", description="show one recipe only; empty = every run")
+    metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
+        "accuracy", description="score to compare"
+    )
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> BadParameter:
+    """Turn pydantic's report into one sentence per fault: name, value, what was expected."""
+    lines = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"]) or "settings"
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, model.model_fields, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            lines.append(f"unknown parameter {name!r}{hint}")
+        elif fault["type"] == "missing":
+            lines.append(f"parameter {name!r} is missing")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            value = "" if name == "settings" else f" = {fault['input']!r}"
+            lines.append(f"{name}{value}: {message[:1].lower()}{message[1:]}")
+    return BadParameter(f"{where}: " + "; ".join(lines) + ".")
+
+
+def checked(model: type[Params], values: dict[str, Any], where: str) -> Any:
+    """Build `model` from `values`; raise BadParameter that names `where` and each fault."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise explain(error, model, where) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-3 is a number, 000021 and other padded ids stay strings."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regex) for tag, regex in pairs if not tag.endswith(("int", "float", "timestamp"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?((0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]+)?"
+        r"|(0|[1-9][0-9]*)\.?([eE][-+]?[0-9]+)|(0|[1-9][0-9]*)\."
+        r"|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+    if twice:
+        raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice")
+    return {k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)}
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Parse YAML; a key that stands twice, or bad syntax, is a BadParameter naming `where`."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter numbers
+    except yaml.YAMLError as error:
+        raise BadParameter(f"{where}: not readable as YAML: {error}") from None
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read and check one recipe file.
+
+    Raises BadParameter for unknown keys, wrong types or values out of bounds, and when the
+    recipe's own name differs from the file's.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadParameter(f"recipe {path}: cannot be read ({error.strerror}).") from None
+    values = read_yaml(text, f"recipe {path}")
+    if not isinstance(values, dict):
+        raise BadParameter(f"recipe {path}: expected 'name: value' lines.")
+    recipe = checked(Recipe, values, f"recipe {path}")
+    if recipe.recipe != path.stem:
+        raise BadParameter(
+            f"recipe {path}: calls itself {recipe.recipe!r}; name and file must agree, "
+            f"so write 'recipe: {path.stem}'."
+        )
+    return recipe

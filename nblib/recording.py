@@ -1,0 +1,126 @@
+"""`Recording`: what one session holds, on one clock, in SI units, read lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from nblib.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SpikeArray(Protocol):
+    """All spike times of a recording, unit after unit, in seconds (float64)."""
+
+    def read(self, lo: int, hi: int) -> np.ndarray:
+        """Spike times `lo` to `hi` of the flat array, in seconds."""
+
+    def contiguous(self) -> np.ndarray | None:
+        """The whole flat array as a memory map in seconds, or None when it must be read."""
+
+
+@dataclass(frozen=True)
+class InMemorySpikes:
+    """Spike times already in memory, in seconds."""
+
+    values: np.ndarray
+
+    def read(self, lo: int, hi: int) -> np.ndarray:
+        return self.values[lo:hi]
+
+    def contiguous(self) -> np.ndarray:
+        return self.values
+
+
+@dataclass(frozen=True)
+class Series:
+    """A sampled signal `(time, channel)`; either `rate_hz` or `timestamps` tells the time."""
+
+    name: str
+    unit: str
+    read: Callable[[int, int], np.ndarray]
+    n_samples: int
+    rate_hz: float | None = None
+    start_s: float = 0.0
+    timestamps: Callable[[], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording session.
+
+    Attributes
+    ----------
+    units : DataFrame, index `unit_id`; where known: area, probe, channel, x, y, z [um],
+        isi_violations, amplitude_cutoff, presence_ratio, firing_rate [Hz].
+    spike_index : int64 (n_units + 1,); unit i owns spikes `spike_index[i]:spike_index[i+1]`.
+    spikes : SpikeArray, float64 seconds, ragged-flat, read lazily.
+    intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
+    series : sampled signals by name, read lazily.
+    trials, label : the interval table that holds the trials, and its column to decode.
+    """
+
+    id: str
+    subject: str
+    path: Path | None
+    units: pd.DataFrame
+    spike_index: np.ndarray
+    spikes: SpikeArray
+    intervals: dict[str, pd.DataFrame]
+    trials: str
+    label: str
+    series: dict[str, Series] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if len(self.spike_index) != len(self.units) + 1:
+            raise BadInput(
+                f"{self.path or self.id}: {len(self.units)} units but a spike index of "
+                f"{len(self.spike_index)} entries; expected one more than there are units."
+            )
+
+    @property
+    def n_units(self) -> int:
+        return len(self.units)
+
+    @property
+    def n_spikes(self) -> int:
+        return int(self.spike_index[-1])
+
+    @property
+    def trial_table(self) -> pd.DataFrame:
+        """The trial table with its label column copied to `label`."""
+        table = self.intervals[self.trials]
+        return table.assign(label=table[self.label])
+
+    @property
+    def invalid_times(self) -> np.ndarray:
+        """Invalid intervals as float64 (n, 2) [s]; empty when the file names none."""
+        table = self.intervals.get("invalid_times")
+        if table is None or len(table) == 0:
+            return np.empty((0, 2))
+        return table[["start_time", "stop_time"]].to_numpy(float)
+
+    def spike_times(self, i: int) -> np.ndarray:
+        """Spike times of the i-th unit, float64 seconds."""
+        return self.spikes.read(int(self.spike_index[i]), int(self.spike_index[i + 1]))
+
+    def chunks(self, max_spikes: int = 4_000_000) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Walk over the units in pieces of bounded size.
+
+        Yields (first unit, stop unit, spike times [s], index (units + 1,) into those times).
+        A single unit with more spikes than `max_spikes` comes as one piece.
+        """
+        index = np.asarray(self.spike_index, np.int64)
+        lo = 0
+        while lo < self.n_units:
+            hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
+            hi = min(max(hi, lo + 1), self.n_units)
+            yield lo, hi, self.spikes.read(int(index[lo]), int(index[hi])), index[lo : hi + 1] - index[lo]
+            lo = hi
