@@ -1,0 +1,72 @@
+"""What every test shares: one thread, a data root of its own, and the real recordings if any."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy or torch is imported anywhere: the suite runs two workers on two cores.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["WANDB_MODE"] = "offline"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_DATA = "needs real data: "  # how the skips of the terminal summary are recognised
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory) -> None:
+    """No test, and no process that a test starts, ever touches the user's data root."""
+    before = os.environ.get("NBLIB_HOME")
+    os.environ["NBLIB_HOME"] = str(tmp_path_factory.mktemp("nblib_home"))
+    yield
+    if before is None:
+        del os.environ["NBLIB_HOME"]
+    else:
+        os.environ["NBLIB_HOME"] = before
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty data root for one test."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("NBLIB_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """`real_data(name)` -> path of a real recording; skips the test where there is none."""
+
+    def find(name: str) -> Path:
+        folder = os.environ.get("NBLIB_TEST_DATA", "")
+        if not folder:
+            pytest.skip(f"{NO_DATA}NBLIB_TEST_DATA is not set ({name})")
+        path = Path(folder) / name
+        if not path.is_file():
+            pytest.skip(f"{NO_DATA}{path} does not exist")
+        return path
+
+    return find
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say how many tests did not run for want of the real recordings."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = [str(r.longrepr[2]) if isinstance(r.longrepr, tuple) else "" for r in reports]
+    missing = sum("NBLIB_TEST_DATA" in reason or NO_DATA in reason for reason in reasons)
+    where = os.environ.get("NBLIB_TEST_DATA") or "not set"
+    terminalreporter.write_line(
+        f"real recordings: {missing} tests skipped without them (NBLIB_TEST_DATA: {where})"
+    )
