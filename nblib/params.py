@@ -109,6 +109,7 @@ class SplitSettings(Params):
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="validation share of the rest")
     gap_s: float = Field(1.0, ge=0, description="time kept free between roles (blocked) [s]")
+    stratified: bool = Field(False, description="random split keeps each label's share per role")
     split_seed: int = Field(0, ge=0, description="seed of a random split")
     scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
     highest_value: float = Field(100.0, description="drop units whose train z-score exceeds it")

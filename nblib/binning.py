@@ -1,0 +1,283 @@
+"""Spike times to counts: per presentation, fixed width, event window, or any list of edges.
+
+Times are rounded to int64 nanoseconds and bins are half-open `[edge, next edge)`; the counts are
+defined by those integers alone, so no bin depends on float rounding late in a recording.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nblib.errors import BadInput, BadParameter
+from nblib.params import BinSettings
+from nblib.recording import Recording
+
+FILE = "binned.nc"
+UNIT_TEXT = ("area", "probe")
+UNIT_NUMBERS = ("channel", "x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
+CHUNK_SPIKES = 4_000_000
+THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
+
+
+def to_ns(seconds: np.ndarray) -> np.ndarray:
+    """Seconds (float64) to the nearest int64 nanosecond."""
+    return np.rint(np.asarray(seconds, np.float64) * 1e9).astype(np.int64)
+
+
+def presentation_edges(start_s: np.ndarray, stop_s: np.ndarray, n_bins: int) -> np.ndarray:
+    """Edges that cut each presentation into `n_bins` equal bins.
+
+    start_s, stop_s : (trial,) seconds. Returns int64 ns (trial, n_bins + 1); edge i is
+    `start + i * (stop - start) // n_bins`, exact in integers.
+    """
+    start, stop = to_ns(start_s), to_ns(stop_s)
+    steps = np.arange(n_bins + 1, dtype=np.int64)
+    return start[:, None] + (steps * (stop - start)[:, None]) // n_bins
+
+
+def window_edges(event_s: np.ndarray, offsets_s: np.ndarray) -> np.ndarray:
+    """Edges at fixed offsets from each event: int64 ns (trial, n_offsets)."""
+    return to_ns(event_s)[:, None] + to_ns(offsets_s)[None, :]
+
+
+def _first_at_or_after(edges_ns: np.ndarray) -> np.ndarray:
+    """The smallest float64 second that rounds to at least each edge, so floats can be compared
+    as they are: `t >= threshold` exactly when `rint(t * 1e9) >= edge`."""
+    guess = (edges_ns - 0.5) / 1e9
+    for _ in range(4):  # the division is off by an ulp or two at most
+        low = np.rint(guess * 1e9) < edges_ns
+        guess = np.where(low, np.nextafter(guess, np.inf), guess)
+    for _ in range(4):
+        below = np.nextafter(guess, -np.inf)
+        guess = np.where(np.rint(below * 1e9) >= edges_ns, below, guess)
+    return guess
+
+
+def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THREADS) -> np.ndarray:
+    """Count each unit's spikes in each bin of each trial.
+
+    edges_ns : int64 ns (trial, bins + 1), rising within a trial; trials may overlap.
+    Returns counts (trial, bin, unit), uint8 or, when a bin holds more than 255 spikes, uint16.
+    Streams over units: beyond the result, memory does not grow with the recording.
+    Raises BadInput when a count exceeds 65,535 and BadParameter when edges do not rise.
+    """
+    edges_ns = np.ascontiguousarray(edges_ns, np.int64)
+    n_trials, n_edges = edges_ns.shape
+    if n_trials == 0 or n_edges < 2:
+        raise BadParameter(f"edges of shape {edges_ns.shape}: expected at least one trial and two edges.")
+    if (np.diff(edges_ns, axis=1) < 0).any():
+        row = int(np.argmax((np.diff(edges_ns, axis=1) < 0).any(axis=1)))
+        raise BadParameter(f"bin edges of trial {row} do not rise.")
+    order = np.argsort(edges_ns[:, 0], kind="stable")
+    flat = _first_at_or_after(edges_ns[order]).ravel()
+    rising = bool((np.diff(edges_ns[order].ravel()) >= 0).all())
+    # Stretches of time without any bin are never read: (first edge, stop edge, start, stop).
+    spans = _spans(flat, n_edges) if rising else None
+    counter = _count_rising if rising else _count_any
+    out = np.zeros((recording.n_units, n_trials, n_edges - 1), np.uint8)
+    wide: dict[int, np.ndarray] = {}  # the rare units with more than 255 spikes in a bin
+    whole = recording.spikes.contiguous()
+    index = np.asarray(recording.spike_index, np.int64)
+
+    def work(piece: tuple[int, int]) -> None:
+        lo, hi = piece
+        base = 0 if whole is not None else int(index[lo])
+        times = whole if whole is not None else recording.spikes.read(int(index[lo]), int(index[hi]))
+        for unit in range(lo, hi):
+            spikes = times[index[unit] - base : index[unit + 1] - base]
+            counts = counter(spikes, flat, n_trials, n_edges, spans)
+            if counts.size and counts.max() > 255:
+                wide[unit] = counts
+            else:
+                out[unit] = counts
+
+    pieces = _pieces(index, CHUNK_SPIKES)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(work, pieces))
+    return _assemble(out, wide, order, recording)
+
+
+def _pieces(index: np.ndarray, max_spikes: int) -> list[tuple[int, int]]:
+    pieces, lo, n = [], 0, len(index) - 1
+    while lo < n:
+        hi = min(max(int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1, lo + 1), n)
+        pieces.append((lo, hi))
+        lo = hi
+    return pieces
+
+
+def _spans(flat: np.ndarray, n_edges: int, far_s: float = 2.0) -> list[tuple[int, int]]:
+    """Runs of trials not further apart than `far_s`: (first, stop) positions in `flat`."""
+    starts, stops = flat[n_edges::n_edges], flat[n_edges - 1 : -1 : n_edges]
+    breaks = np.flatnonzero(starts - stops > far_s) + 1
+    bounds = np.concatenate([[0], breaks * n_edges, [len(flat)]])
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+
+
+def _count_rising(spikes, flat, n_trials, n_edges, spans) -> np.ndarray:
+    """Trials do not overlap: every spike has one place among the flat edges."""
+    total = np.zeros(n_trials * n_edges, np.int64)
+    for first, stop in spans:
+        edges = flat[first:stop]
+        lo, hi = np.searchsorted(spikes, (edges[0], edges[-1]), side="left")
+        # Copy out of a memory map once; later passes then run in cache.
+        inside = np.asarray(spikes[lo:hi])
+        place = np.searchsorted(edges, inside, side="right")
+        total[first : stop - 1] = np.bincount(place, minlength=stop - first)[1 : stop - first]
+    # The cell after a trial's last edge is the time between trials: drop it.
+    return total.reshape(n_trials, n_edges)[:, :-1]
+
+
+def _count_any(spikes, flat, n_trials, n_edges, spans) -> np.ndarray:
+    """Trials may overlap: difference of ranks of the edges among the spikes."""
+    rank = np.searchsorted(np.asarray(spikes), flat, side="left").reshape(n_trials, n_edges)
+    return np.diff(rank, axis=1)
+
+
+def _assemble(out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording) -> np.ndarray:
+    """(unit, sorted trial, bin) to (trial, bin, unit) in the smallest sufficient type."""
+    kind = np.uint16 if wide else np.uint8
+    for unit, counts in wide.items():
+        if counts.max() > np.iinfo(np.uint16).max:
+            raise BadInput(
+                f"{recording.path or recording.id}: unit {recording.units.index[unit]} has {counts.max()} spikes "
+                "in one bin, more than a uint16 holds; use narrower bins or check the unit's spike times."
+            )
+    counts = np.empty((out.shape[1], out.shape[2], out.shape[0]), kind)
+    step = 256  # a blocked transpose: both sides stay in cache
+    for first in range(0, len(order), step):
+        counts[order[first : first + step]] = out[:, first : first + step].transpose(1, 2, 0)
+    for unit, values in wide.items():
+        counts[order, :, unit] = values
+    return counts
+
+
+def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.ndarray:
+    """Bin edges of every trial as the settings ask: int64 ns (trial, bins + 1)."""
+    if settings.binning == "per_presentation":
+        return presentation_edges(table["start_time"], table["stop_time"], settings.n_bins)
+    if settings.binning == "fixed_width":
+        shortest = float((table["stop_time"] - table["start_time"]).min())
+        n = int(np.floor(shortest / settings.bin_s + 1e-9))
+        if n < 1:
+            raise BadParameter(f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s.")
+        return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
+    if settings.event not in table:
+        raise BadParameter(f"event = {settings.event!r}: {where} has columns {', '.join(map(str, table.columns))}.")
+    event = table[settings.event].to_numpy(float)
+    if not np.isfinite(event).all():
+        raise BadInput(f"{where}: column {settings.event!r} is not a time in row {int(np.argmin(np.isfinite(event)))}.")
+    if settings.binning == "edges":
+        return window_edges(event, np.asarray(settings.edges_s))
+    span = settings.window_stop_s - settings.window_start_s
+    n = round(span / settings.bin_s)
+    if n < 1 or abs(n * settings.bin_s - span) > 1e-6:
+        raise BadParameter(f"bin_s = {settings.bin_s} does not divide the window of {span:.6g} s into whole bins.")
+    return window_edges(event, settings.window_start_s + np.arange(n + 1) * settings.bin_s)
+
+
+def is_blank(label: pd.Series) -> np.ndarray:
+    """True where a presentation showed nothing: label -1, missing, or the word null."""
+    text = label.astype(str).str.lower()
+    return (label.isna() | text.isin(["-1", "-1.0", "null", "nan", ""])).to_numpy()
+
+
+def clean_label(label: pd.Series) -> np.ndarray:
+    """Labels as integers where all are whole numbers, else as float or text; blanks are -1."""
+    blank = is_blank(label)
+    numeric = pd.to_numeric(label.where(~blank, -1), errors="coerce")
+    if numeric.notna().all():
+        values = numeric.to_numpy(float)
+        return values.astype(np.int64) if (values == np.round(values)).all() else values
+    return label.astype(str).where(~blank, "-1").to_numpy(dtype=str)
+
+
+def bin_recording(recording: Recording, settings: BinSettings, threads: int = THREADS) -> xr.Dataset:
+    """Count the spikes of a recording's trials.
+
+    Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
+    dictionary. Raises BadInput for a trial table without rows.
+    """
+    where = f"{recording.path or recording.id}: interval table {recording.trials!r}"
+    table = recording.trial_table.reset_index(drop=True)
+    blank = is_blank(table["label"])
+    if not settings.keep_blank:
+        table = table[~blank]
+    if len(table) == 0:
+        raise BadInput(f"{where} holds no trial{' that is not blank' if not settings.keep_blank else ''}.")
+    edges = trial_edges(table, settings, where)
+    counts = count_spikes(recording, edges, threads)
+    return build(
+        counts, table.index.to_numpy(), clean_label(table["label"]), edges, recording.units,
+        block=table["stimulus_block"].to_numpy(float) if "stimulus_block" in table else None,
+        attrs={
+            "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
+            "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
+            "clock": "recorded",
+        },
+    )  # fmt: skip
+
+
+def build(counts, trial, label, edges_ns, units: pd.DataFrame, *, attrs, block=None) -> xr.Dataset:
+    """Put counts and what is known of them into the Binned layout; refuses a count overflow."""
+    if counts.dtype not in (np.uint8, np.uint16):
+        raise BadInput(f"counts of type {counts.dtype}; expected uint8 or uint16.")
+    coords = {
+        "trial": ("trial", np.asarray(trial, np.int64)),
+        "unit": ("unit", units.index.to_numpy()),
+        "time": ("time", np.arange(counts.shape[1])),
+        "label": ("trial", np.asarray(label)),
+        "start_s": ("trial", edges_ns[:, 0] / 1e9),
+        "stop_s": ("trial", edges_ns[:, -1] / 1e9),
+        "exposure_s": (("trial", "time"), np.diff(edges_ns, axis=1) / 1e9),
+    }
+    if block is not None:
+        coords["block"] = ("trial", block)
+    for name in UNIT_TEXT:
+        if name in units:
+            coords[name] = ("unit", units[name].fillna("").astype(str).to_numpy(dtype=str))
+    for name in UNIT_NUMBERS:
+        if name in units:
+            coords[name] = ("unit", units[name].to_numpy(float))
+    return xr.Dataset({"counts": (("trial", "time", "unit"), counts)}, coords=coords, attrs=attrs)
+
+
+def edges_of(binned: xr.Dataset) -> np.ndarray:
+    """The integer edges that a Dataset's counts were taken with: int64 ns (trial, bins + 1)."""
+    width = to_ns(binned.exposure_s.values)
+    start = to_ns(binned.start_s.values)[:, None]
+    return np.concatenate([start, start + np.cumsum(width, axis=1)], axis=1)
+
+
+def save(binned: xr.Dataset, folder: Path) -> None:
+    """Write `binned.nc` (NetCDF4): zlib and fletcher32, so a flipped byte cannot pass."""
+    n_trials, n_bins, n_units = binned.counts.shape
+    rows = max(1, min(n_trials, 1_000_000 // max(1, n_bins * n_units)))
+    # Level 1: counts are mostly zeros, higher levels cost time and gain little.
+    encoding = {"counts": {"zlib": True, "complevel": 1, "shuffle": False, "fletcher32": True, "chunksizes": (rows, n_bins, n_units)}}
+    binned.to_netcdf(folder / FILE, engine="h5netcdf", encoding=encoding)
+
+
+def load(folder: Path) -> xr.Dataset:
+    """Read a Binned artifact into memory; BadInput when it is not readable."""
+    try:
+        with xr.open_dataset(folder / FILE, engine="h5netcdf", decode_times=False) as file:
+            binned = file.load()
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{folder / FILE}: not readable as binned counts ({error}).") from error
+    return binned
+
+
+def to_lab_dataframe(binned: xr.Dataset) -> pd.DataFrame:
+    """The lab's layout: one row per bin, time ordered; a column per unit, then `frame`."""
+    n_trials, n_bins, n_units = binned.counts.shape
+    order = np.argsort(binned.start_s.values, kind="stable")
+    table = pd.DataFrame(binned.counts.values[order].reshape(-1, n_units).astype(np.int64), columns=binned.unit.values)
+    table["frame"] = np.repeat(binned.label.values[order], n_bins)
+    return table

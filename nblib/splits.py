@@ -1,0 +1,287 @@
+"""Who may teach and who may judge: splits by presentation, and statistics of train rows alone.
+
+A split is made once per recording and shared by every model. Whole presentations (and groups of
+presentations that overlap in time) get one role; a blocked split also keeps a gap in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nblib.binning import to_ns
+from nblib.cleaning import merged, touches
+from nblib.errors import BadInput, BadParameter
+from nblib.params import SplitSettings
+
+SPLIT_FILE = "split.parquet"
+STATISTICS_FILE = "statistics.h5"
+ROLES = ("train", "val", "test", "gap")
+
+
+def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
+    """Group number of each trial; trials that share time share a group."""
+    order = np.argsort(start_ns, kind="stable")
+    reach = np.maximum.accumulate(stop_ns[order])
+    new = np.concatenate([[True], start_ns[order][1:] >= reach[:-1]])
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return group
+
+
+def _blocked(n: int, k: int, fold: int, settings: SplitSettings) -> np.ndarray:
+    """Roles of `n` groups in time order: contiguous test block, validation block beside it."""
+    role = np.full(n, "train", dtype="<U5")
+    if k == 1:
+        test = np.arange(n - max(1, round(settings.test_fraction * n)), n)
+        rest = np.arange(test[0])
+        val = rest[len(rest) - max(1, round(settings.val_fraction * len(rest))) :]
+    else:
+        test = np.array_split(np.arange(n), k)[fold]
+        # The rest in cyclic order after the test block: validation lies next to test, so that
+        # only one more gap is spent.
+        rest = np.concatenate([np.arange(test[-1] + 1, n), np.arange(test[0])])
+        val = rest[: max(1, round(settings.val_fraction * len(rest)))]
+    role[test], role[val] = "test", "val"
+    return role
+
+
+def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSettings) -> np.ndarray:
+    """Roles of trials dealt at random, whole groups together, stratified by label on request."""
+    from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
+
+    seed, k = settings.split_seed, settings.n_folds
+
+    def deal(rows: np.ndarray, fraction: float, folds: int, fold: int) -> np.ndarray:
+        """Rows of the held-out part."""
+        if settings.stratified:
+            parts = folds if folds > 1 else max(2, round(1 / fraction))
+            splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        elif folds > 1:
+            splitter = GroupKFold(folds, shuffle=True, random_state=seed)
+        else:
+            splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+        pairs = list(splitter.split(rows, label[rows], group[rows]))
+        return rows[pairs[fold][1]]
+
+    role = np.full(len(group), "train", dtype="<U5")
+    everything = np.arange(len(group))
+    test = deal(everything, settings.test_fraction, k, fold)
+    rest = np.setdiff1d(everything, test)
+    role[test] = "test"
+    role[deal(rest, settings.val_fraction, 1, 0)] = "val"
+    return role
+
+
+def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
+    """Deal roles to presentations, once for every fold.
+
+    Returns rows (fold, trial): recording, subject, trial, group, label, start_s, stop_s, fold,
+    role, seed. Raises BadParameter for fewer presentations than folds, BadInput for a single
+    class, a class that is absent from train, or an empty role.
+    """
+    who = f"recording {binned.attrs['recording']!r}"
+    label = binned.label.values
+    start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
+    group = overlap_groups(start, stop)
+    n_groups = int(group.max()) + 1
+    if len(np.unique(label)) < 2:
+        raise BadInput(f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]!r}); nothing to decode.")
+    if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
+        raise BadParameter(
+            f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
+            f"too few for {settings.n_folds} fold(s) with train, validation and test."
+        )
+    folds = []
+    for fold in range(settings.n_folds):
+        if settings.split == "blocked":
+            role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
+            role = _with_gaps(role, start, stop, int(round(settings.gap_s * 1e9)))
+        else:
+            role = _random(group, label, fold, settings)
+        _check_roles(role, label, fold, settings, who)
+        folds.append(
+            pd.DataFrame({
+                "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
+                "trial": binned.trial.values, "group": group, "label": label,
+                "start_s": binned.start_s.values, "stop_s": binned.stop_s.values,
+                "fold": fold, "role": role, "seed": settings.split_seed,
+            })
+        )  # fmt: skip
+    return pd.concat(folds, ignore_index=True)
+
+
+def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: int) -> np.ndarray:
+    """Set aside train and validation trials closer than the gap to test, then train to validation."""
+    role = role.astype("<U5")
+    for judge, losers in (("test", ("train", "val")), ("val", ("train",))):
+        held = role == judge
+        zone = merged(np.column_stack([start[held] - gap_ns, stop[held] + gap_ns]))
+        role[np.isin(role, losers) & touches(start, stop, zone)] = "gap"
+    return role
+
+
+def _check_roles(role, label, fold, settings, who) -> None:
+    for name in ("train", "val", "test"):
+        if not (role == name).any():
+            raise BadInput(
+                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); "
+                "use a smaller gap, fewer folds or other fractions."
+            )
+    absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
+    if absent:
+        raise BadInput(
+            f"{who}, fold {fold}: {len(absent)} class(es) have no training presentation, first {absent[0]!r}; "
+            "split: random with stratified: true keeps every class in train, or drop the class."
+        )
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """12 hex digits of who has which role; equal hashes mean comparable scores."""
+    rows = split.sort_values(["recording", "fold", "trial"])[["recording", "trial", "fold", "role"]]
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class TrainStatistics:
+    """Everything fitted to data before a model: on train rows of one fold, and stored beside it.
+
+    unit_ids : kept units (N,); mean, scale : (N,) per-bin counts; classes : (C,) sorted labels;
+    correlation : (N, N) Pearson r over train rows (trial x bin); dropped : unit, reason.
+    """
+
+    fold: int
+    unit_ids: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    classes: np.ndarray
+    correlation: np.ndarray
+    dropped: pd.DataFrame
+
+    def transform(self, counts: np.ndarray, unit_ids: np.ndarray) -> np.ndarray:
+        """Counts (B, T, units) to scaled float32 (B, T, N), kept units in the stored order."""
+        place = pd.Index(unit_ids).get_indexer(self.unit_ids)
+        if (place < 0).any():
+            raise BadInput(f"unit {self.unit_ids[place < 0][0]} of the training data is not in these counts.")
+        x = counts[:, :, place].astype(np.float32)
+        x -= self.mean.astype(np.float32)
+        x /= self.scale.astype(np.float32)
+        return x
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Labels to class codes int64; BadInput for a label that training never saw."""
+        code = np.searchsorted(self.classes, labels)
+        code = np.minimum(code, len(self.classes) - 1)
+        wrong = self.classes[code] != labels
+        if wrong.any():
+            raise BadInput(f"label {labels[wrong][0]!r} is not among the {len(self.classes)} training classes.")
+        return code.astype(np.int64)
+
+
+def train_rows(binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "train") -> np.ndarray:
+    """Positions along `trial` of one role of one fold, in time order."""
+    rows = split[(split.fold == fold) & (split.role == role)].sort_values("start_s", kind="stable")
+    place = pd.Index(binned.trial.values).get_indexer(rows.trial)
+    if len(place) == 0 or (place < 0).any():
+        raise BadInput(f"the split's fold {fold} has no {role} trial among these counts.")
+    return place
+
+
+def fit_statistics(binned: xr.Dataset, split: pd.DataFrame, fold: int, settings: SplitSettings) -> TrainStatistics:
+    """Fit unit choice, scaler, label codes and unit correlation on the train rows of one fold.
+
+    A row is one bin of one trial. Silent and zero-variance units go, and units whose train
+    z-score exceeds `highest_value` or never exceeds `lowest_value` (the lab's limits).
+    """
+    place = train_rows(binned, split, fold)
+    counts = binned.counts.values
+    n_units = counts.shape[2]
+    n, total, squares = 0, np.zeros(n_units), np.zeros((n_units, n_units))
+    peak = np.zeros(n_units)
+    for first in range(0, len(place), 512):  # in pieces: memory stays flat for 2,000 units
+        x = counts[place[first : first + 512]].reshape(-1, n_units).astype(np.float32)
+        n += len(x)
+        total += x.sum(0, dtype=np.float64)
+        squares += x.T @ x  # whole numbers: exact in float32 while a piece sums below 2**24
+        peak = np.maximum(peak, x.max(0))
+    mean = total / n
+    covariance = (squares - n * np.outer(mean, mean)) / max(n - 1, 1)
+    std = np.sqrt(np.maximum(np.diag(covariance), 0))
+    constant = std <= 1e-12
+    z_peak = np.divide(peak - mean, std, out=np.zeros(n_units), where=~constant)
+    reason = np.full(n_units, "", dtype=object)
+    for name, fails in (
+        ("silent in train", peak == 0),
+        ("zero variance in train", constant),
+        (f"z-score above {settings.highest_value:g} in train", z_peak > settings.highest_value),
+        (f"z-score never above {settings.lowest_value:g} in train", z_peak <= settings.lowest_value),
+    ):
+        reason[fails & (reason == "")] = name
+    keep = reason == ""
+    if not keep.any():
+        raise BadInput(f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows.")
+    units = binned.unit.values
+    scale = std[keep]
+    correlation = covariance[np.ix_(keep, keep)] / np.outer(scale, scale)
+    np.fill_diagonal(correlation, 1.0)
+    zscore = settings.scaler == "zscore"
+    return TrainStatistics(
+        fold=fold, unit_ids=units[keep],
+        mean=mean[keep] if zscore else np.zeros(keep.sum()),
+        scale=scale if zscore else np.ones(keep.sum()),
+        classes=np.unique(binned.label.values[place]),
+        correlation=np.clip(correlation, -1, 1).astype(np.float32),
+        dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
+    )  # fmt: skip
+
+
+def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:
+    """Write `split.parquet` and `statistics.h5` (one group a fold, zlib + fletcher32)."""
+    split.to_parquet(folder / SPLIT_FILE, index=False)
+    with h5py.File(folder / STATISTICS_FILE, "w") as file:
+        file.attrs["split_hash"] = split_hash(split)
+        for s in statistics:
+            group = file.create_group(f"fold{s.fold}")
+            arrays = {
+                "unit_ids": s.unit_ids, "mean": s.mean, "scale": s.scale, "classes": s.classes,
+                "correlation": s.correlation, "dropped_unit": s.dropped["unit"].to_numpy(),
+                "dropped_reason": s.dropped["reason"].to_numpy(),
+            }  # fmt: skip
+            for name, values in arrays.items():
+                _write(group, name, values)
+
+
+def _write(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    values = np.asarray(values)
+    if values.dtype.kind in "OU":
+        values = np.array([str(v).encode() for v in values], dtype="S")
+        if values.dtype.itemsize == 0:
+            values = values.astype("S1")
+    filters = {"compression": "gzip", "compression_opts": 1, "fletcher32": True} if values.size else {}
+    group.create_dataset(name, data=values, **filters)
+
+
+def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
+    """Read a split artifact: the role table and the statistics of each fold."""
+    split = pd.read_parquet(folder / SPLIT_FILE)
+    statistics = []
+    try:
+        with h5py.File(folder / STATISTICS_FILE) as file:
+            for fold in sorted(int(name[4:]) for name in file):
+                g = {name: _read(file[f"fold{fold}"][name]) for name in file[f"fold{fold}"]}
+                dropped = pd.DataFrame({"unit": g.pop("dropped_unit"), "reason": g.pop("dropped_reason")})
+                statistics.append(TrainStatistics(fold=fold, dropped=dropped, **g))
+    except (OSError, KeyError) as error:
+        raise BadInput(f"{folder / STATISTICS_FILE}: not readable ({error}).") from error
+    return split, statistics
+
+
+def _read(dataset: h5py.Dataset) -> np.ndarray:
+    values = dataset[()]
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

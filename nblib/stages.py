@@ -1,0 +1,333 @@
+"""The road as a notebook meets it: `stage = nblib.begin("02_bin", globals())`.
+
+`begin` checks the parameters, settles the recipe, computes the key and finds the input;
+`stage.commit` stores the result. Keys can be computed before anything runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import html
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nblib import params as P
+from nblib import store
+from nblib.errors import BadParameter, MissingInput
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What a stage is: its version, what it needs, and which parameters it takes."""
+
+    version: int  # raise it whenever the stage's code changes what it writes
+    upstream: str | None
+    settings: type[P.Params]
+    params: type[P.Params]
+    is_run: bool = False
+
+
+STAGES: dict[str, StageInfo] = {
+    "01_ingest": StageInfo(1, None, P.IngestSettings, P.StageParams),
+    "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams),
+    "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
+    "04_split": StageInfo(1, "03_clean", P.SplitSettings, P.StageParams),
+    "05_train_lstm": StageInfo(1, "04_split", P.Params, P.TrainParams, is_run=True),
+    "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
+}
+# Parameters that say how to work or what to call it, not what comes out: left out of the key.
+NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+
+
+def stage_info(name: str) -> StageInfo:
+    if name not in STAGES:
+        raise BadParameter(f"no notebook {name!r}; there are {', '.join(STAGES)}.")
+    return STAGES[name]
+
+
+def chain(name: str, source: str) -> list[str]:
+    """The stages that lead to `name`, in order, `name` last.
+
+    A lab pickle is counts already, so its road begins at 02.
+    """
+    steps = [name]
+    while (upstream := stage_info(steps[0]).upstream) is not None:
+        if upstream == "01_ingest" and source == "lab_pickle":
+            break
+        steps.insert(0, upstream)
+    return steps
+
+
+def accepted_names(name: str) -> dict[str, Any]:
+    """Every parameter a notebook may be given: its own and the recipe's; name -> pydantic field."""
+    info = stage_info(name)
+    if info.params is P.ResultsParams:
+        return dict(info.params.model_fields)
+    return {**P.Recipe.model_fields, **info.params.model_fields}
+
+
+def find_recipe(name: str) -> P.Recipe:
+    """A recipe by name (params/recipes, then the derived ones of the data root) or by path."""
+    if name.endswith((".yml", ".yaml")):
+        return P.load_recipe(Path(name).expanduser())
+    for folder in (store.recipes_dir(), store.derived_recipes_dir()):
+        if (folder / f"{name}.yml").is_file():
+            return P.load_recipe(folder / f"{name}.yml")
+    known = sorted(p.stem for p in store.recipes_dir().glob("*.yml"))
+    raise BadParameter(f"no recipe {name!r}; params/recipes holds {', '.join(known)}.")
+
+
+def derive(recipe: P.Recipe, overrides: dict[str, Any]) -> P.Recipe:
+    """The recipe with some settings changed; named by its content, saved, carried downstream."""
+    changed = {k: v for k, v in overrides.items() if v is not None and v != getattr(recipe, k)}
+    if not changed:
+        return recipe
+    values = {k: getattr(recipe, k) for k in P.Recipe.model_fields} | changed
+    root = re.sub(r"-[0-9a-f]{8}$", "", recipe.recipe)
+    settings = {k: v for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items() if k != "recipe"}
+    digest = hashlib.sha256(json.dumps(store.plain(settings), sort_keys=True).encode()).hexdigest()[:8]
+    derived = P.checked(P.Recipe, values | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
+    path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
+    if not path.is_file():
+        import yaml
+
+        text = yaml.safe_dump(derived.model_dump(), sort_keys=False)
+        store.write_text(path, f"# derived from {recipe.recipe}: {', '.join(sorted(changed))}\n{text}")
+    return derived
+
+
+def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe | None]:
+    """Check the values given to notebook `name`; return its parameters and its recipe.
+
+    `values` may hold the notebook's own parameters and any recipe setting (None = unset).
+    Raises BadParameter for unknown names, wrong types and recordings outside the recipe.
+    """
+    info = stage_info(name)
+    own = {k: v for k, v in values.items() if k not in P.Recipe.model_fields or k in info.params.model_fields}
+    checked = P.checked(info.params, own, name)
+    if not isinstance(checked, P.StageParams):
+        if extra := sorted(set(values) - set(own)):
+            raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
+        return checked, None
+    overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
+    recipe = derive(find_recipe(checked.recipe), overrides)
+    if checked.recording not in recipe.recordings:
+        raise BadParameter(
+            f"{name}: recording {checked.recording!r} is not in recipe {recipe.recipe!r}, which "
+            f"holds {', '.join(recipe.recordings)}."
+        )
+    return checked, recipe
+
+
+def raw_identity(recipe: P.Recipe, recording: str) -> str:
+    """What a recording is, before reading it: its file's sha256, or the simulation's key."""
+    from nblib import sources
+
+    return sources.identity(recipe, recording)
+
+
+def key_for(name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = "") -> str:
+    """Key of a stage's artifact, computable before anything runs.
+
+    Runs need their checked `params` and the hash of the notebook's `code`. Raises MissingInput
+    when a raw file is not there yet.
+    """
+    info = stage_info(name)
+    steps = chain(name, recipe.source)
+    own = {k: v for k, v in recipe.settings(info.settings).model_dump().items() if k not in NOT_IN_KEY}
+    if info.is_run:
+        own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {"code": code}
+    if len(steps) == 1:
+        upstream = raw_identity(recipe, recording)
+        if recipe.source != "simulate":
+            own.pop("simulate", None)
+        own |= {"label": recipe.label} if name == "02_bin" else {}
+    else:
+        upstream = key_for(steps[-2], recipe, recording)
+    return store.make_key(name, info.version, own, [upstream])
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """Sources of a notebook's code cells, without its parameters cells."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    skip = {"parameters", "injected-parameters"}
+    return [
+        "".join(c["source"]).strip()
+        for c in cells
+        if c["cell_type"] == "code" and not skip & set(c.get("metadata", {}).get("tags", []))
+    ]
+
+
+def code_hash(cells: list[str]) -> str:
+    return hashlib.sha256("\0".join(c for c in cells if c).encode()).hexdigest()[:16]
+
+
+def _own_notebook(name: str) -> Path:
+    """The notebook file this kernel runs: told by the runner, else by Jupyter, else the shipped one."""
+    shipped = store.notebooks_dir() / f"{name}.ipynb"
+    for variable in ("NBLIB_NOTEBOOK", "JPY_SESSION_NAME"):
+        path = Path(os.environ.get(variable, ""))
+        if path.suffix == ".ipynb" and path.is_file():
+            return path
+    return shipped
+
+
+def _executed_cells() -> list[str]:
+    """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return [] if shell is None else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
+
+
+def _assigned(source: str) -> list[str] | None:
+    """Names that a cell of plain `name = literal` lines assigns; None for any other cell."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    names = []
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or not isinstance(target, ast.Name):
+            return None
+        names.append(target.id)
+    return names
+
+
+def _check_injected(name: str) -> set[str]:
+    """Names that papermill injected or a person typed; BadParameter for one not taken.
+
+    papermill itself only warns of an unknown name and runs with the defaults.
+    """
+    injected: set[str] = set()
+    for cell in _executed_cells():
+        if cell.startswith(("# Parameters", "# parameters")):
+            injected |= set(_assigned(cell) or [])
+    taken = accepted_names(name)
+    if unknown := sorted(injected - set(taken)):
+        close = difflib.get_close_matches(unknown[0], taken, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}."
+        raise BadParameter(f"{name}: unknown parameter {unknown[0]!r}; {hint}")
+    return injected
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook at work: its checked parameters, its recipe, its place in the store."""
+
+    name: str
+    params: Any
+    recipe: P.Recipe | None
+    key: str
+    code: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def info(self) -> StageInfo:
+        return STAGES[self.name]
+
+    @property
+    def recording(self) -> str:
+        return self.params.recording if self.recipe is not None else "all"
+
+    @property
+    def settings(self) -> Any:
+        """The settings this stage owns, after overrides."""
+        return self.recipe.settings(self.info.settings) if self.recipe else self.params
+
+    @property
+    def folder(self) -> Path:
+        return store.folder(self.name, self.recording, self.key)
+
+    def input(self, name: str) -> Path:
+        """Verified folder of an upstream stage; MissingInput names the command that makes it."""
+        key = key_for(name, self.recipe, self.recording)
+        if not store.is_committed(name, self.recording, key):
+            raise MissingInput(
+                f"{self.name} needs the artifact of {name} for recording {self.recording!r}, recipe "
+                f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
+                f"nblib run {name} --with-upstream -p recipe {self.recipe.recipe} -p recording {self.recording}"
+            )
+        return store.open_artifact(store.folder(name, self.recording, key))
+
+    def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
+        """Store what `write(folder)` puts into a folder; a key that stands already is left alone."""
+        key, code = self.key, dict(self.code)
+        if self.info.is_run:
+            known = set(code.pop("cells"))
+            foreign = [c for c in _executed_cells() if c not in known and _assigned(c) is None]
+            if foreign:  # cells the notebook file does not hold: this is not that notebook's result
+                code["code_hash"] = code_hash([code["code_hash"], *foreign])
+                code["edited"] = True
+                key = self._key(code["code_hash"], upstream)
+            elif upstream is not None:
+                key = self._key(code["code_hash"], upstream)
+        parents = upstream if upstream is not None else self._upstream_keys()
+        values = self.settings.model_dump() | self.params.model_dump()
+        extra = {"recipe": self.recipe.model_dump() if self.recipe else None, "notebook": code}
+        place = store.commit(
+            self.name, self.recording, key, write, params=values, upstream=parents,
+            seed=values.get("seed"), started=self.started, extra=extra,
+        )  # fmt: skip
+        if os.environ.get("NBLIB_RESULT"):
+            store.write_text(Path(os.environ["NBLIB_RESULT"]), str(place))
+        return place
+
+    def _key(self, code: str, upstream: list[str] | None) -> str:
+        if self.recipe is None:
+            values = self.params.model_dump() | {"code": code}
+            return store.make_key(self.name, self.info.version, values, upstream or [])
+        return key_for(self.name, self.recipe, self.recording, self.params, code)
+
+    def _upstream_keys(self) -> list[str]:
+        steps = chain(self.name, self.recipe.source)
+        if len(steps) == 1:
+            return [raw_identity(self.recipe, self.recording)]
+        return [key_for(steps[-2], self.recipe, self.recording)]
+
+    def _repr_html_(self) -> str:
+        shown = self.params.model_dump() | (self.settings.model_dump() if self.recipe else {})
+        shown["recipe"] = self.recipe.recipe if self.recipe else shown.get("recipe", "")
+        fields = {**self.info.params.model_fields, **self.info.settings.model_fields}
+        rows = "".join(
+            f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td>"
+            f"<td>{html.escape(fields[k].description or '')}</td></tr>"
+            for k, v in shown.items()
+        )
+        return f"<table><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
+
+
+def begin(name: str, namespace: dict[str, Any]) -> Stage:
+    """Open a notebook: check its parameters, settle its recipe, compute its key.
+
+    `namespace` is the notebook's `globals()`. Raises BadParameter for an injected name the
+    notebook does not take, a missing or mistyped parameter, or an unknown recipe or recording.
+    """
+    info = stage_info(name)
+    injected = _check_injected(name)
+    wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
+    if missing := sorted(set(info.params.model_fields) - set(namespace)):
+        raise BadParameter(f"{name}: parameter {missing[0]!r} is not set; run the parameters cell first.")
+    values = {k: namespace[k] for k in wanted if k in namespace}
+    params, recipe = settle_recipe(name, values)
+    code = {}
+    if info.is_run:
+        cells = code_cells(_own_notebook(name))
+        shipped = code_cells(store.notebooks_dir() / f"{name}.ipynb")
+        code = {"code_hash": code_hash(cells), "edited": cells != shipped, "cells": cells}
+    if recipe is None:
+        key = store.make_key(name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, [])
+    else:
+        key = key_for(name, recipe, params.recording, params, code.get("code_hash", ""))
+    if recipe is not None and params.recipe != recipe.recipe:
+        print(f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}.")
+    return Stage(name, params, recipe, key, code)
