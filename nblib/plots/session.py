@@ -1,0 +1,216 @@
+"""Figures of a recording as it is (01): what was recorded, when, and how well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from nblib.plots import style
+from nblib.plots.style import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The limits that the Allen Institute's own tools set by default.
+ALLEN_LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": 0.1, "presence_ratio": 0.95}
+_LARGER_IS_WORSE = ("isi_violations", "amplitude_cutoff")
+MOST_AREAS = 14
+
+
+def passes_limits(units: pd.DataFrame, limits: dict[str, float] = ALLEN_LIMITS) -> np.ndarray | None:
+    """Which units lie within quality limits, bool (unit,); None when no quality is recorded.
+
+    A unit whose quality is missing (NaN) does not pass.
+    """
+    known = [name for name in limits if name in units]
+    if not known:
+        return None
+    good = np.ones(len(units), bool)
+    for name in known:
+        value = units[name].to_numpy(float)
+        good &= value < limits[name] if name in _LARGER_IS_WORSE else value > limits[name]
+    return good
+
+
+@style.styled
+def session_overview(
+    units: pd.DataFrame,
+    labels: np.ndarray,
+    rate: pd.DataFrame,
+    intervals: dict[str, pd.DataFrame],
+    invalid: np.ndarray,
+    *,
+    trials: str,
+    label_name: str,
+) -> Picture:
+    """Units per area and quality, presentations per label, firing rate and blocks over time.
+
+    units: one row per unit (area and quality columns where known); labels (trial,);
+    rate: columns time_s and rate_hz, the mean over units; intervals: tables with start_time and
+    stop_time [s]; invalid: (n, 2) [s]; trials: name of the trial table.
+    """
+    n_areas = min(len(style.area_order(_areas(units))), MOST_AREAS + 1)
+    n_tables = len([n for n in intervals if n != "invalid_times"])
+    heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * n_tables + 0.5)]
+    fig = style.new_figure(sum(heights) + 0.6)
+    grid = fig.add_gridspec(3, 2, height_ratios=heights)
+    draw_units_by_area(fig.add_subplot(grid[0, 0]), units)
+    draw_label_counts(fig.add_subplot(grid[0, 1]), labels, label_name)
+    top = fig.add_subplot(grid[1, :])
+    draw_rate(top, rate, invalid)
+    bottom = fig.add_subplot(grid[2, :], sharex=top)
+    draw_timeline(bottom, intervals, invalid, trials)
+    top.tick_params(labelbottom=False)
+    return fig
+
+
+def _areas(units: pd.DataFrame) -> np.ndarray:
+    """Area of each unit as text, '' where unknown."""
+    if "area" not in units:
+        return np.full(len(units), "", dtype=object)
+    return np.array([style.area_name(a) for a in units["area"]], dtype=object)
+
+
+def draw_units_by_area(ax: Axes, units: pd.DataFrame) -> None:
+    """Horizontal bars: units per area, those within the Allen limits in full colour."""
+    areas = _areas(units)
+    order = style.area_order(areas)
+    if len(order) > MOST_AREAS:  # the smallest areas share one bar
+        large = sorted(order, key=lambda a: -(areas == a).sum())[:MOST_AREAS]
+        other = f"{len(order) - MOST_AREAS} others"
+        areas = np.array([a if a in large else other for a in areas], dtype=object)
+        order = [a for a in order if a in large] + [other]
+    good = passes_limits(units)
+    for row, area in enumerate(order):
+        here = areas == area
+        n_good = int(here.sum() if good is None else (here & good).sum())
+        colour = style.area_colour("" if area.endswith(" others") else area)
+        ax.barh(row, n_good, color=colour)
+        ax.barh(row, here.sum() - n_good, left=n_good, color=style.shade(colour, 0.65))
+        ax.text(here.sum(), row, f" {here.sum()}", va="center", fontsize=9)
+    ax.set_yticks(range(len(order)), [style.area_label(a) for a in order])
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_xlabel("units (pale: outside Allen limits)" if good is not None else "units")
+    ax.set_title(f"{len(units)} units" + (f", {good.sum()} within limits" if good is not None else ""))
+
+
+def draw_label_counts(ax: Axes, labels: np.ndarray, label_name: str) -> None:
+    """Bars: presentations per label; the blank stands apart."""
+    values, counts = np.unique(np.asarray(labels), return_counts=True)
+    blank = np.array([style.label_text(v) == "blank" for v in values])
+    colours = np.where(blank, style.GREY, style.BLUE)
+    ax.bar(np.arange(len(values)), counts, color=colours, width=0.8 if len(values) < 40 else 1.0)
+    ax.set_xticks(*style.label_ticks(values, 8))
+    if blank.any() and len(values) > 8:
+        ax.plot([], [], "s", color=style.GREY, label="blank")
+        ax.legend(loc="lower right", framealpha=0.85, frameon=True, edgecolor="none")
+    ax.set_xlabel(label_name)
+    ax.set_ylabel("presentations")
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_title(f"{counts.sum()} presentations, {len(values)} labels")
+
+
+def draw_rate(ax: Axes, rate: pd.DataFrame, invalid: np.ndarray) -> None:
+    """Firing rate over the session, mean over units."""
+    ax.plot(rate["time_s"], rate["rate_hz"], color=style.BLUE, lw=1.2)
+    style.shade_intervals(ax, invalid, "invalid")
+    ax.set_ylim(0, max(1e-3, 1.15 * float(np.nanmax(rate["rate_hz"]))))
+    ax.set_ylabel("rate (Hz)")
+    ax.set_title("Firing rate, mean over units")
+    if len(invalid):
+        ax.legend(loc="lower right")
+
+
+def draw_timeline(
+    ax: Axes, intervals: dict[str, pd.DataFrame], invalid: np.ndarray, trials: str
+) -> None:
+    """One row per interval table: when its rows were; the trial table in full colour."""
+    names = [n for n in intervals if n != "invalid_times"]
+    names.sort(key=lambda n: (n != trials, intervals[n]["start_time"].min()))
+    for row, name in enumerate(names):
+        start, stop = _merge(intervals[name])
+        ax.broken_barh(
+            list(zip(start, stop - start, strict=True)),
+            (row - 0.36, 0.72),
+            color=style.BLUE if name == trials else style.GREY,
+            rasterized=len(start) > 500,
+        )
+    style.shade_intervals(ax, invalid, "invalid")
+    short = [n.removesuffix("_presentations").removesuffix("_table").replace("_", " ") for n in names]
+    ax.set_yticks(range(len(names)), short)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlabel("time in the session (s)")
+    ax.set_title("When each table's intervals lie (blue: the trials)")
+
+
+def _merge(table: pd.DataFrame, closer_s: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Join intervals that lie closer than `closer_s`, so that a block is one bar."""
+    times = table[["start_time", "stop_time"]].dropna().to_numpy(float)
+    times = times[np.argsort(times[:, 0], kind="stable")]
+    if len(times) == 0:
+        return np.empty(0), np.empty(0)
+    reach = np.maximum.accumulate(times[:, 1])
+    new = np.r_[True, times[1:, 0] > reach[:-1] + closer_s]
+    last = np.r_[np.flatnonzero(new)[1:] - 1, len(times) - 1]
+    return times[new, 0], reach[last]
+
+
+@style.styled
+def raster(
+    spike_s: np.ndarray,
+    unit: np.ndarray,
+    areas: np.ndarray,
+    trials: pd.DataFrame,
+    window: tuple[float, float],
+) -> Picture:
+    """Every spike in a stretch of time, units ordered by area, with the labels shown above.
+
+    spike_s, unit: one entry per spike (seconds, position of the unit); areas: one per unit;
+    trials: start_time, stop_time and label; window: start and stop in seconds.
+    """
+    names = np.array([style.area_name(a) for a in areas], dtype=object)
+    order = style.area_order(names)
+    place = np.concatenate([np.flatnonzero(names == a) for a in order]) if len(names) else []
+    row = np.empty(len(names), int)
+    row[place] = np.arange(len(names))
+    unit = np.asarray(unit, int)
+    fig = style.new_figure(min(5.5, 2.4 + 0.02 * len(names)))
+    ax = fig.add_subplot()
+    size = float(np.clip(260 / max(len(names), 1), 1.2, 9.0))
+    for area in order:
+        here = names[unit] == area
+        ax.plot(
+            np.asarray(spike_s)[here], row[unit[here]], "|", color=style.area_colour(area),
+            ms=size, mew=0.8, rasterized=True,
+        )
+    _mark_trials(ax, trials, window)
+    middles = [row[names == a].mean() for a in order]
+    ax.set_yticks(middles, [f"{style.area_label(a)} ({(names == a).sum()})" for a in order])
+    ax.tick_params(axis="y", length=0)
+    for tick, area in zip(ax.get_yticklabels(), order, strict=True):
+        tick.set_color(style.shade(style.area_colour(area), -0.25))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(*window)
+    ax.set_xlabel("time in the session (s)")
+    ax.set_ylabel("units, by area" if any(order) else "units")
+    return fig
+
+
+def _mark_trials(ax: Axes, trials: pd.DataFrame, window: tuple[float, float]) -> None:
+    """Shade every other presentation and write its label above it."""
+    shown = trials[(trials["stop_time"] > window[0]) & (trials["start_time"] < window[1])]
+    every = max(1, int(np.ceil(len(shown) / 16)))
+    for i, trial in enumerate(shown.itertuples()):
+        if i % 2 == 0:
+            ax.axvspan(trial.start_time, trial.stop_time, color=style.LIGHT, alpha=0.6, lw=0, zorder=0)
+        middle = (max(trial.start_time, window[0]) + min(trial.stop_time, window[1])) / 2
+        if i % every == 0:
+            ax.text(
+                middle, 1.01, style.label_text(trial.label), ha="center", va="bottom",
+                fontsize=9, transform=ax.get_xaxis_transform(),
+            )

@@ -1,0 +1,224 @@
+"""One plotting style: colours that colour-blind readers can tell apart, fonts that stay readable.
+
+Figures are made without pyplot, so nothing is shown twice in a notebook and nothing leaks in a
+long run. Sizes are final sizes: 7.5 inches is the width of a page of the book, and no text is
+smaller than 9 points there.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from nblib.errors import StorageError
+
+WIDTH_IN = 7.5
+DPI = 144  # of the picture in a notebook: sharp on dense screens, about 60 kB a figure
+
+# Okabe & Ito (2008), "Color Universal Design"
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#8C8C8C"
+LIGHT = "#DDDDDD"
+INK = "#222222"
+
+ROLE_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "gap": "#BBBBBB", "unused": "#E8E8E8"}
+
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.titlesize": 11.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.6,
+    "axes.prop_cycle": mpl.cycler(
+        color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]
+    ),
+    "image.cmap": "cividis",
+    "image.interpolation": "nearest",
+    "svg.fonttype": "none",  # text stays text: searchable, editable
+    "svg.hashsalt": "nblib",  # the same figure gives the same file
+    "figure.constrained_layout.w_pad": 0.09,
+    "figure.constrained_layout.h_pad": 0.09,
+    "figure.dpi": 100,
+    "savefig.dpi": DPI,
+}
+
+# Areas of the mouse visual system, in the order in which light reaches them, then hippocampus.
+_AREAS = {
+    "LGd": ORANGE,
+    "VISp": BLUE,
+    "VISl": SKY,
+    "VISrl": ("#56B4E9", 0.30),
+    "VISal": GREEN,
+    "VISpm": ("#009E73", -0.35),
+    "VISam": ("#009E73", 0.45),
+    "VISmma": ("#0072B2", -0.45),
+    "VIS": ("#0072B2", 0.45),
+    "LP": VERMILLION,
+    "CA1": PURPLE,
+    "CA3": ("#CC79A7", -0.40),
+    "DG": ("#CC79A7", 0.45),
+    "SUB": ("#D55E00", 0.45),
+    "ProS": ("#D55E00", -0.40),
+    "APN": ("#E69F00", -0.45),
+}
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in a notebook, once, as a PNG of moderate size."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return png_bytes(self), {"width": round(self.get_figwidth() * 96)}
+
+
+def use_style() -> None:
+    """Set the project's style for figures that you draw yourself with matplotlib."""
+    mpl.rcParams.update(STYLE)
+
+
+def styled(draw):
+    """Decorate a drawing function: it draws in the project's style and changes no global setting."""
+
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Picture:
+    """An empty figure of final size in inches, laid out so that labels do not overlap."""
+    return Picture(figsize=(width_in, height_in), layout="constrained")
+
+
+def png_bytes(fig: Figure, dpi: int = DPI) -> bytes:
+    """The figure as PNG bytes; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save_svg(fig: Figure, path: str | Path) -> Path:
+    """Save a figure as SVG for a paper or a poster; returns the path.
+
+    Text stays text, and images and point clouds inside are pictures, so that files stay small.
+    Raises ValueError when the name does not end in .svg, StorageError when it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".svg":
+        raise ValueError(f"{path.name}: expected a file name that ends in .svg.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with mpl.rc_context(STYLE):
+            fig.savefig(beside, format="svg", dpi=200, metadata={"Date": None})
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path}: the figure could not be written ({error.strerror}).") from None
+    return path
+
+
+def shade(colour: str, amount: float) -> str:
+    """A lighter (amount > 0) or darker (amount < 0) version of a colour; amount in [-1, 1]."""
+    rgb = np.array(to_rgb(colour))
+    goal = 1.0 if amount > 0 else 0.0
+    return to_hex(rgb + (goal - rgb) * abs(amount))
+
+
+def area_colour(area: str) -> str:
+    """The fixed colour of a brain area, the same in every figure; grey when there is no area."""
+    if not area:
+        return GREY
+    known = _AREAS.get(area)
+    if known is None:  # any other name: a colour that depends on the name alone
+        code = zlib.crc32(area.encode())
+        base = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)[code % 6]
+        return shade(base, (-0.55, -0.25, 0.3, 0.6)[code // 6 % 4])
+    return known if isinstance(known, str) else shade(*known)
+
+
+def area_order(areas) -> list[str]:
+    """Each area once: the visual pathway in its order, then the others by name, then no area."""
+    names = list(_AREAS)
+    return sorted(
+        {area_name(a) for a in areas},
+        key=lambda a: (a == "", names.index(a) if a in names else len(names), a),
+    )
+
+
+def area_name(area) -> str:
+    """An area's name as text; a missing one (NaN, None) becomes ''."""
+    return area if isinstance(area, str) else ""
+
+
+def area_label(area: str) -> str:
+    """How an area is written in a figure."""
+    return area or "no area"
+
+
+def shade_intervals(ax: Axes, intervals: np.ndarray, label: str, colour: str = VERMILLION) -> None:
+    """Shade (n, 2) intervals on a time axis, named once in the legend."""
+    for i, (start, stop) in enumerate(np.asarray(intervals, float).reshape(-1, 2)):
+        ax.axvspan(start, stop, color=colour, alpha=0.25, lw=0, label=label if i == 0 else None)
+
+
+def note(ax: Axes, text: str) -> None:
+    """Say in an otherwise empty axes why there is nothing to draw."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=INK, wrap=True)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def label_text(value) -> str:
+    """A class label as written in a figure: 3.0 as 3, -1 as blank."""
+    if isinstance(value, float | np.floating) and np.isnan(value):
+        return "blank"
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return "blank" if value in (-1, "-1", "null") else str(value)
+
+
+def label_ticks(labels, most: int = 12) -> tuple[np.ndarray, list[str]]:
+    """Positions and texts that name about `most` of the labels; numbers are named when round."""
+    labels = np.asarray(labels)
+    n = len(labels)
+    places = np.arange(n)
+    if n > most:
+        step = next(s for s in (2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 5000) if n / s <= most)
+        number = np.issubdtype(labels.dtype, np.number)
+        places = np.flatnonzero(labels % step == 0) if number else places[::step]
+        if number and labels[0] == -1 and step > 5:
+            places = np.r_[0, places[1:]]  # name the blank; 0 stands too close to it
+    return places, [label_text(labels[i]) for i in places]

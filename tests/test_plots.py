@@ -1,0 +1,328 @@
+"""Every figure on small synthetic data: it draws, is labelled, readable, small and repeatable."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from nblib import plots
+from nblib.errors import StorageError
+from nblib.plots import style
+
+AREAS = ["LGd", "VISp", "VISl", "VISal", "LP", "CA1"]
+
+
+def fake_units(n=90, areas=AREAS, quality=True, seed=0):
+    rng = np.random.default_rng(seed)
+    units = pd.DataFrame({"area": rng.choice(areas, n)}, index=pd.RangeIndex(n, name="unit_id"))
+    if quality:
+        units["isi_violations"] = rng.gamma(0.6, 0.4, n)
+        units["amplitude_cutoff"] = np.clip(rng.gamma(0.7, 0.08, n), 0, 0.5)
+        units["presence_ratio"] = np.clip(1 - rng.gamma(0.5, 0.08, n), 0, 1)
+    return units
+
+
+def fake_trials(n_scenes=118, n_repeats=10, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([rng.permutation(np.arange(-1, n_scenes)) for _ in range(n_repeats)])
+    start = 30 + 0.25 * np.arange(len(labels))
+    for block in (1, 2):
+        start[block * len(labels) // 3 :] += 60
+    return pd.DataFrame(
+        {"start_time": start, "stop_time": start + 0.25, "label": labels.astype(float)}
+    )
+
+
+def session(n_units=90, areas=AREAS, quality=True, n_scenes=118, invalid=True):
+    trials = fake_trials(n_scenes)
+    end = trials["stop_time"].max() + 30
+    time = np.arange(0, end, 5.0)
+    rate = pd.DataFrame({"time_s": time, "rate_hz": 5.5 + np.sin(time / 60)})
+    other = pd.DataFrame({"start_time": [0.0, end - 30], "stop_time": [29.0, end - 5]})
+    intervals = {"spontaneous_presentations": other, "natural_scenes_presentations": trials}
+    return plots.session_overview(
+        fake_units(n_units, areas, quality), trials["label"].to_numpy(), rate, intervals,
+        np.array([[120.0, 140.0]]) if invalid else np.empty((0, 2)),
+        trials="natural_scenes_presentations", label_name="frame",
+    )  # fmt: skip
+
+
+def raster(n_units=90, areas=AREAS):
+    rng = np.random.default_rng(0)
+    return plots.raster(
+        rng.uniform(30, 34, 60 * n_units), rng.integers(0, n_units, 60 * n_units),
+        fake_units(n_units, areas)["area"], fake_trials(), (30.0, 34.0),
+    )  # fmt: skip
+
+
+def psth(areas=AREAS):
+    time = np.arange(-0.05, 0.35, 0.01) + 0.005
+    parts = []
+    for i, area in enumerate(areas):
+        bump = np.exp(-0.5 * ((time - 0.06 - 0.01 * i) / 0.03) ** 2) * (time > 0)
+        part = {"area": area, "time_s": time, "rate_hz": 4 + i + 6 * bump, "sem_hz": 0.4}
+        parts.append(pd.DataFrame({**part, "n_units": 10 + i}))
+    return plots.psth_by_area(pd.concat(parts), 0.25)
+
+
+def tuning(n_units=90, n_labels=119, areas=AREAS):
+    rng = np.random.default_rng(0)
+    rate = rng.gamma(2, 2, (n_units, n_labels))
+    rate[np.arange(n_units), rng.integers(0, n_labels, n_units)] += 20
+    return plots.tuning_heatmap(rate, np.arange(-1, n_labels - 1), fake_units(n_units, areas)["area"], "frame")
+
+
+def unit_response():
+    rng = np.random.default_rng(0)
+    trial = rng.integers(0, 50, 400)
+    time = np.where(rng.random(400) < 0.6, rng.normal(0.09, 0.02, 400), rng.uniform(-0.1, 0.4, 400))
+    return plots.unit_response(
+        trial, time, 50, (-0.1, 0.4), 0.25, title="unit 950000012 (VISp), frame 46", colour=style.area_colour("VISp")
+    )  # fmt: skip
+
+
+def removals():
+    return plots.removals(
+        pd.DataFrame(
+            [
+                ("spikes", "inside an invalid interval", 3200, 996_800),
+                ("presentations", "touches an invalid interval", 24, 5926),
+                ("units", "isi_violations > 0.5", 12, 88),
+                ("units", "amplitude_cutoff > 0.1", 0, 88),
+                ("units", "region not asked for", 30, 58),
+            ],
+            columns=["what", "reason", "removed", "kept"],
+        )
+    )
+
+
+def fake_split(n_folds=1, n_scenes=118, n_repeats=10, blocked=True, seed=0):
+    trials = fake_trials(n_scenes, n_repeats)
+    rng = np.random.default_rng(seed)
+    folds = []
+    for fold in range(n_folds):
+        place = np.arange(len(trials)) / len(trials)
+        place = place if blocked else rng.permutation(place)
+        place = (place + fold / n_folds) % 1
+        role = np.select([place < 0.2, place < 0.28], ["test", "val"], "train")
+        if blocked:
+            role[(np.abs(place - 0.2) < 0.004) | (np.abs(place - 0.28) < 0.004)] = "gap"
+        folds.append(
+            pd.DataFrame(
+                {
+                    "fold": fold,
+                    "role": role,
+                    "label": trials["label"],
+                    "start_s": trials["start_time"],
+                    "stop_s": trials["stop_time"],
+                }
+            )
+        )
+    return pd.concat(folds, ignore_index=True)
+
+
+def correlation(n=90, areas=AREAS):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(500, 1))
+    matrix = np.corrcoef((rng.normal(size=(500, n)) + 0.3 * shared).T)
+    return plots.correlation(matrix, fake_units(n, areas)["area"])
+
+
+def history(n=20):
+    epoch = np.arange(n)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "train_loss": 4.7 * np.exp(-epoch / 6),
+            "val_loss": 4.7 * np.exp(-epoch / 7) + 0.01 * epoch**1.5,
+            "val_accuracy": 0.9 * (1 - np.exp(-epoch / 5)),
+        }
+    )
+
+
+def confusion(n_classes=119, n=1190):
+    rng = np.random.default_rng(0)
+    label = np.tile(np.arange(-1, n_classes - 1), n // n_classes)
+    wrong = rng.random(len(label)) < 0.25
+    return plots.confusion(label, np.where(wrong, rng.permutation(label), label), "frame")
+
+
+def by_time(oracle=0.95):
+    accuracy = np.array([0.05, 0.42, 0.61, 0.5, 0.33])
+    table = pd.DataFrame({"time": 0.025 + 0.05 * np.arange(5), "accuracy": accuracy})
+    table = table.assign(ci_low=accuracy - 0.03, ci_high=accuracy + 0.03)
+    return plots.accuracy_by_time(table, 0.0085, 0.82, oracle)
+
+
+def score(value, chance=0.0085):
+    return {"value": value, "ci_low": value - 0.02, "ci_high": min(1.0, value + 0.02), "chance": chance}
+
+
+def summary(oracle=True):
+    scores = {"accuracy": score(0.82), "top5": score(0.96, 0.04), "balanced_accuracy": score(0.81)}
+    return plots.score_summary(scores, score(0.95) if oracle else None, "lstm on demo")
+
+
+def runs(n_recordings=1, seeds=1):
+    rows = []
+    models = ["lstm", "gru", "logistic", "pca_logistic", "linear_svm", "mlp", "cnn", "transformer"]
+    for recording in range(n_recordings):
+        for i, model in enumerate([*models, "transformer_lstm", "autoencoder_lstm"]):
+            for seed in range(seeds):
+                value = 0.9 - 0.05 * i - 0.03 * recording % 0.3 + 0.01 * seed
+                rows.append(
+                    {"recipe": "demo", "recording": f"r{recording}", "model": model, **score(value),
+                     "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+FIGURES = {
+    "session": session,
+    "session_no_areas": lambda: session(1000, [np.nan], False, 4, invalid=False),
+    "session_many_areas": lambda: session(900, [f"A{i}" for i in range(30)]),
+    "raster": raster,
+    "raster_no_areas": lambda: raster(30, [""]),
+    "raster_large": lambda: raster(1500),
+    "psth": psth,
+    "psth_no_areas": lambda: psth([""]),
+    "tuning": tuning,
+    "tuning_few": lambda: tuning(30, 4, [""]),
+    "unit_response": unit_response,
+    "removals": removals,
+    "quality": lambda: plots.quality(
+        fake_units(400),
+        {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95},
+    ),
+    "quality_unknown": lambda: plots.quality(fake_units(quality=False), {}),
+    "split": lambda: plots.split_timeline(fake_split()),
+    "split_folds": lambda: plots.split_timeline(fake_split(5)),
+    "split_random": lambda: plots.split_timeline(fake_split(blocked=False)),
+    "balance": lambda: plots.label_balance(fake_split(), "frame"),
+    "balance_few": lambda: plots.label_balance(fake_split(n_scenes=3), "orientation"),
+    "correlation": correlation,
+    "correlation_large": lambda: correlation(1501),
+    "learning": lambda: plots.learning_curves(history()),
+    "learning_one_fit": lambda: plots.learning_curves(pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})),
+    "learning_solver": lambda: plots.learning_curves(
+        pd.DataFrame({"C": [0.001, 0.01, 0.1, 1.0], "val_accuracy": [0.3, 0.6, 0.75, 0.7]})
+    ),
+    "confusion": confusion,
+    "confusion_few": lambda: confusion(4, 200),
+    "by_time": by_time,
+    "by_time_no_oracle": lambda: by_time(None),
+    "summary": summary,
+    "summary_no_oracle": lambda: summary(False),
+    "compare": lambda: plots.compare_runs(runs()),
+    "compare_seeds": lambda: plots.compare_runs(runs(2, 3)),
+    "compare_cohort": lambda: plots.compare_runs(runs(12), "top5"),
+    "compare_none": lambda: plots.compare_runs(runs().iloc[:0]),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return {}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_readable_and_small(name, drawn, tmp_path):
+    fig = FIGURES[name]()
+    png = plots.png_bytes(fig)
+    assert png.startswith(b"\x89PNG")
+    assert len(png) < 400_000, "a page holds several figures and must stay under 2 MB"
+    assert fig.get_figwidth() <= style.WIDTH_IN + 1e-9
+    texts = [t for t in fig.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    assert min(t.get_fontsize() for t in texts) >= 9
+    for ax in fig.axes:
+        if ax.axison and ax.get_xticks().size and ax.get_shared_x_axes().get_siblings(ax) == [ax]:
+            assert ax.get_xlabel() or ax.get_ylabel(), "an axis without a name"
+    svg = plots.save_svg(fig, tmp_path / f"{name}.svg")
+    assert svg.stat().st_size < 1_500_000
+    assert b"<text" in svg.read_bytes()
+
+
+def test_same_figure_same_bytes(tmp_path):
+    for draw in (summary, raster):
+        assert plots.png_bytes(draw()) == plots.png_bytes(draw())
+        one, two = (plots.save_svg(draw(), tmp_path / f"{i}.svg").read_bytes() for i in "ab")
+        assert one == two
+
+
+def test_drawing_changes_no_global_setting():
+    before = dict(mpl.rcParams)
+    summary()
+    assert dict(mpl.rcParams) == before
+    with mpl.rc_context():
+        plots.use_style()
+        assert mpl.rcParams["font.size"] == 10
+
+
+def test_figures_do_not_pile_up():
+    import matplotlib.pyplot as plt
+
+    summary()
+    assert plt.get_fignums() == []
+
+
+def test_a_figure_shows_itself_once_as_png():
+    png, size = summary()._repr_png_()
+    assert png.startswith(b"\x89PNG") and size["width"] == 720
+
+
+def test_save_svg_refuses_other_names_and_reports_the_disk(tmp_path):
+    with pytest.raises(ValueError, match="svg"):
+        plots.save_svg(summary(), tmp_path / "figure.png")
+    with pytest.raises(StorageError, match=r"gone/figure\.svg"):
+        plots.save_svg(summary(), tmp_path / "gone" / "figure.svg")
+
+
+def test_area_colours_are_fixed_and_known():
+    assert plots.area_colour("VISp") == style.BLUE
+    assert plots.area_colour("") == style.GREY
+    assert plots.area_colour("ZI") == plots.area_colour("ZI")
+    known = [plots.area_colour(a) for a in AREAS]
+    assert len(set(known)) == len(known)
+
+
+def test_area_order_follows_the_pathway():
+    assert style.area_order(["CA1", "VISp", np.nan, "LGd", "ZI", "VISp"]) == ["LGd", "VISp", "CA1", "ZI", ""]
+
+
+def test_units_without_quality_never_pass_by_accident():
+    from nblib.plots.session import passes_limits
+
+    units = pd.DataFrame({"isi_violations": [0.1, 0.9, np.nan]})
+    assert passes_limits(units).tolist() == [True, False, False]
+    assert passes_limits(pd.DataFrame({"area": ["VISp"]})) is None
+
+
+def test_constant_unit_has_no_tuning():
+    from nblib.plots.responses import zscore_rows
+
+    z = zscore_rows(np.array([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]]))
+    assert z[0].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(z[1], [-1.2247, 0, 1.2247], atol=1e-4)
+
+
+def test_confusion_rows_are_shares_of_the_true_class():
+    fig = plots.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
+    shown = fig.axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown, [[200 / 3, 100 / 3], [0, 100]])
+
+
+def test_kept_epoch_is_the_lowest_validation_loss():
+    fig = plots.learning_curves(history())
+    best = int(history()["val_loss"].idxmin())
+    assert f"kept: epoch {best}" in [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
+
+
+if __name__ == "__main__":  # python tests/test_plots.py FOLDER  writes every figure, to look at
+    import sys
+    from pathlib import Path
+
+    for name, draw in FIGURES.items():
+        Path(sys.argv[1], f"{name}.png").write_bytes(io.BytesIO(plots.png_bytes(draw(), 100)).getvalue())
