@@ -1,0 +1,143 @@
+"""Who may import whom: imports point up one list, and torch stays where it is needed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+# In the order data flows. A module may import what stands above it, never what stands below.
+ORDER = [
+    "errors", "params", "store", "stages", "recording", "sources", "inspection", "binning",
+    "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
+    "widgets", "runner", "bookbuild", "doctor", "cli",
+]  # fmt: skip
+PACKAGE = ROOT / "nblib"
+FILES = sorted(p for p in PACKAGE.rglob("*.py"))
+TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmetrics", "wandb"}
+# Notebooks 01-04 use these, and so must start without torch.
+ROAD = [
+    "params", "store", "stages", "recording", "sources", "inspection", "binning", "cleaning",
+    "splits", "windows", "plots", "widgets",
+]  # fmt: skip
+
+
+def layer(path: Path) -> str:
+    """The name in ORDER that a file belongs to."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(tree: ast.AST, path: Path) -> set[str]:
+    """The layers of nblib that a file names in any import, inside functions too."""
+    package = ["nblib", *path.relative_to(PACKAGE).parts[:-1]]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join([*base, node.module] if node.module else base)
+            names = [f"{stem}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("nblib.")}
+    return found & set(ORDER)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names of the modules that a fresh interpreter holds after running `code`."""
+    show = "import json, sys; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    out = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], capture_output=True, text=True, timeout=120
+    )
+    assert out.returncode == 0, out.stderr
+    return set(json.loads(out.stdout.splitlines()[-1]))
+
+
+def exists(name: str) -> bool:
+    return (PACKAGE / f"{name}.py").is_file() or (PACKAGE / name / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_up(path):
+    tree = ast.parse(path.read_text(), filename=str(path))
+    if path == PACKAGE / "__init__.py":
+        inside = {n for stmt in tree.body for n in imported(stmt, path)}
+        assert not inside, "nblib/__init__.py imports nothing of nblib until it is asked"
+        return
+    own = layer(path)
+    assert own in ORDER, f"{own} has no place in the list; add it where data flows through it"
+    below = {n for n in imported(tree, path) if ORDER.index(n) > ORDER.index(own)}
+    assert not below, f"{path.relative_to(ROOT)} imports from further down: {sorted(below)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_torch_is_named_at_the_top_of_models_and_training_only(path):
+    if layer(path) in ("models", "training"):
+        return
+    tree = ast.parse(path.read_text(), filename=str(path))
+    for node in tree.body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        assert not {n.split(".")[0] for n in names} & TORCH, f"{path.name}:{node.lineno}"
+
+
+def test_import_nblib_is_light():
+    new = loaded_by("import nblib") - loaded_by("")
+    outside = {name for name in new if name not in sys.stdlib_module_names}
+    assert {name for name in outside if not name.startswith(("_", "nblib"))} == set()
+
+
+def test_the_command_line_starts_light():
+    if not exists("cli"):
+        pytest.skip("no command line yet")
+    heavy = {"numpy", "pandas", "scipy", "xarray", "h5py", "pynwb", "matplotlib", "papermill"}
+    heavy |= TORCH | {"sklearn", "IPython", "ipykernel"}
+    assert not loaded_by("import nblib.cli") & heavy
+
+
+@pytest.mark.parametrize("name", ROAD)
+def test_notebooks_01_to_04_never_load_torch_or_the_sdk(name):
+    if not exists(name):
+        pytest.skip(f"no nblib.{name} yet")
+    modules = [f"nblib.{name}"]
+    if (PACKAGE / name).is_dir():
+        modules += [f"nblib.{name}.{p.stem}" for p in (PACKAGE / name).glob("[a-z]*.py")]
+    loaded = loaded_by(f"import {', '.join(modules)}")
+    assert not loaded & (TORCH | {"allensdk", "SimpleITK"})
+
+
+def test_the_sdk_is_touched_by_one_module_only():
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            if any(n.split(".")[0] == "allensdk" for n in names):
+                assert path == PACKAGE / "sources" / "allen.py", path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "layers"),
+    [
+        ("binning.py", "from nblib import store, params", {"store", "params"}),
+        ("sources/nwb.py", "from ..binning import x", {"binning"}),
+        ("sources/nwb.py", "from . import allen\nfrom .. import cli", {"sources", "cli"}),
+        ("binning.py", "def f():\n    import nblib.cli", {"cli"}),
+        ("binning.py", "import numpy\nfrom nblib.models.lstm import LSTM", {"models"}),
+    ],
+)
+def test_the_reader_of_imports_sees(name, text, layers):
+    assert imported(ast.parse(text), PACKAGE / name) == layers
