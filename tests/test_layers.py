@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
     "errors", "params", "store", "stages", "recording", "sources", "inspection", "binning",
