@@ -128,11 +128,29 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     return checked, recipe
 
 
+def raw_file(recipe: P.Recipe, recording: str) -> Path:
+    """The recording's file: the recipe's path, or where a fetched Allen session lies."""
+    path = recipe.file(recording)
+    if path is None and recipe.source == "allen":
+        from nblib.sources import allen
+
+        path = allen.local_path(recording)
+        if not path.is_file():
+            raise MissingInput(f"Allen session {recording} is not here yet; fetch it with:  nblib allen get {recording}")
+    if path is None:
+        raise BadParameter(f"recipe {recipe.recipe!r}: source {recipe.source!r} needs a path.")
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file; check `path` in recipe {recipe.recipe!r}.")
+    return path
+
+
 def raw_identity(recipe: P.Recipe, recording: str) -> str:
     """What a recording is, before reading it: its file's sha256, or the simulation's key."""
-    from nblib import sources
+    if recipe.source == "simulate":
+        from nblib.sources import simulate
 
-    return sources.identity(recipe, recording)
+        return simulate.key(recipe.simulate)
+    return store.file_hash(raw_file(recipe, recording))
 
 
 def key_for(name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = "") -> str:
@@ -203,6 +221,11 @@ def _assigned(source: str) -> list[str] | None:
     return names
 
 
+def _sets_parameters(cell: str, name: str) -> bool:
+    assigned = _assigned(cell)
+    return assigned is not None and set(assigned) <= set(accepted_names(name))
+
+
 def _check_injected(name: str) -> set[str]:
     """Names that papermill injected or a person typed; BadParameter for one not taken.
 
@@ -264,7 +287,7 @@ class Stage:
         key, code = self.key, dict(self.code)
         if self.info.is_run:
             known = set(code.pop("cells"))
-            foreign = [c for c in _executed_cells() if c not in known and _assigned(c) is None]
+            foreign = [c for c in _executed_cells() if c not in known and not _sets_parameters(c, self.name)]
             if foreign:  # cells the notebook file does not hold: this is not that notebook's result
                 code["code_hash"] = code_hash([code["code_hash"], *foreign])
                 code["edited"] = True
