@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
     "errors", "params", "store", "stages", "recording", "sources", "inspection", "binning",
-    "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
+    "responses", "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
     "widgets", "runner", "bookbuild", "doctor", "cli",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"
@@ -22,8 +22,8 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmetrics", "wandb"}
 # Notebooks 01-04 use these, and so must start without torch.
 ROAD = [
-    "params", "store", "stages", "recording", "sources", "inspection", "binning", "cleaning",
-    "splits", "windows", "plots", "widgets",
+    "params", "store", "stages", "recording", "sources", "inspection", "binning", "responses",
+    "cleaning", "splits", "windows", "plots", "widgets",
 ]  # fmt: skip
 
 

@@ -180,7 +180,18 @@ def runs(n_recordings=1, seeds=1):
     return pd.DataFrame(rows)
 
 
+def progress(n=1):
+    rng = np.random.default_rng(0)
+    names = ["01_ingest", "02_bin", "03_clean", "04_split", "05_train_lstm"]
+    index = [str(715093703 + i) for i in range(n)]
+    return plots.cohort_progress(
+        pd.DataFrame(rng.integers(0, 3, (n, 5)), index=index, columns=names), index[n // 2], "demo"
+    )
+
+
 FIGURES = {
+    "progress": progress,
+    "progress_cohort": lambda: progress(32),
     "session": session,
     "session_no_areas": lambda: session(1000, [np.nan], False, 4, invalid=False),
     "session_many_areas": lambda: session(900, [f"A{i}" for i in range(30)]),
@@ -207,8 +218,8 @@ FIGURES = {
     "correlation_large": lambda: correlation(1501),
     "learning": lambda: plots.learning_curves(history()),
     "learning_one_fit": lambda: plots.learning_curves(pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})),
-    "learning_solver": lambda: plots.learning_curves(
-        pd.DataFrame({"C": [0.001, 0.01, 0.1, 1.0], "val_accuracy": [0.3, 0.6, 0.75, 0.7]})
+    "learning_linear": lambda: plots.learning_curves(
+        history(4).assign(c=[0.001, 0.01, 0.1, 1.0], val_loss=[3.0, 1.6, 1.2, 1.4])
     ),
     "confusion": confusion,
     "confusion_few": lambda: confusion(4, 200),

@@ -4,21 +4,24 @@ A figure shows itself as the last line of a notebook cell; `save_svg(fig, path)`
 paper. Colours are safe for colour-blind readers and every brain area has its own, everywhere.
 """
 
+from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
 from nblib.plots.session import raster, session_overview
-from nblib.plots.style import area_colour, png_bytes, save_svg, use_style
+from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, use_style
 
 __all__ = [
     "accuracy_by_time",
     "area_colour",
+    "cohort_progress",
     "compare_runs",
     "confusion",
     "correlation",
     "label_balance",
+    "label_text",
     "learning_curves",
     "png_bytes",
     "psth_by_area",

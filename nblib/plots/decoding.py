@@ -26,75 +26,71 @@ SCORE_TEXT = {
 def learning_curves(history: pd.DataFrame) -> Picture:
     """Loss and validation accuracy by epoch, with the kept epoch marked.
 
-    history: one row an epoch with train_loss, val_loss and val_accuracy. A model that is fitted in
-    closed form or by a solver has no epochs: its validation score is drawn against the strength
-    of regularisation that was tried (column C), or stated when there was nothing to choose.
+    history: one row an epoch with train_loss, val_loss and val_accuracy. A linear model has no
+    epochs: its rows are the strengths of regularisation that were tried (column c), and the
+    validation score is drawn against them. A single fit with nothing to choose is stated.
     """
-    if "C" in history and history["C"].notna().sum() > 1:
+    if "c" in history and len(history) > 1:
         return _regularisation(history)
-    if "epoch" not in history or history["epoch"].nunique() < 2:
+    if len(history) < 2:
         fig = style.new_figure(1.5)
         value = history["val_accuracy"].iloc[-1] if "val_accuracy" in history else np.nan
         told = f"\nValidation accuracy: {value:.1%}." if np.isfinite(value) else ""
-        style.note(fig.add_subplot(), "One fit, nothing learned epoch by epoch: no curve to draw." + told)
+        style.note(fig.add_subplot(), "One fit with nothing to choose: no curve to draw." + told)
         return fig
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
-    best = _best(history)
-    for column, text, colour in (
-        ("train_loss", "train", style.BLUE),
-        ("val_loss", "validation", style.ORANGE),
-    ):
-        if column in history and history[column].notna().any():
-            part = history.dropna(subset=[column])
-            left.plot(part["epoch"], part[column], "-o", ms=3, color=colour, label=text)
+    _lines(left, history, "epoch", (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)))
     left.set_ylim(bottom=0)
     left.set_ylabel("cross-entropy (nats)")
     left.set_title("Loss")
-    part = history.dropna(subset=["val_accuracy"])
-    right.plot(part["epoch"], part["val_accuracy"], "-o", ms=3, color=style.ORANGE)
-    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    right.set_ylim(0, 1.02)
-    right.set_ylabel("accuracy")
+    _lines(right, history, "epoch", (("val_accuracy", "validation", style.ORANGE),))
+    _percent(right)
     right.set_title("Validation accuracy")
+    kept = history["epoch"].iloc[_kept(history)]
     for ax in (left, right):
-        if best is not None:
-            ax.axvline(best, color=style.INK, ls=":", lw=1.3, label=f"kept: epoch {best:g}")
+        ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: epoch {kept:g}")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     left.legend()
     return fig
 
 
-def _best(history: pd.DataFrame) -> float | None:
-    """The epoch whose weights were kept: marked in `kept`, else the lowest validation loss."""
-    if "kept" in history and history["kept"].any():
-        return float(history.loc[history["kept"].astype(bool), "epoch"].iloc[0])
-    if "val_loss" in history and history["val_loss"].notna().any():
-        return float(history.loc[history["val_loss"].idxmin(), "epoch"])
-    return None
+def _lines(ax: Axes, history: pd.DataFrame, x: str, columns) -> None:
+    for column, text, colour in columns:
+        part = history.dropna(subset=[column])
+        ax.plot(part[x], part[column], "-o", ms=3, color=colour, label=text)
+
+
+def _percent(ax: Axes) -> None:
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_ylim(0, 1.02)
+    ax.set_ylabel("accuracy")
+
+
+def _kept(history: pd.DataFrame) -> int:
+    """Row whose weights were kept: the lowest validation loss, the first of equals."""
+    return int(np.nanargmin(history["val_loss"].to_numpy(float)))
 
 
 def _regularisation(history: pd.DataFrame) -> Picture:
-    """Validation score against the inverse strength of regularisation."""
-    fig = style.new_figure(3.0)
-    ax = fig.add_subplot()
-    part = history.sort_values("C")
-    ax.plot(part["C"], part["val_accuracy"], "-o", color=style.ORANGE, label="validation")
-    if "train_accuracy" in part and part["train_accuracy"].notna().any():
-        ax.plot(part["C"], part["train_accuracy"], "-o", color=style.BLUE, label="train")
-    kept = (
-        part.loc[part["kept"].astype(bool), "C"] if "kept" in part else part.loc[[part["val_accuracy"].idxmax()], "C"]
-    )
-    if len(kept):
-        ax.axvline(kept.iloc[0], color=style.INK, ls=":", lw=1.3, label=f"kept: C = {kept.iloc[0]:g}")
-    ax.set_xscale("log")
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("C (larger = weaker regularisation)")
-    ax.set_ylabel("accuracy")
-    ax.set_title("No epochs: validation score against regularisation")
-    ax.legend()
+    """Loss and validation score against the inverse strength of regularisation."""
+    kept = history["c"].iloc[_kept(history)]
+    history = history.sort_values("c")
+    fig = style.new_figure(3.2)
+    left, right = fig.subplots(1, 2)
+    _lines(left, history, "c", (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)))
+    left.set_ylim(bottom=0)
+    left.set_ylabel("cross-entropy (nats)")
+    left.set_title("No epochs: loss by regularisation")
+    _lines(right, history, "c", (("val_accuracy", "validation", style.ORANGE),))
+    _percent(right)
+    right.set_title("Validation accuracy")
+    for ax in (left, right):
+        ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: C = {kept:g}")
+        ax.set_xscale("log")
+        ax.set_xlabel("C (larger: weaker regularisation)")
+    left.legend()
     return fig
 
 

@@ -1,0 +1,209 @@
+"""Explorers: pictures with controls in Jupyter, and the same pictures alone in a rendered book.
+
+An explorer is the last line of a cell. Where a person sits at the notebook, it shows its
+controls; run by papermill or any other batch, it shows its default view as a plain picture and
+makes no widget, so that an executed notebook holds no widget state that a page cannot show.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import sys
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nblib import binning, plots, responses, stages, store
+from nblib.errors import BadParameter
+from nblib.params import load_recipe
+from nblib.recording import Recording
+
+
+def someone_is_there() -> bool:
+    """True in a notebook whose front end can ask its reader a question.
+
+    Jupyter's front ends allow input with every cell they run; papermill, nbconvert and the book
+    do not. That is the one thing in a kernel's sight that tells a person from a batch.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return False
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+
+
+class Explorer:
+    """Base: `figure()` draws the current view, `controls()` are the widgets that change it."""
+
+    def __init__(self):
+        self._widget = None
+
+    def figure(self) -> Figure:
+        raise NotImplementedError
+
+    def controls(self) -> list:
+        raise NotImplementedError
+
+    def widget(self):
+        """The controls above the picture, as one ipywidget; made once."""
+        if self._widget is None:
+            import ipywidgets
+
+            self.image = ipywidgets.Image(format="png")
+            rows = self.controls()
+            for control in rows:
+                control.observe(self._redraw, names="value")
+            self._redraw()
+            self._widget = ipywidgets.VBox([*rows, self.image])
+        return self._widget
+
+    def _redraw(self, change: Any = None) -> None:
+        self.image.value = plots.png_bytes(self.figure(), dpi=100)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        if someone_is_there():
+            return self.widget()._repr_mimebundle_(include=include, exclude=exclude)
+        picture = base64.b64encode(plots.png_bytes(self.figure())).decode()
+        return {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
+
+
+class ResponseExplorer(Explorer):
+    """Raster and PSTH of one unit over the presentations of one label.
+
+    It opens at the unit and label with the clearest response; `unit` (its id) and `label` choose
+    others. Raises BadParameter for a unit or label that the recording does not hold.
+    """
+
+    def __init__(self, recording: Recording, unit: int | None = None, label: Any = None):
+        super().__init__()
+        self.recording = recording
+        trials = recording.trial_table
+        self.labels = sorted(set(binning.clean_label(trials["label"]).tolist()))
+        self.shown_s = responses.shown_s(trials)
+        place, clearest = responses.clearest_example(recording)
+        ids = recording.units.index
+        if unit is not None and unit not in ids:
+            raise BadParameter(f"unit {unit!r} is not in recording {recording.id!r}.")
+        if label is not None and label not in self.labels:
+            raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
+        self.unit = ids[place] if unit is None else unit
+        self.label = (clearest.item() if hasattr(clearest, "item") else clearest) if label is None else label
+        self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
+        has_area = "area" in recording.units
+        self.area = recording.units["area"].fillna("") if has_area else pd.Series("", index=ids)
+
+    def figure(self) -> Figure:
+        place = self.recording.units.index.get_loc(self.unit)
+        onset = responses.onsets(self.recording, self.label)
+        trial, time = responses.align(self.recording.spike_times(place), onset, self.window)
+        area = self.area.loc[self.unit]
+        where = f" ({area})" if area else ""
+        name = f"{self.recording.label} {plots.label_text(self.label)}"
+        return plots.unit_response(
+            trial, time, len(onset), self.window, self.shown_s,
+            title=f"Unit {self.unit}{where}, {name}", colour=plots.area_colour(area),
+        )  # fmt: skip
+
+    def controls(self) -> list:
+        import ipywidgets as w
+
+        style = {"description_width": "5em"}
+        self.area_box = w.Dropdown(
+            options=[("all", None), *((a or "no area", a) for a in sorted(set(self.area)))],
+            description="area", style=style,
+        )  # fmt: skip
+        self.unit_box = w.Dropdown(
+            options=list(self.recording.units.index), value=self.unit, description="unit", style=style
+        )
+        self.label_box = w.Dropdown(
+            options=[(plots.label_text(v), v) for v in self.labels], value=self.label,
+            description=self.recording.label, style=style,
+        )  # fmt: skip
+        reach = 3 * self.shown_s
+        self.window_box = w.FloatRangeSlider(
+            value=self.window, min=-reach, max=reach, step=reach / 60, description="window (s)",
+            readout_format=".2f", continuous_update=False, style=style,
+        )  # fmt: skip
+        self.area_box.observe(self._choose_area, names="value")
+        return [self.area_box, self.unit_box, self.label_box, self.window_box]
+
+    def _choose_area(self, change: Any) -> None:
+        ids = self.area.index if change["new"] is None else self.area.index[self.area == change["new"]]
+        before = self.unit
+        self.unit_box.options = list(ids)  # takes the first of them
+        if before in ids:
+            self.unit_box.value = before
+
+    def _redraw(self, change: Any = None) -> None:
+        low, high = self.window_box.value
+        if self.unit_box.value is None or high <= low:
+            return  # between two choices: keep the last picture
+        self.unit, self.label, self.window = self.unit_box.value, self.label_box.value, (low, high)
+        super()._redraw(change)
+
+
+class RecordingPicker(Explorer):
+    """The recordings of a recipe and how far each has come; the lines that choose one."""
+
+    def __init__(self, recipe: str = "demo", recording: str | None = None):
+        super().__init__()
+        self.recipe = recipe
+        self.recordings = stages.find_recipe(recipe).recordings
+        self.recording = self.recordings[0] if recording is None else recording
+        if self.recording not in self.recordings:
+            raise BadParameter(f"recording {recording!r} is not in recipe {recipe!r}.")
+
+    def figure(self) -> Figure:
+        return plots.cohort_progress(progress(self.recordings), self.recording, self.recipe)
+
+    def lines(self) -> str:
+        """What to write into a notebook's parameters cell."""
+        return f'recipe: str = "{self.recipe}"\nrecording: str = "{self.recording}"'
+
+    def controls(self) -> list:
+        import ipywidgets as w
+
+        names = sorted({*_recipe_names(), self.recipe})
+        self.recipe_box = w.Dropdown(options=names, value=self.recipe, description="recipe")
+        self.recording_box = w.Dropdown(
+            options=self.recordings, value=self.recording, description="recording"
+        )
+        self.lines_box = w.HTML()
+        self.recipe_box.observe(self._choose_recipe, names="value")
+        return [self.recipe_box, self.recording_box, self.lines_box]
+
+    def _choose_recipe(self, change: Any) -> None:
+        self.recordings = stages.find_recipe(change["new"]).recordings
+        self.recording_box.options = self.recordings  # takes the first of them
+
+    def _redraw(self, change: Any = None) -> None:
+        if self.recording_box.value not in self.recordings or (change and change["owner"] is self.lines_box):
+            return
+        self.recipe, self.recording = self.recipe_box.value, self.recording_box.value
+        self.lines_box.value = f"<pre>{html.escape(self.lines())}</pre>"
+        super()._redraw(change)
+
+
+def _recipe_names() -> list[str]:
+    """Names of the recipes that can be read as they stand."""
+    names = []
+    for path in sorted(store.recipes_dir().glob("*.yml")):
+        try:
+            names.append(load_recipe(path).recipe)
+        except BadParameter:
+            continue  # a template that waits for its reader's own values
+    return names
+
+
+def progress(recordings: list[str]) -> pd.DataFrame:
+    """How many artifacts each recording has in each stage: one row a recording, one column a stage."""
+    names = [name for name, info in stages.STAGES.items() if info.params is not stages.P.ResultsParams]
+    table = pd.DataFrame(0, index=pd.Index(recordings, name="recording"), columns=names)
+    for artifact in store.artifacts():
+        stage, recording = artifact.parts[-3:-1]
+        if stage in table.columns and recording in table.index:
+            table.loc[recording, stage] += 1
+    return table

@@ -1,0 +1,22 @@
+"""A recording made by hand, small enough to count its spikes."""
+
+import numpy as np
+import pandas as pd
+
+from nblib.recording import InMemorySpikes, Recording
+
+
+def recording(spikes, labels, start, length=0.25, areas=None, invalid=None):
+    units = pd.DataFrame(index=pd.Index(np.arange(len(spikes)) + 100, name="unit_id"))
+    if areas is not None:
+        units["area"] = areas
+    start = np.asarray(start, float)
+    trials = pd.DataFrame({"start_time": start, "stop_time": start + length, "frame": labels})
+    intervals = {"natural_scenes_presentations": trials}
+    if invalid is not None:
+        intervals["invalid_times"] = pd.DataFrame(invalid, columns=["start_time", "stop_time"])
+    return Recording(
+        "r", "mouse", None, units, np.cumsum([0, *map(len, spikes)]),
+        InMemorySpikes(np.concatenate(spikes).astype(float)), intervals,
+        "natural_scenes_presentations", "frame",
+    )  # fmt: skip
