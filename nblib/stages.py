@@ -149,7 +149,7 @@ def raw_identity(recipe: P.Recipe, recording: str) -> str:
     if recipe.source == "simulate":
         from nblib.sources import simulate
 
-        return simulate.key(recipe.simulate)
+        return store.make_key(simulate.STAGE, simulate.VERSION, recipe.simulate.model_dump(), [])
     return store.file_hash(raw_file(recipe, recording))
 
 
