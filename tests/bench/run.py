@@ -1,0 +1,134 @@
+"""`make bench`: measure, print a table, and keep it where the book finds it.
+
+The full-size simulated recording is made once, under `NBLIB_HOME/bench`, and kept. Results go to
+`NBLIB_HOME/bench/bench.json` and `bench.md`; a whole full-size bench also to `book/bench.json`.
+bench.json: `machine` (what it ran on), `rows` (see `measure.Row`), `seconds` (how long it took).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, Row
+
+FULL = {"n_units": 2_000, "n_scenes": 118, "n_repeats": 50, "duration_s": 9_000.0}
+SMALL = {"n_units": 40, "n_scenes": 8, "n_repeats": 4}
+GROUPS = ("binning", "training", "tools")
+
+
+def recording(name: str, sizes: dict[str, Any]) -> Path:
+    """A simulated NWB file under the data root, made when it is not there."""
+    from nblib import store
+    from nblib.sources.simulate import simulate
+
+    folder = store.home() / "bench"
+    path = folder / f"{name}.nwb"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"simulating {path} ...", flush=True)
+        making = folder / f"making-{os.getpid()}"
+        making.mkdir()
+        simulate(making / path.name, **sizes, seed=0)
+        for file in sorted(making.iterdir(), key=lambda p: p.suffix == ".nwb"):
+            file.replace(folder / file.name)  # the recording itself last: it says all is there
+        making.rmdir()
+    return path
+
+
+def machine() -> dict[str, str]:
+    import torch
+
+    model = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {
+        "processor": model,
+        "cores": str(len(os.sched_getaffinity(0))),
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
+    """All rows of the groups asked for; `small` takes seconds and proves only that it runs."""
+    import binning_rows
+    import tools_rows
+    import torch
+    import training_rows
+
+    found: list[Row] = []
+    tiny = recording("small", SMALL) if small or "tools" in groups else None
+    if "binning" in groups:
+        if small:
+            found += binning_rows.rows(tiny, repeats=1, part=5, torch_part=1)
+        else:
+            found += binning_rows.rows(recording("full", FULL))
+    if "training" in groups:
+        sizes = dict(hidden=8, batch=4, units=10, steps=2, epochs=1, repeats=1) if small else {}
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            more = {} if small or device == "cpu" else {"steps": 200}
+            found += training_rows.rows(device, **sizes, **more)
+    if "tools" in groups:
+        found += tools_rows.rows(tiny, repeats=1 if small else 3)
+    return found
+
+
+def table(rows: list[Row], on: dict[str, str]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| what | time or size | ratio | promised | kept | how |",
+        "| --- | ---: | ---: | --- | --- | --- |",
+    ]
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            lines.append(f"| **{group}** | | | | | |")
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        kept = {None: "", True: "yes", False: "**no**"}[row.holds]
+        value = f"{row.value:.3g} {row.unit}"
+        lines.append(f"| {row.what} | {value} | {ratio} | {row.limit} | {kept} | {row.note} |")
+    return "\n".join([*lines, "", "; ".join(f"{k}: {v}" for k, v in on.items())]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure speed.")
+    parser.add_argument("--small", action="store_true", help="seconds; proves only that it runs")
+    parser.add_argument("--only", choices=GROUPS, nargs="+", default=list(GROUPS))
+    args = parser.parse_args(argv)
+    from nblib import store
+
+    began = time.perf_counter()
+    rows = measure(tuple(args.only), small=args.small)
+    on = machine()
+    result = {
+        "machine": on,
+        "rows": [row.plain() for row in rows],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    folder = store.home() / "bench"
+    (folder / "bench.md").write_text(table(rows, on), encoding="utf-8")
+    (folder / "bench.json").write_text(text, encoding="utf-8")
+    if not args.small and set(args.only) == set(GROUPS):
+        (ROOT / "book" / "bench.json").write_text(text, encoding="utf-8")
+    print(table(rows, on))
+    broken = [row.what for row in rows if row.holds is False]
+    if broken:
+        print(f"not kept: {', '.join(broken)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
