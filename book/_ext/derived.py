@@ -1,0 +1,146 @@
+"""Sphinx extension: parts of pages that are derived from the code, so they cannot grow stale.
+
+`{parameters} nblib.params.BinSettings` makes the table of a settings model, `{decoders}` the table
+of the model registry.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import typing
+
+from annotated_types import Ge, Gt, Le, Lt
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+
+def resolve(path: str):
+    """The object behind a dotted name; raises ValueError when there is none."""
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            if not hasattr(found, part):
+                raise ValueError(f"{path}: {found.__name__} has no {part!r}")
+            found = getattr(found, part)
+        return found
+    raise ValueError(f"{path}: no such module")
+
+
+def type_text(annotation) -> str:
+    """A type as a reader writes it: the choices of a Literal, `number` for float."""
+    names = {float: "number", int: "whole number", str: "text", bool: "true or false", type(None): "none"}
+    if annotation in names:
+        return names[annotation]
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " \\| ".join(f"`{p}`" for p in parts)
+    if origin is list:
+        return f"list of {type_text(parts[0])}"
+    if origin is dict:
+        return "names and values"
+    if parts:
+        return " or ".join(type_text(p) for p in parts)
+    return f"see `{annotation.__name__}`"
+
+
+def value_text(value) -> str:
+    """A default as it is written in a recipe."""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, float) and math.isinf(value):
+        return "`.inf`" if value > 0 else "`-.inf`"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    if value is None:
+        return "none"
+    if hasattr(value, "model_fields"):
+        return "see below"
+    return f"`{value}`"
+
+
+def bound_text(metadata) -> str:
+    """Limits of a number, in words of the page: `≥ 1, ≤ 50`."""
+    signs = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
+    found = []
+    for item in metadata:
+        for kind, (sign, name) in signs.items():
+            if isinstance(item, kind):
+                found.append(f"{sign} {getattr(item, name):,}")
+    return ", ".join(found)
+
+
+def parameter_rows(model) -> list[tuple[str, str, str, str]]:
+    """Rows (name, meaning with unit, type and bounds, default) of a settings model's own fields."""
+    inherited = {name for base in model.__mro__[1:] for name in getattr(base, "__annotations__", {})}
+    rows = []
+    for name, field in model.model_fields.items():
+        if name in inherited and name not in model.__annotations__:
+            continue
+        kind = ", ".join(filter(None, (type_text(field.annotation), bound_text(field.metadata))))
+        default = "required" if field.is_required() else value_text(field.default)
+        rows.append((f"`{name}`", field.description or "", kind, default))
+    return rows
+
+
+def markdown_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def decoder_rows() -> list[tuple[str, str, str]]:
+    """Rows (name in a recipe, name for people, own settings with defaults) of the registry."""
+    from nblib.models import MODELS
+    from nblib.models.base import hyper_parameters
+
+    rows = []
+    for name, model in MODELS.items():
+        settings = [f"`{key}={value}`" for key, value in hyper_parameters(model).items()]
+        rows.append((f"`{name}`", model.title, " ".join(settings)))
+    return rows
+
+
+class _Table(SphinxDirective):
+    """A directive whose content is Markdown made from code."""
+
+    def markdown(self) -> str:
+        raise NotImplementedError
+
+    def run(self):
+        holder = nodes.container()
+        text = self.markdown().splitlines()
+        self.state.nested_parse(StringList(text, source=self.env.docname), self.content_offset, holder)
+        return holder.children
+
+
+class Parameters(_Table):
+    """`{parameters} dotted.name.of.a.model`."""
+
+    required_arguments = 1
+
+    def markdown(self) -> str:
+        try:
+            model = resolve(self.arguments[0])
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        return markdown_table(("name", "meaning", "type", "default"), parameter_rows(model))
+
+
+class Decoders(_Table):
+    """`{decoders}`."""
+
+    def markdown(self) -> str:
+        return markdown_table(("model", "what it is", "its settings and their defaults"), decoder_rows())
+
+
+def setup(app):
+    """Register the directives."""
+    app.add_directive("parameters", Parameters)
+    app.add_directive("decoders", Decoders)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,155 @@
+"""Judge a rendered book: no broken link, no heavy page, nothing that needs the network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+MAX_PAGE_BYTES = 2_000_000
+# What a browser fetches by itself, tag -> attribute. A plain link (<a href>) is not fetched.
+FETCHED = {
+    "script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src",
+    "video": "src", "audio": "src", "embed": "src", "object": "data",
+}  # fmt: skip
+NOT_FETCHED_LINKS = {"canonical", "alternate", "author", "license", "search", "index", "next", "prev"}
+# A script or a style sheet that fetches something from elsewhere.
+REMOTE_IN_SCRIPT = re.compile(
+    r"""(?:\bimport\s*\(?\s*|\bfrom\s*|\.src\s*=\s*|\.href\s*=\s*|importScripts\(\s*|fetch\(\s*)["'`](?:https?:)?//[^"'`\s]+"""
+    r"""|https?://(?:cdn\.|cdnjs\.|unpkg\.|www\.unpkg\.|fonts\.g)[^"'`\s)]+"""
+)
+REMOTE_IN_STYLE = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])(?:https?:)?//[^"')\s]+""")
+
+
+@dataclass
+class Page:
+    """What one HTML file holds that matters here."""
+
+    ids: set[str] = field(default_factory=set)
+    links: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
+    styles: list[str] = field(default_factory=list)
+
+
+class _Reader(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.page, self.inside = Page(), ""
+
+    def handle_starttag(self, tag, attrs):
+        given = {name: value or "" for name, value in attrs}
+        if "id" in given:
+            self.page.ids.add(given["id"])
+        if tag == "a":
+            if "name" in given:
+                self.page.ids.add(given["name"])
+            if "href" in given:
+                self.page.links.append(given["href"])
+        kinds = set(given.get("rel", "").split())
+        if FETCHED.get(tag) in given and not (tag == "link" and kinds & NOT_FETCHED_LINKS):
+            self.page.fetched.append(given[FETCHED[tag]])
+            if tag == "img":
+                self.page.images.append(given["src"])
+        if "style" in given:
+            self.page.styles.append(given["style"])
+        # Data in a script tag (JSON) is never run, so it fetches nothing.
+        code = tag == "script" and "json" not in given.get("type", "")
+        self.inside = "script" if code else tag if tag == "style" else ""
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.page.scripts.append(data)
+        elif self.inside == "style":
+            self.page.styles.append(data)
+
+
+def read_page(path: Path) -> Page:
+    """Parse one HTML file."""
+    reader = _Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    return reader.page
+
+
+def read_pages(html: Path) -> dict[Path, Page]:
+    """Every page of a rendered book; the theme's own templates in _static are none."""
+    paths = [p for p in sorted(html.rglob("*.html")) if p.relative_to(html).parts[0] != "_static"]
+    return {path: read_page(path) for path in paths}
+
+
+def _is_remote(link: str) -> bool:
+    parts = urlsplit(link)
+    return parts.scheme in ("http", "https") or (not parts.scheme and bool(parts.netloc))
+
+
+def broken_links(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+    """Links, pictures, scripts and styles that lead nowhere inside the book, one line each."""
+    pages = read_pages(html) if pages is None else pages
+    by_path = {path.resolve(): page for path, page in pages.items()}
+    faults = []
+    for path, page in pages.items():
+        for link in dict.fromkeys(page.links + page.fetched):
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc or link in ("", "#"):
+                continue
+            target, anchor = urldefrag(link)
+            target = unquote(target.split("?")[0])
+            place = (html / target.lstrip("/") if target.startswith("/") else path.parent / target)
+            place = (place if target else path).resolve()
+            if place.is_dir():
+                place = place / "index.html"
+            where = f"{path.relative_to(html)}: {link!r}"
+            if not place.is_file():
+                faults.append(f"{where} leads to no file")
+            elif not place.is_relative_to(html.resolve()):
+                faults.append(f"{where} leads out of the book")
+            elif anchor and place in by_path and unquote(anchor) not in by_path[place].ids:
+                faults.append(f"{where}: the page has no such place")
+    return faults
+
+
+def page_bytes(html: Path, path: Path, page: Page) -> int:
+    """Size of a page with its pictures."""
+    pictures = {(path.parent / unquote(urldefrag(src)[0])).resolve() for src in page.images}
+    return path.stat().st_size + sum(p.stat().st_size for p in pictures if p.is_file())
+
+
+def heavy_pages(html: Path, pages: dict[Path, Page] | None = None, limit: int = MAX_PAGE_BYTES) -> list[str]:
+    """Pages that, with their pictures, exceed the limit in bytes."""
+    pages = read_pages(html) if pages is None else pages
+    sizes = {path: page_bytes(html, path, page) for path, page in pages.items()}
+    return [
+        f"{path.relative_to(html)}: {size / 1e6:.1f} MB with its pictures, more than {limit / 1e6:g} MB"
+        for path, size in sizes.items()
+        if size > limit
+    ]
+
+
+def network_loads(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+    """Everything that a browser would fetch from elsewhere to show the book."""
+    pages = read_pages(html) if pages is None else pages
+    faults = []
+    for path, page in pages.items():
+        found = [src for src in page.fetched if _is_remote(src)]
+        found += [m.group() for text in page.scripts for m in REMOTE_IN_SCRIPT.finditer(text)]
+        found += [m.group() for text in page.styles for m in REMOTE_IN_STYLE.finditer(text)]
+        faults += [f"{path.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)]
+    for sheet in sorted(html.rglob("*.css")):
+        found = REMOTE_IN_STYLE.findall(sheet.read_text(encoding="utf-8"))
+        faults += [f"{sheet.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)]
+    return faults
+
+
+def check(html: Path) -> tuple[list[str], dict[str, int]]:
+    """All faults of a rendered book, and the size of each page in bytes with its pictures."""
+    pages = read_pages(html)
+    faults = broken_links(html, pages) + heavy_pages(html, pages) + network_loads(html, pages)
+    sizes = {str(p.relative_to(html)): page_bytes(html, p, page) for p, page in pages.items()}
+    return faults, sizes

@@ -1,0 +1,333 @@
+"""Lay out the source of the book: prose, executed notebooks, one page per run, the tables.
+
+Everything goes into one folder that mirrors the checkout, so links between pages are the same in
+both. A file is only written when its content changed, so a second render is quick.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nblib import store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT_PAGES = ("_generated", "_build", "__pycache__", ".ipynb_checkpoints")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
+MOST_RUN_PAGES = 200
+EXECUTED = store.ATTACHED[0]
+COMPARISON = """```{figure} figures/comparison.png
+:alt: Test accuracy of each decoder with its interval, beside chance and the best possible score
+
+Test accuracy of each decoder with its 95 % interval. [Results](results.md) hold every number.
+```"""
+LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
+
+
+class Layout:
+    """Writes files of one folder, only those that changed, and removes those no longer wanted."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.written: set[Path] = set()
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Put `content` into the file `name`."""
+        path = self.folder / name
+        data = content.encode() if isinstance(content, str) else content
+        self.written.add(path)
+        if not path.is_file() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return path
+
+    def copy(self, source: Path, name: str) -> Path:
+        """Put a copy of the file `source` under `name`."""
+        return self.write(name, source.read_bytes())
+
+    def finish(self) -> None:
+        """Remove every file that was not written in this round."""
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            if path.is_file() and path not in self.written:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One finished run as the book shows it; `row` is its row of the results scan."""
+
+    row: dict[str, Any]
+
+    @property
+    def slug(self) -> str:
+        r = self.row
+        return f"{r['recipe']}-{r['recording']}-{r['model']}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
+
+    @property
+    def title(self) -> str:
+        r = self.row
+        variant = f" ({r['variant']})" if r["variant"] else ""
+        return f"{r['model']} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.row["folder"])
+
+    @property
+    def has_page(self) -> bool:
+        return bool(self.row["executed"]) and "corrupt" not in self.row["flag"]
+
+
+def run_pages(table: pd.DataFrame) -> list[RunPage]:
+    """The runs of a scan that get a page, newest last; the newest 200 when there are more."""
+    rows = table.sort_values(["created", "key"]).to_dict("records")
+    return [page for page in map(RunPage, rows) if page.has_page][-MOST_RUN_PAGES:]
+
+
+# --- executed notebooks --------------------------------------------------------------------------
+
+
+def provenance(folder: Path, up: str) -> str:
+    """The lines under a title that say where the page's numbers come from; `up` leads to the root."""
+    manifest = store.read_manifest(folder)
+    seconds = manifest.get("wall_s")
+    parts = [
+        f"recording <code>{html.escape(manifest['recording'])}</code>",
+        f"key <code>{manifest['key']}</code>",
+        f"nblib {html.escape(manifest['code_version'])}",
+        f"{seconds:.1f} s" if seconds is not None else "",
+        f'<a href="{up}{artifact_path(folder)}">manifest</a>',
+    ]
+    if "metrics.json" in manifest["outputs"]:
+        parts.append(f'<a href="{up}{artifact_path(folder, "metrics.json")}">scores</a>')
+    return f'<div class="provenance"><p>Run: {" · ".join(filter(None, parts))}</p></div>'
+
+
+def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
+    """Path of an artifact's file inside the built book."""
+    return "/".join(("artifacts", *Path(folder).parts[-3:], name))
+
+
+def page_notebook(folder: Path, up: str, title: str = "") -> str:
+    """The executed notebook of an artifact as a page: its provenance under the title, and nothing that cannot show.
+
+    Widget views are left out, as a static page cannot show them (each has a picture beside it),
+    and so are the paths of this machine. A `title` goes above the notebook's own.
+    """
+    notebook = json.loads((folder / EXECUTED).read_text(encoding="utf-8"))
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
+        elif cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in map(shown, cell["outputs"]) if o is not None]
+    first = notebook["cells"][0]
+    head, _, rest = "".join(first["source"]).partition("\n")
+    if title:
+        head = f"# {title}\n\n{provenance(folder, up)}\n\n#{head}"
+    else:
+        head = f"{head}\n\n{provenance(folder, up)}"
+    first["source"] = f"{head}\n{rest}"
+    return json.dumps(notebook, indent=1, ensure_ascii=False)
+
+
+def shown(output: dict[str, Any]) -> dict[str, Any] | None:
+    """A cell's output as the page shows it, or None."""
+    data = output.get("data", {})
+    if WIDGET in data:
+        return None
+    texts = {**{k: v for k, v in data.items() if k.startswith("text/")}, "": output.get("text", "")}
+    for kind, text in texts.items():
+        text = "".join(text)
+        for path, name in ((store.home(), "NBLIB_HOME"), (store.project_root(), "nblib")):
+            text = text.replace(str(path), name)
+        if kind:
+            data[kind] = text
+        elif "text" in output:
+            output["text"] = text
+    return output
+
+
+def put_artifacts(layout: Layout, folders: list[Path]) -> None:
+    """Manifests and scores of these artifacts and of all that they were made from."""
+    by_key = {folder.name: folder for folder in store.artifacts()}
+    todo, done = list(folders), set()
+    while todo:
+        folder = todo.pop()
+        if folder in done:
+            continue
+        done.add(folder)
+        todo += [by_key[key] for key in store.read_manifest(folder)["upstream"] if key in by_key]
+        for name in (store.MANIFEST, "metrics.json"):
+            if (folder / name).is_file():
+                layout.copy(folder / name, f"extra/{artifact_path(folder, name)}")
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+TABLE = {
+    "model": "model", "variant": "variant", "recipe": "recipe", "recording": "recording", "fold": "fold",
+    "seed": "seed", "accuracy": "accuracy", "ci_low": "95 % low", "ci_high": "95 % high", "chance": "chance",
+    "oracle": "oracle", "p": "p", "top5": "top-5", "balanced_accuracy": "balanced", "n_test": "test n",
+    "n_classes": "classes", "n_units": "units", "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split",
+    "key": "key", "flag": "flag",
+}  # fmt: skip
+DECIMALS = {
+    "accuracy": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4, "top-5": 3,
+    "balanced": 3, "fit [s]": 1,
+}  # fmt: skip
+
+
+def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
+    """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
+    frame = table.sort_values("accuracy", ascending=False, kind="stable")
+    slugs = {page.row["key"]: page.slug for page in paged}
+    notebook = [f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else "" for k in frame["key"]]
+    manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
+    shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
+    for name in ("variant", "flag", "oracle"):
+        if not shown[name].replace("", None).notna().any():
+            shown = shown.drop(columns=name)  # a column that says nothing
+    shown.insert(1, "run", notebook)
+    shown.insert(2, "record", manifest)
+    return shown
+
+
+def itables_script() -> str:
+    """itables' own script and style in one plain file: works from a disk, without a server."""
+    from importlib.resources import files
+
+    folder = files("itables") / "html"
+    style, code = ((folder / f"dt_bundle.{kind}").read_bytes() for kind in ("css", "js"))
+    template = (folder / "init_notebook_offline.html").read_text(encoding="utf-8")
+    for name, data in (("dt_css_b64", style), ("dt_src_b64", code)):
+        template = template.replace(name, base64.b64encode(data).decode())
+    return re.sub(r"</?script[^>]*>", "", template)
+
+
+def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
+    """The results as a table that sorts, searches and exports, in a raw HTML block."""
+    if table.empty:
+        return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
+    import itables
+
+    made = itables.to_html_datatable(
+        results_frame(table, paged), connected=False, allow_html=True, showIndex=False, table_id="results",
+        maxBytes=0, scrollX=True, pageLength=25, classes="display compact nowrap",
+        layout={"topStart": "buttons", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging"},
+        buttons=["copyHtml5", "csvHtml5", "excelHtml5", "colvis"],
+    )  # fmt: skip
+    script = '<script src="../_static/itables.js"></script>'
+    return f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{script}\n````'
+
+
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that a comparison may show: no flag, no shuffled labels."""
+    from nblib import results
+
+    fair = results.clean(table)
+    return fair[~fair["variant"].str.contains("shuffle_labels")]
+
+
+def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
+    """The best decoder of the demo beside chance and oracle, with a link to its run."""
+    pages = {page.row["key"]: page.slug for page in paged}
+    demo = comparable(table)
+    demo = demo[(demo["recipe"] == "demo") & demo["key"].isin(pages)]
+    if demo.empty:
+        return ""
+    best = demo.loc[demo["accuracy"].idxmax()]
+    top = "" if best["oracle"] != best["oracle"] else f", and the best possible is **{best['oracle']:.3f}**"
+    return (
+        "## What comes out\n\n"
+        f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, the best of "
+        f"{demo['model'].nunique()} decoders, [{best['model']}](../runs/{pages[best['key']]}.ipynb), is right in "
+        f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
+        f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}.\n\n{COMPARISON}"
+    )
+
+
+def bench_table(path: Path) -> str:
+    """The table of `make bench`, from the file that it writes."""
+    if not path.is_file():
+        return "Not measured on this machine yet. `make bench` measures and writes the table here."
+    bench = json.loads(path.read_text(encoding="utf-8"))
+    head = list(bench["rows"][0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(row[name]) for name in head) + " |" for row in bench["rows"]]
+    return "\n".join(lines)
+
+
+# --- all of it -----------------------------------------------------------------------------------
+
+
+def lay_out(folder: Path, root: Path, shown_notebooks: dict[str, Path], table: pd.DataFrame) -> list[RunPage]:
+    """Write the source of the book into `folder`; return the runs that have a page in it.
+
+    root: the checkout; shown_notebooks: notebook name -> artifact folder whose executed notebook
+    is shown in its place; table: the scan of the runs.
+    """
+    layout = Layout(folder)
+    paged = run_pages(table)
+    parts = {
+        "headline": headline(table, paged),
+        "results": results_table(table, paged),
+        "comparison": "" if comparable(table).empty else COMPARISON,
+        "bench": bench_table(root / "book" / "bench.json"),
+    }
+    for path in sorted((root / "book").rglob("*")):
+        name = path.relative_to(root)
+        if not path.is_file() or set(name.parts) & set(NOT_PAGES):
+            continue
+        if path.suffix == ".md":
+            text = path.read_text(encoding="utf-8")
+            layout.write(str(name), MARK.sub(lambda mark: parts[mark[1]], text))
+        else:
+            layout.copy(path, str(name))
+    for name, artifact in shown_notebooks.items():
+        layout.write(f"notebooks/{name}.ipynb", page_notebook(artifact, "../"))
+    for page in paged:
+        layout.write(f"runs/{page.slug}.ipynb", page_notebook(page.folder, "../", page.title))
+    put_artifacts(layout, [*shown_notebooks.values(), *map(Path, table["folder"])])
+    if parts["comparison"]:
+        from nblib import plots
+
+        layout.write("book/figures/comparison.png", plots.png_bytes(plots.compare_runs(comparable(table))))
+    layout.write("book/_static/itables.js", itables_script())
+    layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    config["sphinx"]["config"]["html_extra_path"] = ["extra"]
+    layout.write("_config.yml", yaml.safe_dump(config, sort_keys=False))
+    layout.finish()
+    return paged
+
+
+def toc(text: str, runs: list[RunPage]) -> str:
+    """The table of contents with the pages of the runs below the results."""
+    contents = yaml.safe_load(text)
+    entries = [{"file": f"runs/{run.slug}", "title": run.title} for run in runs]
+    for part in contents["parts"]:
+        for chapter in part["chapters"]:
+            if chapter["file"] == "book/results" and entries:
+                chapter["sections"] = entries
+    return yaml.safe_dump(contents, sort_keys=False)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder and all in it, when it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
