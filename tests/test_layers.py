@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
     "errors", "params", "store", "stages", "recording", "sources", "inspection", "binning",
-    "responses", "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
+    "responses", "steps", "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
     "widgets", "runner", "bookbuild", "doctor", "cli",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"

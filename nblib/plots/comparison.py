@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,15 +25,16 @@ MOST_PANELS = 6
 def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
-    runs: one row a run with recipe, recording, model, value, ci_low, ci_high, chance and, where
-    the truth is known, oracle, oracle_low, oracle_high (fractions). One panel for each recipe
-    and recording; with more than six, one panel with a dot for each recording's best run.
+    runs: one row a run with recipe, recording, model, variant, value, ci_low, ci_high, chance and,
+    where the truth is known, oracle, oracle_low, oracle_high (fractions). One panel for each
+    recipe and recording; with more than six, one panel with a dot for each recording.
     """
     text = SCORE_TEXT[metric]
     if len(runs) == 0:
         fig = style.new_figure(1.4)
         style.note(fig.add_subplot(), "No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
         return fig
+    runs = runs.assign(model=[_name(m, v) for m, v in zip(runs["model"], runs["variant"], strict=True)])
     groups = list(runs.groupby(["recipe", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
         return _cohort(runs, text)
@@ -46,6 +48,12 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     axes[-1].set_xlabel(f"{text} on test presentations, 95 % interval")
     _legend(fig, runs)
     return fig
+
+
+def _name(model: str, variant: str) -> str:
+    """How a model is named; a run with other settings than the default says which."""
+    name = model.replace("_", " ")
+    return f"{name}\n{textwrap.shorten(variant, 34)}" if variant else name
 
 
 def _panel(ax: Axes, part: pd.DataFrame) -> None:
@@ -68,7 +76,7 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
             1.015, row, f"{some['value'].mean():.1%}", va="center", fontsize=9,
             transform=ax.get_yaxis_transform(),
         )
-    ax.set_yticks(range(len(order)), [m.replace("_", " ") for m in order])
+    ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -88,7 +96,7 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         ax.text(1.015, row, f"{values.mean():.1%}", va="center", fontsize=9,
                 transform=ax.get_yaxis_transform())
     ax.axvline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6)
-    ax.set_yticks(range(len(order)), [m.replace("_", " ") for m in order])
+    ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -161,30 +161,28 @@ def accuracy_by_time(
 
 @style.styled
 def score_summary(
-    scores: dict[str, dict[str, Any]], oracle: dict[str, Any] | None, title: str
+    scores: dict[str, dict[str, Any]], oracle: dict[str, dict[str, Any]] | None, title: str
 ) -> Picture:
     """Each score with its 95 % interval, beside chance and, where known, the best possible.
 
-    scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same for the accuracy
-    of the true posterior, or None when the truth is not known.
+    scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same scores of the true
+    posterior, or None when the truth is not known.
     """
     names = [n for n in SCORE_TEXT if n in scores]
+    best = oracle or {}
     fig = style.new_figure(1.5 + 0.5 * len(names))
     ax = fig.add_subplot()
     for row, name in enumerate(names):
-        score = scores[name]
-        draw_interval(ax, row, score, style.BLUE, "score, 95 % interval" if row == 0 else None)
-        ax.plot(
-            [score["chance"]] * 2, [row - 0.3, row + 0.3], color=style.INK, ls=":", lw=2,
-            label="chance" if row == 0 else None,
-        )
+        score, first = scores[name], row == 0
+        if name in best:
+            low, high = best[name]["ci_low"], best[name]["ci_high"]
+            ax.fill_between([low, high], row - 0.3, row + 0.3, color=style.GREEN, alpha=0.25, lw=0)
+            ax.plot([best[name]["value"]] * 2, [row - 0.3, row + 0.3], color=style.GREEN, lw=2,
+                    label="best possible (oracle), 95 % interval" if first else None)  # fmt: skip
+        draw_interval(ax, row, score, style.BLUE, "score, 95 % interval" if first else None)
+        ax.plot([score["chance"]] * 2, [row - 0.3, row + 0.3], color=style.INK, ls=":", lw=2,
+                label="chance" if first else None)  # fmt: skip
         ax.text(1.03, row, f"{score['value']:.1%}", va="center", fontsize=10, fontweight="bold")
-    if oracle is not None and "accuracy" in names:
-        row = names.index("accuracy")
-        low, high = oracle["ci_low"], oracle["ci_high"]
-        ax.fill_between([low, high], row - 0.3, row + 0.3, color=style.GREEN, alpha=0.25, lw=0)
-        ax.plot([oracle["value"]] * 2, [row - 0.3, row + 0.3], color=style.GREEN, lw=2,
-                label="best possible (oracle), 95 % interval")
     ax.set_yticks(range(len(names)), [SCORE_TEXT[n] for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1.0)

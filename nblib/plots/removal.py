@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from nblib.inspection import QUALITY
 from nblib.plots import style
-from nblib.plots.session import ALLEN_LIMITS
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def quality(units: pd.DataFrame, limits: dict[str, float]) -> Picture:
 def _draw_quality(ax: Axes, values: np.ndarray, name: str, limit: float) -> None:
     values = values[np.isfinite(values)]
     low, high = float(values.min()), float(np.quantile(values, 0.99))
-    allen = ALLEN_LIMITS[name]
+    allen = next(limit for limit in QUALITY[name] if np.isfinite(limit))
     low, high = min(low, allen, 0.0), max(high, allen, 1.0 if name != "amplitude_cutoff" else 0.5)
     edges = np.linspace(low, high, 31)
     counts, _ = np.histogram(np.clip(values, low, high), edges)

@@ -8,31 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from nblib.inspection import good_units
 from nblib.plots import style
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The limits that the Allen Institute's own tools set by default.
-ALLEN_LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": 0.1, "presence_ratio": 0.95}
-_LARGER_IS_WORSE = ("isi_violations", "amplitude_cutoff")
 MOST_AREAS = 14
-
-
-def passes_limits(units: pd.DataFrame, limits: dict[str, float] = ALLEN_LIMITS) -> np.ndarray | None:
-    """Which units lie within quality limits, bool (unit,); None when no quality is recorded.
-
-    A unit whose quality is missing (NaN) does not pass.
-    """
-    known = [name for name in limits if name in units]
-    if not known:
-        return None
-    good = np.ones(len(units), bool)
-    for name in known:
-        value = units[name].to_numpy(float)
-        good &= value < limits[name] if name in _LARGER_IS_WORSE else value > limits[name]
-    return good
 
 
 @style.styled
@@ -83,7 +66,7 @@ def draw_units_by_area(ax: Axes, units: pd.DataFrame) -> None:
         other = f"{len(order) - MOST_AREAS} others"
         areas = np.array([a if a in large else other for a in areas], dtype=object)
         order = [a for a in order if a in large] + [other]
-    good = passes_limits(units)
+    good = good_units(units)
     for row, area in enumerate(order):
         here = areas == area
         n_good = int(here.sum() if good is None else (here & good).sum())

@@ -1,0 +1,272 @@
+"""The command `nblib`. Every import that costs time happens inside the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code. Errors made for people come as one line, not a traceback."""
+    from nblib.errors import BadParameter, NblibError
+
+    options = parser().parse_args(argv)
+    try:
+        return int(options.command(options) or 0)
+    except NblibError as error:
+        print(f"nblib: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadParameter) else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `nblib results | head`
+        sys.stderr.close()
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="nblib", description="Decode neural recordings in notebooks people can trust."
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, function: Any, about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about[:1].upper() + about[1:] + ".")
+        sub.set_defaults(command=function)
+        return sub
+
+    sub = command("run", run, "run a notebook: nblib run 05_train_lstm -p recording demo -p model lstm")
+    sub.add_argument("notebook", help="a stage (05_train_lstm, or 05) or the path of a notebook")
+    sub.add_argument("-p", dest="pairs", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                     help="a parameter of the notebook or a setting of the recipe")  # fmt: skip
+    sub.add_argument("-f", dest="file", help="YAML file with parameters, or a whole recipe")
+    sub.add_argument("--with-upstream", action="store_true", help="first make what is missing before it")
+    sub.add_argument("--force", action="store_true", help="run again although the result is there")
+    sub.add_argument("--jobs", type=int, default=1, metavar="N",
+                     help="recordings at once, when the recipe has several and none is named")  # fmt: skip
+    sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
+
+    sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
+    kinds = sub.add_subparsers(dest="kind", metavar="list|get", required=True)
+    kinds.add_parser("list", help="sessions with natural scenes").add_argument("--csv", metavar="FILE")
+    get = kinds.add_parser("get", help="download one session, verified, into the data root")
+    get.add_argument("session", help="session id")
+
+    sub = command("inventory", inventory, "match a folder's pkl, NWB and csv files, say what does not line up")
+    sub.add_argument("folder")
+    command("status", status, "what the data root holds, and which notebooks failed")
+    sub = command("results", results, "the table of all training runs")
+    sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
+    sub.add_argument("--recipe", default="", help="one recipe only")
+    command("verify", verify, "hash every stored file again and compare")
+    sub = command("book", book, "run the notebooks on the demo recording and render the book")
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on, see nblib book --help")
+    command("doctor", doctor, "check this machine and say what mends it")
+    command("version", version, "the version of nblib and of its checkout")
+    return top
+
+
+# --- values from text ------------------------------------------------------------------------------
+
+
+def from_text(name: str, text: str, kind: Any) -> Any:
+    """A command-line value, converted by the declared type of its parameter, never by guessing.
+
+    A str stays as typed (000021 stays "000021"); lists and mappings are YAML, their items again
+    by the declared type. Raises BadParameter naming the parameter, the text and what was expected.
+    """
+    import types
+    import typing
+
+    from nblib.errors import BadParameter
+
+    def refuse(expected: str) -> BadParameter:
+        return BadParameter(f"{name} = {text!r}: expected {expected}.")
+
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is str:
+        return text
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in inner and text.lower() in ("none", "null"):
+            return None
+        return from_text(name, text, next(k for k in inner if k is not type(None)))
+    if origin is typing.Literal:
+        found = [value for value in inner if str(value) == text]
+        if not found:
+            raise refuse("one of " + ", ".join(str(value) for value in inner))
+        return found[0]
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise refuse("true or false")
+        return text.lower() == "true"
+    if kind is int:
+        if not re.fullmatch(r"[-+]?[0-9]+", text):
+            raise refuse("a whole number")
+        return int(text)
+    if kind is float:
+        if not re.fullmatch(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.?inf)", text):
+            raise refuse("a number, such as 0.5, 1e-3 or inf")
+        return float(text.replace(".inf", "inf"))
+    return _from_yaml(name, text, kind)
+
+
+def _from_yaml(name: str, text: str, kind: Any) -> Any:
+    """Lists and mappings. Scalars are read as text first, so that the declared type decides."""
+    import typing
+
+    import yaml
+
+    from nblib import params
+    from nblib.errors import BadParameter
+
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is dict:
+        value = params.read_yaml(text, f"{name} = {text!r}")
+        if not isinstance(value, dict):
+            raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{hidden: 100}}'.")
+        return value
+    try:
+        value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - strings, lists, dicts only
+    except yaml.YAMLError as error:
+        raise BadParameter(f"{name} = {text!r}: not readable as YAML: {error}") from None
+    if origin is list:
+        if not isinstance(value, list):
+            raise BadParameter(f"{name} = {text!r}: expected a list, such as '[{text or 'VISp'}]'.")
+        for item in value:
+            if not isinstance(item, str):
+                raise BadParameter(f"{name} = {text!r}: expected a flat list.")
+        return [from_text(f"{name}[{i}]", item, inner[0]) for i, item in enumerate(value)]
+    fields = getattr(kind, "model_fields", None)
+    if fields is None or not isinstance(value, dict):
+        raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{n_units: 10}}'.")
+    known = {k: from_text(f"{name}.{k}", v, fields[k].annotation) for k, v in value.items() if k in fields}
+    return {**value, **known}  # an unknown name is refused with the settings' own message
+
+
+def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, Any]:
+    """Values of -f and -p together, -p last. A file that names `recordings` is a recipe itself."""
+    from nblib import params, runner, stages
+    from nblib.errors import BadParameter
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        path = Path(file).expanduser().resolve()
+        try:
+            values = params.read_yaml(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadParameter(f"{path}: cannot be read ({error}).") from None
+        if not isinstance(values, dict):
+            raise BadParameter(f"{path}: expected 'name: value' lines.")
+        if "recordings" in values:
+            recipe = params.load_recipe(path)
+            values = {k: v for k, v in values.items() if k not in type(recipe).model_fields}
+            values["recipe"] = str(path)
+    accepted = stages.accepted_names(stage)
+    names = [name for name, _ in pairs]
+    runner.check_names(stage, dict.fromkeys([*values, *names]))
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadParameter(f"{stage}: -p {twice[0]} stands twice.")
+    return values | {name: from_text(name, text, accepted[name].annotation) for name, text in pairs}
+
+
+# --- commands --------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    from nblib import runner, stages
+
+    _, stage = runner.find_notebook(options.notebook)
+    values = gather(stage, options.pairs, options.file)
+    choices = {"with_upstream": options.with_upstream, "force": options.force}
+    recordings = [None]
+    if "recipe" in values and "recording" in stages.accepted_names(stage) and "recording" not in values:
+        recordings = runner.recordings_of(values["recipe"])
+    jobs = [values if r is None else values | {"recording": r} for r in recordings]
+    if options.jobs > 1 and len(jobs) > 1:
+        pairs = [(options.notebook, job) for job in jobs]
+        outcomes = runner.run_many(pairs, options.jobs, progress=not options.quiet, **choices)
+        return max(outcome.code for outcome in outcomes)
+    codes = []
+    for job in jobs:
+        codes.append(runner.run(options.notebook, job, progress=not options.quiet, **choices))
+        if codes[-1] > 128:
+            break  # told to stop
+    return max(codes)
+
+
+def allen(options: argparse.Namespace) -> int:
+    from nblib.sources import allen as source
+
+    if options.kind == "get":
+        print(source.download(options.session))
+        return 0
+    table = source.list_sessions()
+    if options.csv:
+        table.to_csv(options.csv)
+    print(table.to_string())
+    return 0
+
+
+def inventory(options: argparse.Namespace) -> int:
+    from nblib.sources import inventory as source
+
+    return _show_report(source.inventory(Path(options.folder).expanduser()))
+
+
+def status(options: argparse.Namespace) -> int:
+    from nblib.runner import status as source
+
+    print(source.report())
+    return 0
+
+
+def results(options: argparse.Namespace) -> int:
+    from nblib import results as source
+
+    table = source.scan(options.recipe)
+    if options.csv:
+        table.to_csv(options.csv, index=False)
+    shown = [c for c in source.SHOWN if c in table]
+    print("no runs yet" if table.empty else table[shown].to_string(index=False, float_format="%.3f"))
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    from nblib import store
+    from nblib.errors import NblibError
+
+    sound = broken = 0
+    for folder in store.artifacts():
+        try:
+            store.open_artifact(folder)
+            sound += 1
+        except NblibError as error:
+            broken += 1
+            print(f"BROKEN  {error}")
+    print(f"{sound} artifacts hold the bytes they were written with, {broken} do not.")
+    return 1 if broken else 0
+
+
+def book(options: argparse.Namespace) -> int:
+    from nblib import bookbuild
+
+    return bookbuild.main(options.arguments)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from nblib import doctor as source
+
+    return source.main()
+
+
+def version(options: argparse.Namespace) -> int:
+    from nblib import store
+
+    print(f"nblib {store.code_version()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The decoders, by name. One file each; the registry imports a file when its model is asked for.
+
+A new decoder is one file with a class that takes its hyper-parameters by keyword, and one line
+here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nblib.errors import BadParameter
+
+if TYPE_CHECKING:
+    from nblib.models.base import Decoder
+
+_CLASSES = {
+    "logistic": "Logistic",
+    "pca_logistic": "PCALogistic",
+    "linear_svm": "LinearSVM",
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "transformer": "Transformer",
+    "transformer_lstm": "TransformerLSTM",
+    "autoencoder_lstm": "AutoencoderLSTM",
+}
+
+
+class _Registry(Mapping):
+    """Name -> class. Listing the names imports nothing heavy; an unknown name is refused."""
+
+    def __getitem__(self, name: str) -> type[Decoder]:
+        if name not in _CLASSES:
+            close = difflib.get_close_matches(str(name), _CLASSES, n=2)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise BadParameter(
+                f"model = {name!r}: no such decoder; choose one of {', '.join(_CLASSES)}.{hint}"
+            )
+        return getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+MODELS: Mapping[str, type[Decoder]] = _Registry()
+
+
+def make(name: str, params: Mapping[str, Any] | None = None) -> Decoder:
+    """A decoder that is not fitted yet; `params` override its hyper-parameters.
+
+    Raises BadParameter for an unknown model, an unknown hyper-parameter or a bad value.
+    """
+    return MODELS[name](**dict(params or {}))
+
+
+def load(folder: Path | str) -> Decoder:
+    """The fitted decoder that `Decoder.save(folder)` wrote.
+
+    Raises CorruptArtifact when its files are missing, damaged or do not fit together.
+    """
+    from nblib.models.base import read_config
+
+    config = read_config(Path(folder))
+    return MODELS[config["model"]].load(folder)

@@ -1,0 +1,51 @@
+"""A 1-D convolutional network: filters slide over the bins, units are the channels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nblib.models.base import require
+from nblib.models.network import TorchDecoder
+
+
+class CNN(TorchDecoder):
+    """filters: per layer; kernel: width [bins]; layers: convolutions."""
+
+    name = "cnn"
+    title = "1-D CNN"
+    training = {
+        "max_epochs": 40, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        "patience": 6, "clip_norm": 1.0,
+    }  # fmt: skip
+
+    def __init__(
+        self, *, filters: int = 128, kernel: int = 3, layers: int = 2, dropout: float = 0.5
+    ):
+        require(filters >= 1 and layers >= 1, self, "filters >= 1 and layers >= 1 needed")
+        require(kernel >= 1 and kernel % 2 == 1, self, "kernel must be odd")
+        require(0 <= dropout < 1, self, "0 <= dropout < 1 needed")
+
+    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
+        return CNNNet(n_bins, n_units, n_classes, **self.params)
+
+
+class CNNNet(nn.Module):
+    """(B, T, N) -> convolutions (B, F, T) -> every filter at every bin (B, F*T) -> (B, C)."""
+
+    def __init__(
+        self, n_bins: int, n_units: int, n_classes: int,
+        filters: int, kernel: int, layers: int, dropout: float,
+    ):  # fmt: skip
+        super().__init__()
+        blocks = []
+        for i in range(layers):
+            n_in = n_units if i == 0 else filters
+            # Zeros at both ends keep the number of bins, also where there is only one.
+            conv = nn.Conv1d(n_in, filters, kernel, padding=kernel // 2)
+            blocks += [conv, nn.ReLU(), nn.Dropout(dropout)]
+        self.convolve = nn.Sequential(*blocks)
+        self.head = nn.Linear(filters * n_bins, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.convolve(x.transpose(1, 2))  # (B, T, N) -> (B, N, T) -> (B, F, T)
+        return self.head(maps.flatten(1))  # (B, F*T) -> (B, C)

@@ -1,0 +1,128 @@
+"""The linear decoders' common part: one weight per bin, unit and class.
+
+Logistic regression, PCA + logistic regression and the linear SVM differ in how they find the
+weights. What they predict with is the same, and all that is stored is the matrix and the bias.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from nblib.errors import BadParameter
+from nblib.models.base import Decoder
+from nblib.windows import Samples
+
+
+class LinearDecoder(Decoder):
+    """Scores = x (B, T*N) @ weight (T*N, C) + bias (C,); probabilities by softmax.
+
+    Every strength in `c_values` is fitted on the train rows; the one with the lowest validation
+    log-loss is kept as it is and not fitted again on validation rows. A single factor on the
+    scores (temperature, Guo et al. 2017, ICML) is set on the validation rows.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    @abstractmethod
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        """Yield (c, weight (D, C), bias (C,)) for each strength; x (B, D) float32, y (B,)."""
+
+    def fit(
+        self,
+        train: Samples,
+        val: Samples,
+        *,
+        n_classes: int,
+        settings: Any = None,
+        folder: Path | str | None = None,
+        resume: Path | str = "",
+    ) -> pd.DataFrame:
+        self._adopt(train, val, n_classes)
+        if resume not in ("", "auto"):
+            raise BadParameter(f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out.")
+        started = time.perf_counter()
+        x, v = train.x.reshape(len(train), -1), val.x.reshape(len(val), -1)  # (B, T*N)
+        rows, best = [], np.inf
+        with _threads(getattr(settings, "threads", 0)):
+            for c, weight, bias in self._solutions(x, train.y, getattr(settings, "seed", 0)):
+                factor = temperature(v @ weight + bias, val.y)
+                weight, bias = factor * weight, factor * bias
+                val_log_proba = log_softmax(v @ weight + bias, axis=1)
+                row = {
+                    "epoch": len(rows),
+                    "c": c,
+                    "train_loss": _log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
+                    "val_loss": _log_loss(val_log_proba, val.y),
+                    "val_accuracy": float((val_log_proba.argmax(axis=1) == val.y).mean()),
+                }
+                rows.append(row)
+                if row["val_loss"] < best:
+                    best, kept = row["val_loss"], row
+                    self.weight, self.bias = weight, bias
+        self.fitted = {
+            "device": "cpu",
+            "seed": getattr(settings, "seed", 0),
+            "c": kept["c"],
+            "best_epoch": kept["epoch"],
+            "best_val_loss": kept["val_loss"],
+            "fit_s": round(time.perf_counter() - started, 3),
+        }
+        return pd.DataFrame(rows)
+
+    def _log_proba(self, x: np.ndarray) -> np.ndarray:
+        scores = x.reshape(len(x), -1).astype(np.float64) @ self.weight + self.bias  # (B, C)
+        return log_softmax(scores, axis=1)
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        return {"weight": self.weight, "bias": self.bias}
+
+    def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        weight, bias = weights["weight"], weights["bias"]
+        shape = (self.n_bins * self.n_units, self.n_classes)
+        if weight.shape != shape or bias.shape != shape[1:]:
+            raise ValueError(f"weight {weight.shape} and bias {bias.shape}, expected {shape}")
+        self.weight, self.bias = weight, bias
+
+
+def temperature(scores: np.ndarray, y: np.ndarray) -> float:
+    """The factor on the scores (B, C) that gives labels y (B,) the least log-loss, 1e-3 to 1e3."""
+    found = minimize_scalar(
+        lambda log_factor: _log_loss(log_softmax(np.exp(log_factor) * scores, axis=1), y),
+        bounds=(np.log(1e-3), np.log(1e3)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def logistic_solution(model: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """weight (D, C) and bias (C,) of a fitted scikit-learn classifier, two classes included."""
+    weight, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
+    if n_classes == 2:  # scikit-learn keeps one column: the score of class 1 against class 0
+        weight, bias = np.hstack([np.zeros_like(weight), weight]), np.array([0.0, bias[0]])
+    return weight, bias
+
+
+def _log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
+    return float(-log_proba[np.arange(len(y)), y].mean())
+
+
+@contextlib.contextmanager
+def _threads(n: int):
+    """Hold BLAS to n threads; 0 leaves it as the environment says."""
+    if not n:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=n):
+        yield

@@ -1,0 +1,268 @@
+"""Run folders become one table, and a run folder becomes a model again. Nothing is typed in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nblib import params, stages, store
+from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nblib.models.base import Decoder
+    from nblib.splits import TrainStatistics
+
+METRICS, PREDICTIONS, HISTORY = "metrics.json", "predictions.parquet", "history.parquet"
+SHOWN = (
+    "recipe", "recording", "model", "fold", "seed", "variant", "value", "ci_low", "ci_high",
+    "chance", "p", "oracle", "n_test", "key", "flag",
+)  # fmt: skip
+COLUMNS = {
+    "recipe": str, "recording": str, "model": str, "fold": int, "seed": int, "variant": str,
+    "accuracy": float, "top5": float, "balanced_accuracy": float,
+    "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
+    "oracle": float, "oracle_low": float, "oracle_high": float,
+    "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,
+    "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
+    "created": str, "code_version": str, "host": str, "edited": bool, "executed": bool, "flag": str,
+}  # fmt: skip
+# Parameters that name a run or say how to work; the others, where they differ from the default,
+# make its `variant`.
+NOT_A_VARIANT = {
+    "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
+    "n_permutations", "n_bootstrap",
+}  # fmt: skip
+SAME = ["recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
+
+
+def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
+    """One row for each training run in the data root, sorted; `value` is the score asked for.
+
+    `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
+    "old split" (made from another split than the recipe gives now), "duplicate" (same recipe,
+    recording, model, fold, seed, variant and split as another run), "edited notebook".
+    Scores are fractions, `fit_s` seconds. Raises BadParameter for a metric no run knows.
+    """
+    rows = []
+    for folder in store.artifacts():
+        if stages.STAGES.get(folder.parts[-3]) and stages.STAGES[folder.parts[-3]].is_run:
+            row = _row(folder, metric)
+            if row is not None and recipe in ("", row["recipe"]):
+                rows.append(row)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
+    _flag(table)
+    known = table["flag"] != "corrupt"
+    if known.any() and table.loc[known, "value"].isna().all():
+        raise BadParameter(f"metric {metric!r}: no run has that score.")
+    order = ["recipe", "recording", "model", "variant", "fold", "seed", "created", "key"]
+    table = table.drop(columns="_upstream").sort_values(order, ignore_index=True)
+    return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
+
+
+def clean(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a scan that may be compared and averaged: those without a flag."""
+    return table[table["flag"] == ""]
+
+
+def _row(folder: Path, metric: str) -> dict[str, Any] | None:
+    """One run; None for a run without metrics of a model (a report)."""
+    stage, recording, key = folder.parts[-3:]
+    row = {name: None for name in COLUMNS} | {
+        "recording": recording, "key": key, "folder": str(folder), "flag": "", "_upstream": "",
+        "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(), "variant": "",
+    }  # fmt: skip
+    try:
+        manifest = store.read_manifest(folder)
+        if METRICS not in manifest["outputs"]:
+            return None
+        row["recipe"] = (manifest["recipe"] or {}).get("recipe")
+        if store.sha256(folder / METRICS) != manifest["outputs"][METRICS]["sha256"]:
+            raise CorruptArtifact(f"{folder / METRICS}: its bytes changed since it was written.")
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        if "model" not in metrics:
+            return None
+        scores = metrics["scores"]
+        row |= {name: metrics[name] for name in COLUMNS if name in metrics and name != "oracle"}
+        row |= {name: scores[name]["value"] for name in ("accuracy", "top5", "balanced_accuracy") if name in scores}
+        row |= {name: scores.get(metric, {}).get(name) for name in ("value", "ci_low", "ci_high", "chance", "p")}
+        row |= _oracle(metrics, metric)
+        row |= {name: manifest[name] for name in ("created", "code_version", "host", "peak_gpu_bytes")}
+        row["edited"] = bool(manifest["notebook"]["edited"])
+        row["variant"] = _variant(stage, manifest["parameters"])
+        row["_upstream"] = manifest["upstream"][0]
+    except (NblibError, OSError, ValueError, KeyError, TypeError):
+        row["flag"] = "corrupt"
+        row["recipe"] = row["recipe"] or ""
+    return row
+
+
+def _oracle(metrics: dict[str, Any], metric: str) -> dict[str, float]:
+    """Score of the best possible decoder, where the truth is known."""
+    score = (metrics.get("oracle") or {}).get(metric) or {}
+    named = {"oracle": "value", "oracle_low": "ci_low", "oracle_high": "ci_high"}
+    return {name: score.get(field) for name, field in named.items()}
+
+
+def _variant(stage: str, given: dict[str, Any]) -> str:
+    """What differs from the notebook's defaults, as text: 'max_epochs=3, shuffle_labels=True'."""
+    fields = stages.STAGES[stage].params.model_fields
+    changed = {
+        name: value
+        for name, value in given.items()
+        if name in fields and name not in NOT_A_VARIANT and value != fields[name].default
+    }
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(changed.items()))
+
+
+def _flag(table: pd.DataFrame) -> None:
+    """Fill in `flag`: several words are joined by a comma."""
+    words: dict[int, list[str]] = {i: [flag] if flag else [] for i, flag in table["flag"].items()}
+    sound = table[table["flag"] == ""]
+    for (recipe, recording), part in sound.groupby(["recipe", "recording"]):
+        current = _current_split(recipe, recording)
+        if current is not None:
+            old = part["_upstream"] != current
+        else:  # the recipe is gone: what was made last stands for it
+            old = part["split_hash"] != part.sort_values("created")["split_hash"].iloc[-1]
+        for i in part.index[old]:
+            words[i].append("old split")
+    for i in sound.index[sound["edited"].astype(bool)]:
+        words[i].append("edited notebook")
+    for i in sound.index[sound.duplicated(SAME, keep=False)]:
+        words[i].append("duplicate")
+    table["flag"] = pd.Series({i: ", ".join(w) for i, w in words.items()}, dtype=object)
+
+
+def _current_split(recipe: str, recording: str) -> str | None:
+    """Key of the split that the recipe gives today; None when that cannot be told any more."""
+    try:
+        return stages.key_for("04_split", stages.find_recipe(recipe), recording)
+    except (BadParameter, MissingInput, BadInput):
+        return None
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run: its scores, its predictions, and its model, ready to predict."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.manifest["key"]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's name, hyper-parameters and shape."""
+        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats]."""
+        return pd.read_parquet(self.folder / PREDICTIONS)
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: train_loss, val_loss [nats], val_accuracy [fraction]."""
+        return pd.read_parquet(self.folder / HISTORY)
+
+    @cached_property
+    def recipe(self) -> params.Recipe:
+        return params.checked(params.Recipe, _numbers(self.manifest["recipe"]), f"{self.folder}/{store.MANIFEST}")
+
+    @cached_property
+    def statistics(self) -> TrainStatistics:
+        """Kept units, scaler and classes, fitted on this run's train rows; from its split."""
+        from nblib import splits
+
+        recording, key = self.manifest["recording"], self.manifest["upstream"][0]
+        place = store.folder("04_split", recording, key)
+        if not store.is_committed("04_split", recording, key):
+            raise MissingInput(
+                f"run {self.key} scales its input as its split {place} says, which is gone. Make it "
+                f"again with:  nblib run 04_split --with-upstream -p recipe {self.recipe.recipe} -p recording {recording}"
+            )
+        _, statistics = splits.load(store.open_artifact(place))
+        return next(s for s in statistics if s.fold == self.metrics["fold"])
+
+    @cached_property
+    def model(self) -> Decoder:
+        """The fitted decoder."""
+        from nblib import models
+
+        return models.load(self.folder)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Labels in the order of the columns of `predict_log_proba`, (C,)."""
+        return self.statistics.classes
+
+    def predict_log_proba(self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None) -> np.ndarray:
+        """Log-probability of each class, (B, C) [nats].
+
+        x: a binned Dataset, or counts (B, T, U) with the ids (U,) of their units. The counts are
+        raw: the stored train statistics choose and scale the units. Raises BadInput when a unit
+        or bin of the training data is missing.
+        """
+        if hasattr(x, "counts"):
+            counts, unit_ids = x.counts.transpose("trial", "time", "unit").values, x.unit.values
+        else:
+            counts = np.asarray(x)
+            if unit_ids is None or counts.ndim != 3 or counts.shape[2] != len(unit_ids):
+                told = "no unit_ids" if unit_ids is None else f"{len(unit_ids)} unit_ids"
+                raise BadInput(
+                    f"counts of shape {counts.shape} with {told}: expected (presentations, bins, units) "
+                    "and one id for each unit."
+                )
+        return self.model.predict_log_proba(self.statistics.transform(counts, np.asarray(unit_ids)))
+
+    def predict(self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None) -> np.ndarray:
+        """Most probable label of each presentation, (B,); input as in `predict_log_proba`."""
+        return self.classes[self.predict_log_proba(x, unit_ids).argmax(axis=1)]
+
+
+def load_run(run: str | Path) -> Run:
+    """A run by its folder or by its key (or a unique beginning of it, 4 digits or more).
+
+    Every file is checked against the manifest: CorruptArtifact for changed bytes, MissingInput
+    when there is no such run, BadParameter when the beginning fits several.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        folder = _by_key(str(run))
+    store.open_artifact(folder)
+    manifest = store.read_manifest(folder)
+    if METRICS not in manifest["outputs"]:
+        raise BadInput(f"{folder}: an artifact of {manifest['stage']}, not a run (no {METRICS}).")
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return Run(folder, manifest, metrics)
+
+
+def _by_key(key: str) -> Path:
+    runs = [f for f in store.artifacts() if (f / METRICS).is_file() and len(key) >= 4]
+    found = [f for f in runs if f.name.startswith(key)]
+    if not found:
+        raise MissingInput(f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are.")
+    if len({f.name for f in found}) > 1:
+        raise BadParameter(f"run {key!r} could be {', '.join(f.name for f in found)}; give more digits.")
+    return found[0]
+
+
+def _numbers(value: Any) -> Any:
+    """Undo JSON's lack of infinity in a stored recipe."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    return float(value) if value in ("inf", "-inf") else value

@@ -1,0 +1,325 @@
+"""One notebook, one kernel on a private Unix socket, nothing left behind.
+
+papermill executes the cells; what is added here: the socket and its folder, signals passed on,
+the kernel's peak memory, one line per cell on the terminal, and a verdict that tells a kernel
+that died from a notebook that raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
+SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
+
+
+@dataclass
+class End:
+    """How an execution ended. `result` is the folder that the notebook says it committed."""
+
+    notebook: Any = None
+    result: Path | None = None
+    error: str = ""
+    error_name: str = ""
+    died: bool = False
+    signal: int = 0
+    peak_rss_bytes: int = 0
+    peak_gpu_bytes: int = 0
+
+
+class Stopped(Exception):
+    """The runner was told to stop while no cell was running."""
+
+
+@dataclass
+class Kernel:
+    """The kernel process of one execution and what was seen of it."""
+
+    folder: Path
+    process: subprocess.Popen | None = None
+    signals: list[int] = field(default_factory=list)
+
+    def send(self, number: int) -> None:
+        """Signal the kernel and its children (it leads a process group of its own)."""
+        if self.process is not None and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def sweep(self) -> None:
+        """Kill what a kernel that did not end by itself left running."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def last_words(self) -> str:
+        """Why the kernel is gone, as far as its exit status and its last line tell."""
+        status = self.process.poll() if self.process else None
+        if status is not None and status < 0:
+            name = signal.Signals(-status).name
+            cause = "; often that is the system running out of memory" if name == "SIGKILL" else ""
+            text = f"the kernel was killed by {name}{cause}"
+        elif status is not None:
+            text = f"the kernel ended by itself with exit status {status}"
+        else:
+            text = "the kernel did not start"
+        log = self.folder / "kernel.log"
+        lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+        lines = [line.strip() for line in lines if line.strip()]
+        return text + (f" (its last words: {lines[-1][:200]})" if lines else "")
+
+
+def execute(source: Path, target: Path, values: dict[str, Any], *, label: str, progress: bool) -> End:
+    """Execute `source` with `values` injected; keep the notebook at `target` up to date throughout.
+
+    Never raises for what the notebook does; OSError when `target` cannot be written.
+    """
+    papermill = _papermill()
+    from nbclient.exceptions import DeadKernelError
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # unknown names were settled before
+    end, words = End(), ""
+    with _private_folder() as folder:
+        kernel = Kernel(folder)
+        env = {"NBLIB_NOTEBOOK": str(source), "NBLIB_RESULT": str(folder / "result")}
+        watch = Watch(kernel, label, progress)
+        try:
+            with _signals_to(kernel), watch:
+                end.notebook = papermill.execute_notebook(
+                    str(source),
+                    str(target),
+                    parameters=values,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    kernel_manager_class=_manager_class(kernel, env),
+                    on_notebook_start=watch.start,
+                    on_cell_start=watch.cell_start,
+                    on_cell_executed=watch.cell_end,
+                )
+        except papermill.PapermillExecutionError as error:
+            end.error_name, end.error = error.ename, _sentence(error)
+        except (DeadKernelError, RuntimeError) as error:
+            end.died = isinstance(error, DeadKernelError) or "died" in str(error)
+            end.error_name, end.error = type(error).__name__, str(error) or type(error).__name__
+        except Stopped:
+            end.error_name = end.error = "Stopped"
+        except TimeoutError as error:  # no start within a minute, or no output from a lost kernel
+            end.died, end.error_name, end.error = True, "Timeout", str(error).split("\n")[0]
+        if end.error:
+            kernel.sweep()
+        if end.died:
+            words = end.error = kernel.last_words()
+        end.signal = kernel.signals[-1] if kernel.signals and end.error else 0
+        end.peak_rss_bytes, end.peak_gpu_bytes = watch.peak_rss, watch.peak_gpu
+        if (folder / "result").is_file():
+            end.result = Path((folder / "result").read_text())
+    if words:
+        _mark_dead(target, words)
+    return end
+
+
+def _papermill() -> Any:
+    """papermill, without the grammar of web addresses that its JSON validator would compile.
+
+    That grammar takes a second at each start and no notebook needs it: jsonschema does without
+    when it cannot be imported.
+    """
+    grammar = "rfc3987_syntax"
+    hidden = grammar not in sys.modules and "papermill" not in sys.modules
+    if hidden:
+        sys.modules[grammar] = None
+    try:
+        import papermill
+    finally:
+        if hidden:
+            del sys.modules[grammar]
+    return papermill
+
+
+def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
+    """A kernel manager whose sockets, connection file and log live in the private folder.
+
+    The kernel is this very Python, whatever kernels are registered on the machine.
+    """
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class PrivateKernelManager(AsyncKernelManager):
+        def __init__(self, **options: Any):
+            folder = kernel.folder
+            options |= {"transport": "ipc", "ip": str(folder / "k"), "connection_file": str(folder / "kernel.json")}
+            super().__init__(**options)
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
+
+        async def start_kernel(self, **options: Any) -> None:
+            with (kernel.folder / "kernel.log").open("wb") as log:
+                await super().start_kernel(
+                    **options, env={**os.environ, **env}, stdout=log.fileno(), stderr=log.fileno()
+                )
+            kernel.process = self.provisioner.process
+
+    return PrivateKernelManager
+
+
+@contextlib.contextmanager
+def _private_folder():
+    """A new folder that only this user can enter, with a path short enough for a socket."""
+    base = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base if len(base) < SOCKET_PATH_MAX else "/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_to(kernel: Kernel):
+    """Pass SIGINT on to the kernel; SIGTERM, SIGHUP or a second SIGINT end it."""
+    timers: list[threading.Timer] = []
+
+    def forward(number: int, _frame: Any) -> None:
+        polite = number == signal.SIGINT and not kernel.signals
+        kernel.signals.append(number)
+        kernel.send(signal.SIGINT if polite else signal.SIGTERM)
+        if not polite:
+            timers.append(threading.Timer(GRACE_S, kernel.send, [signal.SIGKILL]))
+            timers[-1].daemon = True
+            timers[-1].start()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()
+
+
+class Watch:
+    """Samples the kernel's memory in a thread and writes one line per code cell."""
+
+    def __init__(self, kernel: Kernel, label: str, progress: bool):
+        self.kernel, self.label, self.progress = kernel, label, progress
+        self.live = progress and sys.stdout.isatty()
+        self.peak_rss = self.peak_gpu = 0
+        self.cell, self.n_cells, self.title, self.began = 0, 0, "starting the kernel", time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if self.live:
+            print("\r\x1b[K", end="", flush=True)
+
+    def start(self, notebook: Any) -> None:
+        self.n_cells = sum(c.cell_type == "code" for c in notebook.cells)
+
+    def cell_start(self, cell: Any, cell_index: int) -> None:
+        if self.kernel.signals:
+            raise Stopped
+        if cell.cell_type == "code":
+            self.cell += 1
+            self.began = time.monotonic()
+            first = next((line for line in cell.source.split("\n") if line.strip()), "")
+            self.title = first[:48]
+            self._show()
+
+    def cell_end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
+        self._measure(gpu=False)
+        if self.progress:
+            print(("\r\x1b[K" if self.live else "") + self._line(), flush=True)
+
+    def _line(self) -> str:
+        peak = f"{self.peak_rss / 1e9:6.2f} GB" + (f"  GPU {self.peak_gpu / 1e9:.2f} GB" if self.peak_gpu else "")
+        seconds = time.monotonic() - self.began
+        return f"{self.label}  cell {self.cell:2d}/{self.n_cells}  {seconds:7.1f} s  {peak}  {self.title}"
+
+    def _show(self) -> None:
+        if self.live:
+            columns = shutil.get_terminal_size().columns
+            print("\r\x1b[K" + self._line()[: columns - 1], end="", flush=True)
+
+    def _sample(self) -> None:
+        with_gpu, ticks = shutil.which("nvidia-smi") is not None, 0
+        while not self._over.wait(0.5):
+            ticks += 1
+            self._measure(gpu=with_gpu and ticks % 4 == 0)  # nvidia-smi itself takes 0.1 s and more
+            self._show()
+
+    def _measure(self, gpu: bool) -> None:
+        import psutil
+
+        if self.kernel.process is None:
+            return
+        try:
+            root = psutil.Process(self.kernel.process.pid)
+            family = [root, *root.children(recursive=True)]
+            self.peak_rss = max(self.peak_rss, sum(p.memory_info().rss for p in family))
+        except psutil.Error:
+            return  # gone meanwhile
+        if gpu:
+            self.peak_gpu = max(self.peak_gpu, gpu_bytes({p.pid for p in family}))
+
+
+def gpu_bytes(pids: set[int]) -> int:
+    """GPU memory that these processes hold, as nvidia-smi tells it; 0 when it tells nothing."""
+    ask = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, timeout=5).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    rows = [line.split(",") for line in told.splitlines() if line.count(",") == 1]
+    return sum(int(mb) * 2**20 for pid, mb in rows if mb.strip().isdigit() and int(pid) in pids)
+
+
+def _sentence(error: Any) -> str:
+    """An error in a notebook as one sentence; nblib's own errors are sentences already."""
+    from nblib import errors
+
+    if isinstance(getattr(errors, error.ename, None), type):
+        return str(error.evalue)
+    said = str(error.evalue).strip().split("\n")[-1]
+    return f"cell {error.exec_count} raised {error.ename}: {said}" if said else f"cell {error.exec_count} raised {error.ename}"
+
+
+def _mark_dead(target: Path, words: str) -> None:
+    """Say in the kept notebook that the kernel died; by itself it looks as if all had gone well."""
+    try:
+        notebook = json.loads(target.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # died before anything was written
+    cells = notebook["cells"]
+    ran = [c for c in cells if c["cell_type"] == "code" and c["metadata"].get("papermill", {}).get("start_time")]
+    if ran:
+        ran[-1]["metadata"]["papermill"] |= {"status": "failed", "exception": True}
+        ran[-1]["outputs"].append({"output_type": "stream", "name": "stderr", "text": f"Here {words}.\n"})
+    notebook["metadata"]["papermill"]["exception"] = True
+    note = {"cell_type": "markdown", "metadata": {}, "source": f"**This run did not end well: {words}.**"}
+    if notebook.get("nbformat_minor", 0) >= 5:
+        note["id"] = "kernel-died"
+    cells.insert(0, note)
+    target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

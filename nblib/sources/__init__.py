@@ -1,0 +1,67 @@
+"""Where recordings come from: one file per origin, one way in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nblib import stages, store
+from nblib.errors import BadParameter
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nblib.params import Recipe
+    from nblib.recording import Recording
+
+
+def open_recording(recipe: Recipe, recording_id: str) -> Recording:
+    """Open one recording of a recipe; spikes and most tables are read when needed.
+
+    A simulated recording is made when it does not exist yet. Raises MissingInput when there is no
+    file, BadInput when it is broken, BadParameter for a source without spike times.
+    """
+    how = {"intervals": recipe.intervals, "label": recipe.label, "recording_id": recording_id}
+    if recipe.source == "simulate":
+        from nblib.sources.nwb import open_nwb
+        from nblib.sources.simulate import make
+
+        path = make(recipe.simulate, recording_id)
+        store.open_artifact(path.parent)
+        recording = open_nwb(path, **how)
+        recording.meta["source"] = "simulate"
+        return recording
+    if recipe.source == "lab_pickle":
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: a lab pickle holds counts, no spike times; it enters at "
+            "02_bin. Start there."
+        )
+    path = stages.raw_file(recipe, recording_id)
+    if recipe.source == "allen":
+        from nblib.sources.allen import open_allen
+
+        return open_allen(path, time_unit=recipe.time_unit, **how)
+    from nblib.sources.nwb import open_nwb
+
+    return open_nwb(path, time_unit=recipe.time_unit, **how)
+
+
+def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
+    """Counts of a lab pickle as the recipe asks: its bins per presentation, blanks kept or not.
+
+    Raises BadParameter for another binning than per presentation, BadInput for a file that is
+    misaligned, is not a table of counts or has other bins than `n_bins`.
+    """
+    if recipe.source != "lab_pickle":
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: source {recipe.source!r} holds spike times, not counts."
+        )
+    if recipe.binning != "per_presentation":
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: binning = {recipe.binning!r}, but a lab pickle is binned "
+            "already, per presentation. Set binning: per_presentation."
+        )
+    from nblib.sources.lab_pickle import read_lab_pickle
+
+    path = stages.raw_file(recipe, recording_id)
+    binned = read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
+    return binned if recipe.keep_blank else binned.isel(trial=binned.label.values != -1)
