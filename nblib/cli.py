@@ -37,24 +37,29 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    sub = command("run", run, "run a notebook: nblib run 05_train_lstm -p recording demo -p model lstm")
+    sub = command("run", run, "run a notebook: nblib run 05_train_lstm -p recording demo")
     sub.add_argument("notebook", help="a stage (05_train_lstm, or 05) or the path of a notebook")
-    sub.add_argument("-p", dest="pairs", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                     help="a parameter of the notebook or a setting of the recipe")  # fmt: skip
+    sub.add_argument(
+        "-p", dest="pairs", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter of the notebook or a setting of the recipe",
+    )  # fmt: skip
     sub.add_argument("-f", dest="file", help="YAML file with parameters, or a whole recipe")
-    sub.add_argument("--with-upstream", action="store_true", help="first make what is missing before it")
+    sub.add_argument("--with-upstream", action="store_true", help="first make what it needs")
     sub.add_argument("--force", action="store_true", help="run again although the result is there")
-    sub.add_argument("--jobs", type=int, default=1, metavar="N",
-                     help="recordings at once, when the recipe has several and none is named")  # fmt: skip
+    sub.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="recordings at once, when the recipe has several and none is named",
+    )  # fmt: skip
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
     sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
     kinds = sub.add_subparsers(dest="kind", metavar="list|get", required=True)
-    kinds.add_parser("list", help="sessions with natural scenes").add_argument("--csv", metavar="FILE")
+    listed = kinds.add_parser("list", help="sessions with natural scenes")
+    listed.add_argument("--csv", metavar="FILE", help="write the list to a file as well")
     get = kinds.add_parser("get", help="download one session, verified, into the data root")
     get.add_argument("session", help="session id")
 
-    sub = command("inventory", inventory, "match a folder's pkl, NWB and csv files, say what does not line up")
+    sub = command("inventory", inventory, "match a folder's pkl, NWB and csv files")
     sub.add_argument("folder")
     command("status", status, "what the data root holds, and which notebooks failed")
     sub = command("results", results, "the table of all training runs")
@@ -68,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# --- values from text ------------------------------------------------------------------------------
+# --- values from text ----------------------------------------------------------------------------
 
 
 def from_text(name: str, text: str, kind: Any) -> Any:
@@ -128,7 +133,7 @@ def _from_yaml(name: str, text: str, kind: Any) -> Any:
             raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{hidden: 100}}'.")
         return value
     try:
-        value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - strings, lists, dicts only
+        value = yaml.load(text, Loader=yaml.BaseLoader)  # strings, lists, mappings only
     except yaml.YAMLError as error:
         raise BadParameter(f"{name} = {text!r}: not readable as YAML: {error}") from None
     if origin is list:
@@ -141,7 +146,11 @@ def _from_yaml(name: str, text: str, kind: Any) -> Any:
     fields = getattr(kind, "model_fields", None)
     if fields is None or not isinstance(value, dict):
         raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{n_units: 10}}'.")
-    known = {k: from_text(f"{name}.{k}", v, fields[k].annotation) for k, v in value.items() if k in fields}
+    known = {
+        k: from_text(f"{name}.{k}", v, fields[k].annotation)
+        for k, v in value.items()
+        if k in fields
+    }
     return {**value, **known}  # an unknown name is refused with the settings' own message
 
 
@@ -171,19 +180,18 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
     return values | {name: from_text(name, text, accepted[name].annotation) for name, text in pairs}
 
 
-# --- commands --------------------------------------------------------------------------------------
+# --- commands ------------------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace) -> int:
-    from nblib import runner, stages
+    from nblib import runner
 
     _, stage = runner.find_notebook(options.notebook)
     values = gather(stage, options.pairs, options.file)
     choices = {"with_upstream": options.with_upstream, "force": options.force}
-    recordings = [None]
-    if "recipe" in values and "recording" in stages.accepted_names(stage) and "recording" not in values:
-        recordings = runner.recordings_of(values["recipe"])
-    jobs = [values if r is None else values | {"recording": r} for r in recordings]
+    jobs = [values]
+    if runner.names_recordings(stage, values):
+        jobs = [values | {"recording": r} for r in runner.recordings_of(values["recipe"])]
     if options.jobs > 1 and len(jobs) > 1:
         pairs = [(options.notebook, job) for job in jobs]
         outcomes = runner.run_many(pairs, options.jobs, progress=not options.quiet, **choices)
@@ -210,9 +218,11 @@ def allen(options: argparse.Namespace) -> int:
 
 
 def inventory(options: argparse.Namespace) -> int:
-    from nblib.sources import inventory as source
+    from nblib import inventory as source
 
-    return _show_report(source.inventory(Path(options.folder).expanduser()))
+    found = source.inventory(Path(options.folder).expanduser())
+    print(found)
+    return 1 if found.problems else 0
 
 
 def status(options: argparse.Namespace) -> int:
@@ -228,8 +238,8 @@ def results(options: argparse.Namespace) -> int:
     table = source.scan(options.recipe)
     if options.csv:
         table.to_csv(options.csv, index=False)
-    shown = [c for c in source.SHOWN if c in table]
-    print("no runs yet" if table.empty else table[shown].to_string(index=False, float_format="%.3f"))
+    shown = table[list(source.SHOWN)]
+    print("no runs yet" if table.empty else shown.to_string(index=False, float_format="%.3f"))
     return 0
 
 

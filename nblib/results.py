@@ -34,6 +34,9 @@ COLUMNS = {
     "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
     "created": str, "code_version": str, "host": str, "edited": bool, "executed": bool, "flag": str,
 }  # fmt: skip
+ALWAYS = ("accuracy", "top5", "balanced_accuracy")
+SCORE_FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
+MANIFEST_FIELDS = ("created", "code_version", "host", "peak_gpu_bytes")
 # Parameters that name a run or say how to work; the others, where they differ from the default,
 # make its `variant`.
 NOT_A_VARIANT = {
@@ -91,10 +94,10 @@ def _row(folder: Path, metric: str) -> dict[str, Any] | None:
             return None
         scores = metrics["scores"]
         row |= {name: metrics[name] for name in COLUMNS if name in metrics and name != "oracle"}
-        row |= {name: scores[name]["value"] for name in ("accuracy", "top5", "balanced_accuracy") if name in scores}
-        row |= {name: scores.get(metric, {}).get(name) for name in ("value", "ci_low", "ci_high", "chance", "p")}
+        row |= {name: scores[name]["value"] for name in ALWAYS if name in scores}
+        row |= {name: scores.get(metric, {}).get(name) for name in SCORE_FIELDS}
         row |= _oracle(metrics, metric)
-        row |= {name: manifest[name] for name in ("created", "code_version", "host", "peak_gpu_bytes")}
+        row |= {name: manifest[name] for name in MANIFEST_FIELDS}
         row["edited"] = bool(manifest["notebook"]["edited"])
         row["variant"] = _variant(stage, manifest["parameters"])
         row["_upstream"] = manifest["upstream"][0]
@@ -171,7 +174,7 @@ class Run:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats]."""
+        """One row a test presentation: trial, label, predicted, correct, rank, log_p_true."""
         return pd.read_parquet(self.folder / PREDICTIONS)
 
     @cached_property
@@ -181,7 +184,8 @@ class Run:
 
     @cached_property
     def recipe(self) -> params.Recipe:
-        return params.checked(params.Recipe, _numbers(self.manifest["recipe"]), f"{self.folder}/{store.MANIFEST}")
+        values = _numbers(self.manifest["recipe"])
+        return params.checked(params.Recipe, values, str(self.folder / store.MANIFEST))
 
     @cached_property
     def statistics(self) -> TrainStatistics:
@@ -192,8 +196,9 @@ class Run:
         place = store.folder("04_split", recording, key)
         if not store.is_committed("04_split", recording, key):
             raise MissingInput(
-                f"run {self.key} scales its input as its split {place} says, which is gone. Make it "
-                f"again with:  nblib run 04_split --with-upstream -p recipe {self.recipe.recipe} -p recording {recording}"
+                f"run {self.key} scales its input as its split {place} says, which is gone. Make "
+                "it again with:  nblib run 04_split --with-upstream "
+                f"-p recipe {self.recipe.recipe} -p recording {recording}"
             )
         _, statistics = splits.load(store.open_artifact(place))
         return next(s for s in statistics if s.fold == self.metrics["fold"])
@@ -210,7 +215,9 @@ class Run:
         """Labels in the order of the columns of `predict_log_proba`, (C,)."""
         return self.statistics.classes
 
-    def predict_log_proba(self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None) -> np.ndarray:
+    def predict_log_proba(
+        self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None
+    ) -> np.ndarray:
         """Log-probability of each class, (B, C) [nats].
 
         x: a binned Dataset, or counts (B, T, U) with the ids (U,) of their units. The counts are
@@ -218,14 +225,15 @@ class Run:
         or bin of the training data is missing.
         """
         if hasattr(x, "counts"):
-            counts, unit_ids = x.counts.transpose("trial", "time", "unit").values, x.unit.values
+            counts = x.counts.transpose("trial", "time", "unit").to_numpy()
+            unit_ids = x.unit.to_numpy()
         else:
             counts = np.asarray(x)
             if unit_ids is None or counts.ndim != 3 or counts.shape[2] != len(unit_ids):
                 told = "no unit_ids" if unit_ids is None else f"{len(unit_ids)} unit_ids"
                 raise BadInput(
-                    f"counts of shape {counts.shape} with {told}: expected (presentations, bins, units) "
-                    "and one id for each unit."
+                    f"counts of shape {counts.shape} with {told}: expected (presentations, bins, "
+                    "units) and one id for each unit."
                 )
         return self.model.predict_log_proba(self.statistics.transform(counts, np.asarray(unit_ids)))
 
@@ -255,9 +263,12 @@ def _by_key(key: str) -> Path:
     runs = [f for f in store.artifacts() if (f / METRICS).is_file() and len(key) >= 4]
     found = [f for f in runs if f.name.startswith(key)]
     if not found:
-        raise MissingInput(f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are.")
+        raise MissingInput(
+            f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are."
+        )
     if len({f.name for f in found}) > 1:
-        raise BadParameter(f"run {key!r} could be {', '.join(f.name for f in found)}; give more digits.")
+        names = ", ".join(f.name for f in found)
+        raise BadParameter(f"run {key!r} could be {names}; give more digits.")
     return found[0]
 
 

@@ -28,11 +28,17 @@ class Project:
     root: Path
     home: Path
 
-    def notebook(self, name: str, work: str = COMMIT, *, stage: str = "", parameters: str = "") -> Path:
+    def notebook(
+        self, name: str, work: str = COMMIT, *, stage: str = "", parameters: str = ""
+    ) -> Path:
         """Write notebooks/<name>.ipynb: parameters, begin, work."""
         stage = stage or name
         cell = nbformat.v4.new_code_cell
-        own = 'recipe: str = "tiny"\nrecording: str = "000021"' if stage != "90_results" else 'recipe: str = ""'
+        own = (
+            'recipe: str = "tiny"\nrecording: str = "000021"'
+            if stage != "90_results"
+            else 'recipe: str = ""'
+        )
         notebook = nbformat.v4.new_notebook(
             cells=[
                 nbformat.v4.new_markdown_cell(f"# {name}"),
@@ -40,7 +46,9 @@ class Project:
                 cell(f'import nblib\nstage = nblib.begin("{stage}", globals())'),
                 *(cell(part) for part in work.split("\n---\n")),
             ],
-            metadata={"kernelspec": {"name": "nblib", "language": "python", "display_name": "nblib"}},
+            metadata={
+                "kernelspec": {"name": "nblib", "language": "python", "display_name": "nblib"}
+            },
         )
         path = self.root / "notebooks" / f"{name}.ipynb"
         nbformat.write(notebook, path)
@@ -70,7 +78,10 @@ def make(root: Path) -> Project:
     (project.root / "raw.nwb").write_bytes(b"a raw file, only hashed here")
     project.recipe("tiny", ["000021"])
     for stage in ("01_ingest", "02_bin", "03_clean"):
-        project.notebook(stage, COMMIT if stage == "01_ingest" else f"stage.input(stage.info.upstream)\n---\n{COMMIT}")
+        project.notebook(
+            stage,
+            COMMIT if stage == "01_ingest" else f"stage.input(stage.info.upstream)\n---\n{COMMIT}",
+        )
     return project
 
 

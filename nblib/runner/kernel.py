@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from nblib.runner.watch import Stopped, Watch
 
 GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
 SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
@@ -38,10 +39,6 @@ class End:
     signal: int = 0
     peak_rss_bytes: int = 0
     peak_gpu_bytes: int = 0
-
-
-class Stopped(Exception):
-    """The runner was told to stop while no cell was running."""
 
 
 @dataclass
@@ -81,8 +78,10 @@ class Kernel:
         return text + (f" (its last words: {lines[-1][:200]})" if lines else "")
 
 
-def execute(source: Path, target: Path, values: dict[str, Any], *, label: str, progress: bool) -> End:
-    """Execute `source` with `values` injected; keep the notebook at `target` up to date throughout.
+def execute(
+    source: Path, target: Path, values: dict[str, Any], *, label: str, progress: bool
+) -> End:
+    """Execute `source` with `values` injected; keep the notebook at `target` up to date.
 
     Never raises for what the notebook does; OSError when `target` cannot be written.
     """
@@ -160,8 +159,8 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
     class PrivateKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any):
             folder = kernel.folder
-            options |= {"transport": "ipc", "ip": str(folder / "k"), "connection_file": str(folder / "kernel.json")}
-            super().__init__(**options)
+            options |= {"transport": "ipc", "ip": str(folder / "k")}
+            super().__init__(**options, connection_file=str(folder / "kernel.json"))
             argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
 
@@ -179,7 +178,8 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
 def _private_folder():
     """A new folder that only this user can enter, with a path short enough for a socket."""
     base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base if len(base) < SOCKET_PATH_MAX else "/tmp"))
+    base = base if len(base) < SOCKET_PATH_MAX else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
     try:
         yield folder
     finally:
@@ -214,88 +214,6 @@ def _signals_to(kernel: Kernel):
             timer.cancel()
 
 
-class Watch:
-    """Samples the kernel's memory in a thread and writes one line per code cell."""
-
-    def __init__(self, kernel: Kernel, label: str, progress: bool):
-        self.kernel, self.label, self.progress = kernel, label, progress
-        self.live = progress and sys.stdout.isatty()
-        self.peak_rss = self.peak_gpu = 0
-        self.cell, self.n_cells, self.title, self.began = 0, 0, "starting the kernel", time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        if self.live:
-            print("\r\x1b[K", end="", flush=True)
-
-    def start(self, notebook: Any) -> None:
-        self.n_cells = sum(c.cell_type == "code" for c in notebook.cells)
-
-    def cell_start(self, cell: Any, cell_index: int) -> None:
-        if self.kernel.signals:
-            raise Stopped
-        if cell.cell_type == "code":
-            self.cell += 1
-            self.began = time.monotonic()
-            first = next((line for line in cell.source.split("\n") if line.strip()), "")
-            self.title = first[:48]
-            self._show()
-
-    def cell_end(self, cell: Any, cell_index: int, execute_reply: Any) -> None:
-        self._measure(gpu=False)
-        if self.progress:
-            print(("\r\x1b[K" if self.live else "") + self._line(), flush=True)
-
-    def _line(self) -> str:
-        peak = f"{self.peak_rss / 1e9:6.2f} GB" + (f"  GPU {self.peak_gpu / 1e9:.2f} GB" if self.peak_gpu else "")
-        seconds = time.monotonic() - self.began
-        return f"{self.label}  cell {self.cell:2d}/{self.n_cells}  {seconds:7.1f} s  {peak}  {self.title}"
-
-    def _show(self) -> None:
-        if self.live:
-            columns = shutil.get_terminal_size().columns
-            print("\r\x1b[K" + self._line()[: columns - 1], end="", flush=True)
-
-    def _sample(self) -> None:
-        with_gpu, ticks = shutil.which("nvidia-smi") is not None, 0
-        while not self._over.wait(0.5):
-            ticks += 1
-            self._measure(gpu=with_gpu and ticks % 4 == 0)  # nvidia-smi itself takes 0.1 s and more
-            self._show()
-
-    def _measure(self, gpu: bool) -> None:
-        import psutil
-
-        if self.kernel.process is None:
-            return
-        try:
-            root = psutil.Process(self.kernel.process.pid)
-            family = [root, *root.children(recursive=True)]
-            self.peak_rss = max(self.peak_rss, sum(p.memory_info().rss for p in family))
-        except psutil.Error:
-            return  # gone meanwhile
-        if gpu:
-            self.peak_gpu = max(self.peak_gpu, gpu_bytes({p.pid for p in family}))
-
-
-def gpu_bytes(pids: set[int]) -> int:
-    """GPU memory that these processes hold, as nvidia-smi tells it; 0 when it tells nothing."""
-    ask = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(ask, capture_output=True, text=True, timeout=5).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    rows = [line.split(",") for line in told.splitlines() if line.count(",") == 1]
-    return sum(int(mb) * 2**20 for pid, mb in rows if mb.strip().isdigit() and int(pid) in pids)
-
-
 def _sentence(error: Any) -> str:
     """An error in a notebook as one sentence; nblib's own errors are sentences already."""
     from nblib import errors
@@ -303,7 +221,7 @@ def _sentence(error: Any) -> str:
     if isinstance(getattr(errors, error.ename, None), type):
         return str(error.evalue)
     said = str(error.evalue).strip().split("\n")[-1]
-    return f"cell {error.exec_count} raised {error.ename}: {said}" if said else f"cell {error.exec_count} raised {error.ename}"
+    return f"cell {error.exec_count} raised {error.ename}" + (f": {said}" if said else "")
 
 
 def _mark_dead(target: Path, words: str) -> None:
@@ -313,12 +231,15 @@ def _mark_dead(target: Path, words: str) -> None:
     except (OSError, ValueError):
         return  # died before anything was written
     cells = notebook["cells"]
-    ran = [c for c in cells if c["cell_type"] == "code" and c["metadata"].get("papermill", {}).get("start_time")]
+    code = [c for c in cells if c["cell_type"] == "code"]
+    ran = [c for c in code if c["metadata"].get("papermill", {}).get("start_time")]
     if ran:
+        text = {"output_type": "stream", "name": "stderr", "text": f"Here {words}.\n"}
+        ran[-1]["outputs"].append(text)
         ran[-1]["metadata"]["papermill"] |= {"status": "failed", "exception": True}
-        ran[-1]["outputs"].append({"output_type": "stream", "name": "stderr", "text": f"Here {words}.\n"})
     notebook["metadata"]["papermill"]["exception"] = True
-    note = {"cell_type": "markdown", "metadata": {}, "source": f"**This run did not end well: {words}.**"}
+    said = f"**This run did not end well: {words}.**"
+    note = {"cell_type": "markdown", "metadata": {}, "source": said}
     if notebook.get("nbformat_minor", 0) >= 5:
         note["id"] = "kernel-died"
     cells.insert(0, note)

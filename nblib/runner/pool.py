@@ -11,11 +11,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COMMAND = [sys.executable, "-c", "import sys; from nblib.runner import child; sys.exit(child())"]
+
+
+@dataclass
+class Worker:
+    """The process of one job, and the files that take what it prints."""
+
+    process: subprocess.Popen
+    out: IO[str]
+    err: IO[str]
 
 
 def run(
@@ -23,7 +33,7 @@ def run(
     n_jobs: int,
     environment: dict[str, str],
     outcome_type: type,
-    finished: Callable[[dict[str, Any], Any], None],
+    finished: Callable[[Any], None],
 ) -> list[Any]:
     """One process per order, `n_jobs` at a time; the outcomes in the order of `orders`.
 
@@ -32,37 +42,41 @@ def run(
     """
     outcomes: list[Any] = [None] * len(orders)
     waiting = list(range(len(orders)))
-    active: dict[int, tuple[subprocess.Popen, Any, Any]] = {}
+    active: dict[int, Worker] = {}
     stopped: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
         stopped.append(number)
-        for process, _, _ in active.values():
+        for worker in active.values():
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+                worker.process.send_signal(number)
 
     with _handlers(stop):
         while active or (waiting and not stopped):
             while waiting and len(active) < n_jobs and not stopped:
                 i = waiting.pop(0)
                 active[i] = _begin(orders[i], environment)
-            for i, (process, out, err) in list(active.items()):
-                if process.poll() is not None:
-                    outcomes[i] = _read(process, out, err, outcome_type)
+                for number in stopped:  # the signal came while it was being started
+                    active[i].process.send_signal(number)
+            for i, worker in list(active.items()):
+                if worker.process.poll() is not None:
+                    outcomes[i] = _read(worker, outcome_type)
                     del active[i]
-                    finished(orders[i], outcomes[i])
+                    finished(outcomes[i])
             time.sleep(0.05)
     for i in waiting:
-        outcomes[i] = outcome_type(128 + stopped[-1], f"{orders[i]['notebook']}: not begun, the runner was stopped")
+        message = f"{orders[i]['notebook']}: not begun, the runner was stopped"
+        outcomes[i] = outcome_type(128 + stopped[-1], message)
     return outcomes
 
 
 @contextlib.contextmanager
-def _handlers(stop: Callable[[int, Any], None]):
+def _handlers(stop: Callable[[int, Any], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # only the main thread may set handlers
         return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
@@ -70,26 +84,31 @@ def _handlers(stop: Callable[[int, Any], None]):
             signal.signal(number, handler)
 
 
-def _begin(order: dict[str, Any], environment: dict[str, str]) -> tuple[subprocess.Popen, Any, Any]:
+def _begin(order: dict[str, Any], environment: dict[str, str]) -> Worker:
     """Start one job in a process group of its own: signals reach it from here only."""
-    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-    env = {**os.environ, **environment}
+    out, err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 - closed by _read
     process = subprocess.Popen(
-        COMMAND, stdin=subprocess.PIPE, stdout=out, stderr=err, text=True, env=env, process_group=0
+        COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=err,
+        text=True,
+        env={**os.environ, **environment},
+        process_group=0,
     )
     with process.stdin as pipe, contextlib.suppress(BrokenPipeError):
         pipe.write(json.dumps(order))
-    return process, out, err
+    return Worker(process, out, err)
 
 
-def _read(process: subprocess.Popen, out: Any, err: Any, outcome_type: type) -> Any:
-    with out, err:
+def _read(worker: Worker, outcome_type: type) -> Any:
+    with worker.out as out, worker.err as err:
         out.seek(0)
         err.seek(0)
-        lines = out.read().strip().split("\n")
         try:
-            told = json.loads(lines[-1])
+            told = json.loads(out.read().strip().split("\n")[-1])
         except ValueError:
-            last = err.read().strip().split("\n")[-1] or f"exit status {process.returncode}"
-            return outcome_type(4, f"the process of this job ended without an outcome: {last}")
-    return outcome_type(**{k: Path(v) if k in ("folder", "notebook") and v else v for k, v in told.items()})
+            last = err.read().strip().split("\n")[-1] or f"status {worker.process.returncode}"
+            return outcome_type(4, f"the process of a job ended without an outcome: {last}")
+    paths = {k: Path(told[k]) for k in ("folder", "notebook") if told[k]}
+    return outcome_type(**{**told, **paths})

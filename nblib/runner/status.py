@@ -60,7 +60,9 @@ def report() -> str:
     rows = artifacts()
     widths = {"stage": 14, "recording": 18, "key": 16, "recipe": 24, "created": 20}
     if rows:
-        lines.append("  ".join(f"{name:{w}}" for name, w in widths.items()) + "       size  notebook")
+        lines.append(
+            "  ".join(f"{name:{w}}" for name, w in widths.items()) + "       size  notebook"
+        )
     for row in rows:
         text = "  ".join(f"{row[name]:{w}}" for name, w in widths.items())
         lines.append(f"{text}  {size(row['bytes']):>9}  {'attached' if row['executed'] else '-'}")

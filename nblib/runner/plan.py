@@ -1,0 +1,139 @@
+"""Everything about a run that can be checked before a kernel starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nblib import stages, store
+from nblib.errors import BadParameter, MissingInput
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run: its file, its stage, the checked values and its place in the store."""
+
+    stage: str
+    notebook: Path
+    values: dict[str, Any]  # what is injected
+    params: Any
+    recipe: Any  # the settled Recipe, or None
+    recipe_name: str  # a name or path by which an upstream notebook finds that recipe
+    key: str | None  # None where it is not known before the run
+
+    @property
+    def recording(self) -> str:
+        return self.params.recording if self.recipe is not None else "all"
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage} {self.recording}"
+
+    @property
+    def folder(self) -> Path | None:
+        return store.folder(self.stage, self.recording, self.key) if self.key else None
+
+    @property
+    def committed(self) -> bool:
+        return bool(self.key) and store.is_committed(self.stage, self.recording, self.key)
+
+
+def find_notebook(name: str | Path) -> tuple[Path, str]:
+    """Notebook file and stage of '05', '05_train_lstm' or a path; BadParameter otherwise."""
+    text = str(name)
+    if text.endswith(".ipynb"):
+        path = Path(text).expanduser().resolve()
+        if not path.is_file():
+            raise BadParameter(f"{path}: no such notebook.")
+        return path, stage_of(path)
+    found = [s for s in stages.STAGES if text in (s, s.split("_")[0])]
+    if not found:
+        close = difflib.get_close_matches(text, stages.STAGES, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise BadParameter(f"no notebook {text!r}{hint} There are {', '.join(stages.STAGES)}.")
+    path = store.notebooks_dir() / f"{found[0]}.ipynb"
+    if not path.is_file():
+        raise BadParameter(f"{path}: the notebook of stage {found[0]} is not there.")
+    return path, found[0]
+
+
+def stage_of(path: Path) -> str:
+    """The stage that a notebook opens with `nblib.begin("...", globals())`."""
+    try:
+        cells = stages.code_cells(path)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadParameter(f"{path}: not a readable notebook ({error}).") from None
+    opened = re.findall(r"^[^#\n]*\bbegin\(\s*[\"']([^\"']+)[\"']", "\n".join(cells), re.M)
+    if len(set(opened)) != 1 or opened[0] not in stages.STAGES:
+        raise BadParameter(
+            f'{path}: expected one call nblib.begin("<stage>", globals()) with a stage out of '
+            f"{', '.join(stages.STAGES)}; found {', '.join(opened) or 'none'}."
+        )
+    return opened[0]
+
+
+def check_names(stage: str, values: dict[str, Any]) -> None:
+    """BadParameter with a did-you-mean list for names that the notebook does not take."""
+    accepted = stages.accepted_names(stage)
+    faults = []
+    for name in sorted(set(values) - set(accepted)):
+        close = difflib.get_close_matches(name, accepted, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(accepted)}"
+        faults.append(f"unknown parameter {name!r}; {hint}")
+    if faults:
+        raise BadParameter(f"{stage}: {'. '.join(faults)}")
+
+
+def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
+    """Check names, types, recipe and recording, and compute the key; BadParameter otherwise.
+
+    Without a recording, the only recording of the recipe is meant.
+    """
+    path, stage = find_notebook(notebook)
+    values = dict(values or {})
+    check_names(stage, values)
+    if str(values.get("recipe", "")).endswith((".yml", ".yaml")):
+        values["recipe"] = str(Path(values["recipe"]).expanduser().resolve())
+    if names_recordings(stage, values):
+        recordings = recordings_of(values["recipe"])
+        if len(recordings) > 1:
+            raise BadParameter(
+                f"{stage}: recipe {values['recipe']!r} holds {len(recordings)} recordings; give "
+                f"one of {', '.join(recordings)} as `recording`."
+            )
+        values["recording"] = recordings[0]
+    params, recipe = stages.settle_recipe(stage, values)
+    recipe_name = ""
+    if recipe is not None:
+        unchanged = stages.find_recipe(params.recipe).recipe == recipe.recipe
+        recipe_name = params.recipe if unchanged else recipe.recipe
+    job = Job(stage, path, values, params, recipe, recipe_name, None)
+    return replace(job, key=key_of(job))
+
+
+def names_recordings(stage: str, values: dict[str, Any]) -> bool:
+    """Whether a recipe is given and no recording: then its recordings are meant."""
+    takes = "recording" in stages.accepted_names(stage)
+    return takes and "recipe" in values and "recording" not in values
+
+
+def recordings_of(recipe: Any) -> list[str]:
+    """The recordings of a recipe, given by name or path."""
+    if not isinstance(recipe, str):
+        raise BadParameter(f"recipe = {recipe!r}: expected the name of a recipe, a string.")
+    return stages.find_recipe(recipe).recordings
+
+
+def key_of(job: Job) -> str | None:
+    """The key, or None: a report's inputs, or a recording not fetched yet, are known only later."""
+    if job.recipe is None:
+        return None
+    info = stages.STAGES[job.stage]
+    code = stages.code_hash(stages.code_cells(job.notebook)) if info.is_run else ""
+    try:
+        return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
+    except MissingInput:
+        return None
