@@ -20,7 +20,16 @@ from nblib.recording import Recording
 
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")
-UNIT_NUMBERS = ("channel", "x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
+UNIT_NUMBERS = (
+    "channel",
+    "x",
+    "y",
+    "z",
+    "isi_violations",
+    "amplitude_cutoff",
+    "presence_ratio",
+    "firing_rate",
+)
 CHUNK_SPIKES = 4_000_000
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 
@@ -70,7 +79,9 @@ def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THRE
     edges_ns = np.ascontiguousarray(edges_ns, np.int64)
     n_trials, n_edges = edges_ns.shape
     if n_trials == 0 or n_edges < 2:
-        raise BadParameter(f"edges of shape {edges_ns.shape}: expected at least one trial and two edges.")
+        raise BadParameter(
+            f"edges of shape {edges_ns.shape}: expected at least one trial and two edges."
+        )
     if (np.diff(edges_ns, axis=1) < 0).any():
         row = int(np.argmax((np.diff(edges_ns, axis=1) < 0).any(axis=1)))
         raise BadParameter(f"bin edges of trial {row} do not rise.")
@@ -88,7 +99,9 @@ def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THRE
     def work(piece: tuple[int, int]) -> None:
         lo, hi = piece
         base = 0 if whole is not None else int(index[lo])
-        times = whole if whole is not None else recording.spikes.read(int(index[lo]), int(index[hi]))
+        times = (
+            whole if whole is not None else recording.spikes.read(int(index[lo]), int(index[hi]))
+        )
         for unit in range(lo, hi):
             spikes = times[index[unit] - base : index[unit + 1] - base]
             counts = counter(spikes, flat, n_trials, n_edges, spans)
@@ -106,7 +119,9 @@ def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THRE
 def _pieces(index: np.ndarray, max_spikes: int) -> list[tuple[int, int]]:
     pieces, lo, n = [], 0, len(index) - 1
     while lo < n:
-        hi = min(max(int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1, lo + 1), n)
+        hi = min(
+            max(int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1, lo + 1), n
+        )
         pieces.append((lo, hi))
         lo = hi
     return pieces
@@ -140,7 +155,9 @@ def _count_any(spikes, flat, n_trials, n_edges, spans) -> np.ndarray:
     return np.diff(rank, axis=1)
 
 
-def _assemble(out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording) -> np.ndarray:
+def _assemble(
+    out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording
+) -> np.ndarray:
     """(unit, sorted trial, bin) to (trial, bin, unit) in the smallest sufficient type."""
     kind = np.uint16 if wide else np.uint8
     for unit, counts in wide.items():
@@ -166,19 +183,27 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
         shortest = float((table["stop_time"] - table["start_time"]).min())
         n = int(np.floor(shortest / settings.bin_s + 1e-9))
         if n < 1:
-            raise BadParameter(f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s.")
+            raise BadParameter(
+                f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s."
+            )
         return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
     if settings.event not in table:
-        raise BadParameter(f"event = {settings.event!r}: {where} has columns {', '.join(map(str, table.columns))}.")
+        raise BadParameter(
+            f"event = {settings.event!r}: {where} has columns {', '.join(map(str, table.columns))}."
+        )
     event = table[settings.event].to_numpy(float)
     if not np.isfinite(event).all():
-        raise BadInput(f"{where}: column {settings.event!r} is not a time in row {int(np.argmin(np.isfinite(event)))}.")
+        raise BadInput(
+            f"{where}: column {settings.event!r} is not a time in row {int(np.argmin(np.isfinite(event)))}."
+        )
     if settings.binning == "edges":
         return window_edges(event, np.asarray(settings.edges_s))
     span = settings.window_stop_s - settings.window_start_s
     n = round(span / settings.bin_s)
     if n < 1 or abs(n * settings.bin_s - span) > 1e-6:
-        raise BadParameter(f"bin_s = {settings.bin_s} does not divide the window of {span:.6g} s into whole bins.")
+        raise BadParameter(
+            f"bin_s = {settings.bin_s} does not divide the window of {span:.6g} s into whole bins."
+        )
     return window_edges(event, settings.window_start_s + np.arange(n + 1) * settings.bin_s)
 
 
@@ -198,7 +223,9 @@ def clean_label(label: pd.Series) -> np.ndarray:
     return label.astype(str).where(~blank, "-1").to_numpy(dtype=str)
 
 
-def bin_recording(recording: Recording, settings: BinSettings, threads: int = THREADS) -> xr.Dataset:
+def bin_recording(
+    recording: Recording, settings: BinSettings, threads: int = THREADS
+) -> xr.Dataset:
     """Count the spikes of a recording's trials.
 
     Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
@@ -210,7 +237,9 @@ def bin_recording(recording: Recording, settings: BinSettings, threads: int = TH
     if not settings.keep_blank:
         table = table[~blank]
     if len(table) == 0:
-        raise BadInput(f"{where} holds no trial{' that is not blank' if not settings.keep_blank else ''}.")
+        raise BadInput(
+            f"{where} holds no trial{' that is not blank' if not settings.keep_blank else ''}."
+        )
     edges = trial_edges(table, settings, where)
     counts = count_spikes(recording, edges, threads)
     return build(
@@ -260,7 +289,15 @@ def save(binned: xr.Dataset, folder: Path) -> None:
     n_trials, n_bins, n_units = binned.counts.shape
     rows = max(1, min(n_trials, 1_000_000 // max(1, n_bins * n_units)))
     # Level 1: counts are mostly zeros, higher levels cost time and gain little.
-    encoding = {"counts": {"zlib": True, "complevel": 1, "shuffle": False, "fletcher32": True, "chunksizes": (rows, n_bins, n_units)}}
+    encoding = {
+        "counts": {
+            "zlib": True,
+            "complevel": 1,
+            "shuffle": False,
+            "fletcher32": True,
+            "chunksizes": (rows, n_bins, n_units),
+        }
+    }
     binned.to_netcdf(folder / FILE, engine="h5netcdf", encoding=encoding)
 
 
@@ -278,6 +315,9 @@ def to_lab_dataframe(binned: xr.Dataset) -> pd.DataFrame:
     """The lab's layout: one row per bin, time ordered; a column per unit, then `frame`."""
     n_trials, n_bins, n_units = binned.counts.shape
     order = np.argsort(binned.start_s.values, kind="stable")
-    table = pd.DataFrame(binned.counts.values[order].reshape(-1, n_units).astype(np.int64), columns=binned.unit.values)
+    table = pd.DataFrame(
+        binned.counts.values[order].reshape(-1, n_units).astype(np.int64),
+        columns=binned.unit.values,
+    )
     table["frame"] = np.repeat(binned.label.values[order], n_bins)
     return table

@@ -44,12 +44,16 @@ def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
     whole, index = recording.spikes.contiguous(), recording.spike_index
     total = 0
     for unit in range(recording.n_units):
-        times = recording.spike_times(unit) if whole is None else whole[index[unit] : index[unit + 1]]
+        times = (
+            recording.spike_times(unit) if whole is None else whole[index[unit] : index[unit + 1]]
+        )
         total += int(np.diff(np.searchsorted(times, edges).reshape(-1, 2), axis=1).sum())
     return total
 
 
-def drop_invalid_spikes(binned: xr.Dataset, recording: Recording, union_ns: np.ndarray) -> xr.Dataset:
+def drop_invalid_spikes(
+    binned: xr.Dataset, recording: Recording, union_ns: np.ndarray
+) -> xr.Dataset:
     """Take the spikes inside invalid intervals out of the counts, and their time out of exposure."""
     edges = binning.edges_of(binned)
     rows = np.flatnonzero(touches(edges[:, 0], edges[:, -1], union_ns))
@@ -94,7 +98,9 @@ def _outside(binned: xr.Dataset, regions: list[str]) -> np.ndarray:
     unknown = sorted(set(regions) - set(areas))
     if unknown:
         known = ", ".join(sorted(set(areas) - {""})) or "none"
-        raise BadParameter(f"region {unknown[0]!r} is not in recording {binned.attrs['recording']!r}; its areas: {known}.")
+        raise BadParameter(
+            f"region {unknown[0]!r} is not in recording {binned.attrs['recording']!r}; its areas: {known}."
+        )
     return ~np.isin(areas, regions)
 
 
@@ -113,16 +119,28 @@ def clean(
         union = merged(binning.to_ns(recording.invalid_times))
         if settings.invalid_spikes == "drop":
             inside = spikes_inside(recording, union)
-            rows.append(("spikes", "inside an invalid interval", inside, recording.n_spikes - inside))
-        hit = touches(binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values), union)
+            rows.append(
+                ("spikes", "inside an invalid interval", inside, recording.n_spikes - inside)
+            )
+        hit = touches(
+            binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values), union
+        )
         if settings.invalid_presentations == "drop":
-            rows.append(("presentations", "touches an invalid interval", int(hit.sum()), int((~hit).sum())))
+            rows.append(
+                ("presentations", "touches an invalid interval", int(hit.sum()), int((~hit).sum()))
+            )
             binned = binned.isel(trial=~hit)
-        if settings.invalid_spikes == "drop" and hit.any() and settings.invalid_presentations == "keep":
+        if (
+            settings.invalid_spikes == "drop"
+            and hit.any()
+            and settings.invalid_presentations == "keep"
+        ):
             binned = drop_invalid_spikes(binned, recording, union)
     failing = unit_limits(binned, settings)
     if settings.regions:
-        failing.append((f"area not in {', '.join(settings.regions)}", _outside(binned, settings.regions)))
+        failing.append(
+            (f"area not in {', '.join(settings.regions)}", _outside(binned, settings.regions))
+        )
     kept = np.ones(binned.sizes["unit"], bool)
     for reason, fails in failing:  # a unit that fails several limits counts once, at the first
         rows.append(("units", reason, int((kept & fails).sum()), int((kept & ~fails).sum())))
@@ -130,12 +148,18 @@ def clean(
     binned = binned.isel(unit=kept)
     if settings.n_units:
         if settings.n_units > binned.sizes["unit"]:
-            raise BadParameter(f"n_units = {settings.n_units}: only {binned.sizes['unit']} units are left to choose from.")
-        chosen = np.random.default_rng(settings.units_seed).choice(binned.sizes["unit"], settings.n_units, replace=False)
+            raise BadParameter(
+                f"n_units = {settings.n_units}: only {binned.sizes['unit']} units are left to choose from."
+            )
+        chosen = np.random.default_rng(settings.units_seed).choice(
+            binned.sizes["unit"], settings.n_units, replace=False
+        )
         rows.append(("units", f"not in the random subset (seed {settings.units_seed})",
                      binned.sizes["unit"] - settings.n_units, settings.n_units))  # fmt: skip
         binned = binned.isel(unit=np.sort(chosen))
     for dim, word in (("trial", "presentation"), ("unit", "unit")):
         if binned.sizes[dim] == 0:
-            raise BadInput(f"recording {binned.attrs['recording']!r}: no {word} is left after cleaning.")
+            raise BadInput(
+                f"recording {binned.attrs['recording']!r}: no {word} is left after cleaning."
+            )
     return binned, pd.DataFrame(rows, columns=["what", "reason", "removed", "kept"])

@@ -249,7 +249,9 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     twice = sorted({str(k) for k in keys if keys.count(k) > 1})
     if twice:
         raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice")
-    return {k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)}
+    return {
+        k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)
+    }
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
@@ -258,7 +260,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML; a key that stands twice, or bad syntax, is a BadParameter naming `where`."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader with stricter numbers
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise BadParameter(f"{where}: not readable as YAML: {error}") from None
 

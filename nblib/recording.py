@@ -111,7 +111,9 @@ class Recording:
         """Spike times of the i-th unit, float64 seconds."""
         return self.spikes.read(int(self.spike_index[i]), int(self.spike_index[i + 1]))
 
-    def chunks(self, max_spikes: int = 4_000_000) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    def chunks(
+        self, max_spikes: int = 4_000_000
+    ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
         """Walk over the units in pieces of bounded size.
 
         Yields (first unit, stop unit, spike times [s], index (units + 1,) into those times).
@@ -122,5 +124,10 @@ class Recording:
         while lo < self.n_units:
             hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
             hi = min(max(hi, lo + 1), self.n_units)
-            yield lo, hi, self.spikes.read(int(index[lo]), int(index[hi])), index[lo : hi + 1] - index[lo]
+            yield (
+                lo,
+                hi,
+                self.spikes.read(int(index[lo]), int(index[hi])),
+                index[lo : hi + 1] - index[lo],
+            )
             lo = hi

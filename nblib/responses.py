@@ -21,11 +21,23 @@ BINS_SHOWN = 25  # bins per presentation in a PSTH; 10 ms for a scene of 250 ms
 MOST_TRIALS = 500  # presentations that a population PSTH is averaged over
 
 
-def areas_of(binned: xr.Dataset) -> np.ndarray:
+def units_of(binned: xr.Dataset) -> pd.DataFrame:
+    """What the counts know of their units: one row a unit, with area and quality where known."""
+    known = [name for name, c in binned.coords.items() if c.dims == ("unit",) and name != "unit"]
+    index = pd.Index(binned["unit"].to_numpy(), name="unit_id")
+    return pd.DataFrame({name: binned[name].to_numpy() for name in known}, index=index)
+
+
+def areas_of(units: pd.DataFrame) -> np.ndarray:
     """Area of each unit as text (unit,); '' where the recording does not say."""
-    if "area" in binned.coords:
-        return binned["area"].to_numpy().astype(str)
-    return np.full(binned.sizes["unit"], "", dtype="<U1")
+    if "area" not in units:
+        return np.full(len(units), "", dtype="<U1")
+    return units["area"].fillna("").to_numpy(dtype=str)
+
+
+def labels_of(recording: Recording) -> np.ndarray:
+    """Label of every presentation (trial,), as decoders see it: whole numbers, blanks as -1."""
+    return binning.clean_label(recording.trial_table["label"])
 
 
 def shown_s(trials: pd.DataFrame) -> float:
@@ -82,7 +94,7 @@ def area_psth(recording: Recording) -> pd.DataFrame:
     At most 500 presentations, evenly spread over the session, in bins of 1/25 of a presentation
     (10 ms for a scene of 250 ms), from 5 bins before the onset to 10 after the end.
     Returns area, time_s (bin centre), rate_hz and sem_hz (mean and standard error over units),
-    n_units.
+    n_units; `attrs["shown_s"]` is the length of a presentation.
     """
     trials = recording.trial_table.dropna(subset=["start_time", "stop_time"])
     trials = trials.sort_values("start_time")
@@ -92,8 +104,7 @@ def area_psth(recording: Recording) -> pd.DataFrame:
     edges = binning.window_edges(trials["start_time"].to_numpy()[rows], offsets)
     counts = binning.count_spikes(recording, edges)  # (trial, bin, unit)
     rate = counts.mean(axis=0) / width  # (bin, unit)
-    areas = recording.units["area"] if "area" in recording.units else pd.Series("", recording.units.index)
-    return _by_area(rate, areas.fillna("").astype(str).to_numpy(), (offsets[:-1] + offsets[1:]) / 2)
+    return _by_area(rate, areas_of(recording.units), (offsets[:-1] + offsets[1:]) / 2, shown_s(trials))
 
 
 def binned_psth(binned: xr.Dataset) -> pd.DataFrame:
@@ -101,10 +112,12 @@ def binned_psth(binned: xr.Dataset) -> pd.DataFrame:
     exposure = binned["exposure_s"].to_numpy()  # (trial, bin)
     rate = binned["counts"].to_numpy().sum(axis=0) / exposure.sum(axis=0)[:, None]
     width = exposure.mean(axis=0)
-    return _by_area(rate, areas_of(binned), np.cumsum(width) - width / 2)
+    return _by_area(rate, areas_of(units_of(binned)), np.cumsum(width) - width / 2, width.sum())
 
 
-def _by_area(rate: np.ndarray, areas: np.ndarray, time_s: np.ndarray) -> pd.DataFrame:
+def _by_area(
+    rate: np.ndarray, areas: np.ndarray, time_s: np.ndarray, shown_s: float
+) -> pd.DataFrame:
     parts = []
     for area in np.unique(areas):
         own = rate[:, areas == area]  # (bin, unit)
@@ -115,7 +128,9 @@ def _by_area(rate: np.ndarray, areas: np.ndarray, time_s: np.ndarray) -> pd.Data
                 {"area": area, "time_s": time_s, "rate_hz": own.mean(axis=1), "sem_hz": error, "n_units": n}
             )
         )
-    return pd.concat(parts, ignore_index=True)
+    psth = pd.concat(parts, ignore_index=True)
+    psth.attrs["shown_s"] = float(shown_s)
+    return psth
 
 
 def tuning_curves(binned: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +153,7 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
     """
     trials = recording.trial_table
     active = np.argsort(-np.diff(recording.spike_index), kind="stable")[:most]
-    labels, code = np.unique(binning.clean_label(trials["label"]), return_inverse=True)
+    labels, code = np.unique(labels_of(recording), return_inverse=True)
     n = np.bincount(code)
     best = (-np.inf, 0, labels[0])
     for unit in active:
@@ -156,7 +171,7 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
 def onsets(recording: Recording, label) -> np.ndarray:
     """Onsets of the presentations of one label, seconds, rising; BadParameter when there is none."""
     trials = recording.trial_table
-    chosen = trials.loc[binning.clean_label(trials["label"]) == label, "start_time"]
+    chosen = trials.loc[labels_of(recording) == label, "start_time"]
     if chosen.empty:
         raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
     return np.sort(chosen.to_numpy(float))

@@ -92,7 +92,9 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     group = overlap_groups(start, stop)
     n_groups = int(group.max()) + 1
     if len(np.unique(label)) < 2:
-        raise BadInput(f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]!r}); nothing to decode.")
+        raise BadInput(
+            f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]!r}); nothing to decode."
+        )
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
@@ -168,7 +170,9 @@ class TrainStatistics:
         """Counts (B, T, units) to scaled float32 (B, T, N), kept units in the stored order."""
         place = pd.Index(unit_ids).get_indexer(self.unit_ids)
         if (place < 0).any():
-            raise BadInput(f"unit {self.unit_ids[place < 0][0]} of the training data is not in these counts.")
+            raise BadInput(
+                f"unit {self.unit_ids[place < 0][0]} of the training data is not in these counts."
+            )
         x = counts[:, :, place].astype(np.float32)
         x -= self.mean.astype(np.float32)
         x /= self.scale.astype(np.float32)
@@ -180,11 +184,15 @@ class TrainStatistics:
         code = np.minimum(code, len(self.classes) - 1)
         wrong = self.classes[code] != labels
         if wrong.any():
-            raise BadInput(f"label {labels[wrong][0]!r} is not among the {len(self.classes)} training classes.")
+            raise BadInput(
+                f"label {labels[wrong][0]!r} is not among the {len(self.classes)} training classes."
+            )
         return code.astype(np.int64)
 
 
-def train_rows(binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "train") -> np.ndarray:
+def train_rows(
+    binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "train"
+) -> np.ndarray:
     """Positions along `trial` of one role of one fold, in time order."""
     rows = split[(split.fold == fold) & (split.role == role)].sort_values("start_s", kind="stable")
     place = pd.Index(binned.trial.values).get_indexer(rows.trial)
@@ -193,7 +201,9 @@ def train_rows(binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "
     return place
 
 
-def fit_statistics(binned: xr.Dataset, split: pd.DataFrame, fold: int, settings: SplitSettings) -> TrainStatistics:
+def fit_statistics(
+    binned: xr.Dataset, split: pd.DataFrame, fold: int, settings: SplitSettings
+) -> TrainStatistics:
     """Fit unit choice, scaler, label codes and unit correlation on the train rows of one fold.
 
     A row is one bin of one trial. Silent and zero-variance units go, and units whose train
@@ -220,12 +230,17 @@ def fit_statistics(binned: xr.Dataset, split: pd.DataFrame, fold: int, settings:
         ("silent in train", peak == 0),
         ("zero variance in train", constant),
         (f"z-score above {settings.highest_value:g} in train", z_peak > settings.highest_value),
-        (f"z-score never above {settings.lowest_value:g} in train", z_peak <= settings.lowest_value),
+        (
+            f"z-score never above {settings.lowest_value:g} in train",
+            z_peak <= settings.lowest_value,
+        ),
     ):
         reason[fails & (reason == "")] = name
     keep = reason == ""
     if not keep.any():
-        raise BadInput(f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows.")
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows."
+        )
     units = binned.unit.values
     scale = std[keep]
     correlation = covariance[np.ix_(keep, keep)] / np.outer(scale, scale)
@@ -263,7 +278,9 @@ def _write(group: h5py.Group, name: str, values: np.ndarray) -> None:
         values = np.array([str(v).encode() for v in values], dtype="S")
         if values.dtype.itemsize == 0:
             values = values.astype("S1")
-    filters = {"compression": "gzip", "compression_opts": 1, "fletcher32": True} if values.size else {}
+    filters = (
+        {"compression": "gzip", "compression_opts": 1, "fletcher32": True} if values.size else {}
+    )
     group.create_dataset(name, data=values, **filters)
 
 
@@ -275,7 +292,9 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
         with h5py.File(folder / STATISTICS_FILE) as file:
             for fold in sorted(int(name[4:]) for name in file):
                 g = {name: _read(file[f"fold{fold}"][name]) for name in file[f"fold{fold}"]}
-                dropped = pd.DataFrame({"unit": g.pop("dropped_unit"), "reason": g.pop("dropped_reason")})
+                dropped = pd.DataFrame(
+                    {"unit": g.pop("dropped_unit"), "reason": g.pop("dropped_reason")}
+                )
                 statistics.append(TrainStatistics(fold=fold, dropped=dropped, **g))
     except (OSError, KeyError) as error:
         raise BadInput(f"{folder / STATISTICS_FILE}: not readable ({error}).") from error

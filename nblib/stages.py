@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import params as P
-from nblib import store
+from nblib import sources, store
 from nblib.errors import BadParameter, MissingInput
 
 
@@ -93,15 +93,23 @@ def derive(recipe: P.Recipe, overrides: dict[str, Any]) -> P.Recipe:
         return recipe
     values = {k: getattr(recipe, k) for k in P.Recipe.model_fields} | changed
     root = re.sub(r"-[0-9a-f]{8}$", "", recipe.recipe)
-    settings = {k: v for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items() if k != "recipe"}
-    digest = hashlib.sha256(json.dumps(store.plain(settings), sort_keys=True).encode()).hexdigest()[:8]
+    settings = {
+        k: v
+        for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items()
+        if k != "recipe"
+    }
+    digest = hashlib.sha256(json.dumps(store.plain(settings), sort_keys=True).encode()).hexdigest()[
+        :8
+    ]
     derived = P.checked(P.Recipe, values | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
     path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
     if not path.is_file():
         import yaml
 
         text = yaml.safe_dump(derived.model_dump(), sort_keys=False)
-        store.write_text(path, f"# derived from {recipe.recipe}: {', '.join(sorted(changed))}\n{text}")
+        store.write_text(
+            path, f"# derived from {recipe.recipe}: {', '.join(sorted(changed))}\n{text}"
+        )
     return derived
 
 
@@ -112,7 +120,11 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     Raises BadParameter for unknown names, wrong types and recordings outside the recipe.
     """
     info = stage_info(name)
-    own = {k: v for k, v in values.items() if k not in P.Recipe.model_fields or k in info.params.model_fields}
+    own = {
+        k: v
+        for k, v in values.items()
+        if k not in P.Recipe.model_fields or k in info.params.model_fields
+    }
     checked = P.checked(info.params, own, name)
     if not isinstance(checked, P.StageParams):
         if extra := sorted(set(values) - set(own)):
@@ -128,32 +140,9 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     return checked, recipe
 
 
-def raw_file(recipe: P.Recipe, recording: str) -> Path:
-    """The recording's file: the recipe's path, or where a fetched Allen session lies."""
-    path = recipe.file(recording)
-    if path is None and recipe.source == "allen":
-        from nblib.sources import allen
-
-        path = allen.local_path(recording)
-        if not path.is_file():
-            raise MissingInput(f"Allen session {recording} is not here yet; fetch it with:  nblib allen get {recording}")
-    if path is None:
-        raise BadParameter(f"recipe {recipe.recipe!r}: source {recipe.source!r} needs a path.")
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file; check `path` in recipe {recipe.recipe!r}.")
-    return path
-
-
-def raw_identity(recipe: P.Recipe, recording: str) -> str:
-    """What a recording is, before reading it: its file's sha256, or the simulation's key."""
-    if recipe.source == "simulate":
-        from nblib.sources import simulate
-
-        return store.make_key(simulate.STAGE, simulate.VERSION, recipe.simulate.model_dump(), [])
-    return store.file_hash(raw_file(recipe, recording))
-
-
-def key_for(name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = "") -> str:
+def key_for(
+    name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
+) -> str:
     """Key of a stage's artifact, computable before anything runs.
 
     Runs need their checked `params` and the hash of the notebook's `code`. Raises MissingInput
@@ -161,11 +150,15 @@ def key_for(name: str, recipe: P.Recipe, recording: str, params: P.Params | None
     """
     info = stage_info(name)
     steps = chain(name, recipe.source)
-    own = {k: v for k, v in recipe.settings(info.settings).model_dump().items() if k not in NOT_IN_KEY}
+    own = {
+        k: v for k, v in recipe.settings(info.settings).model_dump().items() if k not in NOT_IN_KEY
+    }
     if info.is_run:
-        own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {"code": code}
+        own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {
+            "code": code
+        }
     if len(steps) == 1:
-        upstream = raw_identity(recipe, recording)
+        upstream = sources.identity(recipe, recording)
         if recipe.source != "simulate":
             own.pop("simulate", None)
         own |= {"label": recipe.label} if name == "02_bin" else {}
@@ -203,7 +196,11 @@ def _executed_cells() -> list[str]:
     """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return [] if shell is None else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
+    return (
+        []
+        if shell is None
+        else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
+    )
 
 
 def _assigned(source: str) -> list[str] | None:
@@ -287,7 +284,11 @@ class Stage:
         key, code = self.key, dict(self.code)
         if self.info.is_run:
             known = set(code.pop("cells"))
-            foreign = [c for c in _executed_cells() if c not in known and not _sets_parameters(c, self.name)]
+            foreign = [
+                c
+                for c in _executed_cells()
+                if c not in known and not _sets_parameters(c, self.name)
+            ]
             if foreign:  # cells the notebook file does not hold: this is not that notebook's result
                 code["code_hash"] = code_hash([code["code_hash"], *foreign])
                 code["edited"] = True
@@ -314,7 +315,7 @@ class Stage:
     def _upstream_keys(self) -> list[str]:
         steps = chain(self.name, self.recipe.source)
         if len(steps) == 1:
-            return [raw_identity(self.recipe, self.recording)]
+            return [sources.identity(self.recipe, self.recording)]
         return [key_for(steps[-2], self.recipe, self.recording)]
 
     def _repr_html_(self) -> str:
@@ -339,7 +340,9 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
     injected = _check_injected(name)
     wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
     if missing := sorted(set(info.params.model_fields) - set(namespace)):
-        raise BadParameter(f"{name}: parameter {missing[0]!r} is not set; run the parameters cell first.")
+        raise BadParameter(
+            f"{name}: parameter {missing[0]!r} is not set; run the parameters cell first."
+        )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
     code = {}
@@ -348,9 +351,13 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         shipped = code_cells(store.notebooks_dir() / f"{name}.ipynb")
         code = {"code_hash": code_hash(cells), "edited": cells != shipped, "cells": cells}
     if recipe is None:
-        key = store.make_key(name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, [])
+        key = store.make_key(
+            name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, []
+        )
     else:
         key = key_for(name, recipe, params.recording, params, code.get("code_hash", ""))
     if recipe is not None and params.recipe != recipe.recipe:
-        print(f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}.")
+        print(
+            f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}."
+        )
     return Stage(name, params, recipe, key, code)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nblib import binning, responses, sources, stages
+from nblib import binning, cleaning, responses, sources, splits, stages
 from nblib.inspection import SessionReport
+from nblib.params import SplitSettings
 from nblib.recording import Recording
 
 if TYPE_CHECKING:
@@ -39,9 +40,27 @@ def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset:
     return binning.bin_recording(session, stage.settings)
 
 
+def save_counts(binned: xr.Dataset, folder: Path) -> None:
+    """Write counts (see `binning.save`)."""
+    binning.save(binned, folder)
+
+
+def load_counts(folder: Path) -> xr.Dataset:
+    """Read counts that 02 or 03 stored (see `binning.load`)."""
+    return binning.load(folder)
+
+
 def psth(session: Recording | None, binned: xr.Dataset) -> pd.DataFrame:
     """Mean response by area: in fine bins from spike times, else in the bins that there are."""
     return responses.binned_psth(binned) if session is None else responses.area_psth(session)
+
+
+def fit_folds(
+    binned: xr.Dataset, split: pd.DataFrame, settings: SplitSettings
+) -> list[splits.TrainStatistics]:
+    """What is fitted on train rows, fold by fold (see `splits.fit_statistics`)."""
+    folds = sorted(int(fold) for fold in split["fold"].unique())
+    return [splits.fit_statistics(binned, split, fold, settings) for fold in folds]
 
 
 def save_report(report: SessionReport, folder: Path) -> None:
@@ -56,7 +75,5 @@ def save_report(report: SessionReport, folder: Path) -> None:
 
 def save_cleaned(binned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> None:
     """Write the cleaned counts and the table of what was removed."""
-    from nblib import cleaning
-
     binning.save(binned, folder)
     removals.to_parquet(folder / cleaning.FILE, index=False)

@@ -93,7 +93,9 @@ def plain(value: Any) -> Any:
 
 def make_key(stage: str, version: int, params: dict[str, Any], upstream: list[str]) -> str:
     """16 hex digits from stage, stage version, parameters and upstream keys."""
-    text = json.dumps([stage, version, plain(params), list(upstream)], sort_keys=True, allow_nan=False)
+    text = json.dumps(
+        [stage, version, plain(params), list(upstream)], sort_keys=True, allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -117,7 +119,9 @@ def file_hash(path: Path) -> str:
         stat = path.stat()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}).") from None
-    card = home() / "cache" / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    card = (
+        home() / "cache" / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    )
     now = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     try:
         known = json.loads(card.read_text())
@@ -163,7 +167,9 @@ def commit(
     place = folder(stage, recording, key)
     if is_committed(stage, recording, key):
         return place
-    temporary = place.with_name(f".{key}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = place.with_name(
+        f".{key}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    )
     try:
         _remove_leftovers(place.parent)
         temporary.mkdir(parents=True)
@@ -305,8 +311,15 @@ def code_version() -> str:
     """Version of nblib, with the commit of its checkout and `+edited` when files changed."""
     git = ["git", "-C", str(Path(nblib.__file__).parent)]
     try:
-        commit_id = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10)
-        edited = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no", "."], capture_output=True, text=True, timeout=10)
+        commit_id = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+        edited = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no", "."],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return nblib.__version__
     if commit_id.returncode:

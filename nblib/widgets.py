@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nblib import binning, plots, responses, stages, store
+from nblib import plots, responses, stages, store
 from nblib.errors import BadParameter
 from nblib.params import load_recipe
 from nblib.recording import Recording
@@ -81,7 +81,7 @@ class ResponseExplorer(Explorer):
         super().__init__()
         self.recording = recording
         trials = recording.trial_table
-        self.labels = sorted(set(binning.clean_label(trials["label"]).tolist()))
+        self.labels = sorted(set(responses.labels_of(recording).tolist()))
         self.shown_s = responses.shown_s(trials)
         place, clearest = responses.clearest_example(recording)
         ids = recording.units.index
@@ -143,6 +143,13 @@ class ResponseExplorer(Explorer):
             return  # between two choices: keep the last picture
         self.unit, self.label, self.window = self.unit_box.value, self.label_box.value, (low, high)
         super()._redraw(change)
+
+
+def explore_responses(session: Recording | None) -> ResponseExplorer | Figure:
+    """The explorer of a recording; a word of explanation for counts without spike times."""
+    if session is None:
+        return plots.say("These are counts: the file holds no spike times to look at one by one.")
+    return ResponseExplorer(session)
 
 
 class RecordingPicker(Explorer):

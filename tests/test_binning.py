@@ -26,7 +26,11 @@ def recording(trains, table, label="frame", **units):
 def trials(start, stop, frame=None):
     start, stop = np.asarray(start, float), np.asarray(stop, float)
     return pd.DataFrame(
-        {"start_time": start, "stop_time": stop, "frame": np.arange(len(start)) if frame is None else frame}
+        {
+            "start_time": start,
+            "stop_time": stop,
+            "frame": np.arange(len(start)) if frame is None else frame,
+        }
     )
 
 
@@ -83,9 +87,13 @@ def test_counts_agree_with_pynapple():
     rng = np.random.default_rng(0)
     trains = [np.sort(rng.uniform(0, 60, rng.integers(0, 400))) for _ in range(6)]
     start = np.arange(0.5, 50, 0.5)
-    counts = binning.bin_recording(recording(trains, trials(start, start + 0.25)), BinSettings()).counts.values
+    counts = binning.bin_recording(
+        recording(trains, trials(start, start + 0.25)), BinSettings()
+    ).counts.values
     group = nap.TsGroup({u: nap.Ts(t) for u, t in enumerate(trains)})
-    theirs = group.count(0.05, nap.IntervalSet(start, start + 0.25)).to_numpy().reshape(len(start), 5, 6)
+    theirs = (
+        group.count(0.05, nap.IntervalSet(start, start + 0.25)).to_numpy().reshape(len(start), 5, 6)
+    )
     # Theirs are float bins: a spike within a rounding error of an edge may differ; none does here.
     np.testing.assert_array_equal(counts, theirs)
 
@@ -93,20 +101,28 @@ def test_counts_agree_with_pynapple():
 def test_unsorted_and_overlapping_trials_keep_their_rows():
     spikes = np.array([0.01, 0.3, 0.6])
     table = trials([0.5, 0.0, 0.2], [0.75, 0.25, 0.45])
-    got = binning.bin_recording(recording([spikes], table), BinSettings(n_bins=1)).counts.values.ravel()
+    got = binning.bin_recording(
+        recording([spikes], table), BinSettings(n_bins=1)
+    ).counts.values.ravel()
     np.testing.assert_array_equal(got, [1, 1, 1])
     overlapping = trials([0.0, 0.2], [0.4, 0.7])
-    got = binning.bin_recording(recording([spikes], overlapping), BinSettings(n_bins=1)).counts.values.ravel()
+    got = binning.bin_recording(
+        recording([spikes], overlapping), BinSettings(n_bins=1)
+    ).counts.values.ravel()
     np.testing.assert_array_equal(got, [2, 2])
 
 
 def test_wide_counts_and_overflow():
     dense = np.linspace(0, 0.2, 300)
-    binned = binning.bin_recording(recording([dense, [0.1]], trials([0], [0.25])), BinSettings(n_bins=1))
+    binned = binning.bin_recording(
+        recording([dense, [0.1]], trials([0], [0.25])), BinSettings(n_bins=1)
+    )
     assert binned.counts.dtype == np.uint16
     np.testing.assert_array_equal(binned.counts.values.ravel(), [300, 1])
     with pytest.raises(BadInput, match="unit 100 has 70000 spikes"):
-        binning.bin_recording(recording([np.linspace(0, 0.2, 70_000)], trials([0], [0.25])), BinSettings(n_bins=1))
+        binning.bin_recording(
+            recording([np.linspace(0, 0.2, 70_000)], trials([0], [0.25])), BinSettings(n_bins=1)
+        )
 
 
 def test_blank_trials_are_kept_or_dropped():
@@ -124,10 +140,15 @@ def test_other_binnings():
     fixed = binning.bin_recording(r, BinSettings(binning="fixed_width", bin_s=0.3))
     assert fixed.counts.shape == (2, 3, 1)
     window = binning.bin_recording(
-        r, BinSettings(binning="event_window", event="go", window_start_s=-0.1, window_stop_s=0.1, bin_s=0.1)
+        r,
+        BinSettings(
+            binning="event_window", event="go", window_start_s=-0.1, window_stop_s=0.1, bin_s=0.1
+        ),
     )
     np.testing.assert_array_equal(window.counts.values[:, :, 0], [[0, 1], [0, 1]])
-    edges = binning.bin_recording(r, BinSettings(binning="edges", event="go", edges_s=[-0.2, 0.0, 1.0]))
+    edges = binning.bin_recording(
+        r, BinSettings(binning="edges", event="go", edges_s=[-0.2, 0.0, 1.0])
+    )
     np.testing.assert_array_equal(edges.counts.values[:, :, 0], [[1, 1], [0, 1]])
     with pytest.raises(BadParameter, match="event = 'nope'"):
         binning.bin_recording(r, BinSettings(binning="edges", event="nope", edges_s=[0.0, 1.0]))
@@ -138,7 +159,9 @@ def test_other_binnings():
 def test_saved_counts_come_back_whole_and_a_flipped_byte_does_not(tmp_path):
     rng = np.random.default_rng(1)
     table = trials(np.arange(40), np.arange(40) + 0.25, rng.integers(0, 5, 40))
-    r = recording([np.sort(rng.uniform(0, 40, 500)) for _ in range(5)], table, area=["VISp"] * 4 + [None])
+    r = recording(
+        [np.sort(rng.uniform(0, 40, 500)) for _ in range(5)], table, area=["VISp"] * 4 + [None]
+    )
     binned = binning.bin_recording(r, BinSettings())
     binning.save(binned, tmp_path)
     assert binning.load(tmp_path).identical(binned)

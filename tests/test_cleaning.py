@@ -16,7 +16,9 @@ def road():
     rng = np.random.default_rng(0)
     trains = [np.sort(rng.uniform(0, 40, 800)) for _ in range(4)]
     start = np.arange(40.0)
-    table = pd.DataFrame({"start_time": start, "stop_time": start + 0.5, "frame": np.arange(40) % 4})
+    table = pd.DataFrame(
+        {"start_time": start, "stop_time": start + 0.5, "frame": np.arange(40) % 4}
+    )
     units = pd.DataFrame(
         {
             "area": ["VISp", "VISp", "CA1", "LGd"],
@@ -60,7 +62,9 @@ def test_kept_presentations_lose_only_the_invalid_spikes(road):
         "r", "s", None, recording.units, np.concatenate([[0], np.cumsum([len(v) for v in valid])]),
         InMemorySpikes(np.concatenate(valid)), recording.intervals, "t", "frame",
     )  # fmt: skip
-    np.testing.assert_array_equal(cleaned.counts, binning.bin_recording(again, BinSettings()).counts)
+    np.testing.assert_array_equal(
+        cleaned.counts, binning.bin_recording(again, BinSettings()).counts
+    )
     np.testing.assert_allclose(cleaned.exposure_s.sel(trial=10), [0.1, 0.1, 0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(cleaned.exposure_s.sel(trial=12), [0, 0, 0, 0.1, 0.1], atol=1e-12)
     as_is, _ = cleaning.clean(
@@ -76,7 +80,9 @@ def test_quality_limits_count_each_unit_once(road):
     )
     np.testing.assert_array_equal(cleaned.unit, [7])
     assert removed(removals, "isi_violations above") == 2
-    assert removed(removals, "amplitude_cutoff above") == 0  # unit 8 fails both, counted at the first
+    assert (
+        removed(removals, "amplitude_cutoff above") == 0
+    )  # unit 8 fails both, counted at the first
     assert removed(removals, "amplitude_cutoff not recorded") == 1
     everything, _ = cleaning.clean(binned, recording, CleanSettings())
     assert everything.sizes["unit"] == 4  # the default sets no limit
@@ -112,5 +118,7 @@ def test_interval_algebra():
     union = cleaning.merged(np.array([[5, 7], [1, 2], [6, 9], [2, 3]]))
     np.testing.assert_array_equal(union, [[1, 3], [5, 9]])
     start, stop = np.array([0, 3, 4, 8, 9]), np.array([1, 5, 6, 12, 10])
-    np.testing.assert_array_equal(cleaning.touches(start, stop, union), [False, False, True, True, False])
+    np.testing.assert_array_equal(
+        cleaning.touches(start, stop, union), [False, False, True, True, False]
+    )
     assert not cleaning.touches(start, stop, np.empty((0, 2))).any()

@@ -13,9 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
-    "errors", "params", "store", "stages", "recording", "sources", "inspection", "binning",
-    "responses", "steps", "cleaning", "splits", "windows", "models", "training", "metrics", "stats", "results", "plots",
-    "widgets", "runner", "bookbuild", "doctor", "cli",
+    "errors", "params", "store", "recording", "binning", "sources", "stages", "inspection",
+    "inventory", "responses", "cleaning", "splits", "steps", "windows", "training", "models",
+    "stats", "metrics", "results", "plots", "widgets", "runner", "bookbuild", "doctor", "cli",
+    "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))
@@ -23,7 +24,7 @@ TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmet
 # Notebooks 01-04 use these, and so must start without torch.
 ROAD = [
     "params", "store", "stages", "recording", "sources", "inspection", "binning", "responses",
-    "cleaning", "splits", "windows", "plots", "widgets",
+    "cleaning", "splits", "steps", "windows", "plots", "widgets",
 ]  # fmt: skip
 
 

@@ -47,8 +47,16 @@ def test_every_fault_is_told_at_once():
 
 
 def test_yaml_keeps_ids_and_reads_numbers():
-    values = P.read_yaml("id: 000021\nplain: 715093703\nlr: 1e-3\nno_limit: .inf\nday: 2020-01-01\n", "here")
-    assert values == {"id": "000021", "plain": 715093703, "lr": 0.001, "no_limit": math.inf, "day": "2020-01-01"}
+    values = P.read_yaml(
+        "id: 000021\nplain: 715093703\nlr: 1e-3\nno_limit: .inf\nday: 2020-01-01\n", "here"
+    )
+    assert values == {
+        "id": "000021",
+        "plain": 715093703,
+        "lr": 0.001,
+        "no_limit": math.inf,
+        "day": "2020-01-01",
+    }
     with pytest.raises(BadParameter, match="'a' stands twice"):
         P.read_yaml("a: 1\na: 2", "here")
     with pytest.raises(BadParameter, match="here: not readable"):

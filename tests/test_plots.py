@@ -204,6 +204,7 @@ FIGURES = {
     "tuning_few": lambda: tuning(30, 4, [""]),
     "unit_response": unit_response,
     "removals": removals,
+    "removals_none": lambda: plots.removals(pd.DataFrame(columns=["what", "reason", "removed", "kept"])),
     "quality": lambda: plots.quality(
         fake_units(400),
         {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95},

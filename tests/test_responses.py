@@ -69,7 +69,13 @@ def test_binned_psth_agrees_with_the_counts(two_units):
 def test_areas_may_be_unknown():
     plain = recording([np.array([1.01])], [0, 1], [1.0, 2.0])
     assert responses.area_psth(plain)["area"].unique().tolist() == [""]
-    assert responses.areas_of(bin_recording(plain, BinSettings())).tolist() == [""]
+    units = responses.units_of(bin_recording(plain, BinSettings()))
+    assert responses.areas_of(units).tolist() == [""] and units.index.tolist() == [100]
+
+
+def test_units_of_counts_keep_area_and_order(two_units):
+    units = responses.units_of(bin_recording(two_units, BinSettings()))
+    assert units["area"].tolist() == ["VISp", "CA1"]
 
 
 def test_clearest_example_is_the_tuned_unit(two_units):

@@ -19,7 +19,13 @@ def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=No
     label = rng.permutation(np.arange(n_trials) % n_classes) if label is None else label
     units = pd.DataFrame(index=pd.Index(np.arange(n_units), name="unit_id"))
     edges = binning.presentation_edges(start, start + 0.25, 3)
-    attrs = {"recording": "r", "subject": "s", "label_name": "frame", "binning": "{}", "source": "x"}
+    attrs = {
+        "recording": "r",
+        "subject": "s",
+        "label_name": "frame",
+        "binning": "{}",
+        "source": "x",
+    }
     return binning.build(counts, np.arange(n_trials), label, edges, units, attrs=attrs)
 
 
@@ -115,7 +121,12 @@ def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
     binned = counts_of()
     split = splits.make_split(binned, asked)
     for fold in range(asked.n_folds):
-        roles = split[split.fold == fold].set_index("trial").role.reindex(binned.trial.values).to_numpy()
+        roles = (
+            split[split.fold == fold]
+            .set_index("trial")
+            .role.reindex(binned.trial.values)
+            .to_numpy()
+        )
         poisoned = binned.copy(deep=True)
         poisoned.counts.values[roles != "train"] = np.iinfo(np.uint8).max
         again = splits.make_split(poisoned, asked)
@@ -166,7 +177,9 @@ def test_the_labs_z_limits():
         splits.fit_statistics(binned, split, 0, SplitSettings(lowest_value=1e6))
 
 
-@pytest.mark.parametrize("label", [np.arange(200) % 3, (np.arange(200) % 4) * 45.5, np.array(list("abcd") * 50)])
+@pytest.mark.parametrize(
+    "label", [np.arange(200) % 3, (np.arange(200) % 4) * 45.5, np.array(list("abcd") * 50)]
+)
 def test_labels_and_statistics_survive_storage(label, tmp_path):
     binned = counts_of(label=label)
     split = splits.make_split(binned, SplitSettings())

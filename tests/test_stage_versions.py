@@ -30,7 +30,12 @@ SOURCES = {
 def without_docstrings(tree: ast.AST) -> ast.AST:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             node.body = body[1:] or [ast.Pass()]
     return tree
 
@@ -41,7 +46,9 @@ def code_hash(patterns: list[str]) -> str:
         files = sorted((ROOT / "nblib").glob(pattern))
         assert files, f"{pattern} matches no module"
         for path in files:
-            digest.update(ast.dump(without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode())
+            digest.update(
+                ast.dump(without_docstrings(ast.parse(path.read_text(encoding="utf-8")))).encode()
+            )
     return digest.hexdigest()[:16]
 
 

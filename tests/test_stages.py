@@ -34,14 +34,22 @@ def project(tmp_path, monkeypatch):
 
 
 def write_recipe(project, name, **more):
-    values = {"recipe": name, "recordings": ["a", "000021"], "source": "nwb", "path": str(project / "raw.nwb"), **more}
+    values = {
+        "recipe": name,
+        "recordings": ["a", "000021"],
+        "source": "nwb",
+        "path": str(project / "raw.nwb"),
+        **more,
+    }
     (project / "params/recipes" / f"{name}.yml").write_text(yaml.safe_dump(values))
 
 
 def notebook(path, code):
     tagged = {"cell_type": "code", "source": "model = 'lstm'", "metadata": {"tags": ["parameters"]}}
     cells = [tagged] + [{"cell_type": "code", "source": c, "metadata": {}} for c in code]
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(
+        json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
 
 
 def names(stage, **values):
@@ -81,7 +89,10 @@ def test_an_override_makes_a_derived_recipe_that_downstream_finds(project, capsy
     # setting it back leads home, and repeating the recipe's own value derives nothing
     assert stages.derive(stage.recipe, {"n_bins": 10}) == stage.recipe
     assert stages.begin("02_bin", names("02_bin", n_bins=5)).recipe.recipe == "cohort"
-    assert stages.derive(stage.recipe, {"n_bins": 2}).recipe != stages.derive(stage.recipe, {"n_bins": 3}).recipe
+    assert (
+        stages.derive(stage.recipe, {"n_bins": 2}).recipe
+        != stages.derive(stage.recipe, {"n_bins": 3}).recipe
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,9 +122,13 @@ def test_a_parameters_cell_that_was_not_run_is_told(project):
 
 def test_missing_input_prints_the_command_and_a_flipped_byte_is_caught(project):
     stage = stages.begin("03_clean", names("03_clean"))
-    with pytest.raises(MissingInput, match="nblib run 02_bin --with-upstream -p recipe cohort -p recording a"):
+    with pytest.raises(
+        MissingInput, match="nblib run 02_bin --with-upstream -p recipe cohort -p recording a"
+    ):
         stage.input("02_bin")
-    made = stages.begin("02_bin", names("02_bin")).commit(lambda folder: (folder / "x").write_text("counts"))
+    made = stages.begin("02_bin", names("02_bin")).commit(
+        lambda folder: (folder / "x").write_text("counts")
+    )
     assert stage.input("02_bin") == made
     (made / "x").write_text("Counts")
     with pytest.raises(CorruptArtifact):
@@ -163,7 +178,9 @@ for cell in cells:
         print("FAILED", type(result.error_in_exec or result.error_before_exec).__name__, result.error_in_exec)
         break
 """
-PARAMETERS = "\n".join(f"{k}: object = {v!r}  # x" for k, v in ({"recipe": "cohort", "recording": "a"} | TRAIN).items())
+PARAMETERS = "\n".join(
+    f"{k}: object = {v!r}  # x" for k, v in ({"recipe": "cohort", "recording": "a"} | TRAIN).items()
+)
 COMMIT = "import pathlib; place = stage.commit(lambda f: (f / 'x').write_text('1')); print('PLACE', place)"
 BEGIN = "import nblib\nstage = nblib.begin('05_train_lstm', globals())"
 
@@ -180,8 +197,16 @@ def in_ipython(project, *cells):
 def test_a_name_papermill_injects_in_vain_is_refused(project):
     said = in_ipython(project, PARAMETERS, "# Parameters\nmodle = 'gru'", BEGIN)
     assert "FAILED BadParameter" in said and "did you mean model" in said
-    said = in_ipython(project, PARAMETERS, "# Parameters\nn_bins = 10\nmodel = 'gru'", BEGIN, "print(stage.recipe.n_bins)")
-    assert "\n10\n" in said and "FAILED" not in said  # a recipe setting may be given to any notebook
+    said = in_ipython(
+        project,
+        PARAMETERS,
+        "# Parameters\nn_bins = 10\nmodel = 'gru'",
+        BEGIN,
+        "print(stage.recipe.n_bins)",
+    )
+    assert (
+        "\n10\n" in said and "FAILED" not in said
+    )  # a recipe setting may be given to any notebook
 
 
 def test_a_run_with_cells_the_notebook_does_not_hold_is_another_run(project):

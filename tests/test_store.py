@@ -24,12 +24,19 @@ def put(text="hello", key=KEY, **more):
     def write(folder):
         (folder / "a.txt").write_text(text)
 
-    return store.commit("02_bin", "r", key, write, params={"n": 5, "limit": float("inf")}, upstream=["u"], **more)
+    return store.commit(
+        "02_bin", "r", key, write, params={"n": 5, "limit": float("inf")}, upstream=["u"], **more
+    )
 
 
 def in_process(body, **environment):
     code = "from nblib import store\nimport os, sys, time\n" + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for(path, seconds=20):
@@ -204,5 +211,7 @@ def test_raw_files_are_hashed_once(tmp_path, monkeypatch):
 def test_json_has_no_surprises():
     import numpy as np
 
-    text = json.dumps(store.plain({"a": np.float64("nan"), "b": np.int64(3), "c": Path("/x"), "d": (1, 2)}))
+    text = json.dumps(
+        store.plain({"a": np.float64("nan"), "b": np.int64(3), "c": Path("/x"), "d": (1, 2)})
+    )
     assert json.loads(text) == {"a": "nan", "b": 3, "c": "/x", "d": [1, 2]}

@@ -11,7 +11,7 @@ from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
 from nblib.plots.session import raster, session_overview
-from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, use_style
+from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, say, use_style
 
 __all__ = [
     "accuracy_by_time",
@@ -29,6 +29,7 @@ __all__ = [
     "raster",
     "removals",
     "save_svg",
+    "say",
     "score_summary",
     "session_overview",
     "split_timeline",

@@ -31,9 +31,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """
     text = SCORE_TEXT[metric]
     if len(runs) == 0:
-        fig = style.new_figure(1.4)
-        style.note(fig.add_subplot(), "No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
-        return fig
+        return style.say("No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
     runs = runs.assign(model=[_name(m, v) for m, v in zip(runs["model"], runs["variant"], strict=True)])
     groups = list(runs.groupby(["recipe", "recording"], sort=True))
     if len(groups) > MOST_PANELS:

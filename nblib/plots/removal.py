@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nblib.inspection import QUALITY
 from nblib.plots import style
@@ -28,6 +28,8 @@ def removals(table: pd.DataFrame) -> Picture:
 
     table: columns what (spikes, presentations, units), reason, removed, kept; one row a reason.
     """
+    if len(table) == 0:
+        return style.say("The settings ask for no removal.")
     fig = style.new_figure(1.1 + 0.36 * max(len(table), 2))
     ax = fig.add_subplot()
     kinds = list(dict.fromkeys(table["what"]))
@@ -57,9 +59,7 @@ def quality(units: pd.DataFrame, limits: dict[str, float]) -> Picture:
     """
     known = [name for name in _QUALITY_TEXT if name in units and units[name].notna().any()]
     if not known:
-        fig = style.new_figure(1.4)
-        style.note(fig.add_subplot(), "This recording holds no unit quality, so none can be limited.")
-        return fig
+        return style.say("This recording holds no unit quality, so none can be limited.")
     fig = style.new_figure(2.9)
     axes = fig.subplots(1, len(known), squeeze=False)[0]
     for ax, name in zip(axes, known, strict=True):
@@ -88,5 +88,6 @@ def _draw_quality(ax: Axes, values: np.ndarray, name: str, limit: float) -> None
     ax.axvline(allen, color=style.INK, ls=":", lw=1.4, label="Allen default limit", zorder=3)
     if np.isfinite(limit) and limit != allen:
         ax.axvline(limit, color=style.VERMILLION, lw=1.6)
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set_xlabel(_QUALITY_TEXT[name])
     ax.set_title(f"limit: {limit:g}" if np.isfinite(limit) else "no limit", fontweight="normal")

@@ -162,7 +162,7 @@ def raster(
     row = np.empty(len(names), int)
     row[place] = np.arange(len(names))
     unit = np.asarray(unit, int)
-    fig = style.new_figure(min(5.5, 2.4 + 0.02 * len(names)))
+    fig = style.new_figure(float(np.clip(1.6 + 0.04 * len(names), 3.0, 5.5)))
     ax = fig.add_subplot()
     size = float(np.clip(260 / max(len(names), 1), 1.2, 9.0))
     for area in order:

@@ -201,6 +201,14 @@ def note(ax: Axes, text: str) -> None:
         spine.set_visible(False)
 
 
+def say(text: str) -> Picture:
+    """A figure that holds a sentence, where there is nothing to draw."""
+    with mpl.rc_context(STYLE):
+        fig = new_figure(1.4)
+        note(fig.add_subplot(), text)
+    return fig
+
+
 def label_text(value) -> str:
     """A class label as written in a figure: 3.0 as 3, -1 as blank."""
     if isinstance(value, float | np.floating) and np.isnan(value):

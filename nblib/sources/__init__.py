@@ -4,14 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nblib import stages, store
-from nblib.errors import BadParameter
+from nblib import store
+from nblib.errors import BadParameter, MissingInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
 
     from nblib.params import Recipe
     from nblib.recording import Recording
+
+
+def raw_file(recipe: Recipe, recording: str) -> Path:
+    """The recording's file: the recipe's path, or where a fetched Allen session lies."""
+    path = recipe.file(recording)
+    if path is None and recipe.source == "allen":
+        from nblib.sources import allen
+
+        path = allen.local_path(recording)
+        if not path.is_file():
+            raise MissingInput(
+                f"Allen session {recording} is not here yet; fetch it with:  nblib allen get {recording}"
+            )
+    if path is None:
+        raise BadParameter(f"recipe {recipe.recipe!r}: source {recipe.source!r} needs a path.")
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file; check `path` in recipe {recipe.recipe!r}.")
+    return path
+
+
+def identity(recipe: Recipe, recording: str) -> str:
+    """What a recording is, before reading it: its file's sha256, or the simulation's key."""
+    if recipe.source == "simulate":
+        from nblib.sources import simulate
+
+        return store.make_key(simulate.STAGE, simulate.VERSION, recipe.simulate.model_dump(), [])
+    return store.file_hash(raw_file(recipe, recording))
 
 
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:
@@ -35,7 +64,7 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
             f"recipe {recipe.recipe!r}: a lab pickle holds counts, no spike times; it enters at "
             "02_bin. Start there."
         )
-    path = stages.raw_file(recipe, recording_id)
+    path = raw_file(recipe, recording_id)
     if recipe.source == "allen":
         from nblib.sources.allen import open_allen
 
@@ -62,6 +91,6 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
         )
     from nblib.sources.lab_pickle import read_lab_pickle
 
-    path = stages.raw_file(recipe, recording_id)
+    path = raw_file(recipe, recording_id)
     binned = read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
     return binned if recipe.keep_blank else binned.isel(trial=binned.label.values != -1)

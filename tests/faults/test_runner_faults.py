@@ -1,0 +1,199 @@
+"""What goes wrong while a notebook runs: one clear error, the right exit code, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import tiny_project
+
+from nblib import runner, store
+from nblib.runner import kernel
+
+SLEEP = """\
+import os, pathlib, time
+pathlib.Path(os.environ['NBLIB_HOME'], 'pid').write_text(str(os.getpid()))
+time.sleep(120)"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    made = tiny_project.make(tmp_path)
+    for name, value in tiny_project.environment(made).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
+    return made
+
+
+def nothing_left(project) -> None:
+    assert project.committed() == []
+    assert not list(project.home.glob("*/*/.*.tmp")), "a half-written artifact"
+    assert project.sockets() == [], "a kernel's private folder"
+
+
+def command(*arguments: str, **options) -> subprocess.Popen:
+    """`nblib run ...` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nblib", "run", *arguments, "-p", "recipe", "tiny"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def kernel_pid(project, process: subprocess.Popen) -> int:
+    """Pid of the kernel, once its cell is at work."""
+    told = project.home / "pid"
+    for _ in range(600):
+        if told.is_file() and told.read_text():
+            return int(told.read_text())
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError("the kernel did not start within a minute")
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
+    kill = "import os, signal, subprocess\nsubprocess.Popen(['sleep', '97'])\nos.kill(os.getpid(), signal.SIGKILL)"
+    notebook = project.notebook("killed", f"{kill}\n---\n{tiny_project.COMMIT}", stage="01_ingest")
+    began = time.monotonic()
+    assert runner.run(notebook, {"recipe": "tiny"}, progress=False) == 4
+    assert time.monotonic() - began < 20
+    said = capsys.readouterr().err
+    assert "killed by SIGKILL" in said and "Nothing was committed" in said
+    nothing_left(project)
+    (kept,) = project.failed()
+    assert str(kept) in said
+    shown = nbformat.read(kept, as_version=4)
+    nbformat.validate(shown)
+    assert "killed by SIGKILL" in shown.cells[0].source
+    statuses = [c.metadata.papermill.status for c in shown.cells[1:] if c.cell_type == "code"]
+    assert "failed" in statuses and shown.metadata.papermill.exception is True
+    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "97"]]
+
+
+def test_a_notebook_that_raises_gives_3_and_is_kept(project, capsys):
+    project.notebook("01_ingest", "raise ValueError('first line\\nunit 7 has no spikes')")
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    said = capsys.readouterr().err
+    assert "raised ValueError: unit 7 has no spikes" in said and "Traceback" not in said
+    nothing_left(project)
+    (kept,) = project.failed()
+    key = runner.plan("01_ingest", {"recipe": "tiny"}).key
+    assert kept == project.home / "failed" / "000021" / f"01_ingest-{key}.ipynb"
+    assert str(kept) in said
+
+    # Mended, it runs, and the notebook that was kept is gone.
+    project.notebook("01_ingest")
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    assert project.failed() == [] and len(project.committed()) == 1
+
+
+def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, capsys):
+    refuse = (
+        "from nblib.errors import BadParameter\nraise BadParameter('fold 7: this split has 5.')"
+    )
+    project.notebook("01_ingest", refuse)
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 2
+    assert "01_ingest 000021: fold 7: this split has 5. Nothing" in capsys.readouterr().err
+    nothing_left(project)
+
+
+def test_names_and_types_are_refused_before_a_kernel_starts(project, monkeypatch):
+    monkeypatch.setattr(kernel, "execute", None)
+    assert runner.run("01_ingest", {"recipe": "tiny", "sessoin": "1"}, progress=False) == 2
+    assert runner.run("01_ingest", {"recipe": "tiny", "recording": 21}, progress=False) == 2
+    nothing_left(project)
+    assert project.failed() == []
+
+
+def test_two_runs_of_one_key_at_once_make_one_artifact(project):
+    # Each waits in its cell until the other is there too, so that both commit.
+    meet = (
+        "import os, pathlib, time\n"
+        "here = pathlib.Path(os.environ['NBLIB_HOME'])\n"
+        "(here / f'met-{os.getpid()}').touch()\n"
+        "limit = time.monotonic() + 60\n"
+        "while len(list(here.glob('met-*'))) < 2 and time.monotonic() < limit: time.sleep(0.02)"
+    )
+    project.notebook("01_ingest", f"{meet}\n---\n{tiny_project.COMMIT}")
+    job = ("01_ingest", {"recipe": "tiny"})
+    outcomes = runner.run_many([job, job], 2, progress=False)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert len(list(project.home.glob("met-*"))) == 2, "they did not run at once"
+    (folder,) = project.committed()
+    assert {outcome.folder for outcome in outcomes} == {folder}
+    assert store.open_artifact(folder) and (folder / "executed.ipynb").is_file()
+    assert project.failed() == [] and project.sockets() == []
+    assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
+    project.notebook("01_ingest", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    process = command("01_ingest")
+    pid = kernel_pid(project, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, (out, err)
+    assert gone(pid)
+    assert f"stopped by {number.name}" in err and "Nothing was committed" in err
+    assert "Traceback" not in err
+    nothing_left(project)
+    assert str(project.failed()[0]) in err
+
+
+def test_a_runner_that_is_killed_leaves_no_kernel_and_no_artifact(project):
+    project.notebook("01_ingest", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    process = command("01_ingest")
+    pid = kernel_pid(project, process)
+    process.kill()
+    process.communicate(timeout=30)
+    limit = time.monotonic() + 20
+    while not gone(pid) and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert gone(pid)
+    assert project.committed() == []
+    (kept,) = project.failed()  # how far it had come can still be read
+    assert kept.name.endswith(".running.ipynb")
+    nbformat.validate(nbformat.read(kept, as_version=4))
+
+
+def test_a_full_disk_during_the_commit_is_one_clear_error(project):
+    big = "stage.commit(lambda folder: (folder / 'big.bin').write_bytes(bytes(3_000_000)))"
+    project.notebook("01_ingest", big)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    process = command("01_ingest", preexec_fn=limit)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, (out, err)
+    assert "file size limit reached; nothing was committed" in err and "Traceback" not in err
+    nothing_left(project)
+    assert len(project.failed()) == 1
+
+
+def test_a_disk_too_full_for_the_notebook_itself_is_one_clear_error(project, monkeypatch, capsys):
+    def full(*_args, **_kwargs):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(kernel, "execute", full)
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    assert "no space left on the disk" in capsys.readouterr().err
+    nothing_left(project)
+    assert not any(Path(project.home / "failed").rglob("*.ipynb"))
