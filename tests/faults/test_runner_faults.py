@@ -1,4 +1,4 @@
-"""What goes wrong while a notebook runs: one clear error, the right exit code, nothing left over."""
+"""What goes wrong while a notebook runs: one clear error, the right code, nothing left over."""
 
 from __future__ import annotations
 
@@ -67,7 +67,11 @@ def gone(pid: int) -> bool:
 
 
 def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
-    kill = "import os, signal, subprocess\nsubprocess.Popen(['sleep', '97'])\nos.kill(os.getpid(), signal.SIGKILL)"
+    kill = (
+        "import os, signal, subprocess\n"
+        "subprocess.Popen(['sleep', '97'])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
     notebook = project.notebook("killed", f"{kill}\n---\n{tiny_project.COMMIT}", stage="01_ingest")
     began = time.monotonic()
     assert runner.run(notebook, {"recipe": "tiny"}, progress=False) == 4
