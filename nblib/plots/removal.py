@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nblib.inspection import QUALITY
@@ -15,6 +17,7 @@ from nblib.plots.style import Picture
 if TYPE_CHECKING:
     import pandas as pd
 
+_GONE = style.shade(style.VERMILLION, 0.4)
 _QUALITY_TEXT = {
     "isi_violations": "ISI violations (ratio)",
     "amplitude_cutoff": "amplitude cutoff (fraction)",
@@ -65,8 +68,12 @@ def quality(units: pd.DataFrame, limits: dict[str, float]) -> Picture:
     for ax, name in zip(axes, known, strict=True):
         _draw_quality(ax, units[name].to_numpy(float), name, limits[name])
     axes[0].set_ylabel("units")
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=3)
+    handles = [
+        Patch(color=style.BLUE, label="kept"),
+        Patch(color=_GONE, label="removed"),
+        Line2D([], [], color=style.INK, ls=":", lw=1.4, label="Allen default limit"),
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
     return fig
 
 
@@ -80,12 +87,10 @@ def _draw_quality(ax: Axes, values: np.ndarray, name: str, limit: float) -> None
     lower = name == "presence_ratio"
     middle = (edges[:-1] + edges[1:]) / 2
     gone = middle < limit if lower else middle > limit
-    ax.bar(middle[~gone], counts[~gone], width=np.diff(edges)[~gone], color=style.BLUE, label="kept")
-    ax.bar(
-        middle[gone], counts[gone], width=np.diff(edges)[gone],
-        color=style.shade(style.VERMILLION, 0.4), label="removed",
-    )
-    ax.axvline(allen, color=style.INK, ls=":", lw=1.4, label="Allen default limit", zorder=3)
+    width = np.diff(edges)
+    ax.bar(middle[~gone], counts[~gone], width=width[~gone], color=style.BLUE)
+    ax.bar(middle[gone], counts[gone], width=width[gone], color=_GONE)
+    ax.axvline(allen, color=style.INK, ls=":", lw=1.4, zorder=3)
     if np.isfinite(limit) and limit != allen:
         ax.axvline(limit, color=style.VERMILLION, lw=1.6)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -140,12 +140,12 @@ def unit_response(
     trial, time_s: one entry per spike (position of the presentation, seconds from its onset);
     window: start and stop of the view in seconds from onset.
     """
-    fig = style.new_figure(4.0)
-    top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
+    fig = style.new_figure(4.4)
+    top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[1.8, 1])
     for ax in (top, bottom):
         ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0)
-    size = float(np.clip(120 / max(n_trials, 1), 1.5, 9.0))
-    top.plot(time_s, trial, "|", color=colour, ms=size, mew=1.1, rasterized=True)
+    size = float(np.clip(160 / max(n_trials, 1), 1.5, 9.0))
+    top.plot(time_s, trial, "|", color=colour, ms=size, mew=1.3, rasterized=True)
     top.set_ylim(n_trials - 0.5, -0.5)
     top.set_ylabel("presentation")
     top.set_title(title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -24,28 +25,57 @@ def split_timeline(split: pd.DataFrame) -> Picture:
     """The role of every presentation on the time axis, one row a fold.
 
     split: one row per presentation and fold, with columns fold, role, start_s and stop_s [s].
+    Gaps are short against a session, so a second panel looks at one from near.
     """
     folds = sorted(split["fold"].unique())
-    fig = style.new_figure(1.25 + 0.42 * len(folds))
-    ax = fig.add_subplot()
+    near = _around_gap(split)
+    heights = [1.0 + 0.42 * len(folds), 1.2][: 1 if near is None else 2]
+    fig = style.new_figure(sum(heights) + 0.35)
+    axes = fig.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    ax = axes[0]
     for row, fold in enumerate(folds):
         part = split[split["fold"] == fold].sort_values("start_s")
-        for role, start, stop in _runs(part):
-            ax.broken_barh(
-                [(start, stop - start)], (row - 0.38, 0.76), color=style.ROLE_COLOURS[role], lw=0,
-                rasterized=len(part) > 500,
-            )
+        _draw_roles(ax, _runs(part), row, rasterized=len(part) > 500)
     roles = [r for r in _ROLES if (split["role"] == r).any()]
     per_fold = split["role"].value_counts() / len(folds)
     ax.legend(
         [Patch(color=style.ROLE_COLOURS[r]) for r in roles],
         [f"{_ROLE_TEXT[r]}: {per_fold[r]:.0f}" for r in roles],
         loc="lower left", bbox_to_anchor=(0, 1.0), ncols=len(roles), borderaxespad=0.2,
-    )
+    )  # fmt: skip
     ax.set_yticks(range(len(folds)), [f"fold {f}" for f in folds])
     ax.set_ylim(len(folds) - 0.5, -0.5)
     ax.set_xlabel("time in the session (s)")
+    if near is not None:
+        part = split[split["fold"] == folds[0]]
+        part = part[(part["stop_s"] > near[0]) & (part["start_s"] < near[1])]
+        each = part[["role", "start_s", "stop_s"]].itertuples(index=False, name=None)
+        _draw_roles(axes[1], each, 0, edgecolor="white", lw=0.8)
+        axes[1].set_xlim(*near)
+        axes[1].set_ylim(0.5, -0.5)
+        axes[1].set_yticks([0], [f"fold {folds[0]}"])
+        axes[1].set_xlabel("time in the session (s)")
+        axes[1].set_title("A gap from near, one box a presentation", fontweight="normal")
     return fig
+
+
+def _draw_roles(ax: Axes, runs, row: int, **more) -> None:
+    for role, start, stop in runs:
+        colour = style.ROLE_COLOURS[role]
+        ax.broken_barh([(start, stop - start)], (row - 0.38, 0.76), **{"facecolor": colour, "lw": 0, **more})
+
+
+def _around_gap(split: pd.DataFrame) -> tuple[float, float] | None:
+    """A window around the last gap of the first fold; None without one, or when it is plain to see."""
+    part = split[split["fold"] == split["fold"].min()].sort_values("start_s")
+    gaps = [(start, stop) for role, start, stop in _runs(part) if role == "gap"]
+    if not gaps:
+        return None
+    start, stop = gaps[-1]
+    width = stop - start
+    if width > 0.02 * (part["stop_s"].max() - part["start_s"].min()):
+        return None
+    return start - 4 * width, stop + 4 * width
 
 
 def _runs(part: pd.DataFrame, closer_s: float = 1.0) -> list[tuple[str, float, float]]:

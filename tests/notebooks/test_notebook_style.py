@@ -1,0 +1,200 @@
+"""The house style of notebooks, checked: readable, runnable by anyone, and free of hidden state."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+
+from nblib import params, stages, store
+
+NAMES = sorted(stages.STAGES)
+MOST_CELLS, MOST_LINES = 25, 15
+MEANING = re.compile(r"#\s+\S.*")
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(name):
+    return nbformat.read(store.notebooks_dir() / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def parameters(notebook):
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1, "exactly one cell is tagged parameters"
+    return tagged[0]
+
+
+def figure_cells(notebook):
+    return [c for c in code(notebook) if re.search(r"^(plots|widgets)\.", c.source, re.M)]
+
+
+def test_every_notebook_is_a_stage_and_valid(name, notebook):
+    nbformat.validate(notebook)
+    files = {p.stem for p in store.notebooks_dir().glob("*.ipynb")}
+    assert files == set(NAMES)
+
+
+def test_title_and_question_come_first(name, notebook):
+    first, second = notebook.cells[:2]
+    lines = first.source.strip().splitlines()
+    assert first.cell_type == "markdown" and lines[0].startswith(f"# {name[:2]} · ")
+    assert re.fullmatch(r"\*\*.+\?\*\*", lines[-1]), "a question in one sentence"
+    assert "**Goes in:**" in second.source and "**Comes out:**" in second.source
+
+
+def test_order_parameters_validate_work(name, notebook):
+    cells = code(notebook)
+    assert cells[0] is parameters(notebook)
+    assert f'stage = nblib.begin("{name}", globals())' in cells[1].source
+    assert sum("nblib.begin(" in c.source for c in cells) == 1
+    assert sum("stage.commit(" in c.source for c in cells) == 1
+
+
+def test_size(notebook):
+    assert len(notebook.cells) <= MOST_CELLS
+    own = parameters(notebook)
+    for cell in notebook.cells:
+        if cell is not own:  # one line a parameter: as long as its model
+            assert len(cell.source.splitlines()) <= MOST_LINES, cell.id
+        widest = max(map(len, cell.source.splitlines()))
+        assert cell.cell_type == "markdown" or widest <= (130 if cell is own else 105), cell.id
+
+
+def test_a_sentence_stands_before_every_cell_of_work(notebook):
+    for before, cell in zip(notebook.cells[1:], notebook.cells[2:], strict=False):
+        if cell.cell_type == "code" and cell is not parameters(notebook) and cell.id != "result":
+            assert before.cell_type == "markdown", cell.id
+            assert before.source.rstrip().endswith((".", ":")), before.id
+
+
+def test_no_outputs_and_plain_metadata(notebook):
+    for cell in code(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+        assert set(cell.metadata) <= {"tags"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.language_info == {"name": "python"}
+
+
+def test_file_is_clean_json_with_fixed_ids(name, notebook):
+    text = (store.notebooks_dir() / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + "\n"
+    ids = [c.id for c in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", i) for i in ids), "ids that a person chose"
+
+
+def test_parameters_agree_with_their_model(name, notebook):
+    info = stages.STAGES[name]
+    tree = ast.parse(parameters(notebook).source)
+    assert all(isinstance(n, ast.AnnAssign) and n.simple for n in tree.body), "name: type = value"
+    found = {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in tree.body}
+    own = dict(info.params.model_fields)
+    settings = {} if info.params is params.ResultsParams else dict(info.settings.model_fields)
+    assert list(found) == [*own, *settings]
+    for key, field in own.items():
+        assert found[key] == (written_type(field.annotation), field.default), key
+    for key, field in settings.items():
+        assert found[key] == (written_type(field.annotation), None), key
+
+
+def written_type(annotation) -> str:
+    """The plain type that a parameters cell writes, and papermill reads, for a model's field."""
+    import types
+    import typing
+
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        (kept,) = [a for a in args if a is not type(None)]
+        return written_type(kept)
+    if origin is typing.Literal:
+        return type(args[0]).__name__
+    if origin in (list, dict):
+        return origin.__name__
+    return "dict" if issubclass(annotation, params.Params) else annotation.__name__
+
+
+def test_each_parameter_says_what_it_means(name, notebook):
+    info = stages.STAGES[name]
+    for line in parameters(notebook).source.splitlines():
+        assert re.fullmatch(r"\w+: \w+ = \S.*?  # \S.+", line), line
+        assert line.count("=") == 1, "papermill cannot read a line with two equals signs"
+        key = line.split(":")[0]
+        unset = "None" in line.split("#")[0]
+        if unset and key not in info.params.model_fields:
+            assert line.endswith("; None: as the recipe says"), line
+
+
+def test_papermill_reads_every_parameter(name):
+    from papermill.inspection import inspect_notebook
+
+    path = str(store.notebooks_dir() / f"{name}.ipynb")
+    assert list(inspect_notebook(path)) == [
+        line.split(":")[0]
+        for line in parameters(nbformat.read(path, as_version=4)).source.splitlines()
+    ]
+
+
+def test_work_is_calls_not_logic(notebook):
+    """No loops, branches, functions or classes: what a test cannot reach stays in the package."""
+    banned = (ast.For, ast.While, ast.If, ast.Try, ast.With, ast.FunctionDef, ast.ClassDef)
+    for cell in code(notebook):
+        found = [type(n).__name__ for n in ast.walk(ast.parse(cell.source)) if isinstance(n, banned)]
+        assert not found, f"{cell.id}: {found}"
+        assert not re.search(r"^[%!]", cell.source, re.M), f"{cell.id}: a magic command"
+
+
+def test_no_paths_and_no_plain_secrets(notebook):
+    for cell in code(notebook):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.match(r"(/|~|\.\.?/|[A-Za-z]:\\)", node.value), f"{cell.id}: {node.value}"
+        assert not re.search(r"\b(Path|open|os|pathlib)\b\(?", cell.source.split("#")[0]), cell.id
+
+
+def test_no_name_is_a_parameter_twice(name, notebook):
+    """Running the validate cell again must find the parameters, not what the work called so."""
+    taken = set(stages.accepted_names(name))
+    for cell in code(notebook)[1:]:
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                assert node.id not in taken, f"{cell.id} overwrites the parameter {node.id}"
+            if isinstance(node, ast.alias):
+                assert (node.asname or node.name).split(".")[0] not in taken, f"{cell.id}: {node.name}"
+
+
+def test_figures_come_last_in_cells_of_their_own(notebook):
+    cells = code(notebook)
+    commit = next(i for i, c in enumerate(cells) if "stage.commit(" in c.source)
+    assert len(figure_cells(notebook)) >= 1
+    for cell in cells[commit + 1 : -1]:
+        last = ast.parse(cell.source).body[-1]
+        assert isinstance(last, ast.Expr) and re.match(r"(plots|widgets)\.", ast.unparse(last)), cell.id
+    for cell in cells[:commit]:
+        assert not re.search(r"^plots\.", cell.source, re.M), f"{cell.id}: a figure before the commit"
+
+
+def test_the_last_cell_states_the_result_from_the_data(notebook):
+    last = notebook.cells[-1]
+    assert last.cell_type == "code" and last.id == "result"
+    shown = ast.parse(last.source).body[-1]
+    assert isinstance(shown, ast.Expr) and shown.value.func.id == "Markdown"
+    text = shown.value.args[0]
+    assert isinstance(text, ast.JoinedStr) and "**Result.**" in last.source
+    assert sum(isinstance(v, ast.FormattedValue) for v in text.values) >= 2, "computed, not typed in"
+
+
+def test_notebooks_before_training_import_no_torch(name, notebook):
+    if name < "05":
+        text = "\n".join(c.source for c in code(notebook))
+        assert not re.search(r"\b(torch|lightning|models|training)\b", text)
