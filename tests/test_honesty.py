@@ -1,0 +1,100 @@
+"""The promises that make a score worth believing, for every decoder: no leak, nothing above truth.
+
+Each check is also shown to fail when the fault it looks for is put in on purpose.
+"""
+
+import numpy as np
+import pytest
+
+from nblib import binning, metrics, models, splits, stats, windows
+from nblib.models import MODELS
+from nblib.params import BinSettings, SplitSettings, TrainParams
+from nblib.sources import nwb, oracle, simulate
+
+SPLITS = {
+    "blocked": SplitSettings(gap_s=0.5),
+    "blocked 3-fold": SplitSettings(gap_s=0.5, n_folds=3),
+    "random": SplitSettings(split="random"),
+    "random stratified": SplitSettings(split="random", stratified=True),
+}
+N_CLASSES = 5
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """A simulated recording of 4 scenes and the blank, 40 repeats: file, recording, counts."""
+    path = tmp_path_factory.mktemp("honesty") / "simulated.nwb"
+    simulate.simulate(path, n_units=16, n_scenes=4, n_repeats=40, seed=5, signal=1.0)
+    recording = nwb.open_nwb(path, intervals="natural_scenes_presentations", label="frame")
+    return path, recording, binning.bin_recording(recording, BinSettings())
+
+
+def cut(binned, asked):
+    split = splits.make_split(binned, asked)
+    return windows.role_samples(binned, split, splits.fit_statistics(binned, split, 0, asked), 0)
+
+
+def fitted(name, samples, epochs=3):
+    settings = TrainParams(model=name, max_epochs=epochs, batch_size=32, device="cpu", threads=1)
+    decoder = models.make(name)
+    decoder.fit(samples["train"], samples["val"], n_classes=N_CLASSES, settings=settings)
+    return decoder
+
+
+def inside_chance(right, chance, level=0.9999):
+    """Is the number of right answers one that guessing gives, at the 99.99 % level?"""
+    low, high = stats.binomial_interval(int(right.sum()), len(right), level)
+    return low <= chance <= high
+
+
+@pytest.mark.parametrize("how", SPLITS)
+@pytest.mark.parametrize("name", MODELS)
+def test_shuffled_labels_score_at_chance(session, name, how):
+    samples = windows.shuffle_labels(cut(session[2], SPLITS[how]), seed=0)
+    right = fitted(name, samples, epochs=2).predict(samples["test"].x) == samples["test"].y
+    assert inside_chance(right, 1 / N_CLASSES), f"{name}, {how}: {right.mean():.2f} of {len(right)}"
+
+
+def test_the_chance_check_sees_a_leak(session):
+    """Test rows among the train rows: the same check, the same shuffled labels, now fails."""
+    samples = windows.shuffle_labels(cut(session[2], SPLITS["blocked"]), seed=0)
+    leaked = samples | {"train": samples["test"]}
+    right = fitted("logistic", leaked).predict(samples["test"].x) == samples["test"].y
+    assert not inside_chance(right, 1 / N_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def truth(session):
+    """The blocked samples and whether the oracle names each test presentation."""
+    path, recording, binned = session
+    samples = cut(binned, SPLITS["blocked"])
+    log_posterior, classes = oracle.oracle_log_posterior(
+        simulate.truth_path(path), recording, samples["test"].trial, None
+    )
+    label = binned.label.sel(trial=samples["test"].trial).values
+    return samples, (classes[log_posterior.argmax(axis=1)] == label).astype(float)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_decoder_beats_the_oracle(truth, name):
+    samples, best = truth
+    right = fitted(name, samples, epochs=15).predict(samples["test"].x) == samples["test"].y
+    difference = stats.paired_difference(right.astype(float), best, level=0.999)
+    assert difference.ci_low <= 0, f"{name} beats the oracle by {difference.value:.3f}: a leak?"
+
+
+def test_the_oracle_check_sees_a_leak(truth):
+    """A decoder that has seen the test answers stands above the oracle, and is caught."""
+    _, best = truth
+    assert 0.5 < best.mean() < 0.97, "the recording is too easy for this test to mean anything"
+    difference = stats.paired_difference(np.ones(len(best)), best, level=0.999)
+    assert difference.ci_low > 0
+
+
+def test_decoders_decode(truth):
+    """The other side: with true labels the baseline is far above chance and p says so."""
+    samples, _ = truth
+    found = metrics.scores(
+        samples["test"].y, fitted("logistic", samples).predict_log_proba(samples["test"].x)
+    )
+    assert found["accuracy"].ci_low > found["accuracy"].chance and found["accuracy"].p < 0.01
