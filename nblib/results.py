@@ -13,6 +13,7 @@ import pandas as pd
 
 from nblib import params, stages, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
+from nblib.metrics import METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nblib.models.base import Decoder
     from nblib.splits import TrainStatistics
 
-METRICS, PREDICTIONS, HISTORY = "metrics.json", "predictions.parquet", "history.parquet"
+HISTORY = "history.parquet"
 SHOWN = (
     "recipe", "recording", "model", "fold", "seed", "variant", "value", "ci_low", "ci_high",
     "chance", "p", "oracle", "n_test", "key", "flag",
@@ -50,8 +51,9 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     """One row for each training run in the data root, sorted; `value` is the score asked for.
 
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
-    "old split" (made from another split than the recipe gives now), "duplicate" (same recipe,
-    recording, model, fold, seed, variant and split as another run), "edited notebook".
+    "old split" (made from another split than the recipe gives now), "edited notebook", and
+    "duplicate of KEY" (same recipe, recording, model, fold, seed, variant and split as a newer
+    run, which stands for both).
     Scores are fractions, `fit_s` seconds. Raises BadParameter for a metric no run knows.
     """
     rows = []
@@ -139,8 +141,11 @@ def _flag(table: pd.DataFrame) -> None:
             words[i].append("old split")
     for i in sound.index[sound["edited"].astype(bool)]:
         words[i].append("edited notebook")
-    for i in sound.index[sound.duplicated(SAME, keep=False)]:
-        words[i].append("duplicate")
+    for _, same in sound.groupby(SAME, dropna=False):
+        # The newest stands for all; one without another flag goes before one that has some.
+        first = sorted(same.index, key=lambda i: (not words[i], same["created"][i]))[-1]
+        for i in same.index.drop(first):
+            words[i].append(f"duplicate of {same['key'][first][:8]}")
     table["flag"] = pd.Series({i: ", ".join(w) for i, w in words.items()}, dtype=object)
 
 

@@ -1,0 +1,246 @@
+"""Run folders as a table, and a run folder as a model again."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_project
+
+import nblib
+from nblib import binning, metrics, models, params, results, splits, stages, store, windows
+from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+
+N_TRIALS, N_UNITS = 120, 5
+
+
+def binned_counts():
+    """Three classes that a linear decoder tells apart; string unit ids."""
+    rng = np.random.default_rng(0)
+    label = np.arange(N_TRIALS) % 3
+    rate = np.eye(3)[label] @ rng.uniform(0, 8, (3, N_UNITS))  # (trial, unit)
+    counts = rng.poisson(rate[:, None, :], (N_TRIALS, 2, N_UNITS)).astype(np.uint8)
+    start = np.arange(N_TRIALS) * 0.25
+    units = pd.DataFrame(index=pd.Index([f"u{i}" for i in range(N_UNITS)], name="unit_id"))
+    attrs = dict.fromkeys(("recording", "subject", "label_name", "source"), "a")
+    return binning.build(
+        counts, np.arange(N_TRIALS), label, binning.presentation_edges(start, start + 0.25, 2), units,
+        attrs=attrs | {"binning": "{}"},
+    )  # fmt: skip
+
+
+class Laboratory:
+    """Commits splits and runs as the notebooks do."""
+
+    def __init__(self, project):
+        self.project = project
+        self.binned = binned_counts()
+        self.recipe = stages.find_recipe("tiny")
+
+    def split(self, recipe) -> str:
+        key = stages.key_for("04_split", recipe, "000021")
+        split = splits.make_split(self.binned, recipe.settings(params.SplitSettings))
+        statistics = [
+            splits.fit_statistics(self.binned, split, 0, recipe.settings(params.SplitSettings))
+        ]
+        store.commit(
+            "04_split",
+            "000021",
+            key,
+            lambda f: splits.save(f, split, statistics),
+            params={},
+            upstream=[],
+        )
+        return key
+
+    def run(self, *, recipe=None, code="shipped", edited=False, accuracy=0.9, oracle=None, **given):
+        recipe = recipe or self.recipe
+        asked = params.TrainParams(
+            recipe=recipe.recipe, recording="000021", model="logistic", **given
+        )
+        split_key = self.split(recipe)
+        split, statistics = splits.load(store.folder("04_split", "000021", split_key))
+        samples = windows.role_samples(self.binned, split, statistics[0], 0)
+        model = models.make("logistic")
+        model.fit(samples["train"], samples["val"], n_classes=3, settings=asked)
+        score = metrics.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
+        told = {
+            "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": "000021",
+            "model": "logistic", "fold": asked.fold, "seed": asked.seed,
+            "split_hash": splits.split_hash(split), "n_train": 80, "n_val": 10, "n_test": 24,
+            "n_classes": 3, "n_units": N_UNITS, "n_bins": 2, "fit_s": 0.5, "oracle": oracle,
+            "scores": {"accuracy": score, "top5": score},
+        }  # fmt: skip
+
+        def write(folder):
+            model.save(folder)
+            metrics.write_metrics(folder, told)
+            log_proba = model.predict_log_proba(samples["test"].x)
+            table = metrics.predictions(samples["test"], log_proba, statistics[0].classes)
+            table.to_parquet(folder / "predictions.parquet")
+
+        key = stages.key_for("05_train_lstm", recipe, "000021", asked, code)
+        extra = {"recipe": recipe.model_dump(), "notebook": {"code_hash": code, "edited": edited}}
+        return store.commit(
+            "05_train_lstm", "000021", key, write, params=asked.model_dump(), upstream=[split_key],
+            seed=asked.seed, extra=extra,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    project = tiny_project.make(tmp_path)
+    for name, value in tiny_project.environment(project).items():
+        monkeypatch.setenv(name, value)
+    return Laboratory(project)
+
+
+def flags(table):
+    return dict(zip(table["key"], table["flag"], strict=True))
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def test_no_runs_is_an_empty_table(laboratory):
+    table = results.scan()
+    assert table.empty and list(table.columns) == list(results.COLUMNS)
+
+
+def test_a_run_is_one_row(laboratory):
+    best = {"accuracy": metrics.Score(0.95, 0.93, 0.97, 1 / 3, 0.001, 24)}
+    folder = laboratory.run(max_epochs=3, seed=2, oracle=best)
+    (row,) = results.scan().to_dict("records")
+    expected = {
+        "recipe": "tiny", "recording": "000021", "model": "logistic", "fold": 0, "seed": 2,
+        "variant": "max_epochs=3", "accuracy": 0.9, "value": 0.9, "ci_low": 0.8, "n_test": 24,
+        "oracle": 0.95, "oracle_low": 0.93, "key": folder.name, "folder": str(folder), "flag": "",
+        "edited": False, "executed": False, "fit_s": 0.5,
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert row[name] == (pytest.approx(value) if isinstance(value, float) else value), name
+    assert row["code_version"].startswith(nblib.__version__)
+    assert results.scan("another recipe").empty
+    (folder / "executed.ipynb").write_text("{}")
+    assert results.scan()["executed"].all()
+
+
+def test_a_metric_is_chosen_and_an_unknown_one_is_refused(laboratory):
+    laboratory.run()
+    assert results.scan(metric="top5")["value"].tolist() == [0.9]
+    assert results.scan()["oracle"].isna().all()
+    with pytest.raises(BadParameter, match="'acuracy': no run has that score"):
+        results.scan(metric="acuracy")
+
+
+def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
+    plain, other_seed = laboratory.run(), laboratory.run(seed=1)
+    edited = laboratory.run(seed=1, code="mine", edited=True)
+    again = laboratory.run(code="newer notebook")
+    manifest = json.loads((again / "manifest.json").read_text())
+    manifest["created"] = "2999-01-01T00:00:00Z"
+    (again / "manifest.json").write_text(json.dumps(manifest))
+    table = results.scan()
+    assert flags(table) == {
+        plain.name: f"duplicate of {again.name[:8]}",
+        again.name: "",
+        other_seed.name: "",
+        edited.name: f"edited notebook, duplicate of {other_seed.name[:8]}",
+    }
+    assert set(results.clean(table)["key"]) == {again.name, other_seed.name}
+
+
+def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
+    before = laboratory.run()
+    path = laboratory.project.root / "params" / "recipes" / "tiny.yml"
+    path.write_text(path.read_text() + "gap_s: 2.0\n")
+    after = laboratory.run(recipe=stages.find_recipe("tiny"))
+    assert flags(results.scan()) == {before.name: "old split", after.name: ""}
+    path.unlink()  # without the recipe the newest split stands for it
+    manifest = json.loads((after / "manifest.json").read_text())
+    manifest["created"] = "2999-01-01T00:00:00Z"
+    (after / "manifest.json").write_text(json.dumps(manifest))
+    assert flags(results.scan()) == {before.name: "old split", after.name: ""}
+
+
+def test_a_corrupt_run_is_shown_without_scores(laboratory):
+    sound, broken = laboratory.run(), laboratory.run(seed=1)
+    text = (broken / "metrics.json").read_text()
+    (broken / "metrics.json").write_text(text.replace("0.9", "1.0", 1))
+    table = results.scan("tiny")
+    assert flags(table) == {sound.name: "", broken.name: "corrupt"}
+    assert table.set_index("key").loc[broken.name, ["accuracy", "value"]].isna().all()
+    with pytest.raises(CorruptArtifact, match=r"metrics\.json"):
+        results.load_run(broken)
+
+
+# --- a run as a model ----------------------------------------------------------------------------
+
+
+def test_a_run_gives_its_model_back_and_predicts(laboratory):
+    folder = laboratory.run()
+    run = nblib.load_run(folder)
+    told = run.predictions.set_index("trial")
+    guess = run.predict(laboratory.binned)
+    assert guess.shape == (N_TRIALS,)
+    assert (guess[told.index] == told["predicted"]).all()
+    assert (guess == laboratory.binned.label.to_numpy()).mean() > 0.6
+    log_proba = run.predict_log_proba(laboratory.binned)
+    assert log_proba.shape == (N_TRIALS, 3)
+    assert np.allclose(np.exp(log_proba).sum(axis=1), 1)
+    assert run.config["model"] == "logistic" and run.metrics["n_test"] == 24
+    assert run.recipe == laboratory.recipe and run.key == folder.name
+
+    # Raw counts with the ids of their units, in any order and with more units than it knows.
+    counts, ids = laboratory.binned.counts.to_numpy(), laboratory.binned.unit.to_numpy()
+    order = [3, 1, 4, 0, 2]
+    more = np.concatenate([counts[:, :, order], counts[:, :, :1]], axis=2)
+    assert (run.predict(more, [*ids[order], "stranger"]) == guess).all()
+
+
+def test_what_does_not_fit_the_model_is_refused(laboratory):
+    run = results.load_run(laboratory.run())
+    counts, ids = laboratory.binned.counts.to_numpy(), laboratory.binned.unit.to_numpy()
+    with pytest.raises(BadInput, match="no unit_ids"):
+        run.predict(counts)
+    with pytest.raises(BadInput, match="4 unit_ids"):
+        run.predict(counts, ids[:4])
+    with pytest.raises(BadInput, match="unit"):
+        run.predict(counts[:, :, 1:], ids[1:])
+    with pytest.raises(BadInput, match="2 bins"):
+        run.predict(counts[:, :1], ids)
+
+
+def test_a_run_is_found_by_the_beginning_of_its_key(laboratory):
+    folder = laboratory.run()
+    assert results.load_run(folder.name[:6]).folder == folder
+    with pytest.raises(MissingInput, match="nblib results"):
+        results.load_run("0123456789abcdef")
+    with pytest.raises(MissingInput):
+        results.load_run(folder.name[:2])
+    with pytest.raises(BadInput, match="not a run"):
+        results.load_run(
+            store.folder("04_split", "000021", results.load_run(folder).manifest["upstream"][0])
+        )
+
+
+def test_a_run_without_its_split_says_how_to_make_it(laboratory):
+    run = results.load_run(laboratory.run())
+    place = store.folder("04_split", "000021", run.manifest["upstream"][0])
+    place.rename(place.with_name(".away"))
+    with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream -p recipe tiny"):
+        run.predict(laboratory.binned)
+
+
+def test_flipped_bytes_of_a_model_are_noticed(laboratory):
+    folder = laboratory.run()
+    path = folder / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, (0, 0))
+    with pytest.raises(CorruptArtifact, match=r"weights\.safetensors"):
+        nblib.load_run(folder)
