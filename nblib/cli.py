@@ -13,7 +13,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. Errors made for people come as one line, not a traceback."""
     from nblib.errors import BadParameter, NblibError
 
-    options = parser().parse_args(argv)
+    top = parser()
+    options, rest = top.parse_known_args(argv)
+    if rest and options.command is not book:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     try:
         return int(options.command(options) or 0)
     except NblibError as error:
@@ -32,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, function: Any, about: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=about, description=about[:1].upper() + about[1:] + ".")
+    def command(name: str, function: Any, about: str, **more: Any) -> argparse.ArgumentParser:
+        title = about[:1].upper() + about[1:] + "."
+        sub = commands.add_parser(name, help=about, description=title, **more)
         sub.set_defaults(command=function)
         return sub
 
@@ -66,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
     sub.add_argument("--recipe", default="", help="one recipe only")
     command("verify", verify, "hash every stored file again and compare")
-    sub = command("book", book, "run the notebooks on the demo recording and render the book")
-    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on, see nblib book --help")
+    command(
+        "book", book, "run the notebooks on the demo recording and render the book", add_help=False
+    )
     command("doctor", doctor, "check this machine and say what mends it")
     command("version", version, "the version of nblib and of its checkout")
     return top
@@ -262,7 +268,7 @@ def verify(options: argparse.Namespace) -> int:
 def book(options: argparse.Namespace) -> int:
     from nblib import bookbuild
 
-    return bookbuild.main(options.arguments)
+    return bookbuild.main(options.rest)
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -1,0 +1,321 @@
+"""The command line: values by declared type, one-line errors, a quick start."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import tiny_project
+
+from nblib import cli, params, runner, stages, store
+from nblib.errors import BadParameter
+from nblib.runner import kernel
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    made = tiny_project.make(tmp_path)
+    for name, value in tiny_project.environment(made).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
+    return made
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `nblib run` asks the runner for; nothing is run."""
+    calls = []
+
+    def run(notebook, values, **options):
+        calls.append((notebook, values, options))
+        return 0
+
+    monkeypatch.setattr(runner, "run", run)
+    return calls
+
+
+# --- values from text ----------------------------------------------------------------------------
+
+FIELDS = stages.accepted_names("05_train_lstm")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("recording", "000021", "000021"),
+        ("recording", "715093703", "715093703"),
+        ("recording", "1e3", "1e3"),
+        ("recording", "null", "null"),
+        ("recording", "true", "true"),
+        ("learning_rate", "1e-3", 1e-3),
+        ("learning_rate", "5", 5.0),
+        ("learning_rate", "none", None),
+        ("isi_violations_max", "inf", math.inf),
+        ("presence_ratio_min", "-.inf", -math.inf),
+        ("max_epochs", "3", 3),
+        ("max_epochs", "null", None),
+        ("n_bins", "10", 10),
+        ("keep_blank", "false", False),
+        ("keep_blank", "True", True),
+        ("precision", "32", "32"),
+        ("model_params", "{hidden: 100, dropout: 1e-1, name: 007}", {"hidden": 100, "dropout": 0.1, "name": "007"}),
+        ("model_params", "{}", {}),
+        ("regions", "[VISp, VISl]", ["VISp", "VISl"]),
+        ("regions", "[1, on, 000021]", ["1", "on", "000021"]),
+        ("regions", "[]", []),
+        ("edges_s", "[0, 1e-2, .5]", [0.0, 0.01, 0.5]),
+        ("simulate", "{n_units: 10, signal: 0}", {"n_units": 10, "signal": 0.0}),
+    ],
+)  # fmt: skip
+def test_a_value_is_converted_by_its_declared_type(name, text, value):
+    found = cli.from_text(name, text, FIELDS[name].annotation)
+    assert found == value and type(found) is type(value)
+    if name != "name" and name in params.Recipe.model_fields:
+        stages_own = {k: v for k, v in {"recipe": "r", "recordings": ["a"]}.items() if k != name}
+        assert params.checked(params.Recipe, {**stages_own, name: found}, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("n_bins", "5.0", "expected a whole number"),
+        ("n_bins", "five", "expected a whole number"),
+        ("max_epochs", "1e3", "expected a whole number"),
+        ("learning_rate", "fast", "expected a number"),
+        ("learning_rate", "1_000", "expected a number"),
+        ("keep_blank", "yes", "expected true or false"),
+        ("device", "gpu", "expected one of auto, cpu, cuda"),
+        ("regions", "VISp", "expected a list, such as '[VISp]'"),
+        ("regions", "[[VISp]]", "expected a flat list"),
+        ("regions", "[VISp", "not readable as YAML"),
+        ("edges_s", "[0, x]", "edges_s[1] = 'x': expected a number"),
+        ("model_params", "hidden", "expected a mapping"),
+        ("model_params", "{a: 1, a: 2}", "stands twice"),
+        ("simulate", "10", "expected a mapping"),
+        ("simulate", "{n_units: ten}", "simulate.n_units = 'ten': expected a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_was_expected(name, text, said):
+    with pytest.raises(BadParameter) as error:
+        cli.from_text(name, text, FIELDS[name].annotation)
+    assert said in str(error.value) and name in str(error.value)
+
+
+def test_parameters_of_a_file_and_of_the_command_together(project, tmp_path):
+    file = tmp_path / "some.yml"
+    file.write_text("recording: '000021'\nn_bins: 3\nisi_violations_max: 5e-1\n")
+    found = cli.gather("02_bin", [["n_bins", "10"], ["recipe", "tiny"]], str(file))
+    assert found == {
+        "recording": "000021", "n_bins": 10, "recipe": "tiny", "isi_violations_max": 0.5,
+    }  # fmt: skip
+
+
+def test_a_file_that_is_a_recipe_itself(project, tmp_path):
+    file = tmp_path / "mine.yml"
+    text = (project.root / "params" / "recipes" / "tiny.yml").read_text()
+    file.write_text(text.replace("tiny", "mine") + "n_bins: 3\n")
+    found = cli.gather("02_bin", [], str(file))
+    assert found == {"recipe": str(file)}
+    job = runner.plan("02_bin", found)
+    assert job.recipe.n_bins == 3 and job.recording == "000021" and job.recipe_name == str(file)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "text", "said"),
+    [
+        ([["n_bin", "3"]], "", "did you mean n_bins"),
+        ([], "n_bin: 3", "did you mean n_bins"),
+        ([["n_bins", "3"], ["n_bins", "5"]], "", "-p n_bins stands twice"),
+        ([], "- a list", "expected 'name: value' lines"),
+        ([], "a: [", "not readable as YAML"),
+    ],
+)
+def test_a_bad_file_or_name_is_refused(project, tmp_path, pairs, text, said):
+    file = tmp_path / "some.yml"
+    file.write_text(text)
+    with pytest.raises(BadParameter) as error:
+        cli.gather("02_bin", pairs, str(file) if text else None)
+    assert said in str(error.value)
+    with pytest.raises(BadParameter, match="cannot be read"):
+        cli.gather("02_bin", [], str(tmp_path / "absent.yml"))
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+def test_run_hands_typed_values_to_the_runner(project, asked):
+    command = [
+        "run",
+        "02",
+        "-p",
+        "recipe",
+        "tiny",
+        "-p",
+        "recording",
+        "000021",
+        "-p",
+        "n_bins",
+        "3",
+    ]
+    assert cli.main([*command, "--with-upstream", "--force", "--quiet"]) == 0
+    ((notebook, values, options),) = asked
+    assert notebook == "02"
+    assert values == {"recipe": "tiny", "recording": "000021", "n_bins": 3}
+    assert options == {"with_upstream": True, "force": True, "progress": False}
+
+
+def test_a_cohort_is_run_recording_by_recording(project, asked, monkeypatch, capsys):
+    project.recipe("cohort", ["a", "b", "c"])
+    assert cli.main(["run", "01_ingest", "-p", "recipe", "cohort"]) == 0
+    assert [values["recording"] for _, values, _ in asked] == ["a", "b", "c"]
+
+    together = []
+
+    def run_many(jobs, n_jobs, **options):
+        together.append((jobs, n_jobs))
+        return [SimpleNamespace(code=code) for code in (0, 3, 0)]
+
+    monkeypatch.setattr(runner, "run_many", run_many)
+    assert cli.main(["run", "01_ingest", "-p", "recipe", "cohort", "--jobs", "2"]) == 3
+    ((jobs, n_jobs),) = together
+    assert n_jobs == 2 and [job[1]["recording"] for job in jobs] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "07_dreams"], "no notebook '07_dreams'"),
+        (["run", "01_ingest", "-p", "sessoin", "1"], "unknown parameter 'sessoin'"),
+        (["run", "02_bin", "-p", "n_bins", "4"], "n_bins must be one of"),
+        (["run", "02_bin", "-p", "recipe", "tiny", "-p", "n_bins", "x"], "n_bins = 'x'"),
+        (["run", "90_results", "-p", "n_bins", "3"], "unknown parameter 'n_bins'"),
+    ],
+)
+def test_bad_parameters_end_with_2_and_one_line(project, monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(kernel, "execute", None)
+    project.recipe("demo", ["demo"])
+    project.notebook("90_results")
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("nblib: ") and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["run"], ["allen"], ["run", "01", "--jobs", "x"], ["status", "--all"]],
+)
+def test_a_command_that_is_not_one_ends_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    assert error.value.code == 2
+    assert "usage: nblib" in capsys.readouterr().err
+
+
+# --- the other commands --------------------------------------------------------------------------
+
+
+def commit(name: str = "out.txt", recording: str = "000021"):
+    def write(folder):
+        (folder / name).write_text("data")
+
+    key = store.make_key("01_ingest", 1, {"name": name}, [])
+    extra = {"recipe": {"recipe": "tiny"}}
+    return store.commit("01_ingest", recording, key, write, params={}, upstream=[], extra=extra)
+
+
+def test_verify_names_what_changed(project, capsys):
+    folder, _ = commit(), commit("other.txt")
+    assert cli.main(["verify"]) == 0
+    assert "2 artifacts hold the bytes they were written with, 0 do not" in capsys.readouterr().out
+    (folder / "out.txt").write_text("Data")
+    assert cli.main(["verify"]) == 1
+    out = capsys.readouterr().out
+    assert f"BROKEN  {folder / 'out.txt'}" in out and "1 artifacts hold" in out
+
+
+def test_status_lists_artifacts_and_failures(project, capsys):
+    assert cli.main(["status"]) == 0
+    assert "no artifacts yet" in capsys.readouterr().out
+    folder = commit()
+    kept = project.home / "failed" / "000021" / "02_bin-0123.ipynb"
+    kept.parent.mkdir(parents=True)
+    error = {
+        "output_type": "error",
+        "ename": "ValueError",
+        "evalue": "a\nno spikes",
+        "traceback": [],
+    }
+    kept.write_text(json.dumps({"cells": [{"cell_type": "code", "outputs": [error]}]}))
+    dead = kept.with_name("03_clean-0123.ipynb")
+    note = {"cell_type": "markdown", "source": "**This run did not end well: killed.**"}
+    dead.write_text(json.dumps({"cells": [note]}))
+    kept.with_name("04_split-0123.99999999.running.ipynb").write_text("{")
+    kept.with_name("05-0123.ipynb").write_text("{")
+    assert cli.main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert folder.name in out and "tiny" in out and "1 artifacts" in out
+    assert "4 failed notebooks" in out and "ValueError: no spikes" in out
+    assert "did not end well: killed" in out and "its runner was killed" in out
+    assert "not readable" in out
+
+
+def test_results_are_shown_and_written(project, capsys, tmp_path):
+    assert cli.main(["results", "--csv", str(tmp_path / "runs.csv")]) == 0
+    assert "no runs yet" in capsys.readouterr().out
+    assert "accuracy" in pd.read_csv(tmp_path / "runs.csv").columns
+
+
+def test_inventory_and_allen_hand_over(project, capsys, monkeypatch, tmp_path):
+    assert cli.main(["inventory", str(tmp_path / "absent")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    from nblib.sources import allen
+
+    table = pd.DataFrame({"unit_count": [2]}, index=pd.Index(["715093703"], name="session_id"))
+    monkeypatch.setattr(allen, "list_sessions", lambda: table)
+    monkeypatch.setattr(allen, "download", lambda session: f"/there/{session}.nwb")
+    assert cli.main(["allen", "list", "--csv", str(tmp_path / "allen.csv")]) == 0
+    assert cli.main(["allen", "get", "715093703"]) == 0
+    out = capsys.readouterr().out
+    assert "715093703" in out and "/there/715093703.nwb" in out
+    assert (tmp_path / "allen.csv").is_file()
+
+
+def test_book_and_doctor_hand_over(monkeypatch):
+    from nblib import bookbuild, doctor
+
+    given = []
+    monkeypatch.setattr(bookbuild, "main", lambda arguments: given.append(arguments) or 0)
+    monkeypatch.setattr(doctor, "main", lambda: 1)
+    assert cli.main(["book", "--no-run", "--jobs", "1"]) == 0
+    assert given == [["--no-run", "--jobs", "1"]]
+    assert cli.main(["book", "--help"]) == 0 and given[-1] == ["--help"]
+    assert cli.main(["doctor"]) == 1
+
+
+def test_version(capsys):
+    assert cli.main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("nblib 0.")
+
+
+def test_help_starts_quickly_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom nblib.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print({'numpy', 'pandas', 'torch', 'papermill', 'pydantic', 'yaml'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert out.stdout.splitlines()[-1] == "set()", out.stderr
+    assert "run a notebook" in out.stdout
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "nblib", "--help"], capture_output=True, check=True)
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.6
