@@ -7,13 +7,13 @@ defined by those integers alone, so no bin depends on float rounding late in a r
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from nblib.counting import count_flat, first_at_or_after, in_threads
 from nblib.errors import BadInput, BadParameter
 from nblib.params import BinSettings
 from nblib.recording import Recording
@@ -30,7 +30,6 @@ UNIT_NUMBERS = (
     "presence_ratio",
     "firing_rate",
 )
-CHUNK_SPIKES = 4_000_000
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 
 
@@ -55,19 +54,6 @@ def window_edges(event_s: np.ndarray, offsets_s: np.ndarray) -> np.ndarray:
     return to_ns(event_s)[:, None] + to_ns(offsets_s)[None, :]
 
 
-def _first_at_or_after(edges_ns: np.ndarray) -> np.ndarray:
-    """The smallest float64 second that rounds to at least each edge, so floats can be compared
-    as they are: `t >= threshold` exactly when `rint(t * 1e9) >= edge`."""
-    guess = (edges_ns - 0.5) / 1e9
-    for _ in range(4):  # the division is off by an ulp or two at most
-        low = np.rint(guess * 1e9) < edges_ns
-        guess = np.where(low, np.nextafter(guess, np.inf), guess)
-    for _ in range(4):
-        below = np.nextafter(guess, -np.inf)
-        guess = np.where(np.rint(below * 1e9) >= edges_ns, below, guess)
-    return guess
-
-
 def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THREADS) -> np.ndarray:
     """Count each unit's spikes in each bin of each trial.
 
@@ -86,79 +72,14 @@ def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THRE
         row = int(np.argmax((np.diff(edges_ns, axis=1) < 0).any(axis=1)))
         raise BadParameter(f"bin edges of trial {row} do not rise.")
     order = np.argsort(edges_ns[:, 0], kind="stable")
-    flat = _first_at_or_after(edges_ns[order]).ravel()
-    rising = bool((np.diff(edges_ns[order].ravel()) >= 0).all())
-    # Stretches of time without any bin are never read: (first edge, stop edge, start, stop).
-    spans = _spans(flat, n_edges) if rising else None
-    counter = _count_rising if rising else _count_any
-    out = np.zeros((recording.n_units, n_trials, n_edges - 1), np.uint8)
-    wide: dict[int, np.ndarray] = {}  # the rare units with more than 255 spikes in a bin
-    whole = recording.spikes.contiguous()
-    index = np.asarray(recording.spike_index, np.int64)
-
-    def work(piece: tuple[int, int]) -> None:
-        lo, hi = piece
-        base = 0 if whole is not None else int(index[lo])
-        times = (
-            whole if whole is not None else recording.spikes.read(int(index[lo]), int(index[hi]))
-        )
-        for unit in range(lo, hi):
-            spikes = times[index[unit] - base : index[unit + 1] - base]
-            counts = counter(spikes, flat, n_trials, n_edges, spans)
-            if counts.size and counts.max() > 255:
-                wide[unit] = counts
-            else:
-                out[unit] = counts
-
-    pieces = _pieces(index, CHUNK_SPIKES)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        list(pool.map(work, pieces))
-    return _assemble(out, wide, order, recording)
-
-
-def _pieces(index: np.ndarray, max_spikes: int) -> list[tuple[int, int]]:
-    pieces, lo, n = [], 0, len(index) - 1
-    while lo < n:
-        hi = min(
-            max(int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1, lo + 1), n
-        )
-        pieces.append((lo, hi))
-        lo = hi
-    return pieces
-
-
-def _spans(flat: np.ndarray, n_edges: int, far_s: float = 2.0) -> list[tuple[int, int]]:
-    """Runs of trials not further apart than `far_s`: (first, stop) positions in `flat`."""
-    starts, stops = flat[n_edges::n_edges], flat[n_edges - 1 : -1 : n_edges]
-    breaks = np.flatnonzero(starts - stops > far_s) + 1
-    bounds = np.concatenate([[0], breaks * n_edges, [len(flat)]])
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-
-
-def _count_rising(spikes, flat, n_trials, n_edges, spans) -> np.ndarray:
-    """Trials do not overlap: every spike has one place among the flat edges."""
-    total = np.zeros(n_trials * n_edges, np.int64)
-    for first, stop in spans:
-        edges = flat[first:stop]
-        lo, hi = np.searchsorted(spikes, (edges[0], edges[-1]), side="left")
-        # Copy out of a memory map once; later passes then run in cache.
-        inside = np.asarray(spikes[lo:hi])
-        place = np.searchsorted(edges, inside, side="right")
-        total[first : stop - 1] = np.bincount(place, minlength=stop - first)[1 : stop - first]
-    # The cell after a trial's last edge is the time between trials: drop it.
-    return total.reshape(n_trials, n_edges)[:, :-1]
-
-
-def _count_any(spikes, flat, n_trials, n_edges, spans) -> np.ndarray:
-    """Trials may overlap: difference of ranks of the edges among the spikes."""
-    rank = np.searchsorted(np.asarray(spikes), flat, side="left").reshape(n_trials, n_edges)
-    return np.diff(rank, axis=1)
+    out, wide = count_flat(recording, first_at_or_after(edges_ns[order]), threads)
+    return _assemble(out, wide, order, recording, threads)
 
 
 def _assemble(
-    out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording
+    out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording, threads
 ) -> np.ndarray:
-    """(unit, sorted trial, bin) to (trial, bin, unit) in the smallest sufficient type."""
+    """(unit, sorted trial, bin + 1) to (trial, bin, unit) in the smallest sufficient type."""
     kind = np.uint16 if wide else np.uint8
     for unit, counts in wide.items():
         if counts.max() > np.iinfo(np.uint16).max:
@@ -166,10 +87,13 @@ def _assemble(
                 f"{recording.path or recording.id}: unit {recording.units.index[unit]} has {counts.max()} spikes "
                 "in one bin, more than a uint16 holds; use narrower bins or check the unit's spike times."
             )
-    counts = np.empty((out.shape[1], out.shape[2], out.shape[0]), kind)
-    step = 256  # a blocked transpose: both sides stay in cache
-    for first in range(0, len(order), step):
-        counts[order[first : first + step]] = out[:, first : first + step].transpose(1, 2, 0)
+    counts = np.empty((out.shape[1], out.shape[2] - 1, out.shape[0]), kind)
+    step = 128  # a blocked transpose: both sides stay in cache
+
+    def turn(first: int) -> None:
+        counts[order[first : first + step]] = out[:, first : first + step, :-1].transpose(1, 2, 0)
+
+    in_threads(turn, list(range(0, len(order), step)), threads)
     for unit, values in wide.items():
         counts[order, :, unit] = values
     return counts

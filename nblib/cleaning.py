@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from nblib import binning
+from nblib.counting import first_at_or_after
 from nblib.errors import BadInput, BadParameter
 from nblib.params import CleanSettings
 from nblib.recording import Recording
@@ -40,7 +41,7 @@ def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
     """Number of spikes, over all units, inside a disjoint union of intervals [ns]."""
     if len(union_ns) == 0:
         return 0
-    edges = binning._first_at_or_after(union_ns.ravel())
+    edges = first_at_or_after(union_ns.ravel())
     whole, index = recording.spikes.contiguous(), recording.spike_index
     total = 0
     for unit in range(recording.n_units):

@@ -45,7 +45,9 @@ def shown_s(trials: pd.DataFrame) -> float:
     return float((trials["stop_time"] - trials["start_time"]).median())
 
 
-def spikes_between(recording: Recording, start_s: float, stop_s: float) -> tuple[np.ndarray, np.ndarray]:
+def spikes_between(
+    recording: Recording, start_s: float, stop_s: float
+) -> tuple[np.ndarray, np.ndarray]:
     """All spikes in [start_s, stop_s): times in seconds and positions of their units."""
     times, units = [], []
     whole = recording.spikes.contiguous()
@@ -68,7 +70,9 @@ def example_window(recording: Recording, n_trials: int = 16) -> tuple[float, flo
     part = trials.iloc[first : first + n_trials]
     length = shown_s(trials)
     start, stop = float(part["start_time"].iloc[0]), float(part["stop_time"].iloc[-1])
-    stop = min(stop, start + 2 * n_trials * length)  # a pause between blocks is not worth looking at
+    stop = min(
+        stop, start + 2 * n_trials * length
+    )  # a pause between blocks is not worth looking at
     return start - length, stop + length
 
 
@@ -104,7 +108,9 @@ def area_psth(recording: Recording) -> pd.DataFrame:
     edges = binning.window_edges(trials["start_time"].to_numpy()[rows], offsets)
     counts = binning.count_spikes(recording, edges)  # (trial, bin, unit)
     rate = counts.mean(axis=0) / width  # (bin, unit)
-    return _by_area(rate, areas_of(recording.units), (offsets[:-1] + offsets[1:]) / 2, shown_s(trials))
+    return _by_area(
+        rate, areas_of(recording.units), (offsets[:-1] + offsets[1:]) / 2, shown_s(trials)
+    )
 
 
 def binned_psth(binned: xr.Dataset) -> pd.DataFrame:
@@ -125,7 +131,13 @@ def _by_area(
         error = own.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(own))
         parts.append(
             pd.DataFrame(
-                {"area": area, "time_s": time_s, "rate_hz": own.mean(axis=1), "sem_hz": error, "n_units": n}
+                {
+                    "area": area,
+                    "time_s": time_s,
+                    "rate_hz": own.mean(axis=1),
+                    "sem_hz": error,
+                    "n_units": n,
+                }
             )
         )
     psth = pd.concat(parts, ignore_index=True)
@@ -158,7 +170,9 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
     best = (-np.inf, 0, labels[0])
     for unit in active:
         own = recording.spike_times(int(unit))
-        counts = np.searchsorted(own, trials["stop_time"]) - np.searchsorted(own, trials["start_time"])
+        counts = np.searchsorted(own, trials["stop_time"]) - np.searchsorted(
+            own, trials["start_time"]
+        )
         mean = counts.mean()
         if mean == 0:
             continue

@@ -7,6 +7,7 @@ left out. Everywhere else these functions pass straight on.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,20 @@ from nblib.recording import Recording
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def someone_is_there() -> bool:
+    """True in a notebook whose front end can ask its reader a question.
+
+    Jupyter's front ends allow input with every cell they run; papermill, nbconvert and the book
+    do not. That is the one thing in a kernel's sight that tells a person from a batch.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return False
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
 
 
 def open_session(stage: stages.Stage) -> Recording | None:

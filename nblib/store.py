@@ -78,6 +78,11 @@ def failed_dir() -> Path:
     return home() / "failed"
 
 
+def log_dir(stage: str, recording: str, key: str) -> Path:
+    """Where a run keeps what it writes while it works: its log, and checkpoints to go on from."""
+    return home() / "logs" / stage / recording / key
+
+
 def plain(value: Any) -> Any:
     """JSON without surprises: infinities as strings, paths as text, keys sorted by the caller."""
     if isinstance(value, dict):

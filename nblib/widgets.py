@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import sys
 from typing import Any
 
 import pandas as pd
@@ -19,20 +18,7 @@ from nblib import plots, responses, stages, store
 from nblib.errors import BadParameter
 from nblib.params import load_recipe
 from nblib.recording import Recording
-
-
-def someone_is_there() -> bool:
-    """True in a notebook whose front end can ask its reader a question.
-
-    Jupyter's front ends allow input with every cell they run; papermill, nbconvert and the book
-    do not. That is the one thing in a kernel's sight that tells a person from a batch.
-    """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        return False
-    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+from nblib.steps import someone_is_there
 
 
 class Explorer:
@@ -90,7 +76,9 @@ class ResponseExplorer(Explorer):
         if label is not None and label not in self.labels:
             raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
         self.unit = ids[place] if unit is None else unit
-        self.label = (clearest.item() if hasattr(clearest, "item") else clearest) if label is None else label
+        self.label = (
+            (clearest.item() if hasattr(clearest, "item") else clearest) if label is None else label
+        )
         self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
         has_area = "area" in recording.units
         self.area = recording.units["area"].fillna("") if has_area else pd.Series("", index=ids)
@@ -116,7 +104,10 @@ class ResponseExplorer(Explorer):
             description="area", style=style,
         )  # fmt: skip
         self.unit_box = w.Dropdown(
-            options=list(self.recording.units.index), value=self.unit, description="unit", style=style
+            options=list(self.recording.units.index),
+            value=self.unit,
+            description="unit",
+            style=style,
         )
         self.label_box = w.Dropdown(
             options=[(plots.label_text(v), v) for v in self.labels], value=self.label,
@@ -131,7 +122,11 @@ class ResponseExplorer(Explorer):
         return [self.area_box, self.unit_box, self.label_box, self.window_box]
 
     def _choose_area(self, change: Any) -> None:
-        ids = self.area.index if change["new"] is None else self.area.index[self.area == change["new"]]
+        ids = (
+            self.area.index
+            if change["new"] is None
+            else self.area.index[self.area == change["new"]]
+        )
         before = self.unit
         self.unit_box.options = list(ids)  # takes the first of them
         if before in ids:
@@ -187,7 +182,9 @@ class RecordingPicker(Explorer):
         self.recording_box.options = self.recordings  # takes the first of them
 
     def _redraw(self, change: Any = None) -> None:
-        if self.recording_box.value not in self.recordings or (change and change["owner"] is self.lines_box):
+        if self.recording_box.value not in self.recordings or (
+            change and change["owner"] is self.lines_box
+        ):
             return
         self.recipe, self.recording = self.recipe_box.value, self.recording_box.value
         self.lines_box.value = f"<pre>{html.escape(self.lines())}</pre>"
@@ -207,10 +204,27 @@ def _recipe_names() -> list[str]:
 
 def progress(recordings: list[str]) -> pd.DataFrame:
     """How many artifacts each recording has in each stage: one row a recording, one column a stage."""
-    names = [name for name, info in stages.STAGES.items() if info.params is not stages.P.ResultsParams]
+    names = [
+        name for name, info in stages.STAGES.items() if info.params is not stages.P.ResultsParams
+    ]
     table = pd.DataFrame(0, index=pd.Index(recordings, name="recording"), columns=names)
     for artifact in store.artifacts():
         stage, recording = artifact.parts[-3:-1]
         if stage in table.columns and recording in table.index:
             table.loc[recording, stage] += 1
     return table
+
+
+def show_table(table: pd.DataFrame) -> Any:
+    """A table to search, sort and export where a person sits at it; the plain table elsewhere."""
+    if not someone_is_there():
+        return table
+    try:
+        import itables
+    except ImportError:  # the extra `book` is not installed: a plain table says the same
+        return table
+    from IPython.display import HTML
+
+    itables.init_notebook_mode(all_interactive=False, connected=False)
+    buttons = ["copyHtml5", "csvHtml5"]
+    return HTML(itables.to_html_datatable(table, connected=False, showIndex=False, buttons=buttons))

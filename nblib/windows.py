@@ -36,21 +36,6 @@ class Samples:
         return len(self.y)
 
 
-def encode(labels: Any, classes: Any) -> np.ndarray:
-    """Index of each label among the train classes, int64.
-
-    Raises BadInput when a label is not among them: nothing could have learnt it.
-    """
-    codes = pd.Index(classes).get_indexer(pd.Index(labels))
-    if (codes < 0).any():
-        unknown = sorted({str(label) for label in np.asarray(labels)[codes < 0]})
-        raise BadInput(
-            f"label {', '.join(unknown[:5])}: not among the {len(classes)} classes of the train "
-            "rows, so no decoder can know it; make the split again or drop these trials."
-        )
-    return codes.astype(np.int64)
-
-
 def role_samples(
     binned: xr.Dataset, split: pd.DataFrame, stats: Any, fold: int
 ) -> dict[str, Samples]:
@@ -85,7 +70,7 @@ def role_samples(
         x = stats.transform(binned["counts"][index].to_numpy(), unit_ids)  # (B, T, N)
         samples[role] = Samples(
             x=np.ascontiguousarray(x, dtype=np.float32),
-            y=encode(label[index], stats.classes),
+            y=stats.encode(label[index]),
             trial=binned["trial"].to_numpy()[index].astype(np.int64),
         )
     return samples
@@ -119,7 +104,9 @@ class DeviceBatches:
         import torch
 
         if len(x) != len(y) or len(x) == 0:
-            raise BadInput(f"batches need as many labels as samples, at least one: {len(x)}, {len(y)}.")
+            raise BadInput(
+                f"batches need one label a sample, at least one: {len(x)} samples, {len(y)} labels."
+            )
         if batch_size < 1:
             raise BadParameter(f"batch_size = {batch_size}: must be at least 1.")
         self.x = torch.as_tensor(x).to(device)  # (B, T, N)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "params", "store", "recording", "binning", "sources", "stages", "inspection",
     "inventory", "responses", "cleaning", "splits", "steps", "windows", "training", "models",
-    "stats", "metrics", "results", "plots", "widgets", "runner", "bookbuild", "doctor", "cli",
+    "stats", "metrics", "evaluation", "results", "summary", "plots", "widgets", "runner", "bookbuild", "doctor", "cli",
     "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"

@@ -72,7 +72,9 @@ def tuning(n_units=90, n_labels=119, areas=AREAS):
     rng = np.random.default_rng(0)
     rate = rng.gamma(2, 2, (n_units, n_labels))
     rate[np.arange(n_units), rng.integers(0, n_labels, n_units)] += 20
-    return plots.tuning_heatmap(rate, np.arange(-1, n_labels - 1), fake_units(n_units, areas)["area"], "frame")
+    return plots.tuning_heatmap(
+        rate, np.arange(-1, n_labels - 1), fake_units(n_units, areas)["area"], "frame"
+    )
 
 
 def unit_response():
@@ -151,19 +153,28 @@ def confusion(n_classes=119, n=1190):
 
 
 def by_time(oracle=0.95):
-    accuracy = np.array([0.05, 0.42, 0.61, 0.5, 0.33])
+    accuracy = np.array([0.02, 0.32, 0.61, 0.75, 0.82])
     table = pd.DataFrame({"time": 0.025 + 0.05 * np.arange(5), "accuracy": accuracy})
     table = table.assign(ci_low=accuracy - 0.03, ci_high=accuracy + 0.03)
-    return plots.accuracy_by_time(table, 0.0085, 0.82, oracle)
+    return plots.accuracy_by_time(
+        table, score(0.82), {"accuracy": score(oracle)} if oracle else None
+    )
 
 
 def score(value, chance=0.0085):
-    return {"value": value, "ci_low": value - 0.02, "ci_high": min(1.0, value + 0.02), "chance": chance}
+    return {
+        "value": value,
+        "ci_low": value - 0.02,
+        "ci_high": min(1.0, value + 0.02),
+        "chance": chance,
+    }
 
 
 def summary(oracle=True):
     scores = {"accuracy": score(0.82), "top5": score(0.96, 0.04), "balanced_accuracy": score(0.81)}
-    return plots.score_summary(scores, {"accuracy": score(0.95)} if oracle else None, "lstm on demo")
+    return plots.score_summary(
+        scores, {"accuracy": score(0.95)} if oracle else None, "lstm on demo"
+    )
 
 
 def runs(n_recordings=1, seeds=1):
@@ -204,7 +215,9 @@ FIGURES = {
     "tuning_few": lambda: tuning(30, 4, [""]),
     "unit_response": unit_response,
     "removals": removals,
-    "removals_none": lambda: plots.removals(pd.DataFrame(columns=["what", "reason", "removed", "kept"])),
+    "removals_none": lambda: plots.removals(
+        pd.DataFrame(columns=["what", "reason", "removed", "kept"])
+    ),
     "quality": lambda: plots.quality(
         fake_units(400),
         {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95},
@@ -218,7 +231,9 @@ FIGURES = {
     "correlation": correlation,
     "correlation_large": lambda: correlation(1501),
     "learning": lambda: plots.learning_curves(history()),
-    "learning_one_fit": lambda: plots.learning_curves(pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})),
+    "learning_one_fit": lambda: plots.learning_curves(
+        pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})
+    ),
     "learning_linear": lambda: plots.learning_curves(
         history(4).assign(c=[0.001, 0.01, 0.1, 1.0], val_loss=[3.0, 1.6, 1.2, 1.4])
     ),
@@ -304,7 +319,13 @@ def test_area_colours_are_fixed_and_known():
 
 
 def test_area_order_follows_the_pathway():
-    assert style.area_order(["CA1", "VISp", np.nan, "LGd", "ZI", "VISp"]) == ["LGd", "VISp", "CA1", "ZI", ""]
+    assert style.area_order(["CA1", "VISp", np.nan, "LGd", "ZI", "VISp"]) == [
+        "LGd",
+        "VISp",
+        "CA1",
+        "ZI",
+        "",
+    ]
 
 
 def test_constant_unit_has_no_tuning():
@@ -332,4 +353,6 @@ if __name__ == "__main__":  # python tests/test_plots.py FOLDER  writes every fi
     from pathlib import Path
 
     for name, draw in FIGURES.items():
-        Path(sys.argv[1], f"{name}.png").write_bytes(io.BytesIO(plots.png_bytes(draw(), 100)).getvalue())
+        Path(sys.argv[1], f"{name}.png").write_bytes(
+            io.BytesIO(plots.png_bytes(draw(), 100)).getvalue()
+        )

@@ -194,3 +194,4 @@ def test_jobs_side_by_side_share_the_cores(project, capsys):
 def test_peaks_are_told_in_units_for_people():
     assert watch.gpu_bytes({os.getpid()}) >= 0
     assert runner.size(12_300_000) == "12 MB" and runner.size(3.21e9) == "3.2 GB"
+    assert runner.size(7_300) == "7 kB"

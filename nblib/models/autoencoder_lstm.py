@@ -73,7 +73,7 @@ class AutoencoderLSTM(TorchDecoder):
             self.net, train, val, wanted, folder, identity=identity,
             resume=resume if stage in ("auto", "fit") else "",
         )  # fmt: skip
-        self.fitted = dict(history.attrs)
+        self.fitted, history.attrs = dict(history.attrs), {}
         if first is not None:
             self.fitted["pretrain"] = first[["epoch", "train_loss", "val_loss"]].to_dict("records")
         return history

@@ -35,7 +35,10 @@ class LinearDecoder(Decoder):
 
     @abstractmethod
     def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
-        """Yield (c, weight (D, C), bias (C,)) for each strength; x (B, D) float32, y (B,)."""
+        """Yield (setting, weight (D, C), bias (C,)) for all that is tried; x (B, D), y (B,).
+
+        setting: plain values; "c" is the inverse penalty.
+        """
 
     def fit(
         self,
@@ -54,30 +57,33 @@ class LinearDecoder(Decoder):
         x, v = train.x.reshape(len(train), -1), val.x.reshape(len(val), -1)  # (B, T*N)
         rows, best = [], np.inf
         with _threads(getattr(settings, "threads", 0)):
-            for c, weight, bias in self._solutions(x, train.y, getattr(settings, "seed", 0)):
+            for setting, weight, bias in self._solutions(x, train.y, getattr(settings, "seed", 0)):
                 factor = temperature(v @ weight + bias, val.y)
                 weight, bias = factor * weight, factor * bias
                 val_log_proba = log_softmax(v @ weight + bias, axis=1)
                 row = {
-                    "epoch": len(rows),
-                    "c": c,
+                    **setting,
                     "train_loss": _log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
                     "val_loss": _log_loss(val_log_proba, val.y),
                     "val_accuracy": float((val_log_proba.argmax(axis=1) == val.y).mean()),
                 }
                 rows.append(row)
                 if row["val_loss"] < best:
-                    best, kept = row["val_loss"], row
-                    self.weight, self.bias = weight, bias
+                    best = row["val_loss"]
+                    self.weight, self.bias, chosen = weight, bias, setting
+        # The path that holds the choice: one row for each strength.
+        rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
+        history = pd.DataFrame(rows)
+        history.insert(0, "epoch", range(len(rows)))
         self.fitted = {
             "device": "cpu",
             "seed": getattr(settings, "seed", 0),
-            "c": kept["c"],
-            "best_epoch": kept["epoch"],
-            "best_val_loss": kept["val_loss"],
+            **chosen,
+            "best_epoch": int(history["val_loss"].argmin()),
+            "best_val_loss": best,
             "fit_s": round(time.perf_counter() - started, 3),
         }
-        return pd.DataFrame(rows)
+        return history
 
     def _log_proba(self, x: np.ndarray) -> np.ndarray:
         scores = x.reshape(len(x), -1).astype(np.float64) @ self.weight + self.bias  # (B, C)

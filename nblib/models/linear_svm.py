@@ -36,7 +36,7 @@ class LinearSVM(LinearDecoder):
         for c in sorted(self.params["c_values"]):
             start = squared_hinge(x, y, n_classes, c, self.params["max_iter"], start)
             solution = start.reshape(-1, n_classes)
-            yield c, solution[:-1].copy(), solution[-1].copy()
+            yield {"c": c}, solution[:-1].copy(), solution[-1].copy()
 
 
 def squared_hinge(

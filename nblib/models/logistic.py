@@ -30,7 +30,7 @@ class Logistic(LinearDecoder):
 
 
 def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max_iter: int):
-    """Yield (c, weight, bias) from the strongest penalty to the weakest, each from the last."""
+    """Yield ({"c": c}, weight, bias) from the strongest penalty to the weakest, each from the last."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -43,4 +43,4 @@ def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max
             # Stopping early is a penalty of its own; validation judges it like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, y)
-        yield (c, *logistic_solution(model, int(y.max()) + 1))
+        yield ({"c": c}, *logistic_solution(model, int(y.max()) + 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 
 from nblib.models.base import require
@@ -13,7 +16,7 @@ class MLP(TorchDecoder):
 
     name = "mlp"
     title = "MLP on summed counts"
-    training = {
+    training: ClassVar[dict[str, Any]] = {
         "max_epochs": 60, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
         "patience": 8, "clip_norm": 1.0,
     }  # fmt: skip
@@ -33,7 +36,7 @@ class MLPNet(nn.Module):
         super().__init__()
         sizes = [n_units] + [hidden] * layers
         blocks = []
-        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        for n_in, n_out in pairwise(sizes):
             blocks += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
         self.hidden = nn.Sequential(*blocks)
         self.head = nn.Linear(hidden, n_classes)

@@ -44,7 +44,7 @@ class TorchDecoder(Decoder):
         history = training.fit(
             self.net, train, val, wanted, folder, resume=resume, identity=self._identity()
         )
-        self.fitted = dict(history.attrs)
+        self.fitted, history.attrs = dict(history.attrs), {}
         return history
 
     def _identity(self) -> dict[str, Any]:

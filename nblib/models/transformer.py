@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class Transformer(TorchDecoder):
 
     name = "transformer"
     title = "Transformer"
-    training = {
+    training: ClassVar[dict[str, Any]] = {
         "max_epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
         "patience": 5, "clip_norm": 1.0,
     }  # fmt: skip

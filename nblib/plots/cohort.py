@@ -21,7 +21,9 @@ def cohort_progress(table: pd.DataFrame, chosen: str, recipe: str) -> Picture:
     table: one row a recording, one column a stage, counts.
     """
     counts = table.to_numpy()
-    fig = style.new_figure(0.85 + 0.24 * len(table), min(style.WIDTH_IN, 2.0 + 1.05 * table.shape[1]))
+    fig = style.new_figure(
+        0.85 + 0.24 * len(table), min(style.WIDTH_IN, 2.0 + 1.05 * table.shape[1])
+    )
     ax = fig.add_subplot()
     colours = ListedColormap(["#F4F4F4", style.shade(style.GREEN, 0.45)])
     ax.pcolormesh(np.minimum(counts, 1), cmap=colours, vmin=0, vmax=1, edgecolors="white", lw=2)

@@ -32,7 +32,9 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     text = SCORE_TEXT[metric]
     if len(runs) == 0:
         return style.say("No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
-    runs = runs.assign(model=[_name(m, v) for m, v in zip(runs["model"], runs["variant"], strict=True)])
+    runs = runs.assign(
+        model=[_name(m, v) for m, v in zip(runs["model"], runs["variant"], strict=True)]
+    )
     groups = list(runs.groupby(["recipe", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
         return _cohort(runs, text)
@@ -67,11 +69,21 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
         offsets = np.linspace(-0.25, 0.25, len(some)) if len(some) > 1 else [0.0]
         error = np.abs(some[["ci_low", "ci_high"]].to_numpy().T - some["value"].to_numpy())
         ax.errorbar(
-            some["value"], row + np.asarray(offsets), xerr=error, fmt="o", ms=5 if len(some) > 1 else 6.5,
-            capsize=3, color=style.BLUE, lw=1.6,
+            some["value"],
+            row + np.asarray(offsets),
+            xerr=error,
+            fmt="o",
+            ms=5 if len(some) > 1 else 6.5,
+            capsize=3,
+            color=style.BLUE,
+            lw=1.6,
         )
         ax.text(
-            1.015, row, f"{some['value'].mean():.1%}", va="center", fontsize=9,
+            1.015,
+            row,
+            f"{some['value'].mean():.1%}",
+            va="center",
+            fontsize=9,
             transform=ax.get_yaxis_transform(),
         )
     ax.set_yticks(range(len(order)), order)
@@ -91,8 +103,14 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         spread = 0.28 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same each time
         ax.plot(values, row + spread, "o", ms=4, alpha=0.55, color=style.BLUE, mew=0)
         ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=style.VERMILLION, lw=2.2)
-        ax.text(1.015, row, f"{values.mean():.1%}", va="center", fontsize=9,
-                transform=ax.get_yaxis_transform())
+        ax.text(
+            1.015,
+            row,
+            f"{values.mean():.1%}",
+            va="center",
+            fontsize=9,
+            transform=ax.get_yaxis_transform(),
+        )
     ax.axvline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6)
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
@@ -106,7 +124,8 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
             Line2D([], [], color=style.VERMILLION, lw=2.2, label="mean over recordings"),
             Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance (mean)"),
         ],
-        loc="outside lower center", ncols=3,
+        loc="outside lower center",
+        ncols=3,
     )
     return fig
 
@@ -118,7 +137,10 @@ def _legend(fig: Picture, runs: pd.DataFrame) -> None:
     ]
     if "oracle" in runs and runs["oracle"].notna().any():
         handles.append(
-            Patch(facecolor=style.shade(style.GREEN, 0.7), edgecolor=style.GREEN,
-                  label="best possible (oracle)")
+            Patch(
+                facecolor=style.shade(style.GREEN, 0.7),
+                edgecolor=style.GREEN,
+                label="best possible (oracle)",
+            )
         )
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))

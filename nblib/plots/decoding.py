@@ -40,7 +40,12 @@ def learning_curves(history: pd.DataFrame) -> Picture:
         return fig
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
-    _lines(left, history, "epoch", (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)))
+    _lines(
+        left,
+        history,
+        "epoch",
+        (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)),
+    )
     left.set_ylim(bottom=0)
     left.set_ylabel("cross-entropy (nats)")
     left.set_title("Loss")
@@ -79,7 +84,12 @@ def _regularisation(history: pd.DataFrame) -> Picture:
     history = history.sort_values("c")
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
-    _lines(left, history, "c", (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)))
+    _lines(
+        left,
+        history,
+        "c",
+        (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)),
+    )
     left.set_ylim(bottom=0)
     left.set_ylabel("cross-entropy (nats)")
     left.set_title("No epochs: loss by regularisation")
@@ -116,7 +126,9 @@ def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label
         for (row, column), value in np.ndenumerate(share):
             if np.isfinite(value):
                 colour = "black" if value > 55 else "white"
-                ax.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=9)
+                ax.text(
+                    column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=9
+                )
     ax.set_xticks(*style.label_ticks(classes, 12))
     ax.set_yticks(*style.label_ticks(classes, 12))
     ax.set_xlabel(f"predicted {label_name}")
@@ -124,7 +136,11 @@ def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label
     right = np.trace(counts) / max(counts.sum(), 1)
     ax.set_title(f"Test confusion: {right:.1%} of {len(label)} right")
     fig.colorbar(
-        image, ax=ax, label="share of the true class (%)", shrink=0.8, pad=0.02,
+        image,
+        ax=ax,
+        label="share of the true class (%)",
+        shrink=0.8,
+        pad=0.02,
         ticks=[0, 25, 50, 75, 100] if few else [0, 1, 5, 10, 25, 50, 75, 100],
     )
     return fig
@@ -132,37 +148,42 @@ def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label
 
 @style.styled
 def accuracy_by_time(
-    table: pd.DataFrame, chance: float, whole: float, oracle: float | None = None
+    table: pd.DataFrame, score: Any, oracle: dict[str, Any] | None = None
 ) -> Picture:
-    """Test accuracy from each time bin of a presentation alone, with its interval.
+    """Test accuracy when only the spikes up to each moment are known, with its interval.
 
-    table: time [s, bin centre from onset], accuracy, ci_low, ci_high, all fractions; chance,
-    whole (all bins together) and oracle (best possible, where known) are drawn as levels.
+    table: time [s from onset], accuracy, ci_low, ci_high, all fractions; score: the accuracy with
+    its chance; oracle: the scores of the true posterior, or None when the truth is not known.
     """
     fig = style.new_figure(3.2)
     ax = fig.add_subplot()
     error = np.abs(table[["ci_low", "ci_high"]].to_numpy().T - table["accuracy"].to_numpy())
     ax.errorbar(
         table["time"], table["accuracy"], error, fmt="-o", ms=5, capsize=3, color=style.BLUE,
-        label="one bin alone, 95 % interval",
-    )
-    ax.axhline(whole, color=style.BLUE, ls="--", lw=1.4, label=f"all bins ({whole:.1%})")
+        label="95 % interval",
+    )  # fmt: skip
+    chance = field(score, "chance")
     ax.axhline(chance, color=style.INK, ls=":", lw=1.4, label=f"chance ({chance:.1%})")
     if oracle is not None:
-        ax.axhline(oracle, color=style.GREEN, ls="-.", lw=1.4, label=f"best possible ({oracle:.1%})")
+        best = field(oracle["accuracy"], "value")
+        ax.axhline(best, color=style.GREEN, lw=1.6, label=f"best possible ({best:.1%})")
     ax.set_ylim(0, 1.02)
+    ax.set_xlim(left=min(0.0, 1.1 * table["time"].min()))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set_xlabel("bin centre, time from onset (s)")
+    ax.set_xlabel("spikes known until (s from onset)")
     ax.set_ylabel("test accuracy")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
 
+def field(score: Any, name: str) -> float:
+    """A number of a score, which may be a `metrics.Score` or its plain form in metrics.json."""
+    return score[name] if isinstance(score, dict) else getattr(score, name)
+
+
 @style.styled
-def score_summary(
-    scores: dict[str, dict[str, Any]], oracle: dict[str, dict[str, Any]] | None, title: str
-) -> Picture:
+def score_summary(scores: dict[str, Any], oracle: dict[str, Any] | None, title: str) -> Picture:
     """Each score with its 95 % interval, beside chance and, where known, the best possible.
 
     scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same scores of the true
@@ -175,14 +196,16 @@ def score_summary(
     for row, name in enumerate(names):
         score, first = scores[name], row == 0
         if name in best:
-            low, high = best[name]["ci_low"], best[name]["ci_high"]
+            low, high = field(best[name], "ci_low"), field(best[name], "ci_high")
             ax.fill_between([low, high], row - 0.3, row + 0.3, color=style.GREEN, alpha=0.25, lw=0)
-            ax.plot([best[name]["value"]] * 2, [row - 0.3, row + 0.3], color=style.GREEN, lw=2,
+            ax.plot([field(best[name], "value")] * 2, [row - 0.3, row + 0.3], color=style.GREEN, lw=2,
                     label="best possible (oracle), 95 % interval" if first else None)  # fmt: skip
         draw_interval(ax, row, score, style.BLUE, "score, 95 % interval" if first else None)
-        ax.plot([score["chance"]] * 2, [row - 0.3, row + 0.3], color=style.INK, ls=":", lw=2,
+        ax.plot([field(score, "chance")] * 2, [row - 0.3, row + 0.3], color=style.INK, ls=":", lw=2,
                 label="chance" if first else None)  # fmt: skip
-        ax.text(1.03, row, f"{score['value']:.1%}", va="center", fontsize=10, fontweight="bold")
+        ax.text(
+            1.03, row, f"{field(score, 'value'):.1%}", va="center", fontsize=10, fontweight="bold"
+        )
     ax.set_yticks(range(len(names)), [SCORE_TEXT[n] for n in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1.0)
@@ -193,8 +216,8 @@ def score_summary(
     return fig
 
 
-def draw_interval(ax: Axes, row: float, score: dict[str, Any], colour: str, label: str | None) -> None:
+def draw_interval(ax: Axes, row: float, score: Any, colour: str, label: str | None) -> None:
     """A dot with its interval on a horizontal scale."""
-    value = score["value"]
-    error = [[max(0.0, value - score["ci_low"])], [max(0.0, score["ci_high"] - value)]]
+    value, low, high = (field(score, name) for name in ("value", "ci_low", "ci_high"))
+    error = [[max(0.0, value - low)], [max(0.0, high - value)]]
     ax.errorbar(value, row, xerr=error, fmt="o", ms=7, capsize=4, color=colour, label=label, lw=2)

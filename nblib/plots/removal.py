@@ -38,11 +38,17 @@ def removals(table: pd.DataFrame) -> Picture:
     kinds = list(dict.fromkeys(table["what"]))
     colours = dict(zip(kinds, (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE), strict=False))
     total = (table["removed"] + table["kept"]).to_numpy(float)
-    share = np.divide(table["removed"].to_numpy(float), total, np.zeros(len(table)), where=total > 0)
+    share = np.divide(
+        table["removed"].to_numpy(float), total, np.zeros(len(table)), where=total > 0
+    )
     for row, (line, part, whole) in enumerate(zip(table.itertuples(), share, total, strict=True)):
         ax.barh(row, part, color=colours.get(line.what, style.GREY), height=0.7)
         ax.text(
-            part, row, f"  {int(line.removed):,} of {int(whole):,} ({part:.1%})", va="center", fontsize=9
+            part,
+            row,
+            f"  {int(line.removed):,} of {int(whole):,} ({part:.1%})",
+            va="center",
+            fontsize=9,
         )
     ax.set_yticks(range(len(table)), [f"{t.what}: {t.reason}" for t in table.itertuples()])
     ax.set_ylim(len(table) - 0.4, -0.6)

@@ -100,7 +100,7 @@ def mark_areas(ax: Axes, names: np.ndarray, both: bool = False) -> None:
         for tick, i in zip(ax.get_yticklabels(), shown, strict=True):
             tick.set_color(colours[i])
         ax.set_ylabel("units, by area")
-    for i, colour in enumerate(colours):  # a strip of colour at the left edge
+    for i in range(len(order)):  # a strip of colour at the left edge
         ax.add_patch(
             _strip(ax, edges[i] + 0.5, edges[i + 1] + 0.5, len(names), style.area_colour(order[i]))
         )
@@ -108,8 +108,13 @@ def mark_areas(ax: Axes, names: np.ndarray, both: bool = False) -> None:
 
 def _strip(ax: Axes, lo: float, hi: float, n: int, colour: str) -> Rectangle:
     return Rectangle(
-        (-0.012, 1 - hi / n), 0.010, (hi - lo) / n, color=colour, lw=0,
-        transform=ax.transAxes, clip_on=False,
+        (-0.012, 1 - hi / n),
+        0.010,
+        (hi - lo) / n,
+        color=colour,
+        lw=0,
+        transform=ax.transAxes,
+        clip_on=False,
     )
 
 

@@ -62,7 +62,9 @@ def split_timeline(split: pd.DataFrame) -> Picture:
 def _draw_roles(ax: Axes, runs, row: int, **more) -> None:
     for role, start, stop in runs:
         colour = style.ROLE_COLOURS[role]
-        ax.broken_barh([(start, stop - start)], (row - 0.38, 0.76), **{"facecolor": colour, "lw": 0, **more})
+        ax.broken_barh(
+            [(start, stop - start)], (row - 0.38, 0.76), **{"facecolor": colour, "lw": 0, **more}
+        )
 
 
 def _around_gap(split: pd.DataFrame) -> tuple[float, float] | None:
@@ -131,8 +133,13 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     limit = float(np.clip(np.percentile(finite, 99) if finite.size else 1.0, 0.05, 1.0))
     fig = style.new_figure(5.4, 6.6)
     ax = fig.add_subplot()
-    image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit,
-                      extent=(-0.5, len(row) - 0.5, len(row) - 0.5, -0.5))
+    image = ax.imshow(
+        shown,
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        extent=(-0.5, len(row) - 0.5, len(row) - 0.5, -0.5),
+    )
     mark_areas(ax, names[row], both=True)
     ax.set_xticks([])
     ax.set_xlabel("units, same order")

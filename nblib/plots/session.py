@@ -79,7 +79,9 @@ def draw_units_by_area(ax: Axes, units: pd.DataFrame) -> None:
     ax.margins(x=0.12)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set_xlabel("units (pale: outside Allen limits)" if good is not None else "units")
-    ax.set_title(f"{len(units)} units" + (f", {good.sum()} within limits" if good is not None else ""))
+    ax.set_title(
+        f"{len(units)} units" + (f", {good.sum()} within limits" if good is not None else "")
+    )
 
 
 def draw_label_counts(ax: Axes, labels: np.ndarray, label_name: str) -> None:
@@ -124,7 +126,9 @@ def draw_timeline(
             rasterized=len(start) > 500,
         )
     style.shade_intervals(ax, invalid, "invalid")
-    short = [n.removesuffix("_presentations").removesuffix("_table").replace("_", " ") for n in names]
+    short = [
+        n.removesuffix("_presentations").removesuffix("_table").replace("_", " ") for n in names
+    ]
     ax.set_yticks(range(len(names)), short)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("time in the session (s)")
@@ -168,8 +172,13 @@ def raster(
     for area in order:
         here = names[unit] == area
         ax.plot(
-            np.asarray(spike_s)[here], row[unit[here]], "|", color=style.area_colour(area),
-            ms=size, mew=0.8, rasterized=True,
+            np.asarray(spike_s)[here],
+            row[unit[here]],
+            "|",
+            color=style.area_colour(area),
+            ms=size,
+            mew=0.8,
+            rasterized=True,
         )
     _mark_trials(ax, trials, window)
     middles = [row[names == a].mean() for a in order]
@@ -190,10 +199,17 @@ def _mark_trials(ax: Axes, trials: pd.DataFrame, window: tuple[float, float]) ->
     every = max(1, int(np.ceil(len(shown) / 16)))
     for i, trial in enumerate(shown.itertuples()):
         if i % 2 == 0:
-            ax.axvspan(trial.start_time, trial.stop_time, color=style.LIGHT, alpha=0.6, lw=0, zorder=0)
+            ax.axvspan(
+                trial.start_time, trial.stop_time, color=style.LIGHT, alpha=0.6, lw=0, zorder=0
+            )
         middle = (max(trial.start_time, window[0]) + min(trial.stop_time, window[1])) / 2
         if i % every == 0:
             ax.text(
-                middle, 1.01, style.label_text(trial.label), ha="center", va="bottom",
-                fontsize=9, transform=ax.get_xaxis_transform(),
+                middle,
+                1.01,
+                style.label_text(trial.label),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                transform=ax.get_xaxis_transform(),
             )

@@ -210,8 +210,10 @@ def _attach(notebook: Any, folder: Path) -> Path:
 
 
 def size(n_bytes: float) -> str:
-    """Bytes for people: '3.2 GB', '12 MB'."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    """Bytes for people: '3.2 GB', '12 MB', '7 kB'."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def run_many(

@@ -97,25 +97,25 @@ def _values(data: h5py.Dataset) -> np.ndarray | None:
 def _column(group: h5py.Group, name: str, rows: int, path: Path, keep_lists: bool) -> Any:
     """One column of a table, or None when it cannot be a column of a flat table."""
     data, index = group[name], group.get(f"{name}_index")
-    values = _values(data)
-    if values is None or f"{name}_index_index" in group:
+    if data.ndim != 1 or f"{name}_index_index" in group:
         return None
     if index is None:
-        if len(values) != rows:
+        values = _values(data)
+        if values is not None and len(values) != rows:
             raise BadInput(
                 f"{path}: column {name!r} of {group.name} has {len(values)} entries, but the "
                 f"table has {rows} rows."
             )
         return values
     stops = index[()].astype(np.int64)
-    if len(stops) != rows or (rows and (stops[-1] != len(values) or (np.diff(stops) < 0).any())):
-        raise BadInput(
-            f"{path}: {name}_index of {group.name} does not fit its {len(values)} values."
-        )
-    if len(values) == rows and (stops == np.arange(1, rows + 1)).all():
-        return values  # ragged in name only: one value a row
-    if not keep_lists:
-        return None
+    n = data.shape[0]
+    if len(stops) != rows or (rows and (stops[-1] != n or (np.diff(stops) < 0).any())):
+        raise BadInput(f"{path}: {name}_index of {group.name} does not fit its {n} values.")
+    plain = n == rows and (stops == np.arange(1, rows + 1)).all()  # ragged in name only
+    # One value per spike can be a gigabyte: nothing is read that is then left out.
+    values = _values(data) if plain or keep_lists else None
+    if plain or values is None:
+        return values
     return [part.tolist() for part in np.split(values, stops[:-1])] if rows else []
 
 

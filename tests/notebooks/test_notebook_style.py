@@ -67,7 +67,7 @@ def test_size(notebook):
         if cell is not own:  # one line a parameter: as long as its model
             assert len(cell.source.splitlines()) <= MOST_LINES, cell.id
         widest = max(map(len, cell.source.splitlines()))
-        assert cell.cell_type == "markdown" or widest <= (130 if cell is own else 105), cell.id
+        assert cell.cell_type == "markdown" or widest <= (120 if cell is own else 100), cell.id
 
 
 def test_a_sentence_stands_before_every_cell_of_work(notebook):
@@ -149,7 +149,9 @@ def test_work_is_calls_not_logic(notebook):
     """No loops, branches, functions or classes: what a test cannot reach stays in the package."""
     banned = (ast.For, ast.While, ast.If, ast.Try, ast.With, ast.FunctionDef, ast.ClassDef)
     for cell in code(notebook):
-        found = [type(n).__name__ for n in ast.walk(ast.parse(cell.source)) if isinstance(n, banned)]
+        found = [
+            type(n).__name__ for n in ast.walk(ast.parse(cell.source)) if isinstance(n, banned)
+        ]
         assert not found, f"{cell.id}: {found}"
         assert not re.search(r"^[%!]", cell.source, re.M), f"{cell.id}: a magic command"
 
@@ -158,7 +160,9 @@ def test_no_paths_and_no_plain_secrets(notebook):
     for cell in code(notebook):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                assert not re.match(r"(/|~|\.\.?/|[A-Za-z]:\\)", node.value), f"{cell.id}: {node.value}"
+                assert not re.match(r"(/|~|\.\.?/|[A-Za-z]:\\)", node.value), (
+                    f"{cell.id}: {node.value}"
+                )
         assert not re.search(r"\b(Path|open|os|pathlib)\b\(?", cell.source.split("#")[0]), cell.id
 
 
@@ -170,7 +174,9 @@ def test_no_name_is_a_parameter_twice(name, notebook):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 assert node.id not in taken, f"{cell.id} overwrites the parameter {node.id}"
             if isinstance(node, ast.alias):
-                assert (node.asname or node.name).split(".")[0] not in taken, f"{cell.id}: {node.name}"
+                assert (node.asname or node.name).split(".")[0] not in taken, (
+                    f"{cell.id}: {node.name}"
+                )
 
 
 def test_figures_come_last_in_cells_of_their_own(notebook):
@@ -179,9 +185,13 @@ def test_figures_come_last_in_cells_of_their_own(notebook):
     assert len(figure_cells(notebook)) >= 1
     for cell in cells[commit + 1 : -1]:
         last = ast.parse(cell.source).body[-1]
-        assert isinstance(last, ast.Expr) and re.match(r"(plots|widgets)\.", ast.unparse(last)), cell.id
+        assert isinstance(last, ast.Expr) and re.match(r"(plots|widgets)\.", ast.unparse(last)), (
+            cell.id
+        )
     for cell in cells[:commit]:
-        assert not re.search(r"^plots\.", cell.source, re.M), f"{cell.id}: a figure before the commit"
+        assert not re.search(r"^plots\.", cell.source, re.M), (
+            f"{cell.id}: a figure before the commit"
+        )
 
 
 def test_the_last_cell_states_the_result_from_the_data(notebook):
@@ -191,7 +201,9 @@ def test_the_last_cell_states_the_result_from_the_data(notebook):
     assert isinstance(shown, ast.Expr) and shown.value.func.id == "Markdown"
     text = shown.value.args[0]
     assert isinstance(text, ast.JoinedStr) and "**Result.**" in last.source
-    assert sum(isinstance(v, ast.FormattedValue) for v in text.values) >= 2, "computed, not typed in"
+    assert sum(isinstance(v, ast.FormattedValue) for v in text.values) >= 2, (
+        "computed, not typed in"
+    )
 
 
 def test_notebooks_before_training_import_no_torch(name, notebook):

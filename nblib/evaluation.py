@@ -1,0 +1,225 @@
+"""One training run from its input to its artifact: what 05 calls, in the order it calls it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nblib import binning, metrics, models, splits, stages, steps, store, windows
+from nblib.errors import BadInput, BadParameter
+from nblib.windows import Samples
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nblib.models.base import Decoder
+    from nblib.params import Recipe
+
+CHECKPOINTS = "*.ckpt"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples of one fold, and what is needed to read a decoder's answer.
+
+    classes (C,): label of each class index; unit_ids (N,); stop_s (T,): end of each bin, seconds
+    from the onset.
+    """
+
+    train: Samples
+    val: Samples
+    test: Samples
+    classes: np.ndarray
+    unit_ids: np.ndarray
+    stop_s: np.ndarray
+    label_name: str
+    split_hash: str
+
+    def table(self) -> pd.DataFrame:
+        """Shape of the samples of each role."""
+        rows = {role: getattr(self, role).x.shape for role in windows.ROLES}
+        return pd.DataFrame(rows, index=["presentations", "bins", "units"]).T
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a decoder did on the test presentations, beside the best that any could do."""
+
+    predictions: pd.DataFrame
+    scores: dict[str, metrics.Score]
+    oracle: dict[str, metrics.Score] | None
+    by_time: pd.DataFrame
+
+    def table(self) -> pd.DataFrame:
+        """One row a score, with interval, chance and p; `best possible` where it is known."""
+        rows = [asdict(score) for score in self.scores.values()]
+        table = pd.DataFrame(rows, index=pd.Index(self.scores, name="score")).round(4)
+        if self.oracle is not None:
+            table["best possible"] = [round(self.oracle[name].value, 4) for name in self.scores]
+        return table
+
+
+def load_data(stage: stages.Stage) -> Data:
+    """The counts of 03 cut and scaled as the split of 04 says, for the fold that is asked for.
+
+    With `shuffle_labels` the labels are permuted within each role: the control that must score at
+    chance. Raises MissingInput without the artifacts of 03 or 04, BadParameter for an unknown fold.
+    """
+    binned = steps.load_counts(stage.input("03_clean"))
+    roles, statistics = splits.load(stage.input("04_split"))
+    fold = stage.params.fold
+    if fold >= len(statistics):
+        raise BadParameter(
+            f"fold = {fold}: the split has {len(statistics)} fold(s), numbered from 0."
+        )
+    samples = windows.role_samples(binned, roles, statistics[fold], fold)
+    if stage.params.shuffle_labels:
+        samples = windows.shuffle_labels(samples, stage.params.seed)
+    return Data(
+        samples["train"],
+        samples["val"],
+        samples["test"],
+        classes=statistics[fold].classes,
+        unit_ids=statistics[fold].unit_ids,
+        stop_s=bin_stops(binned, stage.recipe),
+        label_name=binned.attrs["label_name"],
+        split_hash=splits.split_hash(roles),
+    )
+
+
+def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
+    """End of each bin (T,), seconds from the onset; the mean where presentations differ in length."""
+    edges = binning.edges_of(binned)
+    first = {"event_window": recipe.window_start_s, "edges": min(recipe.edges_s, default=0.0)}
+    return first.get(recipe.binning, 0.0) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
+
+
+def make_decoder(stage: stages.Stage) -> Decoder:
+    """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
+    return models.make(stage.params.model, stage.params.model_params)
+
+
+def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
+    """Fit on train presentations, choose on validation; test presentations are not touched.
+
+    A run that was killed goes on from its own checkpoint, which lies with its log under the data
+    root; one that no longer fits (another version wrote it) is put aside, and said so. Returns the
+    history: one row an epoch, or a strength of regularisation.
+    """
+    folder = store.log_dir(stage.name, stage.recording, stage.key)
+    settings = SimpleNamespace(**stage.params.model_dump(), progress=steps.someone_is_there())
+    what = {"n_classes": len(data.classes), "settings": settings, "folder": folder}
+    if any(folder.glob(CHECKPOINTS)):
+        try:
+            return decoder.fit(data.train, data.val, resume="auto", **what)
+        except (BadInput, BadParameter) as error:
+            print(f"Starting afresh: {error}")
+            forget_checkpoints(folder)
+            decoder = make_decoder(stage)
+    return decoder.fit(data.train, data.val, **what)
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run; its log stays."""
+    for path in folder.glob(CHECKPOINTS):
+        path.unlink(missing_ok=True)
+
+
+def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
+    """Score a fitted decoder on the test presentations, once."""
+    log_proba = decoder.predict_log_proba(data.test.x)
+    draws = {"n_bootstrap": stage.params.n_bootstrap, "seed": stage.params.seed}
+    how = {"n_permutations": stage.params.n_permutations, **draws}
+    best = oracle_log_proba(data, stage)
+    return Outcome(
+        predictions=metrics.predictions(data.test, log_proba, data.classes),
+        scores=metrics.scores(data.test.y, log_proba, **how),
+        oracle=None if best is None else metrics.scores(data.test.y, best, **how),
+        by_time=metrics.accuracy_over_time(decoder, data.test, data.stop_s, **draws),
+    )
+
+
+def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
+    """Log-posterior of the test presentations under the truth (B, C); None where it is not known.
+
+    Known for a simulated recording: the exact posterior given the spike times of the units that the
+    decoder saw. It says nothing about permuted labels or another column than the image shown.
+    """
+    recipe = stage.recipe
+    shown = (recipe.intervals, recipe.label) == ("natural_scenes_presentations", "frame")
+    if recipe.source != "simulate" or not shown or stage.params.shuffle_labels:
+        return None
+    from nblib.sources import oracle, simulate
+
+    session = steps.open_session(stage)
+    log_proba, classes = oracle.oracle_log_posterior(
+        simulate.truth_path(session.path),
+        session,
+        data.test.trial,
+        data.unit_ids,
+        classes=data.classes,
+    )
+    if not np.array_equal(classes, data.classes):
+        raise BadInput(f"the truth of {session.path} has other classes than the split.")
+    return log_proba
+
+
+def save_run(
+    folder: Path,
+    stage: stages.Stage,
+    data: Data,
+    decoder: Decoder,
+    history: pd.DataFrame,
+    outcome: Outcome,
+) -> None:
+    """Write a run's files: metrics.json, predictions, history, accuracy by time, config, weights.
+
+    Raises BadParameter for a score outside [0, 1] or without its chance, interval and p.
+    """
+    n_bins, n_units = data.test.x.shape[1:]
+    metrics.write_metrics(
+        folder,
+        {
+            "notebook": stage.name,
+            "recipe": stage.recipe.recipe,
+            "recording": stage.recording,
+            "model": stage.params.model,
+            "fold": stage.params.fold,
+            "seed": stage.params.seed,
+            "split_hash": data.split_hash,
+            "n_train": len(data.train),
+            "n_val": len(data.val),
+            "n_test": len(data.test),
+            "n_classes": len(data.classes),
+            "n_units": n_units,
+            "n_bins": n_bins,
+            "fit_s": decoder.fitted["fit_s"],
+            "device": decoder.fitted["device"],
+            "scores": outcome.scores,
+            "oracle": outcome.oracle,
+        },
+    )
+    outcome.predictions.to_parquet(folder / metrics.PREDICTIONS, index=False)
+    outcome.by_time.to_parquet(folder / metrics.BY_TIME, index=False)
+    history.to_parquet(folder / "history.parquet", index=False)
+    decoder.save(folder)
+    forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
+
+
+def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
+    """The result in a sentence: score, interval, chance, p and the best possible."""
+    score = outcome.scores["accuracy"]
+    best = ""
+    if outcome.oracle is not None:
+        best = f" The best that any decoder could reach here is {outcome.oracle['accuracy'].value:.1%}."
+    return (
+        f"**Result.** {stage.params.model} names the right {data.label_name} in {score.value:.1%} of "
+        f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "
+        f"guessing would be right in {score.chance:.1%} (p = {score.p:.2g} by "
+        f"label permutation).{best}"
+    )

@@ -1,0 +1,108 @@
+"""What surrounds a fit and is put back after it: random numbers, threads, noise, loggers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from nblib.errors import BadParameter, RunFailed
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, threads: int = 0):
+    """Seeded random numbers and a set number of threads inside; as they were outside."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def deterministic():
+    """Repeatable algorithms where torch has them, else a warning; as it was on leaving."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by CUDA's matrix products
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hold back Lightning's greetings and the warnings that cannot apply here; keep the rest."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for told in (
+                ".*LeafSpec.* is deprecated",  # between Lightning and torch
+                ".*GPU available but not used",  # device = "cpu" was asked for
+                ".*smaller than the logging interval",  # we log by epoch
+                ".*module\\(s\\) in eval mode at the start",  # a frozen encoder is meant to be
+            ):
+                warnings.filterwarnings("ignore", told)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def wandb_logger(folder: Path, config: dict[str, Any]):
+    """A Weights & Biases logger: offline in `folder`, unless WANDB_MODE says online."""
+    try:
+        import wandb
+    except ImportError:
+        raise BadParameter("logger = 'wandb': not installed; pip install 'nblib[train]'.") from None
+    from lightning.pytorch.loggers import WandbLogger
+
+    mode = os.environ.get("WANDB_MODE", "offline")
+    quiet = wandb.Settings(silent=True, console="off")
+    run = WandbLogger(project="nblib", save_dir=folder, config=config, mode=mode, settings=quiet)
+    try:
+        yield run
+    finally:
+        wandb.finish()
+
+
+def run(trainer, lit, batches, validation, resume) -> None:
+    """trainer.fit with errors that people can use, and Ctrl-C as Python means it."""
+    handler = signal.getsignal(signal.SIGINT)
+    checkpoint = str(resume) if resume else None
+    try:
+        trainer.fit(lit, batches, validation, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException:
+        raise
+    except SystemExit as error:  # Lightning leaves the process on Ctrl-C; a notebook must not
+        raise KeyboardInterrupt from error
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"GPU memory is full ({str(error).splitlines()[0]}); lower batch_size "
+            f"(now {batches.batch_size}) or the model's size."
+        ) from error
+    finally:
+        if handler is not None and signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
