@@ -237,7 +237,7 @@ def load(folder: Path) -> xr.Dataset:
 
 def to_lab_dataframe(binned: xr.Dataset) -> pd.DataFrame:
     """The lab's layout: one row per bin, time ordered; a column per unit, then `frame`."""
-    n_trials, n_bins, n_units = binned.counts.shape
+    _n_trials, n_bins, n_units = binned.counts.shape
     order = np.argsort(binned.start_s.values, kind="stable")
     table = pd.DataFrame(
         binned.counts.values[order].reshape(-1, n_units).astype(np.int64),
