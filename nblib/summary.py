@@ -51,11 +51,8 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     for recipe, part in runs.groupby("recipe", sort=True):
         mean = part.groupby("model")[["value", "chance"]].mean()
         best = mean["value"].idxmax()
-        where = (
-            f"over {part['recording'].nunique()} recordings "
-            if part["recording"].nunique() > 1
-            else ""
-        )
+        n = len(set(part["recording"]))
+        where = f"over {n} recordings " if n > 1 else ""
         known = part.loc[part["model"] == best, "oracle"].dropna()
         possible = f", against a best possible of {known.mean():.1%}" if len(known) else ""
         parts.append(

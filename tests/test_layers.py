@@ -13,18 +13,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
-    "errors", "params", "store", "recording", "binning", "sources", "stages", "inspection",
-    "inventory", "responses", "cleaning", "splits", "steps", "windows", "training", "models",
-    "stats", "metrics", "evaluation", "results", "summary", "plots", "widgets", "runner", "bookbuild", "doctor", "cli",
-    "__main__",
+    "errors", "params", "store", "stages", "recording", "sources", "inventory", "inspection",
+    "counting", "binning", "responses", "cleaning", "splits", "steps", "windows", "training",
+    "models", "metrics", "stats", "results", "plots", "widgets", "runner", "bookbuild", "doctor",
+    "cli", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmetrics", "wandb"}
 # Notebooks 01-04 use these, and so must start without torch.
 ROAD = [
-    "params", "store", "stages", "recording", "sources", "inspection", "binning", "responses",
-    "cleaning", "splits", "steps", "windows", "plots", "widgets",
+    "params", "store", "stages", "recording", "sources", "inspection", "counting", "binning",
+    "responses", "cleaning", "splits", "steps", "windows", "plots", "widgets",
 ]  # fmt: skip
 
 
