@@ -74,6 +74,10 @@ define torch_build
 $$($(BIN)/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")' 2>/dev/null || echo none)
 endef
 
+# Compiled once here, every notebook's imports take a third of the time. What is seldom or never
+# imported is left out: it would only take space.
+SELDOM := /(tests?|testing|wandb|sqlalchemy|allensdk|SimpleITK|pip|setuptools|debugpy|neo|fontTools)/
+
 $(READY): pyproject.toml constraints.txt Makefile
 	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH=$(TORCH): choose cpu or cuda" >&2; exit 2;; esac
 	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -95,6 +99,8 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@$(uv_install) -e '.[$(EXTRAS)]'
 	@echo "set-up 4/4: allensdk without its pins, kernel"
 	@$(uv_install) --no-deps allensdk
+	@$(BIN)/python -m compileall -q -j 0 -x '$(SELDOM)' \
+	  "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" >/dev/null || true
 	@$(BIN)/python -m ipykernel install --sys-prefix --name nblib --display-name "Python (nblib)" >/dev/null
 	@rm -f $(VENV)/ready-*
 	@echo $(TORCH) > $(VENV)/torch-build
