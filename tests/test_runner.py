@@ -104,6 +104,13 @@ def test_an_override_gives_another_key_and_a_recipe_that_upstream_notebooks_find
     assert runner.plan("02", {"recipe": finer.recipe_name}).key == finer.key
 
 
+def test_an_unknown_model_is_refused_before_a_kernel_starts(project, no_kernel, capsys):
+    project.notebook("05_train_lstm")
+    assert runner.run("05", {"recipe": "tiny", "model": "lsmt"}) == 2
+    said = capsys.readouterr().err
+    assert "model = 'lsmt': no such decoder" in said and "Did you mean lstm?" in said
+
+
 def test_a_missing_input_is_told_before_a_kernel_starts(project, no_kernel, capsys):
     assert runner.run("02_bin", {"recipe": "tiny"}) == 3
     said = capsys.readouterr().err

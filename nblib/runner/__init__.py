@@ -197,7 +197,8 @@ def _farewell(job: Job, said: str, folder: Path | None, kept: Path) -> str:
     stands = f"Its result was committed before that and stands: {folder}." if folder else (
         "Nothing was committed."
     )  # fmt: skip
-    return f"{job.label}: {said.rstrip('.')}. {stands} The notebook is kept: {kept}"
+    said = said if said.endswith(("?", "!")) else f"{said.rstrip('.')}."
+    return f"{job.label}: {said} {stands} The notebook is kept: {kept}"
 
 
 def _attach(notebook: Any, folder: Path) -> Path:

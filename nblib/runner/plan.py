@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nblib import stages, store
+from nblib import models, stages, store
 from nblib.errors import BadParameter, MissingInput
 
 
@@ -106,6 +106,8 @@ def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
             )
         values["recording"] = recordings[0]
     params, recipe = stages.settle_recipe(stage, values)
+    if hasattr(params, "model") and params.model not in models.MODELS:
+        models.MODELS[params.model]  # raises, and names the models there are
     recipe_name = ""
     if recipe is not None:
         unchanged = stages.find_recipe(params.recipe).recipe == recipe.recipe
