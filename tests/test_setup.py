@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -387,6 +388,16 @@ def test_readme_parameters_exist():
     text = "\n".join([*blocks("bash"), *inline()])
     given = set(re.findall(r"-p ([a-z]\w+) \S", text)) - {"general"}
     assert given and given <= known
+
+
+def test_readme_calls_of_nblib_are_understood():
+    from nblib.cli import parser
+
+    text = "\n".join([*blocks("bash"), *inline()]).replace("\\\n", " ")
+    calls = re.findall(r"^ *(?:\S*/)?nblib ([a-z].*?) *(?:#.*)?$", text, re.M)
+    assert {call.split()[0] for call in calls} >= {"run", "book", "doctor", "allen", "inventory"}
+    for call in calls:
+        parser().parse_args(shlex.split(call))  # leaves the test when it does not parse
 
 
 def test_readme_lists_the_decoders():

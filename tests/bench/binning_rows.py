@@ -21,7 +21,7 @@ N_BINS = 5
 MEMORY_LIMIT = 600e6
 
 
-def rows(nwb: Path, *, repeats: int = 5, part: int = 40, torch_part: int = 3) -> list[Row]:
+def rows(nwb: Path, *, repeats: int = 9, part: int = 40, torch_part: int = 3) -> list[Row]:
     """The binning rows for one recording; `part` units for other tools, fewer for the slowest."""
     import h5py
 

@@ -2,7 +2,8 @@
 
 The full-size simulated recording is made once, under `NBLIB_HOME/bench`, and kept. Results go to
 `NBLIB_HOME/bench/bench.json` and `bench.md`; a whole full-size bench also to `book/bench.json`.
-bench.json: `machine` (what it ran on), `rows` (see `measure.Row`), `seconds` (how long it took).
+bench.json: `machine` (what it ran on), `rows` (the table in words), `measured` (its numbers, see
+`measure.Row`), `seconds` (how long it took).
 """
 
 from __future__ import annotations
@@ -84,21 +85,23 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     return found
 
 
+def shown(row: Row) -> dict[str, str]:
+    """A row in words, column by column."""
+    return {
+        "what": f"{row.group}: {row.what}",
+        "measured": f"{row.value:.3g} {row.unit}",
+        "ratio": "" if row.ratio is None else f"{row.ratio:,.2f}",
+        "promised": row.limit,
+        "kept": {None: "", True: "yes", False: "no"}[row.holds],
+        "how": row.note,
+    }
+
+
 def table(rows: list[Row], on: dict[str, str]) -> str:
     """The rows as Markdown."""
-    lines = [
-        "| what | time or size | ratio | promised | kept | how |",
-        "| --- | ---: | ---: | --- | --- | --- |",
-    ]
-    group = ""
-    for row in rows:
-        if row.group != group:
-            group = row.group
-            lines.append(f"| **{group}** | | | | | |")
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        kept = {None: "", True: "yes", False: "**no**"}[row.holds]
-        value = f"{row.value:.3g} {row.unit}"
-        lines.append(f"| {row.what} | {value} | {ratio} | {row.limit} | {kept} | {row.note} |")
+    cells = [shown(row) for row in rows]
+    lines = ["| " + " | ".join(line) + " |" for line in [list(cells[0]), *map(dict.values, cells)]]
+    lines.insert(1, "| --- | ---: | ---: | --- | --- | --- |")
     return "\n".join([*lines, "", "; ".join(f"{k}: {v}" for k, v in on.items())]) + "\n"
 
 
@@ -114,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     on = machine()
     result = {
         "machine": on,
-        "rows": [row.plain() for row in rows],
+        "rows": [shown(row) for row in rows],
+        "measured": [row.plain() for row in rows],
         "seconds": round(time.perf_counter() - began, 1),
     }
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"

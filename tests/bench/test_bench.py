@@ -1,0 +1,61 @@
+"""The bench runs to its end on something small, and says what it promises to say."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).with_name("run.py")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    out = subprocess.run(
+        [sys.executable, str(RUN), "--small"],
+        env={**os.environ, "NBLIB_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    found = json.loads((home / "bench" / "bench.json").read_text())
+    return found | {"said": out.stdout, "table": (home / "bench" / "bench.md").read_text()}
+
+
+def test_every_promise_has_its_row(result):
+    promised = {row["what"] for row in result["measured"] if row["limit"]}
+    assert promised == {
+        "nblib bins the recording",
+        "peak memory above the interpreter",
+        "nblib.training.fit",
+        "import nblib",
+        "nblib --help",
+        "nblib run 01_ingest",
+    }
+    assert all((row["holds"] is not None) == bool(row["limit"]) for row in result["measured"])
+
+
+def test_the_others_stand_beside(result):
+    names = " ".join(row["what"] for row in result["measured"])
+    for other in ("h5py", "pynapple", "allensdk", "histc", "bare", "DataLoader", "papermill"):
+        assert other in names
+
+
+def test_numbers_are_sound_and_the_table_shows_them(result):
+    for row in result["measured"]:
+        assert row["value"] > 0 or row["what"] == "import nblib", row
+        assert row["ratio"] is None or row["ratio"] > 0
+        assert row["what"] in result["table"]
+    assert result["table"].strip() in result["said"]
+    assert {len(row) for row in result["rows"]} == {6}
+    assert {"processor", "cores", "gpu", "torch"} <= set(result["machine"])
+
+
+def test_a_small_bench_never_becomes_the_books(result):
+    committed = RUN.parents[2] / "book" / "bench.json"
+    if committed.exists():
+        assert json.loads(committed.read_text())["measured"] != result["measured"]
