@@ -207,6 +207,7 @@ FIGURES = {
     "session_no_areas": lambda: session(1000, [np.nan], False, 4, invalid=False),
     "session_many_areas": lambda: session(900, [f"A{i}" for i in range(30)]),
     "raster": raster,
+    "raster_many_areas": lambda: raster(400, [f"A{i}" for i in range(30)]),
     "raster_no_areas": lambda: raster(30, [""]),
     "raster_large": lambda: raster(1500),
     "psth": psth,

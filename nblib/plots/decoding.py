@@ -189,7 +189,8 @@ def score_summary(scores: dict[str, Any], oracle: dict[str, Any] | None, title: 
     scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same scores of the true
     posterior, or None when the truth is not known.
     """
-    names = [n for n in SCORE_TEXT if n in scores]
+    # with five classes or fewer, top-5 is always right: nothing to show
+    names = [n for n in SCORE_TEXT if n in scores and field(scores[n], "chance") < 1]
     best = oracle or {}
     fig = style.new_figure(1.5 + 0.5 * len(names))
     ax = fig.add_subplot()

@@ -53,6 +53,7 @@ def removals(table: pd.DataFrame) -> Picture:
     ax.set_yticks(range(len(table)), [f"{t.what}: {t.reason}" for t in table.itertuples()])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlim(0, max(0.02, share.max(initial=0) * 1.6))
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= min(1.0, ax.get_xlim()[1])])
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     ax.set_xlabel("share removed")
     ax.set_title("What was removed, and why")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from nblib.plots import style
+from nblib.plots.areas import mark_areas
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def tuning_heatmap(
     image = ax.imshow(z[row], aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
     ax.set_xticks(*style.label_ticks(labels, 14))
     ax.set_xlabel(label_name)
-    mark_areas(ax, names[row])
+    mark_areas(ax, names[row], boxes=True)
     ax.set_title(f"Tuning of {len(names)} units to {len(labels)} labels")
     fig.colorbar(image, ax=ax, label="mean response (z over labels)", shrink=0.7, pad=0.02)
     return fig
@@ -80,54 +79,6 @@ def _by_preference(z: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return rows[np.lexsort((-z[rows].max(axis=1), z[rows].argmax(axis=1)))]
 
 
-def mark_areas(ax: Axes, names: np.ndarray, both: bool = False) -> None:
-    """Name the areas beside an image whose rows (and columns) are units ordered by area."""
-    order = list(dict.fromkeys(names))
-    edges = np.r_[0, np.cumsum([(names == a).sum() for a in order])] - 0.5
-    middles = (edges[:-1] + edges[1:]) / 2
-    colours = [style.shade(style.area_colour(a), -0.25) for a in order]
-    for edge in edges[1:-1]:
-        ax.axhline(edge, color=style.INK, lw=0.7)
-        if both:
-            ax.axvline(edge, color=style.INK, lw=0.7)
-    shown = _apart(edges, 0.035 * len(names))
-    if order == [""]:
-        ax.set_ylabel("units")
-        ax.set_yticks([])
-    else:
-        ax.set_yticks(middles[shown], [style.area_label(order[i]) for i in shown])
-        ax.tick_params(axis="y", length=0, pad=9)
-        for tick, i in zip(ax.get_yticklabels(), shown, strict=True):
-            tick.set_color(colours[i])
-        ax.set_ylabel("units, by area")
-    for i in range(len(order)):  # a strip of colour at the left edge
-        ax.add_patch(
-            _strip(ax, edges[i] + 0.5, edges[i + 1] + 0.5, len(names), style.area_colour(order[i]))
-        )
-
-
-def _strip(ax: Axes, lo: float, hi: float, n: int, colour: str) -> Rectangle:
-    return Rectangle(
-        (-0.012, 1 - hi / n),
-        0.010,
-        (hi - lo) / n,
-        color=colour,
-        lw=0,
-        transform=ax.transAxes,
-        clip_on=False,
-    )
-
-
-def _apart(edges: np.ndarray, least: float) -> np.ndarray:
-    """Which areas are tall enough, or far enough from the last name, to be named."""
-    middles = (edges[:-1] + edges[1:]) / 2
-    shown: list[int] = []
-    for i, middle in enumerate(middles):
-        if not shown or middle - middles[shown[-1]] >= least:
-            shown.append(i)
-    return np.array(shown, int)
-
-
 @style.styled
 def unit_response(
     trial: np.ndarray,
@@ -138,12 +89,11 @@ def unit_response(
     *,
     title: str,
     colour: str = style.BLUE,
-    bin_s: float = 0.02,
 ) -> Picture:
     """Raster and PSTH of one unit over the presentations of one label.
 
     trial, time_s: one entry per spike (position of the presentation, seconds from its onset);
-    window: start and stop of the view in seconds from onset.
+    window: start and stop of the view in seconds from onset. Rate in bins of 1/12 of shown_s.
     """
     fig = style.new_figure(4.4)
     top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[1.8, 1])
@@ -154,7 +104,7 @@ def unit_response(
     top.set_ylim(n_trials - 0.5, -0.5)
     top.set_ylabel("presentation")
     top.set_title(title)
-    n_bins = max(1, round((window[1] - window[0]) / bin_s))
+    n_bins = max(1, round(12 * (window[1] - window[0]) / shown_s))
     counts, edges = np.histogram(time_s, np.linspace(*window, n_bins + 1))
     rate = counts / max(n_trials, 1) / np.diff(edges)
     bottom.stairs(rate, edges, color=colour, fill=True, alpha=0.8)

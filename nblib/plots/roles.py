@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from nblib.plots import style
-from nblib.plots.responses import mark_areas
+from nblib.plots.areas import mark_areas
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nblib.inspection import good_units
 from nblib.plots import style
+from nblib.plots.areas import mark_areas
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def raster(
     """
     names = np.array([style.area_name(a) for a in areas], dtype=object)
     order = style.area_order(names)
-    place = np.concatenate([np.flatnonzero(names == a) for a in order]) if len(names) else []
+    place = np.concatenate([np.flatnonzero(names == a) for a in order])
     row = np.empty(len(names), int)
     row[place] = np.arange(len(names))
     unit = np.asarray(unit, int)
@@ -181,15 +182,10 @@ def raster(
             rasterized=True,
         )
     _mark_trials(ax, trials, window)
-    middles = [row[names == a].mean() for a in order]
-    ax.set_yticks(middles, [f"{style.area_label(a)} ({(names == a).sum()})" for a in order])
-    ax.tick_params(axis="y", length=0)
-    for tick, area in zip(ax.get_yticklabels(), order, strict=True):
-        tick.set_color(style.shade(style.area_colour(area), -0.25))
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(*window)
     ax.set_xlabel("time in the session (s)")
-    ax.set_ylabel("units, by area" if any(order) else "units")
+    mark_areas(ax, names[place])
     return fig
 
 

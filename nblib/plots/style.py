@@ -163,7 +163,7 @@ def area_colour(area: str) -> str:
     if known is None:  # any other name: a colour that depends on the name alone
         code = zlib.crc32(area.encode())
         base = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)[code % 6]
-        return shade(base, (-0.55, -0.25, 0.3, 0.6)[code // 6 % 4])
+        return shade(base, (-0.45, -0.2, 0.15, 0.35)[code // 6 % 4])
     return known if isinstance(known, str) else shade(*known)
 
 

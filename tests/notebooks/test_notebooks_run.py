@@ -1,0 +1,142 @@
+"""Every notebook, run: by plain papermill, by the runner, and on real recordings."""
+
+import json
+
+import nbformat
+import papermill
+import pytest
+
+from nblib import results, runner, stages, store
+
+FEW = {"n_permutations": 100, "n_bootstrap": 100}
+ROAD = ["01_ingest", "02_bin", "03_clean", "04_split"]
+NO_TORCH = "import sys\nassert not {'torch', 'lightning'} & set(sys.modules)"
+FIGURES = {
+    "01_ingest": 3,
+    "02_bin": 3,
+    "03_clean": 2,
+    "04_split": 3,
+    "05_train_lstm": 4,
+    "90_results": 1,
+}
+
+
+def outputs(notebook):
+    return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+
+
+def check(notebook, name):
+    """What a rendered page needs: pictures, a result in words, no warnings, no live widgets."""
+    found = outputs(notebook)
+    told = ["".join(o.text) for o in found if o.output_type == "stream"]
+    assert told in ([], [t for t in told if t.startswith("Settings differ from recipe")]), told
+    assert not [o for o in found if o.output_type == "error"]
+    pictures = [o for o in found if "image/png" in o.get("data", {})]
+    assert len(pictures) == FIGURES[name]
+    assert "widgets" not in notebook.metadata
+    assert not [o for o in found if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+    words = [o.data["text/markdown"] for o in found if "text/markdown" in o.get("data", {})]
+    assert words[-1].startswith("**Result.**")
+    text = nbformat.writes(notebook)
+    assert len(text) < 1_500_000
+    assert str(store.home()) not in words[-1]
+    return words[-1]
+
+
+def by_papermill(name, folder, extra="", **params):
+    """Execute a notebook as anybody would: papermill, its own kernel, nothing else."""
+    source = store.notebooks_dir() / f"{name}.ipynb"
+    if extra:
+        notebook = nbformat.read(source, as_version=4)
+        notebook.cells.append(nbformat.v4.new_code_cell(extra))
+        source = folder / f"with-a-check-{name}.ipynb"
+        nbformat.write(notebook, source)
+    return papermill.execute_notebook(
+        str(source),
+        str(folder / f"{name}.ipynb"),
+        parameters=params,
+        progress_bar=False,
+        cwd=str(folder),
+    )
+
+
+def the_run():
+    (folder,) = [f for f in store.artifacts() if f.parts[-3] == "05_train_lstm"]
+    return results.load_run(folder)
+
+
+def test_by_plain_papermill(home, tmp_path):
+    who = {"recipe": "tiny", "recording": "tiny"}
+    for name in ROAD:
+        check(by_papermill(name, tmp_path, extra=NO_TORCH, **who), name)
+    few = {"max_epochs": 3, "model_params": {"hidden": 8}, **FEW}
+    words = check(by_papermill("05_train_lstm", tmp_path, **who, **few), "05_train_lstm")
+    assert "lstm names the right frame" in words and "best that any decoder" in words
+    run = the_run()
+    assert run.metrics["oracle"]["accuracy"]["value"] > run.metrics["scores"]["accuracy"]["chance"]
+    assert run.manifest["notebook"]["edited"] is False
+    assert run.manifest["parameters"]["max_epochs"] == 3
+    log = store.log_dir("05_train_lstm", "tiny", run.key)
+    assert (log / "fit.csv").is_file() and not list(log.glob("*.ckpt"))
+    words = check(by_papermill("90_results", tmp_path), "90_results")
+    assert "tiny: **lstm**" in words
+
+
+def test_by_the_runner_with_upstream(home):
+    given = {"recipe": "tiny", "recording": "tiny", "model": "linear_svm", "n_bins": 2, **FEW}
+    outcome = runner.attempt("05_train_lstm", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    run = the_run()
+    assert run.folder == outcome.folder and run.metrics["n_bins"] == 2
+    done = {f.parts[-3]: f for f in store.artifacts() if not f.parts[-3].startswith("00_")}
+    assert list(done) == [*ROAD, "05_train_lstm"]
+    for name, folder in done.items():
+        check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
+    again = runner.attempt("05_train_lstm", given, progress=False)
+    assert again.code == 0 and again.folder == outcome.folder and again.seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "recipe", "n_classes", "n_units", "score_range"),
+    [
+        ("allen_gratings.nwb", "allen_gratings", 4, 30, (0.5, 1.0)),
+        # a weak signal: what comes out is stated as it is
+        ("human_mtl_movie_clips.nwb", "human_movie_clips", 3, 35, (0.0, 1.0)),
+    ],
+)
+def test_real_recordings_reach_a_score(
+    home, real_data, file, recipe, n_classes, n_units, score_range
+):
+    real_data(file)
+    recording = file.removesuffix(".nwb")
+    given = {"recipe": recipe, "recording": recording, "model": "logistic", **FEW}
+    outcome = runner.attempt("05_train_lstm", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    metrics = the_run().metrics
+    assert (metrics["n_classes"], metrics["n_units"], metrics["oracle"]) == (
+        n_classes,
+        n_units,
+        None,
+    )
+    score = metrics["scores"]["accuracy"]
+    assert score_range[0] <= score["value"] <= score_range[1]
+    assert score["ci_low"] <= score["value"] <= score["ci_high"] and 0 < score["chance"] < 1
+    for folder in store.artifacts():
+        name = folder.parts[-3]
+        words = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
+    assert f"{score['value']:.1%}" in words and "best that any decoder" not in words
+
+
+def test_a_wrong_type_stops_in_the_validate_cell(home, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="recording = 21"):
+        by_papermill("01_ingest", tmp_path, recipe="tiny", recording=21)
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter 'modle'"):
+        by_papermill("01_ingest", tmp_path, recipe="tiny", recording="tiny", modle="lstm")
+    kept = json.loads((tmp_path / "01_ingest.ipynb").read_text())
+    ran = [c["id"] for c in kept["cells"] if c.get("execution_count")]
+    assert "validate" in ran and "open" not in ran
+    assert list(store.artifacts()) == []
+
+
+def test_every_stage_has_its_notebook():
+    assert set(FIGURES) == set(stages.STAGES)
