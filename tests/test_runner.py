@@ -140,7 +140,7 @@ def test_the_missing_chain_is_made_and_then_nothing_is_run_again(project, capsys
     monkeypatch.setattr(kernel, "execute", None)
     began = time.monotonic()
     assert runner.run("02_bin", given, with_upstream=True) == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert "already committed" in capsys.readouterr().out
 
 

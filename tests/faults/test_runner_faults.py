@@ -75,7 +75,7 @@ def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
     notebook = project.notebook("killed", f"{kill}\n---\n{tiny_project.COMMIT}", stage="01_ingest")
     began = time.monotonic()
     assert runner.run(notebook, {"recipe": "tiny"}, progress=False) == 4
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # a busy machine takes a while to start it
     said = capsys.readouterr().err
     assert "killed by SIGKILL" in said and "Nothing was committed" in said
     nothing_left(project)
