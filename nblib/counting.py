@@ -156,8 +156,8 @@ def _count_rising(times, bounds, flat, spans, places, rows, recording, first_uni
                 f"{recording.units.index[unit]} are not sorted; sort them in the file."
             )
         counts = np.diff(np.append(starts, len(place)))
-        rows[here] = counts
         wide |= {int(u) + first_unit for u in here[counts > 255] // n_flat}
+        rows[here] = counts.astype(np.uint8)  # the same type on both sides: no slow cast
     return wide
 
 
