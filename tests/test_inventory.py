@@ -36,9 +36,9 @@ def test_files_are_matched_by_session(tmp_path):
 
 
 def test_a_folder_where_everything_lines_up(tmp_path):
-    simulate.simulate(tmp_path / "session_1.nwb", n_units=3, n_scenes=2, n_repeats=2)
-    touch(tmp_path, "spike_trains_with_stimulus_session_1_5.pkl")
-    (tmp_path / "session_1_truth.h5").unlink()
+    simulate.simulate(tmp_path / "session_719865191.nwb", n_units=3, n_scenes=2, n_repeats=2)
+    touch(tmp_path, "spike_trains_with_stimulus_session_719865191_5.pkl")
+    (tmp_path / "session_719865191_truth.h5").unlink()
     assert inventory.inventory(tmp_path).problems == []
     with pytest.raises(MissingInput):
         inventory.inventory(tmp_path / "none")

@@ -12,6 +12,7 @@ import typing
 
 from annotated_types import Ge, Gt, Le, Lt
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
@@ -75,12 +76,15 @@ def bound_text(metadata) -> str:
     return ", ".join(found)
 
 
-def parameter_rows(model) -> list[tuple[str, str, str, str]]:
-    """Rows (name, meaning with unit, type and bounds, default) of a settings model's own fields."""
-    inherited = {name for base in model.__mro__[1:] for name in getattr(base, "__annotations__", {})}
+def parameter_rows(model, own: bool = False) -> list[tuple[str, str, str, str]]:
+    """Rows (name, meaning with unit, type and bounds, default) of a model's fields.
+
+    own: only the fields that the model does not inherit.
+    """
+    inherited = {n for base in model.__bases__ for n in getattr(base, "model_fields", {})}
     rows = []
     for name, field in model.model_fields.items():
-        if name in inherited and name not in model.__annotations__:
+        if own and name in inherited:
             continue
         kind = ", ".join(filter(None, (type_text(field.annotation), bound_text(field.metadata))))
         default = "required" if field.is_required() else value_text(field.default)
@@ -120,16 +124,18 @@ class _Table(SphinxDirective):
 
 
 class Parameters(_Table):
-    """`{parameters} dotted.name.of.a.model`."""
+    """`{parameters} dotted.name.of.a.model`, with `:own:` to leave out inherited fields."""
 
     required_arguments = 1
+    option_spec: typing.ClassVar = {"own": directives.flag}
 
     def markdown(self) -> str:
         try:
             model = resolve(self.arguments[0])
         except ValueError as error:
             raise self.error(str(error)) from None
-        return markdown_table(("name", "meaning", "type", "default"), parameter_rows(model))
+        rows = parameter_rows(model, own="own" in self.options)
+        return markdown_table(("name", "meaning", "type", "default"), rows)
 
 
 class Decoders(_Table):

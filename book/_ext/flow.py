@@ -343,31 +343,41 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
 def picture(name: str) -> str:
     """The SVG figure called `name`; raises KeyError for a name that is not in PICTURES."""
     caption, steps = PICTURES[name]
-    many = len(steps) > 6
-    wide, gap = (104, 18) if many else (STEP_W, GAP)
-    width = len(steps) * wide + (len(steps) - 1) * gap + 8
+    many = len(steps) > 5
+    wide, gap, letters = (104, 18, 18) if many else (STEP_W, GAP, 20)
+    used = len(steps) * wide + (len(steps) - 1) * gap
+    width = max(used, 5 * STEP_W + 4 * GAP) + 8  # the same scale in all pictures of decoders
+    notes = [wrapped(step.note, letters) for step in steps]
+    height = STEP_H + 52 + 14 * max(len(rows) for rows in notes)
     out = []
-    for i, step in enumerate(steps):
-        x = 4 + i * (wide + gap)
+    for i, (step, rows) in enumerate(zip(steps, notes, strict=True)):
+        x = (width - used) / 2 + i * (wide + gap)
         cx, cy = x + wide / 2, 4 + STEP_H / 2
-        out.append(f'<rect x="{x}" y="4" width="{wide}" height="{STEP_H}" rx="10" class="box {step.kind}"/>')
+        out.append(
+            f'<rect x="{x}" y="4" width="{wide}" height="{STEP_H}" rx="10" class="box {step.kind}"/>'
+        )
         out.append(step.draw(cx, cy))
         out.append(text(cx, STEP_H + 24, step.name, "ink name"))
-        if step.shape:
-            out.append(text(cx, STEP_H + 41, step.shape, "accent shape"))
-        words, rows = step.note.split(), [""]
-        for word in words:
-            if len(rows[-1]) + len(word) > (18 if many else 20):
-                rows.append("")
-            rows[-1] = f"{rows[-1]} {word}".strip()
-        out += [text(cx, STEP_H + 57 + 14 * k, row, "soft small") for k, row in enumerate(rows)]
+        out.append(text(cx, STEP_H + 41, step.shape, "accent shape"))
+        out += [text(cx, STEP_H + 58 + 14 * k, row, "soft small") for k, row in enumerate(rows)]
         if i:
             out.append(arrow(x - gap + 3, cy, x - 3, cy))
     label = html.escape(f"{name}: " + ", then ".join(s.name for s in steps), quote=True)
     return (
-        f'<figure class="flow"><svg viewBox="0 0 {width} {STEP_H + 80}" role="img" aria-label="{label}" '
-        f'style="max-width:{max(width, 640)}px">{"".join(out)}</svg><figcaption>{html.escape(caption)}</figcaption></figure>'
+        f'<figure class="flow"><svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{label}">{"".join(out)}</svg>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def wrapped(words: str, letters: int) -> list[str]:
+    """Words in rows of at most so many letters."""
+    rows = [""]
+    for word in words.split():
+        if rows[-1] and len(rows[-1]) + len(word) >= letters:
+            rows.append("")
+        rows[-1] = f"{rows[-1]} {word}".strip()
+    return rows
 
 
 class Flow(SphinxDirective):

@@ -11,7 +11,6 @@ import html
 import re
 
 from docutils import nodes
-from matplotlib import rc_context
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextToPath
@@ -40,11 +39,10 @@ SPELLINGS = [
 def _outline(latex: str) -> tuple[str, float, float, float]:
     """Draw one row: its SVG path (y up, baseline at 0), width, height and depth in em/100."""
     text = f"${latex.strip()}$"
-    prop = FontProperties(size=EM)
+    prop = FontProperties(size=EM, math_fontfamily="cm")
     writer = TextToPath()
-    with rc_context({"mathtext.fontset": "cm"}):
-        width, height, depth = writer.get_text_width_height_descent(text, prop, ismath=True)
-        points, codes = writer.get_text_path(prop, text, ismath=True)
+    width, height, depth = writer.get_text_width_height_descent(text, prop, ismath=True)
+    points, codes = writer.get_text_path(prop, text, ismath=True)
     parts, i = [], 0
     while i < len(codes):
         if codes[i] == Outline.CLOSEPOLY:

@@ -6,7 +6,6 @@ both. A file is only written when its content changed, so a second render is qui
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -81,6 +80,12 @@ class RunPage:
         r = self.row
         variant = f" ({r['variant']})" if r["variant"] else ""
         return f"{r['model']} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
+
+    @property
+    def short_title(self) -> str:
+        r = self.row
+        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]] + [r["variant"]] * bool(r["variant"])
+        return ", ".join([r["model"], r["recording"], *more])
 
     @property
     def folder(self) -> Path:
@@ -210,14 +215,13 @@ def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
 
 def itables_script() -> str:
     """itables' own script and style in one plain file: works from a disk, without a server."""
-    from importlib.resources import files
+    from importlib.resources import as_file, files
 
-    folder = files("itables") / "html"
-    style, code = ((folder / f"dt_bundle.{kind}").read_bytes() for kind in ("css", "js"))
-    template = (folder / "init_notebook_offline.html").read_text(encoding="utf-8")
-    for name, data in (("dt_css_b64", style), ("dt_src_b64", code)):
-        template = template.replace(name, base64.b64encode(data).decode())
-    return re.sub(r"</?script[^>]*>", "", template)
+    from itables.javascript import generate_init_offline_itables_html
+
+    with as_file(files("itables") / "html") as folder:
+        page = generate_init_offline_itables_html(folder / "dt_bundle.js")
+    return page.partition("<script>")[2].partition("</script>")[0]
 
 
 def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
@@ -320,7 +324,7 @@ def lay_out(folder: Path, root: Path, shown_notebooks: dict[str, Path], table: p
 def toc(text: str, runs: list[RunPage]) -> str:
     """The table of contents with the pages of the runs below the results."""
     contents = yaml.safe_load(text)
-    entries = [{"file": f"runs/{run.slug}", "title": run.title} for run in runs]
+    entries = [{"file": f"runs/{run.slug}", "title": run.short_title} for run in runs]
     for part in contents["parts"]:
         for chapter in part["chapters"]:
             if chapter["file"] == "book/results" and entries:

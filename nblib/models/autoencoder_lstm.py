@@ -31,7 +31,8 @@ class AutoencoderLSTM(TorchDecoder):
 
     def __init__(
         self, *, d_model: int = 128, heads: int = 4, layers: int = 1, feedforward: int = 256,
-        hidden: int = 128, dropout: float = 0.1, pretrain_epochs: int = 10, freeze: bool = True,
+        hidden: int = 128, dropout: float = 0.2, input_dropout: float = 0.2,
+        pretrain_epochs: int = 5, freeze: bool = True,
     ):  # fmt: skip
         check_sizes(self)
         require(hidden >= 1 and pretrain_epochs >= 1, self, "hidden, pretrain_epochs >= 1 needed")
@@ -79,7 +80,8 @@ class AutoencoderLSTM(TorchDecoder):
         return history
 
     def _sizes(self) -> dict[str, Any]:
-        return {k: self.params[k] for k in ("d_model", "heads", "layers", "feedforward", "dropout")}
+        names = ("d_model", "heads", "layers", "feedforward", "dropout", "input_dropout")
+        return {k: self.params[k] for k in names}
 
 
 class Autoencoder(nn.Module):
@@ -88,6 +90,7 @@ class Autoencoder(nn.Module):
     def __init__(self, encoder: BinEncoder, n_units: int, d_model: int, **sizes):
         super().__init__()
         self.encoder = encoder
+        sizes.pop("input_dropout")  # the encoder's own
         self.blocks = attention_blocks(d_model, **sizes)
         self.rebuild = nn.Linear(d_model, n_units)
 

@@ -203,6 +203,12 @@ def require(condition: bool, model: Decoder, message: str) -> None:
         raise BadParameter(f"model_params of {model.name}: {message}; given {model.params}.")
 
 
+def require_shares(model: Decoder, *names: str) -> None:
+    """Refuse dropout shares outside [0, 1)."""
+    for name in names:
+        require(0 <= model.params[name] < 1, model, f"0 <= {name} < 1 needed")
+
+
 def check_samples(train: Samples, val: Samples | None, n_classes: int) -> None:
     """Refuse what no decoder can be fitted on, before any time is spent.
 

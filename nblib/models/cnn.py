@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from nblib.models.base import require
+from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
 
 
@@ -25,7 +25,7 @@ class CNN(TorchDecoder):
     ):
         require(filters >= 1 and layers >= 1, self, "filters >= 1 and layers >= 1 needed")
         require(kernel >= 1 and kernel % 2 == 1, self, "kernel must be odd")
-        require(0 <= dropout < 1, self, "0 <= dropout < 1 needed")
+        require_shares(self, "dropout")
 
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         return CNNNet(n_bins, n_units, n_classes, **self.params)

@@ -6,29 +6,30 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from nblib.models.base import require
+from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
 
 
 class LSTM(TorchDecoder):
     """Long short-term memory (Hochreiter and Schmidhuber 1997), read out at the last bin.
 
-    hidden: size of the state; layers: stacked LSTMs; dropout: before the read-out.
+    hidden: size of the state; layers: stacked LSTMs; dropout: before the read-out;
+    input_dropout: share of units hidden at each step of training.
     """
 
     name = "lstm"
     title = "LSTM"
     training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        "max_epochs": 30, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
         "patience": 5, "clip_norm": 1.0,
     }  # fmt: skip
     cell = nn.LSTM
 
     def __init__(
-        self, *, hidden: int = 200, layers: int = 1, dropout: float = 0.3, input_dropout: float = 0.0
+        self, *, hidden: int = 200, layers: int = 1, dropout: float = 0.5, input_dropout: float = 0.5
     ):
         require(hidden >= 1 and layers >= 1, self, "hidden >= 1 and layers >= 1 needed")
-        require(0 <= dropout < 1, self, "0 <= dropout < 1 needed")
+        require_shares(self, "dropout", "input_dropout")
 
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         return RecurrentNet(self.cell, n_units, n_classes, **self.params)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from nblib.models.base import require
+from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
 
 
@@ -23,7 +23,7 @@ class MLP(TorchDecoder):
 
     def __init__(self, *, hidden: int = 256, layers: int = 1, dropout: float = 0.5):
         require(hidden >= 1 and layers >= 1, self, "hidden >= 1 and layers >= 1 needed")
-        require(0 <= dropout < 1, self, "0 <= dropout < 1 needed")
+        require_shares(self, "dropout")
 
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         return MLPNet(n_units, n_classes, **self.params)

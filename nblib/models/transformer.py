@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nblib.models.base import require
+from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
 
 
@@ -15,19 +15,19 @@ class Transformer(TorchDecoder):
     """Transformer encoder (Vaswani et al. 2017, NeurIPS), averaged over the bins, read out.
 
     d_model: size of a token; heads: attention heads; layers: blocks; feedforward: hidden size of
-    each block.
+    each block; dropout: inside the blocks; input_dropout: share of units hidden at each step.
     """
 
     name = "transformer"
     title = "Transformer"
     training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 30, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        "max_epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
         "patience": 5, "clip_norm": 1.0,
     }  # fmt: skip
 
     def __init__(
-        self, *, d_model: int = 96, heads: int = 4, layers: int = 2, feedforward: int = 192,
-        dropout: float = 0.3,
+        self, *, d_model: int = 128, heads: int = 4, layers: int = 1, feedforward: int = 256,
+        dropout: float = 0.2, input_dropout: float = 0.3,
     ):  # fmt: skip
         check_sizes(self)
 
@@ -52,9 +52,10 @@ class BinEncoder(nn.Module):
 
     def __init__(
         self, n_bins: int, n_units: int, d_model: int,
-        heads: int, layers: int, feedforward: int, dropout: float,
+        heads: int, layers: int, feedforward: int, dropout: float, input_dropout: float,
     ):  # fmt: skip
         super().__init__()
+        self.input_dropout = nn.Dropout(input_dropout)  # hides units, so that none is relied on
         self.embed = nn.Linear(n_units, d_model)
         # Attention alone cannot tell one bin from another; this vector per bin can.
         self.place = nn.Parameter(0.02 * torch.randn(n_bins, d_model))  # (T, D)
@@ -62,7 +63,7 @@ class BinEncoder(nn.Module):
         self.blocks = attention_blocks(d_model, heads, layers, feedforward, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.dropout(self.embed(x) + self.place))  # (B, T, D)
+        return self.blocks(self.dropout(self.embed(self.input_dropout(x)) + self.place))  # (B, T, D)
 
 
 def attention_blocks(
@@ -82,4 +83,4 @@ def check_sizes(model: TorchDecoder) -> None:
     sizes = ("d_model", "heads", "layers", "feedforward")
     require(all(p[k] >= 1 for k in sizes), model, f"{', '.join(sizes)} >= 1 needed")
     require(p["d_model"] % p["heads"] == 0, model, "d_model must be a multiple of heads")
-    require(0 <= p["dropout"] < 1, model, "0 <= dropout < 1 needed")
+    require_shares(model, "dropout", "input_dropout")

@@ -21,8 +21,8 @@ class TransformerLSTM(TorchDecoder):
     training = Transformer.training
 
     def __init__(
-        self, *, d_model: int = 96, heads: int = 4, layers: int = 1, feedforward: int = 192,
-        hidden: int = 128, dropout: float = 0.3,
+        self, *, d_model: int = 128, heads: int = 4, layers: int = 1, feedforward: int = 256,
+        hidden: int = 128, dropout: float = 0.2, input_dropout: float = 0.3,
     ):  # fmt: skip
         check_sizes(self)
         require(hidden >= 1, self, "hidden >= 1 needed")

@@ -61,6 +61,7 @@ def quiet():
                 ".*LeafSpec.* is deprecated",  # between Lightning and torch
                 ".*GPU available but not used",  # device = "cpu" was asked for
                 ".*smaller than the logging interval",  # we log by epoch
+                ".*`validation_step` but have no `val_dataloader`",  # val = None was asked for
                 ".*module\\(s\\) in eval mode at the start",  # a frozen encoder is meant to be
             ):
                 warnings.filterwarnings("ignore", told)

@@ -1,0 +1,162 @@
+"""One training run: what is loaded, fitted, scored and written."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nblib import binning, cleaning, evaluation, metrics, results, splits, stages, steps, store
+from nblib.errors import BadParameter, MissingInput
+from nblib.inspection import session_report
+from nblib.params import Recipe
+
+FEW = {"n_permutations": 100, "n_bootstrap": 100}
+
+
+def begin(name, **given):
+    info = stages.STAGES[name]
+    values = {k: f.default for k, f in info.params.model_fields.items()}
+    given = {"recipe": "tiny", "recording": "tiny", **given}
+    return stages.begin(name, {**values, **dict.fromkeys(info.settings.model_fields), **given})
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """01 to 04 of the tiny recording, in the data root of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
+        stage = begin("01_ingest")
+        session = steps.open_session(stage)
+        report = session_report(session)
+        stage.commit(lambda folder: steps.save_report(report, folder))
+        stage = begin("02_bin")
+        counts = steps.bin_session(session, stage)
+        stage.commit(lambda folder: steps.save_counts(counts, folder))
+        stage = begin("03_clean")
+        cleaned, removals = cleaning.clean(counts, session, stage.settings)
+        stage.commit(lambda folder: steps.save_cleaned(cleaned, removals, folder))
+        stage = begin("04_split")
+        roles = splits.make_split(cleaned, stage.settings)
+        fitted = steps.fit_folds(cleaned, roles, stage.settings)
+        stage.commit(lambda folder: splits.save(folder, roles, fitted))
+        yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
+
+
+def trained(**given):
+    stage = begin("05_train_lstm", **FEW, **given)
+    data = evaluation.load_data(stage)
+    decoder = evaluation.make_decoder(stage)
+    history = evaluation.fit(decoder, data, stage)
+    return stage, data, decoder, history, evaluation.evaluate(decoder, data, stage)
+
+
+def test_data_are_the_split_s(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    sizes = road.roles["role"].value_counts()
+    assert data.table()["presentations"].to_dict() == {
+        r: sizes[r] for r in ("train", "val", "test")
+    }
+    assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
+    assert data.split_hash == splits.split_hash(road.roles)
+    np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-4)
+
+
+def test_an_unknown_fold_is_refused(road):
+    with pytest.raises(BadParameter, match="fold = 1: the split has 1 fold"):
+        evaluation.load_data(begin("05_train_lstm", fold=1))
+
+
+def test_missing_upstream_is_named(home):
+    with pytest.raises(MissingInput, match="nblib run 03_clean"):
+        evaluation.load_data(begin("05_train_lstm"))
+
+
+def test_a_run_from_start_to_artifact(road):
+    stage, data, decoder, history, outcome = trained(model="linear_svm")
+    place = stage.commit(
+        lambda folder: evaluation.save_run(folder, stage, data, decoder, history, outcome)
+    )
+    run = results.load_run(place)
+    assert run.metrics["scores"]["accuracy"]["value"] == outcome.predictions["correct"].mean()
+    assert run.metrics["n_test"] == len(data.test) and run.metrics["n_classes"] == 7
+    assert run.metrics["oracle"]["accuracy"]["value"] > 0.5
+    test = road.cleaned.sel(trial=data.test.trial)
+    np.testing.assert_array_equal(run.predict(test), outcome.predictions["predicted"])
+    assert len(run.history) == len(history)
+    assert len(pd.read_parquet(place / metrics.BY_TIME)) == data.test.x.shape[1]
+    assert json.loads((place / "config.json").read_text())["model"] == "linear_svm"
+    row = results.scan()
+    row = row[row["key"] == run.key].iloc[0]
+    assert row["flag"] == "" and row["oracle"] == run.metrics["oracle"]["accuracy"]["value"]
+
+
+def test_the_last_moment_is_the_whole_presentation(road):
+    outcome = trained(model="linear_svm")[-1]
+    assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value
+
+
+def test_the_oracle_says_nothing_about_shuffled_labels(road):
+    stage, data, *_, outcome = trained(model="linear_svm", shuffle_labels=True)
+    assert outcome.oracle is None and "best that" not in evaluation.in_words(stage, data, outcome)
+    assert "best possible" not in outcome.table()
+    plain = evaluation.load_data(begin("05_train_lstm"))
+    assert not np.array_equal(plain.test.y, data.test.y)
+    np.testing.assert_array_equal(np.sort(plain.test.y), np.sort(data.test.y))
+
+
+def test_the_sentence_states_the_numbers(road):
+    stage, data, *_, outcome = trained(model="linear_svm")
+    words = evaluation.in_words(stage, data, outcome)
+    for number in (
+        f"{outcome.scores['accuracy'].value:.1%} of {len(data.test)}",
+        f"{outcome.scores['accuracy'].chance:.1%}",
+        f"{outcome.oracle['accuracy'].value:.1%}",
+    ):
+        assert number in words
+
+
+def test_table_shows_every_score_beside_the_best_possible(road):
+    outcome = trained(model="linear_svm")[-1]
+    assert outcome.table().index.tolist() == list(outcome.scores)
+    numbers = outcome.table().select_dtypes("number")
+    assert {"value", "chance", "p", "best possible"} <= set(numbers)
+    assert "best possible" not in replace(outcome, oracle=None).table()
+
+
+def test_a_killed_run_goes_on_and_a_foreign_checkpoint_is_put_aside(road, capsys):
+    given = {"model": "mlp", "max_epochs": 3, "model_params": {"hidden": 8}}
+    whole = trained(**given)[3]
+    stage = begin("05_train_lstm", **FEW, **given)
+    folder = store.log_dir(stage.name, stage.recording, stage.key)
+    assert list(folder.glob("*.ckpt")), "until the run is committed its checkpoint stays"
+    again = trained(**given)[3]  # every epoch is there already
+    columns = ["epoch", "train_loss", "val_loss", "val_accuracy"]
+    pd.testing.assert_frame_equal(again[columns], whole[columns])
+    (checkpoint,) = folder.glob("*.ckpt")
+    checkpoint.write_bytes(b"not a checkpoint")
+    fresh = trained(**given)[3]
+    assert "Starting afresh" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(fresh[columns], whole[columns])
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"binning": "per_presentation"}, 0.0),
+        ({"binning": "fixed_width", "bin_s": 0.05}, 0.0),
+        ({"binning": "event_window", "window_start_s": -0.1, "window_stop_s": 0.15, "bin_s": 0.05}, -0.1),
+        ({"binning": "edges", "edges_s": [-0.05, 0.05, 0.2]}, -0.05),
+    ],
+)  # fmt: skip
+def test_bins_end_where_they_end(settings, first):
+    from handmade import recording
+
+    session = recording([np.array([1.1])], [0, 1], [1.0, 2.0])
+    recipe = Recipe(recipe="r", recordings=["r"], **settings)
+    counts = binning.bin_recording(session, recipe.settings(stages.STAGES["02_bin"].settings))
+    stops = evaluation.bin_stops(counts, recipe)
+    width = counts["exposure_s"].to_numpy()[0]
+    np.testing.assert_allclose(stops, first + np.cumsum(width), atol=1e-6)

@@ -1,0 +1,58 @@
+"""All runs as people read them."""
+
+import pandas as pd
+import pytest
+
+from nblib import summary
+
+
+@pytest.fixture
+def runs():
+    base = {
+        "chance": 0.01,
+        "p": 0.001,
+        "fold": 0,
+        "seed": 0,
+        "n_test": 100,
+        "flag": "",
+        "variant": "",
+    }
+    rows = [
+        {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1"},
+        {"recipe": "demo", "recording": "b", "model": "lstm", "value": 0.60, "oracle": 0.95, "key": "k2"},
+        {"recipe": "demo", "recording": "a", "model": "mlp", "value": 0.65, "oracle": 0.95, "key": "k3"},
+        {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4"},
+    ]  # fmt: skip
+    table = pd.DataFrame([{**base, **row} for row in rows])
+    return table.assign(ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1)
+
+
+def test_table_is_sorted_and_in_percent(runs):
+    table = summary.runs_table(runs)
+    assert table["score"].tolist() == ["80.0%", "65.0%", "60.0%", "40.0%"]
+    assert table.loc[0, "95 % interval"] == "70.0% to 90.0%"
+    assert table["best possible"].tolist() == ["95.0%", "95.0%", "95.0%", ""]
+
+
+def test_a_corrupt_run_is_listed_last_without_scores(runs):
+    runs.loc[0, ["value", "ci_low", "ci_high", "p"]] = float("nan")
+    runs.loc[0, "flag"] = "corrupt"
+    last = summary.runs_table(runs).iloc[-1]
+    assert last["flag"] == "corrupt" and last["score"] == ""
+
+
+def test_words_name_the_best_of_each_recipe(runs):
+    words = summary.in_words(runs)
+    assert "4 runs" in words
+    assert (
+        "- demo: **lstm** with a mean accuracy of 70.0% over 2 recordings (chance 1.0%), against a best possible of 95.0%."
+        in words
+    )
+    assert "- real: **mlp** with a mean accuracy of 40.0% (chance 1.0%)." in words
+    assert "no run" in summary.in_words(runs.iloc[:0])
+
+
+def test_saved_table_keeps_every_column(runs, tmp_path):
+    summary.save(runs, tmp_path)
+    assert pd.read_parquet(tmp_path / "runs.parquet").columns.tolist() == runs.columns.tolist()
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
