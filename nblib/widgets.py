@@ -50,10 +50,11 @@ class Explorer:
         self.image.value = plots.png_bytes(self.figure(), dpi=100)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        if someone_is_there():
-            return self.widget()._repr_mimebundle_(include=include, exclude=exclude)
         picture = base64.b64encode(plots.png_bytes(self.figure())).decode()
-        return {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
+        bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
+        if someone_is_there():  # the picture stays for pages that show the saved notebook
+            bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
+        return bundle
 
 
 class ResponseExplorer(Explorer):
