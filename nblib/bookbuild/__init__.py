@@ -106,8 +106,8 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     ]  # fmt: skip
     told = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if told.returncode:
-        # A page that was read with a warning must warn again in the next build.
-        pages.clear(output / "_build" / ".doctrees")
+        # No half book, and a page that was read with a warning must warn again next time.
+        pages.clear(output / "_build")
         raise NblibError(f"the book did not render without warnings:\n{told.stderr.strip()}\n{told.stdout.strip()[-2000:]}")
     return output / "_build" / "html"
 
