@@ -38,12 +38,11 @@ def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float
     return low, high
 
 
-def bootstrap_weights(n: int, n_bootstrap: int, seed: int) -> np.ndarray:
+def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of n presentations is drawn in each bootstrap sample.
 
     Returns (n_bootstrap, n) float32 counts; each row sums to n.
     """
-    rng = np.random.default_rng(seed)
     drawn = rng.integers(0, n, size=(n_bootstrap, n))
     drawn += np.arange(n_bootstrap)[:, None] * n  # one block of n counters per sample
     counts = np.bincount(drawn.ravel(), minlength=n_bootstrap * n)
@@ -51,10 +50,20 @@ def bootstrap_weights(n: int, n_bootstrap: int, seed: int) -> np.ndarray:
 
 
 def bootstrap_slices(n: int, n_bootstrap: int, seed: int):
-    """Yield `bootstrap_weights` in slices that fit in memory, the same for the same seed."""
+    """Yield `bootstrap_weights` (rows, n) in slices that fit in memory, n_bootstrap rows in all."""
+    rng = np.random.default_rng([seed, 0])
     step = max(1, _DRAWS_AT_ONCE // n)
-    for i, start in enumerate(range(0, n_bootstrap, step)):
-        yield bootstrap_weights(n, min(step, n_bootstrap - start), seed + 1_000_003 * i)
+    for start in range(0, n_bootstrap, step):
+        yield bootstrap_weights(n, min(step, n_bootstrap - start), rng)
+
+
+def permutation_slices(labels: np.ndarray, n_permutations: int, seed: int):
+    """Yield labels (n,) in random orders, (rows, n) at a time until n_permutations rows."""
+    rng = np.random.default_rng([seed, 1])
+    step = max(1, _DRAWS_AT_ONCE // len(labels))
+    for start in range(0, n_permutations, step):
+        rows = min(step, n_permutations - start)
+        yield rng.permuted(np.broadcast_to(labels, (rows, len(labels))), axis=1)
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -111,7 +120,7 @@ def paired_difference(
         )
     difference = a - b
     low, high = bootstrap_interval(difference, n_bootstrap=n_bootstrap, level=level, seed=seed)
-    rng = np.random.default_rng(seed + 1)
+    rng = np.random.default_rng([seed, 2])
     step = max(1, _DRAWS_AT_ONCE // difference.size)
     null = []
     for start in range(0, n_permutations, step):

@@ -72,15 +72,18 @@ def fit(
         path = folder / f"{stage}.ckpt"
         if resume == "auto":
             resume = path if path.is_file() else ""
-        same = {"stage": stage, "data": fingerprint(train, val), **asdict(settings), **(identity or {})}
+        same = {"stage": stage, "data": fingerprint(train, val), **(identity or {})}
+        same |= asdict(settings)
         if resume:
             check_checkpoint(Path(resume), same)
         stack.enter_context(quiet())
         stack.enter_context(reproducible(settings.seed, settings.threads))
         stack.enter_context(deterministic())
         batches = _batches(train, settings, device, shuffle=True)
-        keeper = Keeper(settings, path, batches, same, patient=val is not None)
-        logger = stack.enter_context(wandb_logger(folder, same)) if settings.logger == "wandb" else False
+        keeper = Keeper(settings, path, batches, 0 if val is None else len(val), same)
+        logger = False  # the CSV log is the keeper's
+        if settings.logger == "wandb":
+            logger = stack.enter_context(wandb_logger(folder, same))
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
@@ -110,17 +113,21 @@ def fit(
         module.eval()
     history = pd.DataFrame(keeper.history)
     history.attrs = {
+        **asdict(settings),
         "device": words,
         "best_epoch": keeper.best_epoch,
         "best_val_loss": keeper.best_loss if math.isfinite(keeper.best_loss) else None,
         "stopped_early": len(history) < settings.max_epochs,
         "fit_s": round(time.perf_counter() - started, 3),
-        **asdict(settings),
     }
     return history
 
 
-def _batches(samples: Samples, settings: FitSettings, device: torch.device, *, shuffle: bool) -> DeviceBatches:
+def _batches(
+    samples: Samples, settings: FitSettings, device: torch.device, *, shuffle: bool
+) -> DeviceBatches:
     # Validation keeps no gradients, so it may take more at a time.
     size = settings.batch_size if shuffle else max(256, settings.batch_size)
-    return DeviceBatches(samples.x, samples.y, size, shuffle=shuffle, seed=settings.seed, device=device)
+    return DeviceBatches(
+        samples.x, samples.y, size, shuffle=shuffle, seed=settings.seed, device=device
+    )

@@ -20,7 +20,7 @@ from nblib.errors import RunFailed
 from nblib.training.settings import FitSettings
 from nblib.windows import DeviceBatches
 
-# (network, x, y) -> (loss to minimise, number of right answers or None)
+# (network, x, y) -> (loss to minimise, logits (B, C) or None)
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 # Checkpoints may take about this share of the training time; the last one is always written.
@@ -28,9 +28,9 @@ _CHECKPOINT_SHARE = 0.05
 
 
 def classify(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Cross-entropy [nats] and right answers: net(x) is (B, C)."""
+    """Cross-entropy [nats] of the logits net(x) (B, C)."""
     logits = net(x)
-    return functional.cross_entropy(logits, y), (logits.argmax(dim=1) == y).sum()
+    return functional.cross_entropy(logits, y), logits
 
 
 def reconstruct(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -62,10 +62,10 @@ class Lit(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        loss, right = self.loss(self.net, *batch)
+        loss, logits = self.loss(self.net, *batch)
         self._add("val_loss", loss, len(batch[1]))
-        if right is not None:
-            self._add("val_accuracy", right, 1)
+        if logits is not None:
+            self._add("val_accuracy", (logits.argmax(dim=1) == batch[1]).sum(), 1)
 
     def _add(self, name: str, value: Tensor, weight: int) -> None:
         if name in self.sums:
@@ -84,14 +84,14 @@ class Keeper(lightning.Callback):
     """History, best weights, early stopping, checkpoints and the progress bar, once an epoch."""
 
     def __init__(
-        self, settings: FitSettings, path: Path, batches: DeviceBatches, same: dict, patient: bool
+        self, settings: FitSettings, path: Path, batches: DeviceBatches, n_val: int, same: dict
     ):
         self.settings, self.path, self.batches = settings, path, batches
-        self.same, self.patient = same, patient
+        self.n_val = n_val  # 0: no validation, the last weights count
+        self.same = same  # what a checkpoint must share to be resumed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_loss, self.best_epoch = math.inf, -1
-        self.n_val = 0
         self.written = time.perf_counter()
         self.cost_s = 0.0
         self.bar: Any = None
@@ -115,19 +115,20 @@ class Keeper(lightning.Callback):
         torch.manual_seed(int(mixed))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, lit: Lit) -> None:
-        n_val = 0 if not self.patient else len(trainer.val_dataloaders.y)
-        means = lit.means(len(self.batches.y), n_val)
+        means = lit.means(len(self.batches.y), self.n_val)
         row = {"epoch": trainer.current_epoch, **means}
-        if not math.isfinite(row["train_loss"]) or (self.patient and not math.isfinite(row["val_loss"])):
+        losses = ["train_loss", "val_loss"] if self.n_val else ["train_loss"]
+        if not all(math.isfinite(row[name]) for name in losses):
             raise RunFailed(
                 f"the loss of epoch {row['epoch']} is not finite (train {row['train_loss']}, "
                 f"validation {row['val_loss']}); lower learning_rate (now "
                 f"{self.settings.learning_rate}) or take precision '32'."
             )
         self.history.append(row)
-        if not self.patient or row["val_loss"] < self.best_loss:
+        if not self.n_val:
             self.best_epoch = row["epoch"]
-            self.best_loss = row["val_loss"] if self.patient else math.inf
+        elif row["val_loss"] < self.best_loss:
+            self.best_epoch, self.best_loss = row["epoch"], row["val_loss"]
             self.best = {k: v.detach().clone() for k, v in lit.net.state_dict().items()}
         self._maybe_stop(trainer)
         pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
@@ -140,7 +141,7 @@ class Keeper(lightning.Callback):
         self.bar.update(1)
 
     def _maybe_stop(self, trainer: lightning.Trainer) -> None:
-        if self.patient and self.history:
+        if self.n_val and self.history:
             since = self.history[-1]["epoch"] - self.best_epoch
             trainer.should_stop = since >= self.settings.patience
 

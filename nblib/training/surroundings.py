@@ -81,10 +81,10 @@ def wandb_logger(folder: Path, config: dict[str, Any]):
     from lightning.pytorch.loggers import WandbLogger
 
     mode = os.environ.get("WANDB_MODE", "offline")
-    quiet = wandb.Settings(silent=True, console="off")
-    run = WandbLogger(project="nblib", save_dir=folder, config=config, mode=mode, settings=quiet)
+    silent = wandb.Settings(silent=True, console="off")
+    logger = WandbLogger("nblib", folder, project="nblib", config=config, mode=mode, settings=silent)
     try:
-        yield run
+        yield logger
     finally:
         wandb.finish()
 
