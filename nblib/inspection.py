@@ -6,6 +6,7 @@ memory does not grow with the recording.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -291,7 +292,7 @@ def _trial_tables(
     blocks = pd.DataFrame(
         {
             "start_s": start[order][edges[:-1]],
-            "stop_s": [stop[order][a:b].max() for a, b in zip(edges[:-1], edges[1:], strict=True)],
+            "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
             "presentations": np.diff(edges),
             "gap_before_s": np.r_[np.nan, gap[long]],
         }

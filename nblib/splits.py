@@ -104,7 +104,7 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     for fold in range(settings.n_folds):
         if settings.split == "blocked":
             role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
-            role = _with_gaps(role, start, stop, int(round(settings.gap_s * 1e9)))
+            role = _with_gaps(role, start, stop, round(settings.gap_s * 1e9))
         else:
             role = _random(group, label, fold, settings)
         _check_roles(role, label, fold, settings, who)

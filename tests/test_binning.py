@@ -172,7 +172,7 @@ def test_saved_counts_come_back_whole_and_a_flipped_byte_does_not(tmp_path):
     raw = bytearray(path.read_bytes())
     raw[chunk.byte_offset + chunk.size // 2] ^= 0x01
     path.write_bytes(raw)
-    with pytest.raises(BadInput, match="binned.nc"):
+    with pytest.raises(BadInput, match=r"binned\.nc"):
         binning.load(tmp_path)
 
 

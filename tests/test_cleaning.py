@@ -99,7 +99,7 @@ def test_regions_and_subsets(road):
     cleaned, removals = cleaning.clean(binned, recording, CleanSettings(regions=["VISp", "LGd"]))
     np.testing.assert_array_equal(cleaned.unit, [7, 8, 10])
     assert removed(removals, "area not in") == 1
-    with pytest.raises(BadParameter, match="'V1'.*CA1, LGd, VISp"):
+    with pytest.raises(BadParameter, match=r"'V1'.*CA1, LGd, VISp"):
         cleaning.clean(binned, recording, CleanSettings(regions=["V1"]))
     first, _ = cleaning.clean(binned, recording, CleanSettings(n_units=2, units_seed=3))
     second, _ = cleaning.clean(binned, recording, CleanSettings(n_units=2, units_seed=3))

@@ -35,7 +35,13 @@ def resolve(path: str):
 
 def type_text(annotation) -> str:
     """A type as a reader writes it: the choices of a Literal, `number` for float."""
-    names = {float: "number", int: "whole number", str: "text", bool: "true or false", type(None): "none"}
+    names = {
+        float: "number",
+        int: "whole number",
+        str: "text",
+        bool: "true or false",
+        type(None): "none",
+    }
     if annotation in names:
         return names[annotation]
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
@@ -119,7 +125,9 @@ class _Table(SphinxDirective):
     def run(self):
         holder = nodes.container()
         text = self.markdown().splitlines()
-        self.state.nested_parse(StringList(text, source=self.env.docname), self.content_offset, holder)
+        self.state.nested_parse(
+            StringList(text, source=self.env.docname), self.content_offset, holder
+        )
         return holder.children
 
 
@@ -142,7 +150,9 @@ class Decoders(_Table):
     """`{decoders}`."""
 
     def markdown(self) -> str:
-        return markdown_table(("model", "what it is", "its settings and their defaults"), decoder_rows())
+        return markdown_table(
+            ("model", "what it is", "its settings and their defaults"), decoder_rows()
+        )
 
 
 def setup(app):

@@ -7,6 +7,7 @@ what leaves it, and a line of explanation. The drawings are made of a few primit
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -39,7 +40,9 @@ def arrow(x1: float, y1: float, x2: float, y2: float, kind: str = "") -> str:
     return line([(x1, y1), (x2, y2)], kind) + f'<polygon points="{head}" class="{fill}"/>'
 
 
-def rect(x: float, y: float, w: float, h: float, kind: str, opacity: float = 1, r: float = 2) -> str:
+def rect(
+    x: float, y: float, w: float, h: float, kind: str, opacity: float = 1, r: float = 2
+) -> str:
     """A filled rectangle."""
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="{r}" '
@@ -56,19 +59,37 @@ def grid(cx: float, cy: float, cols: int, rows: int, cell: float = 9, kind: str 
     """A matrix of counts: the darker, the more."""
     x, y = cx - cols * cell / 2, cy - rows * cell / 2
     return "".join(
-        rect(x + i * cell, y + j * cell, cell - 1.4, cell - 1.4, kind, 0.15 + 0.8 * _level(i, j) ** 2, 1)
+        rect(
+            x + i * cell,
+            y + j * cell,
+            cell - 1.4,
+            cell - 1.4,
+            kind,
+            0.15 + 0.8 * _level(i, j) ** 2,
+            1,
+        )
         for i in range(cols)
         for j in range(rows)
     )
 
 
-def bars(cx: float, cy: float, values: tuple[float, ...], high: float = 40, kind: str = "accent") -> str:
+def bars(
+    cx: float, cy: float, values: tuple[float, ...], high: float = 40, kind: str = "accent"
+) -> str:
     """Upright bars; the tallest in the signal colour."""
     wide = 9
     x, base = cx - len(values) * wide / 2, cy + high / 2
     top = max(values)
     return "".join(
-        rect(x + i * wide, base - v * high, wide - 2, v * high, "signal" if v == top else kind, 0.9, 1)
+        rect(
+            x + i * wide,
+            base - v * high,
+            wide - 2,
+            v * high,
+            "signal" if v == top else kind,
+            0.9,
+            1,
+        )
         for i, v in enumerate(values)
     )
 
@@ -76,7 +97,13 @@ def bars(cx: float, cy: float, values: tuple[float, ...], high: float = 40, kind
 def raster(cx: float, cy: float) -> str:
     """Spikes of a few units."""
     ticks = [
-        line([(cx - 36 + 74 * _level(i, j), cy - 22 + 11 * j), (cx - 36 + 74 * _level(i, j), cy - 14 + 11 * j)], "accent")
+        line(
+            [
+                (cx - 36 + 74 * _level(i, j), cy - 22 + 11 * j),
+                (cx - 36 + 74 * _level(i, j), cy - 14 + 11 * j),
+            ],
+            "accent",
+        )
         for j in range(5)
         for i in range(4 + j % 3 * 2)
     ]
@@ -91,7 +118,13 @@ def swept(cx: float, cy: float) -> str:
 def roles(cx: float, cy: float) -> str:
     """A time axis cut into roles."""
     out, x = [], cx - 42
-    for wide, kind, shade in ((46, "accent", 0.85), (3, "soft", 0.3), (12, "accent", 0.4), (3, "soft", 0.3), (20, "signal", 0.9)):
+    for wide, kind, shade in (
+        (46, "accent", 0.85),
+        (3, "soft", 0.3),
+        (12, "accent", 0.4),
+        (3, "soft", 0.3),
+        (20, "signal", 0.9),
+    ):
         out.append(rect(x, cy - 11, wide - 1, 22, kind, shade, 2))
         x += wide
     return "".join(out) + arrow(cx - 44, cy + 22, cx + 46, cy + 22)
@@ -101,7 +134,10 @@ def curve(cx: float, cy: float) -> str:
     """A loss that falls, and its validation."""
     xs = [i / 20 for i in range(21)]
     train = [(cx - 36 + 72 * x, cy - 22 + 44 * (1 - math.exp(-3.2 * x))) for x in xs]
-    check = [(cx - 36 + 72 * x, cy - 22 + 36 * (1 - math.exp(-3.6 * x)) - 9 * max(0, x - 0.55)) for x in xs]
+    check = [
+        (cx - 36 + 72 * x, cy - 22 + 36 * (1 - math.exp(-3.6 * x)) - 9 * max(0, x - 0.55))
+        for x in xs
+    ]
     axes = line([(cx - 40, cy - 26), (cx - 40, cy + 26), (cx + 40, cy + 26)])
     return axes + line(train, "accent") + line(check, "signal")
 
@@ -111,7 +147,15 @@ def confusion(cx: float, cy: float) -> str:
     cell, n = 10, 5
     x, y = cx - n * cell / 2, cy - n * cell / 2
     return "".join(
-        rect(x + i * cell, y + j * cell, cell - 1.4, cell - 1.4, "accent", 0.95 if i == j else 0.12 + 0.25 * _level(i, j) ** 3, 1)
+        rect(
+            x + i * cell,
+            y + j * cell,
+            cell - 1.4,
+            cell - 1.4,
+            "accent",
+            0.95 if i == j else 0.12 + 0.25 * _level(i, j) ** 3,
+            1,
+        )
         for i in range(n)
         for j in range(n)
     )
@@ -120,7 +164,9 @@ def confusion(cx: float, cy: float) -> str:
 def table(cx: float, cy: float) -> str:
     """A table with a header."""
     head = rect(cx - 36, cy - 25, 72, 9, "accent", 0.9)
-    rows = [rect(cx - 36, cy - 12 + 10 * j, 72 * (0.95 - 0.16 * j), 6, "soft", 0.45) for j in range(4)]
+    rows = [
+        rect(cx - 36, cy - 12 + 10 * j, 72 * (0.95 - 0.16 * j), 6, "soft", 0.45) for j in range(4)
+    ]
     return head + "".join(rows)
 
 
@@ -136,14 +182,20 @@ def strip(cx: float, cy: float, n: int = 9, kind: str = "accent") -> str:
 def layers(cx: float, cy: float, sizes: tuple[int, ...] = (5, 4, 5)) -> str:
     """Fully connected layers."""
     xs = [cx - 38 + 76 * k / (len(sizes) - 1) for k in range(len(sizes))]
-    columns = [[(x, cy + (j - (n - 1) / 2) * 12) for j in range(n)] for x, n in zip(xs, sizes, strict=True)]
+    columns = [
+        [(x, cy + (j - (n - 1) / 2) * 12) for j in range(n)] for x, n in zip(xs, sizes, strict=True)
+    ]
     wires = [
         f'<line x1="{a:.1f}" y1="{b:.1f}" x2="{c:.1f}" y2="{d:.1f}" class="wire" opacity="0.35"/>'
-        for left, right in zip(columns, columns[1:], strict=False)
+        for left, right in itertools.pairwise(columns)
         for a, b in left
         for c, d in right
     ]
-    dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.2" class="accent"/>' for column in columns for x, y in column]
+    dots = [
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.2" class="accent"/>'
+        for column in columns
+        for x, y in column
+    ]
     return "".join(wires + dots)
 
 
@@ -198,8 +250,14 @@ def spread(cx: float, cy: float) -> str:
     dots = []
     for j in range(22):
         along, across = 34 * (2 * _level(6, j) - 1), 9 * (2 * _level(7, j) - 1)
-        dots.append(f'<circle cx="{cx + along:.1f}" cy="{cy - 0.5 * along + across:.1f}" r="2.6" class="accent" opacity="0.55"/>')
-    return "".join(dots) + arrow(cx - 34, cy + 17, cx + 36, cy - 18, "signal") + arrow(cx, cy, cx - 8, cy - 16, "signal")
+        dots.append(
+            f'<circle cx="{cx + along:.1f}" cy="{cy - 0.5 * along + across:.1f}" r="2.6" class="accent" opacity="0.55"/>'
+        )
+    return (
+        "".join(dots)
+        + arrow(cx - 34, cy + 17, cx + 36, cy - 18, "signal")
+        + arrow(cx, cy, cx - 8, cy - 16, "signal")
+    )
 
 
 def bottleneck(cx: float, cy: float) -> str:
@@ -216,7 +274,15 @@ def weights(cx: float, cy: float) -> str:
     cell, cols, rows = 8.6, 9, 6
     x, y = cx - cols * cell / 2, cy - rows * cell / 2
     return "".join(
-        rect(x + i * cell, y + j * cell, cell - 1.4, cell - 1.4, "accent" if _level(j, i + 20) > 0.5 else "signal", abs(2 * _level(j, i + 20) - 1), 1)
+        rect(
+            x + i * cell,
+            y + j * cell,
+            cell - 1.4,
+            cell - 1.4,
+            "accent" if _level(j, i + 20) > 0.5 else "signal",
+            abs(2 * _level(j, i + 20) - 1),
+            1,
+        )
         for i in range(cols)
         for j in range(rows)
     )
@@ -280,34 +346,48 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
     ),
     "logistic": (
         "Multinomial logistic regression: one weight per bin, unit and scene.",
-        (COUNTS, FLAT, Step(weights, "weights", "T·N × C", "L2 penalty chosen on validation"), SCENES),
+        (
+            COUNTS,
+            FLAT,
+            Step(weights, "weights", "T·N × C", "L2 penalty chosen on validation"),
+            SCENES,
+        ),
     ),
     "pca_logistic": (
         "PCA + logistic regression: few directions first, then one weight per direction and scene.",
         (
-            COUNTS, FLAT, Step(spread, "PCA", "P", "directions of most variance, from train rows"),
-            Step(weights, "weights", "P × C", "L2 penalty chosen on validation"), SCENES,
+            COUNTS,
+            FLAT,
+            Step(spread, "PCA", "P", "directions of most variance, from train rows"),
+            Step(weights, "weights", "P × C", "L2 penalty chosen on validation"),
+            SCENES,
         ),
     ),
     "linear_svm": (
         "Linear SVM: for each scene the line that parts it from all others by the widest margin.",
         (
-            COUNTS, FLAT, Step(cloud, "margins", "C", "each scene against the rest"),
+            COUNTS,
+            FLAT,
+            Step(cloud, "margins", "C", "each scene against the rest"),
             Step(output, "softmax", "C", "margins scaled to probabilities"),
         ),
     ),
     "mlp": (
         "MLP on summed counts: it knows how much each unit fired, not when.",
         (
-            COUNTS, Step(summed, "sum over bins", "N", "time is dropped on purpose"),
-            Step(layers, "hidden layer", "H", "ReLU, then dropout"), SCENES,
+            COUNTS,
+            Step(summed, "sum over bins", "N", "time is dropped on purpose"),
+            Step(layers, "hidden layer", "H", "ReLU, then dropout"),
+            SCENES,
         ),
     ),
     "cnn": (
         "1-D CNN: the same short filters slide over all bins; units are the channels.",
         (
-            COUNTS, Step(kernel, "convolutions", "T × F", "filters of 3 bins, ReLU, twice"),
-            Step(flat, "in one row", "T·F", "each filter at each bin"), SCENES,
+            COUNTS,
+            Step(kernel, "convolutions", "T × F", "filters of 3 bins, ReLU, twice"),
+            Step(flat, "in one row", "T·F", "each filter at each bin"),
+            SCENES,
         ),
     ),
     "lstm": (
@@ -317,13 +397,21 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
     "gru": (
         "GRU: as the LSTM, with two gates in place of three and no separate memory.",
         (
-            COUNTS, Step(chain, "GRU", "H", "reads bin by bin; the last state counts"),
-            Step(strip, "last state", "H", "dropout before the read-out"), SCENES,
+            COUNTS,
+            Step(chain, "GRU", "H", "reads bin by bin; the last state counts"),
+            Step(strip, "last state", "H", "dropout before the read-out"),
+            SCENES,
         ),
     ),
     "transformer": (
         "Transformer: every bin is a token and attends to all others.",
-        (COUNTS, TOKENS, ATTEND, Step(strip, "mean over bins", "D", "one vector for the presentation"), SCENES),
+        (
+            COUNTS,
+            TOKENS,
+            ATTEND,
+            Step(strip, "mean over bins", "D", "one vector for the presentation"),
+            SCENES,
+        ),
     ),
     "transformer_lstm": (
         "Transformer, then LSTM: attention mixes the bins, the LSTM reads them in order. Both learn together.",
@@ -332,9 +420,11 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
     "autoencoder_lstm": (
         "Autoencoder, then LSTM: the encoder learns to rebuild counts without labels; then it is frozen and an LSTM reads its tokens.",
         (
-            COUNTS, Step(bottleneck, "1. rebuild", "T × N", "learns without labels", "hot"),
+            COUNTS,
+            Step(bottleneck, "1. rebuild", "T × N", "learns without labels", "hot"),
             Step(attention, "frozen encoder", "T × D", "one token per bin"),
-            Step(chain, "2. LSTM", "H", "learns with labels", "hot"), SCENES,
+            Step(chain, "2. LSTM", "H", "learns with labels", "hot"),
+            SCENES,
         ),
     ),
 }

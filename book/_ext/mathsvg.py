@@ -27,7 +27,10 @@ LETTERS = {
 }
 # TeX that mathtext does not know, in words that it does.
 SPELLINGS = [
-    (r"\\begin\{(aligned|align\*?|split|gathered)\}|\\end\{(aligned|align\*?|split|gathered)\}", ""),
+    (
+        r"\\begin\{(aligned|align\*?|split|gathered)\}|\\end\{(aligned|align\*?|split|gathered)\}",
+        "",
+    ),
     (r"\\[lr]Vert(?![A-Za-z])", r"\\|"),
     (r"\\[lr]vert(?![A-Za-z])", r"|"),
     (r"\\(big|Big|bigg|Bigg)[lrm]?(?![A-Za-z])", ""),
@@ -63,8 +66,10 @@ def render(latex: str, *, display: bool = False) -> str:
     for pattern, replacement in SPELLINGS:
         latex = re.sub(pattern, replacement, latex)
     rows = [row for row in re.split(r"\\\\", latex) if row.strip()] or [" "]
-    cells = [[_outline(cell) if cell.strip() else ("", 0.0, 70.0, 0.0) for cell in row.split("&")]
-             for row in (r.strip().replace("\n", " ") for r in rows)]
+    cells = [
+        [_outline(cell) if cell.strip() else ("", 0.0, 70.0, 0.0) for cell in row.split("&")]
+        for row in (r.strip().replace("\n", " ") for r in rows)
+    ]
     left = max(row[0][1] for row in cells) if any(len(row) > 1 for row in cells) else 0.0
     drawn, y, width = [], 0.0, 0.0
     for k, row in enumerate(cells):

@@ -32,7 +32,10 @@ class Step(P.Params):
         """Every run of this step."""
         given = common if self.params is None else self.params
         combinations = itertools.product(*self.each.values())
-        return [(self.notebook, {**given, **dict(zip(self.each, values, strict=True))}) for values in combinations]
+        return [
+            (self.notebook, {**given, **dict(zip(self.each, values, strict=True))})
+            for values in combinations
+        ]
 
 
 class Plan(P.Params):
@@ -63,15 +66,25 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
         jobs = step.jobs(plan.params)
         outcomes = runner.run_many(jobs, n_jobs, progress=True)
         # Committed by hand in Jupyter, so without an executed notebook to show: run it here.
-        again = [i for i, o in enumerate(outcomes) if o.code == 0 and not (o.folder / pages.EXECUTED).is_file()]
-        for i, outcome in zip(again, runner.run_many([jobs[i] for i in again], n_jobs, force=True), strict=True):
+        again = [
+            i
+            for i, o in enumerate(outcomes)
+            if o.code == 0 and not (o.folder / pages.EXECUTED).is_file()
+        ]
+        for i, outcome in zip(
+            again, runner.run_many([jobs[i] for i in again], n_jobs, force=True), strict=True
+        ):
             outcomes[i] = outcome
         failed = [o for o in outcomes if o.code]
         if failed:
-            raise NblibError(f"{step.notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}")
+            raise NblibError(
+                f"{step.notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
+            )
         wanted = [i for i, (_, given) in enumerate(jobs) if step.show.items() <= given.items()]
         if not wanted:
-            raise BadParameter(f"{PLAN}: no run of {step.notebook} has {step.show}, which it says to show.")
+            raise BadParameter(
+                f"{PLAN}: no run of {step.notebook} has {step.show}, which it says to show."
+            )
         chosen[step.notebook] = Path(outcomes[wanted[0]].folder)
     return chosen
 
@@ -104,11 +117,15 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
         str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(output),
         "--warningiserror", "--keep-going", "--nitpick", "--quiet",
     ]  # fmt: skip
-    told = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    told = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
     if told.returncode:
         # No half book, and a page that was read with a warning must warn again next time.
         pages.clear(output / "_build")
-        raise NblibError(f"the book did not render without warnings:\n{told.stderr.strip()}\n{told.stdout.strip()[-2000:]}")
+        raise NblibError(
+            f"the book did not render without warnings:\n{told.stderr.strip()}\n{told.stdout.strip()[-2000:]}"
+        )
     return output / "_build" / "html"
 
 
@@ -120,7 +137,9 @@ def build(root: Path, plan: Plan, *, n_jobs: int, run: bool, fresh: bool, output
     shown = run_plan(plan, n_jobs) if run else find_done(plan)
     missing = [step.notebook for step in plan.steps if step.notebook not in shown]
     if missing:
-        raise NblibError(f"no finished run of {', '.join(missing)} to show; build without --no-run.")
+        raise NblibError(
+            f"no finished run of {', '.join(missing)} to show; build without --no-run."
+        )
     ran = time.monotonic()
     source = root / "book" / "_generated"
     paged = pages.lay_out(source, root, shown, results.scan())

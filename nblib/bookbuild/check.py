@@ -14,7 +14,16 @@ FETCHED = {
     "script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src",
     "video": "src", "audio": "src", "embed": "src", "object": "data",
 }  # fmt: skip
-NOT_FETCHED_LINKS = {"canonical", "alternate", "author", "license", "search", "index", "next", "prev"}
+NOT_FETCHED_LINKS = {
+    "canonical",
+    "alternate",
+    "author",
+    "license",
+    "search",
+    "index",
+    "next",
+    "prev",
+}
 # A script or a style sheet that fetches something from elsewhere.
 REMOTE_IN_SCRIPT = re.compile(
     r"""(?:\bimport\s*\(?\s*|\bfrom\s*|\.src\s*=\s*|\.href\s*=\s*|importScripts\(\s*|fetch\(\s*)["'`](?:https?:)?//[^"'`\s]+"""
@@ -101,7 +110,7 @@ def broken_links(html: Path, pages: dict[Path, Page] | None = None) -> list[str]
                 continue
             target, anchor = urldefrag(link)
             target = unquote(target.split("?")[0])
-            place = (html / target.lstrip("/") if target.startswith("/") else path.parent / target)
+            place = html / target.lstrip("/") if target.startswith("/") else path.parent / target
             place = (place if target else path).resolve()
             if place.is_dir():
                 place = place / "index.html"
@@ -121,7 +130,9 @@ def page_bytes(html: Path, path: Path, page: Page) -> int:
     return path.stat().st_size + sum(p.stat().st_size for p in pictures if p.is_file())
 
 
-def heavy_pages(html: Path, pages: dict[Path, Page] | None = None, limit: int = MAX_PAGE_BYTES) -> list[str]:
+def heavy_pages(
+    html: Path, pages: dict[Path, Page] | None = None, limit: int = MAX_PAGE_BYTES
+) -> list[str]:
     """Pages that, with their pictures, exceed the limit in bytes."""
     pages = read_pages(html) if pages is None else pages
     sizes = {path: page_bytes(html, path, page) for path, page in pages.items()}
@@ -143,7 +154,9 @@ def network_loads(html: Path, pages: dict[Path, Page] | None = None) -> list[str
         faults += [f"{path.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)]
     for sheet in sorted(html.rglob("*.css")):
         found = REMOTE_IN_STYLE.findall(sheet.read_text(encoding="utf-8"))
-        faults += [f"{sheet.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)]
+        faults += [
+            f"{sheet.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)
+        ]
     return faults
 
 

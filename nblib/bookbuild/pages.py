@@ -6,6 +6,7 @@ both. A file is only written when its content changed, so a second render is qui
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import re
@@ -73,7 +74,9 @@ class RunPage:
     @property
     def slug(self) -> str:
         r = self.row
-        return f"{r['recipe']}-{r['recording']}-{r['model']}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
+        return (
+            f"{r['recipe']}-{r['recording']}-{r['model']}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
+        )
 
     @property
     def title(self) -> str:
@@ -84,7 +87,9 @@ class RunPage:
     @property
     def short_title(self) -> str:
         r = self.row
-        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]] + [r["variant"]] * bool(r["variant"])
+        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]] + [r["variant"]] * bool(
+            r["variant"]
+        )
         return ", ".join([r["model"], r["recording"], *more])
 
     @property
@@ -202,7 +207,10 @@ def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
     frame = table.sort_values("accuracy", ascending=False, kind="stable")
     slugs = {page.row["key"]: page.slug for page in paged}
-    notebook = [f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else "" for k in frame["key"]]
+    notebook = [
+        f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else ""
+        for k in frame["key"]
+    ]
     manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
     shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
     for name in ("variant", "flag", "oracle"):
@@ -213,31 +221,30 @@ def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     return shown
 
 
-def itables_script() -> str:
-    """itables' own script and style in one plain file: works from a disk, without a server."""
-    from importlib.resources import as_file, files
+def itables_files() -> str:
+    """itables' code and style, as a script that hands them to `_static/results.js`."""
+    from importlib.resources import files
 
-    from itables.javascript import generate_init_offline_itables_html
-
-    with as_file(files("itables") / "html") as folder:
-        page = generate_init_offline_itables_html(folder / "dt_bundle.js")
-    return page.partition("<script>")[2].partition("</script>")[0]
+    folder = files("itables") / "html"
+    packed = {
+        name: base64.b64encode((folder / file).read_bytes()).decode()
+        for name, file in (("code", "dt_bundle.js"), ("style", "dt_bundle.css"))
+    }
+    return f"window.itablesFiles = {json.dumps(packed)};\n"
 
 
 def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
-    """The results as a table that sorts, searches and exports, in a raw HTML block."""
+    """The results as a plain HTML table, which a script makes sortable, searchable, exportable."""
     if table.empty:
         return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
-    import itables
-
-    made = itables.to_html_datatable(
-        results_frame(table, paged), connected=False, allow_html=True, showIndex=False, table_id="results",
-        maxBytes=0, scrollX=True, pageLength=25, classes="display compact nowrap",
-        layout={"topStart": "buttons", "topEnd": "search", "bottomStart": "info", "bottomEnd": "paging"},
-        buttons=["copyHtml5", "csvHtml5", "excelHtml5", "colvis"],
+    made = results_frame(table, paged).to_html(
+        index=False, escape=False, border=0, table_id="results", classes="display compact nowrap",
+        justify="left", na_rep="",
     )  # fmt: skip
-    script = '<script src="../_static/itables.js"></script>'
-    return f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{script}\n````'
+    scripts = "".join(
+        f'<script src="../_static/{name}.js"></script>\n' for name in ("itables", "results")
+    )
+    return f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{scripts}````'
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
@@ -256,7 +263,11 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
     if demo.empty:
         return ""
     best = demo.loc[demo["accuracy"].idxmax()]
-    top = "" if best["oracle"] != best["oracle"] else f", and the best possible is **{best['oracle']:.3f}**"
+    top = (
+        ""
+        if best["oracle"] != best["oracle"]
+        else f", and the best possible is **{best['oracle']:.3f}**"
+    )
     return (
         "## What comes out\n\n"
         f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, the best of "
@@ -280,7 +291,9 @@ def bench_table(path: Path) -> str:
 # --- all of it -----------------------------------------------------------------------------------
 
 
-def lay_out(folder: Path, root: Path, shown_notebooks: dict[str, Path], table: pd.DataFrame) -> list[RunPage]:
+def lay_out(
+    folder: Path, root: Path, shown_notebooks: dict[str, Path], table: pd.DataFrame
+) -> list[RunPage]:
     """Write the source of the book into `folder`; return the runs that have a page in it.
 
     root: the checkout; shown_notebooks: notebook name -> artifact folder whose executed notebook
@@ -311,8 +324,10 @@ def lay_out(folder: Path, root: Path, shown_notebooks: dict[str, Path], table: p
     if parts["comparison"]:
         from nblib import plots
 
-        layout.write("book/figures/comparison.png", plots.png_bytes(plots.compare_runs(comparable(table))))
-    layout.write("book/_static/itables.js", itables_script())
+        layout.write(
+            "book/figures/comparison.png", plots.png_bytes(plots.compare_runs(comparable(table)))
+        )
+    layout.write("book/_static/itables.js", itables_files())
     layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]

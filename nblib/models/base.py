@@ -114,7 +114,9 @@ class Decoder:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.config(), indent=1, allow_nan=False)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file({k: np.ascontiguousarray(v) for k, v in self._weights().items()}, folder / WEIGHTS)
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in self._weights().items()}, folder / WEIGHTS
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> Decoder:

@@ -18,6 +18,11 @@ class GRU(LSTM):
     cell = nn.GRU
 
     def __init__(
-        self, *, hidden: int = 200, layers: int = 1, dropout: float = 0.5, input_dropout: float = 0.5
+        self,
+        *,
+        hidden: int = 200,
+        layers: int = 1,
+        dropout: float = 0.5,
+        input_dropout: float = 0.5,
     ):
         super().__init__(hidden=hidden, layers=layers, dropout=dropout, input_dropout=input_dropout)

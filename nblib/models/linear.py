@@ -52,7 +52,9 @@ class LinearDecoder(Decoder):
     ) -> pd.DataFrame:
         self._adopt(train, val, n_classes)
         if resume not in ("", "auto"):
-            raise BadParameter(f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out.")
+            raise BadParameter(
+                f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
+            )
         started = time.perf_counter()
         x, v = train.x.reshape(len(train), -1), val.x.reshape(len(val), -1)  # (B, T*N)
         rows, best = [], np.inf

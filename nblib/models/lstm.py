@@ -26,7 +26,12 @@ class LSTM(TorchDecoder):
     cell = nn.LSTM
 
     def __init__(
-        self, *, hidden: int = 200, layers: int = 1, dropout: float = 0.5, input_dropout: float = 0.5
+        self,
+        *,
+        hidden: int = 200,
+        layers: int = 1,
+        dropout: float = 0.5,
+        input_dropout: float = 0.5,
     ):
         require(hidden >= 1 and layers >= 1, self, "hidden >= 1 and layers >= 1 needed")
         require_shares(self, "dropout", "input_dropout")

@@ -63,7 +63,9 @@ class BinEncoder(nn.Module):
         self.blocks = attention_blocks(d_model, heads, layers, feedforward, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.dropout(self.embed(self.input_dropout(x)) + self.place))  # (B, T, D)
+        return self.blocks(
+            self.dropout(self.embed(self.input_dropout(x)) + self.place)
+        )  # (B, T, D)
 
 
 def attention_blocks(

@@ -37,10 +37,14 @@ class TransformerLSTM(TorchDecoder):
 class EncoderLSTM(nn.Module):
     """(B, T, N) -> tokens (B, T, D) -> LSTM, last state (B, H) -> (B, C)."""
 
-    def __init__(self, encoder: nn.Module, d_model: int, n_classes: int, hidden: int, dropout: float):
+    def __init__(
+        self, encoder: nn.Module, d_model: int, n_classes: int, hidden: int, dropout: float
+    ):
         super().__init__()
         self.encoder = encoder
-        self.reader = RecurrentNet(nn.LSTM, d_model, n_classes, hidden, layers=1, dropout=dropout, input_dropout=0.0)
+        self.reader = RecurrentNet(
+            nn.LSTM, d_model, n_classes, hidden, layers=1, dropout=dropout, input_dropout=0.0
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reader(self.encoder(x))

@@ -164,7 +164,7 @@ def _electrodes_of_units(
     """Electrode columns by the units' region of rows: the first electrode's channel and probe,
     the mean position, and every area the electrodes lie in, joined by "/"."""
     rows = group["electrodes"][()].astype(np.int64)
-    if len(rows) and not (0 <= rows.min() and rows.max() < len(table)):
+    if len(rows) and not (rows.min() >= 0 and rows.max() < len(table)):
         raise BadInput(
             f"{path}: units/electrodes points at row {rows.max()} of an electrodes table of {len(table)} rows."
         )

@@ -34,7 +34,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         text = str(error).strip().splitlines()[:1]
-        raise BadInput(f"{path}: a damaged checkpoint ({''.join(text)}); start without resume.") from None
+        raise BadInput(
+            f"{path}: a damaged checkpoint ({''.join(text)}); start without resume."
+        ) from None
     if not isinstance(checkpoint, dict) or "nblib" not in checkpoint:
         raise BadInput(f"{path}: not a checkpoint that nblib wrote.")
     return checkpoint

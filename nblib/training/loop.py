@@ -46,7 +46,9 @@ class Lit(lightning.LightningModule):
         self.net, self.loss, self.settings = net, loss, settings
         self.sums: dict[str, Tensor] = {}
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         return batch  # already there
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -82,7 +82,9 @@ def wandb_logger(folder: Path, config: dict[str, Any]):
 
     mode = os.environ.get("WANDB_MODE", "offline")
     silent = wandb.Settings(silent=True, console="off")
-    logger = WandbLogger("nblib", folder, project="nblib", config=config, mode=mode, settings=silent)
+    logger = WandbLogger(
+        "nblib", folder, project="nblib", config=config, mode=mode, settings=silent
+    )
     try:
         yield logger
     finally:

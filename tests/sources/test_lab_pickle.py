@@ -1,5 +1,6 @@
 """The lab's pickles enter as counts; a pickle that would run anything does not."""
 
+import contextlib
 import os
 import pickle
 
@@ -131,7 +132,5 @@ def test_flipped_bytes_give_counts_or_a_refusal_never_a_crash(tmp_path):
         broken[rng.integers(len(raw))] = rng.integers(256)
         path = tmp_path / NAME
         path.write_bytes(broken)
-        try:
+        with contextlib.suppress(BadInput):
             read_lab_pickle(path)
-        except BadInput:
-            pass
