@@ -110,7 +110,7 @@ def test_a_pickle_that_calls_code_is_refused_and_nothing_runs(tmp_path, which, p
     _, payload = list(attacks(mark))[which]
     path = saved(tmp_path, payload, protocol=protocol)
     before = set(tmp_path.iterdir())
-    with pytest.raises(BadInput, match="nothing in it was run|not a readable pickle"):
+    with pytest.raises(BadInput, match=r"nothing in it was run|not a readable pickle"):
         read_lab_pickle(path)
     assert not mark.exists() and set(tmp_path.iterdir()) == before
 
