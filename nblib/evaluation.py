@@ -216,7 +216,8 @@ def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
     score = outcome.scores["accuracy"]
     best = ""
     if outcome.oracle is not None:
-        best = f" The best that any decoder could reach here is {outcome.oracle['accuracy'].value:.1%}."
+        value = outcome.oracle["accuracy"].value
+        best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
     return (
         f"**Result.** {stage.params.model} names the right {data.label_name} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "

@@ -100,7 +100,9 @@ def test_the_last_moment_is_the_whole_presentation(road):
 
 def test_the_oracle_says_nothing_about_shuffled_labels(road):
     stage, data, *_, outcome = trained(model="linear_svm", shuffle_labels=True)
-    assert outcome.oracle is None and "best that" not in evaluation.in_words(stage, data, outcome)
+    assert outcome.oracle is None and "best possible" not in evaluation.in_words(
+        stage, data, outcome
+    )
     assert "best possible" not in outcome.table()
     plain = evaluation.load_data(begin("05_train_lstm"))
     assert not np.array_equal(plain.test.y, data.test.y)

@@ -56,3 +56,11 @@ def test_saved_table_keeps_every_column(runs, tmp_path):
     summary.save(runs, tmp_path)
     assert pd.read_parquet(tmp_path / "runs.parquet").columns.tolist() == runs.columns.tolist()
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
+
+
+def test_no_run_yet(home):
+    from nblib import plots, results
+
+    none = results.scan()
+    assert summary.runs_table(none).empty and "no run" in summary.in_words(results.clean(none))
+    assert plots.png_bytes(plots.compare_runs(results.clean(none))).startswith(b"\x89PNG")

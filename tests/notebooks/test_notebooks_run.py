@@ -71,7 +71,7 @@ def test_by_plain_papermill(home, tmp_path):
         check(by_papermill(name, tmp_path, extra=NO_TORCH, **who), name)
     few = {"max_epochs": 3, "model_params": {"hidden": 8}, **FEW}
     words = check(by_papermill("05_train_lstm", tmp_path, **who, **few), "05_train_lstm")
-    assert "lstm names the right frame" in words and "best that any decoder" in words
+    assert "lstm names the right frame" in words and "best possible decoder" in words
     run = the_run()
     assert run.metrics["oracle"]["accuracy"]["value"] > run.metrics["scores"]["accuracy"]["chance"]
     assert run.manifest["notebook"]["edited"] is False
@@ -124,7 +124,7 @@ def test_real_recordings_reach_a_score(
     for folder in store.artifacts():
         name = folder.parts[-3]
         words = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
-    assert f"{score['value']:.1%}" in words and "best that any decoder" not in words
+    assert f"{score['value']:.1%}" in words and "best possible decoder" not in words
 
 
 def test_a_wrong_type_stops_in_the_validate_cell(home, tmp_path):
