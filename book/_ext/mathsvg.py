@@ -65,6 +65,8 @@ def render(latex: str, *, display: bool = False) -> str:
     r"""SVG of a formula; rows are split at ``\\`` and aligned at ``&``. Raises ValueError."""
     for pattern, replacement in SPELLINGS:
         latex = re.sub(pattern, replacement, latex)
+    if display:  # as in TeX, a displayed fraction keeps the size of its parts
+        latex = re.sub(r"\\frac(?![A-Za-z])", r"\\dfrac", latex)
     rows = [row for row in re.split(r"\\\\", latex) if row.strip()] or [" "]
     cells = [
         [_outline(cell) if cell.strip() else ("", 0.0, 70.0, 0.0) for cell in row.split("&")]

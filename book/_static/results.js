@@ -2,7 +2,7 @@
 // itables' own code comes as text from a file beside this one, so a page opened from a disk works
 // as well as one from a server, and nothing is fetched from elsewhere.
 (async () => {
-  const table = document.getElementById("results");
+  const table = document.getElementById("all-runs");
   if (!table || !window.itablesFiles) return;
   const text = (packed) =>
     new TextDecoder().decode(Uint8Array.from(atob(packed), (c) => c.charCodeAt(0)));

@@ -37,6 +37,13 @@ class Step(P.Params):
             for values in combinations
         ]
 
+    def shown(self, common: dict[str, Any]) -> int:
+        """Position of the run that stands for this notebook in the book."""
+        for i, (_, given) in enumerate(self.jobs(common)):
+            if self.show.items() <= given.items():
+                return i
+        raise BadParameter(f"{PLAN}: {self.notebook} has no run with {self.show} to show.")
+
 
 class Plan(P.Params):
     """What the book runs: params/sweeps/book.yml."""
@@ -54,6 +61,22 @@ def read_plan(path: Path) -> Plan:
     return P.checked(Plan, values, str(path))
 
 
+def settled(notebook: str, given: dict[str, Any]) -> Path | None:
+    """Artifact folder of this run when it is done and its executed notebook is there, else None."""
+    from nblib import results, runner, stages
+
+    job = runner.plan(notebook, given)
+    folder = job.folder
+    if job.recipe is None:  # a report: its key depends on the runs there are now
+        runs = results.scan(job.params.recipe, job.params.metric)
+        code = stages.code_hash(stages.code_cells(job.notebook))
+        values = job.params.model_dump() | {"code": code}
+        version = stages.STAGES[job.stage].version
+        key = store.make_key(job.stage, version, values, sorted(runs["key"]))
+        folder = store.folder(job.stage, job.recording, key)
+    return folder if folder and (folder / pages.EXECUTED).is_file() else None
+
+
 def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
     """Run what is not done yet; return notebook -> artifact folder of the run that the book shows.
 
@@ -64,49 +87,32 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
     chosen: dict[str, Path] = {}
     for step in plan.steps:
         jobs = step.jobs(plan.params)
-        outcomes = runner.run_many(jobs, n_jobs, progress=True)
-        # Committed by hand in Jupyter, so without an executed notebook to show: run it here.
-        again = [
-            i
-            for i, o in enumerate(outcomes)
-            if o.code == 0 and not (o.folder / pages.EXECUTED).is_file()
-        ]
-        for i, outcome in zip(
-            again, runner.run_many([jobs[i] for i in again], n_jobs, force=True), strict=True
-        ):
-            outcomes[i] = outcome
-        failed = [o for o in outcomes if o.code]
+        folders = [settled(*job) for job in jobs]
+        todo = [i for i, folder in enumerate(folders) if folder is None]
+        # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
+        outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
+        failed = [outcome for outcome in outcomes if outcome.code]
         if failed:
             raise NblibError(
-                f"{step.notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
+                f"{step.notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. "
+                f"{failed[0].message}"
             )
-        wanted = [i for i, (_, given) in enumerate(jobs) if step.show.items() <= given.items()]
-        if not wanted:
-            raise BadParameter(
-                f"{PLAN}: no run of {step.notebook} has {step.show}, which it says to show."
-            )
-        chosen[step.notebook] = Path(outcomes[wanted[0]].folder)
+        for i, outcome in zip(todo, outcomes, strict=True):
+            folders[i] = Path(outcome.folder)
+        chosen[step.notebook] = folders[step.shown(plan.params)]
     return chosen
 
 
 def find_done(plan: Plan) -> dict[str, Path]:
-    """Notebook -> artifact folder, out of what is committed already; nothing is run."""
-    from nblib import runner
-
+    """Notebook -> artifact folder, out of what is done already; nothing is run."""
     chosen = {}
     for step in plan.steps:
-        for notebook, given in step.jobs(plan.params):
-            folder = runner.plan(notebook, given).folder or newest(notebook)
-            shown = step.show.items() <= given.items()
-            if shown and notebook not in chosen and folder and (folder / pages.EXECUTED).is_file():
-                chosen[notebook] = folder
+        notebook, given = step.jobs(plan.params)[step.shown(plan.params)]
+        folder = settled(notebook, given)
+        if folder is None:
+            raise NblibError(f"{notebook}: no finished run to show; build without --no-run.")
+        chosen[notebook] = folder
     return chosen
-
-
-def newest(stage: str) -> Path | None:
-    """The report made last, whatever it was made from."""
-    found = [a for a in store.artifacts() if a.parts[-3] == stage]
-    return max(found, key=lambda a: store.read_manifest(a)["created"], default=None)
 
 
 def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
@@ -135,11 +141,6 @@ def build(root: Path, plan: Plan, *, n_jobs: int, run: bool, fresh: bool, output
 
     began = time.monotonic()
     shown = run_plan(plan, n_jobs) if run else find_done(plan)
-    missing = [step.notebook for step in plan.steps if step.notebook not in shown]
-    if missing:
-        raise NblibError(
-            f"no finished run of {', '.join(missing)} to show; build without --no-run."
-        )
     ran = time.monotonic()
     source = root / "book" / "_generated"
     paged = pages.lay_out(source, root, shown, results.scan())

@@ -30,7 +30,7 @@ EXECUTED = store.ATTACHED[0]
 COMPARISON = """```{figure} figures/comparison.png
 :alt: Test accuracy of each decoder with its interval, beside chance and the best possible score
 
-Test accuracy of each decoder with its 95 % interval. [Results](results.md) hold every number.
+Test accuracy of each decoder with its 95 % interval.
 ```"""
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
 
@@ -191,11 +191,11 @@ def put_artifacts(layout: Layout, folders: list[Path]) -> None:
 
 
 TABLE = {
-    "model": "model", "variant": "variant", "recipe": "recipe", "recording": "recording", "fold": "fold",
-    "seed": "seed", "accuracy": "accuracy", "ci_low": "95 % low", "ci_high": "95 % high", "chance": "chance",
-    "oracle": "oracle", "p": "p", "top5": "top-5", "balanced_accuracy": "balanced", "n_test": "test n",
-    "n_classes": "classes", "n_units": "units", "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split",
-    "key": "key", "flag": "flag",
+    "model": "model", "variant": "variant", "accuracy": "accuracy", "ci_low": "95 % low",
+    "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p", "top5": "top-5",
+    "balanced_accuracy": "balanced", "recipe": "recipe", "recording": "recording", "fold": "fold",
+    "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
+    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
 }  # fmt: skip
 DECIMALS = {
     "accuracy": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4, "top-5": 3,
@@ -238,7 +238,7 @@ def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
     if table.empty:
         return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
     made = results_frame(table, paged).to_html(
-        index=False, escape=False, border=0, table_id="results", classes="display compact nowrap",
+        index=False, escape=False, border=0, table_id="all-runs", classes="display compact nowrap",
         justify="left", na_rep="",
     )  # fmt: skip
     scripts = "".join(
@@ -273,7 +273,8 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
         f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, the best of "
         f"{demo['model'].nunique()} decoders, [{best['model']}](../runs/{pages[best['key']]}.ipynb), is right in "
         f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
-        f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}.\n\n{COMPARISON}"
+        f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}. "
+        f"[Results](results.md) hold every number.\n\n{COMPARISON}"
     )
 
 
@@ -282,10 +283,11 @@ def bench_table(path: Path) -> str:
     if not path.is_file():
         return "Not measured on this machine yet. `make bench` measures and writes the table here."
     bench = json.loads(path.read_text(encoding="utf-8"))
-    head = list(bench["rows"][0])
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(row[name]) for name in head) + " |" for row in bench["rows"]]
-    return "\n".join(lines)
+    rows = [[str(cell).replace("|", "\\|") for cell in row.values()] for row in bench["rows"]]
+    lines = [list(bench["rows"][0]), ["---"] * len(bench["rows"][0]), *rows]
+    on = ", ".join(f"{name} {value}" for name, value in bench["machine"].items())
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nMeasured on: {on}. The whole bench took {bench['seconds']:.0f} s."
 
 
 # --- all of it -----------------------------------------------------------------------------------
