@@ -117,7 +117,7 @@ def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
     if any(folder.glob(CHECKPOINTS)):
         try:
             return decoder.fit(data.train, data.val, resume="auto", **what)
-        except (BadInput, BadParameter) as error:
+        except BadInput as error:
             print(f"Starting afresh: {error}")
             forget_checkpoints(folder)
             decoder = make_decoder(stage)

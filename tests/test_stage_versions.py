@@ -23,7 +23,7 @@ SOURCES = {
     "02_bin": ["binning.py", "counting.py", "sources/lab_pickle.py"],
     "03_clean": ["cleaning.py"],
     "04_split": ["splits.py"],
-    "05_train_lstm": ["windows.py", "training.py", "metrics.py", "stats.py", "models/*.py"],
+    "05_train_lstm": ["windows.py", "training/*.py", "metrics.py", "stats.py", "models/*.py"],
 }  # fmt: skip
 
 

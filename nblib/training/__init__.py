@@ -26,7 +26,13 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
 
-from nblib.training.checkpoints import check_checkpoint, fingerprint, load_checkpoint, stage_of
+from nblib.training.checkpoints import (
+    check_checkpoint,
+    fingerprint,
+    layout,
+    load_checkpoint,
+    stage_of,
+)
 from nblib.training.loop import Keeper, Lit, Loss, classify, reconstruct
 from nblib.training.settings import FitSettings, gpu_problem, pick_device
 from nblib.training.surroundings import deterministic, quiet, reproducible, run, wandb_logger
@@ -58,12 +64,12 @@ def fit(
     values that a checkpoint must share to be resumed.
     Returns one row per epoch: epoch, train_loss, val_loss, val_accuracy; `.attrs` says
     device, best_epoch, best_val_loss, stopped_early, fit_s and the settings in force.
-    Raises BadParameter (device, precision, foreign checkpoint), BadInput (unreadable checkpoint)
-    and RunFailed (loss not finite, GPU memory full).
+    Raises BadParameter (device, precision), BadInput (a checkpoint that is unreadable or another
+    run's) and RunFailed (loss not finite, GPU memory full).
     """
     device, words = pick_device(settings)
-    if settings.progress and stage == "fit":
-        print(words)
+    if stage == "fit" and (settings.progress or settings.device == "auto"):
+        print(words)  # "auto" never chooses in silence
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nblib-fit-"))
@@ -72,8 +78,8 @@ def fit(
         path = folder / f"{stage}.ckpt"
         if resume == "auto":
             resume = path if path.is_file() else ""
-        same = {"stage": stage, "data": fingerprint(train, val), **(identity or {})}
-        same |= asdict(settings)
+        same = {"stage": stage, "data": fingerprint(train, val), "network": layout(module)}
+        same |= {**asdict(settings), **(identity or {})}
         if resume:
             check_checkpoint(Path(resume), same)
         stack.enter_context(quiet())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from nblib.errors import BadInput, BadParameter
+from nblib.errors import BadInput
 from nblib.windows import Samples
 
 # What a resumed run may change without ceasing to be the same run.
@@ -24,15 +26,19 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     could run code when it is loaded.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror or error}).") from None
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", ".*pickle protocol"
+            )  # of a foreign file: refused below
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}).") from None
     except pickle.UnpicklingError:
         raise BadInput(
             f"{path}: not a checkpoint of plain tensors. It is damaged, or it holds objects that "
             "could run code when loaded; it was not loaded. Start without resume."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         text = str(error).strip().splitlines()[:1]
         raise BadInput(
             f"{path}: a damaged checkpoint ({''.join(text)}); start without resume."
@@ -47,7 +53,14 @@ def stage_of(resume: Path | str) -> str:
     return str(resume) if resume in ("", "auto") else load_checkpoint(resume)["nblib"]["stage"]
 
 
+def layout(module: nn.Module) -> str:
+    """8 hex digits of the names and shapes of a network's weights."""
+    told = [(name, tuple(weight.shape)) for name, weight in module.state_dict().items()]
+    return f"{zlib.crc32(repr(told).encode()):08x}"
+
+
 def fingerprint(train: Samples, val: Samples | None) -> str:
+    """8 hex digits of the samples that a fit sees."""
     crc = 0
     for samples in (train, val):
         if samples is not None:
@@ -61,4 +74,4 @@ def check_checkpoint(path: Path, same: dict[str, Any]) -> None:
     other = [k for k in same if k not in _FREE_TO_CHANGE and found.get(k) != same[k]]
     if other:
         told = "; ".join(f"{k} was {found.get(k)!r}, now {same[k]!r}" for k in other)
-        raise BadParameter(f"{path}: the checkpoint of another run ({told}); start without resume.")
+        raise BadInput(f"{path}: the checkpoint of another run ({told}); start without resume.")
