@@ -66,7 +66,7 @@ def value_text(value) -> str:
         return f'`"{value}"`'
     if value is None:
         return "none"
-    if hasattr(value, "model_fields"):
+    if hasattr(type(value), "model_fields"):
         return "see below"
     return f"`{value}`"
 

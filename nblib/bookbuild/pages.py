@@ -216,6 +216,8 @@ def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     for name in ("variant", "flag", "oracle"):
         if not shown[name].replace("", None).notna().any():
             shown = shown.drop(columns=name)  # a column that says nothing
+    words = shown.select_dtypes(include=["object", "string"]).columns
+    shown[words] = shown[words].map(lambda text: html.escape(str(text)))
     shown.insert(1, "run", notebook)
     shown.insert(2, "record", manifest)
     return shown

@@ -1,0 +1,535 @@
+"""The book: complete contents, names that exist, formulas that draw, checks that catch faults."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+import yaml
+
+from nblib import bookbuild, params, store
+from nblib.bookbuild import check, pages
+from nblib.errors import BadParameter, NblibError
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+TEXTS = {
+    path: path.read_text(encoding="utf-8")
+    for path in sorted(BOOK.rglob("*.md"))
+    if not set(path.relative_to(BOOK).parts) & set(pages.NOT_PAGES)
+}
+sys.path.append(str(BOOK / "_ext"))
+
+import derived  # noqa: E402
+import flow  # noqa: E402
+import mathsvg  # noqa: E402
+import plaindoc  # noqa: E402
+
+# Every function and class that the lab's own description of its scripts names.
+SCRIPTS = [
+    "print_memory_usage",
+    "print_gpu_memory",
+    "NeuronDataset",
+    "process_neuron_wrapper",
+    "process_neuron",
+    "create_directory_and_manifest",
+    "create_cache_get_session_table",
+    "pick_session_and_pull_data",
+    "filter_valid_spike_times",
+    "get_stimulus_table",
+    "calculate_bins",
+    "process_all_neurons",
+    "create_and_prepare_spike_dataframe",
+    "save_and_count_spike_dataframe",
+    "normalize_firing_rates",
+    "filter_and_save_neurons",
+    "process_and_save_data",
+    "get_session_ids",
+    "process_session_batch",
+    "process_all_sessions_in_batches",
+    "master_function",
+    "check_file_exists",
+    "load_pickle_file",
+    "save_pickle_file",
+    "clean_avg_firing_rates",
+    "master_cleaning_and_saving",
+    "DataSplitter",
+    "DataSplitter.__init__",
+    "DataSplitter._prepare_data",
+    "DataSplitter.remove_0_columns",
+    "DataSplitter._split_and_reshape",
+    "DataSplitter._create_loaders",
+    "DataSplitter.compute_correlation_matrix",
+]
+
+
+def toc_files() -> list[str]:
+    """Every file that the contents name, in order."""
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    found = [contents["root"]]
+    for part in contents["parts"]:
+        for chapter in part["chapters"]:
+            found += [chapter["file"], *(s["file"] for s in chapter.get("sections", []))]
+    return found
+
+
+# --- prose ---------------------------------------------------------------------------------------
+
+
+def test_contents_name_every_page_and_notebook_once():
+    there = {str(path.relative_to(ROOT).with_suffix("")) for path in TEXTS}
+    there |= {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    named = toc_files()
+    assert sorted(named) == sorted(set(named))
+    assert set(named) == there
+
+
+def test_every_script_has_a_new_home_that_exists():
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (.*?) \|", TEXTS[BOOK / "where_did_my_script_go.md"], re.M
+    )
+    homes = {name: re.findall(r"<(nblib[\w.]*)>", now) for name, now in rows}
+    assert set(homes) >= set(SCRIPTS)
+    for name in SCRIPTS:
+        assert homes[name], name
+        for target in homes[name]:
+            assert derived.resolve(target) is not None
+
+
+def test_a_home_that_is_not_there_is_noticed():
+    with pytest.raises(ValueError, match="no 'nowhere'"):
+        derived.resolve("nblib.binning.nowhere")
+
+
+def test_every_parameter_is_in_the_data_dictionary():
+    text = TEXTS[BOOK / "data_dictionary.md"]
+    shown = set()
+    for name in re.findall(r"^```\{parameters\} (\S+)", text, re.M):
+        shown |= {row[0].strip("`") for row in derived.parameter_rows(derived.resolve(name))}
+    models = (params.Recipe, params.SimulateSettings, params.TrainParams, params.ResultsParams)
+    assert shown >= {name for model in models for name in model.model_fields}
+
+
+def test_a_parameter_table_tells_meaning_type_bounds_and_default():
+    rows = {row[0]: row for row in derived.parameter_rows(params.CleanSettings)}
+    assert all(row[1] for row in rows.values())
+    assert rows["`n_units`"][2:] == ("whole number, ≥ 0", "`0`")
+    assert rows["`isi_violations_max`"][3] == "`.inf`"
+    assert rows["`invalid_spikes`"][2] == "`drop` \\| `keep`"
+    own = [row[0] for row in derived.parameter_rows(params.Recipe, own=True)]
+    assert own == ["`recipe`", "`recordings`"]
+
+
+def test_every_top_level_module_is_in_the_api_reference():
+    targets = [m for t in TEXTS.values() for m in re.findall(r"automodule:: (nblib\S*)", t)]
+    assert len(targets) == len(set(targets))
+    for target in targets:
+        path = ROOT / target.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), target
+    top = {p.stem for p in (ROOT / "nblib").glob("[a-z]*.py")}
+    top |= {p.parent.name for p in (ROOT / "nblib").glob("*/__init__.py")}
+    assert {f"nblib.{name}" for name in top} <= set(targets)
+
+
+def test_citations_and_references_agree():
+    cited = {
+        key.strip()
+        for text in TEXTS.values()
+        for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text)
+        for key in keys.split(",")
+    }
+    listed = set(re.findall(r"^@\w+\{(\w+),", (BOOK / "references.bib").read_text(), re.M))
+    assert cited == listed
+
+
+def test_every_command_in_the_prose_exists():
+    from nblib.cli import parser
+
+    known = next(a for a in parser()._actions if a.choices).choices
+    for path, text in TEXTS.items():
+        for command in re.findall(r"(?:^|[`/ ])nblib ([a-z]\w*)(?=[ `\n])", text, re.M):
+            if f"nblib {command}" in re.sub(
+                r"[^`]*(`[^`]*`|```.*?```)[^`]*", r"\1 ", text, flags=re.S
+            ):
+                assert command in known, f"{path.name}: nblib {command}"
+
+
+def test_every_generated_part_is_known():
+    known = {"headline", "results", "comparison", "bench"}
+    assert {mark for text in TEXTS.values() for mark in pages.MARK.findall(text)} == known
+
+
+# --- pictures and formulas -----------------------------------------------------------------------
+
+
+def formulas() -> list[tuple[str, str, bool]]:
+    found = []
+    texts = {path.name: text for path, text in TEXTS.items()}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        texts[path.name] = "\n\n".join(
+            "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
+        )
+    for name, text in texts.items():
+        text = re.sub(r"```(?!\{).*?```|`[^`\n]*`", "", text, flags=re.S)
+        found += [(name, latex, True) for latex in re.findall(r"\$\$(.+?)\$\$", text, re.S)]
+        inline = re.sub(r"\$\$.+?\$\$", "", text, flags=re.S)
+        found += [(name, latex, False) for latex in re.findall(r"\$([^$\n]+)\$", inline)]
+    return found
+
+
+def test_every_formula_draws():
+    assert len(formulas()) > 50
+    for name, latex, display in formulas():
+        svg = mathsvg.render(latex, display=display)
+        assert ElementTree.fromstring(svg).get("role") == "img", (name, latex)
+
+
+def test_a_formula_that_cannot_be_drawn_is_an_error():
+    with pytest.raises(ValueError):
+        mathsvg.render(r"\nonsense{x}")
+
+
+def test_a_formula_sits_on_the_line_and_rows_align():
+    plain, deep = (mathsvg.render(latex) for latex in ("x", r"x_j"))
+
+    def depth(svg: str) -> float:
+        return float(re.search(r"vertical-align:(-[\d.]+)em", svg)[1])
+
+    assert depth(deep) < depth(plain) < 0
+    rows = ElementTree.fromstring(mathsvg.render("ab &= c \\\\ x &= y", display=True))
+    starts = [float(p.get("transform").split("(")[1].split()[0]) for p in rows]
+    assert len(starts) == 4
+    assert abs(starts[1] - starts[3]) <= 1  # what follows & begins at one place
+
+
+def test_every_decoder_has_a_picture_on_its_page():
+    from nblib.models import MODELS
+
+    text = TEXTS[BOOK / "methods" / "decoders.md"]
+    assert set(re.findall(r"```\{flow\} (\w+)", text)) == set(MODELS)
+    for name in flow.PICTURES:
+        figure = ElementTree.fromstring(flow.picture(name))
+        words = [t.text for t in figure.iter("text")]
+        assert all(step.name in words for step in flow.PICTURES[name][1])
+        assert "#" not in re.sub(r"&#x?\w+;", "", flow.picture(name)), "colours come from the theme"
+
+
+def test_docstrings_are_plain_text():
+    lines = ["One *star, a | bar and `name_` here: x_.", "", "Attributes", "----------",
+             "a, b : two things,", "    both long", "", "    code(*here)", "", "- one", "- two"]  # fmt: skip
+    out = "\n".join(plaindoc.plain(lines))
+    assert r"One \*star, a \| bar and ``name_`` here: x\_." in out
+    assert ".. rubric:: Attributes" in out
+    assert "``a, b``\n    two things, both long" in out
+    assert "::\n\n    code(*here)" in out
+    assert "- one\n- two" in out
+
+
+# --- plan ----------------------------------------------------------------------------------------
+
+
+def test_the_plan_runs_every_notebook_and_every_decoder():
+    from nblib.models import MODELS
+
+    plan = bookbuild.read_plan(ROOT / bookbuild.PLAN)
+    notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    assert [step.notebook for step in plan.steps] == notebooks
+    step = next(step for step in plan.steps if step.notebook == "05_train_lstm")
+    jobs = step.jobs(plan.params)
+    assert {given["model"] for _, given in jobs} == set(MODELS)
+    assert jobs[step.shown(plan.params)][1] == {**plan.params, "model": "lstm"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sweep: b\nsteps: [{notebook: x, eaach: {}}]", "eaach"),
+        ("sweep: b", "'steps' is missing"),
+        ("- 1", "name: value"),
+    ],
+)
+def test_a_plan_with_a_fault_is_refused(tmp_path, text, said):
+    (tmp_path / "book.yml").write_text(text)
+    with pytest.raises(BadParameter, match=said):
+        bookbuild.read_plan(tmp_path / "book.yml")
+
+
+def test_a_step_that_shows_no_run_is_refused():
+    step = bookbuild.Step(notebook="05_train_lstm", each={"model": ["lstm"]}, show={"model": "gru"})
+    with pytest.raises(BadParameter, match="gru"):
+        step.shown({})
+
+
+def test_only_what_is_not_done_runs(tmp_path, monkeypatch):
+    from nblib import runner
+
+    done, asked = {"lstm": tmp_path / "lstm"}, []
+
+    def run_many(jobs, n_jobs, force):
+        asked.extend(given["model"] for _, given in jobs)
+        return [runner.Outcome(0, "", tmp_path / given["model"]) for _, given in jobs]
+
+    monkeypatch.setattr(bookbuild, "settled", lambda notebook, given: done.get(given["model"]))
+    monkeypatch.setattr(runner, "run_many", run_many)
+    step = bookbuild.Step(notebook="n", each={"model": ["mlp", "lstm"]}, show={"model": "lstm"})
+    plan = bookbuild.Plan(sweep="b", steps=[step])
+    assert bookbuild.run_plan(plan, 1) == {"n": tmp_path / "lstm"}
+    assert asked == ["mlp"]
+    monkeypatch.setattr(runner, "run_many", lambda *a, **k: [runner.Outcome(3, "it broke")])
+    with pytest.raises(NblibError, match="it broke"):
+        bookbuild.run_plan(plan, 1)
+
+
+# --- laying out ----------------------------------------------------------------------------------
+
+
+def artifact(
+    home: Path, stage: str, recording: str, key: str, upstream: list[str], *, scores=False
+) -> Path:
+    """A committed artifact with an executed notebook, small enough to read."""
+    folder = home / stage / recording / key
+    folder.mkdir(parents=True)
+    view = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {pages.WIDGET: {}, "text/plain": "box"},
+    }
+    told = {"output_type": "stream", "name": "stdout", "text": f"written to {home}/x"}
+    cells = [
+        {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# 05 · Train\n\nBack to [04](04_split.ipynb)."},
+        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "x = 1", "outputs": [view, told]},
+    ]  # fmt: skip
+    notebook = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"widgets": {}, "language_info": {"name": "python"}},
+        "cells": cells,
+    }
+    (folder / pages.EXECUTED).write_text(json.dumps(notebook))
+    manifest = {
+        "stage": stage, "recording": recording, "key": key, "parameters": {}, "upstream": upstream,
+        "outputs": {"metrics.json": {}} if scores else {}, "created": "2026-01-01T00:00:00Z",
+        "wall_s": 1.5, "code_version": "0.1.0",
+    }  # fmt: skip
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+    if scores:
+        (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
+    """A results scan with one run per model."""
+    rows = []
+    for i, (model, folder) in enumerate(folders.items()):
+        rows.append({
+            "recipe": "demo", "recording": "demo", "model": model, "fold": 0, "seed": 0, "variant": "",
+            "accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
+            "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
+            "balanced_accuracy": 0.5, "n_test": 100, "n_classes": 9, "n_units": 7, "n_bins": 5, "fit_s": 1.0,
+            "split_hash": "abc", "key": folder.name, "flag": "", "folder": str(folder), "executed": True,
+            "created": f"2026-01-0{i + 1}T00:00:00Z", **changed,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def runs(home) -> pd.DataFrame:
+    split = artifact(home, "04_split", "demo", "0" * 16, [])
+    names = {"mlp": "1" * 16, "lstm": "2" * 16}
+    made = {
+        m: artifact(home, "05_train_lstm", "demo", key, [split.name], scores=True)
+        for m, key in names.items()
+    }
+    return scan_of(made)
+
+
+def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home, runs):
+    page = json.loads(pages.page_notebook(Path(runs["folder"][0]), "../", "mlp on demo"))
+    head = page["cells"][0]["source"]
+    assert head.startswith("# mlp on demo\n")
+    assert "\n## 05 · Train\n" in head
+    assert "key <code>1111111111111111</code>" in head
+    assert '<a href="../artifacts/05_train_lstm/demo/1111111111111111/manifest.json">' in head
+    assert "](../notebooks/04_split.ipynb)" in head
+    outputs = page["cells"][1]["outputs"]
+    assert [o["output_type"] for o in outputs] == ["stream"]
+    assert outputs[0]["text"] == "written to NBLIB_HOME/x"
+    assert "widgets" not in page["metadata"]
+
+
+def test_the_results_link_each_row_and_put_the_best_first(runs):
+    paged = pages.run_pages(runs)
+    frame = pages.results_frame(runs, paged)
+    assert list(frame["model"]) == ["lstm", "mlp"]
+    assert list(frame["run"]) == [
+        f'<a href="../runs/{slug}.html">notebook</a>'
+        for slug in ("demo-demo-lstm-f0-s0-22222222", "demo-demo-mlp-f0-s0-11111111")
+    ]
+    assert "flag" not in frame  # a column that says nothing is left out
+    assert "<b>" not in pages.results_table(scan_of({"<b>x": Path(runs["folder"][0])}), [])
+
+
+def test_corrupt_runs_and_runs_without_a_notebook_get_no_page(runs):
+    assert pages.run_pages(runs.assign(flag="corrupt")) == []
+    assert pages.run_pages(runs.assign(executed=False)) == []
+
+
+def test_flagged_and_shuffled_runs_are_not_compared(runs):
+    assert len(pages.comparable(runs)) == 2
+    assert pages.comparable(runs.assign(flag="old split")).empty
+    assert pages.comparable(runs.assign(variant="shuffle_labels=true")).empty
+    assert pages.headline(runs.assign(flag="old split"), pages.run_pages(runs)) == ""
+    assert "**0.600** of 100" in pages.headline(runs, pages.run_pages(runs))
+
+
+def test_without_any_run_the_pages_say_so(runs):
+    assert "No run yet" in pages.results_table(runs.iloc[:0], [])
+    assert pages.headline(runs.iloc[:0], []) == ""
+    assert "make bench" in pages.bench_table(Path("/nowhere/bench.json"))
+
+
+def test_the_contents_get_the_runs(runs):
+    contents = yaml.safe_load(pages.toc((ROOT / "_toc.yml").read_text(), pages.run_pages(runs)))
+    chapters = [c for part in contents["parts"] for c in part["chapters"]]
+    sections = next(c for c in chapters if c["file"] == "book/results")["sections"]
+    assert [s["file"] for s in sections] == [f"runs/{p.slug}" for p in pages.run_pages(runs)]
+    assert [s["title"] for s in sections] == ["mlp, demo", "lstm, demo"]
+
+
+def test_a_layout_writes_what_changed_and_removes_what_is_gone(tmp_path):
+    first = pages.Layout(tmp_path)
+    old, kept = first.write("a/old.md", "1"), first.write("kept.md", "1")
+    first.finish()
+    before = kept.stat().st_mtime_ns
+    second = pages.Layout(tmp_path)
+    second.write("kept.md", "1")
+    second.finish()
+    assert not old.parent.exists()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_the_bench_table_shows_its_rows_and_its_machine(tmp_path):
+    rows = [{"what": "a | b", "ratio": "1.10"}]
+    text = json.dumps({"rows": rows, "machine": {"cores": "2"}, "seconds": 90.2})
+    (tmp_path / "bench.json").write_text(text)
+    table = pages.bench_table(tmp_path / "bench.json")
+    assert "| a \\| b | 1.10 |" in table
+    assert "cores 2" in table and "90 s" in table
+
+
+# --- the checks of a rendered book ---------------------------------------------------------------
+
+
+def site(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path = path.with_name(path.name.replace("_html", ".html").replace("_css", ".css"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_a_sound_book_passes(tmp_path):
+    html = site(
+        tmp_path,
+        index_html='<a href="sub/b.html#x">b</a><a href="https://example.org">out</a><a href="#">top</a>',
+        sub__b_html='<h2 id="x">x</h2><a href="../index.html?q=1">a</a><img src="data:image/png;base64,AA">',
+    )
+    faults, sizes = check.check(html)
+    assert faults == []
+    assert set(sizes) == {"index.html", "sub/b.html"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('<a href="gone.html">x</a>', "leads to no file"),
+        ('<img src="gone.png">', "leads to no file"),
+        ('<a href="index.html#gone">x</a>', "no such place"),
+        ('<a href="#gone">x</a>', "no such place"),
+        ('<a href="../../etc/hostname">x</a>', "leads"),
+    ],
+)
+def test_a_planted_broken_link_is_found(tmp_path, text, said):
+    faults = check.broken_links(site(tmp_path / "html", index_html=text))
+    assert len(faults) == 1 and said in faults[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex.js"></script>',
+        '<script src="//unpkg.com/x.js"></script>',
+        '<link rel="stylesheet" href="https://fonts.googleapis.com/css">',
+        '<img src="https://example.org/badge.svg">',
+        '<script type="module">import { ITable } from "https://www.unpkg.com/x.js";</script>',
+        '<script>const THEBE = "https://unpkg.com/thebe@0.8.2/lib/index.js"</script>',
+        "<style>@font-face { src: url(https://example.org/f.woff2) }</style>",
+        '<p style="background: url(//example.org/x.png)">x</p>',
+    ],
+)
+def test_a_planted_load_from_the_network_is_found(tmp_path, text):
+    assert check.network_loads(site(tmp_path, index_html=text)) != []
+
+
+def test_style_sheets_are_searched_and_plain_links_are_no_loads(tmp_path):
+    html = site(
+        tmp_path,
+        index_html='<a href="https://example.org/x.js">x</a><link rel="canonical" href="https://example.org">'
+        '<script type="application/json">{"u": "https://unpkg.com/x"}</script>',
+        a_css='@import "https://example.org/x.css";',
+    )
+    faults = check.network_loads(html)
+    assert len(faults) == 1 and faults[0].startswith("a.css")
+
+
+def test_a_heavy_page_is_found_with_its_pictures(tmp_path):
+    html = site(tmp_path, index_html='<img src="p.png"><img src="p.png">', light_html="x")
+    (html / "p.png").write_bytes(b"0" * 2_000_000)
+    faults = check.heavy_pages(html)
+    assert len(faults) == 1 and "index.html: 2.0 MB" in faults[0]
+    assert check.heavy_pages(html, limit=3_000_000) == []
+
+
+# --- all of it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
+    root = tmp_path / "root"
+    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns(*pages.NOT_PAGES))
+    shutil.rmtree(root / "book" / "api")
+    shutil.copy(ROOT / "_config.yml", root)
+    wanted = ["results", "methods/scores", "methods/simulation", "bench", "references"]
+    chapters = [{"file": f"book/{name}"} for name in wanted]
+    chapters += [{"file": f"notebooks/{n}"} for n in ("04_split", "05_train_lstm", "90_results")]
+    contents = {"format": "jb-book", "root": "book/start", "parts": [{"chapters": chapters}]}
+    (root / "_toc.yml").write_text(yaml.safe_dump(contents))
+    (root / "book" / "start.md").write_text(
+        "# Start\n\n```{flow} lstm\n```\n\n$x^2$ {cite:p}`siegle2021`\n"
+    )
+    for name, text in ((p, p.read_text()) for p in (root / "book").rglob("*.md")):
+        name.write_text(re.sub(r"\{py:\w+\}(`[^`]*`)", r"\1", text))  # the API pages are not here
+    shown = {"04_split": store.folder("04_split", "demo", "0" * 16)}
+    shown |= {name: Path(runs["folder"][1]) for name in ("05_train_lstm", "90_results")}
+    source, output = tmp_path / "source", tmp_path / "out"
+    pages.lay_out(source, root, shown, runs)
+    html = bookbuild.render(source, output)
+    faults, sizes = check.check(html)
+    assert faults == []
+    assert max(sizes.values()) < check.MAX_PAGE_BYTES
+    assert "runs/demo-demo-lstm-f0-s0-22222222.html" in sizes
+    assert (html / "artifacts/04_split/demo" / ("0" * 16) / "manifest.json").is_file()
+    assert (html / "searchindex.js").is_file()
+    with (source / "book" / "start.md").open("a") as file:
+        file.write("\n[nowhere](nowhere.md)\n")
+    with pytest.raises(NblibError, match=r"nowhere\.md"):
+        bookbuild.render(source, output)
+    assert not (output / "_build").exists(), "no half book"
