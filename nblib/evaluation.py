@@ -48,12 +48,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a decoder did on the test presentations, beside the best that any could do."""
+    """How a decoder did on the test presentations, beside the best that any could do.
+
+    val_accuracy: on the validation presentations; what decoders are chosen by.
+    """
 
     predictions: pd.DataFrame
     scores: dict[str, metrics.Score]
     oracle: dict[str, metrics.Score] | None
     by_time: pd.DataFrame
+    val_accuracy: float
 
     def table(self) -> pd.DataFrame:
         """One row a score, with interval, chance and p; `best possible` where it is known."""
@@ -141,6 +145,7 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
         scores=metrics.scores(data.test.y, log_proba, **how),
         oracle=None if best is None else metrics.scores(data.test.y, best, **how),
         by_time=metrics.accuracy_over_time(decoder, data.test, data.stop_s, **draws),
+        val_accuracy=float((decoder.predict(data.val.x) == data.val.y).mean()),
     )
 
 
@@ -198,6 +203,7 @@ def save_run(
             "n_classes": len(data.classes),
             "n_units": n_units,
             "n_bins": n_bins,
+            "val_accuracy": outcome.val_accuracy,
             "fit_s": decoder.fitted["fit_s"],
             "device": decoder.fitted["device"],
             "scores": outcome.scores,

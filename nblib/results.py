@@ -28,7 +28,7 @@ SHOWN = (
 )  # fmt: skip
 COLUMNS = {
     "recipe": str, "recording": str, "model": str, "fold": int, "seed": int, "variant": str,
-    "accuracy": float, "top5": float, "balanced_accuracy": float,
+    "accuracy": float, "val_accuracy": float, "top5": float, "balanced_accuracy": float,
     "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
     "oracle": float, "oracle_low": float, "oracle_high": float,
     "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,

@@ -248,7 +248,7 @@ class Stage:
     params: Any
     recipe: P.Recipe | None
     key: str
-    code: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict, repr=False)
     started: float = field(default_factory=time.time)
 
     @property

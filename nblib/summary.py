@@ -44,13 +44,18 @@ def save(runs: pd.DataFrame, folder: Path) -> None:
 
 
 def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
-    """The best decoder of each recipe, in a sentence each; runs as in `results.clean`."""
+    """The decoder that validation chooses for each recipe, and its test score.
+
+    runs: as in `results.clean`. Test scores have no part in the choice.
+    """
     if len(runs) == 0:
         return "**Result.** There is no run to compare yet."
     parts = []
     for recipe, part in runs.groupby("recipe", sort=True):
-        mean = part.groupby("model")[["value", "chance"]].mean()
-        best = mean["value"].idxmax()
+        mean = part.groupby("model")[["value", "chance", "val_accuracy"]].mean()
+        if mean["val_accuracy"].isna().all():
+            continue
+        best = mean["val_accuracy"].idxmax()
         n = len(set(part["recording"]))
         where = f"over {n} recordings " if n > 1 else ""
         known = part.loc[part["model"] == best, "oracle"].dropna()
@@ -60,6 +65,6 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
             f"{where}(chance {mean.loc[best, 'chance']:.1%}){possible}."
         )
     return (
-        f"**Result.** {len(runs)} runs compared. The best decoder of each recipe:\n\n"
-        + "\n".join(parts)
+        f"**Result.** {len(runs)} runs compared. The decoder with the highest validation accuracy, "
+        "and its score on test presentations:\n\n" + "\n".join(parts)
     )

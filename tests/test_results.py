@@ -70,7 +70,7 @@ class Laboratory:
         told = {
             "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": "000021",
             "model": "logistic", "fold": asked.fold, "seed": asked.seed,
-            "split_hash": splits.split_hash(split), "n_train": 80, "n_val": 10, "n_test": 24,
+            "split_hash": splits.split_hash(split), "n_train": 80, "n_val": 10, "n_test": 24, "val_accuracy": accuracy,
             "n_classes": 3, "n_units": N_UNITS, "n_bins": 2, "fit_s": 0.5, "oracle": oracle,
             "scores": {"accuracy": score, "top5": score},
         }  # fmt: skip

@@ -24,6 +24,7 @@ def runs():
         {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4"},
     ]  # fmt: skip
     table = pd.DataFrame([{**base, **row} for row in rows])
+    table["val_accuracy"] = [0.7, 0.7, 0.5, 0.4]
     return table.assign(ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1)
 
 
@@ -50,6 +51,13 @@ def test_words_name_the_best_of_each_recipe(runs):
     )
     assert "- real: **mlp** with a mean accuracy of 40.0% (chance 1.0%)." in words
     assert "no run" in summary.in_words(runs.iloc[:0])
+
+
+def test_validation_chooses_and_test_scores_have_no_part_in_it(runs):
+    runs["val_accuracy"] = [0.5, 0.5, 0.9, 0.4]
+    assert "- demo: **mlp** with a mean accuracy of 65.0%" in summary.in_words(runs)
+    runs["value"] = [0.99, 0.99, 0.01, 0.4]
+    assert "- demo: **mlp** with a mean accuracy of 1.0%" in summary.in_words(runs)
 
 
 def test_saved_table_keeps_every_column(runs, tmp_path):

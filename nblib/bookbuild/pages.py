@@ -258,13 +258,13 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
-    """The best decoder of the demo beside chance and oracle, with a link to its run."""
+    """The decoder that validation chooses on the demo, beside chance and oracle, with its run."""
     pages = {page.row["key"]: page.slug for page in paged}
     demo = comparable(table)
     demo = demo[(demo["recipe"] == "demo") & demo["key"].isin(pages)]
-    if demo.empty:
+    if demo["val_accuracy"].isna().all():
         return ""
-    best = demo.loc[demo["accuracy"].idxmax()]
+    best = demo.loc[demo["val_accuracy"].idxmax()]
     top = (
         ""
         if best["oracle"] != best["oracle"]
@@ -272,8 +272,8 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
     )
     return (
         "## What comes out\n\n"
-        f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, the best of "
-        f"{demo['model'].nunique()} decoders, [{best['model']}](../runs/{pages[best['key']]}.ipynb), is right in "
+        f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, validation chooses "
+        f"[{best['model']}](../runs/{pages[best['key']]}.ipynb) out of {demo['model'].nunique()} decoders. It is right in "
         f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
         f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}. "
         f"[Results](results.md) hold every number.\n\n{COMPARISON}"

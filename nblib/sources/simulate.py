@@ -147,7 +147,7 @@ def make(settings: SimulateSettings, recording_id: str) -> Path:
 
 
 def _truth(params, templates, shown, units, anatomy, grid) -> Truth:
-    rates = model.true_rates(units, templates, params["signal"])
+    rates = model.true_rates(units, templates)
     bits, bound = unit_information(rates, model.STEP_S)
     slow, running = units["coupling"].T[:, :, None]
     log_gain = slow * grid.latent[:, 0] + running * grid.latent[:, 1]

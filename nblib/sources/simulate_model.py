@@ -21,7 +21,7 @@ BLANK = -1
 DRIVE = (-2.0, 2.5)  # weakest and strongest drive of a filter, in standard deviations
 FILTER_FIELDS = ("x_px", "y_px", "theta", "wavelength_px", "sigma_px", "phase", "kind")
 SIMPLE, COMPLEX, SPOT = 0.0, 1.0, 2.0
-FAILING = {"isi": 0.06, "cutoff": 0.06, "presence": 0.04}  # share of units below each quality limit
+FAILING = {"isi": 0.06, "cutoff": 0.06, "presence": 0.04}  # share of units that fail each limit
 MAX_RATE_HZ = 120.0  # no response saturates far above it
 
 
@@ -40,7 +40,7 @@ class Area(NamedTuple):
 
 AREAS = {
     "VISp": Area(0.26, 0.052, 0.25, 0.50, 1.90, 9.0, 0.20, ("probeC",)),
-    "VISl": Area(0.16, 0.060, 0.30, 0.45, 1.50, 12.0, 0.15, ("probeD",)),
+    "VISl": Area(0.16, 0.060, 0.30, 0.45, 1.70, 12.0, 0.15, ("probeD",)),
     "VISal": Area(0.16, 0.063, 0.30, 0.45, 1.50, 14.0, 0.20, ("probeE",)),
     "LGd": Area(0.12, 0.040, 0.30, 0.60, 1.80, 8.0, 0.10, ("probeC",)),
     "LP": Area(0.14, 0.068, 0.45, 0.40, 1.10, 18.0, 0.20, ("probeD", "probeE")),
@@ -112,18 +112,15 @@ def draw_units(
         scale = wavelength * (0.6 if late else 1.2)
         turned = theta + late * rng.normal(0, 0.5, n)
         filters[:, late] = np.stack([*place.T, turned, scale, 0.45 * scale, phase, kind], axis=1)
-    gone = np.zeros((n, 2))  # presence as fractions of the session: from, to
-    gone[:, 1] = 1.0
-    n_fail = {name: round(share * n) for name, share in FAILING.items()}
     failing = np.full(n, "", dtype="U8")
     chosen = rng.permutation(n)
-    for name, count in n_fail.items():
-        if n >= 4:
-            count = max(count, 1)
+    for name, share in FAILING.items():
+        count = max(round(share * n), 1 if n >= 4 else 0)
         failing[chosen[:count]], chosen = name, chosen[count:]
-    lost = np.flatnonzero(failing == "presence")
-    gone[lost[::2], 0] = rng.uniform(0.3, 0.5, len(lost[::2]))
-    gone[lost[1::2], 1] = rng.uniform(0.5, 0.7, len(lost[1::2]))
+    presence = np.tile([0.0, 1.0], (n, 1))  # from, to, as fractions of the session
+    lost = np.flatnonzero(failing == "presence")  # in turn: comes late, leaves early
+    presence[lost[::2], 0] = rng.uniform(0.3, 0.5, len(lost[::2]))
+    presence[lost[1::2], 1] = rng.uniform(0.5, 0.7, len(lost[1::2]))
     units = {
         "area": area,
         "probe": probe,
@@ -136,7 +133,7 @@ def draw_units(
         "coupling": np.stack(
             [rng.normal(0.25, 0.1, n), of("running") + rng.normal(0, 0.08, n)], axis=1
         ),
-        "presence": gone,
+        "presence": presence,
     }
     units = {k: v if v.dtype.kind == "U" else np.round(v, 6) for k, v in units.items()}
     return units | {"failing": failing}
@@ -185,13 +182,13 @@ def image_drive(templates: np.ndarray, filters: np.ndarray) -> np.ndarray:
     return np.round(np.clip(drive, *DRIVE), 3)
 
 
-def true_rates(units: dict[str, np.ndarray], templates: np.ndarray, signal: float) -> np.ndarray:
+def true_rates(units: dict[str, np.ndarray], templates: np.ndarray) -> np.ndarray:
     """True rate of each unit for each image and each step of a presentation, at gain 1 [Hz].
 
     A baseline plus a transient response to a coarse filter and a sustained one to a fine filter;
     strongly driven units also answer earlier. What drove the first response weakens the second
     (adaptation), and the whole response is divided by the root of its size (normalisation), so
-    that the time course says more than the spike count alone. With `signal` 0 every image gives
+    that the time course says more than the spike count alone. Without tuning every image gives
     the same rates. Returns float64 (unit, scene + 1, step), the blank first, rounded to 1e-4 Hz.
     """
     n = len(units["area"])

@@ -115,7 +115,7 @@ def _others(nwb: Path, part: int, torch_part: int):
     seconds = _allensdk(trains, start, stop)
     yield "allensdk, presentationwise_spike_counts", seconds * share, stated
     some = dict(list(trains.items())[:torch_part])
-    shown = min(len(start), 200)
+    shown = min(len(start), 100)
     seconds = _histc(some, start[:shown], stop[:shown])
     few = sum(len(t) for t in some.values())
     scale = int(ends[-1]) / max(1, few) * len(start) / shown
@@ -175,7 +175,7 @@ def _histc(trains: dict, start: Any, stop: Any) -> float:
                 edges = torch.linspace(low, high, N_BINS + 1)
                 torch.histc(times, bins=N_BINS, min=edges[0].item(), max=edges[-1].item())
 
-    return best(1, loop=loop)["loop"]
+    return best(3, loop=loop)["loop"]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def rows(
     bins: int = 5,
     classes: int = 119,
     steps: int = 67,  # of an epoch: an Allen session has about 4,284 training presentations
-    epochs: int = 2,
+    epochs: int = 1,
     repeats: int = 3,
 ) -> list[Row]:
     """Milliseconds per step on one device; each figure the best of `repeats` rounds in turn."""
