@@ -144,6 +144,7 @@ def build(root: Path, plan: Plan, *, n_jobs: int, run: bool, fresh: bool, output
     ran = time.monotonic()
     source = root / "book" / "_generated"
     paged = pages.lay_out(source, root, shown, results.scan())
+    print("rendering the pages ...", flush=True)
     html = render(source, output, fresh=fresh)
     faults, sizes = check.check(html)
     for fault in faults:
