@@ -72,11 +72,10 @@ def write_truth(truth: Truth, path: Path) -> None:
     """Write the truth as HDF5, compressed and checksummed; the same bytes for the same truth."""
 
     def put(group: h5py.Group, name: str, values: np.ndarray) -> None:
-        if values.dtype.kind == "U":
-            group.create_dataset(name, data=np.char.encode(values, "ascii"))
-        else:
-            group.create_dataset(name, data=values, compression="gzip", compression_opts=2,
-                                 shuffle=True, fletcher32=True)  # fmt: skip
+        data = np.char.encode(values, "ascii") if values.dtype.kind == "U" else values
+        group.create_dataset(
+            name, data=data, compression="gzip", compression_opts=2, shuffle=True, fletcher32=True
+        )
 
     with h5py.File(path, "w") as file:
         file.attrs["kind"] = "nblib simulated truth"

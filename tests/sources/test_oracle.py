@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 from scipy.stats import poisson
@@ -239,7 +240,9 @@ def test_broken_truth_files_are_refused(tiny, tmp_path):
     cut = tmp_path / "cut.h5"
     cut.write_bytes(whole[: len(whole) // 2])
     flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 1
+    with h5py.File(truth_path(recording.path)) as file:
+        chunk = file["rates_hz"].id.get_chunk_info(0)
+    flipped[chunk.byte_offset + chunk.size // 2] ^= 1
     (tmp_path / "flipped.h5").write_bytes(flipped)
     for path in (cut, tmp_path / "flipped.h5", tmp_path / "none.h5"):
         with pytest.raises(BadInput, match="simulate the recording again"):
