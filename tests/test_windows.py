@@ -56,6 +56,15 @@ def test_roles_hold_their_own_presentations():
     np.testing.assert_allclose(train.std(axis=0, ddof=1), 1, atol=1e-5)
 
 
+def test_the_order_of_the_split_s_rows_does_not_matter():
+    binned = recording()
+    samples, split, stats = samples_of(binned)
+    mixed = role_samples(binned, split.sample(frac=1, random_state=0), stats, 0)
+    for role, s in samples.items():
+        assert (mixed[role].trial == s.trial).all() and (mixed[role].y == s.y).all()
+        assert (mixed[role].x == s.x).all()
+
+
 def test_folds_are_kept_apart():
     binned = recording()
     settings = SplitSettings(gap_s=0.0, n_folds=3)

@@ -436,12 +436,12 @@ def picture(name: str) -> str:
     many = len(steps) > 5
     wide, gap, letters = (104, 18, 18) if many else (STEP_W, GAP, 20)
     used = len(steps) * wide + (len(steps) - 1) * gap
-    width = max(used, 5 * STEP_W + 4 * GAP) + 8  # the same scale in all pictures of decoders
+    width = used + 8
     notes = [wrapped(step.note, letters) for step in steps]
     height = STEP_H + 52 + 14 * max(len(rows) for rows in notes)
     out = []
     for i, (step, rows) in enumerate(zip(steps, notes, strict=True)):
-        x = (width - used) / 2 + i * (wide + gap)
+        x = 4 + i * (wide + gap)
         cx, cy = x + wide / 2, 4 + STEP_H / 2
         out.append(
             f'<rect x="{x}" y="4" width="{wide}" height="{STEP_H}" rx="10" class="box {step.kind}"/>'
@@ -455,7 +455,8 @@ def picture(name: str) -> str:
     label = html.escape(f"{name}: " + ", then ".join(s.name for s in steps), quote=True)
     return (
         f'<figure class="flow"><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{label}">{"".join(out)}</svg>'
+        f'aria-label="{label}" style="max-width:{1.08 * width:.0f}px;min-width:{0.82 * width:.0f}px">'
+        f"{''.join(out)}</svg>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 

@@ -150,7 +150,7 @@ def oracle_log_posterior(
     ids = truth.units["id"] if unit_ids is None else np.asarray(unit_ids)
     if unknown := [u for u in ids.tolist() if u not in row]:
         raise BadParameter(f"units {unknown[:5]} are not in the simulated recording's truth.")
-    times_of = _reader(truth, spikes)
+    times_of = _reader(truth, spikes, ids)
 
     unique, back = np.unique(trials, return_inverse=True)  # ascending in time
     start, stop = truth.start_s[unique], truth.stop_s[unique]
@@ -224,9 +224,11 @@ def _text(values: np.ndarray) -> np.ndarray:
     return np.char.decode(values, "ascii") if values.dtype.kind == "S" else values
 
 
-def _reader(truth: Truth, spikes: Any):
+def _reader(truth: Truth, spikes: Any, ids: np.ndarray):
     """A function from unit id to its spike times."""
     if isinstance(spikes, Mapping):
+        if missing := [u for u in ids.tolist() if u not in spikes]:
+            raise BadParameter(f"no spike times are given for units {missing[:5]}.")
         return lambda unit: np.asarray(spikes[unit])
     start = spikes.trial_table["start_time"].to_numpy()
     if len(start) != len(truth.start_s) or not np.array_equal(start, truth.start_s):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ def wandb_logger(folder: Path, config: dict[str, Any]):
 
 def run(trainer, lit, batches, validation, resume) -> None:
     """trainer.fit with errors that people can use, and Ctrl-C as Python means it."""
-    handler = signal.getsignal(signal.SIGINT)
     checkpoint = str(resume) if resume else None
     try:
         trainer.fit(lit, batches, validation, ckpt_path=checkpoint, weights_only=True)
@@ -106,6 +104,3 @@ def run(trainer, lit, batches, validation, resume) -> None:
             f"GPU memory is full ({str(error).splitlines()[0]}); lower batch_size "
             f"(now {batches.batch_size}) or the model's size."
         ) from error
-    finally:
-        if handler is not None and signal.getsignal(signal.SIGINT) is not handler:
-            signal.signal(signal.SIGINT, handler)

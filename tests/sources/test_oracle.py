@@ -221,6 +221,8 @@ def test_unknown_units_trials_and_classes_are_refused(tiny):
     truth, recording = tiny
     with pytest.raises(BadParameter, match=r"units \[1\] are not"):
         oracle_log_posterior(truth, recording, [0], [1])
+    with pytest.raises(BadParameter, match="no spike times are given for units"):
+        oracle_log_posterior(truth, {}, [0])
     with pytest.raises(BadParameter, match=r"0 to 15; the recording has trials 0 to 14"):
         oracle_log_posterior(truth, recording, [0, 15])
     with pytest.raises(BadParameter, match="whole numbers"):
