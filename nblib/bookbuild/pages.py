@@ -192,14 +192,14 @@ def put_artifacts(layout: Layout, folders: list[Path]) -> None:
 
 TABLE = {
     "model": "model", "variant": "variant", "accuracy": "accuracy", "ci_low": "95 % low",
-    "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p", "top5": "top-5",
-    "balanced_accuracy": "balanced", "recipe": "recipe", "recording": "recording", "fold": "fold",
+    "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p",
+    "val_accuracy": "validation", "top5": "top-5", "balanced_accuracy": "balanced", "recipe": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
     "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
 }  # fmt: skip
 DECIMALS = {
-    "accuracy": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4, "top-5": 3,
-    "balanced": 3, "fit [s]": 1,
+    "accuracy": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
+    "validation": 3, "top-5": 3, "balanced": 3, "fit [s]": 1,
 }  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
         f"[{best['model']}](../runs/{pages[best['key']]}.ipynb) out of {demo['model'].nunique()} decoders. It is right in "
         f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
         f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}. "
-        f"[Results](results.md) hold every number.\n\n{COMPARISON}"
+        f"The [results](results.md) hold every number.\n\n{COMPARISON}"
     )
 
 
