@@ -379,6 +379,8 @@ def test_the_results_link_each_row_and_put_the_best_first(runs):
 def test_corrupt_runs_and_runs_without_a_notebook_get_no_page(runs):
     assert pages.run_pages(runs.assign(flag="corrupt")) == []
     assert pages.run_pages(runs.assign(executed=False)) == []
+    assert "2 of these runs have no page" in pages.results_table(runs, [])
+    assert "have no page" not in pages.results_table(runs, pages.run_pages(runs))
 
 
 def test_flagged_and_shuffled_runs_are_not_compared(runs):

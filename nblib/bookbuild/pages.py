@@ -81,7 +81,7 @@ class RunPage:
     @property
     def title(self) -> str:
         r = self.row
-        variant = f" ({r['variant']})" if r["variant"] else ""
+        variant = f" (`{r['variant']}`)" if r["variant"] else ""
         return f"{r['model']} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
 
     @property
@@ -246,7 +246,13 @@ def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
     scripts = "".join(
         f'<script src="../_static/{name}.js"></script>\n' for name in ("itables", "results")
     )
-    return f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{scripts}````'
+    left_out = len(table) - len(paged)
+    note = (
+        f"\n\n{left_out} of these runs have no page here: run in Jupyter, corrupt, or older than "
+        f"the newest {MOST_RUN_PAGES}."
+    )
+    block = f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{scripts}````'
+    return block + note * bool(left_out)
 
 
 def comparable(table: pd.DataFrame) -> pd.DataFrame:
