@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from nblib import bookbuild, params, store
-from nblib.bookbuild import check, pages
+from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +22,7 @@ BOOK = ROOT / "book"
 TEXTS = {
     path: path.read_text(encoding="utf-8")
     for path in sorted(BOOK.rglob("*.md"))
-    if not set(path.relative_to(BOOK).parts) & set(pages.NOT_PAGES)
+    if not set(path.relative_to(BOOK).parts) & set(layout.NOT_PAGES)
 }
 sys.path.append(str(BOOK / "_ext"))
 
@@ -162,7 +162,7 @@ def test_every_command_in_the_prose_exists():
 
 def test_every_generated_part_is_known():
     known = {"headline", "results", "comparison", "bench"}
-    assert {mark for text in TEXTS.values() for mark in pages.MARK.findall(text)} == known
+    assert {mark for text in TEXTS.values() for mark in layout.MARK.findall(text)} == known
 
 
 # --- pictures and formulas -----------------------------------------------------------------------
@@ -383,6 +383,15 @@ def test_corrupt_runs_and_runs_without_a_notebook_get_no_page(runs):
     assert "have no page" not in pages.results_table(runs, pages.run_pages(runs))
 
 
+def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_path, runs):
+    broken = Path(runs["folder"][0])
+    (broken / store.MANIFEST).write_text("{")
+    layout.put_artifacts(layout.Layout(tmp_path), [Path(f) for f in runs["folder"]])
+    found = {p.parent.name for p in tmp_path.rglob(store.MANIFEST)}
+    assert found == {"0" * 16, "1" * 16, "2" * 16}
+    assert next(tmp_path.rglob(f"{broken.name}/manifest.json")).read_text() == "{"
+
+
 def test_flagged_and_shuffled_runs_are_not_compared(runs):
     assert len(pages.comparable(runs)) == 2
     assert pages.comparable(runs.assign(flag="old split")).empty
@@ -398,7 +407,7 @@ def test_without_any_run_the_pages_say_so(runs):
 
 
 def test_the_contents_get_the_runs(runs):
-    contents = yaml.safe_load(pages.toc((ROOT / "_toc.yml").read_text(), pages.run_pages(runs)))
+    contents = yaml.safe_load(layout.toc((ROOT / "_toc.yml").read_text(), pages.run_pages(runs)))
     chapters = [c for part in contents["parts"] for c in part["chapters"]]
     sections = next(c for c in chapters if c["file"] == "book/results")["sections"]
     assert [s["file"] for s in sections] == [f"runs/{p.slug}" for p in pages.run_pages(runs)]
@@ -406,11 +415,11 @@ def test_the_contents_get_the_runs(runs):
 
 
 def test_a_layout_writes_what_changed_and_removes_what_is_gone(tmp_path):
-    first = pages.Layout(tmp_path)
+    first = layout.Layout(tmp_path)
     old, kept = first.write("a/old.md", "1"), first.write("kept.md", "1")
     first.finish()
     before = kept.stat().st_mtime_ns
-    second = pages.Layout(tmp_path)
+    second = layout.Layout(tmp_path)
     second.write("kept.md", "1")
     second.finish()
     assert not old.parent.exists()
@@ -506,7 +515,7 @@ def test_a_heavy_page_is_found_with_its_pictures(tmp_path):
 @pytest.mark.slow
 def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     root = tmp_path / "root"
-    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns(*pages.NOT_PAGES))
+    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns(*layout.NOT_PAGES))
     shutil.rmtree(root / "book" / "api")
     shutil.copy(ROOT / "_config.yml", root)
     wanted = ["results", "methods/scores", "methods/simulation", "bench", "references"]
@@ -522,7 +531,7 @@ def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     shown = {"04_split": store.folder("04_split", "demo", "0" * 16)}
     shown |= {name: Path(runs["folder"][1]) for name in ("05_train_lstm", "90_results")}
     source, output = tmp_path / "source", tmp_path / "out"
-    pages.lay_out(source, root, shown, runs)
+    layout.lay_out(source, root, shown, runs)
     html = bookbuild.render(source, output)
     faults, sizes = check.check(html)
     assert faults == []

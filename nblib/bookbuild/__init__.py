@@ -13,7 +13,7 @@ from typing import Any
 
 from nblib import params as P
 from nblib import store
-from nblib.bookbuild import check, pages
+from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
 
 PLAN = "params/sweeps/book.yml"
@@ -104,21 +104,31 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
 
 
 def find_done(plan: Plan) -> dict[str, Path]:
-    """Notebook -> artifact folder, out of what is done already; nothing is run."""
+    """Notebook -> artifact folder, out of what is done already; nothing is run.
+
+    A report that no longer covers every run is shown as it is: its page says when it was made.
+    """
     chosen = {}
     for step in plan.steps:
         notebook, given = step.jobs(plan.params)[step.shown(plan.params)]
-        folder = settled(notebook, given)
+        folder = settled(notebook, given) or newest_report(notebook)
         if folder is None:
             raise NblibError(f"{notebook}: no finished run to show; build without --no-run.")
         chosen[notebook] = folder
     return chosen
 
 
+def newest_report(notebook: str) -> Path | None:
+    """The report made last, for a notebook that reports on all runs; None for the others."""
+    made = [f for f in store.artifacts() if f.parts[-3:-1] == (notebook, "all")]
+    made = [f for f in made if (f / pages.EXECUTED).is_file()]
+    return max(made, key=lambda f: store.read_manifest(f)["created"], default=None)
+
+
 def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     """Render the book with Jupyter Book, warnings being errors; return the folder of the pages."""
     if fresh:
-        pages.clear(output / "_build")
+        layout.clear(output / "_build")
     command = [
         str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(output),
         "--warningiserror", "--keep-going", "--nitpick", "--quiet",
@@ -128,7 +138,7 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     )
     if told.returncode:
         # No half book, and a page that was read with a warning must warn again next time.
-        pages.clear(output / "_build")
+        layout.clear(output / "_build")
         raise NblibError(
             f"the book did not render without warnings:\n{told.stderr.strip()}\n{told.stdout.strip()[-2000:]}"
         )
@@ -143,7 +153,7 @@ def build(root: Path, plan: Plan, *, n_jobs: int, run: bool, fresh: bool, output
     shown = run_plan(plan, n_jobs) if run else find_done(plan)
     ran = time.monotonic()
     source = root / "book" / "_generated"
-    paged = pages.lay_out(source, root, shown, results.scan())
+    paged = layout.lay_out(source, root, shown, results.scan())
     print("rendering the pages ...", flush=True)
     html = render(source, output, fresh=fresh)
     faults, sizes = check.check(html)

@@ -1,8 +1,4 @@
-"""Lay out the source of the book: prose, executed notebooks, one page per run, the tables.
-
-Everything goes into one folder that mirrors the checkout, so links between pages are the same in
-both. A file is only written when its content changed, so a second render is quick.
-"""
+"""Parts of pages that come from the data root: executed notebooks, run pages, tables."""
 
 from __future__ import annotations
 
@@ -10,21 +6,16 @@ import base64
 import html
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from nblib import store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT_PAGES = ("_generated", "_build", "__pycache__", ".ipynb_checkpoints")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.M)
 MOST_RUN_PAGES = 200
 EXECUTED = store.ATTACHED[0]
 COMPARISON = """```{figure} figures/comparison.png
@@ -33,36 +24,6 @@ COMPARISON = """```{figure} figures/comparison.png
 Test accuracy of each decoder with its 95 % interval.
 ```"""
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
-
-
-class Layout:
-    """Writes files of one folder, only those that changed, and removes those no longer wanted."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.written: set[Path] = set()
-
-    def write(self, name: str, content: str | bytes) -> Path:
-        """Put `content` into the file `name`."""
-        path = self.folder / name
-        data = content.encode() if isinstance(content, str) else content
-        self.written.add(path)
-        if not path.is_file() or path.read_bytes() != data:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        return path
-
-    def copy(self, source: Path, name: str) -> Path:
-        """Put a copy of the file `source` under `name`."""
-        return self.write(name, source.read_bytes())
-
-    def finish(self) -> None:
-        """Remove every file that was not written in this round."""
-        for path in sorted(self.folder.rglob("*"), reverse=True):
-            if path.is_file() and path not in self.written:
-                path.unlink()
-            elif path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 @dataclass(frozen=True)
@@ -118,6 +79,7 @@ def provenance(folder: Path, up: str) -> str:
         f"recording <code>{html.escape(manifest['recording'])}</code>",
         f"key <code>{manifest['key']}</code>",
         f"nblib {html.escape(manifest['code_version'])}",
+        f"made {manifest['created'][:10]}",
         f"{seconds:.1f} s" if seconds is not None else "",
         f'<a href="{up}{artifact_path(folder)}">manifest</a>',
     ]
@@ -170,21 +132,6 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
         elif "text" in output:
             output["text"] = text
     return output
-
-
-def put_artifacts(layout: Layout, folders: list[Path]) -> None:
-    """Manifests and scores of these artifacts and of all that they were made from."""
-    by_key = {folder.name: folder for folder in store.artifacts()}
-    todo, done = list(folders), set()
-    while todo:
-        folder = todo.pop()
-        if folder in done:
-            continue
-        done.add(folder)
-        todo += [by_key[key] for key in store.read_manifest(folder)["upstream"] if key in by_key]
-        for name in (store.MANIFEST, "metrics.json"):
-            if (folder / name).is_file():
-                layout.copy(folder / name, f"extra/{artifact_path(folder, name)}")
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -296,67 +243,3 @@ def bench_table(path: Path) -> str:
     on = ", ".join(f"{name} {value}" for name, value in bench["machine"].items())
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{table}\n\nMeasured on: {on}. The whole bench took {bench['seconds']:.0f} s."
-
-
-# --- all of it -----------------------------------------------------------------------------------
-
-
-def lay_out(
-    folder: Path, root: Path, shown_notebooks: dict[str, Path], table: pd.DataFrame
-) -> list[RunPage]:
-    """Write the source of the book into `folder`; return the runs that have a page in it.
-
-    root: the checkout; shown_notebooks: notebook name -> artifact folder whose executed notebook
-    is shown in its place; table: the scan of the runs.
-    """
-    layout = Layout(folder)
-    paged = run_pages(table)
-    parts = {
-        "headline": headline(table, paged),
-        "results": results_table(table, paged),
-        "comparison": "" if comparable(table).empty else COMPARISON,
-        "bench": bench_table(root / "book" / "bench.json"),
-    }
-    for path in sorted((root / "book").rglob("*")):
-        name = path.relative_to(root)
-        if not path.is_file() or set(name.parts) & set(NOT_PAGES):
-            continue
-        if path.suffix == ".md":
-            text = path.read_text(encoding="utf-8")
-            layout.write(str(name), MARK.sub(lambda mark: parts[mark[1]], text))
-        else:
-            layout.copy(path, str(name))
-    for name, artifact in shown_notebooks.items():
-        layout.write(f"notebooks/{name}.ipynb", page_notebook(artifact, "../"))
-    for page in paged:
-        layout.write(f"runs/{page.slug}.ipynb", page_notebook(page.folder, "../", page.title))
-    put_artifacts(layout, [*shown_notebooks.values(), *map(Path, table["folder"])])
-    if parts["comparison"]:
-        from nblib import plots
-
-        layout.write(
-            "book/figures/comparison.png", plots.png_bytes(plots.compare_runs(comparable(table)))
-        )
-    layout.write("book/_static/itables.js", itables_files())
-    layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))
-    config = yaml.safe_load((root / "_config.yml").read_text())
-    config["sphinx"]["config"]["html_extra_path"] = ["extra"]
-    layout.write("_config.yml", yaml.safe_dump(config, sort_keys=False))
-    layout.finish()
-    return paged
-
-
-def toc(text: str, runs: list[RunPage]) -> str:
-    """The table of contents with the pages of the runs below the results."""
-    contents = yaml.safe_load(text)
-    entries = [{"file": f"runs/{run.slug}", "title": run.short_title} for run in runs]
-    for part in contents["parts"]:
-        for chapter in part["chapters"]:
-            if chapter["file"] == "book/results" and entries:
-                chapter["sections"] = entries
-    return yaml.safe_dump(contents, sort_keys=False)
-
-
-def clear(folder: Path) -> None:
-    """Remove a folder and all in it, when it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
