@@ -35,12 +35,20 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
 
 
 def identity(recipe: Recipe, recording: str) -> str:
-    """What a recording is, before reading it: its file's sha256, or the simulation's key."""
+    """What a recording is, before reading it: its file's sha256 (with those of the Allen tables
+    beside it), or the simulation's key."""
     if recipe.source == "simulate":
         from nblib.sources import simulate
 
         return store.make_key(simulate.STAGE, simulate.VERSION, recipe.simulate.model_dump(), [])
-    return store.file_hash(raw_file(recipe, recording))
+    path = raw_file(recipe, recording)
+    if recipe.source == "allen":
+        from nblib.sources import allen_tables
+
+        if tables := allen_tables.beside(path):  # they are joined, so they are part of it
+            hashes = {name: store.file_hash(table) for name, table in tables.items()}
+            return store.make_key("raw", 1, hashes, [store.file_hash(path)])
+    return store.file_hash(path)
 
 
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:

@@ -39,6 +39,7 @@ NATURAL_SCENES = "brain_observatory_1.1"  # the session type in which natural sc
 TRIES = 5
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 CONNECT_S, STALL_S = 20.0, 60.0
+CHUNK_BYTES = 1 << 20  # at most so much is fetched twice after a break
 LONGEST_S = 6 * 3600.0  # one try of one file
 RETRY_STATUS = (429, 500, 502, 503, 504)
 _ONE_AT_A_TIME = threading.Lock()  # the SDK's modules are altered while they work
@@ -113,7 +114,7 @@ def download(session_id: str, *, again: bool = False) -> Path:
     part = place.with_name(
         f".{place.stem}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
     )
-    made = [f for f in (place.parent, place.parent.parent) if not f.exists()]
+    made = [folder for folder in place.parents[:3] if not folder.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(place.parent)
@@ -290,7 +291,7 @@ def _warehouse() -> Iterator[tuple[Any, SimpleNamespace]]:
         http_engine.requests = rma_engine.requests = stand_in
         try:
             engine = rma_engine.RmaEngine(
-                scheme=scheme, host=host, timeout=LONGEST_S, chunksize=1 << 20
+                scheme=scheme, host=host, timeout=LONGEST_S, chunksize=CHUNK_BYTES
             )
             yield warehouse.EcephysProjectWarehouseApi(engine), guard
         finally:

@@ -50,7 +50,7 @@ def _reading(path: Path, name: str) -> Iterator[None]:
     """Turn HDF5's errors while reading `name` into one that names file and field."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # the last two: dead references
         raise BadInput(f"{path}: {name} cannot be read, its bytes are damaged ({error}).") from None
 
 
@@ -94,12 +94,25 @@ def _values(data: h5py.Dataset) -> np.ndarray | None:
     return None
 
 
-def _column(group: h5py.Group, name: str, rows: int, path: Path, keep_lists: bool) -> Any:
+def _index_of(group: h5py.Group, name: str, listed: list[str]) -> h5py.Dataset | None:
+    """The index of a ragged column; a column of its own may be called `..._index` just as well."""
+    index = group.get(f"{name}_index")
+    if not isinstance(index, h5py.Dataset):
+        return None
+    kind = type_name(index)
+    return index if kind == "VectorIndex" or (not kind and f"{name}_index" not in listed) else None
+
+
+def _column(
+    group: h5py.Group, name: str, rows: int, path: Path, listed: list[str], keep_lists: bool
+) -> Any:
     """One column of a table, or None when it cannot be a column of a flat table."""
-    data, index = group[name], group.get(f"{name}_index")
+    data, index = group[name], _index_of(group, name, listed)
     if data.ndim != 1 or f"{name}_index_index" in group:
         return None
     if index is None:
+        if name not in listed and data.shape[0] != rows:
+            return None  # helpers of other columns lie in the same group
         values = _values(data)
         if values is not None and len(values) != rows:
             raise BadInput(
@@ -136,7 +149,7 @@ def read_table(
         if name in skip or not isinstance(group.get(name), h5py.Dataset):
             continue
         with _reading(path, f"{group.name}/{name}"):
-            values = _column(group, name, rows, path, keep_lists)
+            values = _column(group, name, rows, path, listed, keep_lists)
         if values is None:
             left_out.append(name)
         else:
@@ -189,6 +202,9 @@ class LazyTables(Mapping):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places  # without reading the table
 
     def __repr__(self) -> str:
         return f"interval tables of {self._path.name}: {', '.join(self._places)}"
