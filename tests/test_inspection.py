@@ -1,10 +1,13 @@
 """The session report counts what is there and says what is odd."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from handmade import recording
 
+from nblib import inspection
 from nblib.errors import BadInput
 from nblib.inspection import session_report
 
@@ -80,3 +83,101 @@ def test_the_report_reads_as_text():
     text = str(session_report(session()))
     assert "units" in text and "nothing odd" in text
     assert isinstance(session_report(session()).tables["summary"], pd.DataFrame)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50, 10**6])
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_size_find_the_same(monkeypatch, piece, seed):
+    """Against counting unit by unit; silent units and units longer than a piece among them."""
+    rng = np.random.default_rng(seed)
+    spikes = [
+        np.sort(rng.choice(np.arange(1, 600), n) / 10) for n in (0, 40, 3, 0, 0, 90, 1, 25, 0)
+    ]
+    made = recording(spikes, np.arange(10) % 2, np.arange(10) * 5.0)
+    monkeypatch.setattr(inspection, "PIECE", piece)
+    report = session_report(made)
+    table = report.tables["unit_rates"]
+    assert table["spikes"].tolist() == [len(t) for t in spikes]
+    assert table["duplicates"].tolist() == [int((np.diff(t) == 0).sum()) for t in spikes]
+    first = [t[0] if len(t) else np.nan for t in spikes]
+    np.testing.assert_array_equal(table["first_s"], first)
+    every = np.concatenate(spikes)
+    rate = report.tables["rate"]
+    width = rate["time_s"].diff().iloc[1]
+    edges = np.r_[rate["time_s"] - width / 2, rate["time_s"].iloc[-1] + width / 2]
+    expected = [np.sum((every >= a) & (every < b)) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(rate["rate_hz"] * width * len(spikes), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10**6])
+@pytest.mark.parametrize("broken", [(0,), (2, 4), (1, 3, 4)])
+def test_exactly_the_broken_units_are_named(monkeypatch, piece, broken):
+    monkeypatch.setattr(inspection, "PIECE", piece)
+    for spoil, says in (
+        (lambda t: np.r_[t[1:], t[0]], "unsorted"),
+        (lambda t: np.r_[t[:3], np.nan], "NaN"),
+    ):
+        spikes = [t[:20] for t in trains(5)]
+        for unit in broken:
+            spikes[unit] = spoil(spikes[unit])
+        ids = ", ".join(str(100 + unit) for unit in broken)
+        with pytest.raises(BadInput, match=rf"{says}.* spike times in unit {ids};"):
+            session_report(recording(spikes, np.arange(10) % 2, np.arange(10) * 0.2))
+
+
+def test_a_spike_index_that_falls_is_refused():
+    made = session()
+    made.spike_index[1], made.spike_index[2] = made.spike_index[2], made.spike_index[1] - 1
+    with pytest.raises(BadInput, match="spike index falls at unit 101"):
+        session_report(made)
+
+
+def test_another_table_that_is_broken_is_odd_only():
+    made = session()
+    made.intervals["licks"] = pd.DataFrame({"start_time": [1.0, np.nan], "stop_time": [1.1, 2.0]})
+    report = session_report(made)
+    assert any(o.startswith("licks: 1 of 2 rows") and "row 1" in o for o in report.odd)
+    assert "licks" not in report.tables["intervals"]["table"].tolist()
+
+
+def test_blocks_and_trials_outside_the_spikes():
+    start = np.r_[np.arange(10) * 0.5, 30 + np.arange(10) * 0.5, 500.0]
+    report = session_report(recording(trains(), np.arange(21) % 3, start))
+    assert report.tables["blocks"]["presentations"].tolist() == [10, 10, 1]
+    assert report.tables["blocks"]["gap_before_s"].tolist()[1:] == pytest.approx([25.25, 465.25])
+    assert any("1 of 21 presentations lie outside" in o and "row 20" in o for o in report.odd)
+    one = session_report(recording(trains(), np.zeros(21), start - start[0]))
+    assert any("only one label" in o for o in one.odd)
+
+
+def test_quality_is_counted_by_area():
+    made = session()
+    made.units["isi_violations"] = [0.1, 0.6, 0.5]
+    made.units["presence_ratio"] = [0.99, 0.99, 0.9]
+    units = session_report(made).tables["units"].set_index("area")
+    assert units["good"].to_dict() == {"VISp": 1, "CA1": 0}
+
+
+def test_memory_does_not_grow_with_the_recording():
+    """Ten times the spikes, handed out slice by slice: the same peak."""
+    import tracemalloc
+
+    class Made:
+        """Spikes of units that all fire every 10 ms, made when they are read."""
+
+        def read(self, lo, hi):
+            return np.arange(lo, hi) % 100_000 * 0.01
+
+        def contiguous(self):
+            return None
+
+    peaks = []
+    for n_units in (20, 200):
+        made = recording([np.empty(0)] * n_units, np.arange(10) % 2, np.arange(10.0))
+        object.__setattr__(made, "spike_index", np.arange(n_units + 1) * 100_000)
+        object.__setattr__(made, "spikes", Made())
+        tracemalloc.start()
+        session_report(made)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0] < 60e6

@@ -42,3 +42,58 @@ def test_a_folder_where_everything_lines_up(tmp_path):
     assert inventory.inventory(tmp_path).problems == []
     with pytest.raises(MissingInput):
         inventory.inventory(tmp_path / "none")
+
+
+def told(folder):
+    return "\n".join(inventory.inventory(folder).problems)
+
+
+def test_accuracies_that_are_neither_fraction_nor_percentage(tmp_path):
+    pd.DataFrame(
+        {"Session": [1, 2, 3, 4], "train_acc": [0.9, 1.37, 92.69, -1], "epochs": 15}
+    ).to_csv(tmp_path / "session_details.csv", index=False)
+    problems = told(tmp_path)
+    assert "train_acc is outside [0, 1] in 3 of 4 rows (row 1, 2, 3: 1.37, 92.69, -1.0)" in problems
+    assert "1 could be percentages, 2 are neither" in problems and "epochs" not in problems
+
+
+def test_the_same_file_in_two_places_and_strangers(tmp_path):
+    name = "spike_trains_with_stimulus_session_7_5.pkl"
+    touch(tmp_path, f"output/{name}", f"old/{name}", "filtered_normalized_pickle_7_5.pkl")
+    touch(tmp_path, "spike_trains_with_stimulus_session_7.pkl")
+    (tmp_path / "spike_trains_with_stimulus_session_8_5.pkl").write_bytes(b"")
+    problems = told(tmp_path)
+    assert f"{name} lies in 2 places: old/{name}, output/{name}" in problems
+    assert "filtered_normalized_pickle_7_5.pkl" in problems
+    assert "session_7.pkl: the name does not tell the bins" in problems
+    assert "session_8_5.pkl: the file is empty" in problems
+    assert inventory.inventory(tmp_path).table.loc["7", "pickles"] == "?, 5"
+
+
+def test_files_that_do_not_open_or_are_of_another_session(tmp_path):
+    touch(tmp_path, "session_5.nwb")
+    path = simulate.simulate(tmp_path / "session_6.nwb", n_units=3, n_scenes=2, n_repeats=2)
+    problems = told(tmp_path)
+    assert "session_5.nwb: this is not an HDF5 file" in problems
+    assert f"{path.name}: the file inside is of session 7" in problems
+
+
+def test_tables_that_are_not_what_they_are_called(tmp_path):
+    (tmp_path / "sessions.csv").write_text("number,kind\n1,x\n")
+    (tmp_path / "session_details.csv").write_text("session_id,lr\n12,1\nmean,2\n")
+    (tmp_path / "units.csv").write_bytes(b"")
+    problems = told(tmp_path)
+    assert "sessions.csv: no column names the session; its columns are number, kind" in problems
+    assert "session_details.csv: column 'session_id' holds no session id in row 1" in problems
+    assert "units.csv: not readable as a table" in problems
+    assert "1 sessions of session_details.csv have neither a pickle nor an NWB file: 12" in problems
+
+
+def test_no_pickle_is_opened(tmp_path, monkeypatch):
+    import pickle
+
+    name = tmp_path / "spike_trains_with_stimulus_session_7_5.pkl"
+    name.write_bytes(pickle.dumps(print))
+    name.chmod(0o000)
+    monkeypatch.setattr(pickle, "load", None)
+    assert "no NWB" in str(inventory.inventory(tmp_path))
