@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import h5py
 import numpy as np
@@ -122,6 +123,15 @@ def test_another_part_than_asked_for_is_not_glued_on(house):
     house.faults = [("cut", 20_000), ("wrong part", 7)]
     assert allen.download(ONE).read_bytes() == original(house)
     assert [wanted for _, wanted in house.asked] == [None, "bytes=20000-", None]
+
+
+def test_a_server_that_falls_silent_is_not_waited_for(house, monkeypatch):
+    monkeypatch.setattr(allen, "STALL_S", 0.3)
+    house.faults = [("stall", 20_000)]
+    begun = time.monotonic()
+    assert allen.download(ONE).read_bytes() == original(house)
+    assert time.monotonic() - begun < 1.4
+    assert [wanted for _, wanted in house.asked] == [None, "bytes=20000-"]
 
 
 def test_an_error_page_is_tried_again_and_never_kept(house):

@@ -402,6 +402,7 @@ def test_real_retina_without_intervals(real_data):
     assert session_report(recording).odd == []
 
 
+@pytest.mark.filterwarnings("ignore:OpticalSeries")
 def test_it_reads_what_pynwb_reads(real_data):
     pynwb = pytest.importorskip("pynwb")
     path = real_data("human_mtl_movie_clips.nwb")

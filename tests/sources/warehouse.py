@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def serve(self, body: bytes, fault) -> None:
-        """Faults: a status; ("cut", n): close after n bytes; ("body", bytes): other content;
+        """Faults: a status; ("cut", n): close after n bytes; ("stall", n): send n bytes, then
+        nothing for 1.5 s; ("body", bytes): other content;
         ("wrong part", n): answer a range with another one."""
         if isinstance(fault, int):
             self.send_error(fault)
@@ -153,5 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.house.resumable:
             self.send_header("ETag", '"v1"')
         self.end_headers()
-        self.wfile.write(part[:value] if kind == "cut" else part)
+        if kind == "stall":
+            self.wfile.write(part[:value])
+            self.wfile.flush()
+            time.sleep(1.5)
+        self.wfile.write(part[:value] if kind in ("cut", "stall") else part)
         self.close_connection = True
