@@ -56,11 +56,12 @@ clean: ## remove the environment and the rendered book; artifacts stay
 # --- set-up --------------------------------------------------------------------------------------
 
 # uv installs in seconds what pip takes minutes for, but does not read pip's configuration. What a
-# person or a site has told pip (folders and indexes to look in) is passed on at run time.
+# person or a site has told pip (folders, indexes, certificates) is passed on at run time.
 pip_setting = $$($(BIN)/python -m pip config get global.$(1) 2>/dev/null || true)
 define uv_install
 	links="$${PIP_FIND_LINKS:-$(call pip_setting,find-links)}"; \
 	main="$${PIP_INDEX_URL:-$(call pip_setting,index-url)}"; \
+	cert="$${PIP_CERT:-$(call pip_setting,cert)}"; [ -z "$$cert" ] || export SSL_CERT_FILE="$$cert"; \
 	more="$${PIP_EXTRA_INDEX_URL:-$(call pip_setting,extra-index-url)}"; \
 	sources=(--index-strategy unsafe-best-match); \
 	for place in $$links; do sources+=(--find-links "$$place"); done; \
@@ -81,8 +82,8 @@ SELDOM := /(tests?|testing|wandb|sqlalchemy|allensdk|SimpleITK|pip|setuptools|de
 $(READY): pyproject.toml constraints.txt Makefile
 	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH=$(TORCH): choose cpu or cuda" >&2; exit 2;; esac
 	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v < (3, 14); \
-	  print("" if ok else f"$(PYTHON) is Python {v[0]}.{v[1]}; nblib needs 3.11 to 3.13. Name another one: make PYTHON=/path/to/python3.11", file=sys.stderr, end="" if ok else "\n"); \
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:3]; ok = (3, 11, 5) <= v < (3, 14); \
+	  print("" if ok else f"$(PYTHON) is Python {v[0]}.{v[1]}.{v[2]}; nblib needs 3.11.5 or later, up to 3.13. Name another one: make PYTHON=/path/to/python3.11", file=sys.stderr, end="" if ok else "\n"); \
 	  sys.exit(0 if ok else 2)'
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make an environment (on Debian: install python3-venv)" >&2; exit 2; }
 	@echo "set-up 1/4: uv"

@@ -139,7 +139,7 @@ def test_the_requirements_of_this_package_are_found():
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [((3, 11, 7), OK), ((3, 13, 0), OK), ((3, 9, 7), FAIL), ((3, 14, 0), FAIL)],
+    [((3, 11, 7), OK), ((3, 11, 2), FAIL), ((3, 13, 0), OK), ((3, 9, 7), FAIL), ((3, 14, 0), FAIL)],
 )
 def test_python_must_be_one_that_was_tested(version, status):
     assert software.python(version).status == status

@@ -29,10 +29,10 @@ def canonical(name: str) -> str:
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     told = ".".join(str(v) for v in version) + f" ({sys.executable}, {platform.platform()})"
-    if (3, 11) <= tuple(version[:2]) < (3, 14):
+    if (3, 11, 5) <= tuple(version) < (3, 14):
         return Check("Python", OK, told)
     fix = "make setup PYTHON=/path/to/python3.11 VENV=.venv311"
-    return Check("Python", FAIL, f"{told}; nblib needs 3.11 to 3.13", fix)
+    return Check("Python", FAIL, f"{told}; nblib needs 3.11.5 or later, up to 3.13", fix)
 
 
 def installed() -> dict[str, str]:
