@@ -144,7 +144,9 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
         predictions=metrics.predictions(data.test, log_proba, data.classes),
         scores=metrics.scores(data.test.y, log_proba, **how),
         oracle=None if best is None else metrics.scores(data.test.y, best, **how),
-        by_time=metrics.accuracy_over_time(decoder, data.test, data.stop_s, **draws),
+        by_time=metrics.accuracy_over_time(
+            decoder, data.test, data.stop_s, data.train.x.mean(axis=0), **draws
+        ),
         val_accuracy=float((decoder.predict(data.val.x) == data.val.y).mean()),
     )
 

@@ -152,20 +152,21 @@ def accuracy_over_time(
     decoder: Decoder,
     samples: Samples,
     stop_s: np.ndarray,
+    train_mean: np.ndarray,
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Test accuracy when only the bins up to each moment are known.
 
-    Later bins are set to the training mean (0 after scaling) and the fitted decoder is asked
-    again; nothing is retrained. stop_s (T,): end of each bin from onset [s].
+    Later bins are set to the training mean (T, N) and the fitted decoder is asked again; nothing
+    is retrained. stop_s (T,): end of each bin from onset [s].
     Returns time, accuracy, ci_low, ci_high, one row a bin.
     """
     rows = []
     for t, stop in enumerate(stop_s):
         x = samples.x.copy()
-        x[:, t + 1 :] = 0.0
+        x[:, t + 1 :] = train_mean[t + 1 :]
         right = decoder.predict(x) == samples.y
         low, high = stats.bootstrap_interval(right, n_bootstrap=n_bootstrap, seed=seed)
         rows.append((float(stop), float(right.mean()), low, high))

@@ -104,11 +104,26 @@ def test_accuracy_over_time_uses_no_later_bin():
     x[:, 2, 0] = y
     x[:, 3, 1] = 99
     table = metrics.accuracy_over_time(
-        FirstBin(), Samples(x, y, np.arange(40)), np.arange(1, 5) * 0.05
+        FirstBin(), Samples(x, y, np.arange(40)), np.arange(1, 5) * 0.05, np.zeros((4, 3))
     )
     assert table.accuracy.tolist() == [0.5, 0.5, 1.0, 1.0]
     assert table.time.tolist() == pytest.approx([0.05, 0.1, 0.15, 0.2])
     assert x[:, 3, 1].min() == 99  # the caller's samples are left alone
+
+
+class LastBin:
+    def predict(self, x):
+        return (x[:, -1, 0] > 4).astype(int)
+
+
+def test_bins_not_yet_known_hold_the_training_mean():
+    """Counts that are not scaled: 0 is a rare value, the mean is not."""
+    samples = Samples(np.full((4, 2, 1), 5.0), np.ones(4, int), np.arange(4))
+    known = np.array([0.05, 0.1])
+    table = metrics.accuracy_over_time(LastBin(), samples, known, np.array([[5.0], [5.0]]))
+    assert table.accuracy.tolist() == [1.0, 1.0]
+    table = metrics.accuracy_over_time(LastBin(), samples, known, np.zeros((2, 1)))
+    assert table.accuracy.tolist() == [0.0, 1.0]
 
 
 def test_predictions_and_confusion():
