@@ -404,7 +404,7 @@ def _summary(
     items = {
         "recording": recording.id,
         "subject": recording.subject,
-        "file": str(recording.path or ""),
+        "file": recording.path.name if recording.path else "",
         "units": recording.n_units,
         "units within the Allen limits": "not recorded" if good is None else int(good.sum()),
         "spikes": clock.n_spikes,

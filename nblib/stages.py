@@ -37,11 +37,11 @@ class StageInfo:
 
 
 STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(1, None, P.IngestSettings, P.StageParams),
+    "01_ingest": StageInfo(2, None, P.IngestSettings, P.StageParams),
     "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams),
     "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
     "04_split": StageInfo(1, "03_clean", P.SplitSettings, P.StageParams),
-    "05_train_lstm": StageInfo(1, "04_split", P.Params, P.TrainParams, is_run=True),
+    "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
@@ -260,6 +260,12 @@ class Stage:
         return self.params.recording if self.recipe is not None else "all"
 
     @property
+    def recipe_name(self) -> str:
+        """What finds this recipe again: the name or path given, or the name of the derived one."""
+        given = self.params.recipe
+        return given if find_recipe(given).recipe == self.recipe.recipe else self.recipe.recipe
+
+    @property
     def settings(self) -> Any:
         """The settings this stage owns, after overrides."""
         return self.recipe.settings(self.info.settings) if self.recipe else self.params
@@ -275,7 +281,7 @@ class Stage:
             raise MissingInput(
                 f"{self.name} needs the artifact of {name} for recording {self.recording!r}, recipe "
                 f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
-                f"nblib run {name} --with-upstream -p recipe {self.recipe.recipe} -p recording {self.recording}"
+                f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {self.recording}"
             )
         return store.open_artifact(store.folder(name, self.recording, key))
 
@@ -345,6 +351,8 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
+    if recipe is not None and chain(name, recipe.source) == [name]:
+        sources.fetch(recipe, params.recording)
     code = {}
     if info.is_run:
         cells = code_cells(_own_notebook(name))

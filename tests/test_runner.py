@@ -96,6 +96,13 @@ def test_the_only_recording_of_a_recipe_is_meant(project):
         runner.plan("01", {"recipe": "cohort"})
 
 
+def test_a_recording_may_be_called_a_session(project):
+    said = {"recipe": "tiny", "session": "000021"}
+    assert runner.plan("01", said).key == runner.plan("01", {"recipe": "tiny"}).key
+    with pytest.raises(BadParameter, match="unknown parameter 'session'"):
+        runner.plan("01", {**said, "recording": "000021"})
+
+
 def test_an_override_gives_another_key_and_a_recipe_that_upstream_notebooks_find(project):
     plain = runner.plan("02", {"recipe": "tiny"})
     finer = runner.plan("02", {"recipe": "tiny", "n_bins": 10})

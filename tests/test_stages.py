@@ -152,7 +152,7 @@ def test_missing_raw_file(project):
         key("01_ingest", recipe="gone")
     write_recipe(project, "fetch", path="", source="allen", recordings=["715093703"])
     with pytest.raises(MissingInput, match="nblib allen get 715093703"):
-        key("01_ingest", recipe="fetch", recording="715093703")
+        key("02_bin", recipe="fetch", recording="715093703")
 
 
 def test_an_edited_notebook_has_another_key(project, monkeypatch):

@@ -30,7 +30,8 @@ class Job:
 
     @property
     def label(self) -> str:
-        return f"{self.stage} {self.recording}"
+        model = getattr(self.params, "model", "")
+        return f"{self.stage} {self.recording} {model}".rstrip()
 
     @property
     def folder(self) -> Path | None:
@@ -90,10 +91,12 @@ def check_names(stage: str, values: dict[str, Any]) -> None:
 def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     """Check names, types, recipe and recording, and compute the key; BadParameter otherwise.
 
-    Without a recording, the only recording of the recipe is meant.
+    `session` may stand for `recording`. Without either, the recipe's only recording is meant.
     """
     path, stage = find_notebook(notebook)
     values = dict(values or {})
+    if "session" in values and "recording" not in values:  # the Allen Institute's word
+        values["recording"] = values.pop("session")
     check_names(stage, values)
     if str(values.get("recipe", "")).endswith((".yml", ".yaml")):
         values["recipe"] = str(Path(values["recipe"]).expanduser().resolve())
@@ -108,11 +111,8 @@ def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     params, recipe = stages.settle_recipe(stage, values)
     if hasattr(params, "model") and params.model not in models.MODELS:
         models.MODELS[params.model]  # raises, and names the models there are
-    recipe_name = ""
-    if recipe is not None:
-        unchanged = stages.find_recipe(params.recipe).recipe == recipe.recipe
-        recipe_name = params.recipe if unchanged else recipe.recipe
-    job = Job(stage, path, values, params, recipe, recipe_name, None)
+    name = "" if recipe is None else stages.Stage(stage, params, recipe, "").recipe_name
+    job = Job(stage, path, values, params, recipe, name, None)
     return replace(job, key=key_of(job))
 
 

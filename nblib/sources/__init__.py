@@ -34,13 +34,21 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
     return path
 
 
+def fetch(recipe: Recipe, recording: str) -> None:
+    """Download the recording where its recipe names an Allen session and no file; else nothing."""
+    if recipe.source == "allen" and not recipe.path:
+        from nblib.sources import allen
+
+        allen.download(recording)
+
+
 def identity(recipe: Recipe, recording: str) -> str:
     """What a recording is, before reading it: its file's sha256 (with those of the Allen tables
     beside it), or the simulation's key."""
     if recipe.source == "simulate":
         from nblib.sources import simulate
 
-        return store.make_key(simulate.STAGE, simulate.VERSION, recipe.simulate.model_dump(), [])
+        return simulate.key(recipe.simulate)
     path = raw_file(recipe, recording)
     if recipe.source == "allen":
         from nblib.sources import allen_tables

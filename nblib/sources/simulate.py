@@ -125,6 +125,13 @@ def truth_path(path: Path | str) -> Path:
     return path.with_name(f"{path.stem}_truth.h5")
 
 
+def key(settings: SimulateSettings) -> str:
+    """Key of a simulated recording in the store."""
+    from nblib import store
+
+    return store.make_key(STAGE, VERSION, settings.model_dump(), [])
+
+
 def make(settings: SimulateSettings, recording_id: str) -> Path:
     """The NWB file of a simulated recording, made and stored when it does not exist yet.
 
@@ -133,11 +140,10 @@ def make(settings: SimulateSettings, recording_id: str) -> Path:
     from nblib import store
 
     params = settings.model_dump()
-    key = store.make_key(STAGE, VERSION, params, [])
     folder = store.commit(
         STAGE,
         recording_id,
-        key,
+        key(settings),
         lambda folder: simulate(folder / FILE_NAME, recording=recording_id, **params),
         params=params,
         upstream=[],

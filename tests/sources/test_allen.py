@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from warehouse import OTHER, SCENES, Warehouse, write_session
 
-from nblib import inspection, sources, store
+from nblib import inspection, sources, stages, store
 from nblib.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.params import Recipe
 from nblib.sources import allen
@@ -278,6 +278,20 @@ def test_a_recipe_finds_the_fetched_file_or_says_how_to_fetch_it(house):
     recording = sources.open_recording(recipe(), ONE)
     assert recording.path == path and recording.meta["source"] == "allen"
     assert sources.identity(recipe(), ONE) == store.file_hash(path)
+
+
+def test_the_first_notebook_of_the_road_fetches_its_session_once(house, tmp_path):
+    path = tmp_path / "fetched.yml"
+    path.write_text(f'recipe: fetched\nrecordings: ["{ONE}"]\nsource: allen\n')
+    given = {"recipe": str(path), "recording": ONE}
+    with pytest.raises(MissingInput, match=f"nblib allen get {ONE}"):
+        stages.begin("02_bin", given)
+    assert not house.asked
+    stage = stages.begin("01_ingest", given)
+    assert sources.raw_file(stage.recipe, ONE) == allen.local_path(ONE)
+    asked = len(house.asked)
+    stages.begin("01_ingest", given)
+    assert asked > 0 and len(house.asked) == asked
 
 
 @pytest.fixture
