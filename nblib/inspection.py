@@ -334,7 +334,7 @@ def _invalid(
     rows = np.flatnonzero(touches.any(axis=0))
     if len(times):
         odd.append(
-            f"{len(times)} invalid intervals of {(times[:, 1] - times[:, 0]).sum():.4g} s in all touch {len(rows)} "
+            f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {(times[:, 1] - times[:, 0]).sum():.4g} s in all touch {len(rows)} "
             f"of {len(start)} presentations" + (f" (row {some(rows)})." if len(rows) else ".")
         )
     return invalid, pd.DataFrame({"row": rows, "start_s": start[rows], "stop_s": stop[rows]})
