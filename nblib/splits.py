@@ -93,7 +93,7 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     n_groups = int(group.max()) + 1
     if len(np.unique(label)) < 2:
         raise BadInput(
-            f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]!r}); nothing to decode."
+            f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]}); nothing to decode."
         )
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
