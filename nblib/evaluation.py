@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nblib import binning, metrics, models, splits, stages, steps, store, windows
+from nblib import binning, metrics, models, responses, splits, stages, steps, store, windows
 from nblib.errors import BadInput, BadParameter
 from nblib.windows import Samples
 
@@ -27,8 +27,8 @@ CHECKPOINTS = "*.ckpt"
 class Data:
     """Samples of one fold, and what is needed to read a decoder's answer.
 
-    classes (C,): label of each class index; unit_ids (N,); stop_s (T,): end of each bin, seconds
-    from the onset.
+    classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
+    and place where known; stop_s (T,): end of each bin, seconds from the onset.
     """
 
     train: Samples
@@ -36,6 +36,7 @@ class Data:
     test: Samples
     classes: np.ndarray
     unit_ids: np.ndarray
+    units: pd.DataFrame
     stop_s: np.ndarray
     label_name: str
     split_hash: str
@@ -90,6 +91,7 @@ def load_data(stage: stages.Stage) -> Data:
         samples["test"],
         classes=statistics[fold].classes,
         unit_ids=statistics[fold].unit_ids,
+        units=responses.units_of(binned).loc[statistics[fold].unit_ids],
         stop_s=bin_stops(binned, stage.recipe),
         label_name=binned.attrs["label_name"],
         split_hash=splits.split_hash(roles),
@@ -105,7 +107,13 @@ def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
 
 def make_decoder(stage: stages.Stage) -> Decoder:
     """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
-    return models.make(stage.params.model, stage.params.model_params)
+    given = dict(stage.params.model_params)
+    graph = getattr(stage.params, "graph", None)
+    if graph is not None and given.setdefault("graph", graph) != graph:
+        raise BadParameter(
+            f"graph = {graph!r}, but model_params says {given['graph']!r}; give it once."
+        )
+    return models.make(stage.params.model, given)
 
 
 def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
@@ -118,13 +126,13 @@ def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
     folder = store.log_dir(stage.name, stage.recording, stage.key)
     settings = SimpleNamespace(**stage.params.model_dump(), progress=steps.someone_is_there())
     what = {"n_classes": len(data.classes), "settings": settings, "folder": folder}
+    decoder.units = data.units
     if any(folder.glob(CHECKPOINTS)):
         try:
             return decoder.fit(data.train, data.val, resume="auto", **what)
         except BadInput as error:
             print(f"Starting afresh: {error}")
             forget_checkpoints(folder)
-            decoder = make_decoder(stage)
     return decoder.fit(data.train, data.val, **what)
 
 
@@ -176,6 +184,19 @@ def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
     return log_proba
 
 
+def identity(stage: stages.Stage, data: Data) -> dict[str, Any]:
+    """What a run is: by these fields runs are found and told apart."""
+    return {
+        "notebook": stage.name,
+        "recipe": stage.recipe.recipe,
+        "recording": stage.recording,
+        "model": stage.params.model,
+        "fold": stage.params.fold,
+        "seed": stage.params.seed,
+        "split_hash": data.split_hash,
+    }
+
+
 def save_run(
     folder: Path,
     stage: stages.Stage,
@@ -192,13 +213,7 @@ def save_run(
     metrics.write_metrics(
         folder,
         {
-            "notebook": stage.name,
-            "recipe": stage.recipe.recipe,
-            "recording": stage.recording,
-            "model": stage.params.model,
-            "fold": stage.params.fold,
-            "seed": stage.params.seed,
-            "split_hash": data.split_hash,
+            **identity(stage, data),
             "n_train": len(data.train),
             "n_val": len(data.val),
             "n_test": len(data.test),

@@ -187,6 +187,17 @@ class TrainParams(StageParams):
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
 
+class GraphParams(TrainParams):
+    """Parameters of 06_train_st_gat: those of 05, and the graph of units."""
+
+    model: Literal["st_gat", "st_gat_dynamic", "gat", "gcn"] = Field(
+        "st_gat", description="decoder on a graph"
+    )
+    graph: Literal["full", "correlation", "learned", "anatomy"] | None = Field(
+        None, description="who listens to whom; None = the model's own"
+    )
+
+
 class ResultsParams(Params):
     """Parameters of 90_results."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import params, stages, store
+from nblib import params, stages, stats, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.metrics import METRICS, PREDICTIONS
 
@@ -155,6 +155,66 @@ def _current_split(recipe: str, recording: str) -> str | None:
         return stages.key_for("04_split", stages.find_recipe(recipe), recording)
     except (BadParameter, MissingInput, BadInput):
         return None
+
+
+def against(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> Paired | None:
+    """A run beside the stored run of `other`: same split, fold and seed, defaults, no flag.
+
+    metrics: recipe, recording, split_hash, fold and seed of the run at hand; predictions: its
+    table, one row a test presentation. The difference is right minus right, presentation by
+    presentation. None when there is no such run.
+    """
+    runs = clean(scan(metrics["recipe"]))
+    same = (runs["model"] == other) & (runs["variant"] == "")
+    for name in ("recording", "split_hash", "fold", "seed"):
+        same &= runs[name] == metrics[name]
+    if not same.any():
+        return None
+    run = load_run(runs.loc[same, "folder"].iloc[-1])
+    both = predictions.merge(run.predictions, on="trial", suffixes=("", "_other"))
+    if len(both) != len(predictions):
+        raise CorruptArtifact(
+            f"{run.folder}: its predictions are of other test presentations than its split says."
+        )
+    right, right_other = both["correct"].to_numpy(float), both["correct_other"].to_numpy(float)
+    difference = stats.paired_difference(right, right_other, seed=metrics["seed"])
+    return Paired(other, run.key, right_other.mean(), difference)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A decoder beside another one, `other`, on the same test presentations."""
+
+    other: str
+    key: str
+    accuracy: float
+    difference: stats.PairedDifference
+
+    def in_words(self, model: str) -> str:
+        """What the comparison says, in a sentence."""
+        d = self.difference
+        verdict = "no difference that these presentations could show"
+        if d.ci_low > 0:
+            verdict = f"{model} is right more often"
+        elif d.ci_high < 0:
+            verdict = f"{self.other} is right more often"
+        return (
+            f"Beside `{self.other}` ({self.accuracy:.1%}, run {self.key[:8]}) on the same {d.n:,} test "
+            f"presentations: {d.value:+.1%} (95 % interval {d.ci_low:+.1%} to {d.ci_high:+.1%}, "
+            f"p = {d.p:.2g}): {verdict}."
+        )
+
+
+def against_in_words(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> str:
+    """`against` in a sentence, or how to get there when there is no such run."""
+    beside = against(metrics, predictions, other)
+    if beside is not None:
+        return beside.in_words(metrics["model"])
+    return (
+        f"There is no run of `{other}` on this split to compare with; make it with "
+        f"`nblib run 05_train_lstm -p recipe {metrics['recipe']} "
+        f"-p recording {metrics['recording']} -p model {other}`."
+    )
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_table_shows_every_score_beside_the_best_possible(road):
 
 def test_a_killed_run_goes_on_and_a_foreign_checkpoint_is_put_aside(road, capsys):
     given = {"model": "mlp", "max_epochs": 3, "model_params": {"hidden": 8}}
-    whole = trained(**given)[3]
+    _, _, _, whole, judged = trained(**given)
     stage = begin("05_train_lstm", **FEW, **given)
     folder = store.log_dir(stage.name, stage.recording, stage.key)
     assert list(folder.glob("*.ckpt")), "until the run is committed its checkpoint stays"
@@ -139,7 +139,9 @@ def test_a_killed_run_goes_on_and_a_foreign_checkpoint_is_put_aside(road, capsys
     pd.testing.assert_frame_equal(again[columns], whole[columns])
     (checkpoint,) = folder.glob("*.ckpt")
     checkpoint.write_bytes(b"not a checkpoint")
-    fresh = trained(**given)[3]
+    _, _, decoder, fresh, again = trained(**given)
+    assert decoder.fitted and again.val_accuracy == judged.val_accuracy
+    pd.testing.assert_frame_equal(again.predictions, judged.predictions)
     assert "Starting afresh" in capsys.readouterr().out
     pd.testing.assert_frame_equal(fresh[columns], whole[columns])
 

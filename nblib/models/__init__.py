@@ -28,7 +28,12 @@ _CLASSES = {
     "transformer": "Transformer",
     "transformer_lstm": "TransformerLSTM",
     "autoencoder_lstm": "AutoencoderLSTM",
+    "st_gat": "STGAT",
+    "st_gat_dynamic": "DynamicSTGAT",
+    "gat": "GAT",
+    "gcn": "GCN",
 }
+ON_GRAPHS = ("st_gat", "st_gat_dynamic", "gat", "gcn")  # the decoders of notebook 06
 
 
 class _Registry(Mapping):

@@ -36,6 +36,7 @@ class Decoder:
     n_bins: int = 0
     n_units: int = 0
     n_classes: int = 0  # 0 = not fitted
+    units: pd.DataFrame | None = None  # area and place of each unit, for those that look at them
     fitted: dict[str, Any]  # how the fit went: plain values, stored in config.json
 
     def __new__(cls, **params):

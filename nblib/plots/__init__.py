@@ -7,6 +7,7 @@ paper. Colours are safe for colour-blind readers and every brain area has its ow
 from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
+from nblib.plots.network import graph_overview
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
@@ -20,6 +21,7 @@ __all__ = [
     "compare_runs",
     "confusion",
     "correlation",
+    "graph_overview",
     "label_balance",
     "label_text",
     "learning_curves",

@@ -128,7 +128,7 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     shown = np.array(matrix, float)[np.ix_(row, row)]
     np.fill_diagonal(shown, np.nan)
     mean = float(np.nanmean(shown)) if len(row) > 1 else 0.0
-    shown = _coarse(shown)
+    shown = coarse(shown)
     finite = np.abs(shown[np.isfinite(shown)])
     limit = float(np.clip(np.percentile(finite, 99) if finite.size else 1.0, 0.05, 1.0))
     fig = style.new_figure(5.4, 6.6)
@@ -148,7 +148,7 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     return fig
 
 
-def _coarse(matrix: np.ndarray, most: int = 300) -> np.ndarray:
+def coarse(matrix: np.ndarray, most: int = 300) -> np.ndarray:
     """Average blocks of a large matrix, so that a picture of 2,000 units stays small."""
     step = int(np.ceil(len(matrix) / most))
     if step <= 1:

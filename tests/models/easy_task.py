@@ -10,6 +10,7 @@ from nblib.windows import Samples
 
 N_BINS, N_UNITS, N_CLASSES = 3, 10, 4
 ENCODER = {"d_model": 16, "heads": 2, "feedforward": 32, "dropout": 0.0, "input_dropout": 0.0}
+GRAPH = {"k": 3, "channels": 4, "dropout": 0.1, "input_dropout": 0.0}
 SMALL = {
     "logistic": {"c_values": [0.01, 1.0]},
     "pca_logistic": {"components": [6, 12], "c_values": [0.01, 1.0]},
@@ -21,6 +22,10 @@ SMALL = {
     "transformer": ENCODER,
     "transformer_lstm": {**ENCODER, "hidden": 16},
     "autoencoder_lstm": {**ENCODER, "hidden": 16, "pretrain_epochs": 2},
+    "st_gat": {**GRAPH, "hidden": 16},
+    "st_gat_dynamic": {**GRAPH, "hidden": 16},
+    "gat": {**GRAPH, "hidden": 32},
+    "gcn": {"k": 3, "channels": 4, "dropout": 0.1, "input_dropout": 0.0},
 }
 QUICK = SimpleNamespace(
     max_epochs=12, batch_size=32, learning_rate=1e-2, device="cpu", progress=False, seed=0

@@ -1,0 +1,212 @@
+"""What the decoders on a graph of units share: edges, attention over them, and how they are made.
+
+Tensors lie unit first, (N, M, F) with M = presentations x bins, so that taking the sources of an
+edge copies long rows. A sample never meets another one: there is no edge between two samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from nblib import graphs
+from nblib.errors import BadParameter
+from nblib.models.base import require, require_shares
+from nblib.models.network import TorchDecoder
+from nblib.training import FitSettings
+from nblib.windows import Samples
+
+_NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time
+
+
+class FixedEdges(nn.Module):
+    """Edges that training leaves alone; stored with the weights."""
+
+    def __init__(self, graph: graphs.Graph):
+        super().__init__()
+        self.register_buffer("source", torch.as_tensor(graph.source))  # (G, N, K)
+        self.register_buffer("weight", torch.as_tensor(graph.weight))
+        self.register_buffer("present", torch.as_tensor(graph.present))
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.source, self.weight, self.present
+
+
+class LearnedEdges(nn.Module):
+    """A trainable adjacency (G, N target, N source), of which each unit uses its k largest entries.
+
+    In training, `explore` further sources are drawn at random at every step. They too get
+    gradients, so an edge that was dropped can come back.
+    """
+
+    def __init__(self, start: Tensor, k: int, explore: int):
+        super().__init__()
+        self.score = nn.Parameter(start.clone())
+        n = start.shape[1]
+        self.k = min(k or n - 1, n - 1)
+        self.explore = min(explore, n - 1 - self.k)
+        self.register_buffer("own", torch.arange(n)[None, :, None].expand(len(start), n, 1))
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        ranked = self.score.detach().scatter(2, self.own, float("-inf"))  # not to itself
+        source = ranked.topk(self.k, dim=2).indices  # (G, N, k)
+        if self.training and self.explore:
+            rest = torch.rand_like(ranked).scatter(2, source, -1.0).scatter(2, self.own, -1.0)
+            source = torch.cat([source, rest.topk(self.explore, dim=2).indices], dim=2)
+        source = torch.cat([self.own, source], dim=2)
+        weight = self.score.gather(2, source)
+        weight = torch.where(source == self.own, torch.ones_like(weight), weight)
+        return source, weight, torch.ones_like(source, dtype=torch.bool)
+
+
+class GATv2(nn.Module):
+    """Attention over incoming edges (Brody, Alon and Yahav 2022, ICLR), edge weights inside.
+
+    score = a . LeakyReLU(W_l x_source + W_r x_target + w_e weight); softmax over a unit's edges;
+    the output is the weighted mean of W_l x_source. Same numbers as PyTorch Geometric's GATv2Conv
+    with `edge_dim=1`, which lays out one edge list for each sample instead.
+    """
+
+    def __init__(self, n_in: int, channels: int, heads: int):
+        super().__init__()
+        self.heads, self.channels = heads, channels
+        self.left = nn.Linear(n_in, heads * channels)
+        self.right = nn.Linear(n_in, heads * channels)
+        self.edge = nn.Parameter(torch.empty(heads * channels))
+        self.attention = nn.Parameter(torch.empty(heads, channels))
+        self.bias = nn.Parameter(torch.zeros(heads * channels))
+        nn.init.normal_(self.edge, std=0.1)
+        nn.init.xavier_uniform_(self.attention)
+
+    def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
+        """x (N, M, F_in); source, weight, present (N, K) -> (N, M, heads * channels)."""
+        left, right = self.left(x), self.right(x)
+        _, m, width = left.shape
+        step = m
+        if not torch.is_grad_enabled():
+            step = max(1, _NUMBERS_AT_ONCE // (source.numel() * width))
+        parts = [
+            self._attend(left[:, i : i + step], right[:, i : i + step], source, weight, present)
+            for i in range(0, m, step)
+        ]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)) + self.bias
+
+    def _attend(self, left, right, source, weight, present) -> Tensor:
+        (n, m, width), k = left.shape, source.shape[1]
+        spoken = left.index_select(0, source.reshape(-1)).view(n, k, m, width)  # (N, K, M, F)
+        mixed = spoken + (right[:, None] + weight[:, :, None, None] * self.edge)
+        mixed = nn.functional.leaky_relu(mixed, 0.2).view(n, k, m, self.heads, self.channels)
+        score = (mixed * self.attention).sum(-1)  # (N, K, M, H)
+        score = score.masked_fill(~present[:, :, None, None], float("-inf"))
+        share = score.softmax(dim=1).unsqueeze(-1)
+        spoken = spoken.view(n, k, m, self.heads, self.channels)
+        return (share * spoken).sum(dim=1).reshape(n, m, width)
+
+
+class UnitAttention(nn.Module):
+    """Each unit's value after attention over its edges, added to its own: (N, M) -> (N, M).
+
+    A unit's features are its value and `embedding` trained numbers that tell who it is.
+    """
+
+    def __init__(self, n_units: int, channels: int, heads: int, embedding: int):
+        super().__init__()
+        self.who = nn.Parameter(0.1 * torch.randn(n_units, embedding))
+        self.attend = GATv2(1 + embedding, channels, heads)
+        self.read = nn.Linear(heads * channels, 1)
+
+    def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
+        who = self.who[:, None].expand(-1, x.shape[1], -1)  # (N, M, E)
+        features = torch.cat([x.unsqueeze(-1), who], dim=-1)
+        heard = nn.functional.elu(self.attend(features, source, weight, present))
+        return x + self.read(heard).squeeze(-1)
+
+
+class GraphDecoder(TorchDecoder):
+    """A decoder with a graph of units, made before training from train rows or anatomy.
+
+    `units`, one row a unit with area, probe and place, is needed for graph "anatomy" alone.
+    """
+
+    kinds: tuple[str, ...] = graphs.KINDS
+    by_bin = False
+    edges: nn.Module
+
+    def check(self) -> None:
+        """Refuse settings of the graph that mean nothing."""
+        p = self.params
+        require(p["graph"] in self.kinds, self, f"graph must be one of {', '.join(self.kinds)}")
+        require(
+            p["k"] >= 0 and 0 <= p["threshold"] <= 1, self, "k >= 0, 0 <= threshold <= 1 needed"
+        )
+        require(p["memory_gb"] > 0, self, "memory_gb > 0 needed")
+        require(
+            p["threshold"] == 0 or p["graph"] == "correlation",
+            self,
+            "a threshold belongs to graph 'correlation'",
+        )
+        require_shares(self, *(name for name in p if name.endswith("dropout")))
+
+    def fit(
+        self,
+        train: Samples,
+        val: Samples,
+        *,
+        n_classes: int,
+        settings: Any = None,
+        folder: Path | str | None = None,
+        resume: Path | str = "",
+    ) -> pd.DataFrame:
+        wanted = FitSettings.of(settings, self.training)
+        self.edges = self.make_edges(train.x, wanted.batch_size)
+        return super().fit(
+            train, val, n_classes=n_classes, settings=settings, folder=folder, resume=resume
+        )
+
+    def make_edges(self, x: np.ndarray, batch_size: int) -> nn.Module:
+        """The edges that training starts from; x (B, T, N) train rows. BadParameter if too many."""
+        p, n_units = self.params, x.shape[2]
+        kind = p["graph"]
+        k = n_units - 1 if kind == "full" else min(p["k"] or n_units - 1, n_units - 1)
+        width = p.get("heads", 1) * p.get("channels", 1)
+        more = p.get("explore", 0) if kind == "learned" else 0
+        needed = graphs.step_bytes(n_units, k + more, self.bins_seen(x), batch_size, width)
+        graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+        if kind == "full":
+            return FixedEdges(graphs.full_graph(n_units))
+        if kind == "anatomy":
+            return FixedEdges(graphs.anatomy_graph(self.units, p["k"]))
+        if kind == "correlation":
+            return FixedEdges(
+                graphs.correlation_graph(x, p["k"], p["threshold"], by_bin=self.by_bin)
+            )
+        rows = [x[:, t] for t in range(x.shape[1])] if self.by_bin else [x]
+        start = np.stack([graphs.correlation(part) for part in rows])
+        return LearnedEdges(torch.as_tensor(start, dtype=torch.float32), p["k"], p["explore"])
+
+    def bins_seen(self, x: np.ndarray) -> int:
+        """How many bins of a presentation lie on the graph at once."""
+        return x.shape[1]
+
+    def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
+        if "edges.score" in weights:
+            start = torch.as_tensor(weights["edges.score"])
+            self.edges = LearnedEdges(start, self.params["k"], self.params["explore"])
+        else:
+            names = ("source", "weight", "present")
+            self.edges = FixedEdges(graphs.Graph(*(weights[f"edges.{n}"] for n in names)))
+        super()._set_weights(weights)
+
+    def graph(self) -> graphs.Graph:
+        """The graph in force, as arrays; after training the learned one."""
+        if not self.n_classes:
+            raise BadParameter(f"this {self.name} is not fitted yet; it has no graph.")
+        self.net.eval()
+        with torch.no_grad():
+            source, weight, present = (part.numpy() for part in self.net.edges())
+        return graphs.Graph(source, weight, present)
