@@ -227,6 +227,21 @@ def attention(cx: float, cy: float, n: int = 5) -> str:
     return "".join(wires + cells)
 
 
+def network(cx: float, cy: float, n: int = 7) -> str:
+    """Units on a ring; each listens to a few others."""
+    turn = [2 * math.pi * i / n - math.pi / 2 for i in range(n)]
+    at = [(cx + 34 * math.cos(a), cy + 30 * math.sin(a)) for a in turn]
+    wires = [
+        f'<line x1="{at[i][0]:.1f}" y1="{at[i][1]:.1f}" x2="{at[j][0]:.1f}" y2="{at[j][1]:.1f}" '
+        f'class="wire accent" opacity="{0.25 + 0.7 * _level(i, j):.2f}"/>'
+        for i in range(n)
+        for j in range(n)
+        if i != j and _level(i, j) > 0.62
+    ]
+    dots = [rect(x - 5, y - 5, 10, 10, "accent", 0.95, 5) for x, y in at]
+    return "".join(wires + dots)
+
+
 def kernel(cx: float, cy: float) -> str:
     """A filter that slides over time bins."""
     frame = (
@@ -329,6 +344,7 @@ SCENES = Step(output, "softmax", "C", "a probability for each scene")
 FLAT = Step(flat, "in one row", "T·N", "each bin of each unit is a feature")
 TOKENS = Step(tokens, "tokens", "T × D", "one vector per bin, plus its place")
 ATTEND = Step(attention, "attention", "T × D", "each bin looks at all bins")
+LISTEN = Step(network, "graph attention", "T × N", "units listen along the edges")
 READ = Step(chain, "LSTM", "H", "reads bin by bin; the last state counts")
 
 PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
@@ -339,7 +355,7 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
             Step(counts, "bin", "02", "spikes to counts"),
             Step(swept, "clean", "03", "every removal counted"),
             Step(roles, "split", "04", "once, for all models"),
-            Step(curve, "train", "05", "any of ten decoders"),
+            Step(curve, "train", "05", "a choice of decoders"),
             Step(confusion, "evaluate", "05", "chance, interval, oracle"),
             Step(table, "report", "90", "one table of all runs"),
         ),
@@ -416,6 +432,39 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
     "transformer_lstm": (
         "Transformer, then LSTM: attention mixes the bins, the LSTM reads them in order. Both learn together.",
         (COUNTS, TOKENS, ATTEND, READ, SCENES),
+    ),
+    "st_gat": (
+        "ST-GAT: in each bin units listen to other units, weighted by attention; an LSTM reads the bins.",
+        (COUNTS, LISTEN, READ, Step(strip, "last state", "H", "dropout before the read-out"), SCENES),
+    ),
+    "st_gat_dynamic": (
+        "ST-GAT with a graph per bin: who listens to whom changes from bin to bin.",
+        (
+            COUNTS,
+            Step(network, "T graphs", "T × N", "each bin has edges of its own", "hot"),
+            READ,
+            SCENES,
+        ),
+    ),
+    "gat": (
+        "GAT: counts are summed over the bins, then units listen to other units.",
+        (
+            COUNTS,
+            Step(summed, "sum over bins", "N", "how much, not when"),
+            LISTEN,
+            Step(layers, "hidden layer", "H", "ReLU, then dropout"),
+            SCENES,
+        ),
+    ),
+    "gcn": (
+        "GCN: each unit is averaged with its neighbours, twice; the read-out sees all three.",
+        (
+            COUNTS,
+            Step(network, "convolution", "N × F", "mean over neighbours, weighted"),
+            Step(network, "convolution", "N × F", "neighbours of neighbours"),
+            Step(flat, "in one row", "N·(T+2F)", "counts and both convolutions"),
+            SCENES,
+        ),
     ),
     "autoencoder_lstm": (
         "Autoencoder, then LSTM: the encoder learns to rebuild counts without labels; then it is frozen and an LSTM reads its tokens.",

@@ -21,7 +21,10 @@ Job = tuple[str, dict[str, Any]]  # notebook, parameters
 
 
 class Step(P.Params):
-    """One step of the plan: a notebook, run once for each combination of the values in `each`."""
+    """One step of the plan: a notebook, run once for each combination of the values in `each`.
+
+    A notebook may have several steps; the first one holds the run that the book shows in its place.
+    """
 
     notebook: str
     params: dict[str, Any] | None = None  # None: the parameters of the whole plan
@@ -99,7 +102,7 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
             )
         for i, outcome in zip(todo, outcomes, strict=True):
             folders[i] = Path(outcome.folder)
-        chosen[step.notebook] = folders[step.shown(plan.params)]
+        chosen.setdefault(step.notebook, folders[step.shown(plan.params)])
     return chosen
 
 
@@ -108,8 +111,10 @@ def find_done(plan: Plan) -> dict[str, Path]:
 
     A report that no longer covers every run is shown as it is: its page says when it was made.
     """
-    chosen = {}
+    chosen: dict[str, Path] = {}
     for step in plan.steps:
+        if step.notebook in chosen:
+            continue
         notebook, given = step.jobs(plan.params)[step.shown(plan.params)]
         folder = settled(notebook, given) or newest_report(notebook)
         if folder is None:

@@ -50,7 +50,8 @@ class LearnedEdges(nn.Module):
         n = start.shape[1]
         self.k = min(k or n - 1, n - 1)
         self.explore = min(explore, n - 1 - self.k)
-        self.register_buffer("own", torch.arange(n)[None, :, None].expand(len(start), n, 1))
+        own = torch.arange(n)[None, :, None].repeat(len(start), 1, 1)
+        self.register_buffer("own", own, persistent=False)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         ranked = self.score.detach().scatter(2, self.own, float("-inf"))  # not to itself

@@ -10,7 +10,7 @@ import pytest
 from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy
 
 from nblib.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.models import MODELS, load, make
+from nblib.models import MODELS, ON_GRAPHS, load, make
 from nblib.windows import Samples
 
 NAMES = list(MODELS)
@@ -163,8 +163,11 @@ def test_gradients_reach_every_weight(name):
 
     params = {**SMALL[name], **({"freeze": False} if name == "autoencoder_lstm" else {})}
     torch.manual_seed(0)
-    net = make(name, params).build(N_BINS, N_UNITS, N_CLASSES)
     samples = easy(16, 5)
+    decoder = make(name, params)
+    if name in ON_GRAPHS:
+        decoder.edges = decoder.make_edges(samples.x, batch_size=16)
+    net = decoder.build(N_BINS, N_UNITS, N_CLASSES)
     logits = net(torch.from_numpy(samples.x))
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(samples.y)).backward()
     for key, weight in net.named_parameters():

@@ -17,6 +17,7 @@ FIGURES = {
     "03_clean": 2,
     "04_split": 3,
     "05_train_lstm": 4,
+    "06_train_st_gat": 3,
     "90_results": 1,
 }
 
@@ -81,6 +82,24 @@ def test_by_plain_papermill(home, tmp_path):
     assert (log / "fit.csv").is_file() and not list(log.glob("*.ckpt"))
     words = check(by_papermill("90_results", tmp_path), "90_results")
     assert "tiny: **lstm**" in words
+
+
+def test_a_decoder_on_a_graph(home, tmp_path):
+    """06 stands on the same split as 05, and compares itself with 05's run when there is one."""
+    who = {"recipe": "tiny", "recording": "tiny"}
+    few = {"max_epochs": 2, "model_params": {"hidden": 8}, **FEW}
+    outcome = runner.attempt("06", {**who, **few}, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
+    assert "st_gat names the right frame" in check(executed, "06_train_st_gat")
+    assert "no run of `lstm` on this split" in nbformat.writes(executed)
+    assert runner.attempt("05", {**who, "model": "lstm", **FEW}, progress=False).code == 0
+    executed = by_papermill("06_train_st_gat", tmp_path, **who, graph="anatomy", **few)
+    check(executed, "06_train_st_gat")
+    assert "Beside `lstm`" in nbformat.writes(executed)
+    assert results.scan()["variant"].str.contains('graph="anatomy"').sum() == 1
+    outcome = runner.attempt("06", {**who, "model": "lstm"}, progress=False)
+    assert outcome.code == 2 and "model" in outcome.message
 
 
 def test_by_the_runner_with_upstream(home):
