@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nblib import binning, cleaning, evaluation, metrics, results, splits, stages, steps, store
-from nblib.errors import BadParameter, MissingInput
+from nblib.errors import BadParameter, CorruptArtifact, MissingInput
 from nblib.inspection import session_report
 from nblib.params import Recipe
 
@@ -164,3 +164,37 @@ def test_bins_end_where_they_end(settings, first):
     stops = evaluation.bin_stops(counts, recipe)
     width = counts["exposure_s"].to_numpy()[0]
     np.testing.assert_allclose(stops, first + np.cumsum(width), atol=1e-6)
+
+
+def test_a_run_is_held_against_another_on_the_same_presentations(road):
+    stage, data, decoder, history, outcome = trained(model="logistic")
+    identity = evaluation.identity(stage, data)
+    assert results.against(identity, outcome.predictions, "logistic") is None
+    told = results.against_in_words(identity, outcome.predictions, "logistic")
+    assert "no run of `logistic`" in told and "nblib run 05_train_lstm" in told
+    place = stage.commit(lambda f: evaluation.save_run(f, stage, data, decoder, history, outcome))
+    beside = results.against(identity, outcome.predictions, "logistic")
+    assert (beside.difference.value, beside.difference.n) == (0, len(data.test))
+    assert "no difference" in beside.in_words("st_gat") and place.name.startswith(beside.key[:8])
+    wrong = outcome.predictions.assign(correct=False)
+    beside = results.against(identity, wrong, "logistic")
+    assert beside.difference.value == -outcome.scores["accuracy"].value
+    assert beside.difference.ci_high < 0 and "logistic is right more often" in beside.in_words("x")
+    assert results.against(identity | {"split_hash": "other"}, wrong, "logistic") is None
+    with pytest.raises(CorruptArtifact, match="other test presentations"):
+        results.against(identity, wrong.assign(trial=-1), "logistic")
+
+
+def test_a_graph_is_named_once(road):
+    stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
+    assert evaluation.make_decoder(stage).params["graph"] == "anatomy"
+    stage = begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
+    with pytest.raises(BadParameter, match="give it once"):
+        evaluation.make_decoder(stage)
+
+
+def test_units_stand_in_the_order_of_the_samples(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    assert data.units.index.tolist() == data.unit_ids.tolist()
+    area = road.counts["area"].sel(unit=data.unit_ids).to_numpy()
+    assert data.units["area"].tolist() == area.tolist()

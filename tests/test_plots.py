@@ -200,6 +200,13 @@ def progress(n=1):
     )
 
 
+def network(n=90, areas=AREAS, signed=False):
+    rng = np.random.default_rng(0)
+    r = np.abs(rng.standard_normal((n, n))) * 0.1
+    edges = np.where(r > 0.2, r, 0) + (0.1 * rng.standard_normal((n, n)) if signed else 0)
+    return plots.graph_overview(edges + np.eye(n), r, fake_units(n, areas)["area"])
+
+
 FIGURES = {
     "progress": progress,
     "progress_cohort": lambda: progress(32),
@@ -231,6 +238,10 @@ FIGURES = {
     "balance_few": lambda: plots.label_balance(fake_split(n_scenes=3), "orientation"),
     "correlation": correlation,
     "correlation_large": lambda: correlation(1501),
+    "graph": network,
+    "graph_learned": lambda: network(signed=True),
+    "graph_one_area": lambda: network(30, [""]),
+    "graph_large": lambda: network(700),
     "learning": lambda: plots.learning_curves(history()),
     "learning_one_fit": lambda: plots.learning_curves(
         pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})

@@ -74,8 +74,8 @@ def _flow(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
 def _degrees(ax: Axes, edges: np.ndarray) -> None:
     out = (edges != 0).sum(axis=0)
     ax.hist(out, bins=min(30, int(out.max(initial=0)) + 1), color=style.BLUE)
-    ax.axvline(out.mean(), color=style.INK, ls=":", lw=1.2)
-    style.note(ax, f"mean {out.mean():.1f}")
+    ax.axvline(out.mean(), color=style.INK, ls=":", lw=1.2, label=f"mean {out.mean():.1f}")
+    ax.legend(loc="upper right")
     ax.set_xlabel("units that listen to a unit")
     ax.set_ylabel("units")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
