@@ -67,7 +67,7 @@ def _flow(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
     if len(texts) <= 8:
         for i, j in np.ndindex(shares.shape):
             dark = shares[i, j] > 0.6 * shares.max()
-            ax.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
+            ax.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=9,
                     color="white" if dark else style.INK)  # fmt: skip
 
 
