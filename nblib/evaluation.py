@@ -28,7 +28,8 @@ class Data:
     """Samples of one fold, and what is needed to read a decoder's answer.
 
     classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
-    and place where known; stop_s (T,): end of each bin, seconds from the onset.
+    and place where known; scaling: mean and scale (N,) that made counts into x; stop_s (T,): end
+    of each bin, seconds from the onset.
     """
 
     train: Samples
@@ -37,6 +38,7 @@ class Data:
     classes: np.ndarray
     unit_ids: np.ndarray
     units: pd.DataFrame
+    scaling: tuple[np.ndarray, np.ndarray]
     stop_s: np.ndarray
     label_name: str
     split_hash: str
@@ -92,6 +94,7 @@ def load_data(stage: stages.Stage) -> Data:
         classes=statistics[fold].classes,
         unit_ids=statistics[fold].unit_ids,
         units=responses.units_of(binned).loc[statistics[fold].unit_ids],
+        scaling=(statistics[fold].mean, statistics[fold].scale),
         stop_s=bin_stops(binned, stage.recipe),
         label_name=binned.attrs["label_name"],
         split_hash=splits.split_hash(roles),
@@ -126,7 +129,7 @@ def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
     folder = store.log_dir(stage.name, stage.recording, stage.key)
     settings = SimpleNamespace(**stage.params.model_dump(), progress=steps.someone_is_there())
     what = {"n_classes": len(data.classes), "settings": settings, "folder": folder}
-    decoder.units = data.units
+    decoder.units, decoder.scaling = data.units, data.scaling
     if any(folder.glob(CHECKPOINTS)):
         try:
             return decoder.fit(data.train, data.val, resume="auto", **what)

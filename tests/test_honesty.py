@@ -37,6 +37,8 @@ def cut(binned, asked):
 def fitted(name, samples, epochs=3):
     settings = TrainParams(model=name, max_epochs=epochs, batch_size=32, device="cpu", threads=1)
     decoder = models.make(name)
+    lowest = samples["train"].x.min(axis=(0, 1))
+    decoder.scaling = (-lowest, np.ones_like(lowest))  # for the one that needs counts
     decoder.fit(samples["train"], samples["val"], n_classes=N_CLASSES, settings=settings)
     return decoder
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nblib.models.base import Decoder
 
 _CLASSES = {
+    "nearest_mean": "NearestMean",
+    "ridge": "Ridge",
+    "poisson_naive_bayes": "PoissonNaiveBayes",
     "logistic": "Logistic",
     "pca_logistic": "PCALogistic",
     "linear_svm": "LinearSVM",

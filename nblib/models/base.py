@@ -29,6 +29,8 @@ class Decoder:
 
     name: ClassVar[str]  # key in the registry
     title: ClassVar[str]  # name for people
+    # Hyper-parameters in force where there is no validation to choose on.
+    fixed: ClassVar[dict[str, Any]] = {}
     # Values of the fit settings that a caller left at None.
     training: ClassVar[dict[str, Any]] = {}
 
@@ -37,6 +39,8 @@ class Decoder:
     n_units: int = 0
     n_classes: int = 0  # 0 = not fitted
     units: pd.DataFrame | None = None  # area and place of each unit, for those that look at them
+    # Mean and scale (N,) that made counts into x, for those that need counts.
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
     fitted: dict[str, Any]  # how the fit went: plain values, stored in config.json
 
     def __new__(cls, **params):
@@ -48,7 +52,7 @@ class Decoder:
     def fit(
         self,
         train: Samples,
-        val: Samples,
+        val: Samples | None,
         *,
         n_classes: int,
         settings: Any = None,
@@ -56,6 +60,8 @@ class Decoder:
         resume: Path | str = "",
     ) -> pd.DataFrame:
         """Learn from `train`, choose on `val`; return one row per epoch (or per strength tried).
+
+        Without `val` nothing is chosen: the last epoch counts, and the first strength.
 
         settings: any object with the fit settings of `TrainParams` as attributes; a missing one
         or None means the model's own default. folder: where checkpoints and logs go (None: a
@@ -142,7 +148,7 @@ class Decoder:
             raise CorruptArtifact(f"{path}: does not fit its {CONFIG} ({error}).") from None
         return self
 
-    def _adopt(self, train: Samples, val: Samples, n_classes: int) -> None:
+    def _adopt(self, train: Samples, val: Samples | None, n_classes: int) -> None:
         """Check the samples and remember their shape."""
         check_samples(train, val, n_classes)
         self.n_bins, self.n_units = train.x.shape[1:]

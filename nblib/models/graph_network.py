@@ -156,7 +156,7 @@ class GraphDecoder(TorchDecoder):
     def fit(
         self,
         train: Samples,
-        val: Samples,
+        val: Samples | None,
         *,
         n_classes: int,
         settings: Any = None,

@@ -27,7 +27,8 @@ class LinearDecoder(Decoder):
 
     Every strength in `c_values` is fitted on the train rows; the one with the lowest validation
     log-loss is kept as it is and not fitted again on validation rows. A single factor on the
-    scores (temperature, Guo et al. 2017, ICML) is set on the validation rows.
+    scores (temperature, Guo et al. 2017, ICML) is set on the validation rows. Without validation
+    rows the strongest penalty is taken, and the scores as they are.
     """
 
     weight: np.ndarray
@@ -43,7 +44,7 @@ class LinearDecoder(Decoder):
     def fit(
         self,
         train: Samples,
-        val: Samples,
+        val: Samples | None,
         *,
         n_classes: int,
         settings: Any = None,
@@ -56,11 +57,12 @@ class LinearDecoder(Decoder):
                 f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
             )
         started = time.perf_counter()
+        choose, val = val is not None, train if val is None else val
         x, v = train.x.reshape(len(train), -1), val.x.reshape(len(val), -1)  # (B, T*N)
         rows, best = [], np.inf
         with _threads(getattr(settings, "threads", 0)):
             for setting, weight, bias in self._solutions(x, train.y, getattr(settings, "seed", 0)):
-                factor = temperature(v @ weight + bias, val.y)
+                factor = temperature(v @ weight + bias, val.y) if choose else 1.0
                 weight, bias = factor * weight, factor * bias
                 val_log_proba = log_softmax(v @ weight + bias, axis=1)
                 row = {
@@ -73,6 +75,8 @@ class LinearDecoder(Decoder):
                 if row["val_loss"] < best:
                     best = row["val_loss"]
                     self.weight, self.bias, chosen = weight, bias, setting
+                if not choose:
+                    break
         # The path that holds the choice: one row for each strength.
         rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
         history = pd.DataFrame(rows)

@@ -20,6 +20,7 @@ class LinearSVM(LinearDecoder):
 
     name = "linear_svm"
     title = "Linear SVM"
+    fixed = {"c_values": (1e-4,)}
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class Logistic(LinearDecoder):
 
     name = "logistic"
     title = "Logistic regression"
+    fixed = {"c_values": (1e-2,)}
 
     def __init__(
         self,

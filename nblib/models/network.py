@@ -28,7 +28,7 @@ class TorchDecoder(Decoder):
     def fit(
         self,
         train: Samples,
-        val: Samples,
+        val: Samples | None,
         *,
         n_classes: int,
         settings: Any = None,

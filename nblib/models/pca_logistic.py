@@ -19,6 +19,7 @@ class PCALogistic(LinearDecoder):
 
     name = "pca_logistic"
     title = "PCA + logistic regression"
+    fixed = {"components": (100,), "c_values": (1e-2,)}
 
     def __init__(
         self,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from easy_task import N_CLASSES, QUICK, SMALL, easy
+from easy_task import N_CLASSES, QUICK, easy, small
 
-from nblib.models import make
 from nblib.windows import Samples
 
 
@@ -21,7 +20,7 @@ def fitted(task):
 
     def get(name: str):
         if name not in known:
-            decoder = make(name, SMALL[name])
+            decoder = small(name)
             history = decoder.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
             known[name] = decoder, history
         return known[name]

@@ -12,6 +12,9 @@ N_BINS, N_UNITS, N_CLASSES = 3, 10, 4
 ENCODER = {"d_model": 16, "heads": 2, "feedforward": 32, "dropout": 0.0, "input_dropout": 0.0}
 GRAPH = {"k": 3, "channels": 4, "dropout": 0.1, "input_dropout": 0.0}
 SMALL = {
+    "nearest_mean": {"shrink": [0.0, 0.3]},
+    "ridge": {"c_values": [0.1, 1.0]},
+    "poisson_naive_bayes": {"pseudo": [0.3, 1.0]},
     "logistic": {"c_values": [0.01, 1.0]},
     "pca_logistic": {"components": [6, 12], "c_values": [0.01, 1.0]},
     "linear_svm": {"c_values": [0.001, 0.1]},
@@ -39,3 +42,12 @@ def easy(n: int, seed: int, noise: float = 1.0) -> Samples:
     y = rng.permutation(np.arange(n) % N_CLASSES)
     x = pattern[y] + noise * rng.standard_normal((n, N_BINS, N_UNITS))
     return Samples(x.astype(np.float32), y.astype(np.int64), np.arange(n) + 1000 * seed)
+
+
+def small(name: str, **changes):
+    """A small decoder, not fitted. One that needs counts learns how these samples become some."""
+    from nblib.models import make
+
+    decoder = make(name, {**SMALL[name], **changes})
+    decoder.scaling = (np.full(N_UNITS, 12.0), np.ones(N_UNITS))
+    return decoder
