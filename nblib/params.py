@@ -198,6 +198,29 @@ class GraphParams(TrainParams):
     )
 
 
+class FewShotParams(StageParams):
+    """Parameters of 07_few_shot: which decoders, with how many presentations of each class."""
+
+    models: list[str] = Field(
+        ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"],
+        min_length=1,
+        description="decoders, names in nblib.models.MODELS",
+    )
+    shots: list[int] = Field(
+        [1, 3, 5, 10, 20, 0], description="presentations a class; 0 = all [count]"
+    )
+    n_draws: int = Field(10, ge=1, le=1000, description="draws up to 5 a class [count]")
+    n_draws_large: int = Field(5, ge=1, le=1000, description="draws above 5 a class [count]")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of draws, initial weights and batches")
+    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
 class ResultsParams(Params):
     """Parameters of 90_results."""
 

@@ -43,6 +43,7 @@ STAGES: dict[str, StageInfo] = {
     "04_split": StageInfo(1, "03_clean", P.SplitSettings, P.StageParams),
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
+    "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.

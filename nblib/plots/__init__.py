@@ -7,6 +7,7 @@ paper. Colours are safe for colour-blind readers and every brain area has its ow
 from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
+from nblib.plots.few_shot import draws_spread, few_shot_curves
 from nblib.plots.network import graph_overview
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
@@ -21,6 +22,8 @@ __all__ = [
     "compare_runs",
     "confusion",
     "correlation",
+    "draws_spread",
+    "few_shot_curves",
     "graph_overview",
     "label_balance",
     "label_text",

@@ -32,6 +32,7 @@ GREY = "#8C8C8C"
 LIGHT = "#DDDDDD"
 INK = "#222222"
 
+SERIES = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]  # lines, in this order
 ROLE_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "gap": "#BBBBBB", "unused": "#E8E8E8"}
 
 STYLE: dict[str, Any] = {
@@ -58,9 +59,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.linewidth": 1.6,
-    "axes.prop_cycle": mpl.cycler(
-        color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]
-    ),
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
     "image.cmap": "cividis",
     "image.interpolation": "nearest",
     "svg.fonttype": "none",  # text stays text: searchable, editable

@@ -1,0 +1,289 @@
+"""Learning curves: how many presentations of each class a decoder needs (07).
+
+k presentations a class are drawn from the train rows of the split, the same draws for every
+decoder; a smaller k is part of a larger one. The test presentations are those of 05, untouched.
+Below `FIRST_CHOICE` a class nothing is chosen: fixed settings, fixed epochs. From there on a fifth
+of the k are the validation presentations. What scales the counts is fitted on the drawn rows alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nblib import evaluation, metrics, models, stages, stats
+from nblib.errors import BadParameter
+from nblib.windows import Samples
+
+if TYPE_CHECKING:
+    from nblib.evaluation import Data
+    from nblib.models.base import Decoder
+
+FIRST_CHOICE = 5  # presentations a class from which on some are validation
+ALL = 0
+CURVE, DRAWS, NEEDED = "curve.parquet", "draws.parquet", "needed.parquet"
+LEVELS = (0.5, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """draws: one row a model, k and draw; curve: one row a model and k, with interval, chance, p.
+
+    k = 0 stands for all train presentations.
+    """
+
+    draws: pd.DataFrame
+    curve: pd.DataFrame
+    scores: dict[str, metrics.Score]
+    oracle: metrics.Score | None
+
+
+def check(data: Data, shots: list[int]) -> None:
+    """BadParameter when a class has fewer train presentations than a k that is asked for."""
+    shown = np.bincount(data.train.y, minlength=len(data.classes))
+    if not shots or len(set(shots)) != len(shots) or min(shots) < 0:
+        raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
+    if shown.min() < max(shots):
+        rare = data.classes[shown.argmin()]
+        raise BadParameter(
+            f"shots = {shots}: {data.label_name} {rare} has {shown.min()} train presentations, "
+            f"fewer than {max(shots)}; ask for fewer, or 0 for all."
+        )
+
+
+def draw(y: np.ndarray, k: int, seed: int, number: int) -> np.ndarray:
+    """Rows of k presentations of each class, in the order of the classes; y (B,) class index.
+
+    The draws of one seed and number hold each other: those for k = 3 begin with those for k = 1.
+    """
+    rng = np.random.default_rng([seed, number])
+    rows = [rng.permutation(np.flatnonzero(y == c))[:k] for c in range(int(y.max()) + 1)]
+    return np.concatenate(rows)
+
+
+def roles(data: Data, k: int, seed: int, number: int) -> tuple[Samples, Samples | None]:
+    """Train samples of a draw, and validation samples where k allows some; counts, not scaled."""
+    train = counts(data, data.train)
+    if k == ALL:
+        return train, counts(data, data.val)
+    rows = draw(data.train.y, k, seed, number)
+    if k < FIRST_CHOICE:
+        return cut(train, rows), None
+    place = np.tile(np.arange(k), len(rows) // k)
+    inside = place >= k - max(1, round(0.2 * k))  # the last ones of each class
+    return cut(train, rows[~inside]), cut(train, rows[inside])
+
+
+def counts(data: Data, samples: Samples) -> Samples:
+    """Samples as the counts they were before the split's scaler."""
+    mean, scale = data.scaling
+    return Samples(np.rint(samples.x * scale + mean).astype(np.float32), samples.y, samples.trial)
+
+
+def cut(samples: Samples, rows: np.ndarray) -> Samples:
+    rows = np.sort(rows)
+    return Samples(samples.x[rows], samples.y[rows], samples.trial[rows])
+
+
+def scaling(train: Samples, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of each unit (N,) over the rows drawn; a unit that never changes stays 0."""
+    n_units = train.x.shape[2]
+    if not zscore:
+        return np.zeros(n_units), np.ones(n_units)
+    rows = train.x.reshape(-1, n_units)
+    mean, sd = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+    return mean, np.where(sd > 0, sd, np.inf)
+
+
+def scaled(samples: Samples, how: tuple[np.ndarray, np.ndarray]) -> Samples:
+    mean, scale = how
+    return Samples(((samples.x - mean) / scale).astype(np.float32), samples.y, samples.trial)
+
+
+def fit_one(
+    name: str, data: Data, k: int, number: int, stage: stages.Stage, device: str
+) -> Decoder:
+    """A decoder fitted on one draw; `scaling` says how its samples were scaled."""
+    params = stage.params
+    train, val = roles(data, k, params.seed, number)
+    how = scaling(train, stage.recipe.scaler == "zscore")
+    decoder = models.make(name, models.MODELS[name].fixed if val is None else {})
+    decoder.units = data.units
+    decoder.scaling = (how[0], np.where(np.isinf(how[1]), 0.0, how[1]))
+    settings = SimpleNamespace(
+        max_epochs=params.max_epochs, device=device, threads=params.threads,
+        seed=params.seed + number, progress=False,
+    )  # fmt: skip
+    decoder.fit(
+        scaled(train, how),
+        None if val is None else scaled(val, how),
+        n_classes=len(data.classes),
+        settings=settings,
+    )
+    decoder.fitted["scale"] = how
+    return decoder
+
+
+def run(data: Data, stage: stages.Stage) -> Curves:
+    """Every decoder at every k and draw, judged on the same test presentations."""
+    params = stage.params
+    check(data, params.shots)
+    for name in params.models:
+        models.MODELS[name]  # an unknown name stops here
+    device = _device(params)
+    test = counts(data, data.test)
+    rows, predicted = [], {}
+    for name in params.models:
+        for k in sorted(params.shots, key=lambda k: k or np.inf):
+            answers = []
+            for number in range(n_draws(k, params)):
+                decoder = fit_one(name, data, k, number, stage, device)
+                answer = decoder.predict(scaled(test, decoder.fitted["scale"]).x)
+                answers.append(answer)
+                rows.append(
+                    {"model": name, "k": k, "draw": number, "n_train": _n_train(data, k),
+                     "accuracy": float((answer == data.test.y).mean())}
+                )  # fmt: skip
+            predicted[name, k] = np.array(answers)  # (draws, B)
+    how = {"n_bootstrap": params.n_bootstrap, "n_permutations": params.n_permutations}
+    scores = {key: score(p, data.test.y, seed=params.seed, **how) for key, p in predicted.items()}
+    curve = pd.DataFrame(
+        [
+            {"model": name, "k": k, "per_class": k or per_class(data),
+             "n_draws": len(predicted[name, k]), **asdict(s)}
+            for (name, k), s in scores.items()
+        ]
+    )  # fmt: skip
+    best = evaluation.oracle_log_proba(data, stage)
+    oracle = None if best is None else metrics.scores(data.test.y, best, **how)["accuracy"]
+    named = {f"{name}, k = {k or 'all'}": s for (name, k), s in scores.items()}
+    return Curves(pd.DataFrame(rows), curve, named, oracle)
+
+
+def n_draws(k: int, params) -> int:
+    """Draws at this k: many where few examples make a draw a matter of luck, one of all."""
+    if k == ALL:
+        return 1
+    return params.n_draws if k <= FIRST_CHOICE else params.n_draws_large
+
+
+def per_class(data: Data) -> float:
+    """Train presentations of a class, mean over classes."""
+    return len(data.train) / len(data.classes)
+
+
+def _n_train(data: Data, k: int) -> int:
+    return k * len(data.classes) if k else len(data.train)
+
+
+def _device(params) -> str:
+    """Where torch decoders train, said once and not by every fit."""
+    from nblib.models.network import TorchDecoder
+
+    if not any(issubclass(models.MODELS[name], TorchDecoder) for name in params.models):
+        return "cpu"
+    from nblib.training import FitSettings, pick_device
+
+    device, words = pick_device(FitSettings(device=params.device))
+    print(words)
+    return device.type
+
+
+def score(
+    predicted: np.ndarray, y: np.ndarray, *, n_bootstrap: int, n_permutations: int, seed: int
+) -> metrics.Score:
+    """Mean accuracy over draws; the interval is a bootstrap over draws and test presentations.
+
+    predicted (draws, B), y (B,). p: share of label permutations whose mean accuracy is as high.
+    """
+    right = (predicted == y).astype(np.float64)  # (D, B)
+    n_draw, n = right.shape
+    rng = np.random.default_rng([seed, 3])
+    means = []
+    for weights in stats.bootstrap_slices(n, n_bootstrap, seed):
+        drawn = stats.bootstrap_weights(n_draw, len(weights), rng)
+        means.append(((drawn @ right) * weights).sum(axis=1) / (n * n_draw))
+    low, high = stats.percentile_interval(np.concatenate(means))
+    votes = np.zeros((n, int(max(y.max(), predicted.max())) + 1))
+    for answer in predicted:
+        votes[np.arange(n), answer] += 1 / n_draw  # how often each class is named: (B, C)
+    null = [
+        votes[np.arange(n), labels].mean(axis=1)
+        for labels in stats.permutation_slices(y, n_permutations, seed)
+    ]
+    value = float(right.mean())
+    return metrics.Score(
+        value, low, high,
+        chance=float(np.bincount(y).max() / n),
+        p=stats.permutation_p(value, np.concatenate(null)), n=n,
+    )  # fmt: skip
+
+
+def needed(curve: pd.DataFrame) -> pd.DataFrame:
+    """How many presentations a class each decoder needs, read off its curve on a log axis of k.
+
+    One row a model: area (mean accuracy over log k, a fraction), and for 50, 80 and 90 % of what
+    it reaches with all presentations, the k that gives it: 1 at least (fewer cannot be told), NaN
+    where the curve holds no run with all.
+    """
+    rows = []
+    for name, part in curve.groupby("model", sort=False):
+        part = part.sort_values("per_class")
+        log_k, value = np.log(part["per_class"].to_numpy(float)), part["value"].to_numpy(float)
+        span = log_k[-1] - log_k[0]
+        area = np.trapezoid(value, log_k) / span if span > 0 else value[-1]
+        row = {"model": name, "area": float(area)}
+        full = part.loc[part["k"] == ALL, "value"]
+        for level in LEVELS:
+            row[f"k for {level:.0%}"] = (
+                _reaches(log_k, value, level * full.iloc[0]) if len(full) else np.nan
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _reaches(log_k: np.ndarray, value: np.ndarray, level: float) -> float:
+    """The first k at which the curve, straight between its points, reaches the level."""
+    above = int(np.argmax(value >= level))
+    if above == 0:
+        return float(np.exp(log_k[0]))
+    share = (level - value[above - 1]) / (value[above] - value[above - 1])
+    return float(np.exp(log_k[above - 1] + share * (log_k[above] - log_k[above - 1])))
+
+
+def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
+    """Write draws, curve, what is needed, and metrics.json."""
+    metrics.write_metrics(
+        folder,
+        {
+            "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
+            "models": list(stage.params.models), "fold": stage.params.fold,
+            "seed": stage.params.seed, "split_hash": data.split_hash, "n_test": len(data.test),
+            "n_classes": len(data.classes), "scores": curves.scores,
+            "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
+        },
+    )  # fmt: skip
+    curves.draws.to_parquet(folder / DRAWS, index=False)
+    curves.curve.to_parquet(folder / CURVE, index=False)
+    needed(curves.curve).to_parquet(folder / NEEDED, index=False)
+
+
+def in_words(data: Data, curves: Curves) -> str:
+    """The result in a sentence: the decoder with the largest area, at its fewest and at all."""
+    areas = needed(curves.curve).set_index("model")
+    best = areas["area"].idxmax()
+    part = curves.curve[curves.curve["model"] == best].sort_values("per_class")
+    first, last = part.iloc[0], part.iloc[-1]
+    plural = "s" if first["per_class"] > 1 else ""
+    return (
+        f"**Result.** Over the whole curve {best} does best (of {len(areas)}). With "
+        f"{first['per_class']:.0f} presentation{plural} of each {data.label_name} it is right "
+        f"in {first['value']:.1%} of {first['n']:,} test presentations (95 % interval {first['ci_low']:.1%} to "
+        f"{first['ci_high']:.1%}), with {last['per_class']:.0f} in {last['value']:.1%} ({last['ci_low']:.1%} to "
+        f"{last['ci_high']:.1%}); guessing would be right in {first['chance']:.1%}."
+    )
