@@ -274,16 +274,19 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
 
 
 def in_words(data: Data, curves: Curves) -> str:
-    """The result in a sentence: the decoder with the largest area, at its fewest and at all."""
-    areas = needed(curves.curve).set_index("model")
-    best = areas["area"].idxmax()
-    part = curves.curve[curves.curve["model"] == best].sort_values("per_class")
-    first, last = part.iloc[0], part.iloc[-1]
-    plural = "s" if first["per_class"] > 1 else ""
+    """The result in a sentence a decoder, from its fewest presentations to its most."""
+    lines = []
+    for name, part in curves.curve.groupby("model", sort=False):
+        part = part.sort_values("per_class")
+        ends = part.iloc[[0, -1]] if len(part) > 1 else part
+        told = [
+            f"{p.value:.1%} (95 % interval {p.ci_low:.1%} to {p.ci_high:.1%}) with {p.per_class:.0f}"
+            for p in ends.itertuples()
+        ]
+        lines.append(f"- **{name}**: {', '.join(told)}")
+    first = curves.curve.iloc[0]
     return (
-        f"**Result.** Over the whole curve {best} does best (of {len(areas)}). With "
-        f"{first['per_class']:.0f} presentation{plural} of each {data.label_name} it is right "
-        f"in {first['value']:.1%} of {first['n']:,} test presentations (95 % interval {first['ci_low']:.1%} to "
-        f"{first['ci_high']:.1%}), with {last['per_class']:.0f} in {last['value']:.1%} ({last['ci_low']:.1%} to "
-        f"{last['ci_high']:.1%}); guessing would be right in {first['chance']:.1%}."
+        f"**Result.** Right {data.label_name} in so many of {first['n']:,} test presentations, by training "
+        f"presentations of each class; guessing would be right in {first['chance']:.1%}:\n\n"
+        + "\n".join(lines)
     )

@@ -51,12 +51,13 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     if len(runs) == 0:
         return "**Result.** There is no run to compare yet."
     parts = []
-    for recipe, part in runs.groupby("recipe", sort=True):
+    named = runs["model"] + runs["variant"].map(lambda v: f" ({v})" if v else "")
+    for recipe, part in runs.assign(model=named).groupby("recipe", sort=True):
         mean = part.groupby("model")[["value", "chance", "val_accuracy"]].mean()
         if mean["val_accuracy"].isna().all():
             continue
         best = mean["val_accuracy"].idxmax()
-        n = len(set(part["recording"]))
+        n = part.loc[part["model"] == best, "recording"].nunique()
         where = f"over {n} recordings " if n > 1 else ""
         known = part.loc[part["model"] == best, "oracle"].dropna()
         possible = f", against a best possible of {known.mean():.1%}" if len(known) else ""

@@ -402,7 +402,7 @@ def test_readme_calls_of_nblib_are_understood():
 
 def test_readme_lists_the_decoders():
     models = pytest.importorskip("nblib.models")
-    listed = re.search(r"Fourteen decoders: (.*?)\.\n", README, re.S)[1]
+    listed = re.search(r"Seventeen decoders: (.*?)\.\n", README, re.S)[1]
     assert re.findall(r"`(\w+)`", listed) == list(models.MODELS)
 
 

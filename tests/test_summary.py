@@ -72,3 +72,12 @@ def test_no_run_yet(home):
     none = results.scan()
     assert summary.runs_table(none).empty and "no run" in summary.in_words(results.clean(none))
     assert plots.png_bytes(plots.compare_runs(results.clean(none))).startswith(b"\x89PNG")
+
+
+def test_runs_with_other_settings_are_not_averaged_in(runs):
+    other = runs.iloc[[1]].assign(variant='graph="learned"', value=0.1, val_accuracy=0.75)
+    other["recording"] = "a"
+    words = summary.in_words(pd.concat([runs, other], ignore_index=True))
+    assert '- demo: **lstm (graph="learned")** with a mean accuracy of 10.0% (chance' in words
+    words = summary.in_words(pd.concat([runs, other.assign(val_accuracy=0.2)], ignore_index=True))
+    assert "- demo: **lstm** with a mean accuracy of 70.0% over 2 recordings" in words

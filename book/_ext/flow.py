@@ -360,6 +360,18 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
             Step(table, "report", "90", "one table of all runs"),
         ),
     ),
+    "nearest_mean": (
+        "Nearest class mean: the class whose mean training response is closest.",
+        (COUNTS, FLAT, Step(cloud, "distance", "C", "to the mean of each class"), SCENES),
+    ),
+    "ridge": (
+        "Ridge regression: one column a class, least squares, an L2 penalty.",
+        (COUNTS, FLAT, Step(weights, "weights", "C", "closed form, every penalty at once"), SCENES),
+    ),
+    "poisson_naive_bayes": (
+        "Poisson naive Bayes: how probable are these counts under each class's mean counts?",
+        (COUNTS, FLAT, Step(weights, "log rates", "C", "each unit and bin for itself"), SCENES),
+    ),
     "logistic": (
         "Multinomial logistic regression: one weight per bin, unit and scene.",
         (

@@ -33,7 +33,7 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
         ax.plot(k, part["value"], f"-{mark}", color=colour, ms=4.5, label=name.replace("_", " "))
     ax.axhline(curve["chance"].iloc[0], color=style.INK, ls=":", lw=1.2, label="chance")
     if oracle is not None:
-        ax.axhline(oracle.value, color=style.GREEN, lw=1.6, label="best possible (oracle)")
+        ax.axhline(oracle.value, color=style.INK, ls="-.", lw=1.2, label="best possible (oracle)")
     ax.set_xscale("log")
     ticks = curve.drop_duplicates("k").sort_values("per_class")
     text = {

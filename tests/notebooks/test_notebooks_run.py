@@ -18,6 +18,7 @@ FIGURES = {
     "04_split": 3,
     "05_train_lstm": 4,
     "06_train_st_gat": 3,
+    "07_few_shot": 2,
     "90_results": 1,
 }
 
@@ -100,6 +101,24 @@ def test_a_decoder_on_a_graph(home, tmp_path):
     assert results.scan()["variant"].str.contains('graph="anatomy"').sum() == 1
     outcome = runner.attempt("06", {**who, "model": "lstm"}, progress=False)
     assert outcome.code == 2 and "model" in outcome.message
+
+
+def test_learning_curves(home):
+    given = {
+        "recipe": "tiny",
+        "recording": "tiny",
+        "shots": [1, 5, 0],
+        "n_draws": 2,
+        "max_epochs": 1,
+    }
+    given |= {"models": ["ridge", "lstm", "st_gat"], **FEW}
+    outcome = runner.attempt("07_few_shot", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
+    words = check(executed, "07_few_shot")
+    assert all(f"**{name}**" in words for name in given["models"])
+    few = runner.attempt("07_few_shot", {**given, "shots": [14]}, progress=False)
+    assert few.code == 2 and "has 13 train presentations, fewer than 14" in few.message
 
 
 def test_by_the_runner_with_upstream(home):
