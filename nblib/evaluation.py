@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import binning, metrics, models, responses, splits, stages, steps, store, windows
+from nblib import (
+    binning,
+    importance,
+    metrics,
+    models,
+    responses,
+    splits,
+    stages,
+    stats,
+    steps,
+    store,
+    windows,
+)
 from nblib.errors import BadInput, BadParameter
 from nblib.windows import Samples
 
@@ -53,7 +65,9 @@ class Data:
 class Outcome:
     """How a decoder did on the test presentations, beside the best that any could do.
 
-    val_accuracy: on the validation presentations; what decoders are chosen by.
+    val_accuracy: on the validation presentations; what decoders are chosen by. units, bins: what
+    carries the answer (see `importance`), with the unit's area and the bin's end [s]; areas: see
+    `by_area`. None where it was not asked for.
     """
 
     predictions: pd.DataFrame
@@ -61,6 +75,9 @@ class Outcome:
     oracle: dict[str, metrics.Score] | None
     by_time: pd.DataFrame
     val_accuracy: float
+    units: pd.DataFrame | None = None
+    bins: pd.DataFrame | None = None
+    areas: pd.DataFrame | None = None
 
     def table(self) -> pd.DataFrame:
         """One row a score, with interval, chance and p; `best possible` where it is known."""
@@ -151,6 +168,16 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
     draws = {"n_bootstrap": stage.params.n_bootstrap, "seed": stage.params.seed}
     how = {"n_permutations": stage.params.n_permutations, **draws}
     best = oracle_log_proba(data, stage)
+    units = bins = areas = None
+    if stage.params.importance:
+        some = {"most": stage.params.importance, **draws}
+        units = importance.by_unit(decoder, data.test, **some)
+        units.insert(0, "unit", data.unit_ids)
+        units.insert(1, "area", responses.areas_of(data.units))
+        bins = importance.by_bin(decoder, data.test, **some)
+        bins.insert(0, "time", data.stop_s)
+    if stage.params.areas:
+        areas = by_area(log_proba, data, stage, how)
     return Outcome(
         predictions=metrics.predictions(data.test, log_proba, data.classes),
         scores=metrics.scores(data.test.y, log_proba, **how),
@@ -159,7 +186,73 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
             decoder, data.test, data.stop_s, data.train.x.mean(axis=0), **draws
         ),
         val_accuracy=float((decoder.predict(data.val.x) == data.val.y).mean()),
+        units=units,
+        bins=bins,
+        areas=areas,
     )
+
+
+def by_area(
+    log_proba: np.ndarray, data: Data, stage: stages.Stage, how: dict[str, int]
+) -> pd.DataFrame:
+    """The decoder trained again on each area alone, and on all but it; same presentations.
+
+    log_proba: answer of the decoder of all units. One row an area and kind ("alone", "without";
+    "all" for all units): n_units, value, ci_low, ci_high, chance, p, n of the test accuracy, and
+    less, less_low, less_high: how much less it is than with all units, paired, with interval.
+    Raises BadInput for a recording that names no area, or one only.
+    """
+    names = responses.areas_of(data.units)
+    known = sorted(set(names) - {""})
+    if len(known) < 2:
+        raise BadInput(
+            f"areas = true: recording {stage.recording!r} names {len(known)} area(s) for its units; "
+            "at least two are needed. Leave it out."
+        )
+    right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
+    rows = [
+        _area_row(
+            "", "all", right, right, len(names), metrics.scores(data.test.y, log_proba, **how)
+        )
+    ]
+    for area in known:
+        for kind, keep in (("alone", names == area), ("without", names != area)):
+            part = of_units(data, keep)
+            decoder = make_decoder(stage)
+            decoder.units, decoder.scaling = part.units, part.scaling
+            settings = SimpleNamespace(**stage.params.model_dump(), progress=False)
+            settings.device = "cpu" if stage.params.device == "auto" else stage.params.device
+            decoder.fit(part.train, part.val, n_classes=len(data.classes), settings=settings)
+            found = decoder.predict_log_proba(part.test.x)
+            its = (found.argmax(axis=1) == data.test.y).astype(float)
+            rows.append(
+                _area_row(
+                    area, kind, right, its, keep.sum(), metrics.scores(data.test.y, found, **how)
+                )
+            )
+    return pd.DataFrame(rows)
+
+
+def _area_row(area, kind, right, its, n_units, scores) -> dict[str, Any]:
+    score = asdict(scores["accuracy"])
+    low, high = stats.bootstrap_interval(right - its)
+    less = {"less": float((right - its).mean()), "less_low": low, "less_high": high}
+    return {"area": area, "kind": kind, "n_units": int(n_units), **score, **less}
+
+
+def of_units(data: Data, keep: np.ndarray) -> Data:
+    """The same samples with some units only; keep (N,) bool."""
+    roles = {
+        role: replace(
+            getattr(data, role), x=np.ascontiguousarray(getattr(data, role).x[:, :, keep])
+        )
+        for role in windows.ROLES
+    }
+    mean, scale = data.scaling
+    return replace(
+        data, **roles, unit_ids=data.unit_ids[keep], units=data.units[keep],
+        scaling=(mean[keep], scale[keep]),
+    )  # fmt: skip
 
 
 def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
@@ -233,6 +326,9 @@ def save_run(
     outcome.predictions.to_parquet(folder / metrics.PREDICTIONS, index=False)
     outcome.by_time.to_parquet(folder / metrics.BY_TIME, index=False)
     history.to_parquet(folder / "history.parquet", index=False)
+    for name in ("units", "bins", "areas"):
+        if (table := getattr(outcome, name)) is not None:
+            table.to_parquet(folder / f"importance_{name}.parquet", index=False)
     decoder.save(folder)
     forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
 

@@ -42,7 +42,7 @@ MANIFEST_FIELDS = ("created", "code_version", "host", "peak_gpu_bytes")
 # make its `variant`.
 NOT_A_VARIANT = {
     "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
-    "n_permutations", "n_bootstrap",
+    "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
 SAME = ["recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 

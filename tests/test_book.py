@@ -243,8 +243,8 @@ def test_the_plan_runs_every_notebook_and_every_decoder():
     assert list(dict.fromkeys(step.notebook for step in plan.steps)) == notebooks
     step = next(step for step in plan.steps if step.notebook == "05_train_lstm")
     jobs = step.jobs(plan.params)
-    graph = next(step for step in plan.steps if step.notebook == "06_train_st_gat")
-    names = [given["model"] for _, given in jobs + graph.jobs(plan.params)]
+    train = [s for s in plan.steps if s.notebook in ("05_train_lstm", "06_train_st_gat")]
+    names = [given["model"] for s in train for _, given in s.jobs(plan.params)]
     assert set(names) == set(MODELS)
     assert jobs[step.shown(plan.params)][1] == {**plan.params, "model": "lstm"}
 

@@ -4,6 +4,7 @@ A figure shows itself as the last line of a notebook cell; `save_svg(fig, path)`
 paper. Colours are safe for colour-blind readers and every brain area has its own, everywhere.
 """
 
+from nblib.plots.carriers import importance
 from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
@@ -25,6 +26,7 @@ __all__ = [
     "draws_spread",
     "few_shot_curves",
     "graph_overview",
+    "importance",
     "label_balance",
     "label_text",
     "learning_curves",

@@ -16,8 +16,8 @@ FIGURES = {
     "02_bin": 3,
     "03_clean": 2,
     "04_split": 3,
-    "05_train_lstm": 4,
-    "06_train_st_gat": 3,
+    "05_train_lstm": 5,
+    "06_train_st_gat": 4,
     "07_few_shot": 2,
     "90_results": 1,
 }
