@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from nblib import plots
 from nblib.errors import StorageError
+from nblib.metrics import Score
 from nblib.plots import style
 
 AREAS = ["LGd", "VISp", "VISl", "VISal", "LP", "CA1"]
@@ -207,6 +208,50 @@ def network(n=90, areas=AREAS, signed=False):
     return plots.graph_overview(edges + np.eye(n), r, fake_units(n, areas)["area"])
 
 
+def carriers(areas=False, names=AREAS):
+    rng = np.random.default_rng(0)
+
+    def rises(n):
+        rise = rng.gamma(0.5, 0.1, n)
+        return pd.DataFrame({"rise": rise, "ci_low": rise - 0.02, "ci_high": rise + 0.02})
+
+    units = rises(90).assign(unit=np.arange(90) + 950_000_000, area=rng.choice(names, 90))
+    bins = rises(5).assign(time=np.arange(1, 6) * 0.05)
+    rows = [("", "all", 0.8, 90)]
+    rows += [(a, kind, v, 15) for a in AREAS for kind, v in (("alone", 0.3), ("without", 0.7))]
+    table = pd.DataFrame(rows, columns=["area", "kind", "value", "n_units"]).assign(chance=0.01)
+    table = table.assign(ci_low=table["value"] - 0.05, ci_high=table["value"] + 0.05)
+    return plots.importance(units, bins, table if areas else None)
+
+
+def few_shot(names=("nearest_mean", "ridge", "poisson_naive_bayes"), shots=(1, 3, 5, 10, 20, 0)):
+    rows = [
+        {
+            "model": m,
+            "k": k,
+            "per_class": k or 36.0,
+            "value": 0.1 + 0.15 * np.log(k or 36) + 0.02 * i,
+        }
+        for i, m in enumerate(names)
+        for k in shots
+    ]
+    table = pd.DataFrame(rows).assign(chance=0.01)
+    return table.assign(ci_low=table["value"] - 0.03, ci_high=table["value"] + 0.03)
+
+
+def few_shot_draws():
+    rng = np.random.default_rng(0)
+    each = few_shot().drop(columns=["ci_low", "ci_high"])
+    table = pd.concat([each.assign(draw=d) for d in range(10)], ignore_index=True)
+    return table.assign(
+        accuracy=np.clip(table["value"] + 0.02 * rng.standard_normal(len(table)), 0, 1)
+    )
+
+
+def summary_score():
+    return Score(0.95, 0.94, 0.96, 0.01, 0.001, 1000)
+
+
 FIGURES = {
     "progress": progress,
     "progress_cohort": lambda: progress(32),
@@ -242,6 +287,13 @@ FIGURES = {
     "graph_learned": lambda: network(signed=True),
     "graph_one_area": lambda: network(30, [""]),
     "graph_large": lambda: network(700),
+    "importance": lambda: carriers(),
+    "importance_areas": lambda: carriers(areas=True),
+    "importance_no_areas_known": lambda: carriers(names=[""]),
+    "importance_none": lambda: plots.importance(None, None, None),
+    "few_shot": lambda: plots.few_shot_curves(few_shot(), summary_score()),
+    "few_shot_one": lambda: plots.few_shot_curves(few_shot(["ridge"], [0])),
+    "draws": lambda: plots.draws_spread(few_shot_draws()),
     "learning": lambda: plots.learning_curves(history()),
     "learning_one_fit": lambda: plots.learning_curves(
         pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})
