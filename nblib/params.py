@@ -186,7 +186,7 @@ class TrainParams(StageParams):
     n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
     importance: int = Field(
-        500, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
     )
     areas: bool = Field(False, description="train again on each area alone and on all others")
 

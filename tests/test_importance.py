@@ -37,7 +37,7 @@ def fitted(name, train):
 def test_planted_units_and_bins_are_found(name):
     decoder, test = fitted(name, planted()), planted(300, 1)
     units = importance.by_unit(decoder, test)
-    assert (units["ci_low"][:2] > 0.2).all()
+    assert (units["ci_low"][:2] > 0.1).all()
     assert (units["rise"][2:].abs() < 0.1).all() and units["ci_low"][2:].max() < 0.05
     bins = importance.by_bin(decoder, test)
     assert bins["rise"].argmax() == 1 and bins["ci_low"][1] > 10 * bins["rise"][[0, 2]].abs().max()

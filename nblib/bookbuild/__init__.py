@@ -23,7 +23,8 @@ Job = tuple[str, dict[str, Any]]  # notebook, parameters
 class Step(P.Params):
     """One step of the plan: a notebook, run once for each combination of the values in `each`.
 
-    A notebook may have several steps; the first one holds the run that the book shows in its place.
+    A notebook may have several steps, one after the other in the plan; the first one holds the run
+    that the book shows in its place.
     """
 
     notebook: str
@@ -88,8 +89,9 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
     from nblib import runner
 
     chosen: dict[str, Path] = {}
-    for step in plan.steps:
-        jobs = step.jobs(plan.params)
+    for notebook, steps in itertools.groupby(plan.steps, lambda step: step.notebook):
+        steps = list(steps)  # of one notebook: side by side
+        jobs = [job for step in steps for job in step.jobs(plan.params)]
         folders = [settled(*job) for job in jobs]
         todo = [i for i, folder in enumerate(folders) if folder is None]
         # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
@@ -97,12 +99,12 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
         failed = [outcome for outcome in outcomes if outcome.code]
         if failed:
             raise NblibError(
-                f"{step.notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. "
+                f"{notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. "
                 f"{failed[0].message}"
             )
         for i, outcome in zip(todo, outcomes, strict=True):
             folders[i] = Path(outcome.folder)
-        chosen.setdefault(step.notebook, folders[step.shown(plan.params)])
+        chosen[notebook] = folders[steps[0].shown(plan.params)]
     return chosen
 
 
