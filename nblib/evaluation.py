@@ -255,6 +255,14 @@ def of_units(data: Data, keep: np.ndarray) -> Data:
     )  # fmt: skip
 
 
+def seen_window(data: Data, recipe: Recipe) -> tuple[float, float]:
+    """The part of a presentation that the decoder's bins cover, seconds from its start."""
+    if recipe.binning == "per_presentation":
+        return 0.0, np.inf
+    first = {"event_window": recipe.window_start_s, "edges": min(recipe.edges_s, default=0.0)}
+    return max(0.0, first.get(recipe.binning, 0.0)), float(data.stop_s[-1])
+
+
 def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
     """Log-posterior of the test presentations under the truth (B, C); None where it is not known.
 
@@ -268,12 +276,15 @@ def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
     from nblib.sources import oracle, simulate
 
     session = steps.open_session(stage)
+    if recipe.binning != "per_presentation" and recipe.event != "start_time":
+        return None  # the decoder's window does not begin with the presentation
     log_proba, classes = oracle.oracle_log_posterior(
         simulate.truth_path(session.path),
         session,
         data.test.trial,
         data.unit_ids,
         classes=data.classes,
+        window_s=seen_window(data, recipe),
     )
     if not np.array_equal(classes, data.classes):
         raise BadInput(f"the truth of {session.path} has other classes than the split.")

@@ -54,21 +54,35 @@ def _blocked(n: int, k: int, fold: int, settings: SplitSettings) -> np.ndarray:
 
 def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSettings) -> np.ndarray:
     """Roles of trials dealt at random, whole groups together, stratified by label on request."""
-    from sklearn.model_selection import GroupKFold, GroupShuffleSplit, StratifiedGroupKFold
+    from sklearn.model_selection import (
+        GroupKFold,
+        GroupShuffleSplit,
+        StratifiedGroupKFold,
+        StratifiedShuffleSplit,
+    )
 
     seed, k = settings.split_seed, settings.n_folds
 
     def deal(rows: np.ndarray, fraction: float, folds: int, fold: int) -> np.ndarray:
         """Rows of the held-out part."""
-        if settings.stratified:
-            parts = folds if folds > 1 else max(2, round(1 / fraction))
-            splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-        elif folds > 1:
-            splitter = GroupKFold(folds, shuffle=True, random_state=seed)
-        else:
-            splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
-        pairs = list(splitter.split(rows, label[rows], group[rows]))
-        return rows[pairs[fold][1]]
+        try:
+            if folds > 1:
+                kind = StratifiedGroupKFold if settings.stratified else GroupKFold
+                splitter = kind(folds, shuffle=True, random_state=seed)
+                return rows[list(splitter.split(rows, label[rows], group[rows]))[fold][1]]
+            if not settings.stratified:
+                splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+                return rows[next(splitter.split(rows, label[rows], group[rows]))[1]]
+            # Whole groups, each with the label of its first presentation.
+            groups, first = np.unique(group[rows], return_index=True)
+            splitter = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
+            held = next(splitter.split(groups, label[rows][first]))[1]
+            return rows[np.isin(group[rows], groups[held])]
+        except ValueError as error:
+            raise BadParameter(
+                f"split: random cannot deal {len(rows)} presentations of {len(np.unique(label[rows]))} "
+                f"labels ({error}); use fewer folds, other fractions, or stratified: false."
+            ) from None
 
     role = np.full(len(group), "train", dtype="<U5")
     everything = np.arange(len(group))
@@ -140,7 +154,7 @@ def _check_roles(role, label, fold, settings, who) -> None:
     if absent:
         raise BadInput(
             f"{who}, fold {fold}: {len(absent)} class(es) have no training presentation, first {absent[0]!r}; "
-            "split: random with stratified: true keeps every class in train, or drop the class."
+            "split: random with stratified: true gives every class its share of each role."
         )
 
 

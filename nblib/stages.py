@@ -40,7 +40,7 @@ STAGES: dict[str, StageInfo] = {
     "01_ingest": StageInfo(2, None, P.IngestSettings, P.StageParams),
     "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams),
     "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
-    "04_split": StageInfo(1, "03_clean", P.SplitSettings, P.StageParams),
+    "04_split": StageInfo(2, "03_clean", P.SplitSettings, P.StageParams),
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
     "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
@@ -231,10 +231,15 @@ def _check_injected(name: str) -> set[str]:
     papermill itself only warns of an unknown name and runs with the defaults.
     """
     injected: set[str] = set()
-    for cell in _executed_cells():
-        if cell.startswith(("# Parameters", "# parameters")):
-            injected |= set(_assigned(cell) or [])
+    typed: set[str] = set()
     taken = accepted_names(name)
+    for cell in _executed_cells():
+        assigned = set(_assigned(cell) or [])
+        if cell.startswith(("# Parameters", "# parameters")):
+            injected |= assigned
+        elif assigned & set(taken):
+            typed = assigned  # the parameters cell as it was run last: a fault may have been mended
+    injected |= typed
     if unknown := sorted(injected - set(taken)):
         close = difflib.get_close_matches(unknown[0], taken, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}."

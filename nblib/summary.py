@@ -51,6 +51,7 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     if len(runs) == 0:
         return "**Result.** There is no run to compare yet."
     parts = []
+    runs = runs[~runs["variant"].str.contains("shuffle_labels")]  # a control, not a decoder
     named = runs["model"] + runs["variant"].map(lambda v: f" ({v})" if v else "")
     for recipe, part in runs.assign(model=named).groupby("recipe", sort=True):
         mean = part.groupby("model")[["value", "chance", "val_accuracy"]].mean()

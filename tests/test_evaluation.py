@@ -185,6 +185,29 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
         results.against(identity, wrong.assign(trial=-1), "logistic")
 
 
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"binning": "per_presentation"}, (0, np.inf)),
+        ({"binning": "edges", "edges_s": [0.0, 0.02, 0.05]}, (0, 0.05)),
+        ({"binning": "event_window", "window_start_s": -0.1, "window_stop_s": 0.1}, (0, 0.1)),
+        ({"binning": "fixed_width", "bin_s": 0.04}, (0, 0.24)),
+    ],
+)
+def test_the_oracle_sees_no_more_than_the_decoder(settings, window):
+    recipe = Recipe(recipe="r", recordings=["r"], **settings)
+    data = SimpleNamespace(stop_s=np.array([0.01, window[1]]))
+    assert evaluation.seen_window(data, recipe) == window
+
+
+def test_another_event_than_the_onset_has_no_oracle(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    settings = {"binning": "event_window", "event": "stop_time"}
+    recipe = stages.derive(begin("05_train_lstm").recipe, settings)
+    stage = begin("05_train_lstm", recipe=recipe.recipe)
+    assert evaluation.oracle_log_proba(data, stage) is None
+
+
 def test_a_graph_is_named_once(road):
     stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
     assert evaluation.make_decoder(stage).params["graph"] == "anatomy"

@@ -151,6 +151,18 @@ def test_the_missing_chain_is_made_and_then_nothing_is_run_again(project, capsys
     assert "already committed" in capsys.readouterr().out
 
 
+def test_a_stored_result_whose_bytes_changed_is_not_called_done(project, capsys):
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    folder = runner.plan("01_ingest", {"recipe": "tiny"}).folder
+    file = next(p for p in folder.iterdir() if p.name not in (store.MANIFEST, "executed.ipynb"))
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    assert "nblib run 01_ingest --force -p recipe tiny" in capsys.readouterr().err
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 0
+    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+
+
 def test_force_replaces_what_is_there_and_a_failure_brings_it_back(project, monkeypatch):
     assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
     folder = runner.plan("01_ingest", {"recipe": "tiny"}).folder

@@ -433,7 +433,7 @@ def test_readme_takes_a_newcomer_to_longleaf():
 
 def test_no_registry_host_and_no_local_path_is_written_down():
     hosts = re.compile(
-        r"(pypi|pythonhosted|anaconda|npmjs|npmjs|debian)\.(org|com)|download\.pytorch|/opt/wheels"
+        r"(pypi|pythonhosted|anaconda|npmjs|debian)\.(org|com)|download\.pytorch|/opt/"
     )
     for name in tracked():
         if name.endswith((".png", ".ico")):

@@ -69,6 +69,27 @@ def test_gaps_hold_in_time(gap_s, n_folds):
             assert apart.min() >= gap_s - 1e-9
 
 
+@pytest.mark.parametrize("fraction", [0.15, 0.4, 0.7])
+def test_a_stratified_split_keeps_fractions_and_shares(fraction):
+    binned = counts_of(400)
+    asked = SplitSettings(
+        split="random", stratified=True, test_fraction=fraction, val_fraction=0.25
+    )
+    split = splits.make_split(binned, asked)
+    share = split["role"].value_counts() / len(split)
+    assert share["test"] == pytest.approx(fraction, abs=0.01)
+    assert share["val"] == pytest.approx(0.25 * (1 - fraction), abs=0.01)
+    test = split[split.role == "test"].label.value_counts()
+    assert test.max() - test.min() <= 2
+    assert not set(split[split.role == "test"].group) & set(split[split.role != "test"].group)
+
+
+def test_what_cannot_be_dealt_is_refused():
+    asked = SplitSettings(split="random", stratified=True, n_folds=50)
+    with pytest.raises(BadParameter, match="cannot deal 60 presentations"):
+        splits.make_split(counts_of(60), asked)
+
+
 def test_blocked_roles_are_contiguous_and_in_order():
     split = splits.make_split(counts_of(), SplitSettings(gap_s=0.5))
     runs = split.sort_values("start_s").role

@@ -210,6 +210,15 @@ def test_a_name_papermill_injects_in_vain_is_refused(project):
     )  # a recipe setting may be given to any notebook
 
 
+def test_a_name_misspelt_in_the_parameters_cell_is_refused_until_it_is_mended(project):
+    wrong = PARAMETERS.replace("model:", "modle:") + "\nmodel = 'gru'"
+    said = in_ipython(project, wrong, BEGIN)
+    assert "FAILED BadParameter" in said and "did you mean model" in said
+    look = "print(stage.params.model)"
+    said = in_ipython(project, wrong, PARAMETERS, "other = 3", BEGIN, look)
+    assert "FAILED" not in said and "lstm" in said
+
+
 def test_a_run_with_cells_the_notebook_does_not_hold_is_another_run(project):
     """Typed by hand or edited and unsaved: the key says that it is not the shipped notebook."""
     notebook(project / "notebooks" / "05_train_lstm.ipynb", [BEGIN, COMMIT])

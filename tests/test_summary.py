@@ -74,6 +74,12 @@ def test_no_run_yet(home):
     assert plots.png_bytes(plots.compare_runs(results.clean(none))).startswith(b"\x89PNG")
 
 
+def test_a_control_with_shuffled_labels_has_no_part_in_it(runs):
+    control = runs.iloc[[0]].assign(variant="shuffle_labels=true", value=0.01, val_accuracy=0.99)
+    words = summary.in_words(pd.concat([runs, control], ignore_index=True))
+    assert "- demo: **lstm** with a mean accuracy of 70.0%" in words and "4 runs" in words
+
+
 def test_runs_with_other_settings_are_not_averaged_in(runs):
     other = runs.iloc[[1]].assign(variant='graph="learned"', value=0.1, val_accuracy=0.75)
     other["recording"] = "a"

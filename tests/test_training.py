@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
+import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +22,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib import training
-from nblib.errors import BadInput, BadParameter, RunFailed
+from nblib.errors import BadInput, BadParameter, RunFailed, StorageError
 from nblib.training import FitSettings, classify, fit
 from nblib.windows import Samples
 
@@ -467,3 +470,14 @@ def test_loading_a_decoder_does_without_lightning():
     code = "import sys, nblib.models.lstm; assert 'torch' in sys.modules; "
     code += "assert 'lightning' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_clear_error(tmp_path, monkeypatch):
+    def full(self, path, *args, **kwargs):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    with pytest.raises(StorageError, match=r"fit\.ckpt: file size limit reached"):
+        trained(folder=tmp_path)
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*"))

@@ -447,7 +447,13 @@ PICTURES: dict[str, tuple[str, tuple[Step, ...]]] = {
     ),
     "st_gat": (
         "ST-GAT: in each bin units listen to other units, weighted by attention; an LSTM reads the bins.",
-        (COUNTS, LISTEN, READ, Step(strip, "last state", "H", "dropout before the read-out"), SCENES),
+        (
+            COUNTS,
+            LISTEN,
+            READ,
+            Step(strip, "last state", "H", "dropout before the read-out"),
+            SCENES,
+        ),
     ),
     "st_gat_dynamic": (
         "ST-GAT with a graph per bin: who listens to whom changes from bin to bin.",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import errors, stages, store
-from nblib.errors import BadParameter, NblibError, StorageError
+from nblib.errors import BadParameter, CorruptArtifact, NblibError, StorageError
 from nblib.runner.plan import (
     Job,
     check_names,
@@ -91,6 +91,7 @@ def attempt(
     try:
         job = plan(notebook, params)
         if job.committed and not force:
+            _verify(job)
             done = f"{job.label}: already committed, nothing to do: {job.folder}"
             return Outcome(OK, done, job.folder)
         road = [] if job.recipe is None else stages.chain(job.stage, job.recipe.source)[:-1]
@@ -109,6 +110,18 @@ def attempt(
     except NblibError as error:
         code = BAD_PARAMETERS if isinstance(error, BadParameter) else NOTEBOOK_ERROR
         return Outcome(code, str(error))
+
+
+def _verify(job: Job) -> None:
+    """Raise CorruptArtifact, with the command that mends it, when stored bytes have changed."""
+    try:
+        store.open_artifact(job.folder)
+    except CorruptArtifact as error:
+        recipe = f" -p recipe {job.recipe_name} -p recording {job.recording}" if job.recipe else ""
+        raise CorruptArtifact(
+            f"{job.label}: {error} The command that does so:  "
+            f"nblib run {job.stage} --force{recipe}, with its other parameters."
+        ) from None
 
 
 def _need(upstream: str, job: Job) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nblib.errors import RunFailed
+from nblib import store
+from nblib.errors import RunFailed, StorageError
 from nblib.training.settings import FitSettings
 from nblib.windows import DeviceBatches
 
@@ -150,8 +151,17 @@ class Keeper(lightning.Callback):
     def _write(self, trainer: lightning.Trainer) -> None:
         started = time.perf_counter()
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        trainer.save_checkpoint(beside)
-        beside.replace(self.path)
+        try:
+            trainer.save_checkpoint(beside)
+            beside.replace(self.path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            if error.errno not in store.NO_SPACE:
+                raise
+            raise StorageError(
+                f"{self.path}: {store.NO_SPACE[error.errno]}; the checkpoint of epoch {trainer.current_epoch} was "
+                "not written. Free space there or point NBLIB_HOME at a larger disk."
+            ) from error
         self.written = time.perf_counter()
         self.cost_s = self.written - started
 
