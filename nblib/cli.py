@@ -244,8 +244,9 @@ def results(options: argparse.Namespace) -> int:
     table = source.scan(options.recipe)
     if options.csv:
         table.to_csv(options.csv, index=False)
-    shown = table[list(source.SHOWN)]
-    print("no runs yet" if table.empty else shown.to_string(index=False, float_format="%.3f"))
+    shown = table[list(source.SHOWN)].astype({"fold": "Int64", "seed": "Int64", "n_test": "Int64"})
+    words = shown.to_string(index=False, float_format="%.3f", na_rep="")
+    print("no runs yet" if table.empty else words)
     return 0
 
 

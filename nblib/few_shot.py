@@ -257,7 +257,14 @@ def _reaches(log_k: np.ndarray, value: np.ndarray, level: float) -> float:
 
 
 def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
-    """Write draws, curve, what is needed, and metrics.json."""
+    """Write draws, curve, what is needed, and metrics.json with a row for each model and k."""
+    rows = [
+        {"model": point["model"], "variant": f"k={point['k'] or 'all'}",
+         "n_train": _n_train(data, point["k"]), "scores": {"accuracy": score}}
+        for point, score in zip(
+            curves.curve.to_dict("records"), curves.scores.values(), strict=True
+        )
+    ]  # fmt: skip
     metrics.write_metrics(
         folder,
         {
@@ -266,6 +273,7 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
             "seed": stage.params.seed, "split_hash": data.split_hash, "n_test": len(data.test),
             "n_classes": len(data.classes), "scores": curves.scores,
             "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
+            "n_units": data.test.x.shape[2], "n_bins": data.test.x.shape[1], "rows": rows,
         },
     )  # fmt: skip
     curves.draws.to_parquet(folder / DRAWS, index=False)

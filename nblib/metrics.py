@@ -197,12 +197,13 @@ def confusion(table: pd.DataFrame, classes: np.ndarray) -> np.ndarray:
 
 
 def out_of_fold(
-    folds: list[pd.DataFrame], *, n_bootstrap: int = 1000, seed: int = 0
+    folds: list[pd.DataFrame], *, n_bootstrap: int = 1000, n_permutations: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Accuracy pooled over the folds' test presentations, and its spread over folds.
 
-    folds: predictions of one model and seed, one table a fold. Raises BadInput when a
-    presentation was tested twice, since the folds then do not belong to one split.
+    folds: predictions of one model and seed, one table a fold. p: by labels permuted within folds.
+    Raises BadInput when a presentation was tested twice, since the folds then do not belong to
+    one split.
     """
     pooled = pd.concat(folds, ignore_index=True)
     if pooled["trial"].duplicated().any():
@@ -213,11 +214,17 @@ def out_of_fold(
     right = pooled["correct"].to_numpy(float)
     low, high = stats.bootstrap_interval(right, n_bootstrap=n_bootstrap, seed=seed)
     each = np.array([fold["correct"].mean() for fold in folds])
+    hits = np.zeros(n_permutations)
+    for i, fold in enumerate(folds):
+        labels, said = fold["label"].to_numpy(), fold["predicted"].to_numpy()
+        slices = stats.permutation_slices(labels, n_permutations, seed + i)
+        hits += np.concatenate([(part == said).sum(axis=1) for part in slices])
     return {
         "value": float(right.mean()),
         "ci_low": low,
         "ci_high": high,
         "chance": float(pooled["label"].value_counts().iloc[0] / len(pooled)),
+        "p": stats.permutation_p(float(right.mean()), hits / len(pooled)),
         "n": len(pooled),
         "n_folds": len(folds),
         "fold_sd": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
@@ -229,10 +236,15 @@ def out_of_fold(
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json after checking every score in it.
 
+    metrics: `scores`, name -> Score, where there is one the same of the `oracle`, and for a run of
+    several results `rows`, each with the scores of one.
+
     Raises BadParameter for a fraction outside [0, 1], a number that is not finite, a score
     without chance, interval, p or n, or no score at all.
     """
     groups = {"scores": metrics.get("scores") or {}, "oracle": metrics.get("oracle") or {}}
+    for i, row in enumerate(metrics.get("rows", [])):
+        groups |= {f"rows[{i}].{group}": row.get(group) or {} for group in ("scores", "oracle")}
     if not groups["scores"]:
         raise BadParameter("metrics without scores: nothing to report.")
     for group, found in groups.items():
@@ -265,4 +277,6 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
     return value.item() if isinstance(value, np.generic) else value

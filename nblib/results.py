@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 
 HISTORY = "history.parquet"
 SHOWN = (
-    "recipe", "recording", "model", "fold", "seed", "variant", "value", "ci_low", "ci_high",
+    "notebook", "recipe", "recording", "model", "fold", "seed", "variant", "value", "ci_low", "ci_high",
     "chance", "p", "oracle", "n_test", "key", "flag",
 )  # fmt: skip
 COLUMNS = {
-    "recipe": str, "recording": str, "model": str, "fold": int, "seed": int, "variant": str,
+    "notebook": str, "recipe": str, "base": str, "changed": str, "recording": str, "model": str,
+    "fold": int, "seed": int, "variant": str,
     "accuracy": float, "val_accuracy": float, "top5": float, "balanced_accuracy": float,
     "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
     "oracle": float, "oracle_low": float, "oracle_high": float,
@@ -44,12 +46,17 @@ NOT_A_VARIANT = {
     "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
-SAME = ["recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
+SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
+# Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
+DECODERS = ("05_train_lstm", "06_train_st_gat")
 
 
 def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
-    """One row for each training run in the data root, sorted; `value` is the score asked for.
+    """One row for each result in the data root, sorted; `value` is the score asked for.
 
+    A run of 05 or 06 is one row; one of 07 or 10 has a row for each of its results. `base` is the
+    recipe that a derived one came from, `changed` the settings that make the difference; asking
+    for a recipe asks for those derived from it too.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
     "old split" (made from another split than the recipe gives now), "edited notebook", and
     "duplicate of KEY" (same recipe, recording, model, fold, seed, variant and split as a newer
@@ -59,54 +66,83 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     rows = []
     for folder in store.artifacts():
         if stages.STAGES.get(folder.parts[-3]) and stages.STAGES[folder.parts[-3]].is_run:
-            row = _row(folder, metric)
-            if row is not None and recipe in ("", row["recipe"]):
-                rows.append(row)
+            found = _rows(folder, metric)
+            rows += [row for row in found if recipe in ("", row["recipe"], row["base"])]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
     _flag(table)
     known = table["flag"] != "corrupt"
     if known.any() and table.loc[known, "value"].isna().all():
         raise BadParameter(f"metric {metric!r}: no run has that score.")
-    order = ["recipe", "recording", "model", "variant", "fold", "seed", "created", "key"]
+    order = ["base", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]
     table = table.drop(columns="_upstream").sort_values(order, ignore_index=True)
     return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a scan that may be compared and averaged: those without a flag."""
+    """The rows of a scan that may be averaged: those without a flag."""
     return table[table["flag"] == ""]
 
 
-def _row(folder: Path, metric: str) -> dict[str, Any] | None:
-    """One run; None for a run without metrics of a model (a report)."""
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand for a decoder at its best: no flag, no shuffled labels, all train rows."""
+    fair = clean(table)
+    control = fair["variant"].str.contains("shuffle_labels", na=False).astype(bool)
+    return fair[~control & fair["notebook"].isin(DECODERS)]
+
+
+def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
+    """The results of one run; none for a run without metrics (a report)."""
     stage, recording, key = folder.parts[-3:]
     row = {name: None for name in COLUMNS} | {
-        "recording": recording, "key": key, "folder": str(folder), "flag": "", "_upstream": "",
-        "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(), "variant": "",
+        "notebook": stage, "recording": recording, "key": key, "folder": str(folder), "flag": "",
+        "_upstream": "", "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(),
+        "variant": "", "changed": "",
     }  # fmt: skip
     try:
         manifest = store.read_manifest(folder)
         if METRICS not in manifest["outputs"]:
-            return None
-        row["recipe"] = (manifest["recipe"] or {}).get("recipe")
+            return []
+        row |= _recipe(manifest["recipe"] or {})
         if store.sha256(folder / METRICS) != manifest["outputs"][METRICS]["sha256"]:
             raise CorruptArtifact(f"{folder / METRICS}: its bytes changed since it was written.")
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        if "model" not in metrics:
-            return None
-        scores = metrics["scores"]
-        row |= {name: metrics[name] for name in COLUMNS if name in metrics and name != "oracle"}
-        row |= {name: scores[name]["value"] for name in ALWAYS if name in scores}
-        row |= {name: scores.get(metric, {}).get(name) for name in SCORE_FIELDS}
-        row |= _oracle(metrics, metric)
+        told = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         row |= {name: manifest[name] for name in MANIFEST_FIELDS}
         row["edited"] = bool(manifest["notebook"]["edited"])
-        row["variant"] = _variant(stage, manifest["parameters"])
         row["_upstream"] = manifest["upstream"][0]
+        variant = _variant(stage, manifest["parameters"])
+        return [row | _result(told | one, metric, variant) for one in told.get("rows", [{}])]
     except (NblibError, OSError, ValueError, KeyError, TypeError):
         row["flag"] = "corrupt"
-        row["recipe"] = row["recipe"] or ""
-    return row
+        row["recipe"], row["base"] = row["recipe"] or "", row["base"] or ""
+        return [row]
+
+
+def _result(metrics: dict[str, Any], metric: str, variant: str) -> dict[str, Any]:
+    """What one result adds to the row of its run."""
+    scores = metrics["scores"]
+    found = {n: metrics[n] for n in COLUMNS if n in metrics and n not in ("oracle", "recipe")}
+    found |= {name: scores[name]["value"] for name in ALWAYS if name in scores}
+    found |= {name: scores.get(metric, {}).get(name) for name in SCORE_FIELDS}
+    found |= _oracle(metrics, metric)
+    found["variant"] = ", ".join(filter(None, [metrics.get("variant"), variant]))
+    found["model"] = metrics["model"]
+    return found
+
+
+def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
+    """The recipe's name, that of the recipe it was derived from, and what differs between them."""
+    name = recipe.get("recipe", "")
+    base = re.sub(r"-[0-9a-f]{8}$", "", name)
+    if base == name:
+        return {"recipe": name, "base": name, "changed": ""}
+    try:
+        other = store.plain(stages.find_recipe(base).model_dump())
+    except BadParameter:  # gone: the derived one stands for itself
+        return {"recipe": name, "base": name, "changed": ""}
+    changed = [
+        f"{k}={json.dumps(v)}" for k, v in recipe.items() if k != "recipe" and v != other.get(k)
+    ]
+    return {"recipe": name, "base": base, "changed": ", ".join(changed)}
 
 
 def _oracle(metrics: dict[str, Any], metric: str) -> dict[str, float]:

@@ -1,10 +1,15 @@
-"""What 90 says about all runs: the table as people read it, and the result in words."""
+"""What 90 says about all runs: the table as people read it, comparisons, the result in words.
+
+`runs` is a scan of `results`; what is compared or averaged are rows of `results.comparable`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pandas as pd
+
+from nblib import metrics, results, stats
 
 METRIC_TEXT = {
     "accuracy": "accuracy",
@@ -13,12 +18,21 @@ METRIC_TEXT = {
 }
 
 
+def label(runs: pd.DataFrame) -> pd.Series:
+    """What tells the decoders of one recording apart: model, and settings that are not default."""
+    more = [
+        ", ".join(filter(None, pair)) for pair in zip(runs["variant"], runs["changed"], strict=True)
+    ]
+    named = [f"{m} ({v})" if v else m for m, v in zip(runs["model"], more, strict=True)]
+    return pd.Series(named, index=runs.index, dtype=object)
+
+
+def percent(x: float) -> str:
+    return "" if pd.isna(x) else f"{x:.1%}"
+
+
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A scan of runs as people read it: best first, scores in percent with their interval."""
-
-    def percent(x: float) -> str:
-        return "" if pd.isna(x) else f"{x:.1%}"
-
     runs = runs.sort_values("value", ascending=False, kind="stable", na_position="last")
     interval = [
         f"{percent(a)} to {percent(b)}"
@@ -26,15 +40,16 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     return pd.DataFrame(
         {
-            **{name: runs[name] for name in ("recipe", "recording", "model", "variant")},
+            **{name: runs[name] for name in ("base", "recording", "notebook")},
+            "model": label(runs.assign(model=runs["model"].fillna(""))),
             "score": runs["value"].map(percent),
             "95 % interval": interval,
             "chance": runs["chance"].map(percent),
-            "p": runs["p"].map("{:.2g}".format),
+            "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
             "best possible": runs["oracle"].map(percent),
             **{name: runs[name] for name in ("fold", "seed", "n_test", "flag", "key")},
         }
-    ).reset_index(drop=True)
+    ).rename(columns={"base": "recipe"}).reset_index(drop=True)
 
 
 def save(runs: pd.DataFrame, folder: Path) -> None:
@@ -43,24 +58,88 @@ def save(runs: pd.DataFrame, folder: Path) -> None:
     runs.to_csv(folder / "runs.csv", index=False)
 
 
+def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Out-of-fold accuracy of every decoder that was run on more than one fold of a split.
+
+    The test presentations of all folds are pooled; the spread is that over folds. One row a
+    recipe, recording, decoder and seed; no row when nothing was run on several folds.
+    """
+    rows = []
+    kept = runs.assign(decoder=label(runs))
+    for who, part in kept.groupby(["recipe", "recording", "decoder", "seed"], sort=True):
+        if len(part) < 2:
+            continue
+        found = metrics.out_of_fold([results.load_run(f).predictions for f in part["folder"]])
+        rows.append(
+            dict(zip(("recipe", "recording", "decoder", "seed"), who, strict=True))
+            | {"folds": found["n_folds"], "pooled accuracy": percent(found["value"]),
+               "95 % interval": f"{percent(found['ci_low'])} to {percent(found['ci_high'])}",
+               "chance": percent(found["chance"]), "p": f"{found['p']:.2g}", "n": found["n"],
+               "sd over folds": percent(found["fold_sd"]),
+               "lowest fold": percent(found["fold_min"]),
+               "highest fold": percent(found["fold_max"])}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def paired(runs: pd.DataFrame) -> pd.DataFrame:
+    """The decoder that validation chooses, beside each other one on the same test presentations.
+
+    Folds that both were run on are pooled. `difference` is the share right of the chosen one minus
+    that of the other; p is two-sided and, in the last column, adjusted for the number of
+    comparisons on this recording (Holm). One row a recipe, recording, seed and other decoder.
+    """
+    rows = []
+    kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
+    for (recipe, recording, seed), part in kept.groupby(["recipe", "recording", "seed"], sort=True):
+        mean = part.groupby("decoder")["val_accuracy"].mean()
+        if len(mean) < 2:
+            continue
+        folders = {name: g.set_index("fold")["folder"] for name, g in part.groupby("decoder")}
+        best = mean.idxmax()
+        tables: dict[str, pd.DataFrame] = {}
+        found = []
+        for other in mean.drop(best).sort_values(ascending=False).index:
+            both = sorted(set(folders[best].index) & set(folders[other].index))
+            if not both:
+                continue
+            for folder in [folders[name][fold] for name in (best, other) for fold in both]:
+                if folder not in tables:
+                    tables[folder] = results.load_run(folder).predictions
+            right = [
+                pd.concat([tables[folders[name][fold]].set_index("trial")["correct"] for fold in both])
+                for name in (best, other)
+            ]
+            d = stats.paired_difference(
+                right[0].to_numpy(float), right[1].loc[right[0].index].to_numpy(float)
+            )
+            found.append(
+                {"recipe": recipe, "recording": recording, "seed": seed, "chosen": best,
+                 "other": other, "difference": f"{d.value:+.1%}",
+                 "95 % interval": f"{d.ci_low:+.1%} to {d.ci_high:+.1%}", "n": d.n, "p": d.p}
+            )  # fmt: skip
+        adjusted = stats.holm([row["p"] for row in found]) if found else []
+        rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
+    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
+
+
 def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     """The decoder that validation chooses for each recipe, and its test score.
 
-    runs: as in `results.clean`. Test scores have no part in the choice.
+    runs: as in `results.comparable`. Test scores have no part in the choice.
     """
     if len(runs) == 0:
         return "**Result.** There is no run to compare yet."
     parts = []
-    runs = runs[~runs["variant"].str.contains("shuffle_labels")]  # a control, not a decoder
-    named = runs["model"] + runs["variant"].map(lambda v: f" ({v})" if v else "")
-    for recipe, part in runs.assign(model=named).groupby("recipe", sort=True):
-        mean = part.groupby("model")[["value", "chance", "val_accuracy"]].mean()
+    for recipe, part in runs.assign(decoder=label(runs)).groupby("base", sort=True):
+        mean = part.groupby("decoder")[["value", "chance", "val_accuracy"]].mean()
         if mean["val_accuracy"].isna().all():
             continue
         best = mean["val_accuracy"].idxmax()
-        n = part.loc[part["model"] == best, "recording"].nunique()
+        chosen = part[part["decoder"] == best]
+        n = chosen["recording"].nunique()
         where = f"over {n} recordings " if n > 1 else ""
-        known = part.loc[part["model"] == best, "oracle"].dropna()
+        known = chosen["oracle"].dropna()
         possible = f", against a best possible of {known.mean():.1%}" if len(known) else ""
         parts.append(
             f"- {recipe}: **{best}** with a mean {METRIC_TEXT[metric]} of {mean.loc[best, 'value']:.1%} "

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from nblib import bookbuild, params, store
+from nblib import bookbuild, params, results, store
 from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
 
@@ -331,7 +331,8 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
     rows = []
     for i, (model, folder) in enumerate(folders.items()):
         rows.append({
-            "recipe": "demo", "recording": "demo", "model": model, "fold": 0, "seed": 0, "variant": "",
+            "notebook": "05_train_lstm", "recipe": "demo", "base": "demo", "changed": "",
+            "recording": "demo", "model": model, "fold": 0, "seed": 0, "variant": "",
             "accuracy": 0.5 + i / 10, "val_accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
             "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
             "balanced_accuracy": 0.5, "n_test": 100, "n_classes": 9, "n_units": 7, "n_bins": 5, "fit_s": 1.0,
@@ -395,9 +396,9 @@ def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_p
 
 
 def test_flagged_and_shuffled_runs_are_not_compared(runs):
-    assert len(pages.comparable(runs)) == 2
-    assert pages.comparable(runs.assign(flag="old split")).empty
-    assert pages.comparable(runs.assign(variant="shuffle_labels=true")).empty
+    assert len(results.comparable(runs)) == 2
+    assert results.comparable(runs.assign(flag="old split")).empty
+    assert results.comparable(runs.assign(variant="shuffle_labels=true")).empty
     assert pages.headline(runs.assign(flag="old split"), pages.run_pages(runs)) == ""
     assert "**0.600** of 100" in pages.headline(runs, pages.run_pages(runs))
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "params", "store", "recording", "sources", "stages", "inventory", "inspection",
     "counting", "binning", "responses", "cleaning", "splits", "steps", "windows", "training",
-    "graphs", "models", "stats", "metrics", "importance", "evaluation", "few_shot", "summary", "results", "plots", "widgets", "runner",
+    "graphs", "models", "stats", "metrics", "importance", "evaluation", "few_shot", "results", "summary", "plots", "widgets", "runner",
     "bookbuild", "doctor", "cli", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"

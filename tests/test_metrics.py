@@ -138,11 +138,14 @@ def test_predictions_and_confusion():
 
 
 def test_out_of_fold_pools_and_refuses_a_presentation_tested_twice():
-    one = pd.DataFrame({"trial": [0, 1], "label": [0, 1], "correct": [True, True]})
-    two = pd.DataFrame(
-        {"trial": [2, 3, 4, 5], "label": [0, 0, 1, 0], "correct": [True, False, False, False]}
-    )
+    def fold(trial, label, predicted):
+        table = pd.DataFrame({"trial": trial, "label": label, "predicted": predicted})
+        return table.assign(correct=table["label"] == table["predicted"])
+
+    one, two = fold([0, 1], [0, 1], [0, 1]), fold([2, 3, 4, 5], [0, 0, 1, 0], [0, 1, 0, 1])
     pooled = metrics.out_of_fold([one, two])
+    # Swapping the two labels of fold one costs two hits; fold two has one or three hits.
+    assert pooled["p"] == pytest.approx(0.75, abs=0.05)
     assert pooled["value"] == 0.5 and pooled["n"] == 6 and pooled["chance"] == pytest.approx(4 / 6)
     assert (pooled["fold_min"], pooled["fold_max"]) == (0.25, 1.0)
     with pytest.raises(BadInput, match="trial 0 is tested in more than one"):

@@ -186,10 +186,16 @@ def runs(n_recordings=1, seeds=1):
             for seed in range(seeds):
                 value = 0.9 - 0.05 * i - 0.03 * recording % 0.3 + 0.01 * seed
                 rows.append(
-                    {"recipe": "demo", "recording": f"r{recording}", "model": model, "variant": "", **score(value),
+                    {"recipe": "demo", "base": "demo", "recording": f"r{recording}", "model": model, "variant": "",
+                     "changed": "", "n_bins": 5, "n_units": 90, **score(value),
                      "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
                 )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def by_size():
+    changed = {1: "n_bins=1", 5: "", 10: "n_bins=10"}
+    return pd.concat([runs().assign(changed=c, n_bins=n) for n, c in changed.items()])
 
 
 def progress(n=1):
@@ -313,6 +319,8 @@ FIGURES = {
     "compare_variant": lambda: plots.compare_runs(
         runs().assign(variant=["", "", "shuffle_labels=true", *[""] * 7])
     ),
+    "by_size": lambda: plots.score_by_size(by_size()),
+    "by_size_none": lambda: plots.score_by_size(runs()),
     "compare_none": lambda: plots.compare_runs(runs().iloc[:0]),
 }
 

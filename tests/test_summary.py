@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nblib import summary
+from nblib import plots, results, summary
 
 
 @pytest.fixture
@@ -16,6 +16,8 @@ def runs():
         "n_test": 100,
         "flag": "",
         "variant": "",
+        "changed": "",
+        "notebook": "05_train_lstm",
     }
     rows = [
         {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1"},
@@ -25,7 +27,7 @@ def runs():
     ]  # fmt: skip
     table = pd.DataFrame([{**base, **row} for row in rows])
     table["val_accuracy"] = [0.7, 0.7, 0.5, 0.4]
-    return table.assign(ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1)
+    return table.assign(base=table["recipe"], ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1)
 
 
 def test_table_is_sorted_and_in_percent(runs):
@@ -67,8 +69,6 @@ def test_saved_table_keeps_every_column(runs, tmp_path):
 
 
 def test_no_run_yet(home):
-    from nblib import plots, results
-
     none = results.scan()
     assert summary.runs_table(none).empty and "no run" in summary.in_words(results.clean(none))
     assert plots.png_bytes(plots.compare_runs(results.clean(none))).startswith(b"\x89PNG")
@@ -76,7 +76,8 @@ def test_no_run_yet(home):
 
 def test_a_control_with_shuffled_labels_has_no_part_in_it(runs):
     control = runs.iloc[[0]].assign(variant="shuffle_labels=true", value=0.01, val_accuracy=0.99)
-    words = summary.in_words(pd.concat([runs, control], ignore_index=True))
+    fair = results.comparable(pd.concat([runs, control], ignore_index=True))
+    words = summary.in_words(fair)
     assert "- demo: **lstm** with a mean accuracy of 70.0%" in words and "4 runs" in words
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nblib import store
+from nblib import results, store
 from nblib.bookbuild import pages
 from nblib.errors import CorruptArtifact
 
@@ -86,7 +86,7 @@ def lay_out(
     parts = {
         "headline": pages.headline(table, paged),
         "results": pages.results_table(table, paged),
-        "comparison": "" if pages.comparable(table).empty else pages.COMPARISON,
+        "comparison": "" if results.comparable(table).empty else pages.COMPARISON,
         "bench": pages.bench_table(root / "book" / "bench.json"),
     }
     for path in sorted((root / "book").rglob("*")):
@@ -108,7 +108,7 @@ def lay_out(
 
         layout.write(
             "book/figures/comparison.png",
-            plots.png_bytes(plots.compare_runs(pages.comparable(table))),
+            plots.png_bytes(plots.compare_runs(results.comparable(table))),
         )
     layout.write("book/_static/itables.js", pages.itables_files())
     layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib import store
+from nblib import results, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,25 +33,35 @@ class RunPage:
     row: dict[str, Any]
 
     @property
+    def what(self) -> str:
+        """The decoder, or the notebook where a run holds several results."""
+        r = self.row
+        return r["model"] if r["notebook"] in results.DECODERS else r["notebook"]
+
+    @property
+    def variant(self) -> str:
+        r = self.row
+        own = r["variant"] if r["notebook"] in results.DECODERS else ""
+        return ", ".join(filter(None, [own, r["changed"]]))
+
+    @property
     def slug(self) -> str:
         r = self.row
         return (
-            f"{r['recipe']}-{r['recording']}-{r['model']}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
+            f"{r['recipe']}-{r['recording']}-{self.what}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
         )
 
     @property
     def title(self) -> str:
         r = self.row
-        variant = f" (`{r['variant']}`)" if r["variant"] else ""
-        return f"{r['model']} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
+        variant = f" (`{self.variant}`)" if self.variant else ""
+        return f"{self.what} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
 
     @property
     def short_title(self) -> str:
         r = self.row
-        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]] + [r["variant"]] * bool(
-            r["variant"]
-        )
-        return ", ".join([r["model"], r["recording"], *more])
+        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]]
+        return ", ".join(filter(None, [self.what, r["recording"], *more, self.variant]))
 
     @property
     def folder(self) -> Path:
@@ -64,7 +74,8 @@ class RunPage:
 
 def run_pages(table: pd.DataFrame) -> list[RunPage]:
     """The runs of a scan that get a page, newest last; the newest 200 when there are more."""
-    rows = table.sort_values(["created", "key"]).to_dict("records")
+    runs = table.drop_duplicates("folder")  # a run of several results has one page
+    rows = runs.sort_values(["created", "key"]).to_dict("records")
     return [page for page in map(RunPage, rows) if page.has_page][-MOST_RUN_PAGES:]
 
 
@@ -138,7 +149,7 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
 
 
 TABLE = {
-    "model": "model", "variant": "variant", "accuracy": "accuracy", "ci_low": "95 % low",
+    "model": "model", "notebook": "notebook", "variant": "variant", "changed": "settings", "accuracy": "accuracy", "ci_low": "95 % low",
     "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p",
     "val_accuracy": "validation", "top5": "top-5", "balanced_accuracy": "balanced", "recipe": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
@@ -160,7 +171,7 @@ def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     ]
     manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
     shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
-    for name in ("variant", "flag", "oracle"):
+    for name in ("variant", "settings", "flag", "oracle"):
         if not shown[name].replace("", None).notna().any():
             shown = shown.drop(columns=name)  # a column that says nothing
     words = shown.select_dtypes(include=["object", "string"]).columns
@@ -193,7 +204,7 @@ def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
     scripts = "".join(
         f'<script src="../_static/{name}.js"></script>\n' for name in ("itables", "results")
     )
-    left_out = len(table) - len(paged)
+    left_out = table["folder"].nunique() - len(paged)
     note = (
         f"\n\n{left_out} of these runs have no page here: run in Jupyter, corrupt, or older than "
         f"the newest {MOST_RUN_PAGES}."
@@ -202,18 +213,10 @@ def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
     return block + note * bool(left_out)
 
 
-def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs that a comparison may show: no flag, no shuffled labels."""
-    from nblib import results
-
-    fair = results.clean(table)
-    return fair[~fair["variant"].str.contains("shuffle_labels")]
-
-
 def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
     """The decoder that validation chooses on the demo, beside chance and oracle, with its run."""
     pages = {page.row["key"]: page.slug for page in paged}
-    demo = comparable(table)
+    demo = results.comparable(table)
     demo = demo[(demo["recipe"] == "demo") & demo["key"].isin(pages)]
     if demo["val_accuracy"].isna().all():
         return ""

@@ -6,7 +6,7 @@ paper. Colours are safe for colour-blind readers and every brain area has its ow
 
 from nblib.plots.carriers import importance
 from nblib.plots.cohort import cohort_progress
-from nblib.plots.comparison import compare_runs
+from nblib.plots.comparison import compare_runs, score_by_size
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.few_shot import draws_spread, few_shot_curves
 from nblib.plots.network import graph_overview
@@ -37,6 +37,7 @@ __all__ = [
     "removals",
     "save_svg",
     "say",
+    "score_by_size",
     "score_summary",
     "session_overview",
     "split_timeline",

@@ -25,17 +25,17 @@ MOST_PANELS = 6
 def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
-    runs: one row a run with recipe, recording, model, variant, value, ci_low, ci_high, chance and,
-    where the truth is known, oracle, oracle_low, oracle_high (fractions). One panel for each
-    recipe and recording; with more than six, one panel with a dot for each recording.
+    runs: one row a run with base (recipe), recording, model, variant, changed, value, ci_low,
+    ci_high, chance and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
+    panel for each recipe and recording; with more than six, one with a dot for each recording.
     """
     text = SCORE_TEXT[metric]
     if len(runs) == 0:
         return style.say("No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
     runs = runs.assign(
-        model=[_name(m, v) for m, v in zip(runs["model"], runs["variant"], strict=True)]
+        model=[_name(*row) for row in runs[["model", "variant", "changed"]].itertuples(index=False)]
     )
-    groups = list(runs.groupby(["recipe", "recording"], sort=True))
+    groups = list(runs.groupby(["base", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
         return _cohort(runs, text)
     heights = [0.62 + 0.3 * part["model"].nunique() for _, part in groups]
@@ -50,10 +50,10 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     return fig
 
 
-def _name(model: str, variant: str) -> str:
+def _name(model: str, *settings: str) -> str:
     """How a model is named; a run with other settings than the default says which."""
-    name = model.replace("_", " ")
-    return f"{name}\n{textwrap.shorten(variant, 34)}" if variant else name
+    name, more = model.replace("_", " "), ", ".join(filter(None, settings))
+    return f"{name}\n{textwrap.shorten(more, 34)}" if more else name
 
 
 def _panel(ax: Axes, part: pd.DataFrame) -> None:
@@ -94,7 +94,7 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
 
 def _cohort(runs: pd.DataFrame, text: str) -> Picture:
     """Many recordings: a dot for each recording and model, the mean over recordings marked."""
-    best = runs.groupby(["recipe", "recording", "model"], as_index=False)["value"].mean()
+    best = runs.groupby(["base", "recording", "model"], as_index=False)["value"].mean()
     order = best.groupby("model")["value"].mean().sort_values(ascending=False).index
     fig = style.new_figure(1.6 + 0.42 * len(order))
     ax = fig.add_subplot()
@@ -128,6 +128,57 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         ncols=3,
     )
     return fig
+
+
+SIZES = {"n_bins": "bins a presentation", "n_units": "units"}
+
+
+@style.styled
+def score_by_size(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
+    """Score against number of bins and of units, for decoders run on more than one.
+
+    runs: as in `compare_runs`, with n_bins and n_units. A line joins the runs of one decoder on
+    one recording that differ in that number alone (mean over folds and seeds, 95 % intervals).
+    """
+    found = {size: _lines(runs, size) for size in SIZES}
+    found = {size: lines for size, lines in found.items() if lines}
+    if not found:
+        return style.say(
+            "Every decoder was run with one number of bins and units. For another one:\n"
+            "nblib run 05_train_lstm --with-upstream -p n_bins 10"
+        )
+    fig = style.new_figure(3.6)
+    axes = fig.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for ax, (size, lines) in zip(axes, found.items(), strict=True):
+        for i, (name, part) in enumerate(lines):
+            error = np.abs(part[["ci_low", "ci_high"]].to_numpy().T - part["value"].to_numpy())
+            colour = style.SERIES[i % len(style.SERIES)]
+            ax.errorbar(part.index, part["value"], error, fmt="-o", ms=4.5, capsize=3, color=colour, label=name)  # fmt: skip
+        ax.axhline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6, label="chance")
+        ax.set_xscale("log")
+        ticks = sorted({x for _, part in lines for x in part.index})
+        ax.set_xticks(ticks, [str(x) for x in ticks])
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel(SIZES[size])
+        ax.set_ylim(0, 1)
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=9)
+    axes[0].set_ylabel(f"{SCORE_TEXT[metric]} on test presentations")
+    return fig
+
+
+def _lines(runs: pd.DataFrame, size: str) -> list[tuple[str, pd.DataFrame]]:
+    """Runs that differ in `size` alone, as (name, rows by size), those with two sizes or more."""
+    settings = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}[size]
+    rest = runs["changed"].str.replace(rf"(?:^|, ){settings}", "", regex=True).str.lstrip(", ")
+    lines = []
+    for who, part in runs.assign(rest=rest).groupby(["base", "recording", "model", "variant", "rest"]):
+        mean = part.groupby(size)[["value", "ci_low", "ci_high"]].mean()
+        if len(mean) > 1:
+            base, recording, *settings_of = who
+            where = recording if base == recording else f"{recording} ({base})"
+            lines.append((f"{_name(*settings_of)}, {where}".replace("\n", " "), mean))
+    return lines
 
 
 def _legend(fig: Picture, runs: pd.DataFrame) -> None:
