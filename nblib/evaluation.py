@@ -94,8 +94,8 @@ def load_data(stage: stages.Stage) -> Data:
     With `shuffle_labels` the labels are permuted within each role: the control that must score at
     chance. Raises MissingInput without the artifacts of 03 or 04, BadParameter for an unknown fold.
     """
-    binned = steps.load_counts(stage.input("03_clean"))
     roles, statistics = splits.load(stage.input("04_split"))
+    binned = steps.load_counts(stage.input("03_clean"))
     fold = stage.params.fold
     if fold >= len(statistics):
         raise BadParameter(

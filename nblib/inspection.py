@@ -21,6 +21,7 @@ from nblib.sources.checks import (
     check_presentations,
     check_time_unit,
     interval_clock,
+    perhaps_milliseconds,
     some,
 )
 
@@ -386,6 +387,11 @@ def _odd_spikes(recording: Recording, spikes: _Spikes, clock: Clock, odd: list[s
         odd.append(
             f"{spikes.duplicates.sum()} spike times stand twice, in {len(twice)} units (unit {some(ids[twice])}); "
             "both are counted."
+        )
+    if perhaps_milliseconds(clock):
+        odd.append(
+            "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
+            "set time_unit: ms in the recipe."
         )
     if clock.first < 0:
         odd.append(f"Spikes begin before time zero, at {clock.first:.4g} s.")

@@ -28,8 +28,8 @@ SHOWN = (
     "chance", "p", "oracle", "n_test", "key", "flag",
 )  # fmt: skip
 COLUMNS = {
-    "notebook": str, "recipe": str, "base": str, "changed": str, "recording": str, "model": str,
-    "fold": int, "seed": int, "variant": str,
+    "notebook": str, "group": str, "recipe": str, "base": str, "changed": str, "recording": str,
+    "model": str, "fold": int, "seed": int, "variant": str,
     "accuracy": float, "val_accuracy": float, "top5": float, "balanced_accuracy": float,
     "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
     "oracle": float, "oracle_low": float, "oracle_high": float,
@@ -55,8 +55,9 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     """One row for each result in the data root, sorted; `value` is the score asked for.
 
     A run of 05 or 06 is one row; one of 07 or 10 has a row for each of its results. `base` is the
-    recipe that a derived one came from, `changed` the settings that make the difference; asking
-    for a recipe asks for those derived from it too.
+    recipe that a derived one came from; asking for a recipe asks for those derived from it too.
+    `group` is that recipe with the changed settings of the split, if any: runs of one group and
+    recording were judged alike. `changed` holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
     "old split" (made from another split than the recipe gives now), "edited notebook", and
     "duplicate of KEY" (same recipe, recording, model, fold, seed, variant and split as a newer
@@ -73,7 +74,18 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     known = table["flag"] != "corrupt"
     if known.any() and table.loc[known, "value"].isna().all():
         raise BadParameter(f"metric {metric!r}: no run has that score.")
-    order = ["base", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]
+    order = [
+        "group",
+        "recipe",
+        "recording",
+        "notebook",
+        "model",
+        "variant",
+        "fold",
+        "seed",
+        "created",
+        "key",
+    ]
     table = table.drop(columns="_upstream").sort_values(order, ignore_index=True)
     return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
 
@@ -113,7 +125,7 @@ def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
         return [row | _result(told | one, metric, variant) for one in told.get("rows", [{}])]
     except (NblibError, OSError, ValueError, KeyError, TypeError):
         row["flag"] = "corrupt"
-        row["recipe"], row["base"] = row["recipe"] or "", row["base"] or ""
+        row |= {name: row[name] or "" for name in ("recipe", "base", "group")}
         return [row]
 
 
@@ -133,16 +145,16 @@ def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
     """The recipe's name, that of the recipe it was derived from, and what differs between them."""
     name = recipe.get("recipe", "")
     base = re.sub(r"-[0-9a-f]{8}$", "", name)
-    if base == name:
-        return {"recipe": name, "base": name, "changed": ""}
     try:
-        other = store.plain(stages.find_recipe(base).model_dump())
+        other = recipe if base == name else store.plain(stages.find_recipe(base).model_dump())
     except BadParameter:  # gone: the derived one stands for itself
-        return {"recipe": name, "base": name, "changed": ""}
-    changed = [
-        f"{k}={json.dumps(v)}" for k, v in recipe.items() if k != "recipe" and v != other.get(k)
-    ]
-    return {"recipe": name, "base": base, "changed": ", ".join(changed)}
+        base, other = name, recipe
+    changed = {k: v for k, v in recipe.items() if k != "recipe" and v != other.get(k)}
+    text = {k: f"{k}={json.dumps(v)}" for k, v in changed.items()}
+    split = ", ".join(t for k, t in text.items() if k in params.SplitSettings.model_fields)
+    others = ", ".join(t for k, t in text.items() if k not in params.SplitSettings.model_fields)
+    group = f"{base} ({split})" if split else base
+    return {"recipe": name, "base": base, "group": group, "changed": others}
 
 
 def _oracle(metrics: dict[str, Any], metric: str) -> dict[str, float]:

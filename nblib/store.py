@@ -61,6 +61,10 @@ def home() -> Path:
     path = Path(text).expanduser()
     if not path.is_absolute():
         raise BadParameter(f"NBLIB_HOME={text!r} is relative; give an absolute path.")
+    if path.is_file():
+        raise BadParameter(
+            f"NBLIB_HOME={text!r} is a file; give a folder, which is made if need be."
+        )
     return path
 
 

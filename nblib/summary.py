@@ -38,18 +38,22 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
         f"{percent(a)} to {percent(b)}"
         for a, b in zip(runs["ci_low"], runs["ci_high"], strict=True)
     ]
-    return pd.DataFrame(
-        {
-            **{name: runs[name] for name in ("base", "recording", "notebook")},
-            "model": label(runs.assign(model=runs["model"].fillna(""))),
-            "score": runs["value"].map(percent),
-            "95 % interval": interval,
-            "chance": runs["chance"].map(percent),
-            "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
-            "best possible": runs["oracle"].map(percent),
-            **{name: runs[name] for name in ("fold", "seed", "n_test", "flag", "key")},
-        }
-    ).rename(columns={"base": "recipe"}).reset_index(drop=True)
+    return (
+        pd.DataFrame(
+            {
+                **{name: runs[name] for name in ("group", "recording", "notebook")},
+                "model": label(runs.assign(model=runs["model"].fillna(""))),
+                "score": runs["value"].map(percent),
+                "95 % interval": interval,
+                "chance": runs["chance"].map(percent),
+                "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
+                "best possible": runs["oracle"].map(percent),
+                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag", "key")},
+            }
+        )
+        .rename(columns={"group": "recipe"})
+        .reset_index(drop=True)
+    )
 
 
 def save(runs: pd.DataFrame, folder: Path) -> None:
@@ -66,7 +70,7 @@ def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     kept = runs.assign(decoder=label(runs))
-    for who, part in kept.groupby(["recipe", "recording", "decoder", "seed"], sort=True):
+    for who, part in kept.groupby(["group", "recording", "decoder", "seed"], sort=True):
         if len(part) < 2:
             continue
         found = metrics.out_of_fold([results.load_run(f).predictions for f in part["folder"]])
@@ -79,19 +83,26 @@ def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
                "lowest fold": percent(found["fold_min"]),
                "highest fold": percent(found["fold_max"])}
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    return _narrow(pd.DataFrame(rows))
+
+
+def _narrow(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the columns recipe, recording and seed where they are the same in every row."""
+    same = [c for c in ("recipe", "recording", "seed") if c in table and len(set(table[c])) == 1]
+    return table.drop(columns=same)
 
 
 def paired(runs: pd.DataFrame) -> pd.DataFrame:
     """The decoder that validation chooses, beside each other one on the same test presentations.
 
-    Folds that both were run on are pooled. `difference` is the share right of the chosen one minus
+    Folds that both were run on are pooled; runs of another split are compared apart. `difference` is the share right of the chosen one minus
     that of the other; p is two-sided and, in the last column, adjusted for the number of
     comparisons on this recording (Holm). One row a recipe, recording, seed and other decoder.
     """
     rows = []
     kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
-    for (recipe, recording, seed), part in kept.groupby(["recipe", "recording", "seed"], sort=True):
+    judged_alike = ["group", "recording", "seed", "split_hash"]
+    for (recipe, recording, seed, _), part in kept.groupby(judged_alike, sort=True):
         mean = part.groupby("decoder")["val_accuracy"].mean()
         if len(mean) < 2:
             continue
@@ -107,7 +118,9 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
                 if folder not in tables:
                     tables[folder] = results.load_run(folder).predictions
             right = [
-                pd.concat([tables[folders[name][fold]].set_index("trial")["correct"] for fold in both])
+                pd.concat(
+                    [tables[folders[name][fold]].set_index("trial")["correct"] for fold in both]
+                )
                 for name in (best, other)
             ]
             d = stats.paired_difference(
@@ -120,7 +133,7 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
             )  # fmt: skip
         adjusted = stats.holm([row["p"] for row in found]) if found else []
         rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
-    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
+    return _narrow(pd.DataFrame(rows).round({"p": 4, "p, Holm": 4}))
 
 
 def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
@@ -131,7 +144,7 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     if len(runs) == 0:
         return "**Result.** There is no run to compare yet."
     parts = []
-    for recipe, part in runs.assign(decoder=label(runs)).groupby("base", sort=True):
+    for recipe, part in runs.assign(decoder=label(runs)).groupby("group", sort=True):
         mean = part.groupby("decoder")[["value", "chance", "val_accuracy"]].mean()
         if mean["val_accuracy"].isna().all():
             continue

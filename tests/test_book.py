@@ -331,7 +331,7 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
     rows = []
     for i, (model, folder) in enumerate(folders.items()):
         rows.append({
-            "notebook": "05_train_lstm", "recipe": "demo", "base": "demo", "changed": "",
+            "notebook": "05_train_lstm", "recipe": "demo", "base": "demo", "group": "demo", "changed": "",
             "recording": "demo", "model": model, "fold": 0, "seed": 0, "variant": "",
             "accuracy": 0.5 + i / 10, "val_accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
             "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,

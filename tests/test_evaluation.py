@@ -70,7 +70,7 @@ def test_an_unknown_fold_is_refused(road):
 
 
 def test_missing_upstream_is_named(home):
-    with pytest.raises(MissingInput, match="nblib run 03_clean"):
+    with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream"):
         evaluation.load_data(begin("05_train_lstm"))
 
 

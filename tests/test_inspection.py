@@ -21,7 +21,13 @@ def session(spikes=None, **more):
     start = np.arange(1, 56) * 1.0
     labels = np.arange(55) % 5
     spikes = trains() if spikes is None else spikes
-    return recording(spikes, labels, start, areas=["VISp", "CA1", "VISp"][: len(spikes)], **more)
+    return recording(
+        spikes,
+        labels,
+        start,
+        areas=[["VISp", "CA1", "VISp"][i % 3] for i in range(len(spikes))],
+        **more,
+    )
 
 
 def test_the_tables_count():
@@ -53,6 +59,20 @@ def test_broken_spikes_name_the_unit(spoil, says):
 def test_milliseconds_are_refused():
     with pytest.raises(BadInput, match="milliseconds"):
         session_report(session([t * 1000 for t in trains()]))
+
+
+def test_fast_units_in_milliseconds_are_odd_at_least():
+    """Fast enough that slow units in seconds cannot be ruled out: told, not refused."""
+    rng = np.random.default_rng(0)
+    made = session([np.sort(rng.uniform(0, 60_000, 4800)) for _ in range(12)])
+    table = made.intervals["natural_scenes_presentations"]
+    table[["start_time", "stop_time"]] *= 1000
+    assert "time_unit: ms" in " ".join(session_report(made).odd)
+
+
+def test_spikes_before_zero_alone_are_no_reason_to_refuse():
+    odd = " ".join(session_report(session([t - 100 for t in trains()])).odd)
+    assert "before time zero" in odd
 
 
 def test_odd_things_are_told_and_sound_ones_are_not():

@@ -186,7 +186,7 @@ def runs(n_recordings=1, seeds=1):
             for seed in range(seeds):
                 value = 0.9 - 0.05 * i - 0.03 * recording % 0.3 + 0.01 * seed
                 rows.append(
-                    {"recipe": "demo", "base": "demo", "recording": f"r{recording}", "model": model, "variant": "",
+                    {"recipe": "demo", "base": "demo", "group": "demo", "recording": f"r{recording}", "model": model, "variant": "",
                      "changed": "", "n_bins": 5, "n_units": 90, **score(value),
                      "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
                 )  # fmt: skip

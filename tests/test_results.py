@@ -128,6 +128,40 @@ def test_a_run_is_one_row(laboratory):
     assert results.scan()["executed"].all()
 
 
+def test_a_derived_recipe_is_told_by_what_it_changes(laboratory):
+    laboratory.run()
+    more_bins = stages.derive(laboratory.recipe, {"n_bins": 10, "n_folds": 3})
+    laboratory.run(recipe=more_bins)
+    table = results.scan("tiny").set_index("recipe")
+    assert table["changed"].to_dict() == {"tiny": "", more_bins.recipe: "n_bins=10"}
+    assert table["group"].to_dict() == {"tiny": "tiny", more_bins.recipe: "tiny (n_folds=3)"}
+    assert len(results.scan(more_bins.recipe)) == 1
+
+
+def test_a_run_of_several_results_has_a_row_for_each(laboratory):
+    score = metrics.Score(0.5, 0.4, 0.6, 1 / 3, 0.01, 24)
+    rows = [
+        {"model": "ridge", "variant": f"k={k}", "n_train": 3 * k, "scores": {"accuracy": score}}
+        for k in (1, 5)
+    ]
+    asked = params.FewShotParams(recipe="tiny", recording="000021", n_draws=2)
+    told = {
+        "notebook": "07_few_shot", "recipe": "tiny", "recording": "000021", "fold": 0, "seed": 0,
+        "scores": {"ridge, k = 1": score}, "rows": rows,
+    }  # fmt: skip
+    extra = {"recipe": laboratory.recipe.model_dump(), "notebook": {"edited": False}}
+    store.commit(
+        "07_few_shot", "000021", "a" * 16, lambda folder: metrics.write_metrics(folder, told),
+        params=asked.model_dump(), upstream=[laboratory.split(laboratory.recipe)], extra=extra,
+    )  # fmt: skip
+    laboratory.run()
+    table = results.scan()
+    assert table["notebook"].tolist() == ["05_train_lstm", "07_few_shot", "07_few_shot"]
+    assert table["variant"].tolist() == ["", "k=1, n_draws=2", "k=5, n_draws=2"]
+    assert table["n_train"].tolist() == [80, 3, 15] and (table["flag"] == "").all()
+    assert len(results.comparable(table)) == 1  # a few examples do not stand for a decoder
+
+
 def test_a_metric_is_chosen_and_an_unknown_one_is_refused(laboratory):
     laboratory.run()
     assert results.scan(metric="top5")["value"].tolist() == [0.9]

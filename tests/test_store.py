@@ -184,6 +184,13 @@ def test_no_space_and_no_permission(monkeypatch):
         store.commit("02_bin", "r", KEY, other, params={}, upstream=[])
 
 
+def test_a_data_root_that_is_a_file_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NBLIB_HOME", str(tmp_path / "file"))
+    with pytest.raises(BadParameter, match="is a file"):
+        store.home()
+
+
 def test_home_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("NBLIB_HOME")
     here = store.home()

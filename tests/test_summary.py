@@ -1,5 +1,9 @@
 """All runs as people read them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -27,7 +31,12 @@ def runs():
     ]  # fmt: skip
     table = pd.DataFrame([{**base, **row} for row in rows])
     table["val_accuracy"] = [0.7, 0.7, 0.5, 0.4]
-    return table.assign(base=table["recipe"], ci_low=table["value"] - 0.1, ci_high=table["value"] + 0.1)
+    return table.assign(
+        base=table["recipe"],
+        group=table["recipe"],
+        ci_low=table["value"] - 0.1,
+        ci_high=table["value"] + 0.1,
+    )
 
 
 def test_table_is_sorted_and_in_percent(runs):
@@ -60,6 +69,53 @@ def test_validation_chooses_and_test_scores_have_no_part_in_it(runs):
     assert "- demo: **mlp** with a mean accuracy of 65.0%" in summary.in_words(runs)
     runs["value"] = [0.99, 0.99, 0.01, 0.4]
     assert "- demo: **mlp** with a mean accuracy of 1.0%" in summary.in_words(runs)
+
+
+def predictions(folder, right, first_trial=0):
+    """A stored table of predictions with so many right out of 40."""
+    folder.mkdir()
+    correct = np.arange(40) < right
+    table = pd.DataFrame({"trial": first_trial + np.arange(40), "label": np.arange(40) % 2})
+    table["predicted"] = np.where(correct, table["label"], 1 - table["label"])
+    table.assign(correct=correct).to_parquet(folder / "predictions.parquet")
+    return str(folder)
+
+
+@pytest.fixture
+def stored(runs, tmp_path, monkeypatch):
+    """The runs of recording a, with predictions and a second fold of the first decoder."""
+    monkeypatch.setattr(
+        results, "load_run",
+        lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
+    )  # fmt: skip
+    runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")
+    runs["val_accuracy"] = [0.7, 0.5, 0.6]
+    runs["folder"] = [predictions(tmp_path / str(i), n) for i, n in enumerate((36, 12, 35))]
+    second = runs.iloc[[0]].assign(fold=1, folder=predictions(tmp_path / "f1", 20, 40))
+    return pd.concat([runs, second], ignore_index=True)
+
+
+def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
+    table = summary.paired(stored).set_index("other")
+    assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
+    assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
+    assert table.loc["mlp", "p, Holm"] == pytest.approx(2 * table.loc["mlp", "p"], abs=2e-4)
+    assert table.loc["gru", "p, Holm"] > 0.5
+    assert "recipe" not in table  # the same in every row
+
+
+def test_runs_of_another_split_are_not_compared(stored):
+    stored["split_hash"] = ["s", "other", "s", "s"]
+    assert summary.paired(stored)["other"].tolist() == ["gru"]
+    assert summary.paired(stored.iloc[:1]).empty
+
+
+def test_folds_are_pooled(stored):
+    (row,) = summary.over_folds(stored).to_dict("records")
+    assert row["decoder"] == "lstm" and row["folds"] == 2 and row["n"] == 80
+    assert row["pooled accuracy"] == "70.0%" and row["chance"] == "50.0%"
+    assert (row["lowest fold"], row["highest fold"]) == ("50.0%", "90.0%")
+    assert summary.over_folds(stored.iloc[:3]).empty
 
 
 def test_saved_table_keeps_every_column(runs, tmp_path):

@@ -111,23 +111,24 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
 def find_done(plan: Plan) -> dict[str, Path]:
     """Notebook -> artifact folder, out of what is done already; nothing is run.
 
-    A report that no longer covers every run is shown as it is: its page says when it was made.
+    Where the plan's own run is not there, the newest one of that notebook is shown: its page says
+    of what it is and when it was made.
     """
     chosen: dict[str, Path] = {}
     for step in plan.steps:
         if step.notebook in chosen:
             continue
         notebook, given = step.jobs(plan.params)[step.shown(plan.params)]
-        folder = settled(notebook, given) or newest_report(notebook)
+        folder = settled(notebook, given) or newest(notebook)
         if folder is None:
             raise NblibError(f"{notebook}: no finished run to show; build without --no-run.")
         chosen[notebook] = folder
     return chosen
 
 
-def newest_report(notebook: str) -> Path | None:
-    """The report made last, for a notebook that reports on all runs; None for the others."""
-    made = [f for f in store.artifacts() if f.parts[-3:-1] == (notebook, "all")]
+def newest(notebook: str) -> Path | None:
+    """The artifact of this notebook made last, of those that hold their executed notebook."""
+    made = [f for f in store.artifacts() if f.parts[-3] == notebook]
     made = [f for f in made if (f / pages.EXECUTED).is_file()]
     return max(made, key=lambda f: store.read_manifest(f)["created"], default=None)
 

@@ -42,7 +42,8 @@ class RunPage:
     def variant(self) -> str:
         r = self.row
         own = r["variant"] if r["notebook"] in results.DECODERS else ""
-        return ", ".join(filter(None, [own, r["changed"]]))
+        split = r["group"].removeprefix(r["base"]).strip(" ()")
+        return ", ".join(filter(None, [own, r["changed"], split]))
 
     @property
     def slug(self) -> str:
@@ -151,7 +152,7 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
 TABLE = {
     "model": "model", "notebook": "notebook", "variant": "variant", "changed": "settings", "accuracy": "accuracy", "ci_low": "95 % low",
     "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p",
-    "val_accuracy": "validation", "top5": "top-5", "balanced_accuracy": "balanced", "recipe": "recipe", "recording": "recording", "fold": "fold",
+    "val_accuracy": "validation", "top5": "top-5", "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
     "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
 }  # fmt: skip
@@ -217,7 +218,7 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
     """The decoder that validation chooses on the demo, beside chance and oracle, with its run."""
     pages = {page.row["key"]: page.slug for page in paged}
     demo = results.comparable(table)
-    demo = demo[(demo["recipe"] == "demo") & demo["key"].isin(pages)]
+    demo = demo[(demo["group"] == "demo") & demo["key"].isin(pages)]
     if demo["val_accuracy"].isna().all():
         return ""
     best = demo.loc[demo["val_accuracy"].idxmax()]

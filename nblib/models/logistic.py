@@ -43,5 +43,7 @@ def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max
         with warnings.catch_warnings():
             # Stopping early is a penalty of its own; validation judges it like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # One presentation a class is no mistake here: it is where a learning curve begins.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than")
             model.fit(x, y)
         yield ({"c": c}, *logistic_solution(model, int(y.max()) + 1))

@@ -25,7 +25,7 @@ MOST_PANELS = 6
 def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
-    runs: one row a run with base (recipe), recording, model, variant, changed, value, ci_low,
+    runs: one row a run with group (the recipe), recording, model, variant, changed, value, ci_low,
     ci_high, chance and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
     panel for each recipe and recording; with more than six, one with a dot for each recording.
     """
@@ -35,7 +35,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     runs = runs.assign(
         model=[_name(*row) for row in runs[["model", "variant", "changed"]].itertuples(index=False)]
     )
-    groups = list(runs.groupby(["base", "recording"], sort=True))
+    groups = list(runs.groupby(["group", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
         return _cohort(runs, text)
     heights = [0.62 + 0.3 * part["model"].nunique() for _, part in groups]
@@ -94,7 +94,7 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
 
 def _cohort(runs: pd.DataFrame, text: str) -> Picture:
     """Many recordings: a dot for each recording and model, the mean over recordings marked."""
-    best = runs.groupby(["base", "recording", "model"], as_index=False)["value"].mean()
+    best = runs.groupby(["group", "recording", "model"], as_index=False)["value"].mean()
     order = best.groupby("model")["value"].mean().sort_values(ascending=False).index
     fig = style.new_figure(1.6 + 0.42 * len(order))
     ax = fig.add_subplot()
@@ -172,13 +172,16 @@ def _lines(runs: pd.DataFrame, size: str) -> list[tuple[str, pd.DataFrame]]:
     settings = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}[size]
     rest = runs["changed"].str.replace(rf"(?:^|, ){settings}", "", regex=True).str.lstrip(", ")
     lines = []
-    for who, part in runs.assign(rest=rest).groupby(["base", "recording", "model", "variant", "rest"]):
+    for who, part in runs.assign(rest=rest).groupby(
+        ["group", "recording", "model", "variant", "rest"]
+    ):
         mean = part.groupby(size)[["value", "ci_low", "ci_high"]].mean()
         if len(mean) > 1:
-            base, recording, *settings_of = who
-            where = recording if base == recording else f"{recording} ({base})"
-            lines.append((f"{_name(*settings_of)}, {where}".replace("\n", " "), mean))
-    return lines
+            lines.append((who[:2], _name(*who[2:]).replace("\n", " "), mean))
+    several = len({where for where, _, _ in lines}) > 1
+    return [
+        (f"{name}, {' '.join(where)}" if several else name, mean) for where, name, mean in lines
+    ]
 
 
 def _legend(fig: Picture, runs: pd.DataFrame) -> None:

@@ -182,7 +182,7 @@ def execute(job: Job, *, progress: bool = True) -> Outcome:
     gpu = store.read_manifest(folder).get("peak_gpu_bytes") or end.peak_gpu_bytes
     told = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
     told += f", GPU {size(gpu)}" if gpu else ""
-    message = f"{job.label}: committed {folder} ({told})"
+    message = f"{job.label}: {_score(folder)}committed {folder} ({told})"
     try:
         notebook = _attach(end.notebook, folder)
     except StorageError as error:  # the result stands; only its notebook is elsewhere
@@ -192,6 +192,19 @@ def execute(job: Job, *, progress: bool = True) -> Outcome:
     running.unlink(missing_ok=True)
     kept.unlink(missing_ok=True)  # an earlier failure of this very key is repaired
     return Outcome(OK, message, folder, notebook, **spent)
+
+
+def _score(folder: Path) -> str:
+    """The accuracy of a run with its interval and chance, for the terminal; "" without one."""
+    path = folder / "metrics.json"
+    told = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.is_file() else {}
+    if "accuracy" not in told:
+        return ""
+    s = told["accuracy"]
+    return (
+        f"accuracy {s['value']:.1%} (95 % interval {s['ci_low']:.1%} to {s['ci_high']:.1%}, "
+        f"chance {s['chance']:.1%}, n = {s['n']}); "
+    )
 
 
 def _judge(end: Any) -> tuple[int, str]:

@@ -74,6 +74,15 @@ def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
     return (float(max(lasts)), float(min(medians))) if lasts else (np.nan, np.nan)
 
 
+def perhaps_milliseconds(clock: Clock) -> bool:
+    """Whether times let pass as seconds are odd for seconds: fast units in milliseconds may be so."""
+    if clock.n_isi < LEAST_ISI or not clock.last > clock.first:
+        return False
+    sparse = clock.n_short < FEW_SHORT * clock.n_isi
+    slow = clock.n_spikes / (clock.n_units * (clock.last - clock.first)) < 0.5
+    return bool(sparse and slow and not clock.shortest < 5)
+
+
 def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
     """Refuse milliseconds taken for seconds, and seconds taken for milliseconds.
 
@@ -112,7 +121,7 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
             f"{where}: read as seconds, {seen}. These times look like milliseconds. "
             "Set time_unit: ms in the recipe."
         )
-    if not sparse and spikes_beyond < 1 / APART:
+    if not sparse and 0 < spikes_beyond < 1 / APART:
         raise BadInput(
             f"{where}: the interval tables end at {clock.interval_last:.6g} s, "
             f"{1 / spikes_beyond:.0f} times beyond the last spike ({clock.last:.6g} s). Interval "

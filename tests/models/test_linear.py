@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from nblib.errors import BadParameter
 from nblib.models import make
 from nblib.models.linear import temperature
 from nblib.models.linear_svm import squared_hinge
+from nblib.windows import Samples
 
 
 def flat(samples):
@@ -90,6 +92,16 @@ def test_a_validation_set_of_noise_prefers_caution(task):
     decoder, _ = fit("logistic", {**task, "val": noise})
     log_proba = decoder.predict_log_proba(noise.x)
     assert -log_proba[np.arange(40), noise.y].mean() < np.log(N_CLASSES) + 0.02
+
+
+def test_one_presentation_a_class_is_fitted_without_a_warning(task):
+    first = [int(np.flatnonzero(task["train"].y == c)[0]) for c in range(N_CLASSES)]
+    one = Samples(*(getattr(task["train"], name)[first] for name in ("x", "y", "trial")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoder = make("logistic")
+        decoder.fit(one, None, n_classes=N_CLASSES)
+    assert (decoder.predict(one.x) == one.y).all()
 
 
 def test_temperature_undoes_a_factor():
