@@ -117,7 +117,7 @@ def test_the_sdk_is_touched_by_one_module_only():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
             if any(n.split(".")[0] == "allensdk" for n in names):
-                assert path == PACKAGE / "sources" / "allen.py", path
+                assert path == PACKAGE / "sources" / "allen_warehouse.py", path
 
 
 @pytest.mark.parametrize(

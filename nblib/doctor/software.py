@@ -188,7 +188,7 @@ def widgets(have: dict[str, str], extension: str) -> Check:
 
 def allensdk(timeout_s: float = 120) -> Check:
     """Import the SDK in a process of its own: it is large, and patched before its import."""
-    code = "from nblib.sources.allen import import_sdk; import_sdk(); import allensdk; print(allensdk.__version__)"
+    code = "from nblib.sources.allen_warehouse import import_sdk; import_sdk(); import allensdk; print(allensdk.__version__)"
     status, out, err = ask([sys.executable, "-W", "ignore", "-c", code], timeout_s)
     if status == 0:
         return Check("allensdk", OK, f"{last_line(out)} can be imported")

@@ -140,7 +140,7 @@ def _allensdk(trains: dict, start: Any, stop: Any) -> float:
     import numpy as np
     import pandas as pd
 
-    from nblib.sources.allen import give_back_names
+    from nblib.sources.allen_warehouse import give_back_names
 
     give_back_names()
     with warnings.catch_warnings():

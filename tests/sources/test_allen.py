@@ -14,12 +14,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from warehouse import OTHER, SCENES, Warehouse, write_session
 
 from nblib import inspection, sources, stages, store
 from nblib.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.params import Recipe
-from nblib.sources import allen
+from nblib.sources import allen, allen_warehouse
 
 pytest.importorskip("allensdk", reason="allensdk is not installed")
 ONE, TWO = "715093703", "719161530"
@@ -37,8 +38,8 @@ def house(files, home, monkeypatch):
     house = Warehouse(files, {int(TWO): OTHER, int(ONE): SCENES})
     server = house.start()
     monkeypatch.setenv("NBLIB_ALLEN_WAREHOUSE", house.address)
-    monkeypatch.setattr(allen, "PAUSES_S", (0.0,))
-    monkeypatch.setattr(allen, "CHUNK_BYTES", 5_000)
+    monkeypatch.setattr(allen_warehouse, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(allen_warehouse, "CHUNK_BYTES", 5_000)
     yield house
     server.shutdown()
     server.server_close()
@@ -75,7 +76,7 @@ def test_tries_are_bounded_and_the_error_says_what_to_do(house, home):
     house.query_faults = [500] * 50
     with pytest.raises(MissingInput, match=r"5 tries.*HTTP 500.*NBLIB_ALLEN_WAREHOUSE"):
         allen.list_sessions()
-    assert house.n_queries == allen.TRIES
+    assert house.n_queries == allen_warehouse.TRIES
     house.n_queries, house.query_faults = 0, [404]
     with pytest.raises(MissingInput, match=r"in 1 tries.*HTTP 404"):
         allen.list_sessions()
@@ -83,7 +84,7 @@ def test_tries_are_bounded_and_the_error_says_what_to_do(house, home):
 
 
 def test_no_warehouse_at_all(home, monkeypatch):
-    monkeypatch.setattr(allen, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(allen_warehouse, "PAUSES_S", (0.0,))
     monkeypatch.setenv("NBLIB_ALLEN_WAREHOUSE", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(MissingInput, match="could not be fetched"):
         allen.download(ONE)
@@ -126,7 +127,7 @@ def test_another_part_than_asked_for_is_not_glued_on(house):
 
 
 def test_a_server_that_falls_silent_is_not_waited_for(house, monkeypatch):
-    monkeypatch.setattr(allen, "STALL_S", 0.3)
+    monkeypatch.setattr(allen_warehouse, "STALL_S", 0.3)
     house.faults = [("stall", 20_000)]
     begun = time.monotonic()
     assert allen.download(ONE).read_bytes() == original(house)
@@ -211,7 +212,7 @@ def test_a_full_disk_is_said_before_and_during(house, home, monkeypatch):
         return shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
 
     with monkeypatch.context() as patch:
-        patch.setattr(allen.shutil, "disk_usage", small)
+        patch.setattr(allen_warehouse.shutil, "disk_usage", small)
         with pytest.raises(StorageError, match="are free"):
             allen.download(ONE)
     assert left_behind(home) == []
@@ -231,7 +232,7 @@ def test_what_a_killed_process_left_is_swept_away(house):
     place.parent.mkdir(parents=True)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    node = allen.platform.node()
+    node = allen_warehouse.platform.node()
     stale = place.parent / f".{place.stem}.{node}.{ended.pid}.0123abcd.part"
     alive = place.parent / f".{place.stem}.{node}.{os.getpid()}.0123abcd.part"
     stale.write_bytes(b"half")
@@ -260,7 +261,7 @@ def test_the_sdk_is_left_as_it_was(house):
     house.faults = [404]
     with pytest.raises(MissingInput):
         allen.download(ONE)
-    http_engine, rma_engine, _ = allen.import_sdk()
+    http_engine, rma_engine, _ = allen_warehouse.import_sdk()
     assert http_engine.requests is requests and rma_engine.requests is requests
 
 
@@ -351,3 +352,41 @@ def test_a_peak_channel_that_is_not_there(tmp_path):
         file["units/peak_channel_id"][2] = 12345
     with pytest.raises(BadInput, match=r"peak_channel_id of unit 952"):
         allen.open_allen(path)
+
+
+# --- templates of the natural scenes -------------------------------------------------------------
+
+
+@pytest.fixture
+def scenes(house):
+    """Three templates in the warehouse."""
+    rng = np.random.default_rng(0)
+    shown = rng.integers(0, 256, (3, 20, 24), dtype=np.uint8)
+    for number, pixels in enumerate(shown):
+        Image.fromarray(pixels).save(house.root / f"{number}.tiff")
+    return shown
+
+
+def test_templates_are_fetched_once_and_are_the_pictures(house, scenes):
+    paths = allen.download_scenes([0, 1, 2])
+    assert [np.asarray(Image.open(path)).tolist() for path in paths] == scenes.tolist()
+    asked = len(house.asked)
+    assert allen.download_scenes([2, 0]) == [paths[2], paths[0]] and len(house.asked) == asked
+
+
+def test_a_template_that_is_no_picture_leaves_nothing(house, scenes):
+    house.faults = [("body", b"<html>")]
+    with pytest.raises(BadInput, match="not readable as an image"):
+        allen.download_scenes([0])
+    assert not allen.scene_place(0).parent.exists()
+
+
+def test_a_template_that_breaks_off_is_taken_up_again(house, scenes):
+    house.faults = [("cut", 100)]
+    (path,) = allen.download_scenes([1])
+    assert np.asarray(Image.open(path)).tolist() == scenes[1].tolist() and len(house.asked) == 2
+
+
+def test_a_template_that_is_not_there_is_named(house, scenes):
+    with pytest.raises(BadParameter, match="natural scene 117"):
+        allen.download_scenes([117])

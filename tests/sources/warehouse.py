@@ -68,6 +68,11 @@ class Warehouse:
     def rows(self, query: str) -> list[dict]:
         if "model::EcephysSession" in query:
             return [self._session(i, kind) for i, kind in self.sessions.items()]
+        if "'Stimulus'" in query:
+            return [
+                {"id": i, "path": f"/images/{path.name}", "download_link": f"/files/{path.name}"}
+                for i, path in enumerate(sorted(self.root.glob("*.tiff")))
+            ]
         if "model::WellKnownFile" in query:
             session = re.search(r"attachable_id\$eq(\d+)", query)[1]
             there = (self.root / f"{session}.nwb").is_file()
