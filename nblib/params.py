@@ -225,6 +225,32 @@ class FewShotParams(StageParams):
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
 
+class ImageParams(StageParams):
+    """Parameters of 10_image_latents: which features of the images, decoded how."""
+
+    spaces: list[str] = Field(
+        ["vae", "pca", "gabor", "spectrum"],
+        min_length=1,
+        description="feature spaces, names in nblib.features.SPACES",
+    )
+    regressor: str = Field("ridge", description="from counts to features: ridge, pls or a network")
+    n_latents: int = Field(24, ge=1, le=500, description="latents of vae and pca [count]")
+    held_out: float = Field(
+        0.2, ge=0, lt=0.8, description="share of the images never seen in training"
+    )
+    images: str = Field("", description="folder of pictures or .npy; empty = the recording's own")
+    latents: str = Field("", description="the lab's .pt file of latents, for the space 'lab'")
+    vae_epochs: int | None = Field(None, ge=1, description="None = the VAE's own [count]")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = its own [count]")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of held-out images, initial weights and batches")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
 class ResultsParams(Params):
     """Parameters of 90_results."""
 

@@ -44,10 +44,13 @@ STAGES: dict[str, StageInfo] = {
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
     "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+# Parameters that name a file or folder: its content counts, not its name.
+BY_CONTENT = ("images", "latents")
 
 
 def stage_info(name: str) -> StageInfo:
@@ -159,6 +162,7 @@ def key_for(
         own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {
             "code": code
         }
+        own |= {k: store.content_hash(own[k]) for k in BY_CONTENT if own.get(k)}
     if len(steps) == 1:
         upstream = sources.identity(recipe, recording)
         if recipe.source != "simulate":

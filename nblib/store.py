@@ -143,6 +143,20 @@ def file_hash(path: Path) -> str:
     return digest
 
 
+def content_hash(path: Path | str) -> str:
+    """What a file, or a folder of files, holds: changes when any of them does, not with its place.
+
+    Raises MissingInput when there is nothing at `path`.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return file_hash(path)
+    if not path.is_dir():
+        raise MissingInput(f"{path}: no such file or folder.")
+    inside = {p.name: file_hash(p) for p in sorted(path.iterdir()) if p.is_file()}
+    return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file beside its place and rename it there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")

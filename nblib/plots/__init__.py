@@ -10,6 +10,7 @@ from nblib.plots.comparison import compare_runs, score_by_size
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.few_shot import draws_spread, few_shot_curves
 from nblib.plots.network import graph_overview
+from nblib.plots.pictures import drawn_images, found_images, space_comparison
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
@@ -23,8 +24,10 @@ __all__ = [
     "compare_runs",
     "confusion",
     "correlation",
+    "drawn_images",
     "draws_spread",
     "few_shot_curves",
+    "found_images",
     "graph_overview",
     "importance",
     "label_balance",
@@ -40,6 +43,7 @@ __all__ = [
     "score_by_size",
     "score_summary",
     "session_overview",
+    "space_comparison",
     "split_timeline",
     "tuning_heatmap",
     "unit_response",
