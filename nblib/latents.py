@@ -345,6 +345,7 @@ def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
         folder / LATENTS,
     )  # fmt: skip
     comparison(outcome).to_parquet(folder / COMPARISON, index=False)
+    evaluation.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
     found = [ranks(outcome, name) for name in outcome.spaces]
     pd.concat(found, ignore_index=True).to_parquet(folder / RETRIEVAL, index=False)
 

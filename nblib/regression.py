@@ -121,4 +121,5 @@ class Regressor:
 
 
 def _flat(samples: Samples) -> np.ndarray:
-    return samples.x.reshape(len(samples), -1).astype(np.float64)
+    n_bins, n_units = samples.x.shape[1:]
+    return samples.x.reshape(len(samples), n_bins * n_units).astype(np.float64)  # (B, T*N)

@@ -193,6 +193,31 @@ def runs(n_recordings=1, seeds=1):
     return pd.DataFrame(rows)
 
 
+def spaces(best=True):
+    rows = []
+    for i, space in enumerate(("vae", "pca", "gabor")):
+        for j, which in enumerate(("training images, among all", "held-out images, among all")):
+            value = 0.1 + 0.1 * i + 0.2 * j
+            row = {"space": space, "which": which, "accuracy": value, "accuracy_low": value - 0.05,
+                   "accuracy_high": value + 0.05, "accuracy_chance": 0.01, "r": 0.2, "ceiling": 0.6}  # fmt: skip
+            rows.append(row | ({"accuracy_best_possible": 0.9} if best else {}))
+    return plots.space_comparison(pd.DataFrame(rows))
+
+
+def found(n=3):
+    pixels = np.random.default_rng(0).random((9, 16, 20))
+    answers = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [4, 3, 2, 1, 0]][:n]
+    table = pd.DataFrame({"row": [0, 1, 2][:n], "rank": [1, 6, 3][:n], "answers": answers})
+    return plots.found_images(table, pixels, np.arange(9))
+
+
+def drawn_pictures(spaces=2):
+    shown = np.random.default_rng(0).random((9, 16, 20))
+    pictures = {"pca itself": shown, "pca from spikes": shown * 0.5, "gabor itself": None}
+    kept = dict(list(pictures.items())[-spaces - 1 :] if spaces else [("gabor itself", None)])
+    return plots.drawn_images(kept, shown, shown.mean(axis=0), np.arange(9))
+
+
 def by_size():
     changed = {1: "n_bins=1", 5: "", 10: "n_bins=10"}
     return pd.concat([runs().assign(changed=c, n_bins=n) for n, c in changed.items()])
@@ -319,6 +344,11 @@ FIGURES = {
     "compare_variant": lambda: plots.compare_runs(
         runs().assign(variant=["", "", "shuffle_labels=true", *[""] * 7])
     ),
+    "spaces": spaces,
+    "spaces_real": lambda: spaces(False),
+    "found": found,
+    "drawn": drawn_pictures,
+    "drawn_none": lambda: drawn_pictures(0),
     "by_size": lambda: plots.score_by_size(by_size()),
     "by_size_none": lambda: plots.score_by_size(runs()),
     "compare_none": lambda: plots.compare_runs(runs().iloc[:0]),

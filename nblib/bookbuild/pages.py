@@ -150,9 +150,10 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
 
 
 TABLE = {
-    "model": "model", "notebook": "notebook", "variant": "variant", "changed": "settings", "accuracy": "accuracy", "ci_low": "95 % low",
-    "ci_high": "95 % high", "chance": "chance", "oracle": "oracle", "p": "p",
-    "val_accuracy": "validation", "top5": "top-5", "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
+    "model": "model", "accuracy": "accuracy", "ci_low": "95 % low", "ci_high": "95 % high",
+    "chance": "chance", "oracle": "oracle", "p": "p", "val_accuracy": "validation",
+    "variant": "variant", "changed": "settings", "notebook": "from", "top5": "top-5",
+    "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
     "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
 }  # fmt: skip

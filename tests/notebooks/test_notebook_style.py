@@ -204,7 +204,9 @@ def test_the_last_cell_states_the_result_from_the_data(notebook):
         assert "**Result.**" in last.source
         assert sum(isinstance(v, ast.FormattedValue) for v in text.values) >= 2, "computed"
     else:  # a sentence that needs conditions is written, and tested, in the package
-        assert re.fullmatch(r"(evaluation|few_shot|summary)\.in_words\(.+\)", ast.unparse(text))
+        assert re.fullmatch(
+            r"(evaluation|few_shot|decoding|summary)\.in_words\(.+\)", ast.unparse(text)
+        )
 
 
 def test_notebooks_before_training_import_no_torch(name, notebook):

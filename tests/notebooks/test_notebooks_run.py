@@ -19,7 +19,8 @@ FIGURES = {
     "05_train_lstm": 5,
     "06_train_st_gat": 4,
     "07_few_shot": 2,
-    "90_results": 1,
+    "10_image_latents": 3,
+    "90_results": 2,
 }
 
 
@@ -119,6 +120,25 @@ def test_learning_curves(home):
     assert all(f"**{name}**" in words for name in given["models"])
     few = runner.attempt("07_few_shot", {**given, "shots": [14]}, progress=False)
     assert few.code == 2 and "has 13 train presentations, fewer than 14" in few.message
+
+
+def test_images_from_spikes(home, tmp_path):
+    recipe = tmp_path / "scenes.yml"
+    recipe.write_text(
+        "recipe: scenes\nrecordings: [scenes]\nsource: simulate\n"
+        "simulate: {n_units: 20, n_scenes: 20, n_repeats: 8}\nn_bins: 2\n"
+    )
+    given = {"recipe": str(recipe), "recording": "scenes", "vae_epochs": 2, **FEW}
+    outcome = runner.attempt("10", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
+    words = check(executed, "10_image_latents")
+    assert "one of 4 images never seen" in words and "*are* filters on the image" in words
+    table = results.scan()
+    assert len(table) == 12 and set(table["notebook"]) == {"10_image_latents"}
+    assert (table["oracle"] >= table["value"]).all() and results.comparable(table).empty
+    few = runner.attempt("10", {**FEW, "recipe": "tiny", "recording": "tiny"}, with_upstream=True, progress=False)  # fmt: skip
+    assert few.code == 3 and "shows 6 images" in few.message
 
 
 def test_by_the_runner_with_upstream(home):
