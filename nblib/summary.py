@@ -136,6 +136,31 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     return _narrow(pd.DataFrame(rows).round({"p": 4, "p, Holm": 4}))
 
 
+def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """The curves of 07 as one: the mean over recordings of each decoder and k.
+
+    Of one recording, the interval is that of its run (draws and presentations); of several, a
+    bootstrap over recordings, as the question then is what another recording would give. Folds
+    and seeds of a recording are averaged first. Columns as `plots.few_shot_curves` takes them, and
+    `n_recordings`; no row without a run of 07.
+    """
+    control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
+    part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
+    k = part["variant"].str.extract(r"^k=(\d+|all)", expand=False).replace("all", "0")
+    part = part.assign(k=k.astype(int), per_class=part["n_train"] / part["n_classes"])
+    rows = []
+    for (model, k), same in part.groupby(["model", "k"], sort=False):
+        each = same.groupby(["group", "recording"])[
+            ["value", "ci_low", "ci_high", "chance", "oracle", "per_class"]
+        ].mean()
+        mean = each.mean()
+        low, high = mean["ci_low"], mean["ci_high"]
+        if len(each) > 1:
+            low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
+        rows.append({"model": model, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
     """The decoder that validation chooses for each recipe, and its test score.
 

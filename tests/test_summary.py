@@ -118,6 +118,31 @@ def test_folds_are_pooled(stored):
     assert summary.over_folds(stored.iloc[:3]).empty
 
 
+def few_shot_rows(recordings, values):
+    return pd.DataFrame(
+        [
+            {"notebook": "07_few_shot", "group": "demo", "recording": r, "model": "ridge",
+             "variant": f"k={k}", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "chance": 0.1,
+             "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
+            for r, v in zip(recordings, values, strict=True)
+            for k in (1, "all")
+        ]
+    )  # fmt: skip
+
+
+def test_learning_curves_are_averaged_over_recordings():
+    one = summary.learning_curves(few_shot_rows(["a"], [0.4]))
+    assert one[["k", "per_class", "n_recordings"]].to_numpy().tolist() == [[1, 1, 1], [0, 25, 1]]
+    assert one["ci_low"].tolist() == pytest.approx([0.3, 0.3])
+    many = summary.learning_curves(few_shot_rows("abcd", [0.2, 0.3, 0.4, 0.5]))
+    assert many["value"].tolist() == pytest.approx([0.35, 0.35])
+    assert 0.2 <= many["ci_low"][0] < 0.35 < many["ci_high"][0] <= 0.5
+    assert summary.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
+    # Two folds of one recording are one recording.
+    twice = summary.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
+    assert twice["value"][0] == pytest.approx(0.4) and twice["n_recordings"][0] == 2
+
+
 def test_saved_table_keeps_every_column(runs, tmp_path):
     summary.save(runs, tmp_path)
     assert pd.read_parquet(tmp_path / "runs.parquet").columns.tolist() == runs.columns.tolist()

@@ -181,14 +181,26 @@ class GraphDecoder(TorchDecoder):
         if kind == "full":
             return FixedEdges(graphs.full_graph(n_units))
         if kind == "anatomy":
-            return FixedEdges(graphs.anatomy_graph(self.units, p["k"]))
+            graph = graphs.anatomy_graph(self.units, p["k"])
+            most = graph.source.shape[2] - 1  # by area there may be more than k
+            needed = graphs.step_bytes(n_units, most, self.bins_seen(x), batch_size, width)
+            graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+            return FixedEdges(graph)
         if kind == "correlation":
-            return FixedEdges(
-                graphs.correlation_graph(x, p["k"], p["threshold"], by_bin=self.by_bin)
-            )
-        rows = [x[:, t] for t in range(x.shape[1])] if self.by_bin else [x]
-        start = np.stack([graphs.correlation(part) for part in rows])
+            graph = graphs.correlation_graph(x, p["k"], p["threshold"], by_bin=self.by_bin)
+            if p["threshold"] and not graph.n_edges:
+                most = max(graphs.correlation(part).max() for part in self.rows_of(x))
+                raise BadParameter(
+                    f"threshold = {p['threshold']}: no two of the {n_units} units are correlated so "
+                    f"much on train rows (the largest |r| is {most:.3f}), so no edge is left."
+                )
+            return FixedEdges(graph)
+        start = np.stack([graphs.correlation(part) for part in self.rows_of(x)])
         return LearnedEdges(torch.as_tensor(start, dtype=torch.float32), p["k"], p["explore"])
+
+    def rows_of(self, x: np.ndarray) -> list[np.ndarray]:
+        """The train rows behind each graph: all of them, or bin by bin."""
+        return [x[:, t] for t in range(x.shape[1])] if self.by_bin else [x]
 
     def bins_seen(self, x: np.ndarray) -> int:
         """How many bins of a presentation lie on the graph at once."""

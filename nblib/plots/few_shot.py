@@ -21,6 +21,10 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
     curve: model, k (0 = all), per_class, value, ci_low, ci_high, chance; oracle: score of the best
     possible decoder, or None.
     """
+    if len(curve) == 0:
+        return style.say(
+            "No learning curve yet. Draw one with: nblib run 07_few_shot --with-upstream"
+        )
     fig = style.new_figure(4.6)
     ax = fig.add_subplot()
     colours = style.SERIES
@@ -32,7 +36,7 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
         ax.fill_between(k, part["ci_low"], part["ci_high"], color=colour, alpha=0.18, lw=0)
         ax.plot(k, part["value"], f"-{mark}", color=colour, ms=4.5, label=name.replace("_", " "))
     ax.axhline(curve["chance"].iloc[0], color=style.INK, ls=":", lw=1.2, label="chance")
-    if oracle is not None:
+    if oracle is not None and oracle.value == oracle.value:
         ax.axhline(oracle.value, color=style.INK, ls="-.", lw=1.2, label="best possible (oracle)")
     ax.set_xscale("log")
     ticks = curve.drop_duplicates("k").sort_values("per_class")

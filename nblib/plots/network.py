@@ -50,7 +50,9 @@ def _adjacency(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
     ax.set_xticks([])
     ax.set_xlabel("speaks (same order)")
     ax.set_ylabel("listens")
-    ax.set_title(f"{int((edges != 0).sum()):,} edges of {n} units")
+    lone = int(((edges != 0).sum(axis=0) + (edges != 0).sum(axis=1) == 0).sum())
+    told = f", {lone} without any" if lone else ""
+    ax.set_title(f"{int((edges != 0).sum()):,} edges of {n} units{told}")
     ax.figure.colorbar(image, ax=ax, label="weight", shrink=0.75, pad=0.02)
 
 

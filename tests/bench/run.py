@@ -21,7 +21,7 @@ from measure import ROOT, Row
 
 FULL = {"n_units": 2_000, "n_scenes": 118, "n_repeats": 50, "duration_s": 9_000.0}
 SMALL = {"n_units": 40, "n_scenes": 8, "n_repeats": 4}
-GROUPS = ("binning", "training", "tools")
+GROUPS = ("binning", "training", "graph", "few-shot", "tools")
 
 
 def recording(name: str, sizes: dict[str, Any]) -> Path:
@@ -64,6 +64,8 @@ def machine() -> dict[str, str]:
 def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     """All rows of the groups asked for; `small` takes seconds and proves only that it runs."""
     import binning_rows
+    import few_shot_rows
+    import graph_rows
     import tools_rows
     import torch
     import training_rows
@@ -80,6 +82,12 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             more = {} if small or device == "cpu" else {"steps": 200}
             found += training_rows.rows(device, **sizes, **more)
+    if "graph" in groups:
+        sizes = {"units": (20, 40), "full": (20,), "steps": 1, "classes": 4} if small else {}
+        found += graph_rows.rows(**sizes)
+    if "few-shot" in groups:
+        sizes = {"units": 6, "bins": 2, "classes": 4, "repeats": 8, "shots": (1, 5, 0)} if small else {}  # fmt: skip
+        found += few_shot_rows.rows(**sizes)
     if "tools" in groups:
         found += tools_rows.rows(tiny, repeats=1 if small else 3)
     return found
@@ -123,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     folder = store.home() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.md").write_text(table(rows, on), encoding="utf-8")
     (folder / "bench.json").write_text(text, encoding="utf-8")
     if not args.small and set(args.only) == set(GROUPS):

@@ -32,6 +32,8 @@ def test_every_promise_has_its_row(result):
         "nblib bins the recording",
         "peak memory above the interpreter",
         "nblib.training.fit",
+        "growth of a step beside that of the edges, 20 to 40 units",
+        "peak memory of training, 40 units",
         "import nblib",
         "nblib --help",
         "nblib run 01_ingest",
@@ -41,7 +43,17 @@ def test_every_promise_has_its_row(result):
 
 def test_the_others_stand_beside(result):
     names = " ".join(row["what"] for row in result["measured"])
-    for other in ("h5py", "pynapple", "allensdk", "histc", "bare", "DataLoader", "papermill"):
+    for other in (
+        "h5py",
+        "pynapple",
+        "allensdk",
+        "histc",
+        "bare",
+        "DataLoader",
+        "papermill",
+        "full graph",
+        "from scratch",
+    ):
         assert other in names
 
 

@@ -225,6 +225,21 @@ def test_a_graph_that_would_not_fit_is_refused_before_training():
         make("st_gat", {"graph": "full"}).fit(train, train, n_classes=2, settings=QUICK)
 
 
+def test_a_threshold_that_leaves_no_edge_is_refused(task):
+    with pytest.raises(BadParameter, match="so no edge is left"):
+        make("gat", {**SMALL["gat"], "threshold": 0.999}).fit(
+            *task, n_classes=N_CLASSES, settings=QUICK
+        )
+
+
+def test_areas_so_large_that_they_would_not_fit_are_refused():
+    train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
+    decoder = make("st_gat", {"graph": "anatomy"})
+    decoder.units = pd.DataFrame({"area": ["VISp"] * 3000})
+    with pytest.raises(BadParameter, match="graph 'anatomy' of 3000 units would take about"):
+        decoder.fit(train, train, n_classes=2, settings=QUICK)
+
+
 BIG = """
 import resource, sys, time, numpy as np, torch
 from nblib import graphs

@@ -20,7 +20,7 @@ FIGURES = {
     "06_train_st_gat": 4,
     "07_few_shot": 2,
     "10_image_latents": 3,
-    "90_results": 2,
+    "90_results": 3,
 }
 
 

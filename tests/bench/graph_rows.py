@@ -1,0 +1,108 @@
+"""Decoders on a graph: a training step as the number of units grows, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from measure import Row, memory, process
+
+MOST_GB = 6.0
+MOST_GROWTH = 2.0  # times what the edges grow; units squared would be 4 from 500 to 2,000 units
+
+
+def rows(*, units: tuple[int, ...] = (500, 1_000, 2_000), full: tuple[int, ...] = (500, 1_000), steps: int = 5, classes: int = 119) -> list[Row]:  # fmt: skip
+    """Seconds a step and peak memory: sparse (k = 16, batch 32) and full (batch 1) graphs."""
+    found: list[Row] = []
+    group = "graph"
+    sparse = {n: _measured("correlation", n, 32, steps, classes) for n in units}
+    first, last = units[0], units[-1]
+    for n, got in sparse.items():
+        found.append(
+            Row(
+                group, f"st_gat step, {n:,} units, k = 16", got["seconds"] * 1e3, "ms",
+                got["seconds"] / sparse[first]["seconds"], f"{first:,} units",
+                note=f"{got['edges']:,} edges, 1 head × 16 channels, 5 bins, batch 32, {got['where']}",
+            )
+        )  # fmt: skip
+    growth = (sparse[last]["seconds"] / sparse[first]["seconds"]) / (
+        sparse[last]["edges"] / sparse[first]["edges"]
+    )
+    found.append(
+        Row(
+            group, f"growth of a step beside that of the edges, {first:,} to {last:,} units", growth,
+            "times", growth, "as the edges", f"at most {MOST_GROWTH:g}", growth <= MOST_GROWTH,
+        )
+    )  # fmt: skip
+    found.append(
+        Row(
+            group, f"peak memory of training, {last:,} units", sparse[last]["peak_gb"], "GB",
+            limit=f"at most {MOST_GB:g} GB", holds=sparse[last]["peak_gb"] <= MOST_GB,
+            note="above the process before it made the data",
+        )
+    )  # fmt: skip
+    for n in full:
+        got = _measured("full", n, 1, steps, classes)
+        found.append(
+            Row(
+                group, f"st_gat step, {n:,} units, full graph, batch 1", got["seconds"] * 1e3, "ms",
+                got["seconds"] / sparse[n]["seconds"], f"k = 16, batch 32, {n:,} units",
+                note=f"{got['edges']:,} edges, peak {got['peak_gb']:.2g} GB",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _measured(graph: str, units: int, batch: int, steps: int, classes: int) -> dict:
+    told = process(sys.executable, __file__, graph, str(units), str(batch), str(steps), str(classes))  # fmt: skip
+    return json.loads(told.strip().splitlines()[-1])
+
+
+def one(graph: str, units: int, batch: int, steps: int, classes: int) -> dict:
+    """Train st_gat for one epoch of `steps` steps, after one of the same to warm up."""
+    import time
+
+    import numpy as np
+    import torch
+
+    from nblib import models
+    from nblib.windows import Samples
+
+    before = memory("VmRSS")
+    rng = np.random.default_rng(0)
+    n = max(batch * steps, classes)
+    x = rng.standard_normal((n, 5, units), np.float32)
+    samples = Samples(x, np.arange(n) % classes, np.arange(n))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    k = {} if graph == "full" else {"k": 16}
+    decoder = models.make("st_gat", {"graph": graph, "channels": 16, "memory_gb": 64.0, **k})
+    decoder._adopt(samples, None, classes)
+    decoder.edges = decoder.make_edges(x, batch)
+    net = decoder.build(5, units, classes).to(device).train()
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-3)
+    data = torch.from_numpy(x).to(device), torch.from_numpy(samples.y).to(device)
+
+    def step(i: int) -> None:
+        part = slice((i * batch) % n, (i * batch) % n + batch)
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(net(data[0][part]), data[1][part]).backward()
+        optimiser.step()
+
+    best = float("inf")
+    for i in range(steps + 1):
+        began = time.perf_counter()
+        step(i)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began) if i else best
+    peak = memory("VmHWM") - before
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    where = torch.cuda.get_device_name(0) if device == "cuda" else "CPU"
+    edges = units * (units - 1 if graph == "full" else 16)
+    return {"seconds": best, "peak_gb": peak / 1e9, "edges": edges, "where": where}
+
+
+if __name__ == "__main__":
+    kind, *numbers = sys.argv[1:]
+    print(json.dumps(one(kind, *map(int, numbers))))
