@@ -96,6 +96,8 @@ def load_data(stage: stages.Stage) -> Data:
     """
     roles, statistics = splits.load(stage.input("04_split"))
     binned = steps.load_counts(stage.input("03_clean"))
+    if getattr(stage.params, "areas", False):  # now, not after hours of training
+        known_areas(responses.units_of(binned), stage)
     fold = stage.params.fold
     if fold >= len(statistics):
         raise BadParameter(
@@ -203,12 +205,7 @@ def by_area(
     Raises BadInput for a recording that names no area, or one only.
     """
     names = responses.areas_of(data.units)
-    known = sorted(set(names) - {""})
-    if len(known) < 2:
-        raise BadInput(
-            f"areas = true: recording {stage.recording!r} names {len(known)} area(s) for its units; "
-            "at least two are needed. Leave it out."
-        )
+    known = known_areas(data.units, stage)
     right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
     rows = [
         _area_row(
@@ -231,6 +228,17 @@ def by_area(
                 )
             )
     return pd.DataFrame(rows)
+
+
+def known_areas(units: pd.DataFrame, stage: stages.Stage) -> list[str]:
+    """Areas of the units, at least two; BadInput otherwise."""
+    known = sorted(set(responses.areas_of(units)) - {""})
+    if len(known) < 2:
+        raise BadInput(
+            f"areas = true: recording {stage.recording!r} names {len(known)} area(s) for its units; "
+            "at least two are needed. Leave it out."
+        )
+    return known
 
 
 def _area_row(area, kind, right, its, n_units, scores) -> dict[str, Any]:
@@ -301,6 +309,7 @@ def identity(stage: stages.Stage, data: Data) -> dict[str, Any]:
         "fold": stage.params.fold,
         "seed": stage.params.seed,
         "split_hash": data.split_hash,
+        "shuffle_labels": stage.params.shuffle_labels,
     }
 
 
@@ -347,7 +356,12 @@ def save_run(
 def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
     """The result in a sentence: score, interval, chance, p and the best possible."""
     score = outcome.scores["accuracy"]
-    best = ""
+    best = pooled = ""
+    if stage.recipe.pseudo_population:
+        pooled = (
+            " Its units were pooled over sessions and never recorded together: what they share is "
+            "the stimulus, not a moment's state, and a graph of them says nothing of joint firing."
+        )
     if outcome.oracle is not None:
         value = outcome.oracle["accuracy"].value
         best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
@@ -355,5 +369,5 @@ def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
         f"**Result.** {stage.params.model} names the right {data.label_name} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "
         f"guessing would be right in {score.chance:.1%} (p = {score.p:.2g} by "
-        f"label permutation).{best}"
+        f"label permutation).{best}{pooled}"
     )

@@ -56,6 +56,14 @@ def check(data: Data, shots: list[int]) -> None:
         )
 
 
+def check_models(names: list[str]) -> None:
+    """BadParameter for a decoder that is not there, or named twice."""
+    for name in names:
+        models.MODELS[name]  # an unknown name stops here
+    if len(set(names)) != len(names):
+        raise BadParameter(f"models = {names}: a decoder is named twice.")
+
+
 def draw(y: np.ndarray, k: int, seed: int, number: int) -> np.ndarray:
     """Rows of k presentations of each class, in the order of the classes; y (B,) class index.
 
@@ -66,16 +74,22 @@ def draw(y: np.ndarray, k: int, seed: int, number: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def roles(data: Data, k: int, seed: int, number: int) -> tuple[Samples, Samples | None]:
-    """Train samples of a draw, and validation samples where k allows some; counts, not scaled."""
-    train = counts(data, data.train)
-    if k == ALL:
-        return train, counts(data, data.val)
-    rows = draw(data.train.y, k, seed, number)
-    if k < FIRST_CHOICE:
+def roles(
+    data: Data, k: int, seed: int, number: int, train: Samples | None = None
+) -> tuple[Samples, Samples | None]:
+    """Train samples of a draw, and validation samples where k allows some; counts, not scaled.
+
+    Both come out of the k, also where k is all: the split's own validation rows are not used.
+    train: counts of all train rows, where they are at hand.
+    """
+    train = counts(data, data.train) if train is None else train
+    y = data.train.y
+    rows = draw(y, k or len(y), seed, number)
+    if k != ALL and k < FIRST_CHOICE:
         return cut(train, rows), None
-    place = np.tile(np.arange(k), len(rows) // k)
-    inside = place >= k - max(1, round(0.2 * k))  # the last ones of each class
+    shown = np.bincount(y[rows])[y[rows]]  # of each row's class
+    first = np.searchsorted(y[rows], y[rows])  # rows lie class by class
+    inside = np.arange(len(rows)) - first >= shown - np.maximum(1, np.round(0.2 * shown))
     return cut(train, rows[~inside]), cut(train, rows[inside])
 
 
@@ -106,11 +120,12 @@ def scaled(samples: Samples, how: tuple[np.ndarray, np.ndarray]) -> Samples:
 
 
 def fit_one(
-    name: str, data: Data, k: int, number: int, stage: stages.Stage, device: str
-) -> Decoder:
+    name: str, data: Data, k: int, number: int, stage: stages.Stage, device: str,
+    whole: Samples | None = None,
+) -> Decoder:  # fmt: skip
     """A decoder fitted on one draw; `scaling` says how its samples were scaled."""
     params = stage.params
-    train, val = roles(data, k, params.seed, number)
+    train, val = roles(data, k, params.seed, number, whole)
     how = scaling(train, stage.recipe.scaler == "zscore")
     decoder = models.make(name, models.MODELS[name].fixed if val is None else {})
     decoder.units = data.units
@@ -132,17 +147,16 @@ def fit_one(
 def run(data: Data, stage: stages.Stage) -> Curves:
     """Every decoder at every k and draw, judged on the same test presentations."""
     params = stage.params
+    check_models(params.models)
     check(data, params.shots)
-    for name in params.models:
-        models.MODELS[name]  # an unknown name stops here
     device = _device(params)
-    test = counts(data, data.test)
+    test, whole = counts(data, data.test), counts(data, data.train)
     rows, predicted = [], {}
     for name in params.models:
         for k in sorted(params.shots, key=lambda k: k or np.inf):
             answers = []
             for number in range(n_draws(k, params)):
-                decoder = fit_one(name, data, k, number, stage, device)
+                decoder = fit_one(name, data, k, number, stage, device, whole)
                 answer = decoder.predict(scaled(test, decoder.fitted["scale"]).x)
                 answers.append(answer)
                 rows.append(
@@ -228,8 +242,9 @@ def needed(curve: pd.DataFrame) -> pd.DataFrame:
     """How many presentations a class each decoder needs, read off its curve on a log axis of k.
 
     One row a model: area (mean accuracy over log k, a fraction), and for 50, 80 and 90 % of what
-    it reaches with all presentations, the k that gives it: 1 at least (fewer cannot be told), NaN
-    where the curve holds no run with all.
+    it reaches with all presentations, the k that gives it: 1 at least (fewer cannot be told). NaN
+    where the curve holds no run with all, where that run is not above chance by its interval, and
+    where guessing alone would reach the level.
     """
     rows = []
     for name, part in curve.groupby("model", sort=False):
@@ -238,11 +253,12 @@ def needed(curve: pd.DataFrame) -> pd.DataFrame:
         span = log_k[-1] - log_k[0]
         area = np.trapezoid(value, log_k) / span if span > 0 else value[-1]
         row = {"model": name, "area": float(area)}
-        full = part.loc[part["k"] == ALL, "value"]
+        full = part[part["k"] == ALL]
         for level in LEVELS:
-            row[f"k for {level:.0%}"] = (
-                _reaches(log_k, value, level * full.iloc[0]) if len(full) else np.nan
-            )
+            told = len(full) and full["ci_low"].iloc[0] > full["chance"].iloc[0]
+            wanted = level * full["value"].iloc[0] if told else np.nan
+            told = told and wanted > full["chance"].iloc[0]
+            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if told else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Who listens to whom: directed graphs of units, from activity or anatomy, never from labels.
+"""Who listens to whom: directed graphs of units, from activity or anatomy, without labels.
 
 A graph is a list of incoming edges for each unit, first the edge from the unit to itself. G graphs
 may stand side by side, one a time bin. Shapes: B presentations, T bins, N units, K edges a unit.
@@ -143,6 +143,11 @@ def _with_self(source: np.ndarray, weight: np.ndarray, present: np.ndarray) -> G
 def step_bytes(n_units: int, k: int, n_bins: int, batch_size: int, channels: int) -> int:
     """About how much memory one training step on a graph takes [bytes]."""
     return 4 * KEPT_TENSORS * batch_size * n_bins * n_units * (k + 1) * channels
+
+
+def learned_bytes(n_units: int, n_graphs: int) -> int:
+    """Memory of a trainable adjacency: scores, gradients, two moments, and what ranks them [bytes]."""
+    return 4 * 6 * n_graphs * n_units**2
 
 
 def check_memory(needed: int, limit_gb: float, what: str) -> None:

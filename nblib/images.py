@@ -152,6 +152,7 @@ def load_lab_latents(path: Path | str, n: int) -> np.ndarray:
     other content, MissingInput when there is no file.
     """
     import pickle
+    import struct
 
     import torch
 
@@ -160,7 +161,14 @@ def load_lab_latents(path: Path | str, n: int) -> np.ndarray:
         raise MissingInput(f"latents = {str(path)!r}: no such file.")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        pickle.UnpicklingError,
+        struct.error,
+    ) as error:
         first = str(error).strip().splitlines()[0]
         raise BadInput(f"{path}: not readable as tensors ({first}).") from None
     if isinstance(found, dict):

@@ -22,7 +22,7 @@ from nblib import evaluation, few_shot, images, metrics, store
 from nblib.errors import BadInput, BadParameter
 from nblib.features import SPACES, Given
 from nblib.regression import Regressor
-from nblib.retrieval import agreement, reconstruction, retrieval_scores, similarity
+from nblib.retrieval import agreement, best_agreement, reconstruction, retrieval_scores, similarity
 from nblib.windows import Samples
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Decoded:
     chosen: dict[str, Any]  # of the decoder
     decoded: dict[str, np.ndarray]  # "seen" and "unseen": (B, D)
     scores: dict[str, dict[str, metrics.Score]]  # by the names of SETS
-    fit: dict[str, float] = field(default_factory=dict)  # r, ceiling, share of it
+    # "seen" and "unseen": r, reliability, and the noise ceiling where the truth is known
+    fit: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: np.ndarray | None = None  # held-out images drawn from spikes
     limit: np.ndarray | None = None  # the same drawn from their true features
     weights: dict[str, np.ndarray] = field(default_factory=dict)
@@ -152,6 +153,8 @@ def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
 def make_spaces(stage: Stage, shown: Images) -> list[Space]:
     """The feature spaces that were asked for, not yet fitted."""
     p = stage.params
+    if unknown := [name for name in p.spaces if name not in SPACES]:
+        raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
     if len(set(p.spaces)) != len(p.spaces):
         raise BadParameter(f"spaces = {p.spaces}: named twice.")
     if ("lab" in p.spaces) != bool(p.latents):
@@ -190,8 +193,8 @@ def run(data: Data, shown: Images, stage: Stage) -> Outcome:
         one = Decoded(space, features, centre, spread, chosen, decoded, {}, weights=weights)
         near = {name: similarity(d, features) for name, d in decoded.items()}
         one.scores = retrieval(near, scenes, how)
-        part = "unseen" if len(scenes.held) else "seen"
-        one.fit = agreement(decoded[part], features, scenes.presentations[part].y)
+        for part in ("seen", "unseen") if len(scenes.held) else ("seen",):
+            one.fit[part] = agreement(decoded[part], features, scenes.presentations[part].y)
         if len(scenes.held):
             one.pictures = draw(one, scenes)
             one.limit = space.decode(raw[scenes.held])
@@ -216,6 +219,10 @@ def run(data: Data, shown: Images, stage: Stage) -> Outcome:
             for name in ("seen", "unseen")
         }
         oracle = retrieval(near, scenes, how)
+        for one in spaces.values():
+            for part, found in one.fit.items():
+                shown_y = scenes.presentations[part].y
+                found["ceiling"] = best_agreement(np.exp(near[part]), one.features, shown_y)
     n_test = sum(len(scenes.presentations[name]) for name in ("seen", "unseen"))
     return Outcome(scenes, spaces, oracle, n_test)
 
@@ -268,7 +275,7 @@ def comparison(outcome: Outcome) -> pd.DataFrame:
                         f"{kind}_chance": score.chance, f"{kind}_p": score.p}  # fmt: skip
                 if which in outcome.oracle:
                     row[f"{kind}_best_possible"] = outcome.oracle[which][kind].value
-            rows.append(row | one.fit)
+            rows.append(row | one.fit["seen" if which == "seen" else "unseen"])
     return pd.DataFrame(rows)
 
 

@@ -41,12 +41,27 @@ class SimulateSettings(Params):
     rate_hz: float = Field(5.5, gt=0, le=100, description="mean firing rate over units [Hz]")
 
 
+class SimulateLfpSettings(Params):
+    """The simulated cohort of field potentials (see `nblib.sources.simulate_lfp`)."""
+
+    state_s: float = Field(120.0, ge=10, description="length of each of the three states [s]")
+    rate_hz: float = Field(250.0, ge=125, le=5000, description="sampling rate [Hz]")
+    seed: int = Field(0, ge=0, description="seed of the cohort")
+    contrast: float = Field(1.0, ge=0, description="how much states differ; 0 = not [factor]")
+    between: float = Field(1.0, ge=0, description="how much animals differ in it [factor]")
+    drift: float = Field(0.25, ge=0, description="slow drift of band power [log units]")
+    drift_s: float = Field(60.0, gt=0, description="time scale of the drift [s]")
+
+
+LFP_SOURCES = ("simulate_lfp", "lfp_nwb", "lfp_mat")
+
+
 class IngestSettings(Params):
     """Settings of 01_ingest: where a recording comes from and which table holds its trials."""
 
-    source: Literal["allen", "nwb", "simulate", "lab_pickle"] = Field(
-        "simulate", description="kind of origin"
-    )
+    source: Literal[
+        "allen", "nwb", "simulate", "lab_pickle", "simulate_lfp", "lfp_nwb", "lfp_mat"
+    ] = Field("simulate", description="kind of origin")
     path: str = Field(
         "", description="file; {recording} and ${VARIABLES} are filled in; empty = made or fetched"
     )
@@ -56,6 +71,13 @@ class IngestSettings(Params):
     label: str = Field("frame", description="column of that table to decode")
     time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
+    series: str = Field("", description="name of the LFP series (lfp_nwb); empty = the only one")
+    times: str = Field(
+        "", description="file of the intervals, where it is another one; filled in as path is"
+    )
+    simulate_lfp: SimulateLfpSettings = Field(
+        SimulateLfpSettings(), description="simulated field potentials"
+    )
 
 
 class BinSettings(Params):
@@ -71,6 +93,11 @@ class BinSettings(Params):
     event: str = Field("start_time", description="column that holds the event's time")
     edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
     keep_blank: bool = Field(True, description="keep blank trials (label -1, null or missing)")
+    window_s: float = Field(3.0, gt=0, description="length of an LFP window [s]")
+    hop_s: float = Field(3.0, gt=0, description="from one LFP window to the next [s]")
+    lowpass_hz: float = Field(55.0, ge=0, description="low-pass of the LFP; 0 = none [Hz]")
+    resample_hz: float = Field(0.0, ge=0, description="new rate of the LFP; 0 = its own [Hz]")
+    causal: bool = Field(False, description="filter the LFP forwards only")
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -121,6 +148,9 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
 
     recipe: str = Field(pattern=RECORDING_ID, description="name of the recipe")
     recordings: list[str] = Field(min_length=1, description="recording ids, as strings")
+    pseudo_population: bool = Field(
+        False, description="units were pooled over sessions, never recorded together"
+    )
 
     @model_validator(mode="after")
     def _ids(self):
@@ -139,22 +169,29 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
 
     def file(self, recording: str) -> Path | None:
         """Path of the recording's file with {recording} and ${VARIABLES} filled in, or None."""
-        if not self.path:
-            return None
-        text = os.path.expandvars(self.path.replace("{recording}", recording))
+        return self.filled(self.path, recording, "path") if self.path else None
+
+    def filled(self, template: str, recording: str, name: str) -> Path:
+        """A path with {recording} and ${VARIABLES} filled in; `name` is the setting that holds it."""
+        text = os.path.expandvars(template.replace("{recording}", recording))
         missing = re.findall(r"\$\{?(\w+)\}?", text)
         if missing:
             raise BadParameter(
-                f"path {self.path!r} of recipe {self.recipe!r} uses the environment variable "
+                f"{name} {template!r} of recipe {self.recipe!r} uses the environment variable "
                 f"{missing[0]}, which is not set; set it or write the path out."
             )
         path = Path(text).expanduser()
         if not path.is_absolute():
             raise BadParameter(
-                f"path {self.path!r} of recipe {self.recipe!r} is relative; a notebook may run "
+                f"{name} {template!r} of recipe {self.recipe!r} is relative; a notebook may run "
                 "from any folder, so give an absolute path, or one that starts with ~ or ${HOME}."
             )
         return path
+
+    @property
+    def is_lfp(self) -> bool:
+        """Whether the recordings are field potentials, not spikes."""
+        return self.source in LFP_SOURCES
 
 
 class StageParams(Params):
@@ -248,6 +285,82 @@ class ImageParams(StageParams):
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
     shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
     n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
+class CohortParams(Params):
+    """Parameters of notebooks that take all recordings of a recipe together."""
+
+    recipe: str = Field(
+        "lfp_demo", description="recipe in params/recipes, or a path to a YAML file"
+    )
+
+
+class PretextParams(CohortParams):
+    """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
+
+    pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
+    tau_pos_s: float = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
+    tau_neg_s: float = Field(60.0, gt=0, description="windows farther apart are far (rp, ts) [s]")
+    n_context: int = Field(10, ge=1, description="windows of context (cpc) [count]")
+    n_ahead: int = Field(8, ge=1, description="windows to tell (cpc) [count]")
+    n_negatives: int = Field(10, ge=1, description="wrong windows beside each true one (cpc)")
+    negatives: Literal["same_recording", "any_recording"] = Field(
+        "same_recording", description="where wrong windows come from (cpc)"
+    )
+    teachers: Literal["train_subjects", "all_subjects"] = Field(
+        "train_subjects", description="who may teach: all but the fold's test subjects, or all"
+    )
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    n_folds: int = Field(5, ge=2, description="folds by subject [count]")
+    fold: int = Field(0, ge=0, description="whose subjects are the test")
+    seed: int = Field(0, ge=0, description="seed of folds, initial weights and draws")
+    n_steps: int = Field(40, ge=1, description="steps of an epoch [count]")
+    batch_size: int = Field(256, ge=2, description="pairs or triplets of a step (cpc: a sixteenth)")
+    max_epochs: int | None = Field(None, ge=1, description="None = 40 [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = 5e-4")
+    patience: int | None = Field(None, ge=1, description="None = 8 [epochs]")
+    shuffle_time: bool = Field(False, description="control: windows of a recording change places")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
+class DownstreamParams(CohortParams):
+    """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
+
+    embedders: list[str] = Field(
+        ["rp", "ts", "cpc", "random"],
+        min_length=1,
+        description="rp, ts, cpc, random, supervised, a .pth, or several joined by +",
+    )
+    head: Literal["logistic", "linear", "finetune"] = Field(
+        "logistic", description="logistic probe, a linear layer, or all layers trained on"
+    )
+    tasks: list[Literal["one_vs_all", "multiclass"]] = Field(
+        ["one_vs_all", "multiclass"], min_length=1, description="what is asked of the embedding"
+    )
+    budgets: list[int] = Field(
+        [1, 10, 100, 0], min_length=1, description="labels a class; 0 = all [count]"
+    )
+    n_draws: int = Field(20, ge=1, le=1000, description="draws at each budget [count]")
+    n_draws_trained: int = Field(3, ge=1, le=1000, description="draws where a network is trained")
+    folds: list[int] = Field([0, 1, 2, 3, 4], min_length=1, description="folds to judge on")
+    n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
+    pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
+    compare: list[str] = Field(
+        ["rp - random", "ts - random", "cpc - random"],
+        description="differences to test, named beforehand",
+    )
+    seed: int = Field(0, ge=0, description="seed of folds, draws and random weights")
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 30 [count]")
+    shuffle_labels: bool = Field(
+        False, description="control: labels permuted within each recording"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
 

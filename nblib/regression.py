@@ -84,7 +84,8 @@ class Regressor:
         part = self.presentations[role]
         x, target = _flat(part), features[part.y]
         most = min(x.shape[1], len(x) - 1)
-        for n in (c for c in COMPONENTS if c <= most) if only is None else (only,):
+        tried = [c for c in COMPONENTS if c <= most] or [most]
+        for n in tried if only is None else (only,):
             model = PLSRegression(n, scale=False).fit(x, target)
             weight = model.coef_.T
             yield n, weight, model.intercept_ - model._x_mean @ weight

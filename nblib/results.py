@@ -179,7 +179,8 @@ def _flag(table: pd.DataFrame) -> None:
     """Fill in `flag`: several words are joined by a comma."""
     words: dict[int, list[str]] = {i: [flag] if flag else [] for i, flag in table["flag"].items()}
     sound = table[table["flag"] == ""]
-    for (recipe, recording), part in sound.groupby(["recipe", "recording"]):
+    single = sound[sound["recording"] != stages.COHORT]  # folds by subject are part of the run
+    for (recipe, recording), part in single.groupby(["recipe", "recording"]):
         current = _current_split(recipe, recording)
         if current is not None:
             old = part["_upstream"] != current
@@ -206,15 +207,18 @@ def _current_split(recipe: str, recording: str) -> str | None:
 
 
 def against(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> Paired | None:
-    """A run beside the stored run of `other`: same split, fold and seed, defaults, no flag.
+    """A run beside the stored run of `other`: the very same input, split, fold and seed, defaults.
 
     metrics: recipe, recording, split_hash, fold and seed of the run at hand; predictions: its
     table, one row a test presentation. The difference is right minus right, presentation by
-    presentation. None when there is no such run.
+    presentation. None when there is no such run, or the run at hand is a control.
     """
+    if metrics["shuffle_labels"]:
+        return None
     runs = clean(scan(metrics["recipe"]))
-    same = (runs["model"] == other) & (runs["variant"] == "")
-    for name in ("recording", "split_hash", "fold", "seed"):
+    same = (runs["model"] == other) & (runs["variant"] == "") & (runs["notebook"] == DECODERS[0])
+    # The recipe to the letter: one derived from it has other bins, units or scaling.
+    for name in ("recipe", "recording", "split_hash", "fold", "seed"):
         same &= runs[name] == metrics[name]
     if not same.any():
         return None
@@ -242,9 +246,9 @@ class Paired:
         """What the comparison says, in a sentence."""
         d = self.difference
         verdict = "no difference that these presentations could show"
-        if d.ci_low > 0:
+        if d.ci_low > 0 and d.p < 0.05:  # interval and test must agree
             verdict = f"{model} is right more often"
-        elif d.ci_high < 0:
+        elif d.ci_high < 0 and d.p < 0.05:
             verdict = f"{self.other} is right more often"
         return (
             f"Beside `{self.other}` ({self.accuracy:.1%}, run {self.key[:8]}) on the same {d.n:,} test "
@@ -253,15 +257,20 @@ class Paired:
         )
 
 
-def against_in_words(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> str:
+def against_in_words(
+    stage: stages.Stage, metrics: dict[str, Any], predictions: pd.DataFrame, other: str
+) -> str:
     """`against` in a sentence, or how to get there when there is no such run."""
+    if metrics["shuffle_labels"]:
+        return "Labels are shuffled: this control is compared with nothing."
     beside = against(metrics, predictions, other)
     if beside is not None:
         return beside.in_words(metrics["model"])
+    more = "".join(f" -p {k} {metrics[k]}" for k in ("fold", "seed") if metrics[k])
     return (
-        f"There is no run of `{other}` on this split to compare with; make it with "
-        f"`nblib run 05_train_lstm -p recipe {metrics['recipe']} "
-        f"-p recording {metrics['recording']} -p model {other}`."
+        f"There is no run of `{other}` on this input and split to compare with; make it with "
+        f"`nblib run 05_train_lstm -p recipe {stage.recipe_name} "
+        f"-p recording {metrics['recording']} -p model {other}{more}`."
     )
 
 
@@ -283,17 +292,24 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's name, hyper-parameters and shape."""
-        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return json.loads(self._file("config.json").read_text(encoding="utf-8"))
+
+    def _file(self, name: str) -> Path:
+        """A file of the run; MissingInput for a run of 07, 09 or 10, which holds other things."""
+        if name not in self.manifest["outputs"]:
+            there = ", ".join(sorted(self.manifest["outputs"]))
+            raise MissingInput(f"{self.folder}: this run has no {name}; it holds {there}.")
+        return self.folder / name
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row a test presentation: trial, label, predicted, correct, rank, log_p_true."""
-        return pd.read_parquet(self.folder / PREDICTIONS)
+        return pd.read_parquet(self._file(PREDICTIONS))
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch: train_loss, val_loss [nats], val_accuracy [fraction]."""
-        return pd.read_parquet(self.folder / HISTORY)
+        return pd.read_parquet(self._file(HISTORY))
 
     @cached_property
     def recipe(self) -> params.Recipe:

@@ -60,12 +60,13 @@ def retrieval_scores(
 
 
 def agreement(decoded: np.ndarray, features: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """How well single presentations tell the features, beside the noise ceiling.
+    """How well single presentations tell the features, beside how reliably they say anything.
 
-    r: correlation over test presentations of decoded and true feature; ceiling: the largest that
-    any decoded feature of this reliability could have with something fixed by the image, the root
-    of the share of its variance that lies between images (Sahani and Linden 2003, NIPS 15;
-    Schoppe et al. 2016, Front Comput Neurosci 10:10). Both are means over features.
+    r: correlation over test presentations of decoded and true feature; reliability: the root of
+    the share of the decoded feature's variance that lies between images, which is the largest
+    correlation that *this* decoded feature can have with anything fixed by the image (the bound of
+    Sahani and Linden 2003, NIPS 15, for a response, applied to the decoder's output). A decoder that
+    uses more of the units may be more reliable. Both are means over features.
     decoded (B, D); features (S, D); y (B,) row of the image shown. NaN where no image was shown
     twice, or none of the features varies.
     """
@@ -82,17 +83,25 @@ def agreement(decoded: np.ndarray, features: np.ndarray, y: np.ndarray) -> dict[
     between = (count[:, None] * (sums / count[:, None]) ** 2).sum(axis=0)
     s, n = len(scene), len(y)
     if s < 2 or n <= s or not varies.any():
-        return {"r": float("nan"), "ceiling": float("nan"), "share": float("nan")}
+        return {"r": float("nan"), "reliability": float("nan")}
     noise = within / (n - s)
     per = (n - (count**2).sum() / n) / (s - 1)  # presentations an image, for unequal numbers
     signal = np.maximum((between / (s - 1) - noise) / per, 0)
-    ceiling = np.sqrt(signal / np.maximum(signal + noise, 1e-12))
-    mean_r, mean_c = float(r.mean()), float(ceiling.mean())
-    return {
-        "r": mean_r,
-        "ceiling": mean_c,
-        "share": mean_r / mean_c if mean_c > 0 else float("nan"),
-    }
+    reliability = np.sqrt(signal / np.maximum(signal + noise, 1e-12))
+    return {"r": float(r.mean()), "reliability": float(reliability.mean())}
+
+
+def best_agreement(proba: np.ndarray, features: np.ndarray, y: np.ndarray) -> float:
+    """The noise ceiling where the truth is known: r of the posterior mean of the features.
+
+    proba (B, S): exact posterior over the images; features (S, D); y (B,). No decoder has a smaller
+    squared error; mean over features.
+    """
+    expected, true = proba @ features, features[y]
+    varies = (expected.std(axis=0) > 1e-9) & (true.std(axis=0) > 1e-9)
+    a, b = expected[:, varies], true[:, varies]
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    return float(((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))).mean())
 
 
 def reconstruction(

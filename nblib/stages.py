@@ -34,21 +34,30 @@ class StageInfo:
     settings: type[P.Params]
     params: type[P.Params]
     is_run: bool = False
+    signal: str = "spikes"  # what its recordings hold: "spikes", "lfp" or "any"
+    cohort: bool = False  # takes all recordings of a recipe together
 
 
 STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(2, None, P.IngestSettings, P.StageParams),
-    "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams),
+    "01_ingest": StageInfo(2, None, P.IngestSettings, P.StageParams, signal="any"),
+    "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
     "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
     "04_split": StageInfo(2, "03_clean", P.SplitSettings, P.StageParams),
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
     "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "08_ssl_pretext": StageInfo(
+        1, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
+    ),
+    "09_downstream_one_vs_all": StageInfo(
+        1, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+    ),
     "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+COHORT = "cohort"  # stands for the recording where a stage takes all of them
 # Parameters that name a file or folder: its content counts, not its name.
 BY_CONTENT = ("images", "latents")
 
@@ -131,12 +140,27 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
         if k not in P.Recipe.model_fields or k in info.params.model_fields
     }
     checked = P.checked(info.params, own, name)
-    if not isinstance(checked, P.StageParams):
+    if not isinstance(checked, (P.StageParams, P.CohortParams)):
         if extra := sorted(set(values) - set(own)):
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
     recipe = derive(find_recipe(checked.recipe), overrides)
+    if info.signal not in ("any", "lfp" if recipe.is_lfp else "spikes"):
+        has, wants = (
+            ("field potentials", "spikes") if recipe.is_lfp else ("spikes", "field potentials")
+        )
+        there = [
+            n
+            for n, i in STAGES.items()
+            if i.signal in ("any", "lfp" if recipe.is_lfp else "spikes")
+        ]
+        raise BadParameter(
+            f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
+            f"For these there are {', '.join(there)}."
+        )
+    if info.cohort:
+        return checked, recipe
     if checked.recording not in recipe.recordings:
         raise BadParameter(
             f"{name}: recording {checked.recording!r} is not in recipe {recipe.recipe!r}, which "
@@ -163,14 +187,63 @@ def key_for(
             "code": code
         }
         own |= {k: store.content_hash(own[k]) for k in BY_CONTENT if own.get(k)}
+    if info.cohort:
+        return store.make_key(name, info.version, own, cohort_upstream(name, recipe, params))
     if len(steps) == 1:
         upstream = sources.identity(recipe, recording)
-        if recipe.source != "simulate":
-            own.pop("simulate", None)
+        for source in ("simulate", "simulate_lfp"):
+            if recipe.source != source:
+                own.pop(source, None)
         own |= {"label": recipe.label} if name == "02_bin" else {}
     else:
         upstream = key_for(steps[-2], recipe, recording)
     return store.make_key(name, info.version, own, [upstream])
+
+
+def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
+    """Keys behind a stage that takes all recordings: their windows, and for 09 its embedders."""
+    keys = [key_for("02_bin", recipe, recording) for recording in recipe.recordings]
+    return keys + [pretext_key(recipe, wanted) for wanted in pretext_runs(name, recipe, params)]
+
+
+def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.PretextParams]:
+    """The runs of 08 that notebook 09 rests on: one for each pretext named and each fold."""
+    if name != "09_downstream_one_vs_all":
+        return []
+    named = {part for embedder in params.embedders for part in embedder.split("+")}
+    shared = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
+    runs = []
+    for pretext in sorted(named & {"rp", "ts", "cpc"}):
+        for fold in params.folds:
+            values = {**shared, **params.pretext_params, "pretext": pretext, "fold": fold}
+            runs.append(P.checked(P.PretextParams, values, "09: pretext_params"))
+    return runs
+
+
+def pretext_key(recipe: P.Recipe, params: P.PretextParams) -> str:
+    """Key of a run of the shipped 08."""
+    code = code_hash(code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
+    return key_for("08_ssl_pretext", recipe, COHORT, params, code)
+
+
+def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
+    """What must be committed before this stage, in order: (stage, values that make it)."""
+    if recipe is None:
+        return []
+    info = stage_info(name)
+    recordings = recipe.recordings if info.cohort else [params.recording]
+    steps = [
+        (stage, {"recipe": recipe_name, "recording": recording})
+        for recording in recordings
+        for stage in chain(name, recipe.source)[:-1]
+    ]
+    for wanted in pretext_runs(name, recipe, params):
+        given = {k: v for k, v in wanted.model_dump().items() if v != PRETEXT_DEFAULTS[k]}
+        steps.append(("08_ssl_pretext", {**given, "recipe": recipe_name}))
+    return steps
+
+
+PRETEXT_DEFAULTS = {k: f.default for k, f in P.PretextParams.model_fields.items()}
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -251,6 +324,13 @@ def _check_injected(name: str) -> set[str]:
     return injected
 
 
+def recording_of(name: str, recipe: P.Recipe | None, params: P.Params) -> str:
+    """What stands for the recording in the store: its id, the cohort, or all runs."""
+    if recipe is None:
+        return "all"
+    return COHORT if stage_info(name).cohort else params.recording
+
+
 @dataclass(frozen=True)
 class Stage:
     """One notebook at work: its checked parameters, its recipe, its place in the store."""
@@ -268,7 +348,7 @@ class Stage:
 
     @property
     def recording(self) -> str:
-        return self.params.recording if self.recipe is not None else "all"
+        return recording_of(self.name, self.recipe, self.params)
 
     @property
     def recipe_name(self) -> str:
@@ -285,16 +365,35 @@ class Stage:
     def folder(self) -> Path:
         return store.folder(self.name, self.recording, self.key)
 
-    def input(self, name: str) -> Path:
-        """Verified folder of an upstream stage; MissingInput names the command that makes it."""
-        key = key_for(name, self.recipe, self.recording)
-        if not store.is_committed(name, self.recording, key):
+    def input(self, name: str, recording: str = "") -> Path:
+        """Verified folder of an upstream stage; MissingInput names the command that makes it.
+
+        recording: of a cohort; "" = the stage's own.
+        """
+        recording = recording or self.recording
+        key = key_for(name, self.recipe, recording)
+        if not store.is_committed(name, recording, key):
             raise MissingInput(
-                f"{self.name} needs the artifact of {name} for recording {self.recording!r}, recipe "
+                f"{self.name} needs the artifact of {name} for recording {recording!r}, recipe "
                 f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
-                f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {self.recording}"
+                f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {recording}"
             )
-        return store.open_artifact(store.folder(name, self.recording, key))
+        return store.open_artifact(store.folder(name, recording, key))
+
+    def pretext(self, params: P.PretextParams) -> Path:
+        """Verified folder of a run of 08; MissingInput names the command that makes it."""
+        key = pretext_key(self.recipe, params)
+        if not store.is_committed("08_ssl_pretext", COHORT, key):
+            given = {k: v for k, v in params.model_dump().items() if v != PRETEXT_DEFAULTS[k]}
+            told = " ".join(
+                f"-p {k} {v}" for k, v in ({**given, "recipe": self.recipe_name}).items()
+            )
+            raise MissingInput(
+                f"{self.name} needs the embedder of pretext {params.pretext!r}, fold {params.fold} (key "
+                f"{key}), which is not in {store.home()}. Make it with:  nblib run 08_ssl_pretext "
+                f"--with-upstream {told}"
+            )
+        return store.open_artifact(store.folder("08_ssl_pretext", COHORT, key))
 
     def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
         """Store what `write(folder)` puts into a folder; a key that stands already is left alone."""
@@ -330,6 +429,8 @@ class Stage:
         return key_for(self.name, self.recipe, self.recording, self.params, code)
 
     def _upstream_keys(self) -> list[str]:
+        if self.info.cohort:
+            return cohort_upstream(self.name, self.recipe, self.params)
         steps = chain(self.name, self.recipe.source)
         if len(steps) == 1:
             return [sources.identity(self.recipe, self.recording)]
@@ -362,7 +463,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
-    if recipe is not None and chain(name, recipe.source) == [name]:
+    if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)
     code = {}
     if info.is_run:
@@ -374,7 +475,8 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
             name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, []
         )
     else:
-        key = key_for(name, recipe, params.recording, params, code.get("code_hash", ""))
+        where = recording_of(name, recipe, params)
+        key = key_for(name, recipe, where, params, code.get("code_hash", ""))
     if recipe is not None and params.recipe != recipe.recipe:
         print(
             f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from nblib.errors import BadParameter
 
@@ -36,6 +36,15 @@ def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float
     low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
     return low, high
+
+
+def binomial_tail(k: int, n: int, chance: float) -> float:
+    """How likely k or more of n independent answers are right, each with probability `chance`."""
+    if not 0 <= k <= n or n < 1 or not 0 < chance < 1:
+        raise BadParameter(
+            f"binomial_tail needs 0 <= k <= n and 0 < chance < 1, not {k}, {n}, {chance}."
+        )
+    return float(binom.sf(k - 1, n, chance))
 
 
 def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
@@ -85,6 +94,26 @@ def bootstrap_interval(
     values = _finite(values, "values")
     means = [w @ values / values.size for w in bootstrap_slices(values.size, n_bootstrap, seed)]
     return percentile_interval(np.concatenate(means), level)
+
+
+def sign_flip_p(values: np.ndarray, *, n_permutations: int = 10_000, seed: int = 0, two_sided: bool = False) -> float:  # fmt: skip
+    """p that the mean of independent values (n,) lies above 0 (or differs from it): signs flipped.
+
+    Exact for at most 13 values, else by random flips.
+    """
+    values = _finite(values, "values")
+    n = values.size
+    if n <= 13:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = 1 - 2 * np.random.default_rng([seed, 4]).integers(0, 2, (n_permutations, n))
+    null = signs @ values / n
+    observed = values.mean()
+    if two_sided:
+        null, observed = np.abs(null), abs(observed)
+    if n <= 13:  # the identity is among them
+        return float((null >= observed - 1e-12).mean())
+    return permutation_p(observed, null)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What the notebooks call where recordings part ways.
 
 A lab pickle holds counts and no spike times: its road begins at 02, and what needs spike times is
-left out. Everywhere else these functions pass straight on.
+left out. Field potentials are cut into windows where spikes are counted. Everywhere else these
+functions pass straight on.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nblib import binning, cleaning, responses, sources, splits, stages
+from nblib import binning, cleaning, inspection, responses, signals, sources, splits, stages
 from nblib.inspection import SessionReport
 from nblib.params import SplitSettings
 from nblib.recording import Recording
+from nblib.signals import Windows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -48,16 +50,26 @@ def open_session(stage: stages.Stage) -> Recording | None:
     return sources.open_recording(stage.recipe, stage.recording)
 
 
-def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset:
-    """Counts (trial, time, unit) as the recipe asks; a lab pickle's own counts when it is None."""
+def look(session: Recording) -> SessionReport:
+    """What a recording holds and what is odd in it (see `inspection` and `signals`)."""
+    if signals.LFP in session.series:
+        return signals.report(session)
+    return inspection.session_report(session)
+
+
+def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset | Windows:
+    """Counts (trial, time, unit) as the recipe asks; a lab pickle's own counts when it is None;
+    windows of a field potential."""
     if session is None:
         return sources.open_binned(stage.recipe, stage.recording)
+    if signals.LFP in session.series:
+        return signals.cut(session, stage.settings)
     return binning.bin_recording(session, stage.settings)
 
 
-def save_counts(binned: xr.Dataset, folder: Path) -> None:
-    """Write counts (see `binning.save`)."""
-    binning.save(binned, folder)
+def save_counts(binned: xr.Dataset | Windows, folder: Path) -> None:
+    """Write counts (see `binning.save`) or windows (see `signals.save`)."""
+    signals.save(binned, folder) if isinstance(binned, Windows) else binning.save(binned, folder)
 
 
 def load_counts(folder: Path) -> xr.Dataset:
@@ -65,8 +77,11 @@ def load_counts(folder: Path) -> xr.Dataset:
     return binning.load(folder)
 
 
-def psth(session: Recording | None, binned: xr.Dataset) -> pd.DataFrame:
-    """Mean response by area: in fine bins from spike times, else in the bins that there are."""
+def psth(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFrame:
+    """Mean response by area: in fine bins from spike times, else in the bins that there are; the
+    spectra by state of windows."""
+    if isinstance(binned, Windows):
+        return signals.spectra(binned)
     return responses.binned_psth(binned) if session is None else responses.area_psth(session)
 
 
@@ -92,3 +107,42 @@ def save_cleaned(binned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> No
     """Write the cleaned counts and the table of what was removed."""
     binning.save(binned, folder)
     removals.to_parquet(folder / cleaning.FILE, index=False)
+
+
+def ingest_in_words(session: Recording, report: SessionReport) -> str:
+    """What 01 found, in a sentence."""
+    found = report.tables["summary"].set_index("item")["value"]
+    if signals.LFP in session.series:
+        held = (
+            f"{found['channels']} channels of field potential ({found['electrodes']} electrodes, "
+            f"{found['signal to [s]'] - found['signal from [s]']:,.0f} s at {found['rate [Hz]']:g} Hz) and "
+            f"{found['intervals']} intervals of {found['labels']} labels"
+        )
+    else:
+        held = (
+            f"{session.n_spikes:,} spikes of {session.n_units:,} units (mean rate "
+            f"{found['mean rate [Hz]']} Hz) and {found['presentations']:,} presentations of "
+            f"{found['labels']} labels"
+        )
+    return f"**Result.** Recording *{session.id}* holds {held}. Odd findings: {len(report.odd)}."
+
+
+def bin_in_words(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
+    """What 02 made, in a sentence."""
+    if isinstance(binned, Windows):
+        inside = pd.Series(binned.label[binned.labelled]).value_counts().sort_index()
+        told = ", ".join(f"{n} of {name}" for name, n in inside.items())
+        left = f" {binned.dropped} windows touch NaN and were left out." if binned.dropped else ""
+        return (
+            f"**Result.** {len(binned):,} windows of {binned.window_s:g} s ({binned.x.shape[1]} samples × "
+            f"{binned.x.shape[2]} channels), {int(binned.labelled.sum()):,} of them inside a state: {told}.{left}"
+        )
+    shown = psth[psth["time_s"].between(0, psth.attrs["shown_s"])]
+    peak = shown.loc[shown["rate_hz"].idxmax()]
+    return (
+        f"**Result.** {binned.sizes['trial']:,} presentations × {binned.sizes['time']} bins × "
+        f"{binned.sizes['unit']:,} units hold {int(binned['counts'].sum()):,} spikes, "
+        f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
+        f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
+        f"{' in ' + peak['area'] if peak['area'] else ''}."
+    )

@@ -137,27 +137,36 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
-    """The curves of 07 as one: the mean over recordings of each decoder and k.
+    """The curves of 07, averaged over the recordings of a recipe: one row a decoder and k.
 
-    Of one recording, the interval is that of its run (draws and presentations); of several, a
-    bootstrap over recordings, as the question then is what another recording would give. Folds
-    and seeds of a recording are averaged first. Columns as `plots.few_shot_curves` takes them, and
-    `n_recordings`; no row without a run of 07.
+    Runs of different recipes, or with other settings, are curves of their own. Of one recording,
+    the interval is that of its run (draws and presentations); of several, a bootstrap over
+    recordings, as the question then is what another recording would give; recordings that lack a
+    k are left out. Folds and seeds of a recording are averaged first. Columns as
+    `plots.few_shot_curves` takes them, and `n_recordings`; no row without a run of 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
     part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
-    k = part["variant"].str.extract(r"^k=(\d+|all)", expand=False).replace("all", "0")
-    part = part.assign(k=k.astype(int), per_class=part["n_train"] / part["n_classes"])
+    found = part["variant"].str.extract(r"^k=(?P<k>\d+|all)(?:, )?(?P<rest>.*)$")
+    part = part.assign(
+        k=found["k"].replace("all", "0").astype(int), rest=found["rest"],
+        per_class=part["n_train"] / part["n_classes"],
+    )  # fmt: skip
+    sets = list(part.groupby(["group", "changed", "rest"], sort=True))
     rows = []
-    for (model, k), same in part.groupby(["model", "k"], sort=False):
-        each = same.groupby(["group", "recording"])[
-            ["value", "ci_low", "ci_high", "chance", "oracle", "per_class"]
-        ].mean()
-        mean = each.mean()
-        low, high = mean["ci_low"], mean["ci_high"]
-        if len(each) > 1:
-            low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
-        rows.append({"model": model, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high})  # fmt: skip
+    for who, own in sets:
+        told = ", ".join(filter(None, who)) if len(sets) > 1 else ""
+        for model, curve in own.groupby("model", sort=False):
+            whole = curve.groupby("recording")["k"].nunique() == curve["k"].nunique()
+            curve = curve[curve["recording"].isin(whole.index[whole])]
+            for k, same in curve.groupby("k", sort=False):
+                each = same.groupby("recording")[["value", "ci_low", "ci_high", "chance", "per_class"]].mean()  # fmt: skip
+                mean = each.mean()
+                low, high = mean["ci_low"], mean["ci_high"]
+                if len(each) > 1:
+                    low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
+                name = f"{model}, {told}" if told else model
+                rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -145,6 +145,10 @@ def explore_responses(session: Recording | None) -> ResponseExplorer | Figure:
     """The explorer of a recording; a word of explanation for counts without spike times."""
     if session is None:
         return plots.say("These are counts: the file holds no spike times to look at one by one.")
+    if session.series and not session.n_units:
+        return plots.say(
+            "A field potential has no spikes to look at one by one; 01 shows its traces."
+        )
     return ResponseExplorer(session)
 
 

@@ -113,6 +113,11 @@ class DeviceBatches:
         self.y = torch.as_tensor(y).to(device)  # (B,)
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
 
+    @property
+    def n(self) -> int:
+        """Samples of a pass."""
+        return len(self.y)
+
     def __len__(self) -> int:
         return -(-len(self.y) // self.batch_size)
 

@@ -170,8 +170,8 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
     stage, data, decoder, history, outcome = trained(model="logistic")
     identity = evaluation.identity(stage, data)
     assert results.against(identity, outcome.predictions, "logistic") is None
-    told = results.against_in_words(identity, outcome.predictions, "logistic")
-    assert "no run of `logistic`" in told and "nblib run 05_train_lstm" in told
+    told = results.against_in_words(stage, identity | {"seed": 3}, outcome.predictions, "logistic")
+    assert "no run of `logistic`" in told and told.endswith("-p model logistic -p seed 3`.")
     place = stage.commit(lambda f: evaluation.save_run(f, stage, data, decoder, history, outcome))
     beside = results.against(identity, outcome.predictions, "logistic")
     assert (beside.difference.value, beside.difference.n) == (0, len(data.test))
@@ -181,6 +181,9 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
     assert beside.difference.value == -outcome.scores["accuracy"].value
     assert beside.difference.ci_high < 0 and "logistic is right more often" in beside.in_words("x")
     assert results.against(identity | {"split_hash": "other"}, wrong, "logistic") is None
+    # A recipe derived from this one has another input, whatever its split.
+    assert results.against(identity | {"recipe": "tiny-12345678"}, wrong, "logistic") is None
+    assert results.against(identity | {"shuffle_labels": True}, wrong, "logistic") is None
     with pytest.raises(CorruptArtifact, match="other test presentations"):
         results.against(identity, wrong.assign(trial=-1), "logistic")
 

@@ -76,11 +76,12 @@ def test_validation_is_part_of_the_k(k, n_val):
     assert set(train.trial) | set(val.trial) == drawn and not set(train.trial) & set(val.trial)
 
 
-def test_all_means_the_split_s_own_roles():
-    data, parts = counts_data()
+def test_all_means_all_train_rows_and_chooses_among_them():
+    data, _ = counts_data()
     train, val = few_shot.roles(data, 0, 0, 0)
-    np.testing.assert_array_equal(train.x, parts[0][0])
-    np.testing.assert_array_equal(val.trial, data.val.trial)
+    assert sorted([*train.trial, *val.trial]) == sorted(data.train.trial)
+    assert np.bincount(val.y).tolist() == [4] * N_CLASSES  # a fifth of twenty each
+    assert np.bincount(train.y).tolist() == [16] * N_CLASSES
 
 
 @pytest.mark.parametrize("name", ["nearest_mean", "poisson_naive_bayes", "logistic"])
@@ -94,6 +95,7 @@ def test_nothing_but_the_drawn_rows_teaches(name):
         **{**vars(data), "train": Samples(x, data.train.y, data.train.trial)}
     )
     poisoned.val = Samples(data.val.x + 99, data.val.y, data.val.trial)
+    poisoned.test = Samples(data.test.x + 99, data.test.y, data.test.trial)
     one, two = (few_shot.fit_one(name, d, 5, 1, stage(), "cpu") for d in (data, poisoned))
     for a, b in zip(one._weights().values(), two._weights().values(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -116,8 +118,8 @@ def test_curves_rise_and_every_decoder_sees_the_same_draws(monkeypatch):
     seen = {}
     fit = few_shot.roles
 
-    def watched(data, k, seed, number):
-        train, val = fit(data, k, seed, number)
+    def watched(data, k, seed, number, whole):
+        train, val = fit(data, k, seed, number, whole)
         seen.setdefault((k, number), []).append(train.trial.tolist())
         return train, val
 
@@ -167,6 +169,7 @@ def test_needed_is_read_off_the_curve():
     curve = pd.DataFrame(
         {"model": "m", "k": [1, 10, 0], "per_class": [1.0, 10.0, 100.0], "value": [0.2, 0.6, 1.0]}
     )
+    curve = curve.assign(ci_low=curve["value"] - 0.1, chance=0.1)
     row = few_shot.needed(curve).iloc[0]
     assert row["area"] == pytest.approx(0.6)
     assert row["k for 50%"] == pytest.approx(10**0.75)
@@ -174,6 +177,16 @@ def test_needed_is_read_off_the_curve():
     low = few_shot.needed(curve.assign(value=[0.9, 0.95, 1.0])).iloc[0]
     assert low["k for 50%"] == 1 and low["k for 90%"] == 1
     assert np.isnan(few_shot.needed(curve.iloc[:2]).iloc[0]["k for 50%"])
+    # Nothing is told of a decoder that guesses, nor of a level that guessing reaches.
+    luck = few_shot.needed(curve.assign(ci_low=0.05)).iloc[0]
+    assert luck[["k for 50%", "k for 90%"]].isna().all()
+    coarse = few_shot.needed(curve.assign(chance=0.6)).iloc[0]
+    assert np.isnan(coarse["k for 50%"]) and coarse["k for 80%"] == pytest.approx(10**1.5)
+
+
+def test_a_decoder_named_twice_is_refused():
+    with pytest.raises(BadParameter, match="named twice"):
+        few_shot.run(counts_data()[0], stage(models=["ridge", "ridge"]))
 
 
 @pytest.mark.parametrize(

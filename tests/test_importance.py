@@ -43,6 +43,14 @@ def test_planted_units_and_bins_are_found(name):
     assert bins["rise"].argmax() == 1 and bins["ci_low"][1] > 10 * bins["rise"][[0, 2]].abs().max()
 
 
+def test_a_bin_changes_places_and_is_not_silenced():
+    """A decoder that only needs the mean of a bin, which is the same in every order, loses nothing."""
+    decoder, test = fitted("logistic", planted()), planted(300, 1)
+    same = Samples(test.x.copy(), test.y, test.trial)
+    same.x[:, 1] = 7.0  # one value for all: changing places changes nothing, silencing would
+    assert importance.by_bin(decoder, same)["rise"][1] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_unit_without_weight_carries_nothing_at_all():
     decoder, test = fitted("logistic", planted()), planted(300, 1)
     decoder.weight.reshape(3, N_UNITS, -1)[:, 5] = 0

@@ -81,7 +81,7 @@ def test_scenes_are_dealt_whole(data, shown, tmp_path):
 
 def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
     """Every presentation of a held-out scene, and its image, set to nonsense: the same decoder."""
-    asked = stage(tmp_path, spaces=["pca", "gabor"])
+    asked = stage(tmp_path, spaces=["pca", "gabor", "vae"], vae_epochs=3)
     scenes = latents.split_scenes(data, shown, asked)
     held = np.isin(data.train.y - 1, scenes.held)
     x = data.train.x.copy()
@@ -111,7 +111,9 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, re
     assert s["reconstruction"]["pixel_correlation"].p < 0.05
     assert s["reconstruction"]["of_the_true_features"].value > 0.99
     fit = found.spaces["pca"].fit
-    assert 0.5 < fit["r"] < fit["ceiling"] + 0.05 < 1.05
+    assert 0.5 < fit["unseen"]["r"] < fit["unseen"]["reliability"] + 0.05 < 1.05
+    table = latents.comparison(found).set_index("which")
+    assert table.loc[latents.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
 
 
 def test_shuffled_labels_are_at_chance(data, shown, tmp_path):
@@ -162,6 +164,7 @@ def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
     ("given", "error", "says"),
     [
         ({"regressor": "forest"}, BadParameter, "regressor = 'forest'"),
+        ({"spaces": ["pca", "foo"]}, BadParameter, "no 'foo'"),
         ({"spaces": ["pca", "pca"]}, BadParameter, "named twice"),
         ({"spaces": ["lab"]}, BadParameter, "go together"),
         ({"latents": "z.pt"}, BadParameter, "go together"),

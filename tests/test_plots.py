@@ -193,14 +193,60 @@ def runs(n_recordings=1, seeds=1):
     return pd.DataFrame(rows)
 
 
+def lfp_overview():
+    regions = ["PrL_Cx", "BLA", "VTA"]
+    channels = pd.DataFrame({"region": regions, "electrodes": [2, 2, 4], "sd": [50.0, 80.0, 20.0], "nan_share": [0, 0.01, 0]})  # fmt: skip
+    intervals = pd.DataFrame({"label": ["home_cage", "open_field"], "start_s": [0.0, 310.0], "stop_s": [300.0, 600.0]})  # fmt: skip
+    return plots.potentials.lfp_overview(channels, intervals)
+
+
+def spectra():
+    frequency = np.linspace(0, 60, 61)
+    rows = [
+        pd.DataFrame({"label": state, "channel": c, "frequency_hz": frequency, "power": (1 + i + j) / (1 + frequency)})
+        for i, state in enumerate(("home_cage", "open_field", "tail_suspension"))
+        for j, c in enumerate(("PrL_Cx", "BLA", "VTA", "IL_Cx", "mSNC"))
+    ]  # fmt: skip
+    return pd.concat(rows)
+
+
+def embedding_map():
+    rng = np.random.default_rng(0)
+    label = np.array(["home_cage", "", "open_field"])[np.arange(300) % 3]
+    subject = np.array([f"m{i}" for i in np.arange(300) // 30])
+    return plots.embedding_map(rng.standard_normal((300, 2)), label, subject, np.arange(300.0))
+
+
+def purity():
+    rows = {"recording": [f"m{i}" for i in range(12)], "state": np.linspace(0.6, 0.9, 12), "state_chance": 0.33,
+            "subject": np.linspace(0.2, 0.5, 12), "subject_chance": 0.08}  # fmt: skip
+    return plots.neighbour_purity(pd.DataFrame(rows))
+
+
+def budget(tasks=("one_vs_all", "multiclass")):
+    rows = []
+    for i, name in enumerate(("rp", "ts", "cpc", "random", "rp+ts+cpc", "a/very/long/path/to/some/RP_weights.pth")):  # fmt: skip
+        for task in tasks:
+            for j, b in enumerate((1, 10, 100, 0)):
+                value = 0.9 - 0.05 * i - 0.3 / (1 + j)
+                rows.append({"embedder": name, "task": task, "budget": b, "value": value, "ci_low": value - 0.05,
+                             "ci_high": value + 0.05, "chance": 0.5 if task == "one_vs_all" else 1 / 3})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def class_table():
+    table = budget(("one_vs_all",))
+    return pd.concat([table.assign(**{"class": s}) for s in ("home_cage", "open_field", "tail_suspension")])  # fmt: skip
+
+
 def spaces(best=True):
     rows = []
     for i, space in enumerate(("vae", "pca", "gabor")):
         for j, which in enumerate(("training images, among all", "held-out images, among all")):
             value = 0.1 + 0.1 * i + 0.2 * j
             row = {"space": space, "which": which, "accuracy": value, "accuracy_low": value - 0.05,
-                   "accuracy_high": value + 0.05, "accuracy_chance": 0.01, "r": 0.2, "ceiling": 0.6}  # fmt: skip
-            rows.append(row | ({"accuracy_best_possible": 0.9} if best else {}))
+                   "accuracy_high": value + 0.05, "accuracy_chance": 0.01, "r": 0.2, "reliability": 0.6}  # fmt: skip
+            rows.append(row | ({"accuracy_best_possible": 0.9, "ceiling": 0.8} if best else {}))
     return plots.space_comparison(pd.DataFrame(rows))
 
 
@@ -344,6 +390,18 @@ FIGURES = {
     "compare_variant": lambda: plots.compare_runs(
         runs().assign(variant=["", "", "shuffle_labels=true", *[""] * 7])
     ),
+    "lfp_overview": lfp_overview,
+    "lfp_traces": lambda: plots.potentials.lfp_traces(
+        np.random.default_rng(0).standard_normal((600, 3)), 10.0, 100.0, ["BLA", "VTA", "IL_Cx"]
+    ),
+    "spectra": lambda: plots.potentials.state_spectra(spectra()),
+    "bands": lambda: plots.potentials.band_power(spectra()),
+    "map": embedding_map,
+    "purity": purity,
+    "budget": lambda: plots.budget_curves(budget(), 200),
+    "budget_one_task": lambda: plots.budget_curves(budget(("multiclass",)), 200),
+    "classes": lambda: plots.class_curves(class_table(), 200),
+    "classes_none": lambda: plots.class_curves(class_table().iloc[:0], 200),
     "spaces": spaces,
     "spaces_real": lambda: spaces(False),
     "found": found,

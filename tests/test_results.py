@@ -159,6 +159,11 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
     assert table["notebook"].tolist() == ["05_train_lstm", "07_few_shot", "07_few_shot"]
     assert table["variant"].tolist() == ["", "k=1, n_draws=2", "k=5, n_draws=2"]
     assert table["n_train"].tolist() == [80, 3, 15] and (table["flag"] == "").all()
+    curves = results.load_run(table["folder"].iloc[-1])
+    with pytest.raises(
+        MissingInput, match=r"this run has no predictions\.parquet; it holds metrics\.json"
+    ):
+        _ = curves.predictions
     assert len(results.comparable(table)) == 1  # a few examples do not stand for a decoder
 
 

@@ -44,6 +44,14 @@ def test_a_decoder_that_names_one_image_always_has_no_p():
     assert found["accuracy"].value == 0.05 and found["accuracy"].p > 0.5
 
 
+def test_p_permutes_images_as_wholes():
+    """Two of eight images are always found, by luck of their place: forty presentations each say no more."""
+    y = np.repeat(np.arange(8), 40)
+    near = np.random.default_rng(0).random((320, 8)) * 0.1
+    near[np.arange(320), np.array([0, 1, 3, 4, 5, 6, 7, 2])[y]] = 1.0
+    assert retrieval.retrieval_scores(near, y, **FEW)["accuracy"].p > 0.05
+
+
 def test_the_interval_is_over_images_not_presentations():
     """A thousand presentations of five images are still five images."""
     y = np.repeat(np.arange(5), 200)
@@ -54,25 +62,40 @@ def test_the_interval_is_over_images_not_presentations():
     assert s.value == 0.4 and s.ci_high - s.ci_low > 0.5
 
 
-def test_the_noise_ceiling_is_what_the_truth_reaches():
-    """Decoded = feature + noise: then r is the ceiling, whatever the noise."""
+def test_reliability_is_what_a_decoded_feature_reaches():
+    """Decoded = feature + noise: then r is the bound, whatever the noise."""
     rng = np.random.default_rng(2)
     features = rng.standard_normal((200, 4))
     y = np.repeat(np.arange(200), 8)
     for noise in (0.5, 2.0):
         decoded = features[y] + noise * rng.standard_normal((1600, 4))
         found = retrieval.agreement(decoded, features, y)
-        assert found["ceiling"] == pytest.approx((1 / (1 + noise**2)) ** 0.5, abs=0.04)
-        assert found["share"] == pytest.approx(1, abs=0.06)
-    # Reliable, but of something else: far below its ceiling.
+        assert found["reliability"] == pytest.approx((1 / (1 + noise**2)) ** 0.5, abs=0.04)
+        assert found["r"] == pytest.approx(found["reliability"], abs=0.05)
+    # Reliable, but of something else: far below the bound.
     other = rng.standard_normal((200, 4))[y] + 0.5 * rng.standard_normal((1600, 4))
     found = retrieval.agreement(other, features, y)
-    assert abs(found["r"]) < 0.15 and found["ceiling"] > 0.85
+    assert abs(found["r"]) < 0.15 and found["reliability"] > 0.85
 
 
-def test_no_ceiling_without_repeats():
+def test_no_reliability_without_repeats():
     features = np.random.default_rng(0).standard_normal((10, 3))
-    assert np.isnan(retrieval.agreement(features, features, np.arange(10))["ceiling"])
+    assert np.isnan(retrieval.agreement(features, features, np.arange(10))["reliability"])
+
+
+def test_no_decoder_beats_the_posterior_mean():
+    """Spikes of one Poisson unit a feature: the ceiling lies above a decoder of the counts."""
+    rng = np.random.default_rng(4)
+    features = rng.standard_normal((50, 3))
+    y = np.repeat(np.arange(50), 20)
+    rates = np.exp(features)
+    counts = rng.poisson(rates[y])
+    log_p = (counts[:, None] * np.log(rates) - rates).sum(axis=2)
+    proba = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+    proba /= proba.sum(axis=1, keepdims=True)
+    best = retrieval.best_agreement(proba, features, y)
+    assert retrieval.agreement(np.log1p(counts), features, y)["r"] < best < 0.99
+    assert retrieval.best_agreement(np.eye(50)[y], features, y) == pytest.approx(1)
 
 
 def test_reconstruction_beside_other_images():

@@ -118,11 +118,11 @@ def test_folds_are_pooled(stored):
     assert summary.over_folds(stored.iloc[:3]).empty
 
 
-def few_shot_rows(recordings, values):
+def few_shot_rows(recordings, values, group="demo", rest=""):
     return pd.DataFrame(
         [
-            {"notebook": "07_few_shot", "group": "demo", "recording": r, "model": "ridge",
-             "variant": f"k={k}", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "chance": 0.1,
+            {"notebook": "07_few_shot", "group": group, "changed": "", "recording": r, "model": "ridge",
+             "variant": f"k={k}{rest}", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "chance": 0.1,
              "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
             for r, v in zip(recordings, values, strict=True)
             for k in (1, "all")
@@ -138,6 +138,15 @@ def test_learning_curves_are_averaged_over_recordings():
     assert many["value"].tolist() == pytest.approx([0.35, 0.35])
     assert 0.2 <= many["ci_low"][0] < 0.35 < many["ci_high"][0] <= 0.5
     assert summary.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
+    # Other recipes and other settings are curves of their own.
+    other = few_shot_rows("ab", [0.9, 0.9], group="real")
+    slow = few_shot_rows("ab", [0.1, 0.1], rest=", max_epochs=3")
+    three = summary.learning_curves(pd.concat([few_shot_rows("ab", [0.2, 0.3]), other, slow]))
+    by = three[three["k"] == 1].set_index("model")["value"].round(3).to_dict()
+    assert by == {"ridge, demo": 0.25, "ridge, demo, max_epochs=3": 0.1, "ridge, real": 0.9}
+    # A recording that lacks a k has no part: all points are of the same recordings.
+    part = pd.concat([few_shot_rows("ab", [0.2, 0.3]), few_shot_rows("c", [0.9]).iloc[:1]])
+    assert summary.learning_curves(part)["n_recordings"].tolist() == [2, 2]
     # Two folds of one recording are one recording.
     twice = summary.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
     assert twice["value"][0] == pytest.approx(0.4) and twice["n_recordings"][0] == 2

@@ -31,6 +31,7 @@ class GAT(GraphDecoder):
         heads: int = 1,
         embedding: int = 4,
         explore: int = 2,
+        start: str = "correlation",
         hidden: int = 200,
         dropout: float = 0.5,
         input_dropout: float = 0.3,

@@ -50,6 +50,9 @@ class GCN(GraphDecoder):
         return GCNNet(self.edges, *sizes)
 
 
+AT_ONCE = 64  # samples at a time without gradients: every edge of every sample takes memory
+
+
 class GCNNet(nn.Module):
     """(B, T, N) -> features of each unit (B, N, T + 2 F) -> (B, C)."""
 
@@ -71,6 +74,8 @@ class GCNNet(nn.Module):
         source, weight, present = (part[0] for part in self.edges())  # (N, K)
         target = torch.arange(len(source), device=x.device)[:, None].expand_as(source)
         edge_index = torch.stack([source[present], target[present]])  # (2, E)
+        if not torch.is_grad_enabled() and len(x) > AT_ONCE:
+            return torch.cat([self(part) for part in x.split(AT_ONCE)])
         counts = self.input_dropout(x).transpose(1, 2)  # (B, N, T): one graph for all samples
         once = self.first(counts, edge_index, weight[present]).relu()  # (B, N, F)
         twice = self.second(once, edge_index, weight[present]).relu()

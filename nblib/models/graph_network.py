@@ -21,6 +21,7 @@ from nblib.models.network import TorchDecoder
 from nblib.training import FitSettings
 from nblib.windows import Samples
 
+START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
 _NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time
 
 
@@ -151,6 +152,7 @@ class GraphDecoder(TorchDecoder):
             self,
             "a threshold belongs to graph 'correlation'",
         )
+        require(p.get("start", "correlation") in ("correlation", "full"), self, "start must be correlation or full")  # fmt: skip
         require_shares(self, *(name for name in p if name.endswith("dropout")))
 
     def fit(
@@ -177,6 +179,8 @@ class GraphDecoder(TorchDecoder):
         width = p.get("heads", 1) * p.get("channels", 1)
         more = p.get("explore", 0) if kind == "learned" else 0
         needed = graphs.step_bytes(n_units, k + more, self.bins_seen(x), batch_size, width)
+        if kind == "learned":
+            needed += graphs.learned_bytes(n_units, x.shape[1] if self.by_bin else 1)
         graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
         if kind == "full":
             return FixedEdges(graphs.full_graph(n_units))
@@ -196,6 +200,9 @@ class GraphDecoder(TorchDecoder):
                 )
             return FixedEdges(graph)
         start = np.stack([graphs.correlation(part) for part in self.rows_of(x)])
+        if p["start"] == "full":  # all alike, but for what breaks the ties
+            rng = np.random.default_rng([0, n_units])
+            start = START_WEIGHT * (1 + 0.01 * rng.standard_normal(start.shape))
         return LearnedEdges(torch.as_tensor(start, dtype=torch.float32), p["k"], p["explore"])
 
     def rows_of(self, x: np.ndarray) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ class LinearDecoder(Decoder):
     Every strength in `c_values` is fitted on the train rows; the one with the lowest validation
     log-loss is kept as it is and not fitted again on validation rows. A single factor on the
     scores (temperature, Guo et al. 2017, ICML) is set on the validation rows. Without validation
-    rows the strongest penalty is taken, and the scores as they are.
+    rows the first setting that is tried is taken, and the scores as they are.
     """
 
     weight: np.ndarray

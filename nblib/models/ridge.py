@@ -33,7 +33,7 @@ class Ridge(LinearDecoder):
         gram = x @ x.T if n < d else x.T @ x
         values, vectors = np.linalg.eigh(gram)  # of size min(B, D)
         values = np.maximum(values, 0.0)
-        unit = values.mean() or 1.0
+        unit = values.sum() / d or 1.0  # the trace is that of either matrix
         right = vectors.T @ (target if n < d else x.T @ target)
         for c in sorted(self.params["c_values"]):
             solved = vectors @ (right / (values + unit / c)[:, None])

@@ -17,7 +17,8 @@ class STGAT(GraphDecoder):
 
     graph: correlation, learned, anatomy or full; k: incoming edges a unit; threshold: least |r|;
     channels, heads: of the attention; embedding: trained numbers that say who a unit is; explore:
-    random edges tried at each step of training a learned graph; hidden, dropout, input_dropout:
+    random edges tried at each step of training a learned graph; start: correlation or full, what a
+    learned graph begins as; hidden, dropout, input_dropout:
     as in `lstm`; memory_gb: most memory a training step may take.
     """
 
@@ -38,6 +39,7 @@ class STGAT(GraphDecoder):
         heads: int = 1,
         embedding: int = 4,
         explore: int = 2,
+        start: str = "correlation",
         hidden: int = 200,
         dropout: float = 0.5,
         input_dropout: float = 0.5,

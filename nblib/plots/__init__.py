@@ -4,39 +4,56 @@ A figure shows itself as the last line of a notebook cell; `save_svg(fig, path)`
 paper. Colours are safe for colour-blind readers and every brain area has its own, everywhere.
 """
 
+from nblib.plots import potentials
 from nblib.plots.carriers import importance
 from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs, score_by_size
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.few_shot import draws_spread, few_shot_curves
+from nblib.plots.looks import (
+    average_response,
+    label_differences,
+    recording_close_up,
+    recording_overview,
+)
 from nblib.plots.network import graph_overview
 from nblib.plots.pictures import drawn_images, found_images, space_comparison
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
 from nblib.plots.session import raster, session_overview
+from nblib.plots.ssl import budget_curves, class_curves, embedding_map, neighbour_purity
 from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, say, use_style
 
 __all__ = [
     "accuracy_by_time",
     "area_colour",
+    "average_response",
+    "budget_curves",
+    "class_curves",
     "cohort_progress",
     "compare_runs",
     "confusion",
     "correlation",
     "drawn_images",
     "draws_spread",
+    "embedding_map",
     "few_shot_curves",
     "found_images",
     "graph_overview",
     "importance",
     "label_balance",
+    "label_differences",
     "label_text",
     "learning_curves",
+    "neighbour_purity",
     "png_bytes",
+    "potentials",
     "psth_by_area",
     "quality",
     "raster",
+    "recording_close_up",
+    "recording_overview",
     "removals",
     "save_svg",
     "say",

@@ -22,7 +22,8 @@ def space_comparison(table: pd.DataFrame) -> Picture:
     """Feature spaces beside each other: how often the image is found, and the noise ceiling.
 
     table: one row a space and set (`latents.comparison`): space, which, accuracy with _low, _high,
-    _chance and perhaps _best_possible; r and ceiling (correlations).
+    _chance and perhaps _best_possible; r, reliability and perhaps
+    ceiling (correlations), of which those of the last set are drawn.
     """
     names, sets = list(dict.fromkeys(table["space"])), list(dict.fromkeys(table["which"]))
     fig = style.new_figure(1.7 + 0.55 * len(names))
@@ -42,9 +43,11 @@ def space_comparison(table: pd.DataFrame) -> Picture:
         ax.set_xlim(-0.03, 1)
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_xlabel("nearest is right")
-    last = table.drop_duplicates("space").set_index("space").loc[names]
+    last = table.drop_duplicates("space", keep="last").set_index("space").loc[names]
     axes[-1].plot(last["r"], range(len(names)), "o", ms=6, color=style.VERMILLION)
-    axes[-1].plot(last["ceiling"], range(len(names)), "|", ms=14, mew=2, color=style.PURPLE)
+    axes[-1].plot(last["reliability"], range(len(names)), "|", ms=14, mew=2, color=style.PURPLE)
+    if "ceiling" in last:
+        axes[-1].plot(last["ceiling"], range(len(names)), "|", ms=14, mew=2, color=style.GREEN)
     axes[-1].axvline(0, color=style.INK, ls=":", lw=1.6)
     axes[-1].set_xlim(min(-0.05, float(last["r"].min()) - 0.05), 1)
     axes[-1].set_title("one feature,\none presentation", fontsize=9)
@@ -55,7 +58,16 @@ def space_comparison(table: pd.DataFrame) -> Picture:
         Line2D([], [], marker="o", ls="", color=style.BLUE, label="95 % interval over images"),
         Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance"),
         Line2D([], [], marker="o", ls="", color=style.VERMILLION, label="decoded and true feature"),
-        Line2D([], [], marker="|", ls="", ms=12, mew=2, color=style.PURPLE, label="noise ceiling"),
+        Line2D(
+            [],
+            [],
+            marker="|",
+            ls="",
+            ms=12,
+            mew=2,
+            color=style.PURPLE,
+            label="the most its noise allows",
+        ),
     ]
     if "accuracy_best_possible" in table:
         handles.insert(2, Line2D([], [], color=style.GREEN, lw=1.6, label="best possible"))

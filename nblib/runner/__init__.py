@@ -94,11 +94,10 @@ def attempt(
             _verify(job)
             done = f"{job.label}: already committed, nothing to do: {job.folder}"
             return Outcome(OK, done, job.folder)
-        road = [] if job.recipe is None else stages.chain(job.stage, job.recipe.source)[:-1]
-        if road and not with_upstream:
-            _need(road[-1], job)
-        for stage in road if with_upstream else []:
-            values = {"recipe": job.recipe_name, "recording": job.recording}
+        road = stages.road(job.stage, job.recipe, job.params, job.recipe_name)
+        if not with_upstream:
+            _need(road, job)
+        for stage, values in road if with_upstream else []:
             step = attempt(stage, values, progress=progress)
             if step.code:
                 return replace(step, message=f"{job.label} was not run. {step.message}")
@@ -124,11 +123,18 @@ def _verify(job: Job) -> None:
         ) from None
 
 
-def _need(upstream: str, job: Job) -> None:
+def _need(road: list[tuple[str, dict[str, Any]]], job: Job) -> None:
     """Raise what the notebook would raise for a missing input, before its kernel starts."""
-    key = stages.key_for(upstream, job.recipe, job.recording)
-    if not store.is_committed(upstream, job.recording, key):
-        stages.Stage(job.stage, job.params, job.recipe, "").input(upstream)
+    here = stages.Stage(job.stage, job.params, job.recipe, "")
+    for stage, values in road:
+        if stage == stages.stage_info(job.stage).upstream:
+            key = stages.key_for(stage, job.recipe, values["recording"])
+            if not store.is_committed(stage, values["recording"], key):
+                here.input(stage, values["recording"])
+    for wanted in stages.pretext_runs(job.stage, job.recipe, job.params):
+        key = stages.pretext_key(job.recipe, wanted)
+        if not store.is_committed("08_ssl_pretext", stages.COHORT, key):
+            here.pretext(wanted)
 
 
 @contextlib.contextmanager

@@ -26,11 +26,11 @@ class Job:
 
     @property
     def recording(self) -> str:
-        return self.params.recording if self.recipe is not None else "all"
+        return stages.recording_of(self.stage, self.recipe, self.params)
 
     @property
     def label(self) -> str:
-        model = getattr(self.params, "model", "")
+        model = getattr(self.params, "model", "") or getattr(self.params, "pretext", "")
         return f"{self.stage} {self.recording} {model}".rstrip()
 
     @property
@@ -109,8 +109,9 @@ def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
             )
         values["recording"] = recordings[0]
     params, recipe = stages.settle_recipe(stage, values)
-    if hasattr(params, "model") and params.model not in models.MODELS:
-        models.MODELS[params.model]  # raises, and names the models there are
+    for model in [getattr(params, "model", None), *getattr(params, "models", [])]:
+        if model is not None and model not in models.MODELS:
+            models.MODELS[model]  # raises, and names the models there are
     name = "" if recipe is None else stages.Stage(stage, params, recipe, "").recipe_name
     job = Job(stage, path, values, params, recipe, name, None)
     return replace(job, key=key_of(job))

@@ -49,7 +49,17 @@ def identity(recipe: Recipe, recording: str) -> str:
         from nblib.sources import simulate
 
         return simulate.key(recipe.simulate)
+    if recipe.source == "simulate_lfp":
+        from nblib.sources import simulate_lfp
+
+        return simulate_lfp.key(recipe.simulate_lfp)
     path = raw_file(recipe, recording)
+    if recipe.is_lfp:
+        from nblib.sources import lfp
+
+        if times := lfp.times_file(recipe, recording):
+            hashes = {"times": store.file_hash(times)}
+            return store.make_key("raw", 1, hashes, [store.file_hash(path)])
     if recipe.source == "allen":
         from nblib.sources import allen_tables
 
@@ -75,6 +85,10 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
         recording = open_nwb(path, **how)
         recording.meta["source"] = "simulate"
         return recording
+    if recipe.is_lfp:
+        from nblib.sources import lfp
+
+        return lfp.open_lfp(recipe, recording_id)
     if recipe.source == "lab_pickle":
         raise BadParameter(
             f"recipe {recipe.recipe!r}: a lab pickle holds counts, no spike times; it enters at "

@@ -16,9 +16,10 @@ import contextlib
 import math
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import pandas as pd
@@ -39,15 +40,15 @@ from nblib.training.surroundings import deterministic, quiet, reproducible, run,
 from nblib.windows import DeviceBatches, Samples
 
 __all__ = [
-    "FitSettings", "classify", "fit", "gpu_problem", "load_checkpoint", "pick_device",
+    "Batches", "FitSettings", "classify", "fit", "gpu_problem", "load_checkpoint", "pick_device",
     "reconstruct", "reproducible", "stage_of",
 ]  # fmt: skip
 
 
 def fit(
     module: nn.Module,
-    train: Samples,
-    val: Samples | None,
+    train: Samples | Batches,
+    val: Samples | Batches | None,
     settings: FitSettings,
     folder: Path | str | None = None,
     *,
@@ -58,7 +59,8 @@ def fit(
 ) -> pd.DataFrame:
     """Train `module` in place; it ends on the CPU, in eval mode, with its best weights.
 
-    module: x (b, T, N) -> whatever `loss` takes; val: chooses the epoch (None: the last one
+    module: x (b, T, N) -> whatever `loss` takes; train, val: samples, or batches that a task of its
+    own draws (see `Batches`), already on the device; val: chooses the epoch (None: the last one
     counts and nothing stops early); folder: gets `<stage>.ckpt` and `<stage>.csv`; resume: "",
     "auto" (from the folder's own checkpoint, when there is one) or a checkpoint; identity: plain
     values that a checkpoint must share to be resumed.
@@ -86,7 +88,7 @@ def fit(
         stack.enter_context(reproducible(settings.seed, settings.threads))
         stack.enter_context(deterministic())
         batches = _batches(train, settings, device, shuffle=True)
-        keeper = Keeper(settings, path, batches, 0 if val is None else len(val), same)
+        keeper = Keeper(settings, path, batches, 0 if val is None else _size(val), same)
         logger = False  # the CSV log is the keeper's
         if settings.logger == "wandb":
             logger = stack.enter_context(wandb_logger(folder, same))
@@ -129,9 +131,31 @@ def fit(
     return history
 
 
+class Batches(Protocol):
+    """Batches (x, y) of a task that draws its own samples; n samples in all, on the device."""
+
+    n: int
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose what the next pass draws, by the number of the epoch alone."""
+
+    def fingerprint(self) -> str:
+        """What a checkpoint must share to be resumed."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]: ...
+
+
+def _size(part: Samples | Batches) -> int:
+    return len(part) if isinstance(part, Samples) else part.n
+
+
 def _batches(
-    samples: Samples, settings: FitSettings, device: torch.device, *, shuffle: bool
-) -> DeviceBatches:
+    samples: Samples | Batches, settings: FitSettings, device: torch.device, *, shuffle: bool
+) -> DeviceBatches | Batches:
+    if not isinstance(samples, Samples):
+        return samples
     # Validation keeps no gradients, so it may take more at a time.
     size = settings.batch_size if shuffle else max(256, settings.batch_size)
     return DeviceBatches(

@@ -19,7 +19,6 @@ from torch.nn import functional
 from nblib import store
 from nblib.errors import RunFailed, StorageError
 from nblib.training.settings import FitSettings
-from nblib.windows import DeviceBatches
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor | None]]
@@ -86,9 +85,7 @@ class Lit(lightning.LightningModule):
 class Keeper(lightning.Callback):
     """History, best weights, early stopping, checkpoints and the progress bar, once an epoch."""
 
-    def __init__(
-        self, settings: FitSettings, path: Path, batches: DeviceBatches, n_val: int, same: dict
-    ):
+    def __init__(self, settings: FitSettings, path: Path, batches: Any, n_val: int, same: dict):
         self.settings, self.path, self.batches = settings, path, batches
         self.n_val = n_val  # 0: no validation, the last weights count
         self.same = same  # what a checkpoint must share to be resumed
@@ -118,7 +115,7 @@ class Keeper(lightning.Callback):
         torch.manual_seed(int(mixed))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, lit: Lit) -> None:
-        means = lit.means(len(self.batches.y), self.n_val)
+        means = lit.means(self.batches.n, self.n_val)
         row = {"epoch": trainer.current_epoch, **means}
         losses = ["train_loss", "val_loss"] if self.n_val else ["train_loss"]
         if not all(math.isfinite(row[name]) for name in losses):

@@ -192,6 +192,32 @@ def test_the_graph_is_stored_with_the_run(name, task, tmp_path):
         np.testing.assert_array_equal(again.predict_log_proba(x), decoder.predict_log_proba(x))
 
 
+def test_a_learned_graph_can_begin_as_the_full_one(task):
+    decoder = make("gat", {**SMALL["gat"], "graph": "learned", "start": "full"})
+    start = decoder.make_edges(task[0].x, 32).score.detach().numpy()
+    assert abs(start.mean() - 0.1) < 0.01 and start.std() < 0.01
+    decoder.fit(*task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
+    assert decoder.graph().n_edges == N_UNITS * min(decoder.params["k"], N_UNITS - 1)
+    with pytest.raises(BadParameter, match="start must be"):
+        make("gat", {"start": "empty"})
+
+
+def test_a_learned_graph_counts_every_pair_of_units():
+    train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
+    few = {"graph": "learned", "k": 1, "explore": 0, "channels": 1, "memory_gb": 0.15}
+    with pytest.raises(BadParameter, match="graph 'learned' of 3000 units would take about"):
+        make("st_gat_dynamic", few).fit(train, train, n_classes=2, settings=QUICK)
+
+
+def test_gcn_answers_piece_by_piece_as_at_once(task, monkeypatch):
+    from nblib.models import gcn
+
+    decoder = trained("gcn", *task)
+    whole = decoder.predict_log_proba(task[1].x)
+    monkeypatch.setattr(gcn, "AT_ONCE", 7)
+    np.testing.assert_allclose(decoder.predict_log_proba(task[1].x), whole, atol=1e-5)
+
+
 def test_anatomy_comes_from_the_recording(task):
     decoder = make("gat", {**SMALL["gat"], "graph": "anatomy"})
     with pytest.raises(BadInput, match="neither the area"):

@@ -45,8 +45,7 @@ def test_ridge_equals_scikit_learn_s(n):
     decoder.fit(train, None, n_classes=N_CLASSES)
     x = train.x.reshape(n, -1).astype(float)
     centred = x - x.mean(0)
-    size = min(centred.shape)
-    alpha = (centred**2).sum() / size / 0.5
+    alpha = (centred**2).sum() / centred.shape[1] / 0.5
     theirs = linear_model.Ridge(alpha=alpha).fit(x, np.eye(N_CLASSES)[train.y])
     np.testing.assert_allclose(decoder.weight.T, theirs.coef_, atol=1e-8)
     np.testing.assert_allclose(decoder.bias, theirs.intercept_, atol=1e-8)

@@ -19,6 +19,8 @@ FIGURES = {
     "05_train_lstm": 5,
     "06_train_st_gat": 4,
     "07_few_shot": 2,
+    "08_ssl_pretext": 3,
+    "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "90_results": 3,
 }
@@ -94,7 +96,7 @@ def test_a_decoder_on_a_graph(home, tmp_path):
     assert outcome.code == 0, outcome.message
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     assert "st_gat names the right frame" in check(executed, "06_train_st_gat")
-    assert "no run of `lstm` on this split" in nbformat.writes(executed)
+    assert "no run of `lstm` on this input and split" in nbformat.writes(executed)
     assert runner.attempt("05", {**who, "model": "lstm", **FEW}, progress=False).code == 0
     executed = by_papermill("06_train_st_gat", tmp_path, **who, graph="anatomy", **few)
     check(executed, "06_train_st_gat")
@@ -139,6 +141,41 @@ def test_images_from_spikes(home, tmp_path):
     assert (table["oracle"] >= table["value"]).all() and results.comparable(table).empty
     few = runner.attempt("10", {**FEW, "recipe": "tiny", "recording": "tiny"}, with_upstream=True, progress=False)  # fmt: skip
     assert few.code == 3 and "shows 6 images" in few.message
+
+
+def test_field_potentials_from_files_to_curves(home, tmp_path):
+    """01 and 02 of every mouse, two pretexts, one curve: in one command."""
+    recipe = tmp_path / "mice.yml"
+    tiny = (store.recipes_dir() / "lfp_tiny.yml").read_text()
+    tiny = tiny.replace("recipe: lfp_tiny", "recipe: mice").replace(", m5, m6]", ", m5]")
+    recipe.write_text(tiny)
+    few = {"max_epochs": 2, "n_steps": 3, "batch_size": 32, "tau_pos_s": 5.0, "tau_neg_s": 10.0,
+           "n_context": 3, "n_ahead": 2, "n_negatives": 3}  # fmt: skip
+    given = {"recipe": str(recipe), "n_folds": 3, "folds": [0], "budgets": [1, 10, 0], "n_draws": 2,
+             "embedders": ["rp", "cpc", "rp+cpc", "random"], "pretext_params": few, "n_bootstrap": 100}  # fmt: skip
+    alone = runner.attempt("09", given, progress=False)
+    assert alone.code == 3 and "nblib run 02_bin --with-upstream" in alone.message
+    outcome = runner.attempt("09", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    done = [f for f in store.artifacts() if not f.parts[-3].startswith("00_")]
+    assert sorted({f.parts[-3] for f in done}) == ["01_ingest", "02_bin", "08_ssl_pretext", "09_downstream_one_vs_all"]  # fmt: skip
+    assert len(done) == 5 + 5 + 2 + 1
+    said = {}
+    for folder in done:
+        name = folder.parts[-3]
+        said[name] = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
+    assert "windows of 2 s (250 samples × 11 channels)" in said["02_bin"]
+    assert "**rp+cpc**" in said["09_downstream_one_vs_all"]
+    (pth,) = [p.name for f in done for p in f.glob("RP_*.pth")]
+    assert pth == "RP_stagernet_5_10.pth"  # named with its true tau values
+    table = results.scan()
+    assert set(table["notebook"]) == {"08_ssl_pretext", "09_downstream_one_vs_all"}
+    assert (table["flag"] == "").all() and results.comparable(table).empty
+    missing = {**given, "pretext_params": {**few, "max_epochs": 1}}
+    other = runner.attempt("09", missing, progress=False)
+    assert other.code == 3 and "nblib run 08_ssl_pretext --with-upstream" in other.message
+    again = runner.attempt("09", given, progress=False)
+    assert again.code == 0 and again.seconds == 0
 
 
 def test_by_the_runner_with_upstream(home):

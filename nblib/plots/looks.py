@@ -1,0 +1,56 @@
+"""The figures of 01 and 02, whatever a recording holds: spikes, counts or field potentials."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nblib import responses, signals
+from nblib.plots import potentials
+from nblib.plots import responses as response_plots
+from nblib.plots import session as session_plots
+from nblib.plots.style import Picture
+
+if TYPE_CHECKING:
+    from nblib.inspection import SessionReport
+    from nblib.recording import Recording
+
+TRACE_S = 6.0
+
+
+def recording_overview(session: Recording, report: SessionReport) -> Picture:
+    """The session at a glance: units, presentations and rate, or channels and intervals."""
+    if signals.LFP in session.series:
+        return potentials.lfp_overview(report.tables["channels"], report.tables["intervals"])
+    return session_plots.session_overview(
+        session.units, responses.labels_of(session), report.tables["rate"], session.intervals,
+        session.invalid_times, trials=session.trials, label_name=session.label,
+    )  # fmt: skip
+
+
+def recording_close_up(session: Recording) -> Picture:
+    """A few seconds from the middle: spikes of all units, or the potential of every channel."""
+    if signals.LFP in session.series:
+        series = signals.signal_of(session)
+        n = min(series.n_samples, round(TRACE_S * series.rate_hz))
+        lo = (series.n_samples - n) // 2
+        start = series.start_s + lo / series.rate_hz
+        return potentials.lfp_traces(series.read(lo, lo + n), start, series.rate_hz, session.meta["channels"])  # fmt: skip
+    window = responses.example_window(session)
+    spike_s, unit = responses.spikes_between(session, *window)
+    return session_plots.raster(spike_s, unit, responses.areas_of(session.units), session.trial_table, window)  # fmt: skip
+
+
+def average_response(binned: Any, psth: Any) -> Picture:
+    """Mean firing rate by area around the onset (`steps.psth`), or power spectra by state."""
+    if isinstance(binned, signals.Windows):
+        return potentials.state_spectra(psth)
+    return response_plots.psth_by_area(psth, psth.attrs["shown_s"])
+
+
+def label_differences(binned: Any, psth: Any) -> Picture:
+    """What tells labels apart: tuning of every unit, or band power of every channel."""
+    if isinstance(binned, signals.Windows):
+        return potentials.band_power(psth)
+    tuning, labels = responses.tuning_curves(binned)
+    areas = responses.areas_of(responses.units_of(binned))
+    return response_plots.tuning_heatmap(tuning, labels, areas, binned.attrs["label_name"])

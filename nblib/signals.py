@@ -1,0 +1,402 @@
+"""Field potentials become windows: filtered, resampled, cut, scaled, with the state of each.
+
+Shapes: W windows, T samples, C channels. One HDF5 file a recording; a cohort is read from many.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nblib.errors import BadInput, BadParameter
+from nblib.inspection import SessionReport
+from nblib.recording import Recording, Series
+from nblib.sources import hdf5
+from nblib.sources.checks import some
+
+if TYPE_CHECKING:
+    from nblib.params import BinSettings
+
+FILE = "windows.h5"
+LFP = "lfp"
+ORDER = 8  # of the Butterworth low-pass
+PASS = 0.45  # the low-pass must lie below this share of the new rate
+WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
+MOST_NAN = 0.5  # a recording with more of its windows touched by NaN is refused
+PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
+ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one recording.
+
+    x (W, T, C) float32, z-scored by window and channel; start_s (W,); label (W,) text of the state
+    that fills most of the window, "" for none; purity (W,): the share it fills.
+    """
+
+    x: np.ndarray
+    start_s: np.ndarray
+    label: np.ndarray
+    purity: np.ndarray
+    recording: str
+    subject: str
+    rate_hz: float
+    window_s: float
+    hop_s: float
+    channels: list[str]
+    dropped: int  # windows left out because they touch NaN
+    how: str  # filter and resampling in words
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """(W,) True for windows that lie inside one state; those that straddle two have no label."""
+        return (self.label != "") & (self.purity >= WHOLE)
+
+    def _repr_html_(self) -> str:
+        inside = pd.Series(self.label[self.labelled]).value_counts().sort_index()
+        rows = {
+            "recording": self.recording, "subject": self.subject, "windows": len(self),
+            "samples x channels": f"{self.x.shape[1]} x {self.x.shape[2]}", "rate [Hz]": f"{self.rate_hz:g}",
+            "inside a state": ", ".join(f"{k} {v}" for k, v in inside.items()) or "none",
+            "touch NaN, left out": self.dropped, "how": self.how,
+        }  # fmt: skip
+        return pd.Series(rows, name="value").to_frame().to_html(header=False)
+
+
+def signal_of(session: Recording) -> Series:
+    """The averaged field potential of a recording."""
+    return session.series[LFP]
+
+
+def cut(session: Recording, settings: BinSettings) -> Windows:
+    """Filter, resample and cut a recording into windows.
+
+    Windows lie every `hop_s` seconds from the first sample on. Stretches of NaN are bridged for the
+    filter, and windows that touch one, or its neighbourhood of a filter length, are left out.
+    Raises BadParameter for a low-pass above what the new rate carries, BadInput for a recording
+    that is shorter than a window or mostly NaN.
+    """
+    series = signal_of(session)
+    rate = float(settings.resample_hz or series.rate_hz)
+    how = _check_filter(settings, series.rate_hz, rate)
+    raw = np.asarray(series.read(0, series.n_samples), np.float64)  # (n, C)
+    bad = ~np.isfinite(raw).all(axis=1)
+    x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
+    size, hop = round(settings.window_s * rate), settings.hop_s * rate
+    n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
+    if n_windows < 1:
+        raise BadInput(
+            f"{session.path}: {series.n_samples / series.rate_hz:.3g} s of signal, less than one "
+            f"window of {settings.window_s:g} s."
+        )
+    first = np.round(np.arange(n_windows) * hop).astype(np.int64)
+    keep = ~_touched(bad, first / rate, settings, series.rate_hz)
+    if keep.mean() < 1 - MOST_NAN:
+        runs = np.flatnonzero(np.diff(np.r_[False, bad].astype(int)) == 1)
+        raise BadInput(
+            f"{session.path}: {int((~keep).sum())} of {n_windows} windows touch NaN (the first stretch "
+            f"begins at {runs[0] / series.rate_hz:.3f} s); too little is left."
+        )
+    first = first[keep]
+    cuts = x[first[:, None] + np.arange(size)]  # (W, T, C)
+    mean, sd = cuts.mean(axis=1, keepdims=True), cuts.std(axis=1, keepdims=True)
+    cuts = np.divide(cuts - mean, sd, out=np.zeros_like(cuts), where=sd > 1e-12)
+    start = series.start_s + first / rate
+    label, purity = label_windows(session.trial_table, start, settings.window_s)
+    return Windows(
+        cuts.astype(np.float32), start, label, purity, session.id, session.subject, rate,
+        settings.window_s, settings.hop_s, list(session.meta["channels"]), int((~keep).sum()), how,
+    )  # fmt: skip
+
+
+def _check_filter(settings: BinSettings, old: float, new: float) -> str:
+    if settings.hop_s > settings.window_s:
+        raise BadParameter(f"hop_s = {settings.hop_s}: longer than window_s = {settings.window_s}.")
+    if new > old:
+        raise BadParameter(f"resample_hz = {new:g}: above the recording's own {old:g} Hz.")
+    cutoff = settings.lowpass_hz
+    if new < old and not 0 < cutoff <= PASS * new:
+        raise BadParameter(
+            f"lowpass_hz = {cutoff:g} with resample_hz = {new:g}: what lies above {PASS * new:g} Hz would "
+            "fold back; choose a lower lowpass_hz."
+        )
+    if cutoff >= old / 2:
+        raise BadParameter(f"lowpass_hz = {cutoff:g}: above half the rate of {old:g} Hz.")
+    if settings.causal and (old / new) % 1:
+        raise BadParameter(
+            f"causal = true needs resample_hz to divide the rate of {old:g} Hz; {new:g} does not."
+        )
+    side = "causal" if settings.causal else "zero-phase"
+    words = f"{side} Butterworth low-pass {cutoff:g} Hz, order {ORDER}" if cutoff else "no filter"
+    return words + (f", {old:g} to {new:g} Hz" if new != old else "")
+
+
+def _prepared(x: np.ndarray, settings: BinSettings, old: float, new: float) -> np.ndarray:
+    """One channel, filtered and resampled; NaN bridged by straight lines."""
+    from scipy import signal
+
+    bad = ~np.isfinite(x)
+    if bad.all():
+        return np.zeros(int(np.ceil(len(x) * new / old)))
+    if bad.any():
+        at = np.arange(len(x))
+        x = np.where(bad, np.interp(at, at[~bad], x[~bad]), x)
+    if settings.lowpass_hz:
+        sos = signal.butter(ORDER, settings.lowpass_hz, "low", fs=old, output="sos")
+        if settings.causal:  # begun as if the first sample had always been there
+            x, _ = signal.sosfilt(sos, x, zi=signal.sosfilt_zi(sos) * x[0])
+        else:
+            x = signal.sosfiltfilt(sos, x)
+    if new == old:
+        return x
+    if settings.causal:  # the low-pass has gone before, so every k-th sample may be taken
+        return x[:: round(old / new)]
+    ratio = Fraction(new / old).limit_denominator(1000)
+    return signal.resample_poly(x, ratio.numerator, ratio.denominator)
+
+
+def _touched(bad: np.ndarray, start: np.ndarray, settings: BinSettings, rate: float) -> np.ndarray:
+    """(W,) True for windows within a filter length of a NaN."""
+    if not bad.any():
+        return np.zeros(len(start), bool)
+    margin = 2.0 / settings.lowpass_hz if settings.lowpass_hz else 0.0
+    before = np.r_[0, np.cumsum(bad)]
+    lo = np.clip(np.round((start - margin) * rate).astype(int), 0, len(bad))
+    hi = np.clip(np.round((start + settings.window_s + margin) * rate).astype(int), 0, len(bad))
+    return before[hi] > before[lo]
+
+
+def label_windows(
+    table: pd.DataFrame, start_s: np.ndarray, window_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
+
+    table: start_time, stop_time, label, which may not overlap one another; half-open.
+    """
+    label = np.full(len(start_s), "", dtype=object)
+    share: dict[str, np.ndarray] = {}
+    for begin, end, name in table[["start_time", "stop_time", "label"]].itertuples(index=False):
+        inside = np.minimum(start_s + window_s, end) - np.maximum(start_s, begin)
+        share.setdefault(str(name), np.zeros(len(start_s)))
+        share[str(name)] += np.maximum(inside, 0) / window_s
+    purity = np.zeros(len(start_s))
+    for name in sorted(share):
+        more = share[name] > purity + 1e-12
+        label[more], purity[more] = name, share[name][more]
+    return label.astype(str), np.minimum(np.round(purity, 9), 1.0)
+
+
+def save(windows: Windows, folder: Path) -> None:
+    """Write windows.h5: compressed and checksummed, in pieces, so that no copy is made."""
+    import h5py
+
+    with h5py.File(folder / FILE, "w") as file:
+        file.attrs["kind"] = "nblib windows"
+        for name in ("recording", "subject", "rate_hz", "window_s", "hop_s", "dropped", "how"):
+            file.attrs[name] = getattr(windows, name)
+        file.attrs["channels"] = windows.channels
+        n, size, channels = windows.x.shape
+        step = max(1, 2**20 // (4 * size * channels))  # about 1 MB a chunk
+        packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+        x = file.create_dataset("x", windows.x.shape, "f4", chunks=(min(step, n), size, channels), **packed)  # fmt: skip
+        for lo in range(0, n, step):
+            x[lo : lo + step] = windows.x[lo : lo + step]
+        file.create_dataset("start_s", data=windows.start_s, fletcher32=True, chunks=True)
+        file.create_dataset("purity", data=windows.purity, fletcher32=True, chunks=True)
+        file.create_dataset("label", data=windows.label.astype(object), dtype=h5py.string_dtype())
+
+
+def load(folder: Path) -> Windows:
+    """Read what `save` wrote; BadInput when it is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+        told = dict(file.attrs)
+        return Windows(
+            file["x"][()], file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]),
+            file["purity"][()], str(told["recording"]), str(told["subject"]), float(told["rate_hz"]),
+            float(told["window_s"]), float(told["hop_s"]), [hdf5.text(c) for c in told["channels"]],
+            int(told["dropped"]), str(told["how"]),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Windows of several recordings as one: flat arrays over all windows.
+
+    x (W, T, C); record (W,) number of the recording; subject (W,) text; start_s (W,); label (W,);
+    labelled (W,) bool. Windows of a recording lie together, in time order.
+    """
+
+    parts: list[Windows]
+
+    def __post_init__(self):
+        first = self.parts[0]
+        for other in self.parts[1:]:
+            for name in ("channels", "rate_hz", "window_s"):
+                if getattr(other, name) != getattr(first, name):
+                    raise BadInput(
+                        f"recordings {first.recording!r} and {other.recording!r} differ in {name}: "
+                        f"{some(_several(getattr(first, name)), 20)} and {some(_several(getattr(other, name)), 20)}."
+                    )
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        return np.concatenate([p.x for p in self.parts])
+
+    @cached_property
+    def record(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.parts)), [len(p) for p in self.parts])
+
+    @cached_property
+    def subject(self) -> np.ndarray:
+        return np.repeat([p.subject for p in self.parts], [len(p) for p in self.parts])
+
+    @cached_property
+    def start_s(self) -> np.ndarray:
+        return np.concatenate([p.start_s for p in self.parts])
+
+    @cached_property
+    def label(self) -> np.ndarray:
+        return np.concatenate([p.label for p in self.parts])
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        return np.concatenate([p.labelled for p in self.parts])
+
+    @property
+    def window_s(self) -> float:
+        return self.parts[0].window_s
+
+    @property
+    def rate_hz(self) -> float:
+        return self.parts[0].rate_hz
+
+    @property
+    def channels(self) -> list[str]:
+        return self.parts[0].channels
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def table(self) -> pd.DataFrame:
+        """One row a recording: subject, windows, and those inside each state."""
+        rows = []
+        for p in self.parts:
+            counts = pd.Series(p.label[p.labelled]).value_counts().sort_index()
+            rows.append(
+                {"recording": p.recording, "subject": p.subject, "windows": len(p), **counts}
+            )
+        return pd.DataFrame(rows).fillna(0)
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def report(session: Recording) -> SessionReport:
+    """What a recording of field potentials holds, and what is odd in it.
+
+    tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
+    start_s, stop_s, length_s). Memory: a minute of signal at a time.
+    """
+    series = signal_of(session)
+    step = max(1, round(PIECE_S * series.rate_hz))
+    n_channels = len(session.meta["channels"])
+    total, squares, count = (np.zeros(n_channels) for _ in range(3))
+    for lo in range(0, series.n_samples, step):
+        piece = np.asarray(series.read(lo, min(lo + step, series.n_samples)), np.float64)
+        good = np.isfinite(piece)
+        piece = np.where(good, piece, 0.0)
+        total, squares, count = (
+            total + piece.sum(0),
+            squares + (piece**2).sum(0),
+            count + good.sum(0),
+        )
+    mean = total / np.maximum(count, 1)
+    sd = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    channels = pd.DataFrame(
+        {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
+         "sd": sd, "nan_share": 1 - count / series.n_samples}
+    )  # fmt: skip
+    table = session.trial_table.sort_values("start_time")
+    intervals = pd.DataFrame(
+        {"label": table["label"].astype(str), "start_s": table["start_time"], "stop_s": table["stop_time"],
+         "length_s": table["stop_time"] - table["start_time"]}
+    ).reset_index(drop=True)  # fmt: skip
+    end = series.start_s + series.n_samples / series.rate_hz
+    odd = list(session.meta["notes"])
+    if (sd == 0).any():
+        odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
+    usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
+    far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
+    if far.any():
+        odd.append(
+            f"Channels much stronger or weaker than the others: {some(channels['region'][far])}."
+        )
+    if (channels["nan_share"] > 0).any():
+        worst = channels.loc[channels["nan_share"].idxmax()]
+        odd.append(
+            f"NaN in the signal, most in {worst['region']} ({worst['nan_share']:.2%} of its samples)."
+        )
+    if (intervals["stop_s"] > end + 1e-6).any() or (
+        intervals["start_s"] < series.start_s - 1e-6
+    ).any():
+        odd.append(
+            f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
+        )
+    pairs = itertools.pairwise(intervals[["start_s", "stop_s"]].to_numpy())
+    if any(b[0] < a[1] - 1e-9 for a, b in pairs):
+        odd.append("Intervals overlap.")
+    items = {
+        "recording": session.id, "subject": session.subject,
+        "file": session.path.name if session.path else "", "channels": n_channels,
+        "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
+        "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
+        "interval table": session.trials, "intervals": len(intervals), "labels": intervals["label"].nunique(),
+    }  # fmt: skip
+    summary = pd.DataFrame({"item": items.keys(), "value": items.values()})
+    return SessionReport(session.id, {"summary": summary, "channels": channels, "intervals": intervals}, odd)  # fmt: skip
+
+
+def spectra(windows: Windows) -> pd.DataFrame:
+    """Power of z-scored windows by state and channel, Welch's estimate averaged over windows.
+
+    Returns label, channel, frequency_hz, power (share of the variance per Hz).
+    """
+    from scipy import signal
+
+    rows = []
+    size = windows.x.shape[1]
+    segment = min(size, max(8, round(windows.rate_hz)))
+    for label in sorted(set(windows.label[windows.labelled])):
+        own = windows.x[windows.labelled & (windows.label == label)]
+        frequency, power = signal.welch(own, windows.rate_hz, nperseg=segment, axis=1)
+        mean = power.mean(axis=0)  # (F, C)
+        for c, channel in enumerate(windows.channels):
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "label": label,
+                        "channel": channel,
+                        "frequency_hz": frequency,
+                        "power": mean[:, c],
+                    }
+                )
+            )
+    if not rows:
+        raise BadInput(f"recording {windows.recording!r}: no window lies inside a state.")
+    return pd.concat(rows, ignore_index=True)

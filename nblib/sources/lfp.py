@@ -1,0 +1,325 @@
+"""Field potentials: one channel a region, from NWB or from the lab's MATLAB files.
+
+The electrodes of a region are averaged. Intervals with labels may lie in another file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from nblib.errors import BadInput, MissingInput
+from nblib.recording import InMemorySpikes, Recording, Series
+from nblib.sources import hdf5
+from nblib.sources.checks import check_presentations, some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nblib.params import Recipe
+
+SERIES = "lfp"  # name of the averaged signal in a Recording
+ELECTRODES = "general/extracellular_ephys/electrodes"
+UNIFORM = 0.01  # steps of the clock may differ so much, as a share of a sample
+MAT_RATE_HZ = 1000.0
+HOME_CAGE_S = 300.0
+STATES = ("home_cage", "open_field", "tail_suspension")
+
+
+def open_lfp(recipe: Recipe, recording_id: str) -> Recording:
+    """Open a recording of field potentials; its signal is `series["lfp"]`, (time, region) [V].
+
+    Raises MissingInput for a file that is not there, BadInput for one that is broken.
+    """
+    from nblib import sources
+
+    if recipe.source == "lfp_mat":
+        return _open_mat(recipe, recording_id)
+    if recipe.source == "simulate_lfp":
+        from nblib import store
+        from nblib.sources import simulate_lfp
+
+        path = simulate_lfp.make(recipe.simulate_lfp, recording_id)
+        store.open_artifact(path.parent)
+    else:
+        path = sources.raw_file(recipe, recording_id)
+    return _open_nwb(recipe, recording_id, path, times_file(recipe, recording_id) or path)
+
+
+def times_file(recipe: Recipe, recording_id: str) -> Path | None:
+    """The file that holds the intervals where it is another one; the lab's lies beside LFP_Data."""
+    if recipe.times:
+        path = recipe.filled(recipe.times, recording_id, "times")
+    elif recipe.source == "lfp_mat":
+        from nblib import sources
+
+        signal = sources.raw_file(recipe, recording_id)
+        path = signal.parent.parent / "INT_TIME" / f"{record_of(signal)}_TIME.mat"
+    else:
+        return None
+    if not path.is_file():
+        raise MissingInput(
+            f"{path}: no such file; it should hold the intervals of recording {recording_id!r}. Set "
+            f"`times` in recipe {recipe.recipe!r} if they lie elsewhere."
+        )
+    return path
+
+
+def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int]) -> Recording:  # fmt: skip
+    check_presentations(str(path), recipe.intervals, table)
+    return Recording(
+        id=recording_id, subject=subject or recording_id, path=path,
+        units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
+        spikes=InMemorySpikes(np.empty(0)), intervals=tables, trials=recipe.intervals,
+        label=recipe.label, series={SERIES: series},
+        meta={"source": recipe.source, "channels": regions, "electrodes": electrodes, "notes": []},
+    )  # fmt: skip
+
+
+# --- NWB -----------------------------------------------------------------------------------------
+
+
+def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Recording:
+    with hdf5.opened(path) as file:
+        found = hdf5.find_series(file, path, 1.0)
+        place = _electrical(file, found, recipe, path)
+        rows = file[place]["electrodes"][()] if "electrodes" in file[place] else None
+        n_channels = file[place]["data"].shape[1] if file[place]["data"].ndim > 1 else 1
+        where = _locations(file, rows, n_channels)
+        subject = hdf5.scalar_text(file, "general/subject/subject_id")
+    raw = found[_name_in(found, place)]
+    with hdf5.opened(times) as file:
+        tables = hdf5.LazyTables(times, hdf5.interval_tables(file), 1.0)
+    if recipe.intervals not in tables:
+        raise BadInput(
+            f"{times}: no interval table {recipe.intervals!r}; there is {some(sorted(tables), 20) or 'none'}. "
+            "Set `intervals` in the recipe."
+        )
+    table = tables[recipe.intervals]
+    if recipe.label not in table:
+        raise BadInput(
+            f"{times}: {recipe.intervals} has no column {recipe.label!r}; its columns are "
+            f"{some(table.columns, 40)}. Set `label` in the recipe."
+        )
+    regions = list(dict.fromkeys(where))
+    columns = [np.flatnonzero(np.array(where) == region) for region in regions]
+
+    def read(lo: int, hi: int) -> np.ndarray:
+        values = np.asarray(raw.read(lo, hi), np.float64).reshape(hi - lo, -1)
+        return np.stack([values[:, c].mean(axis=1) for c in columns], axis=1)
+
+    rate, start = _clock(raw, path)
+    series = Series(SERIES, raw.unit, read, raw.n_samples, rate, start)
+    counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
+    return _recording(recipe, recording_id, path, subject, table, tables, series, regions, counts)
+
+
+def _electrical(file: h5py.File, found: dict[str, Series], recipe: Recipe, path: Path) -> str:
+    """Place in the file of the ElectricalSeries to read; BadInput when there is not one."""
+    places: dict[str, str] = {}
+
+    def note(name: str, item: h5py.HLObject) -> None:
+        if hdf5.type_name(item) == "ElectricalSeries":
+            places[item.name.strip("/")] = item.name
+
+    for root in ("acquisition", "processing"):
+        if root in file:
+            file[root].visititems(note)
+    wanted = [p for p in places if recipe.series in ("", p, p.rsplit("/", 1)[1])]
+    if len(wanted) != 1:
+        raise BadInput(
+            f"{path}: {len(wanted)} electrical series fit series = {recipe.series!r}; there is "
+            f"{some(places, 20) or 'none'}. Set `series` in the recipe."
+        )
+    return places[wanted[0]]
+
+
+def _name_in(found: dict[str, Series], place: str) -> str:
+    short = place.rsplit("/", 1)[1]
+    return short if short in found else place.strip("/")
+
+
+def _locations(file: h5py.File, rows: np.ndarray | None, n_channels: int) -> list[str]:
+    """Region of each channel; a channel without one keeps a name of its own."""
+    names = [f"channel_{i}" for i in range(n_channels)]
+    if rows is None or f"{ELECTRODES}/location" not in file:
+        return names
+    location = [hdf5.text(v) for v in file[f"{ELECTRODES}/location"][()]]
+    told = [location[int(r)] for r in rows]
+    unknown = ("", "unknown", "None", "nan")
+    return [n if t in unknown else t for n, t in zip(names, told, strict=True)]
+
+
+def _clock(raw: Series, path: Path) -> tuple[float, float]:
+    """Rate [Hz] and start [s]; BadInput for a signal with gaps."""
+    if raw.rate_hz is not None:
+        return raw.rate_hz, raw.start_s
+    times = raw.timestamps()
+    step = np.diff(times)
+    usual = float(np.median(step))
+    gaps = np.flatnonzero(np.abs(step - usual) > max(UNIFORM * usual, 1e-7) + 0.5 * usual)
+    if len(gaps) or not usual > 0:
+        at = times[gaps[0]] if len(gaps) else times[0]
+        raise BadInput(
+            f"{path}: the clock of {raw.name} is not even ({len(gaps)} steps differ from {usual:.6g} s, "
+            f"the first at {at:.6g} s); windows need an even rate. Cut the recording at its gaps."
+        )
+    return (len(times) - 1) / float(times[-1] - times[0]), float(times[0])
+
+
+# --- the lab's MATLAB files ----------------------------------------------------------------------
+
+
+def record_of(path: Path) -> str:
+    """Record name of a `<record>_LFP.mat` file."""
+    return re.sub(r"_LFP$", "", path.stem)
+
+
+def subject_of(record: str) -> str:
+    """The mouse of a record: `MouseCKA1_030515_HCOFTS` is of MouseCKA1."""
+    return record.split("_")[0]
+
+
+def region_of(key: str) -> str | None:
+    """Region of an electrode `<region>_<number>`; both sides of the VTA are one. None: no electrode."""
+    match = re.fullmatch(r"(.+)_\d+", key)
+    if match is None:
+        return None
+    return re.sub(r"^[LR]_(?=VTA$)", "", match[1])
+
+
+def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_records: bool = False) -> list[str]:  # fmt: skip
+    """Records of `Mouse_Training_Data` that have both files, one a mouse (the first by name).
+
+    skip: mice or records to leave out. Raises MissingInput for a folder without LFP_Data, BadInput
+    for a record without its INT_TIME.
+    """
+    folder = Path(folder).expanduser()
+    signals = sorted((folder / "LFP_Data").glob("*_LFP.mat"))
+    if not signals:
+        raise MissingInput(f"{folder}: no LFP_Data/*_LFP.mat in it.")
+    records = [record_of(p) for p in signals]
+    kept = [r for r in records if r not in skip and subject_of(r) not in skip]
+    lacking = [r for r in kept if not (folder / "INT_TIME" / f"{r}_TIME.mat").is_file()]
+    if lacking:
+        raise BadInput(
+            f"{folder}: no INT_TIME/{lacking[0]}_TIME.mat ({len(lacking)} records lack one)."
+        )
+    if all_records:
+        return kept
+    first: dict[str, str] = {}
+    for record in kept:
+        first.setdefault(subject_of(record), record)
+    return list(first.values())
+
+
+def read_names(path: Path | str) -> list[str]:
+    """The lab's training_names.txt: one record a line."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file.")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return [n for n in names if n]
+
+
+def write_names(records: list[str], path: Path | str) -> None:
+    """Write training_names.txt as the lab's scripts read it."""
+    Path(path).expanduser().write_text("".join(f"{r}\n" for r in records), encoding="utf-8")
+
+
+def _open_mat(recipe: Recipe, recording_id: str) -> Recording:
+    from nblib import sources
+
+    path = sources.raw_file(recipe, recording_id)
+    times = times_file(recipe, recording_id)
+    names, read_one = _mat(path)
+    by_region: dict[str, list[str]] = {}
+    for name in names:
+        if (region := region_of(name)) is not None:
+            by_region.setdefault(region, []).append(name)
+    if not by_region:
+        raise BadInput(f"{path}: no electrode (<region>_<number>) among {some(names)}.")
+    kept: dict[str, np.ndarray] = {}
+
+    def whole() -> np.ndarray:
+        """All regions (time, region), read once."""
+        if "x" not in kept:
+            means, lengths = [], {}
+            for electrodes in by_region.values():
+                parts = [read_one(name) for name in electrodes]
+                lengths |= {n: len(p) for n, p in zip(electrodes, parts, strict=True)}
+                if len(set(lengths.values())) > 1:
+                    odd = next(n for n, m in lengths.items() if m != lengths[next(iter(lengths))])
+                    raise BadInput(
+                        f"{path}: electrode {odd} has {lengths[odd]} samples, {next(iter(lengths))} "
+                        f"has {lengths[next(iter(lengths))]}; they must be equal."
+                    )
+                means.append(np.mean(parts, axis=0))
+            kept["x"] = np.stack(means, axis=1)
+        return kept["x"]
+
+    n_samples = len(read_one(names[[region_of(n) is not None for n in names].index(True)]))
+    series = Series(SERIES, "a.u.", lambda lo, hi: whole()[lo:hi], n_samples, MAT_RATE_HZ, 0.0)
+    table = int_time(times)
+    counts = {region: len(e) for region, e in by_region.items()}
+    tables = {recipe.intervals: table}
+    if recipe.label not in table:
+        raise BadInput(
+            f"recipe {recipe.recipe!r}: label = {recipe.label!r}; the lab's files have `state`."
+        )
+    return _recording(recipe, recording_id, path, subject_of(record_of(path)), table, tables, series, list(by_region), counts)  # fmt: skip
+
+
+def int_time(path: Path) -> pd.DataFrame:
+    """Intervals of the three states from INT_TIME, with their own starts and ends [s].
+
+    INT_TIME = [open-field start, its duration, tail-suspension start, its duration]; the home
+    cage is 0 to 300 s, or until the open field begins.
+    """
+    names, read_one = _mat(path)
+    if "INT_TIME" not in names:
+        raise BadInput(f"{path}: no INT_TIME in it; there is {some(names) or 'nothing'}.")
+    told = np.asarray(read_one("INT_TIME"), np.float64).ravel()
+    if told.size != 4 or not np.isfinite(told).all() or (told[[1, 3]] <= 0).any():
+        raise BadInput(
+            f"{path}: INT_TIME = {told.tolist()}; expected [open-field start, duration, "
+            "tail-suspension start, duration] in seconds."
+        )
+    start = np.array([0.0, told[0], told[2]])
+    stop = np.array([min(HOME_CAGE_S, told[0]), told[0] + told[1], told[2] + told[3]])
+    if (start[1:] < stop[:-1]).any():
+        raise BadInput(f"{path}: INT_TIME = {told.tolist()}: its intervals overlap.")
+    return pd.DataFrame({"start_time": start, "stop_time": stop, "state": list(STATES)})
+
+
+def _mat(path: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """Names in a MATLAB file, and what reads one of them as a flat array; any version up to 7.3."""
+    from scipy import io
+
+    try:
+        names = [n for n, _, _ in io.whosmat(path)]
+    except NotImplementedError:  # version 7.3 is HDF5
+        with hdf5.opened(path) as file:
+            names = [n for n, item in file.items() if isinstance(item, h5py.Dataset)]
+
+        def read_hdf5(name: str) -> np.ndarray:
+            with hdf5.opened(path) as file:
+                return np.asarray(file[name][()], np.float64).ravel()
+
+        return names, read_hdf5
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise BadInput(f"{path}: not readable as a MATLAB file ({error}).") from None
+
+    def read_mat(name: str) -> np.ndarray:
+        try:
+            found: dict[str, Any] = io.loadmat(path, variable_names=[name])
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise BadInput(f"{path}: {name} cannot be read ({error}).") from None
+        return np.asarray(found[name], np.float64).ravel()
+
+    return names, read_mat

@@ -1,0 +1,129 @@
+"""StagerNet: the lab's layers to the letter, its files, and what frozen means."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+from nblib.models import stagernet
+from nblib.models.stagernet import StagerNet
+
+
+class Original(nn.Module):
+    """The lab's network as its documents describe it, layer by layer."""
+
+    def __init__(self, channels=11):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, (1, channels))
+        self.conv2 = nn.Conv2d(1, 16, (50, 1))
+        self.conv3 = nn.Conv2d(16, 16, (50, 1))
+        self.batchnorm1, self.batchnorm2 = nn.BatchNorm2d(16), nn.BatchNorm2d(16)
+        self.dense1 = nn.Linear(208 * channels, 100)
+
+    def forward(self, x):  # (B, 3000, C)
+        x = self.conv1(x.unsqueeze(1)).permute(0, 3, 2, 1)
+        x = self.batchnorm1(functional.relu(functional.max_pool2d(self.conv2(x), (13, 1))))
+        x = self.batchnorm2(functional.relu(functional.max_pool2d(self.conv3(x), (13, 1))))
+        return self.dense1(x.flatten(1))
+
+
+@pytest.fixture(scope="module")
+def lab():
+    torch.manual_seed(0)
+    net = Original()
+    net.train()
+    with torch.no_grad():
+        net(torch.randn(4, 3000, 11))  # so that the running statistics are not the initial ones
+    return net.eval()
+
+
+def test_the_labs_weights_give_what_the_labs_layers_give(lab, tmp_path):
+    torch.save(lab.state_dict(), tmp_path / "RP_stagernet.pth")
+    net = stagernet.load_lab_weights(tmp_path / "RP_stagernet.pth")
+    x = torch.randn(3, 3000, 11, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        np.testing.assert_allclose(net(x), lab(x), atol=1e-5)
+
+
+def test_weights_inside_a_pretext_network_are_found(lab, tmp_path):
+    state = {f"stagenet.{k}": v for k, v in lab.state_dict().items()} | {"linear.weight": torch.zeros(1, 100)}  # fmt: skip
+    torch.save(state, tmp_path / "x.pth")
+    net = stagernet.load_lab_weights(tmp_path / "x.pth")
+    assert torch.equal(net.dense1.weight, lab.dense1.weight)
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "says"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != "conv3.bias"}, {}, "no conv3.bias"),
+        (lambda s: s, {"n_channels": 8}, "for 8 channels"),
+        (lambda s: s, {"n_samples": 2000}, "windows of 2000 samples"),
+        (lambda s: [1, 2], {}, "expected a state dict"),
+    ],
+)
+def test_files_that_do_not_fit(lab, tmp_path, content, given, says):
+    torch.save(content(lab.state_dict()), tmp_path / "x.pth")
+    with pytest.raises(BadInput, match=says):
+        stagernet.load_lab_weights(tmp_path / "x.pth", **given)
+
+
+def test_files_that_are_no_tensors(tmp_path):
+    with pytest.raises(MissingInput, match="no such file"):
+        stagernet.load_lab_weights(tmp_path / "none.pth")
+    (tmp_path / "x.pth").write_bytes(b"GIF89a")
+    with pytest.raises(BadInput, match="not readable as tensors"):
+        stagernet.load_lab_weights(tmp_path / "x.pth")
+
+
+def test_banville_is_written_out():
+    """Batch norm, ReLU, pool, padded by half a kernel; 0.5 s and 0.125 s at any rate."""
+    torch.manual_seed(0)
+    net = StagerNet(3, 300, 100.0).eval()
+    x = torch.randn(2, 300, 3)
+    with torch.no_grad():
+        h = (
+            torch.einsum("btc,dc->bdt", x, net.conv1.weight[:, 0, 0])
+            + net.conv1.bias[None, :, None]
+        )
+        out = []
+        for i in range(3):  # channel by channel
+            z = h[:, i : i + 1]
+            for conv, norm in ((net.conv2, net.batchnorm1), (net.conv3, net.batchnorm2)):
+                z = functional.conv1d(z, conv.weight[..., 0], conv.bias, padding=25)
+                z = functional.max_pool1d(torch.relu(norm(z)), 12)
+            out.append(z)
+        flat = torch.stack(out, dim=3).flatten(1)  # (B, 16, left, C)
+        np.testing.assert_allclose(net(x), net.dense1(flat), atol=1e-5)
+    assert net.conv2.weight.shape[2] == 50 and net.pool == 12
+
+
+def test_frozen_means_frozen():
+    net = StagerNet(3, 300, 100.0).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    x = np.random.default_rng(0).standard_normal((40, 300, 3)).astype(np.float32)
+    one, two = stagernet.embed(net, x), stagernet.embed(net, x)
+    np.testing.assert_array_equal(one, two)  # no dropout
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    np.testing.assert_allclose(
+        stagernet.embed(net, x[7:8])[0], one[7], atol=1e-5
+    )  # no batch statistics
+    assert net.training
+
+
+def test_saved_and_loaded(tmp_path):
+    net = StagerNet(3, 300, 100.0)
+    stagernet.save(net, tmp_path)
+    x = np.ones((2, 300, 3), np.float32)
+    np.testing.assert_array_equal(stagernet.embed(net, x), stagernet.embed(stagernet.load(tmp_path), x))  # fmt: skip
+    (tmp_path / stagernet.WEIGHTS).write_bytes(b"x")
+    with pytest.raises(CorruptArtifact):
+        stagernet.load(tmp_path)
+
+
+def test_windows_too_short_are_refused():
+    with pytest.raises(BadParameter, match="too short for preset 'lab' at 125 Hz"):
+        StagerNet(3, 375, 125.0, "lab")
+    with pytest.raises(BadParameter, match="there are lab and banville"):
+        StagerNet(3, 375, 125.0, "other")

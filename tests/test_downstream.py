@@ -1,0 +1,224 @@
+"""Label budgets: who is drawn, who judges, and scores that hold still when labels are shuffled."""
+
+import uuid
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from nblib import downstream, signals, ssl
+from nblib.errors import BadInput, BadParameter
+from nblib.params import DownstreamParams, PretextParams
+from nblib.signals import Windows
+
+STATES = ("a", "b", "c")
+N_SUBJECTS, PER_STATE = 8, 30
+
+
+def cohort(n_subjects=N_SUBJECTS, signal=1.0, seed=0):
+    """Windows of 64 samples and 2 channels whose oscillation tells the state; a gap between states."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for i in range(n_subjects):
+        label = np.repeat(["a", "", "b", "", "c"], [PER_STATE, 2, PER_STATE, 2, PER_STATE])
+        t = np.arange(64) / 64
+        x = rng.standard_normal((len(label), 64, 2))
+        for k, state in enumerate(STATES):
+            wave = np.sin(
+                2 * np.pi * (4 + 6 * k) * t + rng.uniform(0, 6, ((label == state).sum(), 1))
+            )
+            x[label == state] += signal * wave[:, :, None]
+        x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+        start = np.arange(len(label)) * 1.0
+        name = f"m{i}"
+        parts.append(Windows(x.astype(np.float32), start, label.astype(str), (label != "") * 1.0, name, name, 64.0, 1.0, 1.0, ["r1", "r2"], 0, ""))  # fmt: skip
+    return signals.Cohort(parts)
+
+
+def stage(**given):
+    params = DownstreamParams(**{"embedders": ["random"], "budgets": [1, 10, 0], "n_draws": 3, "folds": [0, 1], "n_folds": 4, "n_bootstrap": 100, "compare": [], "preset": "banville", **given})  # fmt: skip
+    recipe = SimpleNamespace(recipe="lfp_tiny")
+    return SimpleNamespace(params=params, recipe=recipe, name="09_downstream_one_vs_all", recording="cohort", key="k" * 16)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def root(home):
+    return home
+
+
+@pytest.fixture
+def features(monkeypatch):
+    """Embeddings that know the state: power at the three frequencies, in place of a network's."""
+
+    def power(part, windows, fold, stage):
+        return np.log(np.abs(np.fft.rfft(windows.x, axis=1))[:, [4, 10, 16]].reshape(len(windows), -1) + 1)  # fmt: skip
+
+    monkeypatch.setattr(downstream, "_one_embedding", power)
+
+
+def test_folds_keep_subjects_apart():
+    data = cohort()
+    folds = downstream.make_folds(data, stage(folds=[0, 1, 2, 3]))
+    tested = [set(data.subject[f.test]) for f in folds]
+    assert sorted(s for t in tested for s in t) == [f"m{i}" for i in range(8)]
+    for fold, test in zip(folds, tested, strict=True):
+        assert not test & set(data.subject[fold.train])
+        assert (data.label[fold.test] != "").all()  # windows between states judge nobody
+
+
+def test_draws_hold_each_other_and_count_positives():
+    fold = downstream.make_folds(cohort(), stage())[0]
+    for positive in (None, 0, 2):
+        small, large = (downstream.draw(fold, k, 1, 0, positive) for k in (3, 10))
+        assert set(small) <= set(large) and set(large) <= set(fold.train)
+        if positive is None:
+            assert np.bincount(fold.y[large]).tolist() == [10, 10, 10]
+        else:
+            assert (fold.y[large] == positive).sum() == 10 == (fold.y[large] != positive).sum()
+    one, two = (downstream.draw(fold, 3, number, 0, None) for number in (0, 1))
+    assert set(one) != set(two)
+    assert len(downstream.draw(fold, 0, 0, 0, None)) == len(fold.train)
+
+
+def test_what_chooses_comes_out_of_the_budget():
+    y = np.repeat([0, 1], 10)
+    assert downstream.inner_split(y[:8], 4) is None
+    chooses = downstream.inner_split(y, 10)
+    assert chooses.sum() == 4 and chooses[[8, 9, 18, 19]].all()
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(200, 6, 3), (12, 40, 3), (20, 6, 2)])
+def test_the_probe_is_logistic_regression(n, d, k):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n, d)), np.arange(n) % k
+    weight, bias = downstream._logistic(x, y, 0.5, k)
+    theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000)
+    if k > 2:
+        p = theirs.fit(x, y).predict_proba(x)
+        score = x @ weight + bias
+        ours = np.exp(score - score.max(1, keepdims=True))
+        np.testing.assert_allclose(ours / ours.sum(1, keepdims=True), p, atol=2e-3)
+    else:  # scikit-learn keeps one column where this keeps two, so its penalty is half of ours
+        theirs = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(x, y)
+        np.testing.assert_allclose(weight[:, 1] - weight[:, 0], theirs.coef_[0], atol=2e-3)
+
+
+def test_an_embedding_that_knows_needs_few_labels(features):
+    curves = downstream.run(cohort(signal=0.5), stage(embedders=["random"]))
+    at = curves.curve.set_index(["task", "budget"])
+    assert at.loc[("multiclass", 0), "value"] > 0.9 > at.loc[("multiclass", 1), "value"] > 0.4
+    assert at.loc[("one_vs_all", 0), "value"] > 0.9
+    assert (at["n_subjects"] == 4).all() and at.loc[("one_vs_all", 1), "chance"] == 0.5
+    assert at.loc[("multiclass", 0), "chance"] == pytest.approx(1 / 3)
+    assert curves.draws.groupby(["task", "budget", "fold"])["draw"].nunique().unique().tolist() == [1, 3]  # fmt: skip
+    told = downstream.lab_dictionary(curves)["random"]["multiclass"]
+    assert set(told) == {"1", "10", "None"}
+    assert "random" in downstream.in_words(stage(), curves)
+
+
+def test_shuffled_labels_stay_at_chance(features):
+    """The 99.99 % interval of what permuted labels give, over subjects; and true labels leave it."""
+    asked = {"budgets": [10, 0], "tasks": ["multiclass"], "folds": [0, 1, 2, 3]}
+    null = downstream.run(cohort(), stage(**asked, shuffle_labels=True)).subjects
+    sd = np.sqrt(2 / 9 / (3 * PER_STATE))  # of one subject's balanced accuracy under chance
+    mean = null.groupby("budget")["accuracy"].mean()
+    assert (np.abs(mean - 1 / 3) < 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
+    true = downstream.run(cohort(), stage(**asked)).subjects.groupby("budget")["accuracy"].mean()
+    assert (np.abs(true - 1 / 3) > 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
+
+
+def test_every_embedder_gets_the_same_draws(features, monkeypatch):
+    seen = []
+    draw = downstream.draw
+    monkeypatch.setattr(downstream, "draw", lambda *a: seen.append(draw(*a).tolist()) or (seen[-1] and draw(*a)))  # fmt: skip
+    downstream.run(cohort(), stage(embedders=["random", "rp+ts"], folds=[0], tasks=["multiclass"]))
+    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+
+
+def test_named_differences_are_paired_over_subjects(features, monkeypatch):
+    good = downstream._one_embedding
+    noise = np.random.default_rng(0).standard_normal((len(cohort()), 6))
+    monkeypatch.setattr(downstream, "_one_embedding", lambda part, *a: noise if part == "random" else good(part, *a))  # fmt: skip
+    asked = stage(embedders=["rp", "random"], compare=["rp - random", "ts - random"], folds=[0, 1, 2, 3], tasks=["multiclass"])  # fmt: skip
+    table = downstream.run(cohort(), asked).compared.set_index("budget")
+    assert set(table["difference"]) == {"rp - random"}  # ts was not run
+    assert (table.loc[[10, 0], "ci_low"] > 0.3).all() and (table["n_subjects"] == 8).all()
+    assert (table["p, Holm"] >= table["p"]).all() and table.loc[0, "p"] == pytest.approx(2 / 2**8)
+
+
+@pytest.mark.parametrize("head", ["linear", "finetune"])
+def test_other_heads(features, head):
+    given = {"head": head, "max_epochs": 40, "folds": [0], "tasks": ["multiclass"], "budgets": [10], "n_draws": 1, "n_draws_trained": 1}  # fmt: skip
+    value = downstream.run(cohort(signal=2.0), stage(**given)).curve["value"].iloc[0]
+    assert value > 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"embedders": ["oracle"]}, BadParameter, "embedder 'oracle': expected rp"),
+        ({"embedders": ["random", "random"]}, BadParameter, "named twice"),
+        ({"folds": [9]}, BadParameter, "there are 4"),
+        ({"budgets": [1, 500]}, BadParameter, "the rarest state has 180"),
+        ({"compare": ["rp vs ts"]}, BadParameter, "expected two embedders"),
+        ({"n_folds": 9}, BadParameter, "the cohort has 8 subjects"),
+    ],
+)
+def test_bad_settings_are_named(given, error, says):
+    with pytest.raises(error, match=says):
+        downstream.run(cohort(), stage(**given))
+
+
+def test_a_state_that_a_fold_lacks_is_named():
+    data = cohort(4)
+    part = data.parts[0]
+    lone = np.where(part.label == "c", "", part.label)
+    parts = [p if i == 0 else Windows(**{**vars(p), "label": lone, "purity": (lone != "") * 1.0}) for i, p in enumerate(data.parts)]  # fmt: skip
+    with pytest.raises(BadInput, match=r"no labelled (training|test) window of 'c'"):
+        downstream.run(signals.Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
+
+
+# --- learning without labels ---------------------------------------------------------------------
+
+
+def pretext_stage(**given):
+    params = PretextParams(**{"tau_pos_s": 5.0, "tau_neg_s": 30.0, "n_folds": 4, "n_steps": 15, "max_epochs": 8, "batch_size": 48, "learning_rate": 2e-3, "n_context": 4, "n_ahead": 3, "n_negatives": 4, "device": "cpu", **given})  # fmt: skip
+    recipe = SimpleNamespace(recipe="lfp_tiny")
+    return SimpleNamespace(params=params, recipe=recipe, name="08_ssl_pretext", recording="cohort", key=uuid.uuid4().hex[:16])  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["rp", "ts", "cpc"])
+def test_order_in_time_teaches_and_shuffled_time_does_not(task):
+    data = cohort(signal=2.0)
+    found = ssl.run(data, pretext_stage(pretext=task))
+    s = found.scores["accuracy"]
+    assert found.embeddings.shape == (len(data), 100) and 0 <= s.ci_low <= s.value <= s.ci_high
+    subject = [p.subject for p in data.parts]
+    of = {role: {subject[i] for i in rows} for role, rows in found.who.items()}
+    assert not of["test"] & (of["train"] | of["val"]) and not of["train"] & of["val"]
+    if task == "rp":  # near windows share the state, far ones do not: easily learnt
+        assert s.value > 0.6 and s.p < 1e-4
+        rng = np.random.default_rng(3)
+        mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
+        null = ssl.run(signals.Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
+        assert abs(null.value - 0.5) < 0.06
+
+
+def test_the_same_seed_gives_the_same_embedder():
+    data = cohort(5)
+    one, two = (ssl.run(data, pretext_stage(n_folds=5, max_epochs=2)) for _ in range(2))
+    np.testing.assert_array_equal(one.embeddings, two.embeddings)
+    other = ssl.run(data, pretext_stage(n_folds=5, max_epochs=2, seed=1))
+    assert not np.array_equal(one.embeddings, other.embeddings)
+
+
+def test_what_test_mice_do_has_no_part_in_the_embedder():
+    """Poison every window of the test mice: the network is the same to the last bit."""
+    data = cohort(6)
+    asked = {"n_folds": 3, "max_epochs": 2}
+    test = ssl.test_subjects(data, pretext_stage(**asked).params)
+    poisoned = [Windows(**{**vars(p), "x": p.x * 0 + 9}) if p.subject in test else p for p in data.parts]  # fmt: skip
+    both = (data, signals.Cohort(poisoned))
+    one, two = (ssl.run(c, pretext_stage(**asked)).net.state_dict() for c in both)
+    assert all((one[k] == two[k]).all() for k in one)

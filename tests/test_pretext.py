@@ -1,0 +1,140 @@
+"""Samplers of the pretext tasks, property by property, on recordings of uneven length."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nblib import pretext
+from nblib.errors import BadInput, BadParameter
+
+SEED = st.integers(0, 2**31)
+
+
+def timeline(lengths=(60, 40, 80), hop=3.0, drop=()):
+    """Windows of several recordings, their starts offset; `drop` leaves some windows out."""
+    record = np.repeat(np.arange(len(lengths)), lengths)
+    start = np.concatenate([7.0 * i + hop * np.arange(n) for i, n in enumerate(lengths)])
+    keep = ~np.isin(np.arange(len(record)), drop)
+    names = tuple(f"m{i}" for i in range(len(lengths)))
+    return pretext.Timeline(np.flatnonzero(keep), record[keep], start[keep], names)
+
+
+LINES = [timeline(), timeline(drop=(5, 6, 7, 70, 71, 130)), timeline(lengths=(45,), hop=1.5)]
+
+
+def apart(line, a, b):
+    return np.abs(line.start_s[a] - line.start_s[b])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEED, which=st.integers(0, 2), pos=st.sampled_from([3.0, 9.0, 30.0]), neg=st.sampled_from([9.0, 30.0, 45.0]))  # fmt: skip
+def test_relative_positioning(seed, which, pos, neg):
+    line = LINES[which]
+    pairs, y = pretext.draw_rp(line, 200, pos, neg, np.random.default_rng(seed))
+    a, b = pairs.T
+    assert (a != b).all() and (line.record[a] == line.record[b]).all()
+    assert y.sum() == 100
+    assert (apart(line, a, b)[y == 1] <= pos + 1e-6).all()
+    assert (apart(line, a, b)[y == 0] > neg).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEED, which=st.integers(0, 2), pos=st.sampled_from([9.0, 30.0]), neg=st.sampled_from([6.0, 20.0]))  # fmt: skip
+def test_temporal_shuffling(seed, which, pos, neg):
+    line = LINES[which]
+    triplets, y = pretext.draw_ts(line, 200, pos, neg, np.random.default_rng(seed))
+    first, middle, last = triplets.T
+    assert (line.record[first] == line.record[middle]).all() and (line.record[first] == line.record[last]).all()  # fmt: skip
+    t0, t1 = (f(line.start_s[first], line.start_s[last]) for f in (np.minimum, np.maximum))
+    t = line.start_s[middle]
+    assert (t1 - t0 <= pos + 1e-6).all() and (t1 > t0).all() and y.sum() == 100
+    between = y == 1
+    assert (t0[between] < t[between]).all() and (t[between] < t1[between]).all()
+    far = ~between
+    assert ((t[far] < t0[far] - neg + 1e-6) | (t[far] > t1[far] + neg - 1e-6)).all()
+    forwards = line.start_s[first] < line.start_s[last]
+    assert 40 < forwards.sum() < 160  # both orders
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEED, which=st.integers(0, 2), same=st.booleans())
+def test_contrastive_predictive_coding(seed, which, same):
+    line = LINES[which]
+    context, told = pretext.draw_cpc(line, 50, 4, 3, 6, same, np.random.default_rng(seed))
+    assert context.shape == (50, 4) and told.shape == (50, 3, 7)
+    run = np.concatenate([context, told[:, :, 0]], axis=1)  # the context and what follows it
+    step = np.diff(line.start_s[run], axis=1)
+    np.testing.assert_allclose(step, step[0, 0])
+    assert (line.record[run] == line.record[run[:, :1]]).all()
+    others = told[:, :, 1:].reshape(50, -1)
+    assert all(not set(run[i]) & set(others[i]) for i in range(50))
+    if same:
+        assert (line.record[others] == line.record[run[:, :1]]).all()
+    elif len(set(line.record)) > 1:
+        assert (line.record[others] != line.record[run[:, :1]]).any()
+
+
+def test_every_window_can_be_drawn_and_draws_differ():
+    line = timeline()
+    seen = set()
+    for i in range(20):
+        pairs, _ = pretext.draw_rp(line, 500, 30.0, 60.0, np.random.default_rng(i))
+        seen |= set(pairs.ravel().tolist())
+    assert seen == set(range(len(line.row)))
+    one, two = (pretext.draw_rp(line, 50, 30.0, 60.0, np.random.default_rng(i))[0] for i in (0, 1))
+    assert not np.array_equal(one, two)
+    again = pretext.draw_rp(line, 50, 30.0, 60.0, np.random.default_rng(0))[0]
+    np.testing.assert_array_equal(one, again)
+
+
+def test_near_partners_are_uniform():
+    """All windows within tau of an inner anchor are equally likely, itself never."""
+    line = timeline(lengths=(41,))
+    counts = np.zeros(41)
+    for i in range(60):
+        pairs, y = pretext.draw_rp(line, 2000, 9.0, 60.0, np.random.default_rng(i))
+        for a, b in pairs[y == 1]:
+            if a == 5:
+                counts[b] += 1
+    near = counts[[2, 3, 4, 6, 7, 8]]
+    assert counts[5] == 0 and counts.sum() == near.sum()
+    assert near.min() > 0.7 * near.mean()
+
+
+def test_a_recording_too_short_for_tau_neg_is_named():
+    line = timeline(lengths=(60, 10))
+    with pytest.raises(BadInput, match=r"recording 'm1' lasts 27 s and holds 10 windows: .*tau_neg_s = 60 s"):  # fmt: skip
+        pretext.draw_rp(line, 10, 9.0, 60.0, np.random.default_rng(0))
+    with pytest.raises(BadInput, match=r"'m1'.*tau_neg_s = 60 s"):
+        pretext.draw_ts(line, 10, 9.0, 60.0, np.random.default_rng(0))
+    with pytest.raises(BadInput, match=r"no run of 8 \+ 4 windows"):
+        pretext.draw_cpc(line, 10, 8, 4, 2, True, np.random.default_rng(0))
+
+
+def test_folds_hold_every_subject_once():
+    subjects = np.repeat([f"m{i:02d}" for i in range(12)], 5)
+    folds = pretext.subject_folds(subjects, 5, 0)
+    assert sorted(np.concatenate(folds)) == sorted(set(subjects))
+    assert {len(f) for f in folds} == {2, 3}
+    assert [f.tolist() for f in folds] != [
+        f.tolist() for f in pretext.subject_folds(subjects, 5, 1)
+    ]
+    for n in (1, 13):
+        with pytest.raises(BadParameter, match="12 subjects"):
+            pretext.subject_folds(subjects, n, 0)
+    with pytest.raises(BadParameter, match="fewer than three"):
+        pretext.subject_folds(subjects[:20], 2, 0)
+
+
+def test_test_subjects_never_teach_unless_asked():
+    from types import SimpleNamespace
+
+    parts = [SimpleNamespace(subject=f"m{i // 2}", recording=f"r{i}") for i in range(16)]
+    cohort = SimpleNamespace(parts=parts)
+    test = np.array(["m0", "m5"])
+    train, val = pretext.teachers(cohort, test, "train_subjects", 0)
+    of = [{parts[i].subject for i in rows} for rows in (train, val)]
+    assert not of[0] & of[1] and not (of[0] | of[1]) & set(test) and len(of[0] | of[1]) == 6
+    train, val = pretext.teachers(cohort, test, "all_subjects", 0)
+    assert len(train) + len(val) == 16

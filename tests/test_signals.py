@@ -1,0 +1,176 @@
+"""Field potentials as windows: filtered, cut, labelled, stored; what is broken is told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nblib import signals
+from nblib.errors import BadInput, BadParameter
+from nblib.params import BinSettings
+from nblib.recording import InMemorySpikes, Recording, Series
+
+RATE = 200.0
+
+
+def session(x, table=None, start_s=0.0, name="m1"):
+    """A recording of field potentials (time, channel) in memory."""
+    x = np.asarray(x, float).reshape(len(x), -1)
+    if table is None:
+        table = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
+    channels = [f"r{i}" for i in range(x.shape[1])]
+    return Recording(
+        name, name, None, pd.DataFrame(index=pd.Index([], name="unit_id")), np.zeros(1, np.int64),
+        InMemorySpikes(np.empty(0)), {"states": pd.DataFrame(table)}, "states", "state",
+        series={"lfp": Series("lfp", "V", lambda lo, hi: x[lo:hi], len(x), RATE, start_s)},
+        meta={"channels": channels, "electrodes": dict.fromkeys(channels, 1), "notes": []},
+    )  # fmt: skip
+
+
+def settings(**given):
+    return BinSettings(**{"window_s": 2.0, "hop_s": 1.0, "lowpass_hz": 40.0, **given})
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).standard_normal((4000, 3))
+
+
+def test_windows_lie_where_they_should_and_are_scaled(noise):
+    found = signals.cut(session(noise, start_s=5.0), settings(lowpass_hz=0.0))
+    assert found.x.shape == (19, 400, 3) and found.x.dtype == np.float32
+    np.testing.assert_allclose(found.start_s, 5 + np.arange(19))
+    part = noise[600:1000] - noise[600:1000].mean(axis=0)
+    np.testing.assert_allclose(found.x[3], part / part.std(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.x.std(axis=1), 1, atol=1e-4)
+
+
+def test_labels_by_hand():
+    table = pd.DataFrame(
+        {"start_time": [0.0, 5.0, 12.0], "stop_time": [5.0, 10.0, 14.0], "label": ["a", "b", "a"]}
+    )
+    label, purity = signals.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0)  # fmt: skip
+    assert label.tolist() == ["a", "a", "a", "b", "b", "b", "", "a"]
+    assert purity.tolist() == [1, 1, 0.5, 0.75, 1, 0.5, 0, 1]
+
+
+def test_windows_that_straddle_keep_no_label_but_stay():
+    found = signals.cut(session(np.random.default_rng(1).standard_normal((4000, 2))), settings())
+    assert len(found) == 19 and found.labelled.sum() == 18
+    assert found.label[found.labelled].tolist() == ["a"] * 9 + ["b"] * 9
+
+
+def power_at(x, hz, rate):
+    spectrum = np.abs(np.fft.rfft(x, axis=0)) ** 2
+    return spectrum[np.argmin(np.abs(np.fft.rfftfreq(len(x), 1 / rate) - hz))]
+
+
+def test_the_low_pass_passes_and_stops():
+    t = np.arange(8000) / RATE
+    x = np.sin(2 * np.pi * 20 * t) + np.sin(2 * np.pi * 60 * t)
+    for causal in (False, True):
+        w = signals.cut(session(x), settings(causal=causal))
+        ratio = power_at(w.x[10, :, 0], 60, RATE) / power_at(w.x[10, :, 0], 20, RATE)
+        assert ratio < 1e-4
+    plain = signals.cut(session(x), settings(lowpass_hz=0.0)).x[10, :, 0]
+    assert power_at(plain, 60, RATE) == pytest.approx(power_at(plain, 20, RATE), rel=0.05)
+
+
+def test_zero_phase_does_not_delay_and_causal_does():
+    x = np.zeros(8000)
+    x[4000] = 1.0
+    at = {
+        c: np.abs(signals._prepared(x, settings(causal=c), RATE, RATE)).argmax()
+        for c in (False, True)
+    }
+    assert at[False] == 4000 and at[True] > 4000
+    # The future has no part in a causal filter.
+    later = x.copy()
+    later[5000:] = 7.0
+    one, two = (signals._prepared(v, settings(causal=True), RATE, RATE) for v in (x, later))
+    np.testing.assert_array_equal(one[:5000], two[:5000])
+    one, two = (signals._prepared(v, settings(), RATE, RATE) for v in (x, later))
+    assert not np.array_equal(one[:5000], two[:5000])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_resampling_keeps_the_signal(causal):
+    t = np.arange(8000) / RATE
+    w = signals.cut(session(np.sin(2 * np.pi * 7 * t)), settings(resample_hz=100.0, causal=causal))
+    assert w.x.shape[1:] == (200, 1) and w.rate_hz == 100
+    freq = np.fft.rfftfreq(200, 0.01)
+    assert freq[np.abs(np.fft.rfft(w.x[5, :, 0])).argmax()] == 7
+
+
+def test_windows_that_touch_nan_are_left_out_and_counted(noise):
+    noise[1000:1010, 1] = np.nan
+    found = signals.cut(session(noise), settings())
+    assert found.dropped == 3 and np.isfinite(found.x).all()
+    assert not {4.0, 5.0} & set(found.start_s)
+    noise[200:3000] = np.nan
+    with pytest.raises(BadInput, match=r"touch NaN \(the first stretch begins at 1.000 s\)"):
+        signals.cut(session(noise), settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"resample_hz": 80.0, "lowpass_hz": 40.0}, BadParameter, "would fold back"),
+        ({"resample_hz": 400.0}, BadParameter, "above the recording's own 200 Hz"),
+        ({"lowpass_hz": 150.0}, BadParameter, "above half the rate"),
+        (
+            {"resample_hz": 90.0, "lowpass_hz": 30.0, "causal": True},
+            BadParameter,
+            "divide the rate",
+        ),
+        ({"hop_s": 3.0}, BadParameter, "longer than window_s"),
+        ({"window_s": 60.0, "hop_s": 60.0}, BadInput, "less than one window"),
+    ],
+)
+def test_settings_that_cannot_be_met(noise, given, error, says):
+    with pytest.raises(error, match=says):
+        signals.cut(session(noise), settings(**given))
+
+
+def test_stored_windows_come_back_and_a_flipped_byte_is_seen(noise, tmp_path):
+    found = signals.cut(session(noise), settings())
+    signals.save(found, tmp_path)
+    again = signals.load(tmp_path)
+    for name in ("x", "start_s", "label", "purity"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    assert (again.channels, again.how, again.subject) == (found.channels, found.how, "m1")
+    path = tmp_path / signals.FILE
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(BadInput):
+        signals.load(tmp_path)
+
+
+def test_a_cohort_is_flat_and_must_be_alike(noise):
+    one, two = (signals.cut(session(noise, name=n), settings()) for n in ("m1", "m2"))
+    cohort = signals.Cohort([one, two])
+    assert len(cohort) == 38 and cohort.subject[[0, 37]].tolist() == ["m1", "m2"]
+    assert cohort.table()["a"].tolist() == [9, 9]
+    other = signals.cut(session(noise[:, :2], name="m3"), settings())
+    with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
+        signals.Cohort([one, two, other])
+
+
+def test_the_report_tells_what_is_odd(noise):
+    assert signals.report(session(noise)).odd == []
+    noise[:, 1] = 0.0
+    noise[:, 2] *= 100
+    noise[5, 0] = np.nan
+    late = {"start_time": [0.0, 15.0], "stop_time": [16.0, 30.0], "state": ["a", "b"]}
+    odd = " ".join(signals.report(session(noise, late)).odd)
+    for told in ("without any signal: r1", "stronger or weaker", "NaN", "outside the signal", "overlap"):  # fmt: skip
+        assert told in odd
+
+
+def test_spectra_tell_the_states_apart():
+    t = np.arange(4000) / RATE
+    x = np.where(t < 10, np.sin(2 * np.pi * 8 * t), np.sin(2 * np.pi * 20 * t))
+    x = x + 0.1 * np.random.default_rng(0).standard_normal(4000)
+    table = signals.spectra(signals.cut(session(x), settings()))
+    peak = table.loc[table.groupby("label")["power"].idxmax()].set_index("label")["frequency_hz"]
+    assert peak.to_dict() == {"a": 8.0, "b": 20.0}
