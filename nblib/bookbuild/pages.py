@@ -36,7 +36,11 @@ class RunPage:
     def what(self) -> str:
         """The decoder, or the notebook where a run holds several results."""
         r = self.row
-        return r["model"] if r["notebook"] in results.DECODERS else r["notebook"]
+        if r["notebook"] in results.DECODERS:
+            return r["model"]
+        return (
+            f"{r['notebook']}-{r['model']}" if r["notebook"] == "08_ssl_pretext" else r["notebook"]
+        )
 
     @property
     def variant(self) -> str:
