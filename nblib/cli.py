@@ -66,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("inventory", inventory, "match a folder's pkl, NWB and csv files")
     sub.add_argument("folder")
+    sub = command("cohort", cohort, "the records of Mouse_Training_Data as a recipe's recordings")
+    sub.add_argument("folder", help="the folder that holds LFP_Data and INT_TIME")
+    sub.add_argument(
+        "--skip", nargs="+", default=[], metavar="MOUSE", help="mice or records left out"
+    )
+    sub.add_argument("--all-records", action="store_true", help="not just the first of each mouse")
+    sub.add_argument("--names", metavar="FILE", help="write training_names.txt as well")
     command("status", status, "what the data root holds, and which notebooks failed")
     sub = command("results", results, "the table of all training runs")
     sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
@@ -229,6 +236,16 @@ def inventory(options: argparse.Namespace) -> int:
     found = source.inventory(Path(options.folder).expanduser())
     print(found)
     return 1 if found.problems else 0
+
+
+def cohort(options: argparse.Namespace) -> int:
+    from nblib.sources import lfp
+
+    records = lfp.cohort(options.folder, skip=options.skip, all_records=options.all_records)
+    if options.names:
+        lfp.write_names(records, options.names)
+    print(f"recordings: [{', '.join(records)}]")
+    return 0
 
 
 def status(options: argparse.Namespace) -> int:

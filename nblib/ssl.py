@@ -283,12 +283,14 @@ def in_words(stage: stages.Stage, outcome: Outcome) -> str:
     """The result in a sentence."""
     s, params = outcome.scores["accuracy"], stage.params
     near = outcome.neighbours
+    seen = set(outcome.who["test"]) & {*outcome.who["train"], *outcome.who["val"]}
+    part = "were among its teachers (`all_subjects`)" if seen else "had no part in its training"
     what = {
         "rp": "tells near from far windows", "ts": "tells whether three windows are in order",
         "cpc": f"finds the true next window among {1 + params.n_negatives}",
     }[params.pretext]  # fmt: skip
     return (
-        f"**Result.** On {len(outcome.who['test'])} mice that had no part in its training, "
+        f"**Result.** On {len(outcome.who['test'])} mice that {part}, "
         f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
         f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
         f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "

@@ -123,7 +123,7 @@ def test_a_parameter_table_tells_meaning_type_bounds_and_default():
     assert rows["`isi_violations_max`"][3] == "`.inf`"
     assert rows["`invalid_spikes`"][2] == "`drop` \\| `keep`"
     own = [row[0] for row in derived.parameter_rows(params.Recipe, own=True)]
-    assert own == ["`recipe`", "`recordings`"]
+    assert own == ["`recipe`", "`recordings`", "`pseudo_population`"]
 
 
 def test_every_top_level_module_is_in_the_api_reference():

@@ -319,3 +319,16 @@ def test_help_starts_quickly_and_imports_nothing_heavy():
         subprocess.run([sys.executable, "-m", "nblib", "--help"], capture_output=True, check=True)
         took.append(time.monotonic() - began)
     assert min(took) < 0.6
+
+
+def test_a_cohort_is_printed_as_a_recipe_takes_it(tmp_path, capsys):
+    for folder, end in (("LFP_Data", "LFP"), ("INT_TIME", "TIME")):
+        (tmp_path / folder).mkdir()
+        for record in ("MouseA_1_X", "MouseA_2_X", "MouseB_1_X"):
+            (tmp_path / folder / f"{record}_{end}.mat").touch()
+    names = tmp_path / "training_names.txt"
+    assert cli.main(["cohort", str(tmp_path), "--names", str(names)]) == 0
+    assert capsys.readouterr().out == "recordings: [MouseA_1_X, MouseB_1_X]\n"
+    assert names.read_text() == "MouseA_1_X\nMouseB_1_X\n"
+    assert cli.main(["cohort", str(tmp_path), "--skip", "MouseA", "--all-records"]) == 0
+    assert "[MouseB_1_X]" in capsys.readouterr().out

@@ -197,6 +197,7 @@ def test_order_in_time_teaches_and_shuffled_time_does_not(task):
     subject = [p.subject for p in data.parts]
     of = {role: {subject[i] for i in rows} for role, rows in found.who.items()}
     assert not of["test"] & (of["train"] | of["val"]) and not of["train"] & of["val"]
+    assert "had no part in its training" in ssl.in_words(pretext_stage(pretext=task), found)
     if task == "rp":  # near windows share the state, far ones do not: easily learnt
         assert s.value > 0.6 and s.p < 1e-4
         rng = np.random.default_rng(3)

@@ -104,7 +104,7 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
             )
         for i, outcome in zip(todo, outcomes, strict=True):
             folders[i] = Path(outcome.folder)
-        chosen[notebook] = folders[steps[0].shown(plan.params)]
+        chosen.setdefault(notebook, folders[steps[0].shown(plan.params)])
     return chosen
 
 
