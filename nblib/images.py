@@ -11,6 +11,7 @@ import numpy as np
 
 from nblib import sources
 from nblib.errors import BadInput, MissingInput
+from nblib.tensors import read_tensors
 
 if TYPE_CHECKING:
     from nblib.params import Recipe
@@ -151,26 +152,10 @@ def load_lab_latents(path: Path | str, n: int) -> np.ndarray:
     Read as tensors only (`weights_only`): nothing in the file can run. Raises BadInput for any
     other content, MissingInput when there is no file.
     """
-    import pickle
-    import struct
-
     import torch
 
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingInput(f"latents = {str(path)!r}: no such file.")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        struct.error,
-    ) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BadInput(f"{path}: not readable as tensors ({first}).") from None
+    found = read_tensors(path, "latents")
     if isinstance(found, dict):
         found = list(found.values())
     if isinstance(found, (list, tuple)):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+from nblib.errors import BadInput, BadParameter, CorruptArtifact
+from nblib.tensors import read_tensors
 
 CONFIG, WEIGHTS = "embedder.json", "embedder.safetensors"
 EMBEDDING = 100
@@ -128,24 +128,8 @@ def load_lab_weights(path: Path | str, n_channels: int = 11, n_samples: int = 30
     Raises MissingInput for no such file, BadInput for one that holds anything but these layers, or
     layers for other channels or windows.
     """
-    import pickle
-    import struct
-
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file.")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        struct.error,
-    ) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BadInput(f"{path}: not readable as tensors ({first}).") from None
+    state = read_tensors(path)
     net = StagerNet(n_channels, n_samples, 1000.0, "lab")
     wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
