@@ -136,12 +136,12 @@ def _from_yaml(name: str, text: str, kind: Any) -> Any:
 
     import yaml
 
-    from nblib import params
+    from nblib import yamlfile
     from nblib.errors import BadParameter
 
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is dict:
-        value = params.read_yaml(text, f"{name} = {text!r}")
+        value = yamlfile.read_yaml(text, f"{name} = {text!r}")
         if not isinstance(value, dict):
             raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{hidden: 100}}'.")
         return value
@@ -169,20 +169,20 @@ def _from_yaml(name: str, text: str, kind: Any) -> Any:
 
 def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, Any]:
     """Values of -f and -p together, -p last. A file that names `recordings` is a recipe itself."""
-    from nblib import params, runner, stages
+    from nblib import recipes, runner, stages, yamlfile
     from nblib.errors import BadParameter
 
     values: dict[str, Any] = {}
     if file is not None:
         path = Path(file).expanduser().resolve()
         try:
-            values = params.read_yaml(path.read_text(encoding="utf-8"), str(path))
+            values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise BadParameter(f"{path}: cannot be read ({error}).") from None
         if not isinstance(values, dict):
             raise BadParameter(f"{path}: expected 'name: value' lines.")
         if "recordings" in values:
-            recipe = params.load_recipe(path)
+            recipe = recipes.load_recipe(path)
             values = {k: v for k, v in values.items() if k not in type(recipe).model_fields}
             values["recipe"] = str(path)
     accepted = stages.accepted_names(stage)

@@ -14,7 +14,6 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nblib.errors import BadParameter
@@ -397,69 +396,3 @@ def checked(model: type[Params], values: dict[str, Any], where: str) -> Any:
         return model(**values)
     except ValidationError as error:
         raise explain(error, model, where) from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number, 000021 and other padded ids stay strings."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regex) for tag, regex in pairs if not tag.endswith(("int", "float", "timestamp"))]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?((0|[1-9][0-9]*)?\.[0-9]+([eE][-+]?[0-9]+)?"
-        r"|(0|[1-9][0-9]*)\.?([eE][-+]?[0-9]+)|(0|[1-9][0-9]*)\."
-        r"|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$"
-    ),
-    list("-+.0123456789"),
-)
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = sorted({str(k) for k in keys if keys.count(k) > 1})
-    if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice")
-    return {
-        k: loader.construct_object(v, deep=True) for k, (_, v) in zip(keys, node.value, strict=True)
-    }
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Parse YAML; a key that stands twice, or bad syntax, is a BadParameter naming `where`."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise BadParameter(f"{where}: not readable as YAML: {error}") from None
-
-
-def load_recipe(path: Path | str) -> Recipe:
-    """Read and check one recipe file.
-
-    Raises BadParameter for unknown keys, wrong types or values out of bounds, and when the
-    recipe's own name differs from the file's.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadParameter(f"recipe {path}: cannot be read ({error.strerror}).") from None
-    values = read_yaml(text, f"recipe {path}")
-    if not isinstance(values, dict):
-        raise BadParameter(f"recipe {path}: expected 'name: value' lines.")
-    recipe = checked(Recipe, values, f"recipe {path}")
-    if recipe.recipe != path.stem:
-        raise BadParameter(
-            f"recipe {path}: calls itself {recipe.recipe!r}; name and file must agree, "
-            f"so write 'recipe: {path.stem}'."
-        )
-    return recipe

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import params, stages, stats, store
+from nblib import params, recipes, stages, stats, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.metrics import METRICS, PREDICTIONS
 
@@ -146,7 +146,7 @@ def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
     name = recipe.get("recipe", "")
     base = re.sub(r"-[0-9a-f]{8}$", "", name)
     try:
-        other = recipe if base == name else store.plain(stages.find_recipe(base).model_dump())
+        other = recipe if base == name else store.plain(recipes.find_recipe(base).model_dump())
     except BadParameter:  # gone: the derived one stands for itself
         base, other = name, recipe
     changed = {k: v for k, v in recipe.items() if k != "recipe" and v != other.get(k)}
@@ -201,7 +201,7 @@ def _flag(table: pd.DataFrame) -> None:
 def _current_split(recipe: str, recording: str) -> str | None:
     """Key of the split that the recipe gives today; None when that cannot be told any more."""
     try:
-        return stages.key_for("04_split", stages.find_recipe(recipe), recording)
+        return stages.key_for("04_split", recipes.find_recipe(recipe), recording)
     except (BadParameter, MissingInput, BadInput):
         return None
 

@@ -6,22 +6,16 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import hashlib
 import html
-import json
 import os
-import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nblib import notebooks, recipes, sources, store
 from nblib import params as P
-from nblib import sources, store
 from nblib.errors import BadParameter, MissingInput
 
 
@@ -89,44 +83,6 @@ def accepted_names(name: str) -> dict[str, Any]:
     return {**P.Recipe.model_fields, **info.params.model_fields}
 
 
-def find_recipe(name: str) -> P.Recipe:
-    """A recipe by name (params/recipes, then the derived ones of the data root) or by path."""
-    if name.endswith((".yml", ".yaml")):
-        return P.load_recipe(Path(name).expanduser())
-    for folder in (store.recipes_dir(), store.derived_recipes_dir()):
-        if (folder / f"{name}.yml").is_file():
-            return P.load_recipe(folder / f"{name}.yml")
-    known = sorted(p.stem for p in store.recipes_dir().glob("*.yml"))
-    raise BadParameter(f"no recipe {name!r}; params/recipes holds {', '.join(known)}.")
-
-
-def derive(recipe: P.Recipe, overrides: dict[str, Any]) -> P.Recipe:
-    """The recipe with some settings changed; named by its content, saved, carried downstream."""
-    changed = {k: v for k, v in overrides.items() if v is not None and v != getattr(recipe, k)}
-    if not changed:
-        return recipe
-    values = {k: getattr(recipe, k) for k in P.Recipe.model_fields} | changed
-    root = re.sub(r"-[0-9a-f]{8}$", "", recipe.recipe)
-    settings = {
-        k: v
-        for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items()
-        if k != "recipe"
-    }
-    digest = hashlib.sha256(json.dumps(store.plain(settings), sort_keys=True).encode()).hexdigest()[
-        :8
-    ]
-    derived = P.checked(P.Recipe, values | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
-    path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
-    if not path.is_file():
-        import yaml
-
-        text = yaml.safe_dump(derived.model_dump(), sort_keys=False)
-        store.write_text(
-            path, f"# derived from {recipe.recipe}: {', '.join(sorted(changed))}\n{text}"
-        )
-    return derived
-
-
 def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe | None]:
     """Check the values given to notebook `name`; return its parameters and its recipe.
 
@@ -145,7 +101,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
-    recipe = derive(find_recipe(checked.recipe), overrides)
+    recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides)
     if info.signal not in ("any", "lfp" if recipe.is_lfp else "spikes"):
         has, wants = (
             ("field potentials", "spikes") if recipe.is_lfp else ("spikes", "field potentials")
@@ -222,7 +178,7 @@ def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.Pretex
 
 def pretext_key(recipe: P.Recipe, params: P.PretextParams) -> str:
     """Key of a run of the shipped 08."""
-    code = code_hash(code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
+    code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
     return key_for("08_ssl_pretext", recipe, COHORT, params, code)
 
 
@@ -244,84 +200,6 @@ def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str)
 
 
 PRETEXT_DEFAULTS = {k: f.default for k, f in P.PretextParams.model_fields.items()}
-
-
-def code_cells(notebook: Path) -> list[str]:
-    """Sources of a notebook's code cells, without its parameters cells."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    skip = {"parameters", "injected-parameters"}
-    return [
-        "".join(c["source"]).strip()
-        for c in cells
-        if c["cell_type"] == "code" and not skip & set(c.get("metadata", {}).get("tags", []))
-    ]
-
-
-def code_hash(cells: list[str]) -> str:
-    return hashlib.sha256("\0".join(c for c in cells if c).encode()).hexdigest()[:16]
-
-
-def _own_notebook(name: str) -> Path:
-    """The notebook file this kernel runs: told by the runner, else by Jupyter, else the shipped one."""
-    shipped = store.notebooks_dir() / f"{name}.ipynb"
-    for variable in ("NBLIB_NOTEBOOK", "JPY_SESSION_NAME"):
-        path = Path(os.environ.get(variable, ""))
-        if path.suffix == ".ipynb" and path.is_file():
-            return path
-    return shipped
-
-
-def _executed_cells() -> list[str]:
-    """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return (
-        []
-        if shell is None
-        else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
-    )
-
-
-def _assigned(source: str) -> list[str] | None:
-    """Names that a cell of plain `name = literal` lines assigns; None for any other cell."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return None
-    names = []
-    for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or not isinstance(target, ast.Name):
-            return None
-        names.append(target.id)
-    return names
-
-
-def _sets_parameters(cell: str, name: str) -> bool:
-    assigned = _assigned(cell)
-    return assigned is not None and set(assigned) <= set(accepted_names(name))
-
-
-def _check_injected(name: str) -> set[str]:
-    """Names that papermill injected or a person typed; BadParameter for one not taken.
-
-    papermill itself only warns of an unknown name and runs with the defaults.
-    """
-    injected: set[str] = set()
-    typed: set[str] = set()
-    taken = accepted_names(name)
-    for cell in _executed_cells():
-        assigned = set(_assigned(cell) or [])
-        if cell.startswith(("# Parameters", "# parameters")):
-            injected |= assigned
-        elif assigned & set(taken):
-            typed = assigned  # the parameters cell as it was run last: a fault may have been mended
-    injected |= typed
-    if unknown := sorted(injected - set(taken)):
-        close = difflib.get_close_matches(unknown[0], taken, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}."
-        raise BadParameter(f"{name}: unknown parameter {unknown[0]!r}; {hint}")
-    return injected
 
 
 def recording_of(name: str, recipe: P.Recipe | None, params: P.Params) -> str:
@@ -354,7 +232,9 @@ class Stage:
     def recipe_name(self) -> str:
         """What finds this recipe again: the name or path given, or the name of the derived one."""
         given = self.params.recipe
-        return given if find_recipe(given).recipe == self.recipe.recipe else self.recipe.recipe
+        return (
+            given if recipes.find_recipe(given).recipe == self.recipe.recipe else self.recipe.recipe
+        )
 
     @property
     def settings(self) -> Any:
@@ -399,14 +279,14 @@ class Stage:
         """Store what `write(folder)` puts into a folder; a key that stands already is left alone."""
         key, code = self.key, dict(self.code)
         if self.info.is_run:
-            known = set(code.pop("cells"))
+            known, taken = set(code.pop("cells")), accepted_names(self.name)
             foreign = [
                 c
-                for c in _executed_cells()
-                if c not in known and not _sets_parameters(c, self.name)
+                for c in notebooks.executed_cells()
+                if c not in known and not notebooks.sets_parameters(c, taken)
             ]
             if foreign:  # cells the notebook file does not hold: this is not that notebook's result
-                code["code_hash"] = code_hash([code["code_hash"], *foreign])
+                code["code_hash"] = notebooks.code_hash([code["code_hash"], *foreign])
                 code["edited"] = True
                 key = self._key(code["code_hash"], upstream)
             elif upstream is not None:
@@ -455,7 +335,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
     notebook does not take, a missing or mistyped parameter, or an unknown recipe or recording.
     """
     info = stage_info(name)
-    injected = _check_injected(name)
+    injected = notebooks.check_injected(name, accepted_names(name))
     wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
     if missing := sorted(set(info.params.model_fields) - set(namespace)):
         raise BadParameter(
@@ -467,9 +347,9 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         sources.fetch(recipe, params.recording)
     code = {}
     if info.is_run:
-        cells = code_cells(_own_notebook(name))
-        shipped = code_cells(store.notebooks_dir() / f"{name}.ipynb")
-        code = {"code_hash": code_hash(cells), "edited": cells != shipped, "cells": cells}
+        cells = notebooks.code_cells(notebooks.own_notebook(name))
+        shipped = notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb")
+        code = {"code_hash": notebooks.code_hash(cells), "edited": cells != shipped, "cells": cells}
     if recipe is None:
         key = store.make_key(
             name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, []

@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nblib import plots, responses, stages, store
+from nblib import plots, recipes, responses, stages, store
 from nblib.errors import BadParameter
-from nblib.params import load_recipe
 from nblib.recording import Recording
 from nblib.steps import someone_is_there
 
@@ -158,7 +157,7 @@ class RecordingPicker(Explorer):
     def __init__(self, recipe: str = "demo", recording: str | None = None):
         super().__init__()
         self.recipe = recipe
-        self.recordings = stages.find_recipe(recipe).recordings
+        self.recordings = recipes.find_recipe(recipe).recordings
         self.recording = self.recordings[0] if recording is None else recording
         if self.recording not in self.recordings:
             raise BadParameter(f"recording {recording!r} is not in recipe {recipe!r}.")
@@ -183,7 +182,7 @@ class RecordingPicker(Explorer):
         return [self.recipe_box, self.recording_box, self.lines_box]
 
     def _choose_recipe(self, change: Any) -> None:
-        self.recordings = stages.find_recipe(change["new"]).recordings
+        self.recordings = recipes.find_recipe(change["new"]).recordings
         self.recording_box.options = self.recordings  # takes the first of them
 
     def _redraw(self, change: Any = None) -> None:
@@ -201,7 +200,7 @@ def _recipe_names() -> list[str]:
     names = []
     for path in sorted(store.recipes_dir().glob("*.yml")):
         try:
-            names.append(load_recipe(path).recipe)
+            names.append(recipes.load_recipe(path).recipe)
         except BadParameter:
             continue  # a template that waits for its reader's own values
     return names

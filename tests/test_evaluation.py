@@ -8,7 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib import binning, cleaning, evaluation, metrics, results, splits, stages, steps, store
+from nblib import (
+    binning,
+    cleaning,
+    evaluation,
+    metrics,
+    recipes,
+    results,
+    splits,
+    stages,
+    steps,
+    store,
+)
 from nblib.errors import BadParameter, CorruptArtifact, MissingInput
 from nblib.inspection import session_report
 from nblib.params import Recipe
@@ -206,7 +217,7 @@ def test_the_oracle_sees_no_more_than_the_decoder(settings, window):
 def test_another_event_than_the_onset_has_no_oracle(road):
     data = evaluation.load_data(begin("05_train_lstm"))
     settings = {"binning": "event_window", "event": "stop_time"}
-    recipe = stages.derive(begin("05_train_lstm").recipe, settings)
+    recipe = recipes.derive(begin("05_train_lstm").recipe, settings)
     stage = begin("05_train_lstm", recipe=recipe.recipe)
     assert evaluation.oracle_log_proba(data, stage) is None
 

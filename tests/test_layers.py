@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
-    "errors", "params", "store", "recording", "sources", "stages", "inventory", "inspection",
+    "errors", "yamlfile", "params", "store", "recipes", "notebooks", "recording", "sources", "stages", "inventory", "inspection",
     "counting", "binning", "responses", "cleaning", "splits", "signals", "steps", "tensors", "images", "windows", "training", "vae", "features",
     "graphs", "models", "regression", "stats", "metrics", "retrieval", "importance", "evaluation", "few_shot", "latents", "pretext", "ssl", "downstream", "results", "summary", "plots", "widgets", "runner",
     "bookbuild", "doctor", "cli", "__main__",
@@ -23,7 +23,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmetrics", "wandb"}
 # Notebooks 01-04 use these, and so must start without torch.
 ROAD = [
-    "params", "store", "stages", "recording", "sources", "inspection", "counting", "binning",
+    "params", "store", "recipes", "notebooks", "stages", "recording", "sources", "inspection", "counting", "binning",
     "responses", "cleaning", "splits", "steps", "windows", "plots", "widgets",
 ]  # fmt: skip
 

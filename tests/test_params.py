@@ -6,6 +6,8 @@ import pytest
 
 from nblib import params as P
 from nblib.errors import BadParameter
+from nblib.recipes import load_recipe
+from nblib.yamlfile import read_yaml
 
 
 def recipe_text(**changes):
@@ -16,7 +18,7 @@ def recipe_text(**changes):
 def load(tmp_path, text, name="x"):
     path = tmp_path / f"{name}.yml"
     path.write_text(text)
-    return P.load_recipe(path)
+    return load_recipe(path)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_every_fault_is_told_at_once():
 
 
 def test_yaml_keeps_ids_and_reads_numbers():
-    values = P.read_yaml(
+    values = read_yaml(
         "id: 000021\nplain: 715093703\nlr: 1e-3\nno_limit: .inf\nday: 2020-01-01\n", "here"
     )
     assert values == {
@@ -58,11 +60,11 @@ def test_yaml_keeps_ids_and_reads_numbers():
         "day": "2020-01-01",
     }
     with pytest.raises(BadParameter, match="'a' stands twice"):
-        P.read_yaml("a: 1\na: 2", "here")
+        read_yaml("a: 1\na: 2", "here")
     with pytest.raises(BadParameter, match="here: not readable"):
-        P.read_yaml("a: [1", "here")
+        read_yaml("a: [1", "here")
     with pytest.raises(BadParameter):  # no objects from text
-        P.read_yaml("a: !!python/object/apply:os.system ['true']", "here")
+        read_yaml("a: !!python/object/apply:os.system ['true']", "here")
 
 
 def test_a_recipe_is_checked(tmp_path):
@@ -87,7 +89,7 @@ def test_a_recipe_is_checked(tmp_path):
     with pytest.raises(BadParameter, match="name and file must agree"):
         load(tmp_path, recipe_text(), name="y")
     with pytest.raises(BadParameter, match="cannot be read"):
-        P.load_recipe(tmp_path / "none.yml")
+        load_recipe(tmp_path / "none.yml")
 
 
 def test_paths_are_templates(tmp_path, monkeypatch):

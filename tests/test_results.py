@@ -11,7 +11,7 @@ import pytest
 import tiny_project
 
 import nblib
-from nblib import binning, metrics, models, params, results, splits, stages, store, windows
+from nblib import binning, metrics, models, params, recipes, results, splits, stages, store, windows
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 
 N_TRIALS, N_UNITS = 120, 5
@@ -38,7 +38,7 @@ class Laboratory:
     def __init__(self, project):
         self.project = project
         self.binned = binned_counts()
-        self.recipe = stages.find_recipe("tiny")
+        self.recipe = recipes.find_recipe("tiny")
 
     def split(self, recipe) -> str:
         key = stages.key_for("04_split", recipe, "000021")
@@ -130,7 +130,7 @@ def test_a_run_is_one_row(laboratory):
 
 def test_a_derived_recipe_is_told_by_what_it_changes(laboratory):
     laboratory.run()
-    more_bins = stages.derive(laboratory.recipe, {"n_bins": 10, "n_folds": 3})
+    more_bins = recipes.derive(laboratory.recipe, {"n_bins": 10, "n_folds": 3})
     laboratory.run(recipe=more_bins)
     table = results.scan("tiny").set_index("recipe")
     assert table["changed"].to_dict() == {"tiny": "", more_bins.recipe: "n_bins=10"}
@@ -196,7 +196,7 @@ def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
     before = laboratory.run()
     path = laboratory.project.root / "params" / "recipes" / "tiny.yml"
     path.write_text(path.read_text() + "gap_s: 2.0\n")
-    after = laboratory.run(recipe=stages.find_recipe("tiny"))
+    after = laboratory.run(recipe=recipes.find_recipe("tiny"))
     assert flags(results.scan()) == {before.name: "old split", after.name: ""}
     path.unlink()  # without the recipe the newest split stands for it
     manifest = json.loads((after / "manifest.json").read_text())

@@ -371,7 +371,8 @@ def test_readme_commands_are_shell():
 
 
 def test_readme_recipes_are_valid():
-    from nblib.params import Recipe, checked, read_yaml
+    from nblib.params import Recipe, checked
+    from nblib.yamlfile import read_yaml
 
     recipes = blocks("yaml")
     assert len(recipes) == 3

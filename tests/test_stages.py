@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import yaml
 
-from nblib import stages, store
+from nblib import recipes, stages, store
 from nblib.errors import BadParameter, CorruptArtifact, MissingInput
 
 TRAIN = {
@@ -88,11 +88,11 @@ def test_an_override_makes_a_derived_recipe_that_downstream_finds(project, capsy
     assert downstream.recipe == stage.recipe
     assert downstream._upstream_keys() == [stage.key]
     # setting it back leads home, and repeating the recipe's own value derives nothing
-    assert stages.derive(stage.recipe, {"n_bins": 10}) == stage.recipe
+    assert recipes.derive(stage.recipe, {"n_bins": 10}) == stage.recipe
     assert stages.begin("02_bin", names("02_bin", n_bins=5)).recipe.recipe == "cohort"
     assert (
-        stages.derive(stage.recipe, {"n_bins": 2}).recipe
-        != stages.derive(stage.recipe, {"n_bins": 3}).recipe
+        recipes.derive(stage.recipe, {"n_bins": 2}).recipe
+        != recipes.derive(stage.recipe, {"n_bins": 3}).recipe
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import params as P
-from nblib import store
+from nblib import store, yamlfile
 from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
 
@@ -59,7 +59,7 @@ class Plan(P.Params):
 
 def read_plan(path: Path) -> Plan:
     """Read and check the plan; BadParameter names what is wrong in it."""
-    values = P.read_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
         raise BadParameter(f"{path}: expected 'name: value' lines.")
     return P.checked(Plan, values, str(path))
@@ -67,13 +67,13 @@ def read_plan(path: Path) -> Plan:
 
 def settled(notebook: str, given: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    from nblib import results, runner, stages
+    from nblib import notebooks, results, runner, stages
 
     job = runner.plan(notebook, given)
     folder = job.folder
     if job.recipe is None:  # a report: its key depends on the runs there are now
         runs = results.scan(job.params.recipe, job.params.metric)
-        code = stages.code_hash(stages.code_cells(job.notebook))
+        code = notebooks.code_hash(notebooks.code_cells(job.notebook))
         values = job.params.model_dump() | {"code": code}
         version = stages.STAGES[job.stage].version
         key = store.make_key(job.stage, version, values, sorted(runs["key"]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nblib import models, stages, store
+from nblib import models, notebooks, recipes, stages, store
 from nblib.errors import BadParameter, MissingInput
 
 
@@ -64,7 +64,7 @@ def find_notebook(name: str | Path) -> tuple[Path, str]:
 def stage_of(path: Path) -> str:
     """The stage that a notebook opens with `nblib.begin("...", globals())`."""
     try:
-        cells = stages.code_cells(path)
+        cells = notebooks.code_cells(path)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise BadParameter(f"{path}: not a readable notebook ({error}).") from None
     opened = re.findall(r"^[^#\n]*\bbegin\(\s*[\"']([^\"']+)[\"']", "\n".join(cells), re.M)
@@ -127,7 +127,7 @@ def recordings_of(recipe: Any) -> list[str]:
     """The recordings of a recipe, given by name or path."""
     if not isinstance(recipe, str):
         raise BadParameter(f"recipe = {recipe!r}: expected the name of a recipe, a string.")
-    return stages.find_recipe(recipe).recordings
+    return recipes.find_recipe(recipe).recordings
 
 
 def key_of(job: Job) -> str | None:
@@ -135,7 +135,7 @@ def key_of(job: Job) -> str | None:
     if job.recipe is None:
         return None
     info = stages.STAGES[job.stage]
-    code = stages.code_hash(stages.code_cells(job.notebook)) if info.is_run else ""
+    code = notebooks.code_hash(notebooks.code_cells(job.notebook)) if info.is_run else ""
     try:
         return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
     except MissingInput:

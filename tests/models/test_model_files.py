@@ -8,7 +8,8 @@ import pytest
 
 from nblib.models import MODELS
 from nblib.models.base import check_params, hyper_parameters
-from nblib.params import TrainParams, read_yaml
+from nblib.params import TrainParams
+from nblib.yamlfile import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / "params" / "models"
 FILES = sorted(FOLDER.glob("*.yml"))
