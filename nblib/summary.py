@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib import metrics, results, stats
+from nblib.runs import load_run
 
 METRIC_TEXT = {
     "accuracy": "accuracy",
@@ -73,7 +74,7 @@ def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
     for who, part in kept.groupby(["group", "recording", "decoder", "seed"], sort=True):
         if len(part) < 2:
             continue
-        found = metrics.out_of_fold([results.load_run(f).predictions for f in part["folder"]])
+        found = metrics.out_of_fold([load_run(f).predictions for f in part["folder"]])
         rows.append(
             dict(zip(("recipe", "recording", "decoder", "seed"), who, strict=True))
             | {"folds": found["n_folds"], "pooled accuracy": percent(found["value"]),
@@ -116,7 +117,7 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
                 continue
             for folder in [folders[name][fold] for name in (best, other) for fold in both]:
                 if folder not in tables:
-                    tables[folder] = results.load_run(folder).predictions
+                    tables[folder] = load_run(folder).predictions
             right = [
                 pd.concat(
                     [tables[folders[name][fold]].set_index("trial")["correct"] for fold in both]

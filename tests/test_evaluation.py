@@ -23,6 +23,7 @@ from nblib import (
 from nblib.errors import BadParameter, CorruptArtifact, MissingInput
 from nblib.inspection import session_report
 from nblib.params import Recipe
+from nblib.runs import load_run
 
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 
@@ -90,7 +91,7 @@ def test_a_run_from_start_to_artifact(road):
     place = stage.commit(
         lambda folder: evaluation.save_run(folder, stage, data, decoder, history, outcome)
     )
-    run = results.load_run(place)
+    run = load_run(place)
     assert run.metrics["scores"]["accuracy"]["value"] == outcome.predictions["correct"].mean()
     assert run.metrics["n_test"] == len(data.test) and run.metrics["n_classes"] == 7
     assert run.metrics["oracle"]["accuracy"]["value"] > 0.5

@@ -13,6 +13,7 @@ import tiny_project
 import nblib
 from nblib import binning, metrics, models, params, recipes, results, splits, stages, store, windows
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+from nblib.runs import load_run
 
 N_TRIALS, N_UNITS = 120, 5
 
@@ -159,7 +160,7 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
     assert table["notebook"].tolist() == ["05_train_lstm", "07_few_shot", "07_few_shot"]
     assert table["variant"].tolist() == ["", "k=1, n_draws=2", "k=5, n_draws=2"]
     assert table["n_train"].tolist() == [80, 3, 15] and (table["flag"] == "").all()
-    curves = results.load_run(table["folder"].iloc[-1])
+    curves = load_run(table["folder"].iloc[-1])
     with pytest.raises(
         MissingInput, match=r"this run has no predictions\.parquet; it holds metrics\.json"
     ):
@@ -213,7 +214,7 @@ def test_a_corrupt_run_is_shown_without_scores(laboratory):
     assert flags(table) == {sound.name: "", broken.name: "corrupt"}
     assert table.set_index("key").loc[broken.name, ["accuracy", "value"]].isna().all()
     with pytest.raises(CorruptArtifact, match=r"metrics\.json"):
-        results.load_run(broken)
+        load_run(broken)
 
 
 # --- a run as a model ----------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def test_a_run_gives_its_model_back_and_predicts(laboratory):
 
 
 def test_what_does_not_fit_the_model_is_refused(laboratory):
-    run = results.load_run(laboratory.run())
+    run = load_run(laboratory.run())
     counts, ids = laboratory.binned.counts.to_numpy(), laboratory.binned.unit.to_numpy()
     with pytest.raises(BadInput, match="no unit_ids"):
         run.predict(counts)
@@ -255,19 +256,17 @@ def test_what_does_not_fit_the_model_is_refused(laboratory):
 
 def test_a_run_is_found_by_the_beginning_of_its_key(laboratory):
     folder = laboratory.run()
-    assert results.load_run(folder.name[:6]).folder == folder
+    assert load_run(folder.name[:6]).folder == folder
     with pytest.raises(MissingInput, match="nblib results"):
-        results.load_run("0123456789abcdef")
+        load_run("0123456789abcdef")
     with pytest.raises(MissingInput):
-        results.load_run(folder.name[:2])
+        load_run(folder.name[:2])
     with pytest.raises(BadInput, match="not a run"):
-        results.load_run(
-            store.folder("04_split", "000021", results.load_run(folder).manifest["upstream"][0])
-        )
+        load_run(store.folder("04_split", "000021", load_run(folder).manifest["upstream"][0]))
 
 
 def test_a_run_without_its_split_says_how_to_make_it(laboratory):
-    run = results.load_run(laboratory.run())
+    run = load_run(laboratory.run())
     place = store.folder("04_split", "000021", run.manifest["upstream"][0])
     place.rename(place.with_name(".away"))
     with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream -p recipe tiny"):

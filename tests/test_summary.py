@@ -85,7 +85,7 @@ def predictions(folder, right, first_trial=0):
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
     monkeypatch.setattr(
-        results, "load_run",
+        summary, "load_run",
         lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
     )  # fmt: skip
     runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")

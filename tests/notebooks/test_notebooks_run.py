@@ -7,6 +7,7 @@ import papermill
 import pytest
 
 from nblib import results, runner, stages, store
+from nblib.runs import load_run
 
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 ROAD = ["01_ingest", "02_bin", "03_clean", "04_split"]
@@ -68,7 +69,7 @@ def by_papermill(name, folder, extra="", **params):
 
 def the_run():
     (folder,) = [f for f in store.artifacts() if f.parts[-3] == "05_train_lstm"]
-    return results.load_run(folder)
+    return load_run(folder)
 
 
 def test_by_plain_papermill(home, tmp_path):

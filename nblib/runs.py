@@ -1,0 +1,155 @@
+"""One run: its scores, its predictions and its model, read back from its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nblib import params, store
+from nblib.errors import BadInput, BadParameter, MissingInput
+from nblib.metrics import METRICS, PREDICTIONS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nblib.models.base import Decoder
+    from nblib.splits import TrainStatistics
+
+HISTORY = "history.parquet"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run: its scores, its predictions, and its model, ready to predict."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.manifest["key"]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's name, hyper-parameters and shape."""
+        return json.loads(self._file("config.json").read_text(encoding="utf-8"))
+
+    def _file(self, name: str) -> Path:
+        """A file of the run; MissingInput for a run of 07, 09 or 10, which holds other things."""
+        if name not in self.manifest["outputs"]:
+            there = ", ".join(sorted(self.manifest["outputs"]))
+            raise MissingInput(f"{self.folder}: this run has no {name}; it holds {there}.")
+        return self.folder / name
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row a test presentation: trial, label, predicted, correct, rank, log_p_true."""
+        return pd.read_parquet(self._file(PREDICTIONS))
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: train_loss, val_loss [nats], val_accuracy [fraction]."""
+        return pd.read_parquet(self._file(HISTORY))
+
+    @cached_property
+    def recipe(self) -> params.Recipe:
+        values = _numbers(self.manifest["recipe"])
+        return params.checked(params.Recipe, values, str(self.folder / store.MANIFEST))
+
+    @cached_property
+    def statistics(self) -> TrainStatistics:
+        """Kept units, scaler and classes, fitted on this run's train rows; from its split."""
+        from nblib import splits
+
+        recording, key = self.manifest["recording"], self.manifest["upstream"][0]
+        place = store.folder("04_split", recording, key)
+        if not store.is_committed("04_split", recording, key):
+            raise MissingInput(
+                f"run {self.key} scales its input as its split {place} says, which is gone. Make "
+                "it again with:  nblib run 04_split --with-upstream "
+                f"-p recipe {self.recipe.recipe} -p recording {recording}"
+            )
+        _, statistics = splits.load(store.open_artifact(place))
+        return next(s for s in statistics if s.fold == self.metrics["fold"])
+
+    @cached_property
+    def model(self) -> Decoder:
+        """The fitted decoder."""
+        from nblib import models
+
+        return models.load(self.folder)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Labels in the order of the columns of `predict_log_proba`, (C,)."""
+        return self.statistics.classes
+
+    def predict_log_proba(
+        self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Log-probability of each class, (B, C) [nats].
+
+        x: a binned Dataset, or counts (B, T, U) with the ids (U,) of their units. The counts are
+        raw: the stored train statistics choose and scale the units. Raises BadInput when a unit
+        or bin of the training data is missing.
+        """
+        if hasattr(x, "counts"):
+            counts = x.counts.transpose("trial", "time", "unit").to_numpy()
+            unit_ids = x.unit.to_numpy()
+        else:
+            counts = np.asarray(x)
+            if unit_ids is None or counts.ndim != 3 or counts.shape[2] != len(unit_ids):
+                told = "no unit_ids" if unit_ids is None else f"{len(unit_ids)} unit_ids"
+                raise BadInput(
+                    f"counts of shape {counts.shape} with {told}: expected (presentations, bins, "
+                    "units) and one id for each unit."
+                )
+        return self.model.predict_log_proba(self.statistics.transform(counts, np.asarray(unit_ids)))
+
+    def predict(self, x: xr.Dataset | np.ndarray, unit_ids: np.ndarray | None = None) -> np.ndarray:
+        """Most probable label of each presentation, (B,); input as in `predict_log_proba`."""
+        return self.classes[self.predict_log_proba(x, unit_ids).argmax(axis=1)]
+
+
+def load_run(run: str | Path) -> Run:
+    """A run by its folder or by its key (or a unique beginning of it, 4 digits or more).
+
+    Every file is checked against the manifest: CorruptArtifact for changed bytes, MissingInput
+    when there is no such run, BadParameter when the beginning fits several.
+    """
+    folder = Path(run).expanduser()
+    if not folder.is_dir():
+        folder = _by_key(str(run))
+    store.open_artifact(folder)
+    manifest = store.read_manifest(folder)
+    if METRICS not in manifest["outputs"]:
+        raise BadInput(f"{folder}: an artifact of {manifest['stage']}, not a run (no {METRICS}).")
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return Run(folder, manifest, metrics)
+
+
+def _by_key(key: str) -> Path:
+    runs = [f for f in store.artifacts() if (f / METRICS).is_file() and len(key) >= 4]
+    found = [f for f in runs if f.name.startswith(key)]
+    if not found:
+        raise MissingInput(
+            f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are."
+        )
+    if len({f.name for f in found}) > 1:
+        names = ", ".join(f.name for f in found)
+        raise BadParameter(f"run {key!r} could be {names}; give more digits.")
+    return found[0]
+
+
+def _numbers(value: Any) -> Any:
+    """Undo JSON's lack of infinity in a stored recipe."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    return float(value) if value in ("inf", "-inf") else value
