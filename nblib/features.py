@@ -5,16 +5,21 @@ Images are float32 (n, H, W) in [0, 1]; features float64 (n, D).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from nblib import store
 from nblib.errors import BadParameter
+from nblib.images import Images, load_lab_latents
 
 if TYPE_CHECKING:
     from nblib import training, vae
+    from nblib.stages import Stage
 
 
 class Space:
@@ -174,6 +179,34 @@ class Given(Space):
 
 
 SPACES = {space.name: space for space in (PCA, Latents, Gabor, Spectrum, Given)}
+
+
+def make_spaces(stage: Stage, shown: Images) -> list[Space]:
+    """The feature spaces that were asked for, not yet fitted.
+
+    Raises BadParameter for an unknown space, one named twice, or lab latents without their file.
+    """
+    p = stage.params
+    if unknown := [name for name in p.spaces if name not in SPACES]:
+        raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
+    if len(set(p.spaces)) != len(p.spaces):
+        raise BadParameter(f"spaces = {p.spaces}: named twice.")
+    if ("lab" in p.spaces) != bool(p.latents):
+        raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
+    made = []
+    for name in p.spaces:
+        if name == "lab":
+            made.append(Given(load_lab_latents(p.latents, len(shown.label))))
+        elif name == "vae":
+            from nblib import training, vae
+
+            asked = {"max_epochs": p.vae_epochs, "device": p.device, "threads": p.threads, "seed": p.seed}  # fmt: skip
+            wanted = training.FitSettings.of(SimpleNamespace(**asked), vae.FIT)
+            folder = store.log_dir(stage.name, stage.recording, stage.key)
+            made.append(SPACES[name](p.n_latents, replace(wanted, progress=False), folder))
+        else:
+            made.append(SPACES[name](p.n_latents) if name == "pca" else SPACES[name]())
+    return made
 
 
 def _patches(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -1,29 +1,25 @@
 """From spikes to images (10): decode an image's features, then find the image, or draw it.
 
-Some scenes are held out as a whole: no presentation of theirs, of any role, has a part in fitting
-what scales the counts, the feature spaces or the decoder, nor in choosing a penalty or an epoch.
-Choices are made on validation scenes, which lie inside the training scenes. What is judged are
-test presentations, of training scenes ("seen") and of held-out ones ("unseen").
+Some scenes are held out as a whole (see `scenes`). What is judged are test presentations, of
+training scenes ("seen") and of held-out ones ("unseen").
 
 Shapes: B presentations, S images, D features.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nblib import evaluation, few_shot, images, metrics, store
-from nblib.errors import BadInput, BadParameter
-from nblib.features import SPACES, Given
+from nblib import evaluation, images, metrics, store
+from nblib.features import make_spaces
 from nblib.regression import Regressor
 from nblib.retrieval import agreement, best_agreement, reconstruction, retrieval_scores, similarity
-from nblib.windows import Samples
+from nblib.scenes import Scenes, split_scenes
 
 if TYPE_CHECKING:
     from nblib.evaluation import Data
@@ -31,8 +27,6 @@ if TYPE_CHECKING:
     from nblib.images import Images
     from nblib.stages import Stage
 
-VAL_SHARE = 0.15  # of the training scenes: they choose penalties and epochs
-LEAST_SCENES = 10
 MOST_GAIN = 3.0
 SETS = {
     "seen": "training images, among all",
@@ -40,28 +34,6 @@ SETS = {
     "unseen_all": "held-out images, among all",
 }
 RETRIEVAL, COMPARISON, LATENTS = "retrieval.parquet", "spaces.parquet", "latents.safetensors"
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Who may teach: rows of images by role, and the presentations of each role.
-
-    train, val and held (rows of `shown`): training scenes, those of them that choose, held-out.
-    `presentations[role]`: x (B, T, N) scaled on the fit rows alone, y (B,) row of `shown`.
-    """
-
-    shown: Images
-    train: np.ndarray
-    val: np.ndarray
-    held: np.ndarray
-    presentations: dict[str, Samples]
-
-    def table(self) -> pd.DataFrame:
-        """How many images and presentations each role has."""
-        n = {"fit": len(self.train), "choose": len(self.val), "fit, all": len(self.train) + len(self.val),
-             "seen": len(self.train) + len(self.val), "unseen": len(self.held)}  # fmt: skip
-        rows = {k: {"images": n[k], "presentations": len(p)} for k, p in self.presentations.items()}
-        return pd.DataFrame(rows).T
 
 
 @dataclass
@@ -103,76 +75,6 @@ def open_shown(data: Data, stage: Stage) -> Images:
     """The images behind the classes of a recording (see `images.open_images`)."""
     labels = images.scene_labels(data.classes, f"recording {stage.recording!r}")
     return images.open_images(stage.recipe, stage.recording, labels, stage.params.images)
-
-
-def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
-    """Deal the images into training, validation and held-out ones; scale on fit rows alone.
-
-    Raises BadInput when too few images remain to fit on.
-    """
-    labels = images.scene_labels(data.classes, f"recording {stage.recording!r}")
-    row_of_class = np.full(len(data.classes), -1)
-    row_of_class[np.isin(data.classes, labels)] = shown.rows(labels)
-    rows = np.sort(row_of_class[row_of_class >= 0])
-    rng = np.random.default_rng([stage.params.seed, 31])
-    order = rng.permutation(rows)
-    n_held = round(stage.params.held_out * len(rows))
-    n_val = max(1, round(VAL_SHARE * (len(rows) - n_held)))
-    held, val, train = np.split(order, [n_held, n_held + n_val])
-    if len(train) < LEAST_SCENES or (stage.params.held_out > 0 and n_held < 2):
-        raise BadInput(
-            f"recording {stage.recording!r} shows {len(rows)} images; with held_out = {stage.params.held_out} "
-            f"that leaves {len(train)} to fit on and {n_held} held out, fewer than {LEAST_SCENES} and 2."
-        )
-    whole = {role: few_shot.counts(data, getattr(data, role)) for role in ("train", "val", "test")}
-
-    def some(roles: tuple[str, ...], scenes: np.ndarray) -> Samples:
-        parts = []
-        for role in roles:
-            s = whole[role]
-            y = row_of_class[s.y]
-            keep = np.isin(y, scenes)
-            parts.append(Samples(s.x[keep], y[keep], s.trial[keep]))
-        return Samples(
-            *(np.concatenate([getattr(p, n) for p in parts]) for n in ("x", "y", "trial"))
-        )
-
-    seen = np.concatenate([train, val])
-    parts = {
-        "fit": some(("train",), train),
-        "choose": some(("train", "val"), val),
-        "fit, all": some(("train",), seen),
-        "seen": some(("test",), seen),
-        "unseen": some(("test",), held),
-    }
-    how = few_shot.scaling(parts["fit"], zscore=True)
-    parts = {name: few_shot.scaled(p, how) for name, p in parts.items()}
-    return Scenes(shown, np.sort(train), np.sort(val), np.sort(held), parts)
-
-
-def make_spaces(stage: Stage, shown: Images) -> list[Space]:
-    """The feature spaces that were asked for, not yet fitted."""
-    p = stage.params
-    if unknown := [name for name in p.spaces if name not in SPACES]:
-        raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
-    if len(set(p.spaces)) != len(p.spaces):
-        raise BadParameter(f"spaces = {p.spaces}: named twice.")
-    if ("lab" in p.spaces) != bool(p.latents):
-        raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
-    made = []
-    for name in p.spaces:
-        if name == "lab":
-            made.append(Given(images.load_lab_latents(p.latents, len(shown.label))))
-        elif name == "vae":
-            from nblib import training, vae
-
-            asked = {"max_epochs": p.vae_epochs, "device": p.device, "threads": p.threads, "seed": p.seed}  # fmt: skip
-            wanted = training.FitSettings.of(SimpleNamespace(**asked), vae.FIT)
-            folder = store.log_dir(stage.name, stage.recording, stage.key)
-            made.append(SPACES[name](p.n_latents, replace(wanted, progress=False), folder))
-        else:
-            made.append(SPACES[name](p.n_latents) if name == "pca" else SPACES[name]())
-    return made
 
 
 def run(data: Data, shown: Images, stage: Stage) -> Outcome:

@@ -13,6 +13,7 @@ from nblib import evaluation, features, latents, metrics
 from nblib.errors import BadInput, BadParameter
 from nblib.images import Images
 from nblib.params import ImageParams
+from nblib.scenes import split_scenes
 from nblib.windows import Samples
 
 N_SCENES, N_UNITS, N_BINS = 40, 60, 2
@@ -65,7 +66,7 @@ def root(home):
 
 
 def test_scenes_are_dealt_whole(data, shown, tmp_path):
-    scenes = latents.split_scenes(data, shown, stage(tmp_path))
+    scenes = split_scenes(data, shown, stage(tmp_path))
     assert (len(scenes.train), len(scenes.val), len(scenes.held)) == (27, 5, 8)
     assert len({*scenes.train, *scenes.val, *scenes.held}) == N_SCENES
     of = {name: set(part.y) for name, part in scenes.presentations.items()}
@@ -75,14 +76,14 @@ def test_scenes_are_dealt_whole(data, shown, tmp_path):
     trials = {name: set(part.trial) for name, part in scenes.presentations.items()}
     assert not (trials["seen"] | trials["unseen"]) & (trials["fit, all"] | trials["choose"])
     assert scenes.presentations["fit"].x.mean() == pytest.approx(0, abs=1e-5)
-    other = latents.split_scenes(data, shown, stage(tmp_path, seed=1))
+    other = split_scenes(data, shown, stage(tmp_path, seed=1))
     assert set(other.held) != set(scenes.held)
 
 
 def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
     """Every presentation of a held-out scene, and its image, set to nonsense: the same decoder."""
     asked = stage(tmp_path, spaces=["pca", "gabor", "vae"], vae_epochs=3)
-    scenes = latents.split_scenes(data, shown, asked)
+    scenes = split_scenes(data, shown, asked)
     held = np.isin(data.train.y - 1, scenes.held)
     x = data.train.x.copy()
     x[held] = 200
