@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from nblib.models.base import require
 from nblib.models.graph_network import GraphDecoder, UnitAttention
 
 
@@ -37,9 +36,6 @@ class GAT(GraphDecoder):
         input_dropout: float = 0.3,
         memory_gb: float = 6.0,
     ):
-        sizes = (channels, heads, embedding, hidden)
-        require(min(sizes) >= 1, self, "channels, heads, embedding, hidden >= 1 needed")
-        require(explore >= 0, self, "explore >= 0 needed")
         self.check()
 
     def bins_seen(self, x: np.ndarray) -> int:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nblib.models.base import require
 from nblib.models.graph_network import FixedEdges, GraphDecoder
 
 
@@ -38,7 +37,6 @@ class GCN(GraphDecoder):
         input_dropout: float = 0.3,
         memory_gb: float = 6.0,
     ):
-        require(channels >= 1, self, "channels >= 1 needed")
         self.check()
 
     def bins_seen(self, x: np.ndarray) -> int:

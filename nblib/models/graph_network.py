@@ -140,8 +140,11 @@ class GraphDecoder(TorchDecoder):
     edges: nn.Module
 
     def check(self) -> None:
-        """Refuse settings of the graph that mean nothing."""
+        """Refuse settings of the graph and of the layers on it that mean nothing: BadParameter."""
         p = self.params
+        sizes = [name for name in ("channels", "heads", "embedding", "hidden") if name in p]
+        require(min(p[name] for name in sizes) >= 1, self, f"{', '.join(sizes)} >= 1 needed")
+        require(p.get("explore", 0) >= 0, self, "explore >= 0 needed")
         require(p["graph"] in self.kinds, self, f"graph must be one of {', '.join(self.kinds)}")
         require(
             p["k"] >= 0 and 0 <= p["threshold"] <= 1, self, "k >= 0, 0 <= threshold <= 1 needed"

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nblib.models.base import require
 from nblib.models.graph_network import GraphDecoder, UnitAttention
 from nblib.models.lstm import RecurrentNet
 
@@ -45,9 +44,6 @@ class STGAT(GraphDecoder):
         input_dropout: float = 0.5,
         memory_gb: float = 6.0,
     ):
-        sizes = (channels, heads, embedding, hidden)
-        require(min(sizes) >= 1, self, "channels, heads, embedding, hidden >= 1 needed")
-        require(explore >= 0, self, "explore >= 0 needed")
         self.check()
 
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
