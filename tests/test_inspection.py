@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from handmade import recording
 
-from nblib import inspection
 from nblib.errors import BadInput
 from nblib.inspection import session_report
+from nblib.inspection import spikes as spikes_of
 
 
 def trains(n_units=3, rate=8.0, seconds=60, seed=0):
@@ -114,7 +114,7 @@ def test_pieces_of_any_size_find_the_same(monkeypatch, piece, seed):
         np.sort(rng.choice(np.arange(1, 600), n) / 10) for n in (0, 40, 3, 0, 0, 90, 1, 25, 0)
     ]
     made = recording(spikes, np.arange(10) % 2, np.arange(10) * 5.0)
-    monkeypatch.setattr(inspection, "PIECE", piece)
+    monkeypatch.setattr(spikes_of, "PIECE", piece)
     report = session_report(made)
     table = report.tables["unit_rates"]
     assert table["spikes"].tolist() == [len(t) for t in spikes]
@@ -132,7 +132,7 @@ def test_pieces_of_any_size_find_the_same(monkeypatch, piece, seed):
 @pytest.mark.parametrize("piece", [1, 7, 10**6])
 @pytest.mark.parametrize("broken", [(0,), (2, 4), (1, 3, 4)])
 def test_exactly_the_broken_units_are_named(monkeypatch, piece, broken):
-    monkeypatch.setattr(inspection, "PIECE", piece)
+    monkeypatch.setattr(spikes_of, "PIECE", piece)
     for spoil, says in (
         (lambda t: np.r_[t[1:], t[0]], "unsorted"),
         (lambda t: np.r_[t[:3], np.nan], "NaN"),

@@ -1,0 +1,154 @@
+"""Look before you leap: what a recording holds, what is odd in it, and what is broken.
+
+Broken is refused with the unit ids or rows; odd is reported. Spikes stream past in pieces, so
+memory does not grow with the recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from nblib.inspection.spikes import (
+    Spikes,
+    check_index,
+    clock_of,
+    mean_rate,
+    odd_spikes,
+    pass_over,
+    span,
+    unit_rates,
+)
+from nblib.inspection.trials import (
+    interval_table,
+    is_sound,
+    odd_intervals,
+    odd_trials,
+    trial_tables,
+)
+from nblib.recording import Recording
+from nblib.sources.checks import Clock, check_presentations, check_time_unit
+
+# The Allen Institute's own limits: a unit is good when all that are recorded hold.
+QUALITY = {
+    "isi_violations": (-np.inf, 0.5),
+    "amplitude_cutoff": (-np.inf, 0.1),
+    "presence_ratio": (0.95, np.inf),
+}
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """What a recording holds, as tables, and what is odd in it, as sentences.
+
+    tables: `summary` (item, value); `units` (area, units, good, spikes, rate_hz); `unit_rates`
+    (one row a unit); `presentations` (label, n, median_s); `intervals` (one row a table);
+    `rate` (time_s, rate_hz: mean over units); `blocks` (runs of trials without a long gap);
+    `invalid` (start_time, stop_time, presentations it touches); `lengths` (trials whose length is
+    off); `overlaps` (trials that touch an invalid interval). Times in seconds.
+    """
+
+    recording: str
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{k}: {v}" for k, v in self.tables["summary"].itertuples(index=False)]
+        return "\n".join(
+            [*lines, "odd:" if self.odd else "nothing odd", *(f"- {o}" for o in self.odd)]
+        )
+
+
+def session_report(recording: Recording) -> SessionReport:
+    """Check a recording and describe it.
+
+    Raises BadInput, naming unit ids or rows, for NaN or infinite spike times, spike times that
+    are not sorted within a unit, a spike index that does not fit, milliseconds taken for seconds,
+    and NaN or negative-length trials.
+    """
+    where = str(recording.path or recording.id)
+    check_index(recording, where)
+    trials = recording.trial_table.reset_index(drop=True) if recording.trials else None
+    if trials is not None:
+        check_presentations(where, recording.trials, trials)
+    odd: list[str] = list(recording.meta.get("notes", []))
+    tables = dict(recording.intervals)
+    sound = {n: t for n, t in tables.items() if n == recording.trials or is_sound(n, t, odd)}
+    spikes = pass_over(recording, where)
+    clock = clock_of(spikes, [t for n, t in sound.items() if n != "invalid_times"])
+    check_time_unit(where, clock, "s")
+    out = {
+        "units": _units(recording, spikes, clock),
+        "unit_rates": unit_rates(recording, spikes, clock),
+        "intervals": interval_table(sound),
+        "rate": mean_rate(recording, clock),
+    }
+    if trials is not None:
+        out |= trial_tables(recording, trials, odd)
+        odd_trials(recording.trials, trials, clock, odd)
+    odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, odd)
+    odd_spikes(recording, spikes, clock, odd)
+    if missing := recording.meta.get("left_out"):
+        out["left_out"] = pd.DataFrame({"column of the units table not read": missing})
+    out = {"summary": _summary(recording, trials, spikes, clock, out), **out}
+    return SessionReport(recording.id, out, odd)
+
+
+def good_units(units: pd.DataFrame) -> np.ndarray | None:
+    """Which units meet every recorded quality limit of the Allen Institute; None without any."""
+    known = [q for q in QUALITY if q in units]
+    if not known:
+        return None
+    good = np.ones(len(units), bool)
+    for name in known:
+        low, high = QUALITY[name]
+        values = units[name].to_numpy(np.float64)
+        good &= (values >= low) & (values <= high)
+    return good
+
+
+def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
+    units = recording.units
+    area = (
+        units["area"].astype(str).replace({"": "none", "nan": "none"})
+        if "area" in units
+        else "unknown"
+    )
+    table = pd.DataFrame({"area": area, "units": 1, "spikes": spikes.count}, index=units.index)
+    good = good_units(units)
+    if good is not None:
+        table["good"] = good.astype(int)
+    table = table.groupby("area").sum().sort_values("units", ascending=False)
+    table["rate_hz"] = table["spikes"] / table["units"] / span(clock)
+    return table.reset_index()
+
+
+def _summary(
+    recording: Recording,
+    trials: pd.DataFrame | None,
+    spikes: Spikes,
+    clock: Clock,
+    tables: dict[str, pd.DataFrame],
+) -> pd.DataFrame:
+    good = good_units(recording.units)
+    items = {
+        "recording": recording.id,
+        "subject": recording.subject,
+        "file": recording.path.name if recording.path else "",
+        "units": recording.n_units,
+        "units within the Allen limits": "not recorded" if good is None else int(good.sum()),
+        "spikes": clock.n_spikes,
+        "spikes from [s]": round(clock.first, 3),
+        "spikes to [s]": round(clock.last, 3),
+        "mean rate [Hz]": round(clock.n_spikes / recording.n_units / span(clock), 3)
+        if span(clock) > 0
+        else 0.0,
+        "trial table": recording.trials or "none",
+        "presentations": 0 if trials is None else len(trials),
+        "labels": 0 if trials is None else len(tables["presentations"]),
+        "invalid intervals": len(recording.invalid_times),
+        "series": ", ".join(recording.series),
+    }
+    return pd.DataFrame({"item": items.keys(), "value": items.values()})

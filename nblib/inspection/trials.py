@@ -1,0 +1,146 @@
+"""Presentations and other intervals: tables of them, and what is odd in them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nblib.recording import Recording
+from nblib.sources.checks import Clock, some
+
+LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
+LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
+
+
+def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:
+    """Whether another table than the trials can be used; if not, say so."""
+    times = table[["start_time", "stop_time"]].to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(times).all(axis=1) | (times[:, 1] < times[:, 0]))
+    if len(bad):
+        odd.append(
+            f"{name}: {len(bad)} of {len(table)} rows have NaN or negative-length times (row {some(bad)})."
+        )
+    return len(bad) == 0 and len(table) > 0
+
+
+def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a table of intervals: table, rows, first_s, last_s, median_s, columns."""
+    rows: list[dict[str, Any]] = []
+    for name, table in tables.items():
+        start, stop = table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
+        rows.append(
+            {"table": name, "rows": len(table), "first_s": start.min(), "last_s": stop.max(),
+             "median_s": np.median(stop - start), "columns": ", ".join(map(str, table.columns[2:]))}
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=["table", "rows", "first_s", "last_s", "median_s", "columns"])
+
+
+def trial_tables(
+    recording: Recording, trials: pd.DataFrame, odd: list[str]
+) -> dict[str, pd.DataFrame]:
+    """The tables presentations, blocks, lengths, invalid and overlaps of a `SessionReport`.
+
+    Adds to `odd` what is odd in lengths and invalid intervals.
+    """
+    start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
+    length = stop - start
+    by_label = pd.DataFrame({"label": trials["label"], "length": length}).groupby(
+        "label", dropna=False
+    )["length"]
+    presentations = by_label.agg(n="size", median_s="median").reset_index()
+
+    order = np.argsort(start, kind="stable")
+    gap = start[order][1:] - np.maximum.accumulate(stop[order])[:-1]
+    step = float(np.median(np.diff(start[order]))) if len(start) > 1 else 0.0
+    long = np.flatnonzero(gap > max(LONG_GAP * step, 1e-9))
+    edges = np.r_[0, long + 1, len(start)]
+    blocks = pd.DataFrame(
+        {
+            "start_s": start[order][edges[:-1]],
+            "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
+            "presentations": np.diff(edges),
+            "gap_before_s": np.r_[np.nan, gap[long]],
+        }
+    )
+    median = np.median(length)
+    off = np.flatnonzero(np.abs(length - median) > LENGTH_TOLERANCE * median)
+    lengths = pd.DataFrame(
+        {
+            "row": off,
+            "start_s": start[off],
+            "length_s": length[off],
+            "label": trials["label"].to_numpy()[off],
+        }
+    )
+    if len(off):
+        odd.append(
+            f"{recording.trials}: {len(off)} of {len(trials)} presentations are more than 5 % longer or shorter "
+            f"than the median of {median:.4g} s (row {some(off)})."
+        )
+    invalid, overlaps = _invalid(recording, start, stop, odd)
+    return {
+        "presentations": presentations,
+        "blocks": blocks,
+        "lengths": lengths,
+        "invalid": invalid,
+        "overlaps": overlaps,
+    }
+
+
+def _invalid(
+    recording: Recording, start: np.ndarray, stop: np.ndarray, odd: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Invalid intervals with the presentations each touches, and those presentations."""
+    times = recording.invalid_times
+    touches = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
+    invalid = pd.DataFrame(
+        {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touches.sum(axis=1)}
+    )
+    rows = np.flatnonzero(touches.any(axis=0))
+    if len(times):
+        odd.append(
+            f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {(times[:, 1] - times[:, 0]).sum():.4g} s in all touch {len(rows)} "
+            f"of {len(start)} presentations" + (f" (row {some(rows)})." if len(rows) else ".")
+        )
+    return invalid, pd.DataFrame({"row": rows, "start_s": start[rows], "stop_s": stop[rows]})
+
+
+def _overlapping(table: pd.DataFrame) -> np.ndarray:
+    """Rows that begin before an earlier row has ended (by more than a microsecond)."""
+    start, stop = table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
+    order = np.argsort(start, kind="stable")
+    early = start[order][1:] < np.maximum.accumulate(stop[order])[:-1] - 1e-6
+    return np.sort(order[1:][early])
+
+
+def odd_intervals(tables: dict[str, pd.DataFrame], odd: list[str]) -> None:
+    """Add to `odd` a sentence for each table whose intervals overlap."""
+    for name, table in tables.items():
+        rows = _overlapping(table)
+        if len(rows):
+            odd.append(
+                f"{name}: {len(rows)} of {len(table)} intervals begin before an earlier one has ended (row {some(rows)})."
+            )
+
+
+def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) -> None:
+    """Add to `odd` a sentence for each oddity of the presentations in table `name`."""
+    odd_intervals({name: trials}, odd)
+    start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
+    for rows, what in (
+        (np.flatnonzero(stop == start), "have no length"),
+        (np.flatnonzero((stop < clock.first) | (start > clock.last)), "lie outside the time in which there are spikes"),
+        (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order"),
+    ):  # fmt: skip
+        if len(rows):
+            odd.append(
+                f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(rows)})."
+            )
+    labels = trials["label"]
+    if labels.nunique() < 2:
+        odd.append(
+            f"{name}: only one label ({some(labels.unique())}); nothing can be decoded from it."
+        )
