@@ -1,8 +1,8 @@
 """Label-budget curves of embedders (09): how many labels does each need?
 
 Every embedder gets the same draws of labelled windows from training subjects and is judged on all
-labelled windows of test subjects. Below `FIRST_CHOICE` labels a class nothing is chosen; above,
-a fifth of the budget chooses. Shapes: W windows, E embedding, K classes.
+labelled windows of test subjects (what is fitted: `probes`). Shapes: W windows, E embedding, K
+classes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import metrics, ssl, stats, store
+from nblib import metrics, probes, ssl, stats, store
 from nblib.errors import BadInput, BadParameter
+from nblib.probes import ALL
 
 if TYPE_CHECKING:
     from nblib.signals import Cohort
     from nblib.stages import Stage
 
-FIRST_CHOICE = 5
-ALL = 0
-C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
-C_FIXED = 0.1
-EPOCHS = 30
 PRETEXTS = ("rp", "ts", "cpc")
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip
 LAB_DICT = "budget_accuracy.json"
@@ -130,17 +126,6 @@ def draw(fold: Fold, budget: int, number: int, seed: int, positive: int | None) 
     return fold.train[np.concatenate(rows)]
 
 
-def inner_split(y: np.ndarray, budget: int) -> np.ndarray | None:
-    """(n,) True for rows that choose: the last fifth of each class in the order drawn; None below 5."""
-    if budget != ALL and budget < FIRST_CHOICE:
-        return None
-    chooses = np.zeros(len(y), bool)
-    for c in np.unique(y):
-        own = np.flatnonzero(y == c)
-        chooses[own[len(own) - max(1, round(0.2 * len(own))) :]] = True
-    return chooses
-
-
 # --- embedders -----------------------------------------------------------------------------------
 
 
@@ -203,126 +188,19 @@ def trains_a_network(name: str, head: str) -> bool:
 # --- judging -------------------------------------------------------------------------------------
 
 
-def probe(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Weight (E, K) and bias (K,) of a logistic probe; `chooses` rows pick the penalty, then all fit."""
-    best = C_FIXED
-    if chooses is not None:
-        losses = {}
-        for c in C_VALUES:
-            weight, bias = _logistic(x[~chooses], y[~chooses], c, n_classes)
-            losses[c] = _log_loss(x[chooses] @ weight + bias, y[chooses])
-        best = min(losses, key=losses.get)
-    return _logistic(x, y, best, n_classes)
-
-
-def _logistic(x: np.ndarray, y: np.ndarray, c: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Multinomial logistic regression with an L2 penalty, by L-BFGS on the span of the rows."""
-    from scipy.optimize import minimize
-
-    n, d = x.shape
-    # Few rows lie in few directions: the answer lies in their span.
-    basis = None
-    if n < d:
-        basis, r = np.linalg.qr(x.T)  # (E, n), (n, n)
-        x, d = r.T, basis.shape[1]
-    target = np.eye(n_classes)[y]
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weight, bias = flat[: d * n_classes].reshape(d, n_classes), flat[d * n_classes :]
-        score = x @ weight + bias
-        score -= score.max(axis=1, keepdims=True)
-        e = np.exp(score)
-        total = e.sum(axis=1, keepdims=True)
-        value = c * (np.log(total).sum() - (score * target).sum()) + 0.5 * (weight**2).sum()
-        back = c * (e / total - target)
-        return value, np.r_[(x.T @ back + weight).ravel(), back.sum(axis=0)]
-
-    found = minimize(loss, np.zeros((d + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})  # fmt: skip
-    weight = found.x[: d * n_classes].reshape(d, n_classes)
-    return (weight if basis is None else basis @ weight), found.x[d * n_classes :]
-
-
-def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
-    score = score - score.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(score).sum(axis=1)) - score[np.arange(len(y)), y]).mean())
-
-
-def train_network(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, stage: Stage, seed: int) -> Any:  # fmt: skip
-    """An embedder with a linear layer, all weights trained; `chooses` rows pick the epoch."""
-    import copy
-
-    from torch import nn
-
-    from nblib import training
-    from nblib.windows import Samples
-
-    p = stage.params
-    with training.reproducible(seed):
-        whole = nn.Sequential(copy.deepcopy(net), nn.Linear(net.config["embedding"], n_classes))
-    settings = training.FitSettings(
-        max_epochs=p.max_epochs or EPOCHS, batch_size=64, learning_rate=5e-4, weight_decay=1e-3,
-        patience=6, seed=seed, device=p.device if p.device != "auto" else "cpu", threads=p.threads,
-        progress=False,
-    )  # fmt: skip
-    rows = np.arange(len(y))
-
-    def samples(keep: np.ndarray) -> Samples:
-        return Samples(x[keep], y[keep], rows[keep])
-
-    if chooses is None:
-        training.fit(whole, samples(rows >= 0), None, settings)
-    else:
-        training.fit(whole, samples(~chooses), samples(chooses), settings)
-    return whole
-
-
-def linear_layer(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, stage: Stage, seed: int) -> Any:  # fmt: skip
-    """A linear layer on frozen embeddings (W, E), trained by AdamW as the lab did."""
-    from torch import nn
-
-    from nblib import training
-    from nblib.windows import Samples
-
-    with training.reproducible(seed):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(x.shape[1], n_classes))
-    settings = training.FitSettings(
-        max_epochs=stage.params.max_epochs or 100, batch_size=256, learning_rate=5e-3,
-        weight_decay=1e-3, patience=6, seed=seed, device="cpu", progress=False,
-    )  # fmt: skip
-    rows = np.arange(len(y))
-
-    def samples(keep: np.ndarray) -> Samples:
-        return Samples(x[keep][:, None].astype(np.float32), y[keep], rows[keep])
-
-    if chooses is None:
-        training.fit(net, samples(rows >= 0), None, settings)
-    else:
-        training.fit(net, samples(~chooses), samples(chooses), settings)
-    return net
-
-
 def _answers(fold: Fold, rows: np.ndarray, y: np.ndarray, n_classes: int, budget: int, how: Any) -> np.ndarray:  # fmt: skip
     """Class (W_test,) that a decoder fitted on `rows` gives each test window."""
-    chooses = inner_split(y, budget)
-    seed = zlib.crc32(repr((how.stage.params.seed, fold.number, how.number)).encode()) % 2**31
+    chooses, p = probes.inner_split(y, budget), how.stage.params
+    seed = zlib.crc32(repr((p.seed, fold.number, how.number)).encode()) % 2**31
+    fit = SimpleNamespace(seed=seed, device=how.device, threads=p.threads, max_epochs=p.max_epochs)
     if how.net is not None:
-        import torch
-
-        whole = train_network(how.net, how.x[rows], y, chooses, n_classes, how.stage, seed)
-        with torch.inference_mode():
-            parts = [
-                whole(p).argmax(1).numpy() for p in torch.from_numpy(how.x[fold.test]).split(512)
-            ]
-        return np.concatenate(parts)
-    x = how.h
-    if how.stage.params.head == "linear":
-        import torch
-
-        net = linear_layer(x[rows], y, chooses, n_classes, how.stage, seed)
-        with torch.inference_mode():
-            return net(torch.from_numpy(x[fold.test][:, None].astype(np.float32))).argmax(1).numpy()
-    weight, bias = probe(x[rows], y, chooses, n_classes)
-    return (x[fold.test] @ weight + bias).argmax(axis=1)
+        net = probes.train_network(how.net, how.x[rows], y, chooses, n_classes, fit)
+        return probes.classes_of(net, how.x[fold.test])
+    if p.head == "linear":
+        net = probes.train_layer(how.h[rows], y, chooses, n_classes, fit)
+        return probes.classes_of(net, how.h[fold.test])
+    weight, bias = probes.probe(how.h[rows], y, chooses, n_classes)
+    return (how.h[fold.test] @ weight + bias).argmax(axis=1)
 
 
 def run(cohort: Cohort, stage: Stage) -> Curves:
@@ -332,11 +210,11 @@ def run(cohort: Cohort, stage: Stage) -> Curves:
         raise BadParameter(f"embedders = {p.embedders}: named twice.")
     folds = make_folds(cohort, stage)
     kept: dict = {}
-    rows = []
+    rows, device = [], _device(p)
     for fold in folds:
         for name in p.embedders:
             trained = trains_a_network(name, p.head)
-            how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x)
+            how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x, device=device)  # fmt: skip
             if trained:
                 how.net = embedder_net(name, cohort, fold, stage)
             else:
@@ -350,6 +228,15 @@ def run(cohort: Cohort, stage: Stage) -> Curves:
     draws = pd.DataFrame(rows)
     n_test = sum(len(f.test) for f in folds)
     return summarise(draws, stage, n_test, len(folds[0].classes))
+
+
+def _device(params: Any) -> str:
+    """Where networks are trained, said once; "cpu" where none is."""
+    if params.head == "logistic" and not any(trains_a_network(e, params.head) for e in params.embedders):  # fmt: skip
+        return "cpu"
+    from nblib.training import say_device
+
+    return say_device(params.device)
 
 
 def _standardised(h: np.ndarray, fold: Fold) -> np.ndarray:
@@ -457,7 +344,7 @@ def save(folder: Path, stage: Stage, cohort: Cohort, curves: Curves) -> None:
         score = metrics.Score(r.value, r.ci_low, r.ci_high, r.chance, r.p, r.n_subjects)
         budget = "all" if r.budget == ALL else r.budget
         every[f"{r.embedder}, {r.task}, {budget}"] = score
-        rows.append({"model": f"{r.embedder} ({stage.params.head})", "variant": f"{r.task}, {budget} labels", "scores": {"balanced_accuracy": score, "accuracy": score}})  # fmt: skip
+        rows.append({"model": f"{r.embedder} ({stage.params.head})", "variant": f"{r.task}, {budget} labels", "scores": {"balanced_accuracy": score}})  # fmt: skip
     metrics.write_metrics(
         folder,
         {

@@ -206,6 +206,7 @@ def by_area(
     """
     names = responses.areas_of(data.units)
     known = known_areas(data.units, stage)
+    device = models.device_of([stage.params.model], stage.params.device)
     right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
     rows = [
         _area_row(
@@ -218,7 +219,7 @@ def by_area(
             decoder = make_decoder(stage)
             decoder.units, decoder.scaling = part.units, part.scaling
             settings = SimpleNamespace(**stage.params.model_dump(), progress=False)
-            settings.device = "cpu" if stage.params.device == "auto" else stage.params.device
+            settings.device = device
             decoder.fit(part.train, part.val, n_classes=len(data.classes), settings=settings)
             found = decoder.predict_log_proba(part.test.x)
             its = (found.argmax(axis=1) == data.test.y).astype(float)

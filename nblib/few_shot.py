@@ -149,7 +149,7 @@ def run(data: Data, stage: stages.Stage) -> Curves:
     params = stage.params
     check_models(params.models)
     check(data, params.shots)
-    device = _device(params)
+    device = models.device_of(params.models, params.device)
     test, whole = counts(data, data.test), counts(data, data.train)
     rows, predicted = [], {}
     for name in params.models:
@@ -193,19 +193,6 @@ def per_class(data: Data) -> float:
 
 def _n_train(data: Data, k: int) -> int:
     return k * len(data.classes) if k else len(data.train)
-
-
-def _device(params) -> str:
-    """Where torch decoders train, said once and not by every fit."""
-    from nblib.models.network import TorchDecoder
-
-    if not any(issubclass(models.MODELS[name], TorchDecoder) for name in params.models):
-        return "cpu"
-    from nblib.training import FitSettings, pick_device
-
-    device, words = pick_device(FitSettings(device=params.device))
-    print(words)
-    return device.type
 
 
 def score(

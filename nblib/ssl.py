@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import metrics, pretext, signals, stages, stats, steps, store
+from nblib import evaluation, metrics, pretext, signals, stages, stats, steps, store
 from nblib.errors import BadParameter
 from nblib.signals import Cohort
 
@@ -238,8 +238,7 @@ def save(folder: Path, stage: stages.Stage, cohort: Cohort, outcome: Outcome) ->
          "start_s": np.ascontiguousarray(cohort.start_s)},
         folder / EMBEDDINGS,
     )  # fmt: skip
-    for path in store.log_dir(stage.name, stage.recording, stage.key).glob("*.ckpt"):
-        path.unlink(missing_ok=True)
+    evaluation.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
 
 
 def fold_hash(cohort: Cohort, params: Any) -> str:

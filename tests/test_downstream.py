@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from nblib import downstream, signals, ssl
+from nblib import downstream, probes, signals, ssl
 from nblib.errors import BadInput, BadParameter
 from nblib.params import DownstreamParams, PretextParams
 from nblib.signals import Windows
@@ -83,8 +83,8 @@ def test_draws_hold_each_other_and_count_positives():
 
 def test_what_chooses_comes_out_of_the_budget():
     y = np.repeat([0, 1], 10)
-    assert downstream.inner_split(y[:8], 4) is None
-    chooses = downstream.inner_split(y, 10)
+    assert probes.inner_split(y[:8], 4) is None
+    chooses = probes.inner_split(y, 10)
     assert chooses.sum() == 4 and chooses[[8, 9, 18, 19]].all()
 
 
@@ -92,7 +92,7 @@ def test_what_chooses_comes_out_of_the_budget():
 def test_the_probe_is_logistic_regression(n, d, k):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((n, d)), np.arange(n) % k
-    weight, bias = downstream._logistic(x, y, 0.5, k)
+    weight, bias = probes._logistic(x, y, 0.5, k)
     theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000)
     if k > 2:
         p = theirs.fit(x, y).predict_proba(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,17 @@ def make(name: str, params: Mapping[str, Any] | None = None) -> Decoder:
     Raises BadParameter for an unknown model, an unknown hyper-parameter or a bad value.
     """
     return MODELS[name](**dict(params or {}))
+
+
+def device_of(names: Iterable[str], device: str) -> str:
+    """Where decoders will be fitted many times over, said once: "cpu" where none of them is torch's."""
+    from nblib.models.network import TorchDecoder
+
+    if not any(issubclass(MODELS[name], TorchDecoder) for name in names):
+        return "cpu"
+    from nblib.training import say_device
+
+    return say_device(device)
 
 
 def load(folder: Path | str) -> Decoder:

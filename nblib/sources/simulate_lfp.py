@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from nblib.params import SimulateLfpSettings
 
-VERSION = 1  # raise it whenever the same settings would give another file
+VERSION = 2  # raise it whenever the same settings would give another file
 STAGE = "00_simulate_lfp"
 FILE_NAME = "simulated_lfp.nwb"
 REGIONS = (
@@ -36,13 +36,15 @@ MICROVOLT = 1e-6
 def states_of(settings: SimulateLfpSettings, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """What the states do, the same for the whole cohort of a seed.
 
-    log_power (state, band, region): change of a band; coherence (state, band): share in common.
+    log_power (state, band, region): change of a band; coherence (state, band): share in common;
+    sign (band, region): -1 where a region sees what is shared upside down.
     """
     shape = (len(STATES), len(BANDS), len(REGIONS))
     log_power = settings.contrast * rng.normal(0, 0.85, shape)
     log_power -= log_power.mean(axis=0)
     coherence = 0.35 + settings.contrast * rng.uniform(-0.4, 0.4, shape[:2])
-    return {"log_power": log_power, "coherence": np.clip(coherence, 0.05, 0.9)}
+    sign = np.where(rng.random(shape[1:]) < 0.25, -1.0, 1.0)
+    return {"log_power": log_power, "coherence": np.clip(coherence, 0.05, 0.9), "sign": sign}
 
 
 def potentials(
@@ -72,8 +74,8 @@ def potentials(
         shared = _band(n, 1, rate, low, high, rng)
         private = _band(n, n_regions, rate, low, high, rng)
         together = cohort["coherence"][state, b][:, None]
-        sign = np.where(rng.random(n_regions) < 0.25, -1.0, 1.0)
-        signal += amplitude * (np.sqrt(together) * sign * shared + np.sqrt(1 - together) * private)
+        shared = cohort["sign"][b] * shared
+        signal += amplitude * (np.sqrt(together) * shared + np.sqrt(1 - together) * private)
     signal *= 60.0 * np.exp(rng.normal(0, 0.4, n_regions))  # gain of each electrode site [uV]
     electrodes = np.repeat(signal, 2, axis=1)
     electrodes += rng.normal(0, 8.0, electrodes.shape)

@@ -35,13 +35,13 @@ from nblib.training.checkpoints import (
     stage_of,
 )
 from nblib.training.loop import Keeper, Lit, Loss, classify, reconstruct
-from nblib.training.settings import FitSettings, gpu_problem, pick_device
+from nblib.training.settings import FitSettings, gpu_problem, pick_device, say_device
 from nblib.training.surroundings import deterministic, quiet, reproducible, run, wandb_logger
 from nblib.windows import DeviceBatches, Samples
 
 __all__ = [
     "Batches", "FitSettings", "classify", "fit", "gpu_problem", "load_checkpoint", "pick_device",
-    "reconstruct", "reproducible", "stage_of",
+    "reconstruct", "reproducible", "say_device", "stage_of",
 ]  # fmt: skip
 
 

@@ -63,3 +63,10 @@ def pick_device(settings: FitSettings) -> tuple[torch.device, str]:
     if on_gpu:
         return torch.device("cuda", 0), f"Training on the GPU {torch.cuda.get_device_name(0)}."
     return torch.device("cpu"), f"Training on the CPU{f' (no GPU: {problem})' if problem else ''}."
+
+
+def say_device(device: str) -> str:
+    """Where several fits will train, "cuda" or "cpu": chosen once and said once, not by every fit."""
+    found, words = pick_device(FitSettings(device=device))
+    print(words)
+    return found.type
