@@ -258,7 +258,7 @@ def run_many(
     environment says so. `options` are those of `attempt`. A signal to this process reaches every
     job, and jobs not begun are then not begun.
     """
-    from nblib.runner import pool
+    from nblib.runner import pool, warm
 
     if n_jobs < 1:
         raise BadParameter(f"jobs = {n_jobs}: expected at least 1.")
@@ -270,7 +270,10 @@ def run_many(
         if progress or outcome.code:
             print(outcome.message, file=sys.stderr if outcome.code else sys.stdout, flush=True)
 
-    return pool.run(orders, n_jobs, threads, Outcome, finished)
+    light = {name[:2] for name, info in stages.STAGES.items() if not info.is_run} | {"90"}
+    trains = any(Path(n).name[:2] not in light for n, _ in jobs)
+    modules = (*warm.LIGHT, *(warm.HEAVY if trains else ()))
+    return pool.run(orders, n_jobs, modules, threads, Outcome, finished)
 
 
 def cores() -> int:

@@ -15,16 +15,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nblib.runner import warm
 from nblib.runner.watch import Stopped, Watch
 
 GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
-SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Kernel:
     """The kernel process of one execution and what was seen of it."""
 
     folder: Path
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen | warm.Process | None = None
     signals: list[int] = field(default_factory=list)
 
     def send(self, number: int) -> None:
@@ -171,15 +170,25 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
                 )
             kernel.process = self.provisioner.process
 
+        async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
+            if warm.ADDRESS not in os.environ:
+                return await super()._async_launch_kernel(command, **options)
+            p = self.provisioner
+            with (kernel.folder / "kernel.log").open("ab") as log, Path(os.devnull).open() as null:
+                p.process = warm.Process(
+                    os.environ[warm.ADDRESS], "kernel", [self.connection_file], [null, log, log],
+                    env=options["env"], cwd=options.get("cwd"), tied=True,
+                )  # fmt: skip
+            p.pid = p.pgid = p.process.pid
+            self._reconcile_connection_info(p.connection_info)
+            return None
+
     return PrivateKernelManager
 
 
 @contextlib.contextmanager
 def _private_folder():
-    """A new folder that only this user can enter, with a path short enough for a socket."""
-    base = tempfile.gettempdir()
-    base = base if len(base) < SOCKET_PATH_MAX else "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
+    folder = warm.private_folder()
     try:
         yield folder
     finally:

@@ -1,4 +1,7 @@
-"""Run several jobs at once, each in a process of its own, so that no job can harm another."""
+"""Run several jobs at once, each in a process of its own, so that no job can harm another.
+
+The processes are forks of one that has imported what they need (see `warm`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-COMMAND = [sys.executable, "-c", "import sys; from nblib.runner import child; sys.exit(child())"]
+from nblib.runner import warm
 
 
 @dataclass
 class Worker:
     """The process of one job, and the files that take what it prints."""
 
-    process: subprocess.Popen
+    process: warm.Process
     out: IO[str]
     err: IO[str]
 
@@ -31,11 +32,14 @@ class Worker:
 def run(
     orders: list[dict[str, Any]],
     n_jobs: int,
+    modules: tuple[str, ...],
     environment: dict[str, str],
     outcome_type: type,
     finished: Callable[[Any], None],
 ) -> list[Any]:
     """One process per order, `n_jobs` at a time; the outcomes in the order of `orders`.
+
+    modules: what is imported before the first; environment: variables added to this process's own.
 
     A signal to this process is passed on to every job, and what was not begun is not begun. A
     process that ends without an outcome counts as a kernel that died (code 4).
@@ -51,7 +55,7 @@ def run(
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
 
-    with _handlers(stop):
+    with _handlers(stop), warm.server(modules, environment) as environment:
         while active or (waiting and not stopped):
             while waiting and len(active) < n_jobs and not stopped:
                 i = waiting.pop(0)
@@ -87,17 +91,11 @@ def _handlers(stop: Callable[[int, Any], None]) -> Iterator[None]:
 def _begin(order: dict[str, Any], environment: dict[str, str]) -> Worker:
     """Start one job in a process group of its own: signals reach it from here only."""
     out, err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 - closed by _read
-    process = subprocess.Popen(
-        COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=out,
-        stderr=err,
-        text=True,
-        env={**os.environ, **environment},
-        process_group=0,
-    )
-    with process.stdin as pipe, contextlib.suppress(BrokenPipeError):
-        pipe.write(json.dumps(order))
+    with tempfile.TemporaryFile("w+") as told:
+        told.write(json.dumps(order))
+        told.seek(0)
+        env = {**os.environ, **environment}
+        process = warm.Process(environment[warm.ADDRESS], "job", [], [told, out, err], env=env)
     return Worker(process, out, err)
 
 
