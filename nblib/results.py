@@ -16,14 +16,14 @@ from nblib.metrics import METRICS
 from nblib.runs import load_run
 
 SHOWN = (
-    "notebook", "recipe", "recording", "model", "fold", "seed", "variant", "value", "ci_low", "ci_high",
+    "notebook", "recipe", "recording", "model", "fold", "seed", "variant", "metric", "value", "ci_low", "ci_high",
     "chance", "p", "oracle", "n_test", "key", "flag",
 )  # fmt: skip
 COLUMNS = {
     "notebook": str, "group": str, "recipe": str, "base": str, "changed": str, "recording": str,
     "model": str, "fold": int, "seed": int, "variant": str,
     "accuracy": float, "val_accuracy": float, "top5": float, "balanced_accuracy": float,
-    "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
+    "metric": str, "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
     "oracle": float, "oracle_low": float, "oracle_high": float,
     "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,
     "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
@@ -46,6 +46,7 @@ DECODERS = ("05_train_lstm", "06_train_st_gat")
 def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     """One row for each result in the data root, sorted; `value` is the score asked for.
 
+    A run that has no such score shows its own first one; `metric` says which it is.
     A run of 05 or 06 is one row; one of 07 or 10 has a row for each of its results. `base` is the
     recipe that a derived one came from; asking for a recipe asks for those derived from it too.
     `group` is that recipe with the changed settings of the split, if any: runs of one group and
@@ -64,7 +65,7 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
     _flag(table)
     known = table["flag"] != "corrupt"
-    if known.any() and table.loc[known, "value"].isna().all():
+    if metric not in ALWAYS and known.any() and not (table.loc[known, "metric"] == metric).any():
         raise BadParameter(f"metric {metric!r}: no run has that score.")
     order = [
         "group",
@@ -126,8 +127,9 @@ def _result(metrics: dict[str, Any], metric: str, variant: str) -> dict[str, Any
     scores = metrics["scores"]
     found = {n: metrics[n] for n in COLUMNS if n in metrics and n not in ("oracle", "recipe")}
     found |= {name: scores[name]["value"] for name in ALWAYS if name in scores}
-    found |= {name: scores.get(metric, {}).get(name) for name in SCORE_FIELDS}
-    found |= _oracle(metrics, metric)
+    found["metric"] = own = metric if metric in scores else next(iter(scores))
+    found |= {name: scores[own].get(name) for name in SCORE_FIELDS}
+    found |= _oracle(metrics, own)
     found["variant"] = ", ".join(filter(None, [metrics.get("variant"), variant]))
     found["model"] = metrics["model"]
     return found

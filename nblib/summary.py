@@ -45,6 +45,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
                 **{name: runs[name] for name in ("group", "recording", "notebook")},
                 "model": label(runs.assign(model=runs["model"].fillna(""))),
                 "score": runs["value"].map(percent),
+                "of": runs["metric"].map(lambda m: METRIC_TEXT.get(m, m)),
                 "95 % interval": interval,
                 "chance": runs["chance"].map(percent),
                 "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),

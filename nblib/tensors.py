@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ def read_tensors(path: Path, parameter: str = "") -> Any:
         told = f"{parameter} = {str(path)!r}" if parameter else path
         raise MissingInput(f"{told}: no such file.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of protocols it was not tried with; what counts is below
+            warnings.filterwarnings("ignore", category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # What torch's own reader raises for damaged bytes, as found by feeding it such files.
     except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        struct.error,
-    ) as error:
-        first = str(error).strip().splitlines()[0]
+        OSError, RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
+        pickle.UnpicklingError, struct.error,
+    ) as error:  # fmt: skip
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path}: not readable as tensors ({first}).") from None

@@ -176,6 +176,32 @@ def test_a_metric_is_chosen_and_an_unknown_one_is_refused(laboratory):
         results.scan(metric="acuracy")
 
 
+def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory):
+    score = metrics.Score(0.7, 0.6, 0.8, 0.5, 0.01, 3)
+    told = {
+        "notebook": "09_downstream_one_vs_all", "recipe": "tiny", "recording": "cohort",
+        "model": "rp", "fold": -1, "seed": 0, "scores": {"balanced_accuracy": score},
+    }  # fmt: skip
+    asked = params.DownstreamParams(recipe="tiny")
+    extra = {
+        "recipe": laboratory.recipe.model_dump(),
+        "notebook": {"edited": False},
+    }
+    store.commit(
+        "09_downstream_one_vs_all", "cohort", "b" * 16,
+        lambda folder: metrics.write_metrics(folder, told),
+        params=asked.model_dump(), upstream=["c" * 16], extra=extra,
+    )  # fmt: skip
+    for metric in results.ALWAYS:
+        (row,) = results.scan(metric=metric).to_dict("records")
+        assert (row["metric"], row["value"]) == ("balanced_accuracy", 0.7)
+    assert np.isnan(row["accuracy"])
+    laboratory.run()
+    assert sorted(results.scan()["metric"]) == ["accuracy", "balanced_accuracy"]
+    with pytest.raises(BadParameter, match="'acuracy': no run has that score"):
+        results.scan(metric="acuracy")
+
+
 def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
     plain, other_seed = laboratory.run(), laboratory.run(seed=1)
     edited = laboratory.run(seed=1, code="mine", edited=True)

@@ -34,6 +34,7 @@ def runs():
     return table.assign(
         base=table["recipe"],
         group=table["recipe"],
+        metric="accuracy",
         ci_low=table["value"] - 0.1,
         ci_high=table["value"] + 0.1,
     )

@@ -154,7 +154,7 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
 
 
 TABLE = {
-    "model": "model", "accuracy": "accuracy", "ci_low": "95 % low", "ci_high": "95 % high",
+    "model": "model", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
     "chance": "chance", "oracle": "oracle", "p": "p", "val_accuracy": "validation",
     "variant": "variant", "changed": "settings", "notebook": "from", "top5": "top-5",
     "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
@@ -162,14 +162,14 @@ TABLE = {
     "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
 }  # fmt: skip
 DECIMALS = {
-    "accuracy": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
+    "score": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
     "validation": 3, "top-5": 3, "balanced": 3, "fit [s]": 1,
 }  # fmt: skip
 
 
 def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
-    frame = table.sort_values("accuracy", ascending=False, kind="stable")
+    frame = table.sort_values("value", ascending=False, kind="stable")
     slugs = {page.row["key"]: page.slug for page in paged}
     notebook = [
         f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else ""

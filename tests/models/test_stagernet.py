@@ -77,6 +77,24 @@ def test_files_that_are_no_tensors(tmp_path):
         stagernet.load_lab_weights(tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_told_from_good_ones(lab, tmp_path, seed):
+    """Bytes cut off, overwritten or made up: one clear error, or the very weights."""
+    torch.save(lab.state_dict(), tmp_path / "x.pth", _use_new_zipfile_serialization=bool(seed % 2))
+    whole = (tmp_path / "x.pth").read_bytes()
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        bad = bytearray(whole[:3000])  # the names and shapes, where a reader can go astray
+        for at in rng.integers(0, len(bad), 20):
+            bad[at] = rng.integers(256)
+        (tmp_path / "x.pth").write_bytes(bytes(bad) + whole[3000:])
+        try:
+            net = stagernet.load_lab_weights(tmp_path / "x.pth")
+        except BadInput:
+            continue
+        assert net.config["n_channels"] == 11
+
+
 def test_banville_is_written_out():
     """Batch norm, ReLU, pool, padded by half a kernel; 0.5 s and 0.125 s at any rate."""
     torch.manual_seed(0)
