@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import metrics, probes, ssl, stats, store
+from nblib import metrics, probes, ssl, stages, stats, store
 from nblib.errors import BadInput, BadParameter
+from nblib.params import PRETEXTS
 from nblib.probes import ALL
 
 if TYPE_CHECKING:
+    from nblib.params import PretextParams
     from nblib.signals import Cohort
     from nblib.stages import Stage
 
-PRETEXTS = ("rp", "ts", "cpc")
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip
 LAB_DICT = "budget_accuracy.json"
 
@@ -133,51 +134,60 @@ def embeddings(name: str, cohort: Cohort, fold: Fold, stage: Stage, kept: dict) 
     """Embeddings (W, E) of all windows by a named embedder, or by several joined with `+`."""
     parts = []
     for part in name.split("+"):
-        where = (part, fold.number if part in PRETEXTS else None)
+        made = stages.pretext_run(part, fold.number, stage.params)
+        where = (part, made.fold if made else None)
         if where not in kept:
-            kept[where] = _one_embedding(part, cohort, fold, stage)
+            kept[where] = _one_embedding(part, cohort, made, stage)
         parts.append(kept[where])
     return np.concatenate(parts, axis=1)
 
 
-def _one_embedding(part: str, cohort: Cohort, fold: Fold, stage: Stage) -> np.ndarray:
+def _one_embedding(part: str, cohort: Cohort, made: PretextParams | None, stage: Stage) -> np.ndarray:  # fmt: skip
     from nblib.models import stagernet
 
-    if part in PRETEXTS:
+    if made is not None:
         from safetensors.numpy import load_file
 
-        found = load_file(stage.pretext(_pretext_of(part, fold, stage)) / ssl.EMBEDDINGS)
+        found = load_file(stage.pretext(made) / ssl.EMBEDDINGS)
         if not np.array_equal(found["start_s"], cohort.start_s):
-            raise BadInput(f"the embeddings of {part!r}, fold {fold.number}, are of other windows.")
+            raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
-    return stagernet.embed(embedder_net(part, cohort, fold, stage), cohort.x)
+    return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 
-def _pretext_of(part: str, fold: Fold, stage: Stage) -> Any:
-    from nblib import stages
-
-    runs = stages.pretext_runs(stage.name, stage.recipe, stage.params)
-    return next(r for r in runs if r.pretext == part and r.fold == fold.number)
-
-
-def embedder_net(part: str, cohort: Cohort, fold: Fold, stage: Stage) -> Any:
-    """The StagerNet behind a name: trained by 08, random, fresh, or from a file."""
+def embedder_net(part: str, cohort: Cohort, made: PretextParams | None, stage: Stage) -> Any:
+    """The StagerNet behind a name: trained by the run `made` of 08, random, fresh, or from a file."""
     from nblib import training
     from nblib.models import stagernet
 
-    if part in PRETEXTS:
-        return stagernet.load(stage.pretext(_pretext_of(part, fold, stage)))
+    if made is not None:
+        return stagernet.load(stage.pretext(made))
     n_samples, n_channels = cohort.x.shape[1:]
-    if part in ("random", "supervised"):
-        with training.reproducible(stage.params.seed + 1000):
-            return stagernet.StagerNet(
-                n_channels, n_samples, cohort.rate_hz, stage.params.preset
-            ).eval()
     if part.endswith(".pth"):
         return stagernet.load_lab_weights(part, n_channels, n_samples)
-    raise BadParameter(
-        f"embedder {part!r}: expected {', '.join(PRETEXTS)}, random, supervised or a path to a .pth file."
-    )
+    with training.reproducible(stage.params.seed + 1000):
+        return stagernet.StagerNet(
+            n_channels, n_samples, cohort.rate_hz, stage.params.preset
+        ).eval()
+
+
+def check_embedders(params: Any) -> None:
+    """BadParameter for an embedder that is named twice, unknown, or cannot be trained on."""
+    if len(set(params.embedders)) != len(params.embedders):
+        raise BadParameter(f"embedders = {params.embedders}: named twice.")
+    for name in params.embedders:
+        parts = name.split("+")
+        if len(parts) > 1 and any(trains_a_network(part, params.head) for part in parts):
+            raise BadParameter(
+                f"embedder {name!r}: only embedders that stay as they are can be joined."
+            )
+        for part in parts:
+            known = part in ("random", "supervised") or part.endswith(".pth")
+            if not known and stages.pretext_run(part, 0, params) is None:
+                raise BadParameter(
+                    f"embedder {part!r}: expected {', '.join(PRETEXTS)} (or one followed by @all), "
+                    "random, supervised or a path to a .pth file."
+                )
 
 
 def trains_a_network(name: str, head: str) -> bool:
@@ -206,8 +216,7 @@ def _answers(fold: Fold, rows: np.ndarray, y: np.ndarray, n_classes: int, budget
 def run(cohort: Cohort, stage: Stage) -> Curves:
     """Every embedder at every budget, fold and draw; judged subject by subject."""
     p = stage.params
-    if len(set(p.embedders)) != len(p.embedders):
-        raise BadParameter(f"embedders = {p.embedders}: named twice.")
+    check_embedders(p)
     folds = make_folds(cohort, stage)
     kept: dict = {}
     rows, device = [], _device(p)
@@ -216,7 +225,8 @@ def run(cohort: Cohort, stage: Stage) -> Curves:
             trained = trains_a_network(name, p.head)
             how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x, device=device)  # fmt: skip
             if trained:
-                how.net = embedder_net(name, cohort, fold, stage)
+                made = stages.pretext_run(name, fold.number, p)
+                how.net = embedder_net(name, cohort, made, stage)
             else:
                 how.h = _standardised(embeddings(name, cohort, fold, stage, kept), fold)
             for budget in p.budgets:

@@ -326,13 +326,16 @@ class PretextParams(CohortParams):
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
 
+PRETEXTS = ("rp", "ts", "cpc")
+
+
 class DownstreamParams(CohortParams):
     """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
 
     embedders: list[str] = Field(
         ["rp", "ts", "cpc", "random"],
         min_length=1,
-        description="rp, ts, cpc, random, supervised, a .pth, or several joined by +",
+        description="rp, ts, cpc (rp@all: taught by all subjects), random, supervised, a .pth, or some joined by +",
     )
     head: Literal["logistic", "linear", "finetune"] = Field(
         "logistic", description="logistic probe, a linear layer, or all layers trained on"

@@ -162,18 +162,28 @@ def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
     return keys + [pretext_key(recipe, wanted) for wanted in pretext_runs(name, recipe, params)]
 
 
+def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | None:
+    """The run of 08 behind one embedder of 09 and fold; None for an embedder that 08 does not make.
+
+    `rp`, `ts`, `cpc`: taught without the fold's test subjects; `rp@all`: taught by all subjects, once.
+    """
+    pretext, at, teachers = part.partition("@")
+    if pretext not in P.PRETEXTS or (at and teachers != "all"):
+        return None
+    values = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
+    values |= {**params.pretext_params, "pretext": pretext, "fold": fold}
+    if at:
+        values |= {"teachers": "all_subjects", "fold": min(params.folds)}
+    return P.checked(P.PretextParams, values, "09: pretext_params")
+
+
 def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.PretextParams]:
-    """The runs of 08 that notebook 09 rests on: one for each pretext named and each fold."""
+    """The runs of 08 that notebook 09 rests on, each once."""
     if name != "09_downstream_one_vs_all":
         return []
-    named = {part for embedder in params.embedders for part in embedder.split("+")}
-    shared = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
-    runs = []
-    for pretext in sorted(named & {"rp", "ts", "cpc"}):
-        for fold in params.folds:
-            values = {**shared, **params.pretext_params, "pretext": pretext, "fold": fold}
-            runs.append(P.checked(P.PretextParams, values, "09: pretext_params"))
-    return runs
+    named = sorted({part for embedder in params.embedders for part in embedder.split("+")})
+    found = [pretext_run(part, fold, params) for part in named for fold in params.folds]
+    return [run for i, run in enumerate(found) if run is not None and run not in found[:i]]
 
 
 def pretext_key(recipe: P.Recipe, params: P.PretextParams) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from nblib import downstream, probes, signals, ssl
+from nblib import downstream, probes, signals, ssl, stages
 from nblib.errors import BadInput, BadParameter
 from nblib.params import DownstreamParams, PretextParams
 from nblib.signals import Windows
@@ -158,7 +158,10 @@ def test_other_heads(features, head):
     ("given", "error", "says"),
     [
         ({"embedders": ["oracle"]}, BadParameter, "embedder 'oracle': expected rp"),
+        ({"embedders": ["rp@test"]}, BadParameter, "embedder 'rp@test': expected rp"),
         ({"embedders": ["random", "random"]}, BadParameter, "named twice"),
+        ({"embedders": ["rp+supervised"]}, BadParameter, "can be joined"),
+        ({"embedders": ["rp+ts"], "head": "finetune"}, BadParameter, "can be joined"),
         ({"folds": [9]}, BadParameter, "there are 4"),
         ({"budgets": [1, 500]}, BadParameter, "the rarest state has 180"),
         ({"compare": ["rp vs ts"]}, BadParameter, "expected two embedders"),
@@ -177,6 +180,15 @@ def test_a_state_that_a_fold_lacks_is_named():
     parts = [p if i == 0 else Windows(**{**vars(p), "label": lone, "purity": (lone != "") * 1.0}) for i, p in enumerate(data.parts)]  # fmt: skip
     with pytest.raises(BadInput, match=r"no labelled (training|test) window of 'c'"):
         downstream.run(signals.Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
+
+
+def test_who_teaches_makes_another_run_of_08():
+    params = stage(embedders=["rp", "rp@all", "rp+rp@all", "random"], folds=[1, 2]).params
+    runs = stages.pretext_runs("09_downstream_one_vs_all", None, params)
+    told = [(r.pretext, r.fold, r.teachers) for r in runs]
+    assert told == [
+        ("rp", 1, "train_subjects"), ("rp", 2, "train_subjects"), ("rp", 1, "all_subjects"),
+    ]  # fmt: skip
 
 
 # --- learning without labels ---------------------------------------------------------------------
