@@ -21,7 +21,7 @@ from measure import ROOT, Row
 
 FULL = {"n_units": 2_000, "n_scenes": 118, "n_repeats": 50, "duration_s": 9_000.0}
 SMALL = {"n_units": 40, "n_scenes": 8, "n_repeats": 4}
-GROUPS = ("binning", "training", "graph", "few-shot", "tools")
+GROUPS = ("binning", "training", "graph", "few-shot", "potentials", "tools")
 
 
 def recording(name: str, sizes: dict[str, Any]) -> Path:
@@ -66,6 +66,7 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     import binning_rows
     import few_shot_rows
     import graph_rows
+    import potentials_rows
     import tools_rows
     import torch
     import training_rows
@@ -88,6 +89,10 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     if "few-shot" in groups:
         sizes = {"units": 6, "bins": 2, "classes": 4, "repeats": 8, "shots": (1, 5, 0)} if small else {}  # fmt: skip
         found += few_shot_rows.rows(**sizes)
+    if "potentials" in groups:
+        sizes = {"recordings": 3, "windows": 60, "subjects": 5, "steps": 2, "repeats": 1, "draws": 1, "embedders": 1} if small else {}  # fmt: skip
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            found += potentials_rows.rows(**sizes, device=device)
     if "tools" in groups:
         found += tools_rows.rows(tiny, repeats=1 if small else 3)
     return found

@@ -34,6 +34,8 @@ def test_every_promise_has_its_row(result):
         "nblib.training.fit",
         "growth of a step beside that of the edges, 20 to 40 units",
         "peak memory of training, 40 units",
+        "nblib sampler of rp",
+        "label curves of frozen embedders",
         "import nblib",
         "nblib --help",
         "nblib run 01_ingest",
@@ -53,6 +55,7 @@ def test_the_others_stand_beside(result):
         "papermill",
         "full graph",
         "from scratch",
+        "braindecode",
     ):
         assert other in names
 

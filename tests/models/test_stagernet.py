@@ -1,5 +1,7 @@
 """StagerNet: the lab's layers to the letter, its files, and what frozen means."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,44 @@ def test_windows_too_short_are_refused():
         StagerNet(3, 375, 125.0, "lab")
     with pytest.raises(BadParameter, match="there are lab and banville"):
         StagerNet(3, 375, 125.0, "other")
+
+
+def test_banville_is_braindecodes_network():
+    """The same layers and weights give the same embedding as SleepStagerChambon2018."""
+    models = pytest.importorskip("braindecode.models", reason="braindecode is not installed")
+    rate, n_samples, n_channels = 64.0, 192, 11
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that a later version changes
+        theirs = models.SleepStagerChambon2018(
+            n_chans=n_channels, sfreq=rate, input_window_seconds=3, n_outputs=100, n_conv_chs=16,
+            time_conv_size_s=0.5, max_pool_size_s=0.125, pad_size_s=0.25, dropout=0.5, apply_batch_norm=True,
+        )  # fmt: skip
+    torch.manual_seed(3)
+    for value in theirs.state_dict().values():  # nothing left at its first value
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) * 0.2 + 0.05)
+    ours = stagernet.StagerNet(n_channels, n_samples, rate, "banville")
+    names = {
+        "spatial_conv": "conv1", "feature_extractor.0": "conv2", "feature_extractor.1": "batchnorm1",
+        "feature_extractor.4": "conv3", "feature_extractor.5": "batchnorm2", "final_layer.1": "dense1",
+    }  # fmt: skip
+    ours = stagernet.StagerNet(n_channels, n_samples, rate, "banville")
+    given = {}
+    for name, value in theirs.state_dict().items():
+        layer, kind = name.rsplit(".", 1)
+        if value.ndim == 4:  # theirs has channels and time the other way round
+            value = value.transpose(2, 3)
+        if layer == "final_layer.1" and kind == "weight":
+            value = value.reshape(100, 16, n_channels, -1).transpose(2, 3).flatten(1)
+        given[f"{names[layer]}.{kind}"] = value
+    ours.load_state_dict(given)
+    x = torch.randn(5, n_samples, n_channels)
+    for train in (False, True):
+        ours.train(train), theirs.train(train)
+        ours.dropout.p = theirs.final_layer[0].p = 0.0
+        with torch.no_grad():
+            np.testing.assert_allclose(ours(x), theirs(x.transpose(1, 2)), rtol=1e-4, atol=1e-4)
+    for mine, other in (("batchnorm1", 1), ("batchnorm2", 5)):  # the same statistics were learnt
+        np.testing.assert_allclose(
+            getattr(ours, mine).running_var, theirs.feature_extractor[other].running_var, rtol=1e-4
+        )
