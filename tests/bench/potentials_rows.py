@@ -155,7 +155,7 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     params = DownstreamParams.model_construct(
         **{k: f.default for k, f in DownstreamParams.model_fields.items()} | {
             "recipe": "bench", "embedders": names, "n_draws": draws, "compare": [],
-            "budgets": [1, 10, min(50, smallest), min(100, 2 * smallest), 0],
+            "budgets": [1, 10, min(50, smallest // 3), min(100, smallest // 2), 0],
         }
     )  # fmt: skip
     stage = SimpleNamespace(params=params, recipe=SimpleNamespace(recipe="bench"))
