@@ -357,7 +357,7 @@ class DownstreamParams(CohortParams):
     )
     seed: int = Field(0, ge=0, description="seed of folds, draws and random weights")
     preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
-    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 30 [count]")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 100 [count]")
     shuffle_labels: bool = Field(
         False, description="control: labels permuted within each recording"
     )

@@ -15,7 +15,7 @@ FIRST_CHOICE = 5
 ALL = 0  # the budget that takes every label
 C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
 C_FIXED = 0.1
-EPOCHS, LAYER_EPOCHS = 30, 100
+EPOCHS = 100  # at most; most fits stop earlier
 AT_ONCE = 512  # windows judged at a time
 
 
@@ -77,7 +77,7 @@ def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
 def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
     """A copy of an embedder with a linear layer, all weights trained on windows (n, T, C).
 
-    how: seed, device, threads and max_epochs (None: 30).
+    how: seed, device, threads and max_epochs (None: 100).
     """
     from torch import nn
 
@@ -98,7 +98,7 @@ def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_clas
 
     with training.reproducible(how.seed):
         net = nn.Sequential(nn.Flatten(), nn.Linear(h.shape[1], n_classes))
-    own = {"max_epochs": LAYER_EPOCHS, "batch_size": 256, "learning_rate": 5e-3}
+    own = {"max_epochs": EPOCHS, "batch_size": 256, "learning_rate": 5e-3}
     return _trained(net, _as_windows(h), y, chooses, own, how)
 
 
@@ -106,7 +106,7 @@ def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None,
     from nblib import training
     from nblib.windows import Samples
 
-    settings = training.FitSettings.of(how, {**own, "weight_decay": 1e-3, "patience": 6, "progress": False})  # fmt: skip
+    settings = training.FitSettings.of(how, {**own, "weight_decay": 1e-3, "patience": 10, "progress": False})  # fmt: skip
     rows = np.arange(len(y))
     learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
     val = None if choose is None else Samples(x[choose], y[choose], choose)

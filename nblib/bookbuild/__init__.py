@@ -86,25 +86,30 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
 
     Raises NblibError with the runner's message when a run fails.
     """
-    from nblib import runner
+    from nblib import runner, stages
 
+    jobs = [job for step in plan.steps for job in step.jobs(plan.params)]
+    folders = [settled(*job) for job in jobs]
+    if None in folders:  # a report is of the runs that there will be
+        reports = {
+            name for name, info in stages.STAGES.items() if info.upstream is None and info.is_run
+        }
+        folders = [None if job[0] in reports else f for job, f in zip(jobs, folders, strict=True)]
+    todo = [i for i, folder in enumerate(folders) if folder is None]
+    # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
+    outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
+    failed = [outcome for outcome in outcomes if outcome.code]
+    if failed:
+        raise NblibError(
+            f"{len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
+        )
+    for i, outcome in zip(todo, outcomes, strict=True):
+        folders[i] = Path(outcome.folder)
     chosen: dict[str, Path] = {}
-    for notebook, steps in itertools.groupby(plan.steps, lambda step: step.notebook):
-        steps = list(steps)  # of one notebook: side by side
-        jobs = [job for step in steps for job in step.jobs(plan.params)]
-        folders = [settled(*job) for job in jobs]
-        todo = [i for i, folder in enumerate(folders) if folder is None]
-        # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
-        outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
-        failed = [outcome for outcome in outcomes if outcome.code]
-        if failed:
-            raise NblibError(
-                f"{notebook}: {len(failed)} of {len(jobs)} runs failed, so there is no book. "
-                f"{failed[0].message}"
-            )
-        for i, outcome in zip(todo, outcomes, strict=True):
-            folders[i] = Path(outcome.folder)
-        chosen.setdefault(notebook, folders[steps[0].shown(plan.params)])
+    first = 0
+    for step in plan.steps:
+        chosen.setdefault(step.notebook, folders[first + step.shown(plan.params)])
+        first += len(step.jobs(plan.params))
     return chosen
 
 

@@ -30,6 +30,7 @@ from nblib.runner.plan import (
     find_notebook,
     key_of,
     names_recordings,
+    needs,
     plan,
     recordings_of,
 )
@@ -254,6 +255,7 @@ def run_many(
 ) -> list[Outcome]:
     """Run (notebook, params) pairs, `n_jobs` at a time, each in a process of its own.
 
+    One that rests on others of them waits for these, and is withheld when one of them fails.
     The cores at hand are shared out: each job gets cores // n_jobs threads, or fewer when the
     environment says so. `options` are those of `attempt`. A signal to this process reaches every
     job, and jobs not begun are then not begun.
@@ -273,7 +275,7 @@ def run_many(
     light = {name[:2] for name, info in stages.STAGES.items() if not info.is_run} | {"90"}
     trains = any(Path(n).name[:2] not in light for n, _ in jobs)
     modules = (*warm.LIGHT, *(warm.HEAVY if trains else ()))
-    return pool.run(orders, n_jobs, modules, threads, Outcome, finished)
+    return pool.run(orders, needs(jobs), n_jobs, modules, threads, Outcome, finished)
 
 
 def cores() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import models, notebooks, recipes, stages, store
-from nblib.errors import BadParameter, MissingInput
+from nblib.errors import BadParameter, MissingInput, NblibError
 
 
 @dataclass(frozen=True)
@@ -140,3 +140,44 @@ def key_of(job: Job) -> str | None:
         return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
     except MissingInput:
         return None
+
+
+def needs(jobs: list[tuple[str | Path, dict[str, Any]]]) -> list[set[int]]:
+    """For each (notebook, values) the positions of those whose artifacts it rests on.
+
+    A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.
+    """
+    planned: list[Job | None] = []
+    for notebook, values in jobs:
+        try:
+            planned.append(plan(notebook, values))
+        except NblibError:
+            planned.append(None)
+    place: dict[tuple[str, str, str], list[int]] = {}
+    for i, job in enumerate(planned):
+        if job is not None and job.key:
+            place.setdefault((job.stage, job.recording, job.key), []).append(i)
+    found = []
+    for i, job in enumerate(planned):
+        if job is None:
+            found.append(set())
+        elif job.recipe is None:
+            found.append(
+                {k for k, other in enumerate(planned) if k != i and other and other.recipe}
+            )
+        else:
+            found.append({k for artifact in upstream(job) for k in place.get(artifact, [])})
+    return found
+
+
+def upstream(job: Job) -> list[tuple[str, str, str]]:
+    """(stage, recording, key) of every artifact that a job rests on, directly or not."""
+    found = []
+    for stage, values in stages.road(job.stage, job.recipe, job.params, job.recipe_name):
+        if "recording" in values:
+            recording = values["recording"]
+            found.append((stage, recording, stages.key_for(stage, job.recipe, recording)))
+    for wanted in stages.pretext_runs(job.stage, job.recipe, job.params):
+        key = stages.pretext_key(job.recipe, wanted)
+        found.append(("08_ssl_pretext", stages.COHORT, key))
+    return found

@@ -31,6 +31,7 @@ class Worker:
 
 def run(
     orders: list[dict[str, Any]],
+    needs: list[set[int]],
     n_jobs: int,
     modules: tuple[str, ...],
     environment: dict[str, str],
@@ -39,6 +40,7 @@ def run(
 ) -> list[Any]:
     """One process per order, `n_jobs` at a time; the outcomes in the order of `orders`.
 
+    needs: for each order those that must have ended well before; where one did not, it is not run.
     modules: what is imported before the first; environment: variables added to this process's own.
 
     A signal to this process is passed on to every job, and what was not begun is not begun. A
@@ -57,8 +59,16 @@ def run(
 
     with _handlers(stop), warm.server(modules, environment) as environment:
         while active or (waiting and not stopped):
-            while waiting and len(active) < n_jobs and not stopped:
-                i = waiting.pop(0)
+            for i in [
+                i for i in waiting if any(outcomes[k] and outcomes[k].code for k in needs[i])
+            ]:
+                waiting.remove(i)
+                outcomes[i] = _withheld(i, orders, needs, outcomes, outcome_type)
+                finished(outcomes[i])
+            ready = [i for i in waiting if all(outcomes[k] for k in needs[i])]
+            while ready and len(active) < n_jobs and not stopped:
+                i = ready.pop(0)
+                waiting.remove(i)
                 active[i] = _begin(orders[i], environment)
                 for number in stopped:  # the signal came while it was being started
                     active[i].process.send_signal(number)
@@ -72,6 +82,13 @@ def run(
         message = f"{orders[i]['notebook']}: not begun, the runner was stopped"
         outcomes[i] = outcome_type(128 + stopped[-1], message)
     return outcomes
+
+
+def _withheld(i: int, orders: list[dict[str, Any]], needs: list[set[int]], outcomes: list[Any], outcome_type: type) -> Any:  # fmt: skip
+    cause = next(k for k in sorted(needs[i]) if outcomes[k] and outcomes[k].code)
+    name, before = orders[i]["notebook"], orders[cause]["notebook"]
+    said = outcomes[cause].message
+    return outcome_type(outcomes[cause].code, f"{name} was not run, since {before} failed: {said}")
 
 
 @contextlib.contextmanager
