@@ -22,8 +22,8 @@ from nblib.params import PRETEXTS
 from nblib.probes import ALL
 
 if TYPE_CHECKING:
+    from nblib.cohort import Cohort
     from nblib.params import PretextParams
-    from nblib.signals import Cohort
     from nblib.stages import Stage
 
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip

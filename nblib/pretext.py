@@ -15,7 +15,7 @@ import numpy as np
 from nblib.errors import BadInput, BadParameter
 
 if TYPE_CHECKING:
-    from nblib.signals import Cohort
+    from nblib.cohort import Cohort
 
 TASKS = ("rp", "ts", "cpc")
 TITLES = {

@@ -1,25 +1,21 @@
 """Field potentials become windows: filtered, resampled, cut, scaled, with the state of each.
 
-Shapes: W windows, T samples, C channels. One HDF5 file a recording; a cohort is read from many.
+Shapes: W windows, T samples, C channels. One HDF5 file a recording.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput, BadParameter
-from nblib.inspection import SessionReport
 from nblib.recording import Recording, Series
 from nblib.sources import hdf5
-from nblib.sources.checks import some
 
 if TYPE_CHECKING:
     from nblib.params import BinSettings
@@ -30,8 +26,6 @@ ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
 MOST_NAN = 0.5  # a recording with more of its windows touched by NaN is refused
-PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
-ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
 
 @dataclass(frozen=True)
@@ -217,159 +211,26 @@ def save(windows: Windows, folder: Path) -> None:
         file.create_dataset("label", data=windows.label.astype(object), dtype=h5py.string_dtype())
 
 
-def load(folder: Path) -> Windows:
-    """Read what `save` wrote; BadInput when it is damaged."""
+def load(folder: Path, x: np.ndarray | None = None) -> Windows:
+    """Read what `save` wrote, into `x` (W, T, C) where given; BadInput when it is damaged."""
     path = folder / FILE
     with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
         told = dict(file.attrs)
+        x = np.empty(file["x"].shape, np.float32) if x is None else x
+        file["x"].read_direct(x)
         return Windows(
-            file["x"][()], file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]),
+            x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]),
             file["purity"][()], str(told["recording"]), str(told["subject"]), float(told["rate_hz"]),
             float(told["window_s"]), float(told["hop_s"]), [hdf5.text(c) for c in told["channels"]],
             int(told["dropped"]), str(told["how"]),
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Cohort:
-    """Windows of several recordings as one: flat arrays over all windows.
-
-    x (W, T, C); record (W,) number of the recording; subject (W,) text; start_s (W,); label (W,);
-    labelled (W,) bool. Windows of a recording lie together, in time order.
-    """
-
-    parts: list[Windows]
-
-    def __post_init__(self):
-        first = self.parts[0]
-        for other in self.parts[1:]:
-            for name in ("channels", "rate_hz", "window_s"):
-                if getattr(other, name) != getattr(first, name):
-                    raise BadInput(
-                        f"recordings {first.recording!r} and {other.recording!r} differ in {name}: "
-                        f"{some(_several(getattr(first, name)), 20)} and {some(_several(getattr(other, name)), 20)}."
-                    )
-
-    @cached_property
-    def x(self) -> np.ndarray:
-        return np.concatenate([p.x for p in self.parts])
-
-    @cached_property
-    def record(self) -> np.ndarray:
-        return np.repeat(np.arange(len(self.parts)), [len(p) for p in self.parts])
-
-    @cached_property
-    def subject(self) -> np.ndarray:
-        return np.repeat([p.subject for p in self.parts], [len(p) for p in self.parts])
-
-    @cached_property
-    def start_s(self) -> np.ndarray:
-        return np.concatenate([p.start_s for p in self.parts])
-
-    @cached_property
-    def label(self) -> np.ndarray:
-        return np.concatenate([p.label for p in self.parts])
-
-    @cached_property
-    def labelled(self) -> np.ndarray:
-        return np.concatenate([p.labelled for p in self.parts])
-
-    @property
-    def window_s(self) -> float:
-        return self.parts[0].window_s
-
-    @property
-    def rate_hz(self) -> float:
-        return self.parts[0].rate_hz
-
-    @property
-    def channels(self) -> list[str]:
-        return self.parts[0].channels
-
-    def __len__(self) -> int:
-        return len(self.record)
-
-    def table(self) -> pd.DataFrame:
-        """One row a recording: subject, windows, and those inside each state."""
-        rows = []
-        for p in self.parts:
-            counts = pd.Series(p.label[p.labelled]).value_counts().sort_index()
-            rows.append(
-                {"recording": p.recording, "subject": p.subject, "windows": len(p), **counts}
-            )
-        return pd.DataFrame(rows).fillna(0)
-
-
-def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-# --- looking -------------------------------------------------------------------------------------
-
-
-def report(session: Recording) -> SessionReport:
-    """What a recording of field potentials holds, and what is odd in it.
-
-    tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
-    start_s, stop_s, length_s). Memory: a minute of signal at a time.
-    """
-    series = signal_of(session)
-    step = max(1, round(PIECE_S * series.rate_hz))
-    n_channels = len(session.meta["channels"])
-    total, squares, count = (np.zeros(n_channels) for _ in range(3))
-    for lo in range(0, series.n_samples, step):
-        piece = np.asarray(series.read(lo, min(lo + step, series.n_samples)), np.float64)
-        good = np.isfinite(piece)
-        piece = np.where(good, piece, 0.0)
-        total, squares, count = (
-            total + piece.sum(0),
-            squares + (piece**2).sum(0),
-            count + good.sum(0),
-        )
-    mean = total / np.maximum(count, 1)
-    sd = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-    channels = pd.DataFrame(
-        {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
-         "sd": sd, "nan_share": 1 - count / series.n_samples}
-    )  # fmt: skip
-    table = session.trial_table.sort_values("start_time")
-    intervals = pd.DataFrame(
-        {"label": table["label"].astype(str), "start_s": table["start_time"], "stop_s": table["stop_time"],
-         "length_s": table["stop_time"] - table["start_time"]}
-    ).reset_index(drop=True)  # fmt: skip
-    end = series.start_s + series.n_samples / series.rate_hz
-    odd = list(session.meta["notes"])
-    if (sd == 0).any():
-        odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
-    usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
-    far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
-    if far.any():
-        odd.append(
-            f"Channels much stronger or weaker than the others: {some(channels['region'][far])}."
-        )
-    if (channels["nan_share"] > 0).any():
-        worst = channels.loc[channels["nan_share"].idxmax()]
-        odd.append(
-            f"NaN in the signal, most in {worst['region']} ({worst['nan_share']:.2%} of its samples)."
-        )
-    if (intervals["stop_s"] > end + 1e-6).any() or (
-        intervals["start_s"] < series.start_s - 1e-6
-    ).any():
-        odd.append(
-            f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
-        )
-    pairs = itertools.pairwise(intervals[["start_s", "stop_s"]].to_numpy())
-    if any(b[0] < a[1] - 1e-9 for a, b in pairs):
-        odd.append("Intervals overlap.")
-    items = {
-        "recording": session.id, "subject": session.subject,
-        "file": session.path.name if session.path else "", "channels": n_channels,
-        "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
-        "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
-        "interval table": session.trials, "intervals": len(intervals), "labels": intervals["label"].nunique(),
-    }  # fmt: skip
-    summary = pd.DataFrame({"item": items.keys(), "value": items.values()})
-    return SessionReport(session.id, {"summary": summary, "channels": channels, "intervals": intervals}, odd)  # fmt: skip
+def shape(folder: Path) -> tuple[int, int, int]:
+    """(W, T, C) of the stored windows; BadInput when the file is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+        return file["x"].shape
 
 
 def spectra(windows: Windows) -> pd.DataFrame:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import evaluation, metrics, pretext, signals, stages, stats, steps, store
+from nblib import cohort as cohorts
+from nblib import evaluation, metrics, pretext, stages, stats, steps, store
+from nblib.cohort import Cohort
 from nblib.errors import BadParameter
-from nblib.signals import Cohort
 
 if TYPE_CHECKING:
     from nblib.models.pretext_net import PretextNet
@@ -47,10 +48,10 @@ def load_cohort(stage: stages.Stage) -> Cohort:
     With `shuffle_time` the windows of a recording change places: the control in which order says nothing.
     """
     folders = [stage.input("02_bin", recording) for recording in stage.recipe.recordings]
-    cohort = Cohort([signals.load(folder) for folder in folders])
+    cohort = cohorts.load(folders)
     if getattr(stage.params, "shuffle_time", False):
         rng = np.random.default_rng([stage.params.seed, 44])
-        cohort = Cohort([replace(p, x=p.x[rng.permutation(len(p))]) for p in cohort.parts])
+        return cohorts.in_another_order(cohort, rng)
     return cohort
 
 

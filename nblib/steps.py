@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nblib import binning, cleaning, inspection, responses, signals, sources, splits, stages
-from nblib.inspection import SessionReport
+from nblib.inspection import SessionReport, potentials
 from nblib.params import SplitSettings
 from nblib.recording import Recording
 from nblib.signals import Windows
@@ -53,7 +53,7 @@ def open_session(stage: stages.Stage) -> Recording | None:
 def look(session: Recording) -> SessionReport:
     """What a recording holds and what is odd in it (see `inspection` and `signals`)."""
     if signals.LFP in session.series:
-        return signals.report(session)
+        return potentials.report(session)
     return inspection.session_report(session)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from nblib import downstream, probes, signals, ssl, stages
+from nblib import downstream, probes, ssl, stages
+from nblib.cohort import Cohort
 from nblib.errors import BadInput, BadParameter
 from nblib.params import DownstreamParams, PretextParams
 from nblib.signals import Windows
@@ -33,7 +34,7 @@ def cohort(n_subjects=N_SUBJECTS, signal=1.0, seed=0):
         start = np.arange(len(label)) * 1.0
         name = f"m{i}"
         parts.append(Windows(x.astype(np.float32), start, label.astype(str), (label != "") * 1.0, name, name, 64.0, 1.0, 1.0, ["r1", "r2"], 0, ""))  # fmt: skip
-    return signals.Cohort(parts)
+    return Cohort(parts)
 
 
 def stage(**given):
@@ -179,7 +180,7 @@ def test_a_state_that_a_fold_lacks_is_named():
     lone = np.where(part.label == "c", "", part.label)
     parts = [p if i == 0 else Windows(**{**vars(p), "label": lone, "purity": (lone != "") * 1.0}) for i, p in enumerate(data.parts)]  # fmt: skip
     with pytest.raises(BadInput, match=r"no labelled (training|test) window of 'c'"):
-        downstream.run(signals.Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
+        downstream.run(Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
 
 
 def test_who_teaches_makes_another_run_of_08():
@@ -214,7 +215,7 @@ def test_order_in_time_teaches_and_shuffled_time_does_not(task):
         assert s.value > 0.6 and s.p < 1e-4
         rng = np.random.default_rng(3)
         mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
-        null = ssl.run(signals.Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
+        null = ssl.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
         assert abs(null.value - 0.5) < 0.06
 
 
@@ -232,6 +233,6 @@ def test_what_test_mice_do_has_no_part_in_the_embedder():
     asked = {"n_folds": 3, "max_epochs": 2}
     test = ssl.test_subjects(data, pretext_stage(**asked).params)
     poisoned = [Windows(**{**vars(p), "x": p.x * 0 + 9}) if p.subject in test else p for p in data.parts]  # fmt: skip
-    both = (data, signals.Cohort(poisoned))
+    both = (data, Cohort(poisoned))
     one, two = (ssl.run(c, pretext_stage(**asked)).net.state_dict() for c in both)
     assert all((one[k] == two[k]).all() for k in one)

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib import signals
+from nblib import cohort, signals
+from nblib.cohort import Cohort
 from nblib.errors import BadInput, BadParameter
+from nblib.inspection import potentials
 from nblib.params import BinSettings
 from nblib.recording import InMemorySpikes, Recording, Series
 
@@ -148,21 +150,40 @@ def test_stored_windows_come_back_and_a_flipped_byte_is_seen(noise, tmp_path):
 
 def test_a_cohort_is_flat_and_must_be_alike(noise):
     one, two = (signals.cut(session(noise, name=n), settings()) for n in ("m1", "m2"))
-    cohort = signals.Cohort([one, two])
-    assert len(cohort) == 38 and cohort.subject[[0, 37]].tolist() == ["m1", "m2"]
-    assert cohort.table()["a"].tolist() == [9, 9]
+    both = Cohort([one, two])
+    assert len(both) == 38 and both.subject[[0, 37]].tolist() == ["m1", "m2"]
+    assert both.table()["a"].tolist() == [9, 9]
     other = signals.cut(session(noise[:, :2], name="m3"), settings())
     with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
-        signals.Cohort([one, two, other])
+        Cohort([one, two, other])
+
+
+def test_a_stored_cohort_is_read_once_into_place(noise, tmp_path):
+    found = [signals.cut(session(noise, name=n), settings()) for n in ("m1", "m2")]
+    found.append(signals.cut(session(noise[:, :2], name="m3"), settings()))
+    folders = [tmp_path / n for n in ("m1", "m2", "m3")]
+    for windows, folder in zip(found, folders, strict=True):
+        folder.mkdir()
+        signals.save(windows, folder)
+    both = cohort.load(folders[:2])
+    np.testing.assert_array_equal(both.x, np.concatenate([w.x for w in found[:2]]))
+    assert all(part.x.base is both.x for part in both.parts)
+    assert both.table().equals(Cohort(found[:2]).table())
+    with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
+        cohort.load(folders)
+    mixed = cohort.in_another_order(both, np.random.default_rng(0))
+    assert not np.array_equal(mixed.x, both.x) and mixed.start_s.tolist() == both.start_s.tolist()
+    for one, other in zip(mixed.parts, both.parts, strict=True):
+        np.testing.assert_allclose(np.sort(one.x.sum((1, 2))), np.sort(other.x.sum((1, 2))))
 
 
 def test_the_report_tells_what_is_odd(noise):
-    assert signals.report(session(noise)).odd == []
+    assert potentials.report(session(noise)).odd == []
     noise[:, 1] = 0.0
     noise[:, 2] *= 100
     noise[5, 0] = np.nan
     late = {"start_time": [0.0, 15.0], "stop_time": [16.0, 30.0], "state": ["a", "b"]}
-    odd = " ".join(signals.report(session(noise, late)).odd)
+    odd = " ".join(potentials.report(session(noise, late)).odd)
     for told in ("without any signal: r1", "stronger or weaker", "NaN", "outside the signal", "overlap"):  # fmt: skip
         assert told in odd
 

@@ -1,0 +1,81 @@
+"""What a recording of field potentials holds, and what is odd in it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from nblib.inspection import SessionReport
+from nblib.recording import Recording
+from nblib.sources.checks import some
+from nblib.sources.lfp import SERIES
+
+PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
+ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
+
+
+def report(session: Recording) -> SessionReport:
+    """What a recording of field potentials holds, and what is odd in it.
+
+    tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
+    start_s, stop_s, length_s). Memory: a minute of signal at a time.
+    """
+    series = session.series[SERIES]
+    step = max(1, round(PIECE_S * series.rate_hz))
+    n_channels = len(session.meta["channels"])
+    total, squares, count = (np.zeros(n_channels) for _ in range(3))
+    for lo in range(0, series.n_samples, step):
+        piece = np.asarray(series.read(lo, min(lo + step, series.n_samples)), np.float64)
+        good = np.isfinite(piece)
+        piece = np.where(good, piece, 0.0)
+        total, squares, count = (
+            total + piece.sum(0),
+            squares + (piece**2).sum(0),
+            count + good.sum(0),
+        )
+    mean = total / np.maximum(count, 1)
+    sd = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    channels = pd.DataFrame(
+        {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
+         "sd": sd, "nan_share": 1 - count / series.n_samples}
+    )  # fmt: skip
+    table = session.trial_table.sort_values("start_time")
+    intervals = pd.DataFrame(
+        {"label": table["label"].astype(str), "start_s": table["start_time"], "stop_s": table["stop_time"],
+         "length_s": table["stop_time"] - table["start_time"]}
+    ).reset_index(drop=True)  # fmt: skip
+    end = series.start_s + series.n_samples / series.rate_hz
+    odd = list(session.meta["notes"])
+    if (sd == 0).any():
+        odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
+    usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
+    far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
+    if far.any():
+        odd.append(
+            f"Channels much stronger or weaker than the others: {some(channels['region'][far])}."
+        )
+    if (channels["nan_share"] > 0).any():
+        worst = channels.loc[channels["nan_share"].idxmax()]
+        odd.append(
+            f"NaN in the signal, most in {worst['region']} ({worst['nan_share']:.2%} of its samples)."
+        )
+    if (intervals["stop_s"] > end + 1e-6).any() or (
+        intervals["start_s"] < series.start_s - 1e-6
+    ).any():
+        odd.append(
+            f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
+        )
+    pairs = itertools.pairwise(intervals[["start_s", "stop_s"]].to_numpy())
+    if any(b[0] < a[1] - 1e-9 for a, b in pairs):
+        odd.append("Intervals overlap.")
+    items = {
+        "recording": session.id, "subject": session.subject,
+        "file": session.path.name if session.path else "", "channels": n_channels,
+        "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
+        "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
+        "interval table": session.trials, "intervals": len(intervals), "labels": intervals["label"].nunique(),
+    }  # fmt: skip
+    summary = pd.DataFrame({"item": items.keys(), "value": items.values()})
+    return SessionReport(session.id, {"summary": summary, "channels": channels, "intervals": intervals}, odd)  # fmt: skip
