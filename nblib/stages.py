@@ -44,7 +44,7 @@ STAGES: dict[str, StageInfo] = {
         1, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
     ),
     "09_downstream_one_vs_all": StageInfo(
-        1, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+        2, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
     ),
     "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
