@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
+    sub = command("sweep", sweep, "run all of a file of params/sweeps that is not done yet")
+    sub.add_argument("file", help="the sweep, such as params/sweeps/tau.yml")
+    sub.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (default 2)")
+    sub.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+
     sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
     kinds = sub.add_subparsers(dest="kind", metavar="list|get", required=True)
     listed = kinds.add_parser("list", help="sessions with natural scenes")
@@ -215,6 +220,12 @@ def run(options: argparse.Namespace) -> int:
         if codes[-1] > 128:
             break  # told to stop
     return max(codes)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    from nblib import sweep as source
+
+    return source.run(Path(options.file).expanduser(), n_jobs=options.jobs, dry=options.dry_run)
 
 
 def allen(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from nblib import bookbuild, params, results, store
+from nblib import bookbuild, params, results, store, sweep
 from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
 
@@ -238,13 +238,13 @@ def test_docstrings_are_plain_text():
 def test_the_plan_runs_every_notebook_and_every_decoder():
     from nblib.models import MODELS
 
-    plan = bookbuild.read_plan(ROOT / bookbuild.PLAN)
+    plan = sweep.read(ROOT / bookbuild.PLAN)
     notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     assert list(dict.fromkeys(step.notebook for step in plan.steps)) == notebooks
     step = next(step for step in plan.steps if step.notebook == "05_train_lstm")
-    jobs = step.jobs(plan.params)
+    jobs = step.runs(plan.params)
     train = [s for s in plan.steps if s.notebook in ("05_train_lstm", "06_train_st_gat")]
-    names = [given["model"] for s in train for _, given in s.jobs(plan.params)]
+    names = [given["model"] for s in train for _, given in s.runs(plan.params)]
     assert set(names) == set(MODELS)
     assert jobs[step.shown(plan.params)][1] == {**plan.params, "model": "lstm"}
 
@@ -260,11 +260,11 @@ def test_the_plan_runs_every_notebook_and_every_decoder():
 def test_a_plan_with_a_fault_is_refused(tmp_path, text, said):
     (tmp_path / "book.yml").write_text(text)
     with pytest.raises(BadParameter, match=said):
-        bookbuild.read_plan(tmp_path / "book.yml")
+        sweep.read(tmp_path / "book.yml")
 
 
 def test_a_step_that_shows_no_run_is_refused():
-    step = bookbuild.Step(notebook="05_train_lstm", each={"model": ["lstm"]}, show={"model": "gru"})
+    step = sweep.Step(notebook="05_train_lstm", each={"model": ["lstm"]}, show={"model": "gru"})
     with pytest.raises(BadParameter, match="gru"):
         step.shown({})
 
@@ -280,8 +280,8 @@ def test_only_what_is_not_done_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bookbuild, "settled", lambda notebook, given: done.get(given["model"]))
     monkeypatch.setattr(runner, "run_many", run_many)
-    step = bookbuild.Step(notebook="n", each={"model": ["mlp", "lstm"]}, show={"model": "lstm"})
-    plan = bookbuild.Plan(sweep="b", steps=[step])
+    step = sweep.Step(notebook="n", each={"model": ["mlp", "lstm"]}, show={"model": "lstm"})
+    plan = sweep.Sweep(sweep="b", steps=[step])
     assert bookbuild.run_plan(plan, 1) == {"n": tmp_path / "lstm"}
     assert asked == ["mlp"]
     monkeypatch.setattr(runner, "run_many", lambda *a, **k: [runner.Outcome(3, "it broke")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import subprocess
 import sys
@@ -11,58 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nblib import params as P
-from nblib import store, yamlfile
+from nblib import store, sweep
 from nblib.bookbuild import check, layout, pages
 from nblib.errors import BadParameter, NblibError
+from nblib.sweep import Sweep
 
 PLAN = "params/sweeps/book.yml"
-Job = tuple[str, dict[str, Any]]  # notebook, parameters
-
-
-class Step(P.Params):
-    """One step of the plan: a notebook, run once for each combination of the values in `each`.
-
-    A notebook may have several steps, one after the other in the plan; the first one holds the run
-    that the book shows in its place.
-    """
-
-    notebook: str
-    params: dict[str, Any] | None = None  # None: the parameters of the whole plan
-    each: dict[str, list[Any]] = {}
-    show: dict[str, Any] = {}
-
-    def jobs(self, common: dict[str, Any]) -> list[Job]:
-        """Every run of this step."""
-        given = common if self.params is None else self.params
-        combinations = itertools.product(*self.each.values())
-        return [
-            (self.notebook, {**given, **dict(zip(self.each, values, strict=True))})
-            for values in combinations
-        ]
-
-    def shown(self, common: dict[str, Any]) -> int:
-        """Position of the run that stands for this notebook in the book."""
-        for i, (_, given) in enumerate(self.jobs(common)):
-            if self.show.items() <= given.items():
-                return i
-        raise BadParameter(f"{PLAN}: {self.notebook} has no run with {self.show} to show.")
-
-
-class Plan(P.Params):
-    """What the book runs: params/sweeps/book.yml."""
-
-    sweep: str
-    params: dict[str, Any] = {}
-    steps: list[Step]
-
-
-def read_plan(path: Path) -> Plan:
-    """Read and check the plan; BadParameter names what is wrong in it."""
-    values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(values, dict):
-        raise BadParameter(f"{path}: expected 'name: value' lines.")
-    return P.checked(Plan, values, str(path))
 
 
 def settled(notebook: str, given: dict[str, Any]) -> Path | None:
@@ -81,14 +34,14 @@ def settled(notebook: str, given: dict[str, Any]) -> Path | None:
     return folder if folder and (folder / pages.EXECUTED).is_file() else None
 
 
-def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
+def run_plan(plan: Sweep, n_jobs: int) -> dict[str, Path]:
     """Run what is not done yet; return notebook -> artifact folder of the run that the book shows.
 
     Raises NblibError with the runner's message when a run fails.
     """
     from nblib import runner, stages
 
-    jobs = [job for step in plan.steps for job in step.jobs(plan.params)]
+    jobs = plan.runs()
     folders = [settled(*job) for job in jobs]
     if None in folders:  # a report is of the runs that there will be
         reports = {
@@ -109,11 +62,11 @@ def run_plan(plan: Plan, n_jobs: int) -> dict[str, Path]:
     first = 0
     for step in plan.steps:
         chosen.setdefault(step.notebook, folders[first + step.shown(plan.params)])
-        first += len(step.jobs(plan.params))
+        first += len(step.runs(plan.params))
     return chosen
 
 
-def find_done(plan: Plan) -> dict[str, Path]:
+def find_done(plan: Sweep) -> dict[str, Path]:
     """Notebook -> artifact folder, out of what is done already; nothing is run.
 
     Where the plan's own run is not there, the newest one of that notebook is shown: its page says
@@ -123,7 +76,7 @@ def find_done(plan: Plan) -> dict[str, Path]:
     for step in plan.steps:
         if step.notebook in chosen:
             continue
-        notebook, given = step.jobs(plan.params)[step.shown(plan.params)]
+        notebook, given = step.runs(plan.params)[step.shown(plan.params)]
         folder = settled(notebook, given) or newest(notebook)
         if folder is None:
             raise NblibError(f"{notebook}: no finished run to show; build without --no-run.")
@@ -158,7 +111,7 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     return output / "_build" / "html"
 
 
-def build(root: Path, plan: Plan, *, n_jobs: int, run: bool, fresh: bool, output: Path) -> int:
+def build(root: Path, plan: Sweep, *, n_jobs: int, run: bool, fresh: bool, output: Path) -> int:
     """Make the whole book and say what was made; returns the exit code."""
     from nblib import results
 
@@ -194,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     root = store.project_root()
     try:
         return build(
-            root, read_plan(root / PLAN), n_jobs=given.jobs, run=not given.no_run, fresh=given.fresh,
+            root, sweep.read(root / PLAN), n_jobs=given.jobs, run=not given.no_run, fresh=given.fresh,
             output=(given.output or root / "book").resolve(),
         )  # fmt: skip
     except NblibError as error:
