@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("file", help="the sweep, such as params/sweeps/tau.yml")
     sub.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (default 2)")
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
+    sub.add_argument(
+        "--profile", default="local", help="local, or a cluster's folder of workflow/profiles"
+    )
+    sub = command("cancel", cancel, "end a sweep on the cluster: its driver and its jobs")
+    sub.add_argument("file", help="the sweep")
+    sub = command("job", job, "what a job of a sweep does on the cluster (called by the workflow)")
+    sub.add_argument("plan")
+    sub.add_argument("name")
 
     sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
     kinds = sub.add_subparsers(dest="kind", metavar="list|get", required=True)
@@ -225,7 +233,21 @@ def run(options: argparse.Namespace) -> int:
 def sweep(options: argparse.Namespace) -> int:
     from nblib import sweep as source
 
-    return source.run(Path(options.file).expanduser(), n_jobs=options.jobs, dry=options.dry_run)
+    path = Path(options.file).expanduser()
+    return source.run(path, n_jobs=options.jobs, dry=options.dry_run, profile=options.profile)
+
+
+def cancel(options: argparse.Namespace) -> int:
+    from nblib import cluster
+
+    print(cluster.stop(Path(options.file).expanduser()))
+    return 0
+
+
+def job(options: argparse.Namespace) -> int:
+    from nblib import cluster
+
+    return cluster.job(Path(options.plan), options.name)
 
 
 def allen(options: argparse.Namespace) -> int:

@@ -14,8 +14,7 @@ from typing import Any
 from nblib import params as P
 from nblib import stages, store, yamlfile
 from nblib.errors import BadParameter, NblibError
-
-Run = tuple[str, dict[str, Any]]  # notebook, parameters
+from nblib.runner.plan import Run
 
 
 class Step(P.Params):
@@ -131,10 +130,11 @@ def outlook(runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
-def run(path: Path, *, n_jobs: int, dry: bool) -> int:
+def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     """`nblib sweep`: print the outlook, then run what is not done. Returns the largest exit code.
 
-    A run that fails does not stop the others; what rests on it is withheld.
+    A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
+    folder of workflow/profiles, whose cluster then does the work.
     """
     from nblib import runner
 
@@ -144,7 +144,11 @@ def run(path: Path, *, n_jobs: int, dry: bool) -> int:
     todo = [r for r in runs if not runner.plan(*r).committed]
     if dry or not todo:
         return 0
-    outcomes = runner.run_many(todo, n_jobs)
+    if profile != "local":
+        from nblib import cluster
+
+        return cluster.run(path, todo, profile)
+    outcomes = runner.run_many(todo, n_jobs, count=True)
     failed = [outcome for outcome in outcomes if outcome.code]
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs done, {len(failed)} failed.")
     return max(outcome.code for outcome in outcomes)

@@ -26,6 +26,7 @@ from nblib import errors, stages, store
 from nblib.errors import BadParameter, CorruptArtifact, NblibError, StorageError
 from nblib.runner.plan import (
     Job,
+    Run,
     check_names,
     find_notebook,
     key_of,
@@ -36,8 +37,8 @@ from nblib.runner.plan import (
 )
 
 __all__ = [
-    "Job", "Outcome", "attempt", "check_names", "execute", "find_notebook", "names_recordings",
-    "plan", "recordings_of", "run", "run_many",
+    "Job", "Outcome", "Run", "attempt", "check_names", "execute", "find_notebook", "names_recordings",
+    "needs", "plan", "progress_line", "recordings_of", "run", "run_many",
 ]  # fmt: skip
 
 OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
@@ -250,15 +251,24 @@ def size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
+def progress_line(done: int, total: int, seconds: float, *, failed: int = 0) -> str:
+    """How far a sweep is: count, failures, rate and time left."""
+    text = f"{done} of {total} done" + (f", {failed} failed" if failed else "")
+    if not done:
+        return text
+    left = seconds / done * (total - done - failed)
+    return f"{text}; {60 * done / seconds:.1f} a minute, about {left / 60:.0f} min left"
+
+
 def run_many(
-    jobs: list[tuple[str, dict[str, Any]]], n_jobs: int, *, progress: bool = True, **options: bool
+    jobs: list[Run], n_jobs: int, *, progress: bool = True, count: bool = False, **options: bool
 ) -> list[Outcome]:
     """Run (notebook, params) pairs, `n_jobs` at a time, each in a process of its own.
 
     One that rests on others of them waits for these, and is withheld when one of them fails.
     The cores at hand are shared out: each job gets cores // n_jobs threads, or fewer when the
     environment says so. `options` are those of `attempt`. A signal to this process reaches every
-    job, and jobs not begun are then not begun.
+    job, and jobs not begun are then not begun. count: say after each how far it is.
     """
     from nblib.runner import pool, warm
 
@@ -268,9 +278,16 @@ def run_many(
     threads = {v: str(min(share, int(os.environ.get(v) or share))) for v in THREAD_VARIABLES}
     orders = [{"notebook": str(n), "params": p, **options} for n, p in jobs]
 
+    began, codes = time.monotonic(), []
+
     def finished(outcome: Outcome) -> None:
+        codes.append(outcome.code)
         if progress or outcome.code:
             print(outcome.message, file=sys.stderr if outcome.code else sys.stdout, flush=True)
+        if count:
+            failed = sum(code != 0 for code in codes)
+            told = (len(codes) - failed, len(jobs), time.monotonic() - began)
+            print(f"    {progress_line(*told, failed=failed)}", flush=True)
 
     light = {name[:2] for name, info in stages.STAGES.items() if not info.is_run} | {"90"}
     trains = any(Path(n).name[:2] not in light for n, _ in jobs)

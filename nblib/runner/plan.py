@@ -11,6 +11,8 @@ from typing import Any
 from nblib import models, notebooks, recipes, stages, store
 from nblib.errors import BadParameter, MissingInput, NblibError
 
+Run = tuple[str | Path, dict[str, Any]]  # notebook, parameters
+
 
 @dataclass(frozen=True)
 class Job:
@@ -142,7 +144,7 @@ def key_of(job: Job) -> str | None:
         return None
 
 
-def needs(jobs: list[tuple[str | Path, dict[str, Any]]]) -> list[set[int]]:
+def needs(jobs: list[Run]) -> list[set[int]]:
     """For each (notebook, values) the positions of those whose artifacts it rests on.
 
     A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.

@@ -112,7 +112,9 @@ def _begin(order: dict[str, Any], environment: dict[str, str]) -> Worker:
         told.write(json.dumps(order))
         told.seek(0)
         env = {**os.environ, **environment}
-        process = warm.Process(environment[warm.ADDRESS], "job", [], [told, out, err], env=env)
+        process = warm.Process(
+            environment[warm.ADDRESS], "job", [], [told, out, err], env=env, tied=True
+        )
     return Worker(process, out, err)
 
 

@@ -1,0 +1,131 @@
+"""A real Slurm of two small nodes on this machine, on loopback, for the length of a test session.
+
+No system service, no database, no cgroups: a controller, two node daemons and munge, each with its
+own files in a temporary folder. Where Slurm is not installed, or the machine has a Slurm of its
+own, there is none, and `why_not` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ETC = Path("/etc/slurm")  # the one place that all of Slurm's programs look at by themselves
+FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
+NODES, CPUS, MEMORY_MB = 2, 2, 16_000
+
+
+def why_not() -> str:
+    """Why there can be no private Slurm here; "" when there can."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    if missing:
+        return f"Slurm is not installed here (no {', '.join(missing)})"
+    if not os.access(ETC, os.W_OK):
+        return f"{ETC} cannot be written"
+    if any((ETC / name).exists() for name in FILES):
+        return f"{ETC} holds the configuration of a cluster, which is left alone"
+    return ""
+
+
+def configuration(folder: Path, ports: list[int]) -> str:
+    user, host = getpass.getuser(), socket.gethostname().split(".")[0]
+    nodes = f"node[0-{NODES - 1}]"
+    return "\n".join([
+        "ClusterName=private", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={ports[0]}",
+        "AuthType=auth/munge", f"AuthInfo=socket={folder / 'munge.socket'}",
+        "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny", f"SlurmUser={user}", f"SlurmdUser={user}",
+        f"StateSaveLocation={folder / 'state'}", f"SlurmdSpoolDir={folder}/spool-%n",
+        f"SlurmctldPidFile={folder}/slurmctld.pid", f"SlurmdPidFile={folder}/slurmd-%n.pid",
+        f"SlurmctldLogFile={folder}/slurmctld.log", f"SlurmdLogFile={folder}/slurmd-%n.log",
+        "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "MpiDefault=none", "SwitchType=switch/none",
+        "JobAcctGatherType=jobacct_gather/none", "AccountingStorageType=accounting_storage/none",
+        "SelectType=select/cons_tres", "SelectTypeParameters=CR_CPU_Memory", "GresTypes=gpu", "DefMemPerCPU=500",
+        "KillWait=3", "JobRequeue=1", "ReturnToService=2", "OverTimeLimit=0", "MinJobAge=60",
+        "SchedulerType=sched/backfill", "SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0",
+        "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE",
+        *(
+            f"NodeName=node{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} "
+            f"RealMemory={MEMORY_MB} Gres=gpu:1 State=UNKNOWN"
+            for i, port in enumerate(ports[1:])
+        ),
+        f"PartitionName=general Nodes={nodes} Default=YES MaxTime=60 PriorityTier=10 PreemptMode=OFF State=UP",
+        f"PartitionName=a100-gpu Nodes={nodes} MaxTime=60 PriorityTier=10 PreemptMode=OFF State=UP",
+        f"PartitionName=scavenge Nodes={nodes} MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE GraceTime=0 State=UP",
+        "",
+    ])  # fmt: skip
+
+
+def _free_ports(n: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """Slurm up while the block lasts; everything that was started is ended by its own pid."""
+    folder.mkdir(mode=0o755)
+    for name in ("state", *(f"spool-node{i}" for i in range(NODES))):
+        (folder / name).mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(128))
+    (folder / "munge.key").chmod(0o600)
+    (folder / "slurm.conf").write_text(configuration(folder, _free_ports(NODES + 1)))
+    # A stand-in for a GPU: Slurm looks only whether the file is there.
+    (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
+    (folder / "cgroup.conf").write_text("# none\n")
+    env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    for name in FILES:
+        (ETC / name).symlink_to(folder / name)
+    try:
+        start = [
+            ["munged", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
+             f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"],
+            ["slurmctld", "-c"],
+            *(["slurmd", "-N", f"node{i}"] for i in range(NODES)),
+        ]  # fmt: skip
+        for command in start:
+            subprocess.run(command, check=True, env=env, capture_output=True)
+        _wait_until_idle(folder)
+        yield
+    finally:
+        subprocess.run(["scancel", "--user", getpass.getuser()], capture_output=True)
+        for file in [*folder.glob("slurmd-*.pid"), folder / "slurmctld.pid", folder / "munged.pid"]:
+            _end(file)
+        for name in FILES:
+            (ETC / name).unlink(missing_ok=True)
+
+
+def _wait_until_idle(folder: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        told = subprocess.run(["sinfo", "-h", "-p", "general", "-t", "idle", "-o", "%D"], capture_output=True, text=True)  # fmt: skip
+        if told.stdout.strip() == str(NODES):
+            return
+        time.sleep(0.2)
+    logs = "\n".join(p.read_text(errors="replace")[-500:] for p in folder.glob("*.log"))
+    raise RuntimeError(f"the private Slurm did not come up:\n{told.stderr}\n{logs}")
+
+
+def _end(file: Path) -> None:
+    if not file.is_file():
+        return
+    pid = int(file.read_text())
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        for _ in range(50):
+            if not Path(f"/proc/{pid}").exists():
+                return
+            time.sleep(0.1)
