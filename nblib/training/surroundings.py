@@ -60,6 +60,7 @@ def quiet():
                 ".*LeafSpec.* is deprecated",  # between Lightning and torch
                 ".*GPU available but not used",  # device = "cpu" was asked for
                 ".*smaller than the logging interval",  # we log by epoch
+                ".*`srun` command is available",  # one process; a cluster's login node has srun
                 ".*`validation_step` but have no `val_dataloader`",  # val = None was asked for
                 ".*module\\(s\\) in eval mode at the start",  # a frozen encoder is meant to be
             ):

@@ -1,7 +1,7 @@
 """One private Slurm for the tests of this folder; without it they skip and say why."""
 
-import pytest
 import private_slurm
+import pytest
 
 
 @pytest.fixture(scope="session")

@@ -78,3 +78,127 @@ def test_the_same_artifacts_as_at_home(project):
     again = drive(project)
     said, _ = again.communicate(timeout=60)
     assert again.returncode == 0 and "jobs; logs in" not in said  # nothing to do: nothing submitted
+
+
+SLEEP = """\
+import os, pathlib, time
+begun = pathlib.Path(os.environ['NBLIB_HOME'], f'begun-{stage.recording}-{os.getpid()}')
+begun.touch()
+if stage.recording == 'b' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(120)"""
+
+
+def wait_until(true, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def begun(project, recording):
+    return list(project.home.glob(f"begun-{recording}-*"))
+
+
+def finish(project):
+    """Let what slept go on, call the sweep again and see it end well."""
+    (project.home / "go").touch()
+    process = drive(project)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert len(project.committed()) == 6
+    return said
+
+
+def test_a_killed_driver_leaves_nothing_to_clear_and_nothing_twice(project):
+    project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    process = drive(project)
+    wait_until(lambda: begun(project, "b") and len(project.committed()) == 5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    made = {p: (p / store.MANIFEST).stat().st_mtime_ns for p in project.committed()}
+    said = finish(project)
+    assert "1 jobs; logs in" in said  # what was in flight, no more
+    now = {p: (p / store.MANIFEST).stat().st_mtime_ns for p in project.committed()}
+    assert made.items() <= now.items()
+    assert len(begun(project, "a")) == 1 and len(begun(project, "b")) == 2
+    assert cluster.queue(project.root / "s.yml") == []
+
+
+def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
+    project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    process = drive(project)
+    wait_until(lambda: begun(project, "b"))
+    other = drive(project)
+    said, _ = other.communicate(timeout=60)
+    assert other.returncode == 1 and f"a driver is at work already (pid {process.pid}" in said
+    path = project.root / "s.yml"
+    assert "jobs cancelled, driver ended" in cluster.stop(path)
+    assert process.wait(timeout=30) == 143
+    assert cluster.queue(path) == [] and cluster.driver(cluster.folder_of(path)) is None
+    finish(project)
+
+
+def test_a_broken_notebook_takes_only_its_own_road(project):
+    project.notebook("02_bin", f"assert stage.recording != 'a', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
+    process = drive(project)
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 3, said
+    assert "broken on purpose" in said and "1 of 2 jobs done, 1 failed" in said
+    assert sorted(p.parts[-2] for p in project.committed()) == ["a", "b", "b", "b"]
+    assert len(project.failed()) == 1  # not tried twice
+    assert said.count("The notebook is kept") == 1
+
+
+def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
+    """The first try of b sleeps past its minute; that of a loses its kernel."""
+    (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
+        PROFILE.replace("runtime: 5", "runtime: 1")
+    )
+    project.notebook(
+        "03_clean",
+        f"{SLEEP}\n"
+        "if stage.recording == 'b': (begun.parent / 'go').touch()\n"
+        "if len(list(begun.parent.glob('begun-a-*'))) == 1 and stage.recording == 'a': os.kill(os.getpid(), 9)\n"
+        f"---\n{tiny_project.COMMIT}",
+    )
+    process = drive(project)
+    wait_until(lambda: begun(project, "b"))
+    (project.home / "go").touch()  # for the second try; the first sleeps already
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert len(begun(project, "a")) == 2 == len(begun(project, "b"))
+    assert len(project.committed()) == 6
+
+
+def test_a_preempted_job_comes_back(project):
+    """Slurm puts a preempted job into the queue again; it then goes on as if begun."""
+    (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
+        PROFILE.replace("general", "scavenge")
+    )
+    project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    process = drive(project)
+    wait_until(lambda: begun(project, "b") and len(project.committed()) == 5)
+    (project.home / "go").touch()
+    (number, _) = cluster.queue(project.root / "s.yml")[0]
+    subprocess.run(["scontrol", "requeue", number], check=True)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert len(project.committed()) == 6 and len(begun(project, "b")) == 2
+
+
+def test_what_a_cluster_needs_is_named(project, monkeypatch):
+    path = project.root / "s.yml"
+    said, _ = subprocess.Popen(
+        [sys.executable, "-m", "nblib", "sweep", str(path), "--profile", "nowhere"],
+        stderr=subprocess.PIPE, text=True,
+    ).communicate()[::-1]  # fmt: skip
+    assert "--profile nowhere: there are longleaf, private." in said
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    with pytest.raises(store.NblibError, match="no sbatch on this machine"):
+        sweep.run(path, n_jobs=1, dry=False, profile="private")
+
+
+def test_jobs_hold_the_stages_of_a_recording_together(project):
+    path = project.root / "s.yml"
+    jobs = cluster.make_jobs(sweep.with_roads(sweep.check(sweep.read(path), path)))
+    assert [(j["kind"], len(j["runs"]), j["needs"]) for j in jobs] == [("stages", 3, []), ("stages", 3, [])]  # fmt: skip
+    assert json.loads(json.dumps(jobs)) == jobs
