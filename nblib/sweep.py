@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import params as P
-from nblib import stages, store, yamlfile
+from nblib import store, yamlfile
 from nblib.errors import BadParameter, NblibError
 from nblib.runner.plan import Run
 
@@ -84,13 +84,10 @@ def check(sweep: Sweep, path: Path) -> list[Run]:
             job = runner.plan(*run)
         except NblibError as error:
             raise BadParameter(f"{path}: {_words(run)}: {error}") from None
-        if job.key:
-            where = (job.stage, job.recording, job.key)
-            if where in seen:
-                raise BadParameter(
-                    f"{path}: {_words(run)} stands twice (as {_words(seen[where])})."
-                )
-            seen[where] = run
+        where = runner.place_of(job)
+        if where in seen:
+            raise BadParameter(f"{path}: {_words(run)} stands twice (as {_words(seen[where])}).")
+        seen[where] = run
     return runs
 
 
@@ -98,14 +95,10 @@ def with_roads(runs: list[Run]) -> list[Run]:
     """The runs and, before them, all that they rest on; each artifact once."""
     from nblib import runner
 
-    found: dict[Any, Run] = {}
+    found: dict[tuple[str, str, str], Run] = {}
     for run in runs:
-        job = runner.plan(*run)
-        road = stages.road(job.stage, job.recipe, job.params, job.recipe_name)
-        for number, (notebook, values) in enumerate([*road, run]):
-            made = job if number == len(road) else runner.plan(notebook, values)
-            where = (made.stage, made.recording, made.key) if made.key else number
-            found.setdefault(where, (notebook, values))
+        for step in (*runner.road(runner.plan(*run)), run):
+            found.setdefault(runner.place_of(runner.plan(*step)), step)
     return list(found.values())
 
 

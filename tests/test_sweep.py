@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import tiny_project
 
-from nblib import sweep
+from nblib import cluster, runner, sweep
 from nblib.cli import main
 from nblib.errors import BadParameter
 
@@ -87,3 +91,55 @@ def test_the_shipped_sweeps_can_be_planned(path, home, capsys):
     """Without data and without the network."""
     assert main(["sweep", str(path), "--dry-run"]) == 0
     assert int(capsys.readouterr().out.split()[-1]) >= len(sweep.read(path).runs()) > 0
+
+
+def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project):
+    """SIGKILL while recording b sleeps; the second call repeats b's last step and no other."""
+    work = (
+        "import os, pathlib, time\n"
+        "here = pathlib.Path(os.environ['NBLIB_HOME'])\n"
+        "(here / f'begun-{stage.recording}-{os.getpid()}').touch()\n"
+        "if stage.recording == 'b' and not (here / 'go').exists(): time.sleep(120)"
+    )
+    project.notebook("03_clean", f"{work}\n---\n{tiny_project.COMMIT}")
+    path = write(project, BOTH)
+    process = subprocess.Popen([sys.executable, "-m", "nblib", "sweep", str(path)])
+    begun = lambda recording: list(project.home.glob(f"begun-{recording}-*"))  # noqa: E731
+    wait_until(lambda: begun("b") and len(project.committed()) == 5)
+    kernel = int(begun("b")[0].name.rpartition("-")[2])
+    process.kill()
+    process.wait()
+    wait_until(lambda: not psutil.pid_exists(kernel))
+    wait_until(lambda: project.sockets() == [])
+    (project.home / "go").touch()
+    assert main(["sweep", str(path)]) == 0
+    assert len(project.committed()) == 6 and (len(begun("a")), len(begun("b"))) == (1, 2)
+
+
+def wait_until(true, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch):
+    """Two sessions of the Allen Institute, no file and no network: keys are not known, order is."""
+    recipe = (ROOT / "params" / "recipes" / "allen_natural_scenes.yml").read_text()
+    (project.root / "params" / "recipes" / "allen_natural_scenes.yml").write_text(recipe)
+    for name in ("04_split", "05_train_lstm"):
+        project.notebook(name)
+    path = write(
+        project,
+        "sweep: s\nparams: {recipe: allen_natural_scenes}\nsteps:\n  - notebook: 05_train_lstm\n"
+        '    each: {recording: ["715093703", "719161530"], model: [lstm, gru]}\n',
+    )
+    runs = sweep.with_roads(sweep.check(sweep.read(path), path))
+    assert [name for name, _ in runs] == [
+        "01_ingest", "02_bin", "03_clean", "04_split", "05_train_lstm", "05_train_lstm",
+    ] * 2  # fmt: skip
+    needs = runner.needs(runs)
+    assert needs[5] == {0, 1, 2, 3} and needs[10] == {6, 7, 8, 9} and needs[0] == set()
+    jobs = cluster.make_jobs(runs)
+    assert [j["kind"] for j in jobs] == ["stages", "train", "train"] * 2
+    assert jobs[2]["needs"] == [jobs[0]["id"]]

@@ -32,13 +32,15 @@ from nblib.runner.plan import (
     key_of,
     names_recordings,
     needs,
+    place_of,
     plan,
     recordings_of,
+    road,
 )
 
 __all__ = [
     "Job", "Outcome", "Run", "attempt", "check_names", "execute", "find_notebook", "names_recordings",
-    "needs", "plan", "progress_line", "recordings_of", "run", "run_many",
+    "needs", "place_of", "plan", "progress_line", "recordings_of", "road", "run", "run_many",
 ]  # fmt: skip
 
 OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
@@ -96,10 +98,10 @@ def attempt(
             _verify(job)
             done = f"{job.label}: already committed, nothing to do: {job.folder}"
             return Outcome(OK, done, job.folder)
-        road = stages.road(job.stage, job.recipe, job.params, job.recipe_name)
+        before = road(job)
         if not with_upstream:
-            _need(road, job)
-        for stage, values in road if with_upstream else []:
+            _need(before, job)
+        for stage, values in before if with_upstream else []:
             step = attempt(stage, values, progress=progress)
             if step.code:
                 return replace(step, message=f"{job.label} was not run. {step.message}")
@@ -125,10 +127,10 @@ def _verify(job: Job) -> None:
         ) from None
 
 
-def _need(road: list[tuple[str, dict[str, Any]]], job: Job) -> None:
+def _need(before: list[Run], job: Job) -> None:
     """Raise what the notebook would raise for a missing input, before its kernel starts."""
     here = stages.Stage(job.stage, job.params, job.recipe, "")
-    for stage, values in road:
+    for stage, values in before:
         if stage == stages.stage_info(job.stage).upstream:
             key = stages.key_for(stage, job.recipe, values["recording"])
             if not store.is_committed(stage, values["recording"], key):

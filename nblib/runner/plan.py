@@ -144,21 +144,21 @@ def key_of(job: Job) -> str | None:
         return None
 
 
-def needs(jobs: list[Run]) -> list[set[int]]:
-    """For each (notebook, values) the positions of those whose artifacts it rests on.
+def needs(runs: list[Run]) -> list[set[int]]:
+    """For each run the positions of those whose artifacts it rests on.
 
     A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.
     """
     planned: list[Job | None] = []
-    for notebook, values in jobs:
+    for run in runs:
         try:
-            planned.append(plan(notebook, values))
+            planned.append(plan(*run))
         except NblibError:
             planned.append(None)
     place: dict[tuple[str, str, str], list[int]] = {}
     for i, job in enumerate(planned):
-        if job is not None and job.key:
-            place.setdefault((job.stage, job.recording, job.key), []).append(i)
+        if job is not None:
+            place.setdefault(place_of(job), []).append(i)
     found = []
     for i, job in enumerate(planned):
         if job is None:
@@ -168,18 +168,17 @@ def needs(jobs: list[Run]) -> list[set[int]]:
                 {k for k, other in enumerate(planned) if k != i and other and other.recipe}
             )
         else:
-            found.append({k for artifact in upstream(job) for k in place.get(artifact, [])})
+            wanted = (place_of(plan(*step)) for step in road(job))
+            found.append({k for where in wanted for k in place.get(where, [])})
     return found
 
 
-def upstream(job: Job) -> list[tuple[str, str, str]]:
-    """(stage, recording, key) of every artifact that a job rests on, directly or not."""
-    found = []
-    for stage, values in stages.road(job.stage, job.recipe, job.params, job.recipe_name):
-        if "recording" in values:
-            recording = values["recording"]
-            found.append((stage, recording, stages.key_for(stage, job.recipe, recording)))
-    for wanted in stages.pretext_runs(job.stage, job.recipe, job.params):
-        key = stages.pretext_key(job.recipe, wanted)
-        found.append(("08_ssl_pretext", stages.COHORT, key))
-    return found
+def road(job: Job) -> list[Run]:
+    """What a job rests on, directly or not, in order."""
+    return stages.road(job.stage, job.recipe, job.params, job.recipe_name)
+
+
+def place_of(job: Job) -> tuple[str, str, str]:
+    """(stage, recording, key); recipe and parameters stand for a key not known before the run."""
+    own = {k: v for k, v in job.params.model_dump().items() if k not in ("recipe", "recording")}
+    return job.stage, job.recording, job.key or f"{job.recipe_name} {own}"

@@ -34,6 +34,7 @@ LIGHT = (
     "nblib.cleaning", "nblib.splits", "nblib.plots",
 )  # fmt: skip
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.training", "nblib.evaluation")  # fmt: skip
+GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its kernel in half of it
 SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
@@ -73,7 +74,7 @@ def server(modules: tuple[str, ...], environment: dict[str, str]) -> Iterator[di
 class Process:
     """A process forked by the server at `address`; used like subprocess.Popen.
 
-    task: a name in `TASKS`, called with `arguments`; files: stdin, stdout and stderr; tied: killed
+    task: a name in `TASKS`, called with `arguments`; files: stdin, stdout and stderr; tied: ended
     with its process group when this process ends or drops it.
     """
 
@@ -141,6 +142,7 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
     """Fork for each request. Returns None at the end, and in a child its request."""
     clients: dict[int, socket.socket] = {}
     tied: set[int] = set()
+    doomed: dict[int, float] = {}  # told to end by SIGTERM; killed at this time
     selector = selectors.DefaultSelector()
     woken, wake = socket.socketpair()
     for end in (woken, wake):
@@ -151,7 +153,10 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
         selector.register(source, selectors.EVENT_READ)
     parent = True
     while parent or clients:
-        for key, _ in selector.select():
+        for pid in [pid for pid, end in doomed.items() if time.monotonic() > end]:
+            del doomed[pid]
+            _kill(pid, signal.SIGKILL)
+        for key, _ in selector.select(GRACE_S / 5 if doomed else None):
             if key.fileobj is listener:
                 connection, _ = listener.accept()
                 request, files = _receive(connection)
@@ -185,14 +190,15 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
                     _tell(connection, status)
                     connection.close()
                     tied.discard(pid)
+                    doomed.pop(pid, None)
             elif key.fileobj is sys.stdin:  # its parent has ended or wants no more
                 selector.unregister(sys.stdin)
                 parent = False
             elif key.data in clients:  # nobody listens any more
                 selector.unregister(key.fileobj)
                 if key.data in tied:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(key.data, signal.SIGKILL)
+                    _kill(key.data, signal.SIGTERM)
+                    doomed[key.data] = time.monotonic() + GRACE_S
     return None
 
 
@@ -202,6 +208,11 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     with connection.makefile("rb") as told:
         rest = told.readline()
     return (json.loads(first + rest) if rest.endswith(b"\n") else {}), list(files)
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, number)
 
 
 def _tell(connection: socket.socket, number: int) -> None:
