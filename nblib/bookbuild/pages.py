@@ -169,7 +169,11 @@ DECIMALS = {
 
 def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
     """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
-    frame = table.sort_values("value", ascending=False, kind="stable")
+    # Decoders first, since theirs are the scores that compare; then notebook by notebook.
+    other = table["notebook"].where(~table["notebook"].isin(results.DECODERS), "")
+    frame = table.assign(_other=other).sort_values(
+        ["_other", "value"], ascending=[True, False], kind="stable"
+    )
     slugs = {page.row["key"]: page.slug for page in paged}
     notebook = [
         f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else ""

@@ -16,8 +16,10 @@ import pytest
 import tiny_project
 
 from nblib import cluster, store, sweep
+from nblib.errors import MissingInput
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("slurm")  # one Slurm on a machine
 PROFILE = """\
 executor: slurm
 jobs: 8
@@ -123,6 +125,7 @@ def test_a_killed_driver_leaves_nothing_to_clear_and_nothing_twice(project):
     assert cluster.queue(project.root / "s.yml") == []
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
     project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
     process = drive(project)
@@ -137,6 +140,7 @@ def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
     finish(project)
 
 
+@pytest.mark.slow
 def test_a_broken_notebook_takes_only_its_own_road(project):
     project.notebook("02_bin", f"assert stage.recording != 'a', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
     process = drive(project)
@@ -148,6 +152,7 @@ def test_a_broken_notebook_takes_only_its_own_road(project):
     assert said.count("The notebook is kept") == 1
 
 
+@pytest.mark.slow
 def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
     """The first try of b sleeps past its minute; that of a loses its kernel."""
     (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
@@ -169,6 +174,7 @@ def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
     assert len(project.committed()) == 6
 
 
+@pytest.mark.slow
 def test_a_preempted_job_comes_back(project):
     """Slurm puts a preempted job into the queue again; it then goes on as if begun."""
     (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
@@ -193,7 +199,7 @@ def test_what_a_cluster_needs_is_named(project, monkeypatch):
     ).communicate()[::-1]  # fmt: skip
     assert "--profile nowhere: there are longleaf, private." in said
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    with pytest.raises(store.NblibError, match="no sbatch on this machine"):
+    with pytest.raises(MissingInput, match="no sbatch on this machine"):
         sweep.run(path, n_jobs=1, dry=False, profile="private")
 
 
