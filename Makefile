@@ -36,8 +36,8 @@ book: $(READY) ## run the notebooks on the demo recording and render the book
 test: $(READY) ## the tests of every run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-full: $(READY) ## all tests, the long ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+test-full: $(READY) ## all tests, the long ones too (ONLY=slow: these alone)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(if $(ONLY),-m $(ONLY))
 
 lint: $(READY) ## check style and the order of imports
 	$(BIN)/ruff check .

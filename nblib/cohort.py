@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,6 @@ def load(folders: list[Path]) -> Cohort:
         parts.append(signals.load(folder, whole[first : first + size[0]]))
         first += size[0]
     return Cohort(parts, whole)
-
-
-def in_another_order(cohort: Cohort, rng: np.random.Generator) -> Cohort:
-    """The windows of each recording in random order, their times and labels left in place."""
-    return Cohort([replace(p, x=p.x[rng.permutation(len(p))]) for p in cohort.parts])
 
 
 def _several(value: Any) -> list[Any]:

@@ -88,11 +88,17 @@ def make_folds(cohort: Cohort, stage: Stage) -> list[Fold]:
                     "folds (n_folds, seed)."
                 )
         folds.append(Fold(number, train, test, y, cohort.subject, classes))
-    least = min(np.bincount(f.y[f.train], minlength=len(classes)).min() for f in folds)
-    if least < max(p.budgets):
+    tested = sum(len(known[number]) for number in p.folds)
+    if tested < 2:
         raise BadParameter(
-            f"budgets = {p.budgets}: the rarest state has {least} labelled training windows, fewer "
-            f"than {max(p.budgets)}; ask for fewer, or 0 for all."
+            f"folds = {p.folds}: one test subject, {str(known[p.folds[0]][0])!r}, gives no interval over subjects; take "
+            "more folds, or fewer and larger ones (n_folds)."
+        )
+    least = min(np.bincount(f.y[f.train], minlength=len(classes)).min() for f in folds)
+    if least <= max(p.budgets):
+        raise BadParameter(
+            f"budgets = {p.budgets}: the rarest state has {least} labelled training windows; ask for "
+            f"fewer than that, or 0 for all."
         )
     return folds
 
@@ -164,7 +170,7 @@ def embedder_net(part: str, cohort: Cohort, made: PretextParams | None, stage: S
         return stagernet.load(stage.pretext(made))
     n_samples, n_channels = cohort.x.shape[1:]
     if part.endswith(".pth"):
-        return stagernet.load_lab_weights(part, n_channels, n_samples)
+        return stagernet.load_weights(part, n_channels, n_samples)
     with training.reproducible(stage.params.seed + 1000):
         return stagernet.StagerNet(
             n_channels, n_samples, cohort.rate_hz, stage.params.preset
@@ -172,10 +178,11 @@ def embedder_net(part: str, cohort: Cohort, made: PretextParams | None, stage: S
 
 
 def check_embedders(params: Any) -> None:
-    """BadParameter for an embedder that is named twice, unknown, or cannot be trained on."""
-    if len(set(params.embedders)) != len(params.embedders):
-        raise BadParameter(f"embedders = {params.embedders}: named twice.")
-    for name in params.embedders:
+    """BadParameter for an embedder, or one of `compare`, that is unknown or cannot be joined."""
+    for text in params.compare:
+        if text.count(" - ") != 1:
+            raise BadParameter(f"compare: {text!r}; expected two embedders, as in 'rp - random'.")
+    for name in [*params.embedders, *(n for text in params.compare for n in text.split(" - "))]:
         parts = name.split("+")
         if len(parts) > 1 and any(trains_a_network(part, params.head) for part in parts):
             raise BadParameter(
@@ -274,6 +281,8 @@ def _judge(fold: Fold, task: str, budget: int, how: Any) -> list[dict[str, Any]]
         right = truth if positive is None else (truth == positive).astype(int)
         for name in np.unique(subject):
             here = subject == name
+            if positive is not None and len(np.unique(right[here])) < 2:
+                continue  # a mouse without both answers says nothing of telling them apart
             found.append(
                 {"class": "" if positive is None else str(fold.classes[positive]), "subject": str(name),
                  "accuracy": balanced(right[here], answer[here]), "n": int(here.sum())}
@@ -287,7 +296,7 @@ def balanced(truth: np.ndarray, answer: np.ndarray) -> float:
 
 
 def summarise(draws: pd.DataFrame, stage: Stage, n_test: int, n_classes: int) -> Curves:
-    """Draws are averaged first, then classes; the interval is a bootstrap over subjects."""
+    """Draws are averaged first, then classes; the interval is Student's, over subjects."""
     p = stage.params
     by = ["embedder", "task", "budget", "class", "subject"]
     means = draws.groupby(by, sort=False)["accuracy"].mean().reset_index()
@@ -302,7 +311,7 @@ def summarise(draws: pd.DataFrame, stage: Stage, n_test: int, n_classes: int) ->
 
 def _interval(values: pd.Series, p: Any, chance: float) -> dict[str, Any]:
     values = values.to_numpy(float)
-    low, high = stats.bootstrap_interval(values, n_bootstrap=p.n_bootstrap, seed=p.seed)
+    low, high = stats.t_interval(values, 0.0, 1.0)
     return {"value": values.mean(), "ci_low": low, "ci_high": high, "chance": chance,
             "p": stats.sign_flip_p(values - chance, seed=p.seed), "n_subjects": len(values)}  # fmt: skip
 
@@ -310,20 +319,18 @@ def _interval(values: pd.Series, p: Any, chance: float) -> dict[str, Any]:
 def compare(subjects: pd.DataFrame, stage: Stage) -> pd.DataFrame:
     """The differences named beforehand, "a - b", paired over subjects at each budget.
 
-    p by flipping signs of subjects' differences, adjusted by Holm for all of them together. One
-    whose embedders were not run is left out.
+    p by flipping signs of subjects' differences, adjusted by Holm for all of them together. Left out
+    is one whose embedders were not run (the default names all that are run by default).
     """
     p, rows = stage.params, []
     for text in p.compare:
-        names = [part.strip() for part in text.split(" - ")]
-        if len(names) != 2:
-            raise BadParameter(f"compare: {text!r}; expected two embedders, as in 'rp - random'.")
+        names = text.split(" - ")
         if not set(names) <= set(p.embedders):
             continue
         for (task, budget), part in subjects.groupby(["task", "budget"], sort=False):
             a, b = (part[part["embedder"] == n].set_index("subject")["accuracy"] for n in names)
             difference = (a - b.loc[a.index]).to_numpy(float)
-            low, high = stats.bootstrap_interval(difference, n_bootstrap=p.n_bootstrap, seed=p.seed)
+            low, high = stats.t_interval(difference, -1.0, 1.0)
             rows.append(
                 {"difference": text, "task": task, "budget": budget, "value": difference.mean(),
                  "ci_low": low, "ci_high": high, "n_subjects": len(difference),
@@ -412,8 +419,12 @@ def in_words(stage: Stage, curves: Curves) -> str:
         ]
         lines.append(f"- **{name}**: {', '.join(told)}")
     n, chance = part["n_subjects"].iloc[0], part["chance"].iloc[0]
+    p = stage.params
+    folds = (
+        f"{len(p.folds)} of {p.n_folds} folds" if len(p.folds) < p.n_folds else f"{p.n_folds} folds"
+    )
     words = {"one_vs_all": "one state against all others", "multiclass": "which state it is"}[task]
     return (
-        f"**Result.** Balanced accuracy for {words}, mean over {n} test mice; guessing gives {chance:.0%}:\n\n"
+        f"**Result.** Balanced accuracy for {words}, mean over {n} test mice ({folds}); guessing gives {chance:.0%}:\n\n"
         + "\n".join(lines)
     )

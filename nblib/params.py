@@ -12,9 +12,9 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nblib.errors import BadParameter
 
@@ -325,6 +325,14 @@ class PretextParams(CohortParams):
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
+    @model_validator(mode="after")
+    def _near_is_not_far(self) -> PretextParams:
+        if self.pretext != "cpc" and self.tau_neg_s < self.tau_pos_s:
+            raise ValueError(
+                f"tau_neg_s = {self.tau_neg_s:g} below tau_pos_s = {self.tau_pos_s:g}: a pair could be near and far"
+            )
+        return self
+
 
 PRETEXTS = ("rp", "ts", "cpc")
 
@@ -343,12 +351,14 @@ class DownstreamParams(CohortParams):
     tasks: list[Literal["one_vs_all", "multiclass"]] = Field(
         ["one_vs_all", "multiclass"], min_length=1, description="what is asked of the embedding"
     )
-    budgets: list[int] = Field(
+    budgets: list[Annotated[int, Field(ge=0)]] = Field(
         [1, 10, 100, 0], min_length=1, description="labels a class; 0 = all [count]"
     )
     n_draws: int = Field(20, ge=1, le=1000, description="draws at each budget [count]")
     n_draws_trained: int = Field(3, ge=1, le=1000, description="draws where a network is trained")
-    folds: list[int] = Field([0, 1, 2, 3, 4], min_length=1, description="folds to judge on")
+    folds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2, 3, 4], min_length=1, description="folds to judge on"
+    )
     n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
     pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
     compare: list[str] = Field(
@@ -363,7 +373,13 @@ class DownstreamParams(CohortParams):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+    @field_validator("embedders", "tasks", "budgets", "folds", "compare")
+    @classmethod
+    def _each_once(cls, values: list[Any]) -> list[Any]:
+        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+            raise ValueError(f"{twice[0]!r} stands twice")
+        return values
 
 
 class ResultsParams(Params):

@@ -7,7 +7,7 @@ start time of every window; no signal is touched. Shapes: W windows, P samples, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,7 +44,20 @@ class Timeline:
         row = np.flatnonzero(np.isin(cohort.record, records))
         row = row[np.lexsort((cohort.start_s[row], cohort.record[row]))]
         names = tuple(p.recording for p in cohort.parts)
-        return cls(row, cohort.record[row], cohort.start_s[row], names)
+        record, start = cohort.record[row], cohort.start_s[row]
+        # From each recording's own beginning: clocks may count from 1970.
+        known, place = np.unique(record, return_inverse=True)
+        first = np.full(len(known), np.inf)
+        np.minimum.at(first, place, start)
+        return cls(row, record, start - first[place], names)
+
+    def shuffled(self, seed: list[int]) -> Timeline:
+        """The same times with the windows of each recording in another order."""
+        rng, row = np.random.default_rng(seed), self.row.copy()
+        for record in np.unique(self.record):
+            own = self.record == record
+            row[own] = rng.permutation(row[own])
+        return replace(self, row=row)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """First and one past the last position of each window's own recording, (V,) each."""

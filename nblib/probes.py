@@ -91,7 +91,7 @@ def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarr
 
 
 def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
-    """A linear layer on frozen embeddings (n, E), trained by AdamW as the lab did; `how` as above."""
+    """A linear layer on frozen embeddings (n, E), trained by AdamW (the lab: Adam); `how` as above."""
     from torch import nn
 
     from nblib import training

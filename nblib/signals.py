@@ -5,6 +5,8 @@ Shapes: W windows, T samples, C channels. One HDF5 file a recording.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,9 @@ FILE = "windows.h5"
 LFP = "lfp"
 ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
+PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
+PIECE_S = 60.0  # the signal is read in pieces of so many seconds
+RATE_SLACK = 1e-4  # a measured clock is not exact
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
 MOST_NAN = 0.5  # a recording with more of its windows touched by NaN is refused
 
@@ -84,9 +89,10 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     series = signal_of(session)
     rate = float(settings.resample_hz or series.rate_hz)
     how = _check_filter(settings, series.rate_hz, rate)
-    raw = np.asarray(series.read(0, series.n_samples), np.float64)  # (n, C)
+    raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series)])  # (n, C)
     bad = ~np.isfinite(raw).all(axis=1)
     x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
+    del raw
     size, hop = round(settings.window_s * rate), settings.hop_s * rate
     n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
     if n_windows < 1:
@@ -103,33 +109,43 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
             f"begins at {runs[0] / series.rate_hz:.3f} s); too little is left."
         )
     first = first[keep]
-    cuts = x[first[:, None] + np.arange(size)]  # (W, T, C)
-    mean, sd = cuts.mean(axis=1, keepdims=True), cuts.std(axis=1, keepdims=True)
-    cuts = np.divide(cuts - mean, sd, out=np.zeros_like(cuts), where=sd > 1e-12)
+    cuts = np.empty((len(first), size, x.shape[1]), np.float32)
+    for w, at in enumerate(first):
+        part = x[at : at + size] - x[at : at + size].mean(axis=0)  # (T, C)
+        sd = part.std(axis=0)
+        cuts[w] = np.divide(part, sd, out=np.zeros_like(part), where=sd > 1e-12)
     start = series.start_s + first / rate
     label, purity = label_windows(session.trial_table, start, settings.window_s)
     return Windows(
-        cuts.astype(np.float32), start, label, purity, session.id, session.subject, rate,
+        cuts, start, label, purity, session.id, session.subject, rate,
         settings.window_s, settings.hop_s, list(session.meta["channels"]), int((~keep).sum()), how,
     )  # fmt: skip
+
+
+def _pieces(series: Series) -> Iterator[np.ndarray]:
+    """The signal (n, C) a minute at a time: electrodes are averaged as they are read."""
+    step = max(1, round(PIECE_S * series.rate_hz))
+    for lo in range(0, series.n_samples, step):
+        yield series.read(lo, min(lo + step, series.n_samples))
 
 
 def _check_filter(settings: BinSettings, old: float, new: float) -> str:
     if settings.hop_s > settings.window_s:
         raise BadParameter(f"hop_s = {settings.hop_s}: longer than window_s = {settings.window_s}.")
     if new > old:
-        raise BadParameter(f"resample_hz = {new:g}: above the recording's own {old:g} Hz.")
+        raise BadParameter(f"resample_hz = {new:g}: above the recording's own {old:.10g} Hz.")
     cutoff = settings.lowpass_hz
-    if new < old and not 0 < cutoff <= PASS * new:
+    most = (PASS_CAUSAL if settings.causal else PASS) * new
+    if new < old and not 0 < cutoff <= most:
         raise BadParameter(
-            f"lowpass_hz = {cutoff:g} with resample_hz = {new:g}: what lies above {PASS * new:g} Hz would "
-            "fold back; choose a lower lowpass_hz."
+            f"lowpass_hz = {cutoff:g} with resample_hz = {new:g}: too much would fold back; choose a "
+            f"lowpass_hz of at most {most:g}."
         )
     if cutoff >= old / 2:
         raise BadParameter(f"lowpass_hz = {cutoff:g}: above half the rate of {old:g} Hz.")
-    if settings.causal and (old / new) % 1:
+    if settings.causal and abs(old / new - round(old / new)) > RATE_SLACK:
         raise BadParameter(
-            f"causal = true needs resample_hz to divide the rate of {old:g} Hz; {new:g} does not."
+            f"causal = true needs resample_hz to divide the rate of {old:.10g} Hz; {new:.10g} does not."
         )
     side = "causal" if settings.causal else "zero-phase"
     words = f"{side} Butterworth low-pass {cutoff:g} Hz, order {ORDER}" if cutoff else "no filter"
@@ -176,8 +192,18 @@ def label_windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
 
-    table: start_time, stop_time, label, which may not overlap one another; half-open.
+    table: start_time, stop_time, label; half-open. An interval without a label counts for none.
+    Raises BadInput where intervals of different labels overlap.
     """
+    table = table[table["label"].notna()].sort_values("start_time")
+    for a, b in itertools.pairwise(
+        table[["start_time", "stop_time", "label"]].itertuples(index=False)
+    ):
+        if b.start_time < a.stop_time - 1e-9 and a.label != b.label:
+            raise BadInput(
+                f"intervals overlap: {a.label!r} until {a.stop_time:g} s, {b.label!r} from {b.start_time:g} s; "
+                "a window in both would have two labels."
+            )
     label = np.full(len(start_s), "", dtype=object)
     share: dict[str, np.ndarray] = {}
     for begin, end, name in table[["start_time", "stop_time", "label"]].itertuples(index=False):

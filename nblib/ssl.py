@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import cohort as cohorts
-from nblib import evaluation, metrics, pretext, stages, stats, steps, store
+from nblib import cohort, evaluation, metrics, pretext, stages, stats, steps, store
 from nblib.cohort import Cohort
 from nblib.errors import BadParameter
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nblib.models.pretext_net import PretextNet
     from nblib.pretext import Timeline
 
@@ -43,16 +44,9 @@ class Outcome:
 
 
 def load_cohort(stage: stages.Stage) -> Cohort:
-    """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks.
-
-    With `shuffle_time` the windows of a recording change places: the control in which order says nothing.
-    """
+    """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks."""
     folders = [stage.input("02_bin", recording) for recording in stage.recipe.recordings]
-    cohort = cohorts.load(folders)
-    if getattr(stage.params, "shuffle_time", False):
-        rng = np.random.default_rng([stage.params.seed, 44])
-        return cohorts.in_another_order(cohort, rng)
-    return cohort
+    return cohort.load(folders)
 
 
 def folds_of(cohort: Cohort, params: Any) -> list[np.ndarray]:
@@ -112,6 +106,8 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
     train, val = pretext.teachers(cohort, test, params.teachers, params.seed)
     judge = np.flatnonzero(np.isin([p.subject for p in cohort.parts], test))
     lines = {r: pretext.Timeline.of(cohort, np.array([r])) for r in {*train, *val, *judge}}
+    if params.shuffle_time:  # the control in which order says nothing
+        lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
     settings = training.FitSettings.of(params, FIT)
     settings = replace(settings, progress=steps.someone_is_there())
     device, _ = training.pick_device(settings)
@@ -135,9 +131,9 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
 
 
 def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Any) -> metrics.Score:  # fmt: skip
-    """Accuracy of the pretext task on subjects that had no part in it; interval over subjects.
+    """Accuracy of the pretext task on the test subjects; interval over subjects (Student's t).
 
-    p: share of random answers that are right as often, exact. Of a single subject there is no
+    The wrong windows of cpc come from the same recording here, whatever `negatives` says. p: share of random answers that are right as often, exact. Of a single subject there is no
     interval over subjects; then it is that over its samples.
     """
     import torch
@@ -152,15 +148,26 @@ def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], p
         subject = cohort.parts[record].subject
         for batch, y in batches:
             with torch.inference_mode():
-                right.setdefault(subject, []).append((net(batch).argmax(dim=1) == y).numpy())
+                right.setdefault(subject, []).append(_right(net(batch), y))
     each = {s: np.concatenate(parts) for s, parts in right.items()}
     every = np.concatenate(list(each.values())).astype(float)
     means = np.array([part.mean() for part in each.values()])
-    values = means if len(means) > 1 else every
-    low, high = stats.bootstrap_interval(values, n_bootstrap=params.n_bootstrap, seed=params.seed)
+    if len(means) > 1:
+        low, high = stats.t_interval(means, 0.0, 1.0)
+    else:
+        low, high = stats.bootstrap_interval(
+            every, n_bootstrap=params.n_bootstrap, seed=params.seed
+        )
     chance = 0.5 if params.pretext != "cpc" else 1 / (1 + params.n_negatives)
     p = stats.binomial_tail(int(every.sum()), len(every), chance)
     return metrics.Score(float(every.mean()), low, high, chance, p, len(every))
+
+
+def _right(logits: Tensor, y: Tensor) -> np.ndarray:
+    """(P,) True where the truth stands above every other answer: a tie is no answer."""
+    mine = logits.gather(1, y[:, None])
+    others = logits.scatter(1, y[:, None], -np.inf).max(dim=1).values
+    return (mine[:, 0] > others).cpu().numpy()
 
 
 def neighbours(cohort: Cohort, embeddings: np.ndarray, k: int = 10) -> pd.DataFrame:
@@ -290,7 +297,7 @@ def in_words(stage: stages.Stage, outcome: Outcome) -> str:
         "cpc": f"finds the true next window among {1 + params.n_negatives}",
     }[params.pretext]  # fmt: skip
     return (
-        f"**Result.** On {len(outcome.who['test'])} mice that {part}, "
+        f"**Result.** On {len(outcome.who['test'])} mice (fold {params.fold} of {params.n_folds}) that {part}, "
         f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
         f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
         f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "

@@ -33,18 +33,18 @@ class StageInfo:
 
 
 STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(2, None, P.IngestSettings, P.StageParams, signal="any"),
-    "02_bin": StageInfo(1, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
+    "01_ingest": StageInfo(3, None, P.IngestSettings, P.StageParams, signal="any"),
+    "02_bin": StageInfo(2, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
     "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
     "04_split": StageInfo(2, "03_clean", P.SplitSettings, P.StageParams),
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
     "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
     "08_ssl_pretext": StageInfo(
-        1, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
+        2, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
     ),
     "09_downstream_one_vs_all": StageInfo(
-        2, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+        3, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
     ),
     "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
@@ -143,6 +143,7 @@ def key_for(
             "code": code
         }
         own |= {k: store.content_hash(own[k]) for k in BY_CONTENT if own.get(k)}
+        own |= {path: store.content_hash(path) for path in weight_files(params)}
     if info.cohort:
         return store.make_key(name, info.version, own, cohort_upstream(name, recipe, params))
     if len(steps) == 1:
@@ -170,11 +171,23 @@ def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | Non
     pretext, at, teachers = part.partition("@")
     if pretext not in P.PRETEXTS or (at and teachers != "all"):
         return None
+    own = ("recipe", "n_folds", "seed", "preset", "pretext", "fold", "teachers", "shuffle_time")
+    if twice := [name for name in own if name in params.pretext_params]:
+        raise BadParameter(
+            f"09: pretext_params holds {twice[0]!r}, which 09 itself decides: otherwise 08 could learn "
+            "from mice that 09 tests. Taught by all mice is `rp@all`."
+        )
     values = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
     values |= {**params.pretext_params, "pretext": pretext, "fold": fold}
     if at:
         values |= {"teachers": "all_subjects", "fold": min(params.folds)}
     return P.checked(P.PretextParams, values, "09: pretext_params")
+
+
+def weight_files(params: P.Params) -> list[str]:
+    """The weight files among the embedders of 09; their content counts, whatever they are called."""
+    parts = {p for embedder in getattr(params, "embedders", []) for p in embedder.split("+")}
+    return sorted(part for part in parts if part.endswith(".pth"))
 
 
 def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.PretextParams]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, t
 
 from nblib.errors import BadParameter
 
@@ -94,6 +94,21 @@ def bootstrap_interval(
     values = _finite(values, "values")
     means = [w @ values / values.size for w in bootstrap_slices(values.size, n_bootstrap, seed)]
     return percentile_interval(np.concatenate(means), level)
+
+
+def t_interval(
+    values: np.ndarray, least: float = -np.inf, most: float = np.inf, level: float = 0.95
+) -> tuple[float, float]:
+    """Student's interval of the mean of independent values (n,), n at least 2, cut at the bounds.
+
+    For few subjects, where a bootstrap is too narrow: of 3 it holds the truth in 78 % of cases only.
+    """
+    values = _finite(values, "values")
+    _check_level(level)
+    if values.size < 2:
+        raise BadParameter("t_interval needs at least 2 values.")
+    half = t.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    return max(least, float(values.mean() - half)), min(most, float(values.mean() + half))
 
 
 def sign_flip_p(values: np.ndarray, *, n_permutations: int = 10_000, seed: int = 0, two_sided: bool = False) -> float:  # fmt: skip

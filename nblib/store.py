@@ -199,6 +199,8 @@ def commit(
         write(temporary)
         files = sorted(p for p in temporary.rglob("*") if p.is_file())
         for path in files:
+            # As the folder: whoever may enter it may read it, whatever a library made of its file.
+            path.chmod(temporary.stat().st_mode & 0o666)
             _fsync(path)
         manifest = {
             "stage": stage,

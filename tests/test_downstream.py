@@ -38,7 +38,7 @@ def cohort(n_subjects=N_SUBJECTS, signal=1.0, seed=0):
 
 
 def stage(**given):
-    params = DownstreamParams(**{"embedders": ["random"], "budgets": [1, 10, 0], "n_draws": 3, "folds": [0, 1], "n_folds": 4, "n_bootstrap": 100, "compare": [], "preset": "banville", **given})  # fmt: skip
+    params = DownstreamParams(**{"embedders": ["random"], "budgets": [1, 10, 0], "n_draws": 3, "folds": [0, 1], "n_folds": 4, "compare": [], "preset": "banville", **given})  # fmt: skip
     recipe = SimpleNamespace(recipe="lfp_tiny")
     return SimpleNamespace(params=params, recipe=recipe, name="09_downstream_one_vs_all", recording="cohort", key="k" * 16)  # fmt: skip
 
@@ -160,12 +160,19 @@ def test_other_heads(features, head):
     [
         ({"embedders": ["oracle"]}, BadParameter, "embedder 'oracle': expected rp"),
         ({"embedders": ["rp@test"]}, BadParameter, "embedder 'rp@test': expected rp"),
-        ({"embedders": ["random", "random"]}, BadParameter, "named twice"),
         ({"embedders": ["rp+supervised"]}, BadParameter, "can be joined"),
         ({"embedders": ["rp+ts"], "head": "finetune"}, BadParameter, "can be joined"),
         ({"folds": [9]}, BadParameter, "there are 4"),
         ({"budgets": [1, 500]}, BadParameter, "the rarest state has 180"),
         ({"compare": ["rp vs ts"]}, BadParameter, "expected two embedders"),
+        ({"compare": ["rp - rndom"]}, BadParameter, "embedder 'rndom': expected rp"),
+        ({"n_folds": 8, "folds": [0]}, BadParameter, "one test subject, 'm"),
+        ({"budgets": [180]}, BadParameter, "the rarest state has 180"),
+        (
+            {"embedders": ["rp"], "pretext_params": {"seed": 1}},
+            BadParameter,
+            "pretext_params holds 'seed'",
+        ),
         ({"n_folds": 9}, BadParameter, "the cohort has 8 subjects"),
     ],
 )
@@ -190,6 +197,106 @@ def test_who_teaches_makes_another_run_of_08():
     assert told == [
         ("rp", 1, "train_subjects"), ("rp", 2, "train_subjects"), ("rp", 1, "all_subjects"),
     ]  # fmt: skip
+
+
+# --- what must not leak --------------------------------------------------------------------------
+
+
+def test_08_and_09_test_the_same_mice():
+    data, asked = cohort(), stage(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
+    for fold in downstream.make_folds(data, asked):
+        made = stages.pretext_run("rp", fold.number, asked.params)
+        mine, theirs = set(data.subject[fold.test]), set(ssl.test_subjects(data, made))
+        assert mine == theirs
+
+
+def test_test_mice_do_not_scale_the_embedding():
+    data = cohort()
+    fold = downstream.make_folds(data, stage())[0]
+    rng = np.random.default_rng(0)
+    h = rng.standard_normal((len(data), 5))
+    other = np.where(np.isin(data.subject, data.subject[fold.test])[:, None], 100 * h + 7, h)
+    one, two = downstream._standardised(h, fold), downstream._standardised(other, fold)
+    np.testing.assert_array_equal(one[fold.train], two[fold.train])
+    assert not np.allclose(one[fold.test], two[fold.test])
+
+
+def test_rows_that_choose_do_not_fit():
+    """Labels of noise: on the rows of the fit the weakest penalty wins, on others the strongest."""
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 40)), np.arange(60) % 2
+    chooses = probes.inner_split(y, 30)
+    weight, _ = probes.probe(x, y, chooses, 2)
+    strong, weak = (probes._logistic(x, y, c, 2)[0] for c in (min(probes.C_VALUES), max(probes.C_VALUES)))  # fmt: skip
+    np.testing.assert_array_equal(weight, strong)
+    assert not np.allclose(weight, weak)
+
+
+@pytest.mark.parametrize("head", ["network", "layer"])
+def test_networks_learn_from_rows_that_do_not_choose_and_leave_the_embedder_alone(
+    monkeypatch, head
+):
+    from nblib import training
+    from nblib.models.stagernet import StagerNet
+
+    seen = []
+    fit = training.fit
+
+    def spy(net, train, val, settings):
+        seen.append((train, val))
+        return fit(net, train, val, settings)
+
+    monkeypatch.setattr(training, "fit", spy)
+    data = cohort(4)
+    rows = np.flatnonzero(data.labelled)[:40]
+    y = np.arange(40) % 2
+    chooses = probes.inner_split(y, 20)
+    how = SimpleNamespace(seed=0, device="cpu", threads=0, max_epochs=2)
+    net = StagerNet(2, 64, 64.0)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    if head == "network":
+        probes.train_network(net, data.x[rows], y, chooses, 2, how)
+    else:
+        probes.train_layer(np.random.default_rng(0).standard_normal((40, 6)), y, chooses, 2, how)
+    ((train, val),) = seen
+    assert train.trial.tolist() == np.flatnonzero(~chooses).tolist()
+    assert val.trial.tolist() == np.flatnonzero(chooses).tolist()
+    assert all((before[k] == v).all() for k, v in net.state_dict().items())
+
+
+def test_stored_embeddings_are_of_these_very_windows(tmp_path):
+    from safetensors.numpy import save_file
+
+    data = cohort(4)
+    h = np.random.default_rng(0).standard_normal((len(data), 3)).astype(np.float32)
+    asked = stage(embedders=["rp"], n_folds=2)
+    asked.pretext = lambda made: tmp_path
+    made = stages.pretext_run("rp", 0, asked.params)
+    save_file({"h": h, "start_s": data.start_s}, tmp_path / ssl.EMBEDDINGS)
+    np.testing.assert_array_equal(downstream._one_embedding("rp", data, made, asked), h)
+    save_file({"h": h, "start_s": data.start_s + 1}, tmp_path / ssl.EMBEDDINGS)
+    with pytest.raises(BadInput, match="of other windows"):
+        downstream._one_embedding("rp", data, made, asked)
+
+
+def test_one_against_all_is_balanced_with_all_labels_too(features, monkeypatch):
+    seen = []
+    answers = downstream._answers
+    monkeypatch.setattr(downstream, "_answers", lambda fold, rows, y, *a: seen.append(np.bincount(y)) or answers(fold, rows, y, *a))  # fmt: skip
+    downstream.run(cohort(), stage(tasks=["one_vs_all"], budgets=[0], folds=[0]))
+    assert len(seen) == 3 and all(counts[0] == counts[1] for counts in seen)
+
+
+def test_balanced_accuracy_does_not_reward_the_frequent_state():
+    truth, answer = np.array([0, 0, 0, 0, 1]), np.zeros(5, int)
+    assert downstream.balanced(truth, answer) == 0.5
+
+
+def test_a_weight_file_is_known_by_its_content(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"one")
+    params = stage(embedders=["random", f"rp+{path}"]).params
+    assert stages.weight_files(params) == [str(path)]
 
 
 # --- learning without labels ---------------------------------------------------------------------
@@ -217,6 +324,30 @@ def test_order_in_time_teaches_and_shuffled_time_does_not(task):
         mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
         null = ssl.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
         assert abs(null.value - 0.5) < 0.06
+
+
+def test_windows_in_another_order_teach_nothing():
+    found = ssl.run(cohort(signal=2.0), pretext_stage(pretext="rp", shuffle_time=True))
+    assert abs(found.scores["accuracy"].value - 0.5) < 0.06
+    # The windows themselves stay where they are: state and embedding belong together.
+    assert len(found.embeddings) == len(cohort())
+
+
+def test_an_embedder_that_answers_nothing_is_not_right():
+    import torch
+
+    y = torch.tensor([0, 0, 1])
+    logits = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    assert ssl._right(logits, y).tolist() == [False, True, True]
+
+
+def test_a_window_is_not_its_own_neighbour():
+    data = cohort(4)
+    h = np.random.default_rng(0).standard_normal((len(data), 4))
+    keep = np.flatnonzero(data.labelled)
+    h[keep[:60:2]] = h[keep[1:60:2]] + 1e-6  # twins; the first pairs are of one state and mouse
+    found = ssl.neighbours(data, h, k=1)
+    assert found["state"].iloc[1:].max() < 0.9  # no twins there: by chance
 
 
 def test_the_same_seed_gives_the_same_embedder():

@@ -138,3 +138,61 @@ def test_test_subjects_never_teach_unless_asked():
     assert not of[0] & of[1] and not (of[0] | of[1]) & set(test) and len(of[0] | of[1]) == 6
     train, val = pretext.teachers(cohort, test, "all_subjects", 0)
     assert len(train) + len(val) == 16
+
+
+def test_pairs_come_in_both_orders():
+    pairs, y = pretext.draw_rp(LINES[0], 2000, 9.0, 30.0, np.random.default_rng(0))
+    for of in (y == 1, y == 0):
+        forwards = (pairs[of, 0] < pairs[of, 1]).mean()
+        assert 0.4 < forwards < 0.6
+
+
+def test_samples_are_fresh_each_epoch_and_fixed_where_they_choose():
+    torch = pytest.importorskip("torch")
+    from nblib.models.pretext_net import DrawnBatches
+
+    x = torch.arange(180.0).reshape(180, 1, 1)
+
+    def draw(rng):
+        pairs, y = pretext.draw_rp(LINES[0], 16, 9.0, 30.0, rng)
+        return pairs, y
+
+    def epochs(**options):
+        batches = DrawnBatches(x, draw, 3, 0, **options)
+        found = []
+        for epoch in (0, 1, 0):
+            batches.set_epoch(epoch)
+            found.append([windows[index].flatten().tolist() for (windows, index), _ in batches])
+        return found
+
+    first, second, again = epochs()
+    assert first == again != second and len({str(batch) for batch in first}) == 3
+    first, second, again = epochs(fixed=True)
+    assert first == second == again
+
+
+def test_the_heads_are_those_of_the_paper():
+    """By hand, on an embedder that passes a window's two numbers on."""
+    torch = pytest.importorskip("torch")
+    from nblib.models.pretext_net import PretextNet
+
+    class Through(torch.nn.Module):
+        config = {"embedding": 2}
+
+        def forward(self, x):
+            return x
+
+    h = torch.tensor([[1.0, 2.0], [4.0, 0.0], [0.0, 5.0]])
+    net = PretextNet(Through(), "ts")
+    with torch.no_grad():
+        net.head.weight.copy_(torch.tensor([[1.0, 10.0, 100.0, 1000.0]]))
+        net.head.bias.zero_()
+        score = net((h, torch.tensor([[0, 1, 2]])))
+    # |h1 - h2| = (3, 2), |h2 - h3| = (4, 5)
+    assert score.tolist() == [[0.0, 3 + 20 + 400 + 5000]]
+    net = PretextNet(Through(), "cpc", n_context=2, n_ahead=1)
+    with torch.no_grad():
+        state = net.context(h[None, :2])[0][0, 1]  # after the last window of the context
+        expected = state @ net.ahead[0] @ h[[2, 0]].T
+        found = net((h, torch.tensor([[0, 1, 2, 0]])))
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)

@@ -317,6 +317,8 @@ def ci(tmp_path, *, data: bool, fail: str = ""):
         fi
         [[ "$1" != "$FAIL" ]]"""
     script(tmp_path / "bin/make", body)
+    script(tmp_path / "bin/slurmctld", "true")  # it is there: nothing is installed by a test
+    script(tmp_path / "bin/apt-get", "exit 1")
     env = {k: v for k, v in os.environ.items() if k != "NBLIB_TEST_DATA"}
     env |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{env['PATH']}", "FAIL": fail}
     return subprocess.run(
@@ -327,8 +329,8 @@ def ci(tmp_path, *, data: bool, fail: str = ""):
 def test_ci_runs_all_steps_and_closes_on_the_tests_own_line(tmp_path):
     out = ci(tmp_path, data=True)
     assert out.returncode == 0, out.stderr
-    made = re.findall(r"^made (\w+) with (.*)$", out.stdout, re.M)
-    assert [target for target, _ in made] == ["setup", "lint", "test", "book"]
+    made = re.findall(r"^made ([\w-]+) with (.*)$", out.stdout, re.M)
+    assert [target for target, _ in made] == ["setup", "lint", "test", "book", "test-full"]
     assert {where for _, where in made} == {str((tmp_path / "shared/data").resolve())}
     assert out.stdout.splitlines()[-1] == "9 passed, 3 skipped in 1.00s"
     assert "real recordings: 3 tests skipped" in out.stdout
@@ -339,11 +341,11 @@ def test_ci_without_the_real_recordings_says_so(tmp_path):
     assert out.returncode == 0 and "real recordings: none" in out.stdout
 
 
-@pytest.mark.parametrize("step", ["setup", "lint", "test", "book"])
+@pytest.mark.parametrize("step", ["setup", "lint", "test", "book", "test-full"])
 def test_ci_stops_at_the_first_failure(tmp_path, step):
     out = ci(tmp_path, data=False, fail=step)
     assert out.returncode != 0
-    assert re.findall(r"^made (\w+)", out.stdout, re.M)[-1] == step
+    assert re.findall(r"^made ([\w-]+)", out.stdout, re.M)[-1] == step
 
 
 # --- README --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from nblib.stats import (
     paired_difference,
     permutation_p,
     permutation_slices,
+    t_interval,
 )
 
 
@@ -137,3 +138,16 @@ def test_holm():
     np.testing.assert_allclose(holm([0.02]), [0.02])
     with pytest.raises(BadParameter):
         holm([0.5, 1.5])
+
+
+@pytest.mark.parametrize("n", [3, 12])
+def test_a_t_interval_holds_the_mean_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    held = 0
+    for _ in range(2000):
+        low, high = t_interval(rng.normal(0.5, 0.1, n))
+        held += low <= 0.5 <= high
+    assert abs(held / 2000 - 0.95) < 0.02  # four standard errors
+    assert t_interval(np.array([0.9, 1.0, 0.95]), 0.0, 1.0)[1] == 1.0
+    with pytest.raises(BadParameter, match="at least 2"):
+        t_interval(np.array([0.5]))

@@ -222,3 +222,17 @@ def test_json_has_no_surprises():
         store.plain({"a": np.float64("nan"), "b": np.int64(3), "c": Path("/x"), "d": (1, 2)})
     )
     assert json.loads(text) == {"a": "nan", "b": 3, "c": "/x", "d": [1, 2]}
+
+
+def test_who_may_enter_the_folder_may_read_its_files(home):
+    """Some libraries write files that only their owner can read; a group shares a data root."""
+
+    def write(folder):
+        (folder / "secret").touch(mode=0o600)
+
+    before = os.umask(0o027)
+    try:
+        folder = store.commit("02_bin", "r", KEY, write, params={}, upstream=[])
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o640}

@@ -1,8 +1,8 @@
 """StagerNet: an embedder of windows of field potentials (Chambon et al. 2018, IEEE TNSRE 26:758).
 
 Input (B, T, C), z-scored windows; output (B, 100). Two presets: `lab`, the layers of the lab's
-saved networks, in samples; `banville`, kernels and pools in seconds for any rate (Banville et al.
-2020, J Neural Eng 18:046020).
+saved networks, in samples; `banville`, kernels and pools in seconds (Banville et al. 2020, J Neural
+Eng 18:046020), for windows that two pools leave something of: 3 s up to 200 Hz.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EMBEDDING = 100
 FILTERS = 16
 LAB_KERNEL, LAB_POOL = 50, 13  # samples
 KERNEL_S, POOL_S = 0.5, 0.125
-AT_ONCE = 512  # windows embedded at a time
+AT_ONCE = 2e8  # bytes of the largest layer of the windows embedded at a time
 # The lab's files call the layers so; ours have the same names.
 LAB_LAYERS = ("conv1", "conv2", "conv3", "dense1", "batchnorm1", "batchnorm2")
 
@@ -63,7 +63,7 @@ class StagerNet(nn.Module):
         if left < 1:
             raise BadParameter(
                 f"windows of {n_samples} samples are too short for preset {preset!r} at {rate_hz:g} Hz "
-                f"(kernel {kernel}, pool {pool} samples, twice); take longer windows or the other preset."
+                f"(kernel {kernel}, pool {pool} samples, twice); take longer windows, a lower resample_hz or the other preset."
             )
         self.conv1 = nn.Conv2d(1, n_channels, (1, n_channels))
         self.conv2 = nn.Conv2d(1, FILTERS, (kernel, 1), padding=(pad, 0))
@@ -95,7 +95,8 @@ def embed(net: StagerNet, x: np.ndarray, device: str = "cpu") -> np.ndarray:
     net.eval()
     net.to(device)
     with torch.inference_mode():
-        parts = [net(part.to(device)).cpu() for part in torch.from_numpy(x).split(AT_ONCE)]
+        step = max(1, int(AT_ONCE / (4 * FILTERS * x[0].size)))
+        parts = [net(part.to(device)).cpu() for part in torch.from_numpy(x).split(step)]
     net.to("cpu").train(was)
     return torch.cat(parts).numpy()
 
@@ -122,6 +123,24 @@ def load(folder: Path | str) -> StagerNet:
     return net.eval()
 
 
+def load_weights(path: Path | str, n_channels: int, n_samples: int) -> StagerNet:
+    """A `.pth` file: one that 08 exported, beside its embedder.json, or one of the lab's.
+
+    Raises BadInput when it is of other channels or windows, and what `load_lab_weights` raises.
+    """
+    path = Path(path).expanduser()
+    if not (path.parent / CONFIG).is_file():
+        return load_lab_weights(path, n_channels, n_samples)
+    net = load(path.parent)
+    found = (net.config["n_channels"], net.config["n_samples"])
+    if found != (n_channels, n_samples):
+        raise BadInput(
+            f"{path}: of {found[0]} channels and windows of {found[1]} samples; the recordings have "
+            f"{n_channels} and {n_samples}."
+        )
+    return net
+
+
 def load_lab_weights(path: Path | str, n_channels: int = 11, n_samples: int = 3000) -> StagerNet:
     """The lab's `RP_/TS_/CPC_*.pth`: a state dict of preset `lab`, read as tensors only.
 
@@ -130,7 +149,10 @@ def load_lab_weights(path: Path | str, n_channels: int = 11, n_samples: int = 30
     """
     path = Path(path).expanduser()
     state = read_tensors(path)
-    net = StagerNet(n_channels, n_samples, 1000.0, "lab")
+    try:
+        net = StagerNet(n_channels, n_samples, 1000.0, "lab")
+    except BadParameter as error:
+        raise BadInput(f"{path}: taken for one of the lab's, but {error}") from None
     wanted = {k: tuple(v.shape) for k, v in net.state_dict().items()}
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BadInput(f"{path}: expected a state dict of tensors, not a {type(state).__name__}.")

@@ -19,16 +19,34 @@ from nblib.sources import hdf5
 from nblib.sources.checks import check_presentations, some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nblib.params import Recipe
 
 SERIES = "lfp"  # name of the averaged signal in a Recording
 ELECTRODES = "general/extracellular_ephys/electrodes"
-UNIFORM = 0.01  # steps of the clock may differ so much, as a share of a sample
+UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
 MAT_RATE_HZ = 1000.0
 HOME_CAGE_S = 300.0
 STATES = ("home_cage", "open_field", "tail_suspension")
+
+
+# The lab's order; other regions follow by name. A file's own order says nothing: HDF5 sorts names.
+REGIONS = (
+    "PrL_Cx", "Md_Thal", "IL_Cx", "BLA", "Acb_Sh", "Acb_Core", "mSNC", "mDHip", "lSNC", "lDHip",
+    "VTA",
+)  # fmt: skip
+
+
+def in_order(regions: Iterable[str]) -> list[str]:
+    """Regions, each once, in the order in which every recording has its channels."""
+    place = {region: i for i, region in enumerate(REGIONS)}
+    return sorted(set(regions), key=lambda r: (place.get(r, len(place)), *_numbered(r)))
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.*?)(\d*)", name)
+    return match[1], int(match[2] or 0)
 
 
 def open_lfp(recipe: Recipe, recording_id: str) -> Recording:
@@ -70,14 +88,14 @@ def times_file(recipe: Recipe, recording_id: str) -> Path | None:
     return path
 
 
-def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int]) -> Recording:  # fmt: skip
+def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int], notes: list[str]) -> Recording:  # fmt: skip
     check_presentations(str(path), recipe.intervals, table)
     return Recording(
         id=recording_id, subject=subject or recording_id, path=path,
         units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
         spikes=InMemorySpikes(np.empty(0)), intervals=tables, trials=recipe.intervals,
         label=recipe.label, series={SERIES: series},
-        meta={"source": recipe.source, "channels": regions, "electrodes": electrodes, "notes": []},
+        meta={"source": recipe.source, "channels": regions, "electrodes": electrodes, "notes": notes},
     )  # fmt: skip
 
 
@@ -92,6 +110,7 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
         n_channels = file[place]["data"].shape[1] if file[place]["data"].ndim > 1 else 1
         where = _locations(file, rows, n_channels)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
+    notes: list[str] = []
     raw = found[_name_in(found, place)]
     with hdf5.opened(times) as file:
         tables = hdf5.LazyTables(times, hdf5.interval_tables(file), 1.0)
@@ -106,17 +125,21 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
             f"{times}: {recipe.intervals} has no column {recipe.label!r}; its columns are "
             f"{some(table.columns, 40)}. Set `label` in the recipe."
         )
-    regions = list(dict.fromkeys(where))
+    regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 
     def read(lo: int, hi: int) -> np.ndarray:
         values = np.asarray(raw.read(lo, hi), np.float64).reshape(hi - lo, -1)
         return np.stack([values[:, c].mean(axis=1) for c in columns], axis=1)
 
+    if not subject:
+        notes.append("The file names no subject; the recording stands for one of its own.")
     rate, start = _clock(raw, path)
     series = Series(SERIES, raw.unit, read, raw.n_samples, rate, start)
     counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
-    return _recording(recipe, recording_id, path, subject, table, tables, series, regions, counts)
+    return _recording(
+        recipe, recording_id, path, subject, table, tables, series, regions, counts, notes
+    )
 
 
 def _electrical(file: h5py.File, found: dict[str, Series], recipe: Recipe, path: Path) -> str:
@@ -162,7 +185,7 @@ def _clock(raw: Series, path: Path) -> tuple[float, float]:
     times = raw.timestamps()
     step = np.diff(times)
     usual = float(np.median(step))
-    gaps = np.flatnonzero(np.abs(step - usual) > max(UNIFORM * usual, 1e-7) + 0.5 * usual)
+    gaps = np.flatnonzero(np.abs(step - usual) > max(UNEVEN * usual, 1e-7))
     if len(gaps) or not usual > 0:
         at = times[gaps[0]] if len(gaps) else times[0]
         raise BadInput(
@@ -242,6 +265,7 @@ def _open_mat(recipe: Recipe, recording_id: str) -> Recording:
     for name in names:
         if (region := region_of(name)) is not None:
             by_region.setdefault(region, []).append(name)
+    by_region = {region: by_region[region] for region in in_order(by_region)}
     if not by_region:
         raise BadInput(f"{path}: no electrode (<region>_<number>) among {some(names)}.")
     kept: dict[str, np.ndarray] = {}
@@ -272,7 +296,7 @@ def _open_mat(recipe: Recipe, recording_id: str) -> Recording:
         raise BadInput(
             f"recipe {recipe.recipe!r}: label = {recipe.label!r}; the lab's files have `state`."
         )
-    return _recording(recipe, recording_id, path, subject_of(record_of(path)), table, tables, series, list(by_region), counts)  # fmt: skip
+    return _recording(recipe, recording_id, path, subject_of(record_of(path)), table, tables, series, list(by_region), counts, [])  # fmt: skip
 
 
 def int_time(path: Path) -> pd.DataFrame:

@@ -3,7 +3,8 @@
 Each region's potential is a sum of oscillations (delta, theta, beta, low gamma) and a 1/f
 background. What tells the states apart is how strong each band is in each region, and how much
 regions share it (coherence); band power also drifts slowly within a recording and differs between
-animals. Animals differ in gain, noise and in how their states look; windows are
+animals. Animals differ in the gain of each region, so in how far it stands above the noise of its wires,
+and in how their states look; windows are
 z-scored later, so a gain alone says nothing.
 """
 
@@ -16,17 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nblib.sources.lfp import REGIONS, STATES
+
 if TYPE_CHECKING:
     from nblib.params import SimulateLfpSettings
 
 VERSION = 2  # raise it whenever the same settings would give another file
 STAGE = "00_simulate_lfp"
 FILE_NAME = "simulated_lfp.nwb"
-REGIONS = (
-    "PrL_Cx", "Md_Thal", "IL_Cx", "BLA", "Acb_Sh", "Acb_Core", "mSNC", "mDHip", "lSNC", "lDHip",
-    "VTA",
-)  # fmt: skip
-STATES = ("home_cage", "open_field", "tail_suspension")
 BANDS = ((1.5, 4.0), (6.0, 10.0), (14.0, 24.0), (30.0, 48.0))  # Hz
 BAND_SHARE = (1.0, 0.8, 0.45, 0.3)  # standard deviation beside the background's 1
 MOVED_S = 10.0  # between two states the mouse is carried over

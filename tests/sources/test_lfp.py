@@ -196,3 +196,10 @@ def test_broken_matlab_files(lab):
     path.write_bytes(b"not a file of numbers")
     with pytest.raises(BadInput, match="not readable as a MATLAB file"):
         lfp.open_lfp(lab_recipe(lab), RECORD)
+
+
+def test_channels_lie_in_the_labs_order_whatever_the_files():
+    """HDF5 lists names by the alphabet, older files as they were written."""
+    shuffled = ["VTA", "BLA", "channel_10", "PrL_Cx", "channel_2", "Amygdala"]
+    assert lfp.in_order(shuffled) == ["PrL_Cx", "BLA", "VTA", "Amygdala", "channel_2", "channel_10"]
+    assert lfp.in_order(reversed(lfp.REGIONS)) == list(lfp.REGIONS)
