@@ -90,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("results", results, "the table of all training runs")
     sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
     sub.add_argument("--recipe", default="", help="one recipe only")
+    command("du", du, "how large the parts of the data root are")
+    sub = command("gc", gc, "what no result rests on, and can be freed")
+    sub.add_argument("--delete", action="store_true", help="free it; without, only say what")
     command("verify", verify, "hash every stored file again and compare")
     command(
         "book", book, "run the notebooks on the demo recording and render the book", add_help=False
@@ -297,6 +300,20 @@ def results(options: argparse.Namespace) -> int:
     shown = table[list(source.SHOWN)].astype({"fold": "Int64", "seed": "Int64", "n_test": "Int64"})
     words = shown.to_string(index=False, float_format="%.3f", na_rep="")
     print("no runs yet" if table.empty else words)
+    return 0
+
+
+def du(options: argparse.Namespace) -> int:
+    from nblib import housekeeping
+
+    print(housekeeping.du())
+    return 0
+
+
+def gc(options: argparse.Namespace) -> int:
+    from nblib import housekeeping
+
+    print(housekeeping.gc(delete=options.delete))
     return 0
 
 

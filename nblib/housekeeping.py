@@ -1,0 +1,132 @@
+"""What the data root holds and what can be freed (`nblib du`, `nblib gc`).
+
+Freed is only what no result rests on: artifacts of 00-04 that no run names among its inputs,
+directly or through others, the leavings of killed writers, and notebooks kept because they failed.
+Results themselves, and files fetched from elsewhere, are never touched.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nblib import stages, store
+from nblib.errors import NblibError
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Something that can be deleted, why, and what that frees [bytes]."""
+
+    path: Path
+    why: str
+    n_bytes: int
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files in a folder."""
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
+    return sum(p.stat().st_size for p in files)
+
+
+def usage() -> list[tuple[str, int, int]]:
+    """(name, number of things in it, bytes) of each part of the data root, the largest first."""
+    rows = []
+    for part in sorted(p for p in store.home().iterdir() if p.is_dir()):
+        n = sum(1 for a in store.artifacts() if a.parts[-3] == part.name) or len(list(part.iterdir()))  # fmt: skip
+        rows.append((part.name, n, size_of(part)))
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def is_result(artifact: Path) -> bool:
+    """Whether an artifact is a run: what people keep a data root for."""
+    info = stages.STAGES.get(artifact.parts[-3])
+    return info is not None and info.is_run
+
+
+def needed() -> set[str]:
+    """Keys that results rest on, directly or through others. NblibError when a manifest cannot be
+    read: then nobody knows what rests on what."""
+    upstream = {a.parts[-1]: store.read_manifest(a)["upstream"] for a in store.artifacts()}
+    found: set[str] = set()
+    waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found.add(key)
+            waiting += upstream.get(key, [])
+    return found
+
+
+def waste() -> list[Waste]:
+    """All that can be freed, the largest first."""
+    kept = needed()
+    found = [
+        Waste(a, "no result rests on it", size_of(a))
+        for a in store.artifacts()
+        if not is_result(a) and a.parts[-1] not in kept
+    ]
+    found += [Waste(p, "a writer was killed", size_of(p)) for p in _leavings()]
+    failed = sorted(store.failed_dir().glob("*/*.ipynb"))
+    found += [Waste(p, "a notebook that failed", size_of(p)) for p in failed if not _running(p)]
+    return sorted(found, key=lambda w: -w.n_bytes)
+
+
+def _leavings() -> Iterator[Path]:
+    """Half-written artifacts of processes of this host that are gone."""
+    import platform
+
+    for path in store.home().glob("[0-9][0-9]_*/*/.*.tmp"):
+        host, pid = path.name.split(".")[2:4]
+        if host == platform.node() and not Path(f"/proc/{pid}").exists():
+            yield path
+
+
+def _running(notebook: Path) -> bool:
+    """Whether a notebook in the folder of failures is one that runs now, or may."""
+    if not notebook.name.endswith(".running.ipynb"):
+        return False
+    return Path(f"/proc/{notebook.name.split('.')[-3]}").exists()
+
+
+def free(found: list[Waste]) -> int:
+    """Delete what `waste` found; bytes freed."""
+    for one in found:
+        if one.path.is_dir():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+    return sum(one.n_bytes for one in found)
+
+
+def du() -> str:
+    """`nblib du` as text."""
+    from nblib.runner import size
+
+    rows = usage()
+    total = sum(row[2] for row in rows)
+    lines = [f"data root: {store.home()}", ""]
+    lines += [f"{name:28}{n:7}{size(n_bytes):>12}" for name, n, n_bytes in rows]
+    lines.append(f"{'all':28}{'':7}{size(total):>12}")
+    try:
+        freed = sum(one.n_bytes for one in waste())
+        lines.append(f"nblib gc would free {size(freed)}.")
+    except NblibError as error:
+        lines.append(f"What could be freed is not known: {error}")
+    return "\n".join(lines)
+
+
+def gc(*, delete: bool) -> str:
+    """`nblib gc` as text; deletes only when told to."""
+    from nblib.runner import size
+
+    found = waste()
+    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
+    total = sum(one.n_bytes for one in found)
+    if not found:
+        return "Nothing to free: results rest on all that is there."
+    if delete:
+        return "\n".join([*lines, f"Freed {size(free(found))}."])
+    return "\n".join([*lines, f"{size(total)} could be freed; nblib gc --delete does so."])
