@@ -18,7 +18,7 @@ TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(TORCH)
-EXTRAS := train,lab,book,allen,dev
+EXTRAS := train,lab,book,allen,sweep,dev
 WORKERS ?= 2
 
 .PHONY: help setup book test test-full lint bench lab clean

@@ -1,8 +1,10 @@
 """Every notebook, run: by plain papermill, by the runner, and on real recordings."""
 
 import json
+import shutil
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -153,7 +155,7 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
     few = {"max_epochs": 2, "n_steps": 3, "batch_size": 32, "tau_pos_s": 5.0, "tau_neg_s": 10.0,
            "n_context": 3, "n_ahead": 2, "n_negatives": 3}  # fmt: skip
     given = {"recipe": str(recipe), "n_folds": 3, "folds": [0], "budgets": [1, 10, 0], "n_draws": 2,
-             "embedders": ["rp", "cpc", "rp+cpc", "random"], "pretext_params": few, "n_bootstrap": 100}  # fmt: skip
+             "embedders": ["rp", "cpc", "rp+cpc", "random"], "pretext_params": few}  # fmt: skip
     alone = runner.attempt("09", given, progress=False)
     assert alone.code == 3 and "nblib run 02_bin --with-upstream" in alone.message
     outcome = runner.attempt("09", given, with_upstream=True, progress=False)
@@ -167,8 +169,8 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
         said[name] = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
     assert "windows of 2 s (250 samples × 11 channels)" in said["02_bin"]
     assert "**rp+cpc**" in said["09_downstream_one_vs_all"]
-    (pth,) = [p.name for f in done for p in f.glob("RP_*.pth")]
-    assert pth == "RP_stagernet_5_10.pth"  # named with its true tau values
+    (pth,) = [p for f in done for p in f.glob("RP_*.pth")]
+    assert pth.name == "RP_stagernet_5_10.pth"  # named with its true tau values
     table = results.scan()
     assert set(table["notebook"]) == {"08_ssl_pretext", "09_downstream_one_vs_all"}
     assert (table["flag"] == "").all() and results.comparable(table).empty
@@ -177,6 +179,13 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
     assert other.code == 3 and "nblib run 08_ssl_pretext --with-upstream" in other.message
     again = runner.attempt("09", given, progress=False)
     assert again.code == 0 and again.seconds == 0
+    # The exported weights are that very embedder, and are known by what they hold.
+    file = tmp_path / "mine" / pth.name
+    shutil.copytree(pth.parent, file.parent)
+    from_file = runner.attempt("09", {**given, "embedders": [str(file), "random"]}, progress=False)
+    assert from_file.code == 0, from_file.message
+    curves = [pd.read_parquet(o.folder / "curve.parquet").set_index("embedder") for o in (outcome, from_file)]  # fmt: skip
+    assert curves[0].loc["rp", "value"].tolist() == curves[1].loc[str(file), "value"].tolist()
 
 
 def test_by_the_runner_with_upstream(home):
