@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--all-records", action="store_true", help="not just the first of each mouse")
     sub.add_argument("--names", metavar="FILE", help="write training_names.txt as well")
+    sub.add_argument("--from", dest="source", metavar="FILE", default="", help="the records of a training_names.txt")  # fmt: skip
     command("status", status, "what the data root holds, and which notebooks failed")
     sub = command("results", results, "the table of all training runs")
     sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
@@ -277,7 +278,8 @@ def inventory(options: argparse.Namespace) -> int:
 def cohort(options: argparse.Namespace) -> int:
     from nblib.sources import lfp
 
-    records = lfp.cohort(options.folder, skip=options.skip, all_records=options.all_records)
+    chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
+    records = lfp.cohort(options.folder, **chosen)
     if options.names:
         lfp.write_names(records, options.names)
     print(f"recordings: [{', '.join(records)}]")

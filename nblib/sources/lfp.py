@@ -216,10 +216,11 @@ def region_of(key: str) -> str | None:
     return re.sub(r"^[LR]_(?=VTA$)", "", match[1])
 
 
-def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_records: bool = False) -> list[str]:  # fmt: skip
+def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_records: bool = False, names: Path | str = "") -> list[str]:  # fmt: skip
     """Records of `Mouse_Training_Data` that have both files, one a mouse (the first by name).
 
-    skip: mice or records to leave out. Raises MissingInput for a folder without LFP_Data, BadInput
+    skip: mice or records to leave out; names: a training_names.txt, whose records and no others are
+    taken, in its order. Raises MissingInput for a folder without LFP_Data, BadInput
     for a record without its INT_TIME.
     """
     folder = Path(folder).expanduser()
@@ -233,6 +234,13 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
         raise BadInput(
             f"{folder}: no INT_TIME/{lacking[0]}_TIME.mat ({len(lacking)} records lack one)."
         )
+    if names:
+        wanted = read_names(names)
+        if gone := [r for r in wanted if r not in kept]:
+            raise BadInput(
+                f"{names}: {gone[0]!r} is not among the {len(kept)} records of {folder}."
+            )
+        return wanted
     if all_records:
         return kept
     first: dict[str, str] = {}

@@ -163,6 +163,11 @@ def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):
     assert len(lfp.cohort(lab, all_records=True)) == 3
     lfp.write_names(lfp.cohort(lab), tmp_path / "training_names.txt")
     assert lfp.read_names(tmp_path / "training_names.txt") == lfp.cohort(lab)
+    (tmp_path / "two.txt").write_text(f"MouseB_030515_HCOFTS\n{RECORD}\n\n")
+    told = lfp.cohort(lab, names=tmp_path / "two.txt")
+    assert told == ["MouseB_030515_HCOFTS", RECORD]
+    with pytest.raises(BadInput, match=f"two.txt: '{RECORD}' is not among the 1 records"):
+        lfp.cohort(lab, skip=["MouseA"], names=tmp_path / "two.txt")
     (lab / f"INT_TIME/{RECORD}_TIME.mat").unlink()
     with pytest.raises(BadInput, match=f"no INT_TIME/{RECORD}_TIME.mat"):
         lfp.cohort(lab)
