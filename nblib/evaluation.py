@@ -170,16 +170,8 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
     draws = {"n_bootstrap": stage.params.n_bootstrap, "seed": stage.params.seed}
     how = {"n_permutations": stage.params.n_permutations, **draws}
     best = oracle_log_proba(data, stage)
-    units = bins = areas = None
-    if stage.params.importance:
-        some = {"most": stage.params.importance, **draws}
-        units = importance.by_unit(decoder, data.test, **some)
-        units.insert(0, "unit", data.unit_ids)
-        units.insert(1, "area", responses.areas_of(data.units))
-        bins = importance.by_bin(decoder, data.test, **some)
-        bins.insert(0, "time", data.stop_s)
-    if stage.params.areas:
-        areas = by_area(log_proba, data, stage, how)
+    units, bins = carriers(decoder, data.test, data, stage)
+    areas = by_area(log_proba, data, stage, how) if stage.params.areas else None
     return Outcome(
         predictions=metrics.predictions(data.test, log_proba, data.classes),
         scores=metrics.scores(data.test.y, log_proba, **how),
@@ -192,6 +184,22 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
         bins=bins,
         areas=areas,
     )
+
+
+def carriers(
+    decoder: Decoder, samples: Samples, data: Data, stage: stages.Stage
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """What a fitted decoder reads, by unit and by bin (see `importance`); None when not asked for."""
+    p = stage.params
+    if not p.importance:
+        return None, None
+    some = {"most": p.importance, "n_bootstrap": p.n_bootstrap, "seed": p.seed}
+    units = importance.by_unit(decoder, samples, **some)
+    units.insert(0, "unit", data.unit_ids)
+    units.insert(1, "area", responses.areas_of(data.units))
+    bins = importance.by_bin(decoder, samples, **some)
+    bins.insert(0, "time", data.stop_s)
+    return units, bins
 
 
 def by_area(

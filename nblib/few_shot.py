@@ -34,13 +34,16 @@ LEVELS = (0.5, 0.8, 0.9)
 class Curves:
     """draws: one row a model, k and draw; curve: one row a model and k, with interval, chance, p.
 
-    k = 0 stands for all train presentations.
+    k = 0 stands for all train presentations. units, bins: what the decoder named first reads at the
+    largest k, first draw (see `importance`); None where it was not asked for.
     """
 
     draws: pd.DataFrame
     curve: pd.DataFrame
     scores: dict[str, metrics.Score]
     oracle: metrics.Score | None
+    units: pd.DataFrame | None = None
+    bins: pd.DataFrame | None = None
 
 
 def check(data: Data, shots: list[int]) -> None:
@@ -159,6 +162,8 @@ def run(data: Data, stage: stages.Stage) -> Curves:
                 decoder = fit_one(name, data, k, number, stage, device, whole)
                 answer = decoder.predict(scaled(test, decoder.fitted["scale"]).x)
                 answers.append(answer)
+                if (name, number) == (params.models[0], 0):
+                    reader = decoder  # that of the largest k stays
                 rows.append(
                     {"model": name, "k": k, "draw": number, "n_train": _n_train(data, k),
                      "accuracy": float((answer == data.test.y).mean())}
@@ -176,7 +181,9 @@ def run(data: Data, stage: stages.Stage) -> Curves:
     best = evaluation.oracle_log_proba(data, stage)
     oracle = None if best is None else metrics.scores(data.test.y, best, **how)["accuracy"]
     named = {f"{name}, k = {k or 'all'}": s for (name, k), s in scores.items()}
-    return Curves(pd.DataFrame(rows), curve, named, oracle)
+    seen = scaled(test, reader.fitted["scale"])
+    carriers = evaluation.carriers(reader, seen, data, stage)
+    return Curves(pd.DataFrame(rows), curve, named, oracle, *carriers)
 
 
 def n_draws(k: int, params) -> int:
@@ -282,6 +289,9 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
     curves.draws.to_parquet(folder / DRAWS, index=False)
     curves.curve.to_parquet(folder / CURVE, index=False)
     needed(curves.curve).to_parquet(folder / NEEDED, index=False)
+    for name in ("units", "bins"):
+        if (table := getattr(curves, name)) is not None:
+            table.to_parquet(folder / f"importance_{name}.parquet", index=False)
 
 
 def in_words(data: Data, curves: Curves) -> str:

@@ -256,6 +256,9 @@ class FewShotParams(StageParams):
     max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    importance: int = Field(
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+    )
     shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
     n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")

@@ -47,7 +47,7 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     """One row for each result in the data root, sorted; `value` is the score asked for.
 
     A run that has no such score shows its own first one; `metric` says which it is.
-    A run of 05 or 06 is one row; one of 07 or 10 has a row for each of its results. `base` is the
+    A run of 05 or 06 is one row; one of 07, 09 or 10 has a row for each of its results. `base` is the
     recipe that a derived one came from; asking for a recipe asks for those derived from it too.
     `group` is that recipe with the changed settings of the split, if any: runs of one group and
     recording were judged alike. `changed` holds the other settings that were changed.

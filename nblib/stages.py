@@ -39,7 +39,7 @@ STAGES: dict[str, StageInfo] = {
     "04_split": StageInfo(2, "03_clean", P.SplitSettings, P.StageParams),
     "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
     "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
-    "07_few_shot": StageInfo(1, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "07_few_shot": StageInfo(2, "04_split", P.Params, P.FewShotParams, is_run=True),
     "08_ssl_pretext": StageInfo(
         2, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
     ),

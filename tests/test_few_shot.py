@@ -1,5 +1,6 @@
 """Learning curves: what is drawn, what is fitted on it, and what never changes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -197,6 +198,25 @@ def test_a_decoder_named_twice_is_refused():
 def test_shots_that_cannot_be_drawn_are_refused(shots, message):
     with pytest.raises(BadParameter, match=message):
         few_shot.run(counts_data()[0], stage(shots=shots))
+
+
+def test_what_carries_the_answer_is_told_of_the_first_decoder_at_the_largest_k(tmp_path):
+    """A unit that never fires carries nothing; one that alone tells the class carries most."""
+    data, _ = counts_data()
+    train, test = (replace(s, x=s.x.copy()) for s in (data.train, data.test))
+    for samples in (train, test):
+        samples.x[:, :, 0] = samples.y[:, None] * 3
+        samples.x[:, :, 1] = 0
+    told = SimpleNamespace(**{**vars(data), "train": train, "test": test})
+    asked = stage(models=["ridge", "nearest_mean"], shots=[0, 1], n_draws=2)
+    curves = few_shot.run(told, asked)
+    rise = curves.units["rise"].to_numpy()
+    assert rise.argmax() == 0 and curves.units["ci_low"][0] > 0 and abs(rise[1]) < 1e-9
+    assert curves.units["unit"].tolist() == list(data.unit_ids) and len(curves.bins) == 2
+    few_shot.save(tmp_path, asked, told, curves)
+    assert len(pd.read_parquet(tmp_path / "importance_units.parquet")) == len(data.unit_ids)
+    none = few_shot.run(told, stage(models=["ridge"], shots=[1], importance=0))
+    assert none.units is None and none.bins is None
 
 
 def test_what_is_written(tmp_path):

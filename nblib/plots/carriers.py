@@ -19,7 +19,9 @@ MOST_UNITS = 20
 
 @style.styled
 def importance(
-    units: pd.DataFrame | None, bins: pd.DataFrame | None, areas: pd.DataFrame | None
+    units: pd.DataFrame | None,
+    bins: pd.DataFrame | None,
+    areas: pd.DataFrame | None = None,
 ) -> Picture:
     """Rise of the log-loss by unit and by bin; accuracy of one area alone and of all others.
 
