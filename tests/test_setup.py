@@ -254,7 +254,7 @@ def test_setup_passes_on_what_pip_was_told_and_ends_with_its_stamp(checkout):
         assert "--find-links /wheels --find-links /more" in line
         assert "--index https://two/s" in line
         assert "-c constraints.txt" in line
-    assert "-e .[train,lab,book,allen,dev]" in uv[0]
+    assert "-e .[train,lab,book,allen,sweep,dev]" in uv[0]
     assert uv[1].endswith("--no-deps allensdk")
     assert "ipykernel install --sys-prefix --name nblib" in log.read_text()
     assert (checkout / ".venv/ready-cpu").exists()
