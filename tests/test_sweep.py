@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import tiny_project
+from tiny_project import wait_until
 
 from nblib import cluster, runner, sweep
 from nblib.cli import main
@@ -114,13 +114,6 @@ def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project)
     (project.home / "go").touch()
     assert main(["sweep", str(path)]) == 0
     assert len(project.committed()) == 6 and (len(begun("a")), len(begun("b"))) == (1, 2)
-
-
-def wait_until(true, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch):

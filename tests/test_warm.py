@@ -6,21 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from tiny_project import wait_until
 
 from nblib.runner import warm
 
 SHOW = "import os; print(*(open(f'/proc/self/task/{t}/comm').read() for t in os.listdir('/proc/self/task')))"
-
-
-def wait_until(true, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.02)
-    return true()
 
 
 def alive(pid):
@@ -92,7 +85,7 @@ def test_a_tied_process_ends_with_who_asked_for_it(tasks, tmp_path):
         for process in (tied, free):
             process.told.close()
             process.connection.close()
-        assert wait_until(lambda: not alive(tied.pid))
+        wait_until(lambda: not alive(tied.pid))
         assert alive(free.pid)
         os.kill(free.pid, signal.SIGKILL)
     assert not alive(free.pid)
@@ -112,7 +105,8 @@ def test_the_server_outlives_its_parent_until_its_children_end(tasks, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], env=env, stdout=told)
     address, pid = (tmp_path / "told").read_text().split()
     assert done.returncode == -signal.SIGKILL and alive(pid)
-    assert wait_until(lambda: not Path(address).parent.exists()) and not alive(pid)
+    wait_until(lambda: not Path(address).parent.exists())
+    assert not alive(pid)
 
 
 def test_a_killed_server_is_a_killed_job(tasks, tmp_path):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,3 +94,11 @@ def environment(project: Project) -> dict[str, str]:
         "NBLIB_HOME": str(project.home),
         "TMPDIR": str(project.root.parent / "tmp"),
     }
+
+
+def wait_until(true: Callable[[], object], seconds: float = 90.0) -> None:
+    """Return when `true()` holds; fail when it does not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

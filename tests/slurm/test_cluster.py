@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 import tiny_project
+from tiny_project import wait_until
 
 from nblib import cluster, store, sweep
 from nblib.errors import MissingInput
@@ -87,13 +87,6 @@ import os, pathlib, time
 begun = pathlib.Path(os.environ['NBLIB_HOME'], f'begun-{stage.recording}-{os.getpid()}')
 begun.touch()
 if stage.recording == 'b' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(120)"""
-
-
-def wait_until(true, seconds=90.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def begun(project, recording):
