@@ -74,6 +74,8 @@ def check(sweep: Sweep, path: Path) -> list[Run]:
     from nblib import runner
 
     runs = sweep.runs()
+    if not sweep.steps:
+        raise BadParameter(f"{path}: no steps, so nothing would run.")
     for step in sweep.steps:
         for name, values in step.each.items():
             if not values:

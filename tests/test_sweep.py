@@ -74,6 +74,7 @@ def test_a_failure_takes_its_own_road_only(project, capsys):
         (BOTH.replace("[a, b]", "[a, 21]"), "recording = 21"),
         (BOTH.replace("03_clean", "03_claen"), "no notebook '03_claen'; did you mean"),
         (BOTH + "    show_me: 1", "show_me"),
+        ("sweep: s\nsteps: []", "no steps, so nothing would run"),
         ("- 1", "name: value"),
     ],
 )
