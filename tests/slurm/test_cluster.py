@@ -65,7 +65,7 @@ def drive(project, **options):
 
 def test_the_same_artifacts_as_at_home(project):
     process = drive(project)
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "2 jobs; logs in" in said and "2 of 2 jobs done, 0 failed" in said  # 01-03 share a job
     there = sorted(p.parts[-3:] for p in project.committed())
@@ -97,7 +97,7 @@ def finish(project):
     """Let what slept go on, call the sweep again and see it end well."""
     (project.home / "go").touch()
     process = drive(project)
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert len(project.committed()) == 6
     return said
@@ -137,7 +137,7 @@ def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
 def test_a_broken_notebook_takes_only_its_own_road(project):
     project.notebook("02_bin", f"assert stage.recording != 'a', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
     process = drive(project)
-    said, _ = process.communicate(timeout=180)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 3, said
     assert "broken on purpose" in said and "1 of 2 jobs done, 1 failed" in said
     assert sorted(p.parts[-2] for p in project.committed()) == ["a", "b", "b", "b"]
@@ -182,7 +182,7 @@ def test_a_preempted_job_comes_back(project):
     # Slurm lets a job that comes back wait for two minutes; not here.
     wait_until(lambda: dict(cluster.queue(project.root / "s.yml")).get(number) == "PENDING")
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
-    said, _ = process.communicate(timeout=240)
+    said, _ = process.communicate(timeout=420)
     assert process.returncode == 0, said
     assert len(project.committed()) == 6
     # Without control groups Slurm may miss a process of the first try, which then ends its work.
