@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nblib import stages, store
 from nblib.errors import NblibError
+from nblib.runner.outcome import at_work, size
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ def _leavings() -> Iterator[Path]:
 
 def _running(notebook: Path) -> bool:
     """Whether a notebook in the folder of failures is one that runs now, or may."""
-    if not notebook.name.endswith(".running.ipynb"):
-        return False
-    return Path(f"/proc/{notebook.name.split('.')[-3]}").exists()
+    who = at_work(notebook)
+    return who is not None and who.alive is not False
 
 
 def free(found: list[Waste]) -> int:
@@ -103,8 +103,6 @@ def free(found: list[Waste]) -> int:
 
 def du() -> str:
     """`nblib du` as text."""
-    from nblib.runner import size
-
     rows = usage()
     total = sum(row[2] for row in rows)
     lines = [f"data root: {store.home()}", ""]
@@ -120,8 +118,6 @@ def du() -> str:
 
 def gc(*, delete: bool) -> str:
     """`nblib gc` as text; deletes only when told to."""
-    from nblib.runner import size
-
     found = waste()
     lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
     total = sum(one.n_bytes for one in found)

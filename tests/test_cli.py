@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import subprocess
 import sys
 import tempfile
@@ -256,7 +257,7 @@ def test_status_lists_artifacts_and_failures(project, capsys):
     dead = kept.with_name("03_clean-0123.ipynb")
     note = {"cell_type": "markdown", "source": "**This run did not end well: killed.**"}
     dead.write_text(json.dumps({"cells": [note]}))
-    kept.with_name("04_split-0123.99999999.running.ipynb").write_text("{")
+    kept.with_name(f"04_split-0123.99999999@{platform.node()}.running.ipynb").write_text("{")
     kept.with_name("05-0123.ipynb").write_text("{")
     assert cli.main(["status"]) == 0
     out = capsys.readouterr().out

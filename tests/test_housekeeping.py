@@ -49,7 +49,7 @@ def test_leavings_of_the_dead_are_freed_and_those_of_the_living_are_not(root):
     alive = place / f".{'8' * 16}.{platform.node()}.{os.getpid()}.ab.tmp"
     elsewhere = place / f".{'9' * 16}.another-host.1.ab.tmp"
     failed = store.failed_dir() / "r" / "05_train_lstm-abc.ipynb"
-    running = failed.with_name(f"05_train_lstm-abc.{os.getpid()}.running.ipynb")
+    running = failed.with_name(f"05_train_lstm-abc.{os.getpid()}@{platform.node()}.running.ipynb")
     failed.parent.mkdir(parents=True)
     for path in (dead, alive, elsewhere):
         path.mkdir()

@@ -13,17 +13,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nblib import errors, stages, store
 from nblib.errors import BadParameter, CorruptArtifact, NblibError, StorageError
+from nblib.runner.many import cores, progress_line, run_calls, run_many
+from nblib.runner.outcome import (
+    BAD_PARAMETERS,
+    KERNEL_DIED,
+    NOTEBOOK_ERROR,
+    OK,
+    RUNNING,
+    Outcome,
+    size,
+)  # fmt: skip
 from nblib.runner.plan import (
     Job,
     Run,
@@ -39,27 +50,10 @@ from nblib.runner.plan import (
 )
 
 __all__ = [
-    "Job", "Outcome", "Run", "attempt", "check_names", "execute", "find_notebook", "names_recordings",
-    "needs", "place_of", "plan", "progress_line", "recordings_of", "road", "run", "run_many",
+    "Job", "Outcome", "Run", "attempt", "check_names", "cores", "execute", "find_notebook",
+    "names_recordings", "needs", "place_of", "plan", "progress_line", "recordings_of", "road", "run",
+    "run_calls", "run_many", "size",
 ]  # fmt: skip
-
-OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: exit code, one message, the artifact, the executed or failed notebook."""
-
-    code: int
-    message: str
-    folder: Path | None = None
-    notebook: Path | None = None
-    seconds: float = 0.0
-    peak_rss_bytes: int = 0
 
 
 def run(
@@ -165,7 +159,7 @@ def execute(job: Job, *, progress: bool = True) -> Outcome:
     began = time.monotonic()
     name = f"{job.stage}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
     kept = store.failed_dir() / job.recording / f"{name}.ipynb"
-    running = kept.with_name(f"{name}.{os.getpid()}.running.ipynb")
+    running = kept.with_name(f"{name}.{os.getpid()}@{platform.node()}{RUNNING}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         end = kernel.execute(job.notebook, running, job.values, label=job.label, progress=progress)
@@ -244,69 +238,3 @@ def _attach(notebook: Any, folder: Path) -> Path:
     place = folder / store.ATTACHED[0]
     store.write_text(place, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
     return place
-
-
-def size(n_bytes: float) -> str:
-    """Bytes for people: '3.2 GB', '12 MB', '7 kB'."""
-    if n_bytes >= 1e9:
-        return f"{n_bytes / 1e9:.1f} GB"
-    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
-
-
-def progress_line(done: int, total: int, seconds: float, *, failed: int = 0) -> str:
-    """How far a sweep is: count, failures, rate and time left."""
-    text = f"{done} of {total} done" + (f", {failed} failed" if failed else "")
-    if not done:
-        return text
-    left = seconds / done * (total - done - failed)
-    return f"{text}; {60 * done / seconds:.1f} a minute, about {left / 60:.0f} min left"
-
-
-def run_many(
-    jobs: list[Run], n_jobs: int, *, progress: bool = True, count: bool = False, **options: bool
-) -> list[Outcome]:
-    """Run (notebook, params) pairs, `n_jobs` at a time, each in a process of its own.
-
-    One that rests on others of them waits for these, and is withheld when one of them fails.
-    The cores at hand are shared out: each job gets cores // n_jobs threads, or fewer when the
-    environment says so. `options` are those of `attempt`. A signal to this process reaches every
-    job, and jobs not begun are then not begun. count: say after each how far it is.
-    """
-    from nblib.runner import pool, warm
-
-    if n_jobs < 1:
-        raise BadParameter(f"jobs = {n_jobs}: expected at least 1.")
-    share = max(1, cores() // n_jobs)
-    threads = {v: str(min(share, int(os.environ.get(v) or share))) for v in THREAD_VARIABLES}
-    orders = [{"notebook": str(n), "params": p, **options} for n, p in jobs]
-
-    began, codes = time.monotonic(), []
-
-    def finished(outcome: Outcome) -> None:
-        codes.append(outcome.code)
-        if progress or outcome.code:
-            print(outcome.message, file=sys.stderr if outcome.code else sys.stdout, flush=True)
-        if count:
-            failed = sum(code != 0 for code in codes)
-            told = (len(codes) - failed, len(jobs), time.monotonic() - began)
-            print(f"    {progress_line(*told, failed=failed)}", flush=True)
-
-    light = {name[:2] for name, info in stages.STAGES.items() if not info.is_run} | {"90"}
-    trains = any(Path(n).name[:2] not in light for n, _ in jobs)
-    modules = (*warm.LIGHT, *(warm.HEAVY if trains else ()))
-    return pool.run(orders, needs(jobs), n_jobs, modules, threads, Outcome, finished)
-
-
-def cores() -> int:
-    """Cores this process may use: a Slurm job or a container often has fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def child() -> int:
-    """What a process of `run_many` does: one order on stdin, one outcome on stdout."""
-    order = json.load(sys.stdin)
-    outcome = attempt(order.pop("notebook"), order.pop("params"), progress=False, **order)
-    print(json.dumps(asdict(outcome), default=str))
-    return outcome.code

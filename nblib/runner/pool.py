@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nblib.runner import warm
+from nblib.runner.outcome import KERNEL_DIED, Outcome
 
 
 @dataclass
@@ -35,21 +36,23 @@ def run(
     n_jobs: int,
     modules: tuple[str, ...],
     environment: dict[str, str],
-    outcome_type: type,
-    finished: Callable[[Any], None],
-) -> list[Any]:
+    finished: Callable[[Outcome], None],
+    retries: int = 0,
+) -> list[Outcome]:
     """One process per order, `n_jobs` at a time; the outcomes in the order of `orders`.
 
     needs: for each order those that must have ended well before; where one did not, it is not run.
-    modules: what is imported before the first; environment: variables added to this process's own.
+    modules: what is imported before the first; environment: variables added to this process's own;
+    retries: how often an order is begun again whose process or kernel died.
 
     A signal to this process is passed on to every job, and what was not begun is not begun. A
-    process that ends without an outcome counts as a kernel that died (code 4).
+    process that ends without an outcome counts as a kernel that died.
     """
     outcomes: list[Any] = [None] * len(orders)
     waiting = list(range(len(orders)))
     active: dict[int, Worker] = {}
     stopped: list[int] = []
+    tries = [0] * len(orders)
 
     def stop(number: int, _frame: Any) -> None:
         stopped.append(number)
@@ -63,7 +66,7 @@ def run(
                 i for i in waiting if any(outcomes[k] and outcomes[k].code for k in needs[i])
             ]:
                 waiting.remove(i)
-                outcomes[i] = _withheld(i, orders, needs, outcomes, outcome_type)
+                outcomes[i] = _withheld(i, orders, needs, outcomes)
                 finished(outcomes[i])
             ready = [i for i in waiting if all(outcomes[k] for k in needs[i])]
             while ready and len(active) < n_jobs and not stopped:
@@ -74,21 +77,31 @@ def run(
                     active[i].process.send_signal(number)
             for i, worker in list(active.items()):
                 if worker.process.poll() is not None:
-                    outcomes[i] = _read(worker, outcome_type)
+                    outcome = _read(worker)
                     del active[i]
-                    finished(outcomes[i])
+                    if outcome.code == KERNEL_DIED and tries[i] < retries and not stopped:
+                        tries[i] += 1
+                        waiting.insert(0, i)
+                        print(f"Tried once more: {outcome.message}", flush=True)
+                        continue
+                    outcomes[i] = outcome
+                    finished(outcome)
             time.sleep(0.05)
     for i in waiting:
-        message = f"{orders[i]['notebook']}: not begun, the runner was stopped"
-        outcomes[i] = outcome_type(128 + stopped[-1], message)
+        message = f"{_name(orders[i])}: not begun, the runner was stopped"
+        outcomes[i] = Outcome(128 + stopped[-1], message)
     return outcomes
 
 
-def _withheld(i: int, orders: list[dict[str, Any]], needs: list[set[int]], outcomes: list[Any], outcome_type: type) -> Any:  # fmt: skip
+def _name(order: dict[str, Any]) -> str:
+    return order["notebook"] if "notebook" in order else order["call"]
+
+
+def _withheld(i: int, orders: list[dict[str, Any]], needs: list[set[int]], outcomes: list[Outcome]) -> Outcome:  # fmt: skip
     cause = next(k for k in sorted(needs[i]) if outcomes[k] and outcomes[k].code)
-    name, before = orders[i]["notebook"], orders[cause]["notebook"]
+    name, before = _name(orders[i]), _name(orders[cause])
     said = outcomes[cause].message
-    return outcome_type(outcomes[cause].code, f"{name} was not run, since {before} failed: {said}")
+    return Outcome(outcomes[cause].code, f"{name} was not run, since {before} failed: {said}")
 
 
 @contextlib.contextmanager
@@ -118,7 +131,7 @@ def _begin(order: dict[str, Any], environment: dict[str, str]) -> Worker:
     return Worker(process, out, err)
 
 
-def _read(worker: Worker, outcome_type: type) -> Any:
+def _read(worker: Worker) -> Outcome:
     with worker.out as out, worker.err as err:
         out.seek(0)
         err.seek(0)
@@ -126,6 +139,6 @@ def _read(worker: Worker, outcome_type: type) -> Any:
             told = json.loads(out.read().strip().split("\n")[-1])
         except ValueError:
             last = err.read().strip().split("\n")[-1] or f"status {worker.process.returncode}"
-            return outcome_type(4, f"the process of a job ended without an outcome: {last}")
+            return Outcome(KERNEL_DIED, f"the process of a job ended without an outcome: {last}")
     paths = {k: Path(told[k]) for k in ("folder", "notebook") if told[k]}
-    return outcome_type(**{**told, **paths})
+    return Outcome(**{**told, **paths})

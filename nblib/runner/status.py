@@ -8,6 +8,7 @@ from typing import Any
 
 from nblib import store
 from nblib.errors import NblibError
+from nblib.runner.outcome import at_work, size
 
 
 def artifacts() -> list[dict[str, Any]]:
@@ -35,11 +36,10 @@ def failed() -> list[tuple[Path, str]]:
 
 
 def _words(path: Path) -> str:
-    running = path.name.removesuffix(".running.ipynb")
-    if running != path.name:
-        pid = running.rpartition(".")[2]
-        alive = Path(f"/proc/{pid}").exists() or not Path("/proc").exists()
-        return "running now, if it was begun on this host" if alive else "its runner was killed"
+    if (who := at_work(path)) is not None:
+        if who.alive is None:
+            return f"at work on {who.host}, if that is still so"
+        return "running now" if who.alive else "its runner was killed"
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
@@ -54,8 +54,6 @@ def _words(path: Path) -> str:
 
 def report() -> str:
     """All of it as text for a terminal."""
-    from nblib.runner import size
-
     lines = [f"data root: {store.home()}", ""]
     rows = artifacts()
     widths = {"stage": 14, "recording": 18, "key": 16, "recipe": 24, "created": 20}

@@ -250,9 +250,9 @@ def _kernel(connection_file: str) -> int:
 
 
 def _job() -> int:
-    from nblib import runner
+    from nblib.runner import many
 
-    return runner.child()
+    return many.child()
 
 
 TASKS = {"kernel": _kernel, "job": _job}
