@@ -30,9 +30,10 @@ PLAN, FAILED, DRIVER = "plan.json", "failed", "driver.json"
 KINDS = {
     "05_train_lstm": "train", "06_train_st_gat": "graph", "07_few_shot": "few_shot",
     "08_ssl_pretext": "pretext", "09_downstream_one_vs_all": "downstream",
-    "10_image_latents": "images", "90_results": "report",
+    "10_image_latents": "images", "90_results": "report", "91_search": "report",
 }  # fmt: skip
 STAGES = "stages"  # 01-04 of a recording share one job
+SEARCH = "search"  # trials of a search, several in a job
 TRANSIENT = (4,)  # exit codes worth another try: the kernel died or did not start
 POLL_S = 2.0
 
@@ -60,6 +61,18 @@ def make_jobs(runs: list[Run]) -> list[dict[str, Any]]:
     return jobs
 
 
+def make_workers(calls: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+    """Trials of searches as cluster jobs, dealt out to n of each study."""
+    studies: dict[str, list[dict[str, Any]]] = {}
+    for call in calls:
+        studies.setdefault(call["folder"], []).append(call)
+    hands = [own[i::n] for own in studies.values() for i in range(min(n, len(own)))]
+    return [
+        {"id": f"{SEARCH}-{i}", "kind": SEARCH, "runs": [], "needs": [], "calls": hand}
+        for i, hand in enumerate(hands)
+    ]
+
+
 def folder_of(path: Path) -> Path:
     """Where the calls of a sweep file leave their plans, marks and logs."""
     tag = zlib.crc32(str(path.resolve()).encode())
@@ -72,8 +85,13 @@ def prefix_of(path: Path) -> str:
     return f"nblib-{path.stem}-{tag:08x}"
 
 
-def run(path: Path, runs: list[Run], profile: str) -> int:
-    """Submit what is to do and stay until it ended. The largest exit code of its runs."""
+def run(
+    path: Path, jobs: list[dict[str, Any]], profile: str, resources: dict[str, dict[str, Any]]
+) -> tuple[int, list[int]]:
+    """Submit jobs and stay until they ended: how many there were, and the codes of those that failed.
+
+    resources: kind of job -> what it asks of the cluster, over the profile's.
+    """
     for program in ("sbatch", "squeue", "scancel"):
         if shutil.which(program) is None:
             raise MissingInput(
@@ -92,14 +110,18 @@ def run(path: Path, runs: list[Run], profile: str) -> int:
     with _only_driver(own, path):
         cancel(path)
         here = own / time.strftime("%Y%m%dT%H%M%S")
+        while here.exists():  # the last call ended within this second
+            here = here.with_name(f"{here.name}b")
         here.mkdir()
-        jobs = make_jobs(runs)
         store.write_text(here / PLAN, json.dumps({"jobs": jobs}, indent=1))
         command = [
             str(snakemake), "--snakefile", str(store.project_root() / "workflow" / "Snakefile"),
             "--workflow-profile", str(settings), "--directory", str(here), "--slurm-jobname-prefix", prefix_of(path),
             "--config", f"plan={here / PLAN}", f"python={sys.executable}", "--nocolor",
         ]  # fmt: skip
+        kinds = {job["kind"] for job in jobs}
+        if asked := [f"{kind}:{name}={value}" for kind, own in resources.items() if kind in kinds for name, value in own.items()]:  # fmt: skip
+            command += ["--set-resources", *asked]
         print(f"{len(jobs)} jobs; logs in {here}", flush=True)
         with (here / "snakemake.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
@@ -134,8 +156,8 @@ def _count(folder: Path) -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def _told(here: Path, jobs: list[dict[str, Any]], code: int) -> int:
-    """Say what failed and what was withheld; exit code."""
+def _told(here: Path, jobs: list[dict[str, Any]], code: int) -> tuple[int, list[int]]:
+    """Say what failed and what was withheld; how many jobs there were, and the codes of the failed."""
     ended = {p.name for p in (here / "done").iterdir()} if (here / "done").is_dir() else set()
     failed = {p.stem: json.loads(p.read_text()) for p in sorted((here / FAILED).glob("*.json"))}
     for told in failed.values():
@@ -143,10 +165,10 @@ def _told(here: Path, jobs: list[dict[str, Any]], code: int) -> int:
     rest = [j["id"] for j in jobs if j["id"] not in ended and j["id"] not in failed]
     print(f"{len(ended)} of {len(jobs)} jobs done, {len(failed)} failed, {len(rest)} not begun or lost.")  # fmt: skip
     if failed:
-        return max(told["code"] for told in failed.values())
+        return len(jobs), [told["code"] for told in failed.values()]
     if code or rest:
         raise RunFailed(f"Snakemake ended with status {code}; its log: {here / 'snakemake.log'}")
-    return 0
+    return len(jobs), []
 
 
 def job(plan: Path, name: str) -> int:
@@ -160,7 +182,10 @@ def job(plan: Path, name: str) -> int:
     told = plan.parent / FAILED / f"{name}.json"
     if told.is_file():
         return int(json.loads(told.read_text())["code"])
-    outcomes = runner.run_many([tuple(run) for run in jobs[name]["runs"]], 1)
+    if jobs[name]["kind"] == SEARCH:
+        outcomes = runner.run_calls(jobs[name]["calls"], 1)
+    else:
+        outcomes = runner.run_many([tuple(run) for run in jobs[name]["runs"]], 1)
     bad = [outcome for outcome in outcomes if outcome.code]
     if not bad:
         return 0

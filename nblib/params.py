@@ -385,13 +385,23 @@ class DownstreamParams(CohortParams):
         return values
 
 
-class ResultsParams(Params):
+class ReportParams(Params):
+    """Parameters of notebooks that look at other runs and take no recording."""
+
+
+class ResultsParams(ReportParams):
     """Parameters of 90_results."""
 
     recipe: str = Field("", description="show one recipe only; empty = every run")
     metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
         "accuracy", description="score to compare"
     )
+
+
+class SearchParams(ReportParams):
+    """Parameters of 91_search."""
+
+    search: str = Field("", description="name of the sweep that searched; empty = the only one")
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> BadParameter:

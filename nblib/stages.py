@@ -48,6 +48,7 @@ STAGES: dict[str, StageInfo] = {
     ),
     "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
+    "91_search": StageInfo(1, None, P.Params, P.SearchParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
@@ -78,7 +79,7 @@ def chain(name: str, source: str) -> list[str]:
 def accepted_names(name: str) -> dict[str, Any]:
     """Every parameter a notebook may be given: its own and the recipe's; name -> pydantic field."""
     info = stage_info(name)
-    if info.params is P.ResultsParams:
+    if issubclass(info.params, P.ReportParams):
         return dict(info.params.model_fields)
     return {**P.Recipe.model_fields, **info.params.model_fields}
 

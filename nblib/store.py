@@ -53,6 +53,11 @@ def recipes_dir() -> Path:
     return project_root() / "params" / "recipes"
 
 
+def models_dir() -> Path:
+    """Where the settings of each model stand."""
+    return project_root() / "params" / "models"
+
+
 def home() -> Path:
     """Root of all artifacts: NBLIB_HOME, or `data/` of the checkout."""
     text = os.environ.get("NBLIB_HOME", "")
@@ -80,6 +85,11 @@ def raw_dir() -> Path:
 def failed_dir() -> Path:
     """Where notebooks that failed are kept."""
     return home() / "failed"
+
+
+def searches_dir() -> Path:
+    """Where searches keep their trials."""
+    return home() / "searches"
 
 
 def log_dir(stage: str, recording: str, key: str) -> Path:

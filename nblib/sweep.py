@@ -1,24 +1,32 @@
 """Many runs from one file: params/sweeps/*.yml read, checked, put in order, run.
 
-A sweep is a list of steps; a step is a notebook, run once for each combination of the values in
-`each`. What the runs rest on (01-04, the pretexts of 09) is found by itself and run once.
+A sweep is a list of steps; a step is a notebook, run once for each combination of its recordings,
+its models and the values in `each`. What the runs rest on (01-04, the pretexts of 09) is found by
+itself and run once. A `search:` block looks for settings first and runs what validation chose.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, model_validator
+
 from nblib import params as P
-from nblib import store, yamlfile
+from nblib import selection, store, yamlfile
 from nblib.errors import BadParameter, NblibError
 from nblib.runner.plan import Run
+from nblib.search import Search, Study
+from nblib.selection import Recordings
+
+SECTIONS = ("defaults", "lab")  # of a file of params/models
 
 
 class Step(P.Params):
-    """One step: a notebook, run once for each combination of the values in `each`.
+    """One step: a notebook, run once for each combination of recordings, models and `each`.
 
     A notebook may have several steps; in a book, the first one holds the run that is shown in its
     place.
@@ -26,16 +34,33 @@ class Step(P.Params):
 
     notebook: str
     params: dict[str, Any] | None = None  # None: the parameters of the whole sweep
+    recordings: list[str] | Recordings | None = None  # None: as params say
+    models: list[str | dict[str, Any]] = []
     each: dict[str, list[Any]] = {}
     show: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _said_once(self) -> Step:
+        axes = [("recording", self.recordings is not None), ("model", bool(self.models))]
+        for name, there in axes:
+            if there and name in {**self.each, **(self.params or {})}:
+                raise ValueError(f"{name} is given twice: in {name}s, and in params or each")
+        return self
+
     def runs(self, common: dict[str, Any]) -> list[Run]:
         """Every run of this step."""
-        given = common if self.params is None else self.params
-        combinations = itertools.product(*self.each.values())
+        given = dict(common if self.params is None else self.params)
+        axes = [[{name: value} for value in values] for name, values in self.each.items()]
+        if self.models:
+            axes.insert(0, [_model(model) for model in self.models])
+        if self.recordings is not None:
+            ids = self.recordings
+            if isinstance(ids, Recordings):
+                given["recipe"], ids = _settled(ids, given.get("recipe"))
+            axes.insert(0, [{"recording": i} for i in ids])
         return [
-            (self.notebook, {**given, **dict(zip(self.each, values, strict=True))})
-            for values in combinations
+            (self.notebook, {**given, **{k: v for part in parts for k, v in part.items()}})
+            for parts in itertools.product(*axes)
         ]
 
     def shown(self, common: dict[str, Any]) -> int:
@@ -46,16 +71,60 @@ class Step(P.Params):
         raise BadParameter(f"{self.notebook} has no run with {self.show} to show.")
 
 
+def _settled(wanted: Recordings, recipe: Any) -> tuple[str, list[str]]:
+    if not isinstance(recipe, str):
+        raise BadParameter("recordings by files or by query need `recipe` in params.")
+    return _settle_once(wanted.model_dump_json(), recipe)
+
+
+@cache
+def _settle_once(wanted: str, recipe: str) -> tuple[str, list[str]]:
+    """Asked once a call: the table of sessions may come over the network."""
+    return selection.settle(Recordings.model_validate_json(wanted), recipe)
+
+
+def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
+    """Parameters of one entry of `models`: a name; {name: section of its file} or {name: overrides}."""
+    if isinstance(entry, str):
+        return {"model": entry}
+    if len(entry) != 1:
+        raise BadParameter(f"models: {entry}: expected a name, or one name with what differs.")
+    ((name, more),) = entry.items()
+    if isinstance(more, dict):
+        if "model" in more:
+            raise BadParameter(f"models: {name}: names another model, {more['model']!r}.")
+        return {"model": name, **more}
+    path = store.models_dir() / f"{name}.yml"
+    if more not in SECTIONS:
+        raise BadParameter(
+            f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
+        )
+    if not path.is_file():
+        raise BadParameter(f"models: {name}: no file {path}.")
+    sections = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if more not in sections:
+        raise BadParameter(f"models: {path} has no section {more!r}.")
+    return {"model": name, **sections[more]}
+
+
 class Sweep(P.Params):
     """A file of params/sweeps."""
 
-    sweep: str
+    sweep: str = Field(pattern=P.RECORDING_ID, description="name of the sweep")
     params: dict[str, Any] = {}
-    steps: list[Step]
+    search: Search | None = None
+    steps: list[Step] = []
+    resources: dict[str, dict[str, str | int]] = Field(
+        {}, description="kind of notebook -> what it asks of the cluster, over the profile's"
+    )
 
     def runs(self) -> list[Run]:
         """Every run of every step, in the order of the file."""
         return [run for step in self.steps for run in step.runs(self.params)]
+
+    def studies(self) -> list[Study]:
+        """Every study of its search."""
+        return [] if self.search is None else self.search.studies(self.sweep, self.params)
 
 
 def read(path: Path) -> Sweep:
@@ -71,19 +140,28 @@ def read(path: Path) -> Sweep:
 def check(sweep: Sweep, path: Path) -> list[Run]:
     """The runs, each planned without fault; BadParameter for an empty product, a faulty run or one
     that stands twice."""
-    from nblib import runner
+    from nblib import models, runner
 
-    runs = sweep.runs()
-    if not sweep.steps:
-        raise BadParameter(f"{path}: no steps, so nothing would run.")
+    if not sweep.steps and sweep.search is None:
+        raise BadParameter(f"{path}: no steps and no search, so nothing would run.")
     for step in sweep.steps:
-        for name, values in step.each.items():
+        listed = step.each if step.recordings != [] else {**step.each, "recordings": []}
+        for name, values in listed.items():
             if not values:
-                raise BadParameter(f"{path}: {step.notebook}: each.{name} is empty, so nothing would run.")  # fmt: skip
+                raise BadParameter(f"{path}: {step.notebook}: {'' if name == 'recordings' else 'each.'}{name} is empty, so nothing would run.")  # fmt: skip
+    try:
+        runs = sweep.runs()
+        for study in sweep.studies():
+            study.check()
+    except NblibError as error:
+        raise type(error)(f"{path}: {error}") from None
+    _check_resources(sweep, path)
     seen: dict[tuple[str, str, str], Run] = {}
     for run in runs:
         try:
             job = runner.plan(*run)
+            if getattr(job.params, "model_params", None):
+                models.make(job.params.model, job.params.model_params)
         except NblibError as error:
             raise BadParameter(f"{path}: {_words(run)}: {error}") from None
         where = runner.place_of(job)
@@ -91,6 +169,15 @@ def check(sweep: Sweep, path: Path) -> list[Run]:
             raise BadParameter(f"{path}: {_words(run)} stands twice (as {_words(seen[where])}).")
         seen[where] = run
     return runs
+
+
+def _check_resources(sweep: Sweep, path: Path) -> None:
+    from nblib.cluster import KINDS, SEARCH, STAGES
+
+    known = (STAGES, *dict.fromkeys(KINDS.values()), SEARCH)
+    for kind in sweep.resources:
+        if kind not in known:
+            raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
 
 
 def with_roads(runs: list[Run]) -> list[Run]:
@@ -104,25 +191,24 @@ def with_roads(runs: list[Run]) -> list[Run]:
     return list(found.values())
 
 
-def _words(run: Run) -> str:
-    return f"{run[0]} ({', '.join(f'{k}={v!r}' for k, v in run[1].items())})"
-
-
-def outlook(runs: list[Run]) -> str:
-    """What a sweep would do, as text: runs and how many of them are done, notebook by notebook."""
+def split_up(sweep: Sweep, runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """(what runs first, what waits for the search): reports wait, and inputs of studies run first."""
     from nblib import runner
 
-    total, done = Counter(), Counter()
-    for run in runs:
-        job = runner.plan(*run)
-        total[job.stage] += 1
-        done[job.stage] += job.committed
-    lines = [f"{'notebook':26}{'runs':>6}{'done':>6}{'to do':>7}"]
-    for stage in sorted(total):
-        lines.append(f"{stage:26}{total[stage]:6}{done[stage]:6}{total[stage] - done[stage]:7}")
-    todo = total.total() - done.total()
-    lines.append(f"{'all':26}{total.total():6}{done.total():6}{todo:7}")
-    return "\n".join(lines)
+    if sweep.search is None:
+        return with_roads(runs), []
+    reports = [r for r in runs if runner.plan(*r).recipe is None]
+    inputs = [
+        step for study in sweep.studies() for run in study.inputs()
+        for step in runner.road(runner.plan(*run))
+    ]  # fmt: skip
+    first = with_roads([*(r for r in runs if r not in reports), *inputs])
+    own = ("91_search", {"search": sweep.sweep})
+    return first, reports if own in reports else [own, *reports]
+
+
+def _words(run: Run) -> str:
+    return f"{run[0]} ({', '.join(f'{k}={v!r}' for k, v in run[1].items())})"
 
 
 def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
@@ -131,19 +217,96 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
     folder of workflow/profiles, whose cluster then does the work.
     """
-    from nblib import runner
+    from nblib import outlook, runner
 
-    runs = with_roads(check(read(path), path))
+    sweep = read(path)
+    asked = check(sweep, path)
+    first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
-    print(outlook(runs), flush=True)
-    todo = [r for r in runs if not runner.plan(*r).committed]
-    if dry or not todo:
+    print(outlook.table(first, asked), flush=True)
+    for study in sweep.studies():
+        print(outlook.of_study(study), flush=True)
+    if dry:
+        print(outlook.reasons(first))
         return 0
-    if profile != "local":
-        from nblib import cluster
+    work = _Work(path, n_jobs, profile, sweep.resources)
+    todo = _undone(first)
+    fresh = any(runner.plan(*run).recipe is not None for run in todo)
+    if fresh:  # a report will be of other runs than those there are
+        todo = [r for r in first if r in todo or runner.plan(*r).recipe is None]
+    codes = [work.runs(todo)]
+    if studies := sweep.studies():
+        codes.append(_search(studies, sweep, last, work))
+    if work.total:
+        print(f"{work.total - work.failed} of {work.total} {work.noun} done, {work.failed} failed.")
+    return max(codes)
 
-        return cluster.run(path, todo, profile)
-    outcomes = runner.run_many(todo, n_jobs, count=True)
-    failed = [outcome for outcome in outcomes if outcome.code]
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs done, {len(failed)} failed.")
-    return max(outcome.code for outcome in outcomes)
+
+def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:
+    """Trials, then each study's winner beside the settings as they were, then the reports."""
+    from nblib import runner, search
+
+    codes, sound, waiting = [], [], []
+    for study in studies:
+        try:
+            waiting += search.calls([study])
+            sound.append(study)
+        except NblibError as error:  # its input failed: the others go on
+            print(f"nblib: search {study.title()}: {error}", file=sys.stderr)
+            codes.append(runner.NOTEBOOK_ERROR)
+    codes.append(work.trials(waiting, sweep.search.workers))
+    tested = []
+    for study in sound:
+        try:
+            tested += search.tested(study)
+        except NblibError as error:
+            print(f"nblib: {error}", file=sys.stderr)
+            codes.append(runner.NOTEBOOK_ERROR)
+    search.keep(sweep.sweep, sound)
+    codes.append(work.runs(_undone(with_roads(tested))))
+    codes.append(work.runs(_undone(last)))
+    return max(codes)
+
+
+def _undone(runs: list[Run]) -> list[Run]:
+    """Those that are not committed, and reports of other runs than there are now."""
+    from nblib import reports, runner
+
+    jobs = [runner.plan(*run) for run in runs]
+    done = [reports.there(j) is not None if j.recipe is None else j.committed for j in jobs]
+    return [run for run, is_done in zip(runs, done, strict=True) if not is_done]
+
+
+class _Work:
+    """Who does the work: processes of this machine, or jobs of a cluster."""
+
+    def __init__(self, path: Path, n_jobs: int, profile: str, resources: dict[str, dict]):
+        self.path, self.n_jobs, self.profile, self.resources = path, n_jobs, profile, resources
+        self.total = self.failed = 0
+        self.noun = "runs" if profile == "local" else "jobs"
+
+    def runs(self, runs: list[Run]) -> int:
+        from nblib import cluster, runner
+
+        if not runs:
+            return 0
+        if self.profile != "local":
+            return self._told(cluster.run(self.path, cluster.make_jobs(runs), self.profile, self.resources))  # fmt: skip
+        outcomes = runner.run_many(runs, self.n_jobs, count=True, retries=1)
+        return self._told((len(runs), [o.code for o in outcomes if o.code]))
+
+    def trials(self, calls: list[dict[str, Any]], workers: int) -> int:
+        from nblib import cluster, runner
+
+        if not calls:
+            return 0
+        if self.profile != "local":
+            return self._told(cluster.run(self.path, cluster.make_workers(calls, workers), self.profile, self.resources))  # fmt: skip
+        outcomes = runner.run_calls(calls, self.n_jobs, count=True, retries=1)
+        return self._told((len(calls), [o.code for o in outcomes if o.code]))
+
+    def _told(self, ended: tuple[int, list[int]]) -> int:
+        total, bad = ended
+        self.total += total
+        self.failed += len(bad)
+        return max(bad, default=0)

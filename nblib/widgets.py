@@ -209,7 +209,9 @@ def _recipe_names() -> list[str]:
 def progress(recordings: list[str]) -> pd.DataFrame:
     """How many artifacts each recording has in each stage: one row a recording, one column a stage."""
     names = [
-        name for name, info in stages.STAGES.items() if info.params is not stages.P.ResultsParams
+        name
+        for name, info in stages.STAGES.items()
+        if not issubclass(info.params, stages.P.ReportParams)
     ]
     table = pd.DataFrame(0, index=pd.Index(recordings, name="recording"), columns=names)
     for artifact in store.artifacts():

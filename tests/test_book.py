@@ -112,7 +112,13 @@ def test_every_parameter_is_in_the_data_dictionary():
     shown = set()
     for name in re.findall(r"^```\{parameters\} (\S+)", text, re.M):
         shown |= {row[0].strip("`") for row in derived.parameter_rows(derived.resolve(name))}
-    models = (params.Recipe, params.SimulateSettings, params.TrainParams, params.ResultsParams)
+    models = (
+        params.Recipe,
+        params.SimulateSettings,
+        params.TrainParams,
+        params.ResultsParams,
+        params.SearchParams,
+    )
     assert shown >= {name for model in models for name in model.model_fields}
 
 

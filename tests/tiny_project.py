@@ -38,7 +38,7 @@ class Project:
         cell = nbformat.v4.new_code_cell
         own = (
             'recipe: str = "tiny"\nrecording: str = "000021"'
-            if stage != "90_results"
+            if stage not in ("90_results", "91_search")
             else 'recipe: str = ""'
         )
         notebook = nbformat.v4.new_notebook(

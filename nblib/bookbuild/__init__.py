@@ -20,17 +20,12 @@ PLAN = "params/sweeps/book.yml"
 
 def settled(notebook: str, given: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    from nblib import notebooks, results, runner, stages
+    from nblib import reports, runner
 
     job = runner.plan(notebook, given)
+    if job.recipe is None:
+        return reports.there(job)
     folder = job.folder
-    if job.recipe is None:  # a report: its key depends on the runs there are now
-        runs = results.scan(job.params.recipe, job.params.metric)
-        code = notebooks.code_hash(notebooks.code_cells(job.notebook))
-        values = job.params.model_dump() | {"code": code}
-        version = stages.STAGES[job.stage].version
-        key = store.make_key(job.stage, version, values, sorted(runs["key"]))
-        folder = store.folder(job.stage, job.recording, key)
     return folder if folder and (folder / pages.EXECUTED).is_file() else None
 
 

@@ -21,6 +21,7 @@ from nblib.plots.pictures import drawn_images, found_images, space_comparison
 from nblib.plots.removal import quality, removals
 from nblib.plots.responses import psth_by_area, tuning_heatmap, unit_response
 from nblib.plots.roles import correlation, label_balance, split_timeline
+from nblib.plots.search import search_history, search_settings
 from nblib.plots.session import raster, session_overview
 from nblib.plots.ssl import budget_curves, class_curves, embedding_map, neighbour_purity
 from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, say, use_style
@@ -59,6 +60,8 @@ __all__ = [
     "say",
     "score_by_size",
     "score_summary",
+    "search_history",
+    "search_settings",
     "session_overview",
     "space_comparison",
     "split_timeline",

@@ -34,14 +34,14 @@ from nblib.training.checkpoints import (
     load_checkpoint,
     stage_of,
 )
-from nblib.training.loop import Keeper, Lit, Loss, classify, reconstruct
+from nblib.training.loop import WATCH, Keeper, Lit, Loss, Watcher, classify, reconstruct, watching
 from nblib.training.settings import FitSettings, gpu_problem, pick_device, say_device
 from nblib.training.surroundings import deterministic, quiet, reproducible, run, wandb_logger
 from nblib.windows import DeviceBatches, Samples
 
 __all__ = [
     "Batches", "FitSettings", "classify", "fit", "gpu_problem", "load_checkpoint", "pick_device",
-    "reconstruct", "reproducible", "say_device", "stage_of",
+    "reconstruct", "reproducible", "say_device", "stage_of", "watching",
 ]  # fmt: skip
 
 
@@ -89,6 +89,10 @@ def fit(
         stack.enter_context(deterministic())
         batches = _batches(train, settings, device, shuffle=True)
         keeper = Keeper(settings, path, batches, 0 if val is None else _size(val), same)
+        callbacks = [keeper]
+        # Earlier stages of a decoder, such as an autoencoder's, say nothing of how it will decode.
+        if stage == "fit" and (watch := WATCH.get()) is not None:
+            callbacks.append(Watcher(keeper, watch))
         logger = False  # the CSV log is the keeper's
         if settings.logger == "wandb":
             logger = stack.enter_context(wandb_logger(folder, same))
@@ -100,7 +104,7 @@ def fit(
             precision="32-true" if settings.precision == "32" else settings.precision,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.clip_norm or None,
-            callbacks=[keeper],
+            callbacks=callbacks,
             logger=logger,
             default_root_dir=folder,
             limit_val_batches=0 if val is None else 1.0,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,31 @@ def classify(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | Non
 def reconstruct(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
     """Mean squared error of an autoencoder: net(x) has the shape of x; labels are not used."""
     return functional.mse_loss(net(x), x), None
+
+
+# Told of every epoch of a fit; what it raises ends the fit.
+WATCH: ContextVar[Callable[[dict[str, float]], None] | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Callable[[dict[str, float]], None]) -> Iterator[None]:
+    """Call `watch` with the row of each epoch (epoch, train_loss, val_loss, val_accuracy) of the
+    decoders fitted inside; what it raises ends the fit."""
+    token = WATCH.set(watch)
+    try:
+        yield
+    finally:
+        WATCH.reset(token)
+
+
+class Watcher(lightning.Callback):
+    """Passes on the newest epoch of the history, once the keeper has dealt with it."""
+
+    def __init__(self, keeper: Keeper, watch: Callable[[dict[str, float]], None]):
+        self.keeper, self.watch = keeper, watch
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, lit: Lit) -> None:
+        self.watch(self.keeper.history[-1])
 
 
 class Lit(lightning.LightningModule):

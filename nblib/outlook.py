@@ -1,0 +1,140 @@
+"""What a sweep would do, before it does it: runs, what is done, what is shared, what it may cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nblib import runner, search, store
+from nblib.errors import NblibError
+from nblib.runner.plan import Job, Run
+
+MOST_LINES = 40
+
+
+def table(runs: list[Run], asked: list[Run]) -> str:
+    """Runs and how many of them are done, notebook by notebook; what they share; what is left costs.
+
+    runs: all, with what they rest on; asked: those that the file names.
+    """
+    jobs = [runner.plan(*run) for run in runs]
+    total, done = Counter(j.stage for j in jobs), Counter(j.stage for j in jobs if j.committed)
+    spent = _spent()
+    lines = [f"{'notebook':26}{'runs':>6}{'done':>6}{'to do':>7}{'work':>12}"]
+    seconds: list[float] = []
+    unknown = 0
+    for stage in sorted(total):
+        costs = [_cost(j, spent) for j in jobs if j.stage == stage and not j.committed]
+        known = [c for c in costs if c is not None]
+        seconds += known
+        unknown += len(costs) - len(known)
+        told = "" if not costs else "?" if not known else f"{_time(sum(known))}{'' if len(known) == len(costs) else ' + ?'}"  # fmt: skip
+        lines.append(f"{stage:26}{total[stage]:6}{done[stage]:6}{total[stage] - done[stage]:7}{told:>12}")  # fmt: skip
+    todo = total.total() - done.total()
+    lines.append(f"{'all':26}{total.total():6}{done.total():6}{todo:7}{_time(sum(seconds)) if seconds else '':>12}")  # fmt: skip
+    before = len(jobs) - len({runner.place_of(runner.plan(*run)) for run in asked})
+    if before > 0:
+        lines.append(f"{before} of these are not asked for, but what the others rest on: each is made once for all.")  # fmt: skip
+    if unknown and todo:
+        lines.append(f"Of {unknown} runs the work is not known: no run of that notebook (and model) is here to go by.")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _spent() -> dict[tuple[str, str], list[float]]:
+    """Seconds of the runs in the data root, by notebook and model."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for folder in store.artifacts():
+        try:
+            manifest = store.read_manifest(folder)
+        except NblibError:
+            continue  # `nblib verify` says so
+        if manifest["wall_s"] is not None:
+            found[folder.parts[-3], manifest["parameters"].get("model", "")].append(manifest["wall_s"])  # fmt: skip
+    return found
+
+
+def _cost(job: Job, spent: dict[tuple[str, str], list[float]]) -> float | None:
+    """Seconds this run may take: the median of the same notebook and model; None without one."""
+    same = spent.get((job.stage, getattr(job.params, "model", "")))
+    return float(np.median(same)) if same else None
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def reasons(runs: list[Run]) -> str:
+    """For each run that is to do, why: it was never made, it failed, or something it came from changed."""
+    todo = [runner.plan(*run) for run in runs]
+    todo = [job for job in todo if not job.committed]
+    made = _made()
+    lines = [f"{job.label:44}  {reason(job, made)}" for job in todo[:MOST_LINES]]
+    if len(todo) > MOST_LINES:
+        lines.append(f"... and {len(todo) - MOST_LINES} more")
+    return "\n".join(["to do, and why:", *lines]) if lines else "Nothing to do."
+
+
+def _made() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Manifests by notebook and recording."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for folder in store.artifacts():
+        try:
+            found[folder.parts[-3], folder.parts[-2]].append(store.read_manifest(folder))
+        except NblibError:
+            continue
+    return found
+
+
+def reason(job: Job, made: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    """Why a run is to do."""
+    if job.recipe is None:
+        return "a report, of the runs there will be"
+    if job.key is None:
+        return "its recording is not fetched yet"
+    if (kept := failed_notebook(job)).is_file():
+        return f"failed before: {kept}"
+    others = made.get((job.stage, job.recording), [])
+    wanted = _values(job)
+    differing = [_differing(wanted, json.loads(json.dumps(m["parameters"]))) for m in others]
+    if not others:
+        return "never made"
+    least = min(differing, key=len)
+    if not least:
+        return "made before, from another input or by another version"
+    return f"made before with another {', '.join(least[:3])}{', ...' if len(least) > 3 else ''}"
+
+
+def _values(job: Job) -> dict[str, Any]:
+    from nblib import stages
+
+    settings = job.recipe.settings(stages.STAGES[job.stage].settings).model_dump()
+    values = store.plain(settings | job.params.model_dump())
+    return {k: v for k, v in values.items() if k not in stages.NOT_IN_KEY}
+
+
+def _differing(wanted: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    return [name for name, value in wanted.items() if there.get(name) != value]
+
+
+def failed_notebook(job: Job) -> Path:
+    """Where the notebook of this run is kept if it fails."""
+    return store.failed_dir() / job.recording / f"{job.stage}-{job.key}.ipynb"
+
+
+def of_study(study: search.Study) -> str:
+    """One line on a study: how many of its trials are done."""
+    try:
+        n = len(search.ended(study))
+    except NblibError:
+        n = 0  # its recording is not fetched yet
+    n = min(n, study.search.trials)
+    return (
+        f"search of {', '.join(study.search.space)} ({study.title()}): {n} of {study.search.trials} "
+        f"trials done; what {study.search.objective} chooses is then tested once"
+    )
