@@ -77,7 +77,7 @@ endef
 
 # Compiled once here, every notebook's imports take a third of the time. What is seldom or never
 # imported is left out: it would only take space.
-SELDOM := /(tests?|testing|wandb|sqlalchemy|allensdk|SimpleITK|pip|setuptools|debugpy|neo|fontTools|mne|numba|llvmlite|skorch|braindecode|pulp|hypothesis|jedi)/
+SELDOM := /(tests?|testing|wandb|sqlalchemy|allensdk|SimpleITK|pip|setuptools|debugpy|neo|fontTools|mne|numba|llvmlite|skorch|braindecode|pulp|hypothesis|jedi|alembic|mako|optuna)/
 
 $(READY): pyproject.toml constraints.txt Makefile
 	@case "$(TORCH)" in cpu|cuda) ;; *) echo "TORCH=$(TORCH): choose cpu or cuda" >&2; exit 2;; esac

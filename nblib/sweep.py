@@ -237,8 +237,8 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     codes = [work.runs(todo)]
     if studies := sweep.studies():
         codes.append(_search(studies, sweep, last, work))
-    if work.total:
-        print(f"{work.total - work.failed} of {work.total} {work.noun} done, {work.failed} failed.")
+    if work.total and profile == "local":  # a cluster's calls say it each
+        print(f"{work.total - work.failed} of {work.total} runs done, {work.failed} failed.")
     return max(codes)
 
 
@@ -283,7 +283,6 @@ class _Work:
     def __init__(self, path: Path, n_jobs: int, profile: str, resources: dict[str, dict]):
         self.path, self.n_jobs, self.profile, self.resources = path, n_jobs, profile, resources
         self.total = self.failed = 0
-        self.noun = "runs" if profile == "local" else "jobs"
 
     def runs(self, runs: list[Run]) -> int:
         from nblib import cluster, runner

@@ -12,7 +12,7 @@ import pytest
 import tiny_project
 from tiny_project import wait_until
 
-from nblib import cluster, runner, sweep
+from nblib import cluster, runner, selection, sweep
 from nblib.cli import main
 from nblib.errors import BadParameter
 
@@ -48,7 +48,8 @@ def test_what_runs_rest_on_is_found_and_made_once(project, capsys):
     path = write(project, BOTH)
     assert main(["sweep", str(path), "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].split() == ["all", "6", "0", "6"] and not project.committed()
+    assert "all                            6     0      6" in said and not project.committed()
+    assert said.count("never made") == 6 and "4 of these are not asked for" in said
     assert main(["sweep", str(path)]) == 0
     assert "6 of 6 runs done, 0 failed" in capsys.readouterr().out
     made = {p: p.stat().st_mtime_ns for p in project.committed()}
@@ -74,7 +75,17 @@ def test_a_failure_takes_its_own_road_only(project, capsys):
         (BOTH.replace("[a, b]", "[a, 21]"), "recording = 21"),
         (BOTH.replace("03_clean", "03_claen"), "no notebook '03_claen'; did you mean"),
         (BOTH + "    show_me: 1", "show_me"),
-        ("sweep: s\nsteps: []", "no steps, so nothing would run"),
+        ("sweep: s\nsteps: []", "no steps and no search, so nothing would run"),
+        (BOTH + "resources: {trian: {runtime: 5}}", r"resources.trian: there are stages, train"),
+        (BOTH.replace("each: {recording: [a, b]}", "recordings: []"), "recordings is empty"),
+        (BOTH + "    recordings: [a]", "recording is given twice"),
+        (BOTH + "    models: [{lstm: 5, gru: 6}]", "expected a name, or one name"),
+        (
+            BOTH + "    models: [{lstm: papers}]",
+            "lstm: 'papers': expected settings, or defaults or lab",
+        ),
+        (BOTH + "    models: [{lstm: {model: gru}}]", "names another model, 'gru'"),
+        (BOTH + "    models: [lstm]", "unknown parameter 'model'"),
         ("- 1", "name: value"),
     ],
 )
@@ -91,7 +102,9 @@ def test_a_faulty_sweep_is_refused_before_anything_runs(project, capsys, text, s
 def test_the_shipped_sweeps_can_be_planned(path, home, capsys):
     """Without data and without the network."""
     assert main(["sweep", str(path), "--dry-run"]) == 0
-    assert int(capsys.readouterr().out.split()[-1]) >= len(sweep.read(path).runs()) > 0
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("all ")]
+    plan = sweep.read(path)
+    assert int(line.split()[3]) >= len(plan.runs()) and (plan.runs() or plan.studies())
 
 
 def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project):
@@ -137,3 +150,149 @@ def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch
     jobs = cluster.make_jobs(runs)
     assert [j["kind"] for j in jobs] == ["stages", "train", "train"] * 2
     assert jobs[2]["needs"] == [jobs[0]["id"]]
+
+
+# --- what a sweep may name -----------------------------------------------------------------------
+
+
+def test_models_bring_their_own_settings(project):
+    step = sweep.Step(
+        notebook="05_train_lstm", params={},
+        models=["gru", {"lstm": "lab"}, {"lstm": {"max_epochs": 3, "model_params": {"hidden": 5}}}],
+        each={"seed": [0, 1]},
+    )  # fmt: skip
+    folder = project.root / "params" / "models"
+    folder.mkdir()
+    (folder / "lstm.yml").write_text((ROOT / "params" / "models" / "lstm.yml").read_text())
+    given = [values for _, values in step.runs({})]
+    assert [(g["model"], g["seed"]) for g in given] == [(m, s) for m in ("gru", "lstm", "lstm") for s in (0, 1)]  # fmt: skip
+    assert given[2]["model_params"]["hidden"] == 1000 and given[2]["max_epochs"] == 15
+    assert given[4]["model_params"] == {"hidden": 5} and set(given[0]) == {"model", "seed"}
+    with pytest.raises(BadParameter, match=r"no file .*gru.yml"):
+        sweep.Step(notebook="05_train_lstm", models=[{"gru": "lab"}]).runs({})
+
+
+def test_a_wrong_setting_of_a_model_is_found_before_anything_runs(project):
+    for name in ("04_split", "05_train_lstm"):
+        project.notebook(name)
+    text = BOTH.replace("03_clean", "05_train_lstm").replace("[a, b]}", "[a]}")
+    path = write(project, text + "    models: [{lstm: {model_params: {hiden: 5}}}]\n")
+    with pytest.raises(
+        BadParameter, match=r"s.yml: 05_train_lstm .*unknown hiden; valid names: hidden"
+    ):
+        sweep.check(sweep.read(path), path)
+
+
+def test_files_by_a_pattern(project, tmp_path):
+    folder = tmp_path / "nwb"
+    folder.mkdir()
+    for name in ("m2", "m1"):
+        (folder / f"{name}.nwb").write_bytes(name.encode())
+    text = "sweep: s\nparams: {recipe: tiny}\nsteps:\n  - notebook: 02_bin\n    recordings: {files: PATTERN}\n"
+    path = write(project, text.replace("PATTERN", f"{folder}/*.nwb"))
+    runs = sweep.check(sweep.read(path), path)
+    assert [r[1]["recording"] for r in runs] == ["m1", "m2"]
+    recipe = runner.plan(*runs[0]).recipe
+    assert recipe.recordings == ["m1", "m2"] and recipe.file("m2") == folder / "m2.nwb"
+    # The key is that of the file's content, whatever recipe named it.
+    keys = {runner.plan("01_ingest", r[1]).key for r in runs}
+    assert len(keys) == 2
+    for pattern, said in [
+        (f"{folder}/*.mat", "no file matches"),
+        ("nwb/*.nwb", "give an absolute path"),
+        (f"{folder.parent}/**/*.nwb", "matches .* and .*write a step for each"),
+        (f"{folder}/*", "cannot be a recording id"),
+    ]:
+        if "**" in pattern:
+            (folder / "more").mkdir()
+            (folder / "more" / "m3.nwb").touch()
+        if pattern.endswith("/*"):
+            for name in ("m1", "m2"):
+                (folder / f"{name}.nwb").unlink()
+            (folder / "a b.nwb").touch()
+        bad = write(project, text.replace("PATTERN", pattern))
+        with pytest.raises(BadParameter, match=f"(?s)s.yml: .*{said}"):
+            sweep.check(sweep.read(bad), bad)
+
+
+SESSIONS = """\
+session_id,session_type,unit_count,sex,ecephys_structure_acronyms
+715093703,brain_observatory_1.1,884,M,"['CA1', 'VISp', nan]"
+719161530,brain_observatory_1.1,755,M,"['CA1', 'VISam']"
+721123822,brain_observatory_1.1,444,F,"['VISp']"
+766640955,functional_connectivity,842,F,"['VISp']"
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [
+        ({"session_type": "brain_observatory_1.1"}, ["715093703", "719161530", "721123822"]),
+        ({"unit_count": {"min": 755}, "sex": "M"}, ["715093703", "719161530"]),
+        ({"unit_count": {"max": 444}}, ["721123822"]),
+        ({"ecephys_structure_acronyms": "VISp", "unit_count": {"min": 500, "max": 883}}, ["766640955"]),
+        ({"ecephys_structure_acronyms": ["VISam", "VISl"]}, ["719161530"]),
+    ],
+)  # fmt: skip
+def test_sessions_by_a_query(tmp_path, home, wanted, ids):
+    table = tmp_path / "sessions.csv"
+    table.write_text(SESSIONS)
+    chosen = selection.Recordings(allen=wanted, table=str(table))
+    recipe, found = selection.settle(chosen, "allen_natural_scenes")
+    assert found == ids
+    assert runner.recordings_of(recipe) == ids
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"unit_cout": 5}, "no column 'unit_cout'; there are session_type"),
+        ({"unit_count": {"at least": 5}}, "expected min, max or both"),
+        ({"sex": {"min": 5}}, "'M' is not a number"),
+        ({"sex": "X"}, "none of 4 sessions"),
+    ],
+)
+def test_a_faulty_query_is_refused(tmp_path, home, wanted, said):
+    table = tmp_path / "sessions.csv"
+    table.write_text(SESSIONS)
+    with pytest.raises(BadParameter, match=said):
+        selection.settle(
+            selection.Recordings(allen=wanted, table=str(table)), "allen_natural_scenes"
+        )
+
+
+def test_reasons_and_cost_of_what_is_to_do(project, capsys):
+    path = write(project, BOTH)
+    project.notebook("02_bin", f"assert stage.recording != 'a'\n---\n{tiny_project.COMMIT}")
+    assert main(["sweep", str(path)]) == 3
+    capsys.readouterr()
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "failed before: " in said and "/failed/a/02_bin-" in said
+    assert "never made" in said  # 03_clean of a
+    (line,) = [row for row in said.splitlines() if row.startswith("03_clean  ")]
+    assert line.split()[:4] == ["03_clean", "2", "1", "1"] and line.split()[-1] == "s"  # as b took
+    path = write(project, BOTH.replace("cohort}", "cohort, n_bins: 10}"))
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "made before with another n_bins" in capsys.readouterr().out
+    (project.root / "raw.nwb").write_bytes(b"another file")
+    path = write(project, BOTH)
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "made before, from another input or by another version" in capsys.readouterr().out
+
+
+def test_a_dead_kernel_is_tried_once_more_and_an_error_is_not(project, capsys):
+    """Recording a loses its kernel once; b's notebook is wrong, twice would be in vain."""
+    work = (
+        "import os, pathlib\n"
+        "marks = pathlib.Path(os.environ['NBLIB_HOME'])\n"
+        "mark = marks / f'{stage.recording}-{len(list(marks.glob(stage.recording + \"-*\")))}'\n"
+        "mark.touch()\n"
+        "if mark.name == 'a-0': os.kill(os.getpid(), 9)\n"
+        "assert stage.recording != 'b'"
+    )
+    project.notebook("03_clean", f"{work}\n---\n{tiny_project.COMMIT}")
+    assert main(["sweep", str(write(project, BOTH))]) == 3
+    assert "Tried once more: 03_clean a" in capsys.readouterr().out
+    assert sorted(p.name for p in project.home.glob("?-?")) == ["a-0", "a-1", "b-0"]
+    assert len(project.committed()) == 5

@@ -207,7 +207,7 @@ def test_the_last_cell_states_the_result_from_the_data(notebook):
         assert sum(isinstance(v, ast.FormattedValue) for v in text.values) >= 2, "computed"
     else:  # a sentence that needs conditions is written, and tested, in the package
         assert re.fullmatch(
-            r"((evaluation|few_shot|decoding|summary|ssl|downstream)\.|steps\.\w+_)in_words\(.+\)",
+            r"((evaluation|few_shot|decoding|summary|ssl|downstream|searched)\.|steps\.\w+_)in_words\(.+\)",
             ast.unparse(text),
         )
 
