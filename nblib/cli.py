@@ -87,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--all-records", action="store_true", help="not just the first of each mouse")
     sub.add_argument("--names", metavar="FILE", help="write training_names.txt as well")
     sub.add_argument("--from", dest="source", metavar="FILE", default="", help="the records of a training_names.txt")  # fmt: skip
-    command("status", status, "what the data root holds, and which notebooks failed")
+    sub = command("status", status, "what the data root holds and which notebooks failed, or how far a sweep is")  # fmt: skip
+    sub.add_argument("file", nargs="?", default="", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
     sub = command("results", results, "the table of all training runs")
     sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
     sub.add_argument("--recipe", default="", help="one recipe only")
@@ -287,6 +288,11 @@ def cohort(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
+    if options.file:
+        from nblib import sweep as plan
+
+        print(plan.progress(Path(options.file).expanduser()))
+        return 0
     from nblib.runner import status as source
 
     print(source.report())

@@ -36,6 +36,7 @@ STAGES = "stages"  # 01-04 of a recording share one job
 SEARCH = "search"  # trials of a search, several in a job
 TRANSIENT = (4,)  # exit codes worth another try: the kernel died or did not start
 POLL_S = 2.0
+PROGRAMS = ("sbatch", "squeue", "scancel")
 
 
 def make_jobs(runs: list[Run]) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def run(
 
     resources: kind of job -> what it asks of the cluster, over the profile's.
     """
-    for program in ("sbatch", "squeue", "scancel"):
+    for program in PROGRAMS:
         if shutil.which(program) is None:
             raise MissingInput(
                 f"--profile {profile}: no {program} on this machine; run it on a login node of the "
@@ -198,18 +199,23 @@ def job(plan: Path, name: str) -> int:
 # --- the queue -----------------------------------------------------------------------------------
 
 
-def queue(path: Path) -> list[tuple[str, str]]:
-    """(id, state) of the sweep's jobs that Slurm holds."""
-    told = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%j")
-    rows = [line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2]
-    return [(number, state) for number, state, name in rows if name.startswith(prefix_of(path))]
+def is_here() -> bool:
+    """Whether this machine can submit to a Slurm."""
+    return all(shutil.which(program) for program in PROGRAMS)
+
+
+def queue(path: Path) -> list[tuple[str, str, str]]:
+    """(id, state, reason for waiting) of the sweep's jobs that Slurm holds."""
+    told = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%r|%j")
+    rows = [line.split("|", 3) for line in told.splitlines() if line.count("|") >= 3]
+    return [tuple(row[:3]) for row in rows if row[3].startswith(prefix_of(path))]
 
 
 def cancel(path: Path, patience_s: float = 60.0) -> int:
     """Cancel the sweep's jobs and wait until they have left the queue; how many there were."""
     found = queue(path)
     if found:
-        _slurm("scancel", *(number for number, _ in found))
+        _slurm("scancel", *(number for number, *_ in found))
     end = time.monotonic() + patience_s
     while queue(path):
         if time.monotonic() > end:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nblib import runner, search, store
-from nblib.errors import NblibError
+from nblib import cluster, reports, runner, search, store
+from nblib.errors import NblibError, RunFailed
+from nblib.runner import status
+from nblib.runner.outcome import RUNNING, at_work
 from nblib.runner.plan import Job, Run
 
 MOST_LINES = 40
@@ -138,3 +140,62 @@ def of_study(study: search.Study) -> str:
         f"search of {', '.join(study.search.space)} ({study.title()}): {n} of {study.search.trials} "
         f"trials done; what {study.search.objective} chooses is then tested once"
     )
+
+
+# --- a sweep at work -----------------------------------------------------------------------------
+
+STATES = ("done", "running", "queued", "failed")
+
+
+def states(runs: list[Run], *, elsewhere: bool = False) -> list[tuple[Job, str, str]]:
+    """For each run its state and, where there is one, the reason and the notebook.
+
+    "queued" is what nobody has begun; elsewhere: whether notebooks on other hosts may be at work
+    (jobs of the sweep are in the queue).
+    """
+    found = []
+    for job in (runner.plan(*run) for run in runs):
+        kept = failed_notebook(job)
+        begun = [(path, at_work(path)) for path in kept.parent.glob(f"{kept.stem}.*{RUNNING}")]
+        at_it = [p for p, who in begun if who.alive or (who.alive is None and elsewhere)]
+        if job.recipe is None:
+            state, why = "done" if reports.there(job) else "queued", "a report, made last"
+        elif job.committed:
+            state, why = "done", ""
+        elif at_it:
+            state, why = "running", f"on {at_work(at_it[0]).host}: {at_it[0]}"
+        elif kept.is_file():
+            state, why = "failed", f"{status.words(kept)}  ({kept})"
+        elif begun:
+            state, why = "queued", f"its last try was killed: {begun[0][0]}"
+        else:
+            state, why = "queued", ""
+        found.append((job, state, why))
+    return found
+
+
+def progress(path: Path, runs: list[Run], studies: list[search.Study]) -> str:
+    """`nblib status FILE`: how far a sweep is, what runs now, what failed and why."""
+    lines = [f"sweep {path}, data root {store.home()}"]
+    waiting: list[tuple[str, str, str]] = []
+    if (driver := cluster.driver(cluster.folder_of(path))) is not None:
+        lines.append(f"driver: pid {driver['pid']} on {driver['host']}")
+    if cluster.is_here():
+        try:
+            waiting = cluster.queue(path)
+        except RunFailed as error:  # its programs are here, its controller does not answer
+            lines.append(f"Slurm: {error}")
+        for (state, why), n in sorted(Counter((s, r) for _, s, r in waiting).items()):
+            lines.append(f"Slurm: {n} jobs {state}{f' ({why})' if why != 'None' else ''}")
+    found = states(runs, elsewhere=bool(waiting))
+    lines.append(f"{'notebook':26}" + "".join(f"{name:>9}" for name in STATES))
+    for stage in sorted({job.stage for job, _, _ in found}):
+        count = Counter(state for job, state, _ in found if job.stage == stage)
+        lines.append(f"{stage:26}" + "".join(f"{count[name]:9}" for name in STATES))
+    count = Counter(state for _, state, _ in found)
+    lines.append(f"{'all':26}" + "".join(f"{count[name]:9}" for name in STATES))
+    lines += [of_study(study) for study in studies]
+    for job, state, why in found:
+        if state in ("running", "failed"):
+            lines += [f"{state}: {job.label}", f"    {why}"]
+    return "\n".join(lines)

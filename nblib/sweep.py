@@ -242,6 +242,15 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     return max(codes)
 
 
+def progress(path: Path) -> str:
+    """`nblib status FILE` as text."""
+    from nblib import outlook
+
+    sweep = read(path)
+    first, last = split_up(sweep, check(sweep, path))
+    return outlook.progress(path, first + last, sweep.studies())
+
+
 def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:
     """Trials, then each study's winner beside the settings as they were, then the reports."""
     from nblib import runner, search

@@ -296,3 +296,29 @@ def test_a_dead_kernel_is_tried_once_more_and_an_error_is_not(project, capsys):
     assert "Tried once more: 03_clean a" in capsys.readouterr().out
     assert sorted(p.name for p in project.home.glob("?-?")) == ["a-0", "a-1", "b-0"]
     assert len(project.committed()) == 5
+
+
+def test_status_tells_done_running_queued_and_failed(project, capsys):
+    """Recording a fails in 02; b sleeps in 03."""
+    project.notebook("02_bin", f"assert stage.recording != 'a', 'no spikes'\n---\n{tiny_project.COMMIT}")  # fmt: skip
+    sleep = "import os, pathlib, time\nif not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(60)"
+    project.notebook("03_clean", f"{sleep}\n---\n{tiny_project.COMMIT}")
+    path = write(project, BOTH)
+    process = subprocess.Popen([sys.executable, "-m", "nblib", "sweep", str(path)])
+    wait_until(lambda: list((project.home / "failed" / "b").glob("03_clean-*.running.ipynb")))
+
+    def rows():
+        assert main(["status", str(path)]) == 0
+        said = capsys.readouterr().out
+        return said, {r.split()[0]: r.split()[1:] for r in said.splitlines() if r[:2] in ("01", "02", "03")}  # fmt: skip
+
+    said, count = rows()
+    assert count == {"01_ingest": ["2", "0", "0", "0"], "02_bin": ["1", "0", "0", "1"], "03_clean": ["0", "1", "1", "0"]}  # fmt: skip
+    assert "failed: 02_bin a" in said and "AssertionError: no spikes" in said
+    assert "running: 03_clean b" in said
+    process.kill()
+    process.wait()
+    wait_until(lambda: rows()[1]["03_clean"] == ["0", "0", "2", "0"])
+    (project.home / "go").touch()
+    assert main(["sweep", str(path)]) == 3
+    assert rows()[1]["03_clean"] == ["1", "0", "1", "0"]

@@ -32,10 +32,11 @@ def artifacts() -> list[dict[str, Any]]:
 def failed() -> list[tuple[Path, str]]:
     """Notebooks kept because they failed, newest last, each with the last line of its error."""
     paths = sorted(store.failed_dir().glob("*/*.ipynb"), key=lambda path: path.stat().st_mtime)
-    return [(path, _words(path)) for path in paths]
+    return [(path, words(path)) for path in paths]
 
 
-def _words(path: Path) -> str:
+def words(path: Path) -> str:
+    """What a kept notebook says of its end: its error's last line, or that it is at work."""
     if (who := at_work(path)) is not None:
         if who.alive is None:
             return f"at work on {who.host}, if that is still so"

@@ -9,6 +9,7 @@ Children find the server by the variable `ADDRESS`, so that the kernels of a job
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -34,6 +35,7 @@ LIGHT = (
     "nblib.cleaning", "nblib.splits", "nblib.plots",
 )  # fmt: skip
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.training", "nblib.evaluation")  # fmt: skip
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its kernel in half of it
 SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
 
@@ -168,6 +170,7 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     os.setpgid(0, 0)
+                    _die_with_the_server()
                     for number, file in enumerate(files):
                         os.dup2(file, number)
                     for other in (*files, *(s.fileno() for s in (connection, listener, woken, wake, *clients.values()))):  # fmt: skip
@@ -200,6 +203,16 @@ def _serve(listener: socket.socket) -> dict[str, Any] | None:
                     _kill(key.data, signal.SIGTERM)
                     doomed[key.data] = time.monotonic() + GRACE_S
     return None
+
+
+def _die_with_the_server() -> None:
+    """Have Linux kill this process when the server is killed.
+
+    Otherwise a cluster that kills a job's processes one by one could miss those whose parent was
+    killed before them, and they would work on beside the job's next try.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -1,0 +1,182 @@
+"""Real notebooks on a real Slurm: the tables of both engines, training that is broken off, a search."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from tiny_project import wait_until
+
+from nblib import cluster, results, searched, store
+from nblib.runs import load_run
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
+PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
+RECIPES = """\
+recipe: pair
+recordings: [a, b]
+source: simulate
+simulate: {n_units: 24, n_scenes: 6, n_repeats: 20, seed: 1, signal: 1.5}
+n_bins: 5
+gap_s: 0.5
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, slurm):
+    """The shipped notebooks and settings, in a project whose notebooks a test may change."""
+    root = tmp_path / "project"
+    for name in ("notebooks", "params", "workflow"):
+        shutil.copytree(ROOT / name, root / name)
+    (root / "workflow" / "profiles" / "private").mkdir()
+    (root / "workflow" / "profiles" / "private" / "config.yaml").write_text(PROFILE)
+    (root / "params" / "recipes" / "pair.yml").write_text(RECIPES)
+    monkeypatch.setenv("NBLIB_PROJECT", str(root))
+    return root
+
+
+def sweep(project, home, text, *options, wait=True):
+    """`nblib sweep` in a process of its own, with a data root of its own."""
+    path = project / "s.yml"
+    path.write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nblib", "sweep", str(path), *options],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "NBLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if not wait:
+        return process
+    said, _ = process.communicate(timeout=560)
+    assert process.returncode == 0, said
+    return said
+
+
+def table(home, monkeypatch):
+    """What the runs say, without what differs between places and moments."""
+    monkeypatch.setenv("NBLIB_HOME", str(home))
+    runs = results.scan()
+    return runs.drop(columns=["fit_s", "folder", "created", "host", "code_version"])
+
+
+FEW = "n_permutations: 100, n_bootstrap: 100, importance: 0"
+
+
+def test_both_engines_give_the_same_table(project, tmp_path, monkeypatch):
+    """Two recordings by four models by two seeds."""
+    text = (
+        f"sweep: same\nparams: {{recipe: pair, {FEW}}}\nsteps:\n  - notebook: 05_train_lstm\n"
+        "    recordings: [a, b]\n    models: [nearest_mean, ridge, logistic, {lstm: {max_epochs: 3, "
+        "model_params: {hidden: 8}}}]\n    each: {seed: [0, 1]}\n"
+    )
+    said = sweep(project, tmp_path / "here", text)
+    assert "24 of 24 runs done, 0 failed" in said  # 16, and 01-04 of two recordings
+    said = sweep(project, tmp_path / "there", text, "--profile", "private")
+    assert "18 of 18 jobs done, 0 failed" in said  # 16, and a job for the stages of each recording
+    here, there = (table(tmp_path / name, monkeypatch) for name in ("here", "there"))
+    assert len(here) == 16 and (here["flag"] == "").all()
+    pd.testing.assert_frame_equal(here, there)
+
+
+SLOW = """\
+import os, pathlib, time
+from nblib.training import loop
+home = pathlib.Path(os.environ["NBLIB_HOME"])
+tries = len(list(home.glob(f"try-{stage.params.model}-*")))
+mark = home / f"try-{stage.params.model}-{tries}"
+mark.touch()
+keep = loop.Keeper.on_train_epoch_end
+def kept(self, *given):
+    keep(self, *given)
+    with mark.open("a") as told:
+        told.write(f"{self.history[-1]['epoch']}\\n")
+    if tries == 0 and not (home / "unbroken").exists():
+        time.sleep(0.3 if len(self.history) < 8 else 600)
+loop.Keeper.on_train_epoch_end = kept"""
+
+
+def slow_down(project):
+    """05 stops for ten minutes after its eighth epoch, on the first try."""
+    path = project / "notebooks" / "05_train_lstm.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    at = next(i for i, c in enumerate(notebook.cells) if "evaluation.fit(" in c.source)
+    notebook.cells.insert(at, nbformat.v4.new_code_cell(SLOW))
+    nbformat.write(notebook, path)
+
+
+def epochs(home, model, number):
+    path = home / f"try-{model}-{number}"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp_path, monkeypatch):
+    """The lstm meets its time limit, the gru is preempted; an unbroken sweep says the same."""
+    slow_down(project)
+    text = (
+        f"sweep: broken\nparams: {{recipe: pair, recording: a, max_epochs: 14, patience: 14, {FEW}, "
+        "model_params: {hidden: 8}}\nresources: {train: {runtime: 1}}\nsteps:\n"
+        "  - notebook: 05_train_lstm\n    models: [lstm, gru]\n"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for home in (whole, broken):
+        home.mkdir()
+    (whole / "unbroken").touch()
+    sweep(project, whole, text)
+    process = sweep(project, broken, text, "--profile", "private", wait=False)
+    wait_until(lambda: len(epochs(broken, "gru", 0)) == 8, 200)
+    monkeypatch.setenv("NBLIB_HOME", str(broken))
+    number = preempt(project / "s.yml", "gru")
+    wait_until(lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(project / "s.yml")])
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    for model in ("lstm", "gru"):
+        assert epochs(broken, model, 0) == list(range(8))
+        second = epochs(broken, model, 1)
+        assert 0 < second[0] <= 8 and second == list(range(second[0], 14))
+        assert epochs(whole, model, 0) == list(range(14)) and not epochs(broken, model, 2)
+    pd.testing.assert_frame_equal(table(whole, monkeypatch), table(broken, monkeypatch))
+    for folder in [a for a in store.artifacts() if a.parts[-3] == "05_train_lstm"]:
+        other = whole / folder.relative_to(broken)
+        for name in ("history", "predictions"):
+            one, two = (pd.read_parquet(f / f"{name}.parquet") for f in (folder, other))
+            pd.testing.assert_frame_equal(one, two)
+        assert (folder / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()  # fmt: skip
+        assert load_run(folder).metrics["scores"] == load_run(other).metrics["scores"]
+
+
+def preempt(path, model):
+    """Take the job of this model off its node, as a partition of higher priority would."""
+    (plan,) = cluster.folder_of(path).glob("*/plan.json")
+    jobs = json.loads(plan.read_text())["jobs"]
+    (name,) = [j["id"] for j in jobs if j["kind"] == "train" and j["runs"][0][1]["model"] == model]
+    for number, *_ in cluster.queue(path):
+        shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True)  # fmt: skip
+        if f"/rule_{name.replace('-', '/')}/" in shown.stdout:  # the folder of its log
+            subprocess.run(["scontrol", "requeue", number], check=True)
+            return number
+    raise AssertionError(f"no job of {name} in the queue")
+
+
+def test_a_search_on_the_cluster(project, tmp_path, monkeypatch):
+    """Two workers share a study's trials; the winner is tested once, and 91 is made."""
+    text = (
+        f"sweep: look\nparams: {{recipe: pair, recording: a, model: lstm, max_epochs: 3, {FEW}}}\n"
+        "search:\n  trials: 6\n  workers: 2\n  space:\n    model_params.hidden: {choices: [4, 8, 16]}\n"
+        "    learning_rate: {low: 0.001, high: 0.1, log: true}\n"
+    )
+    said = sweep(project, tmp_path / "home", text, "--profile", "private")
+    assert "2 of 2 jobs done, 0 failed" in said
+    monkeypatch.setenv("NBLIB_HOME", str(tmp_path / "home"))
+    studies = searched.current("look")
+    trials = searched.trials(studies)
+    assert sorted(trials["trial"]) == list(range(6))
+    assert len(results.scan()) == 2 and len(searched.outcome(studies)) == 2
+    assert [a.parts[-3] for a in store.artifacts()].count("91_search") == 1
