@@ -76,19 +76,15 @@ def waste() -> list[Waste]:
 
 def _leavings() -> Iterator[Path]:
     """Half-written artifacts of processes of this host that are gone."""
-    import platform
-
-    for path in store.home().glob("[0-9][0-9]_*/*/.*.tmp"):
-        host, pid = path.name.split(".")[2:4]
-        if host == platform.node() and not Path(f"/proc/{pid}").exists():
-            yield path
+    for parent in store.home().glob("[0-9][0-9]_*/*"):
+        yield from store.leftovers(parent)
 
 
 def _running(notebook: Path) -> bool:
     """Whether a notebook in the folder of failures is one that runs now, or may."""
     if not notebook.name.endswith(".running.ipynb"):
         return False
-    return Path(f"/proc/{notebook.name.split('.')[-3]}").exists()
+    return store.alive(int(notebook.name.split(".")[-3]))
 
 
 def free(found: list[Waste]) -> int:

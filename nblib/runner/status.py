@@ -38,7 +38,7 @@ def _words(path: Path) -> str:
     running = path.name.removesuffix(".running.ipynb")
     if running != path.name:
         pid = running.rpartition(".")[2]
-        alive = Path(f"/proc/{pid}").exists() or not Path("/proc").exists()
+        alive = store.alive(int(pid))
         return "running now, if it was begun on this host" if alive else "its runner was killed"
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
