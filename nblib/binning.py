@@ -6,17 +6,21 @@ defined by those integers alone, so no bin depends on float rounding late in a r
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
+import h5netcdf
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from nblib.counting import count_flat, first_at_or_after, in_threads
 from nblib.errors import BadInput, BadParameter
 from nblib.params import BinSettings
 from nblib.recording import Recording
+from nblib.sources import hdf5
 
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")
@@ -222,14 +226,18 @@ def save(binned: xr.Dataset, folder: Path) -> None:
             "chunksizes": (rows, n_bins, n_units),
         }
     }
-    binned.to_netcdf(folder / FILE, engine="h5netcdf", encoding=encoding)
+    # As to_netcdf would, which cannot be told how to open the file.
+    place = H5NetCDFStore.open(str(folder / FILE), mode="w", driver_kwds=hdf5.UNLOCKED)
+    with contextlib.closing(place):
+        binned.dump_to_store(place, encoding=encoding)
 
 
 def load(folder: Path) -> xr.Dataset:
     """Read a Binned artifact into memory; BadInput when it is not readable."""
     try:
-        with xr.open_dataset(folder / FILE, engine="h5netcdf", decode_times=False) as file:
-            binned = file.load()
+        with hdf5.reading(folder / FILE) as file:
+            store = H5NetCDFStore(h5netcdf.File(file, "r"))
+            binned = xr.open_dataset(store, decode_times=False).load()
     except (OSError, KeyError, ValueError) as error:
         raise BadInput(f"{folder / FILE}: not readable as binned counts ({error}).") from error
     return binned

@@ -236,10 +236,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def sweep(options: argparse.Namespace) -> int:
+    from nblib import store
     from nblib import sweep as source
 
     path = Path(options.file).expanduser()
-    return source.run(path, n_jobs=options.jobs, dry=options.dry_run, profile=options.profile)
+    with store.shared():  # the workflow's logs and marks, too
+        return source.run(path, n_jobs=options.jobs, dry=options.dry_run, profile=options.profile)
 
 
 def cancel(options: argparse.Namespace) -> int:
@@ -250,9 +252,10 @@ def cancel(options: argparse.Namespace) -> int:
 
 
 def job(options: argparse.Namespace) -> int:
-    from nblib import cluster
+    from nblib import cluster, store
 
-    return cluster.job(Path(options.plan), options.name)
+    with store.shared():
+        return cluster.job(Path(options.plan), options.name)
 
 
 def allen(options: argparse.Namespace) -> int:

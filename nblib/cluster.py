@@ -276,7 +276,7 @@ def driver(folder: Path) -> dict[str, Any] | None:
         return None
     told = json.loads(file.read_text(encoding="utf-8"))
     if told["host"] == socket.gethostname():
-        return told if Path(f"/proc/{told['pid']}").exists() else None
+        return told if store.alive(told["pid"]) else None
     return told if time.time() - file.stat().st_mtime < _only_driver.STALE_S else None
 
 

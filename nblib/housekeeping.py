@@ -77,12 +77,8 @@ def waste() -> list[Waste]:
 
 def _leavings() -> Iterator[Path]:
     """Half-written artifacts of processes of this host that are gone."""
-    import platform
-
-    for path in store.home().glob("[0-9][0-9]_*/*/.*.tmp"):
-        host, pid = path.name.split(".")[2:4]
-        if host == platform.node() and not Path(f"/proc/{pid}").exists():
-            yield path
+    for parent in store.home().glob("[0-9][0-9]_*/*"):
+        yield from store.leftovers(parent)
 
 
 def _running(notebook: Path) -> bool:

@@ -52,17 +52,25 @@ class SimulateLfpSettings(Params):
     drift_s: float = Field(60.0, gt=0, description="time scale of the drift [s]")
 
 
-LFP_SOURCES = ("simulate_lfp", "lfp_nwb", "lfp_mat")
+# Where recordings come from, and what they hold: one line each (see nblib.sources).
+SOURCES = {
+    "allen": "spikes",
+    "nwb": "spikes",
+    "simulate": "spikes",
+    "lab_pickle": "spikes",
+    "simulate_lfp": "lfp",
+    "lfp_nwb": "lfp",
+    "lfp_mat": "lfp",
+}
 
 
 class IngestSettings(Params):
     """Settings of 01_ingest: where a recording comes from and which table holds its trials."""
 
-    source: Literal[
-        "allen", "nwb", "simulate", "lab_pickle", "simulate_lfp", "lfp_nwb", "lfp_mat"
-    ] = Field("simulate", description="kind of origin")
+    source: str = Field("simulate", description="kind of origin, a name in nblib.params.SOURCES")
     path: str = Field(
-        "", description="file; {recording} and ${VARIABLES} are filled in; empty = made or fetched"
+        "",
+        description="file or folder; {recording} and ${VARIABLES} are filled in; empty = made or fetched",
     )
     intervals: str = Field(
         "natural_scenes_presentations", description="interval table that holds the trials"
@@ -77,6 +85,14 @@ class IngestSettings(Params):
     simulate_lfp: SimulateLfpSettings = Field(
         SimulateLfpSettings(), description="simulated field potentials"
     )
+    source_params: dict[str, Any] = Field({}, description="settings of the source's own, if any")
+
+    @field_validator("source")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"no such source; choose one of {', '.join(SOURCES)}")
+        return name
 
 
 class BinSettings(Params):
@@ -190,7 +206,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     @property
     def is_lfp(self) -> bool:
         """Whether the recordings are field potentials, not spikes."""
-        return self.source in LFP_SOURCES
+        return SOURCES[self.source] == "lfp"
 
 
 class StageParams(Params):

@@ -221,7 +221,7 @@ def save(windows: Windows, folder: Path) -> None:
     """Write windows.h5: compressed and checksummed, in pieces, so that no copy is made."""
     import h5py
 
-    with h5py.File(folder / FILE, "w") as file:
+    with h5py.File(folder / FILE, "w", **hdf5.UNLOCKED) as file:
         file.attrs["kind"] = "nblib windows"
         for name in ("recording", "subject", "rate_hz", "window_s", "hop_s", "dropped", "how"):
             file.attrs[name] = getattr(windows, name)

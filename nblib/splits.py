@@ -19,6 +19,7 @@ from nblib.binning import to_ns
 from nblib.cleaning import merged, touches
 from nblib.errors import BadInput, BadParameter
 from nblib.params import SplitSettings
+from nblib.sources import hdf5
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
@@ -273,7 +274,7 @@ def fit_statistics(
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:
     """Write `split.parquet` and `statistics.h5` (one group a fold, zlib + fletcher32)."""
     split.to_parquet(folder / SPLIT_FILE, index=False)
-    with h5py.File(folder / STATISTICS_FILE, "w") as file:
+    with h5py.File(folder / STATISTICS_FILE, "w", **hdf5.UNLOCKED) as file:
         file.attrs["split_hash"] = split_hash(split)
         for s in statistics:
             group = file.create_group(f"fold{s.fold}")
@@ -303,7 +304,7 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
     split = pd.read_parquet(folder / SPLIT_FILE)
     statistics = []
     try:
-        with h5py.File(folder / STATISTICS_FILE) as file:
+        with hdf5.reading(folder / STATISTICS_FILE) as file:
             for fold in sorted(int(name[4:]) for name in file):
                 g = {name: _read(file[f"fold{fold}"][name]) for name in file[f"fold{fold}"]}
                 dropped = pd.DataFrame(

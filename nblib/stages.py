@@ -116,6 +116,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
             f"For these there are {', '.join(there)}."
         )
+    sources.own_settings(recipe)
     if info.cohort:
         return checked, recipe
     if checked.recording not in recipe.recordings:
@@ -152,6 +153,9 @@ def key_for(
         for source in ("simulate", "simulate_lfp"):
             if recipe.source != source:
                 own.pop(source, None)
+        own.pop("source_params", None)
+        if (settings := sources.own_settings(recipe)) is not None:
+            own["source_params"] = settings.model_dump()
         own |= {"label": recipe.label} if name == "02_bin" else {}
     else:
         upstream = key_for(steps[-2], recipe, recording)

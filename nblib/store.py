@@ -6,6 +6,7 @@ It is written beside its place and renamed, so the folder exists exactly when it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -15,6 +16,7 @@ import platform
 import re
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -167,6 +169,26 @@ def content_hash(path: Path | str) -> str:
     return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """While it lasts, what this process makes is the group's to read and write, where the data
+    root is: a person's umask of 077 would lock out the others who work in it.
+
+    Where the root is not the group's to write, or not there yet, the umask stays as it is.
+    """
+    root = home()
+    if not (root.is_dir() and root.stat().st_mode & stat.S_IWGRP):
+        yield
+        return
+    before = os.umask(0o077)
+    os.umask(before & ~stat.S_IRWXG)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@shared()
 def write_text(path: Path, text: str) -> None:
     """Write a small file beside its place and rename it there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
@@ -179,6 +201,7 @@ def write_text(path: Path, text: str) -> None:
         raise _storage_error(error, path) from error
 
 
+@shared()
 def commit(
     stage: str,
     recording: str,
@@ -207,10 +230,14 @@ def commit(
         _remove_leftovers(place.parent)
         temporary.mkdir(parents=True)
         write(temporary)
-        files = sorted(p for p in temporary.rglob("*") if p.is_file())
+        # As the folder: whoever may enter it may read it, whatever a library made of its file.
+        mode = stat.S_IMODE(temporary.stat().st_mode)
+        inside = sorted(temporary.rglob("*"))
+        for path in (p for p in inside if p.is_dir()):
+            path.chmod(mode)
+        files = [p for p in inside if p.is_file()]
         for path in files:
-            # As the folder: whoever may enter it may read it, whatever a library made of its file.
-            path.chmod(temporary.stat().st_mode & 0o666)
+            path.chmod(mode & 0o666)
             _fsync(path)
         manifest = {
             "stage": stage,
@@ -296,12 +323,28 @@ def _storage_error(error: Exception, place: Path) -> Exception:
     return error
 
 
-def _remove_leftovers(parent: Path) -> None:
-    """Delete half-written folders of processes that no longer live on this host."""
+def alive(pid: int) -> bool:
+    """Whether a process of this host lives, anybody's: /proc may show a person only their own."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def leftovers(parent: Path) -> Iterator[Path]:
+    """Half-written folders of processes that no longer live on this host."""
     for path in parent.glob(f".*.{platform.node()}.*.tmp"):
         pid = path.name.split(".")[-3]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc").exists():
-            shutil.rmtree(path, ignore_errors=True)
+        if pid.isdigit() and not alive(int(pid)):
+            yield path
+
+
+def _remove_leftovers(parent: Path) -> None:
+    for path in leftovers(parent):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _fsync(path: Path) -> None:

@@ -176,7 +176,7 @@ def writing(home: Path) -> Check:
 
 
 def locking(home: Path) -> Check:
-    """Lock a file there: HDF5 does whenever it opens one."""
+    """Lock a file there: other programs do whenever they open an HDF5 file; nblib does not."""
     trial = home / f".doctor-{uuid.uuid4().hex[:8]}"
     try:
         with trial.open("wb") as file:
@@ -184,7 +184,7 @@ def locking(home: Path) -> Check:
             fcntl.flock(file, fcntl.LOCK_UN)
     except OSError as error:
         return Check(
-            "file locking", WARN, f"{home}: {error.strerror}; HDF5 files may not open there",
+            "file locking", WARN, f"{home}: {error.strerror}; nblib does without, others may not open HDF5 files there",
             "export HDF5_USE_FILE_LOCKING=FALSE",
         )  # fmt: skip
     finally:

@@ -142,7 +142,11 @@ def _set_aside(folder: Path | None) -> Iterator[None]:
         yield
         return
     aside = folder.with_name(f".{folder.name}.replaced.{os.getpid()}")
-    folder.rename(aside)
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another process has set it aside just now, to make it again
+        yield
+        return
     try:
         yield
     finally:
@@ -152,6 +156,7 @@ def _set_aside(folder: Path | None) -> Iterator[None]:
             aside.rename(folder)
 
 
+@store.shared()
 def execute(job: Job, *, progress: bool = True) -> Outcome:
     """Execute a planned job in a kernel of its own and judge it by its manifest."""
     from nblib.runner import kernel

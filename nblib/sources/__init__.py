@@ -1,14 +1,23 @@
-"""Where recordings come from: one file per origin, one way in."""
+"""Where recordings come from: one file per origin, one way in.
+
+A new source is a line in `params.SOURCES` and a module of that name with
+
+- `FILES`: what is read inside the folder that a recipe's `path` names; () where it names a file
+- `Settings`: what only this source has to know, given under `source_params` in a recipe
+- `open_recording(path, recipe, recording_id, settings) -> Recording`
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from nblib import store
+from nblib import params, store
 from nblib.errors import BadParameter, MissingInput
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     import xarray as xr
 
@@ -16,8 +25,38 @@ if TYPE_CHECKING:
     from nblib.recording import Recording
 
 
+# Wired by hand below: they are made, fetched, spread over several files or hold no spike times.
+WIRED = ("allen", "nwb", "simulate", "lab_pickle", "simulate_lfp", "lfp_nwb", "lfp_mat")
+
+
+def _module(recipe: Recipe) -> ModuleType | None:
+    """The module of a source that follows the protocol above; None for one that is wired."""
+    if recipe.source in WIRED:
+        return None
+    return importlib.import_module(f"{__name__}.{recipe.source}")
+
+
+def own_settings(recipe: Recipe) -> Any:
+    """The checked settings of the source's own, None where it has none.
+
+    Raises BadParameter for an unknown name, a wrong type or a value out of bounds.
+    """
+    where = f"source_params of recipe {recipe.recipe!r}"
+    module = _module(recipe)
+    if module is not None:
+        return params.checked(module.Settings, recipe.source_params, where)
+    if recipe.source_params:
+        raise BadParameter(
+            f"{where}: source {recipe.source!r} takes none; found {', '.join(recipe.source_params)}."
+        )
+    return None
+
+
 def raw_file(recipe: Recipe, recording: str) -> Path:
-    """The recording's file: the recipe's path, or where a fetched Allen session lies."""
+    """The recording's file or folder: the recipe's path, or where a fetched Allen session lies.
+
+    Raises MissingInput when it, or what the source reads in it, is not there.
+    """
     path = recipe.file(recording)
     if path is None and recipe.source == "allen":
         from nblib.sources import allen
@@ -29,8 +68,13 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
             )
     if path is None:
         raise BadParameter(f"recipe {recipe.recipe!r}: source {recipe.source!r} needs a path.")
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file; check `path` in recipe {recipe.recipe!r}.")
+    module = _module(recipe)
+    files = module.FILES if module else ()
+    if files and not path.is_dir():
+        raise MissingInput(f"{path}: no such folder; check `path` in recipe {recipe.recipe!r}.")
+    for file in [path / name for name in files] or [path]:
+        if not file.is_file():
+            raise MissingInput(f"{file}: no such file; check `path` in recipe {recipe.recipe!r}.")
     return path
 
 
@@ -44,7 +88,7 @@ def fetch(recipe: Recipe, recording: str) -> None:
 
 def identity(recipe: Recipe, recording: str) -> str:
     """What a recording is, before reading it: its file's sha256 (with those of the Allen tables
-    beside it), or the simulation's key."""
+    beside it), those of its folder's files, or the simulation's key."""
     if recipe.source == "simulate":
         from nblib.sources import simulate
 
@@ -54,7 +98,10 @@ def identity(recipe: Recipe, recording: str) -> str:
 
         return simulate_lfp.key(recipe.simulate_lfp)
     path = raw_file(recipe, recording)
-    if recipe.is_lfp:
+    if path.is_dir():
+        hashes = {name: store.file_hash(path / name) for name in _module(recipe).FILES}
+        return store.make_key("raw", 1, hashes, [])
+    if recipe.source in WIRED and recipe.is_lfp:
         from nblib.sources import lfp
 
         if times := lfp.times_file(recipe, recording):
@@ -85,6 +132,9 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
         recording = open_nwb(path, **how)
         recording.meta["source"] = "simulate"
         return recording
+    if module := _module(recipe):
+        path = raw_file(recipe, recording_id)
+        return module.open_recording(path, recipe, recording_id, own_settings(recipe))
     if recipe.is_lfp:
         from nblib.sources import lfp
 

@@ -36,6 +36,7 @@ RETRY_STATUS = (429, 500, 502, 503, 504)
 _ONE_AT_A_TIME = threading.Lock()  # the SDK's modules are altered while they work
 
 
+@store.shared()
 def fetch(
     place: Path, what: str, stream: Callable[[Any], Iterator[bytes]], verify: Callable[[Path], Any]
 ) -> Path:
@@ -248,5 +249,5 @@ def _remove_leftovers(folder: Path) -> None:
     """Delete part files of processes that were killed on this host."""
     for path in folder.glob(f".*.{platform.node()}.*.part"):
         pid = path.name.split(".")[-3]
-        if pid.isdigit() and Path("/proc").exists() and not Path("/proc", pid).exists():
+        if pid.isdigit() and not store.alive(int(pid)):
             path.unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """Read NWB's tables, spike trains and series straight from HDF5, lazily.
 
 pynwb builds an object for every piece of a file; here one column is one read. A 67 MB session
-opens in some hundredths of a second.
+opens in some hundredths of a second. Every HDF5 file of the package is opened by `reading`, or
+written as `UNLOCKED`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +21,26 @@ import pandas as pd
 from nblib.errors import BadInput, MissingInput
 from nblib.recording import Series
 
+# Many file systems of clusters have no locks, and HDF5 makes no file there unless told to do
+# without. What the package writes needs none: it has a name of its own until it is complete.
+UNLOCKED = {"locking": False}
 # Names of time columns besides start_time and stop_time: NWB's own habit.
 TIME_SUFFIX = "_time"
+
+
+def reading(path: Path) -> h5py.File:
+    """The HDF5 file for reading; OSError as HDF5 says it.
+
+    Where it cannot be locked, it is read without: somebody else holds it, or the file system has
+    no locks. A lock is still asked for first, because within a process HDF5 refuses to open a file
+    with and without; so a person may have it open in the same notebook, by other means.
+    """
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        if not re.search(r"\block file|file locking", str(error)):
+            raise
+    return h5py.File(path, "r", **UNLOCKED)
 
 
 @contextmanager
@@ -29,7 +49,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise MissingInput(f"{path}: no such file; check `path` in the recipe.")
     try:
-        file = h5py.File(path, "r", locking="best-effort")
+        file = reading(path)
     except OSError as error:
         text = str(error)
         if "truncated" in text:
@@ -249,7 +269,7 @@ class FileSpikes:
 
     def _hdf5(self, lo: int, hi: int) -> np.ndarray:
         if self._handle is None:
-            self._handle = h5py.File(self.path, "r", locking="best-effort")
+            self._handle = reading(self.path)
         return self._handle[self._name][lo:hi]
 
     def contiguous(self) -> np.ndarray | None:

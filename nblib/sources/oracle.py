@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from nblib.errors import BadInput, BadParameter
+from nblib.sources import hdf5
 
 Which = int | slice | np.ndarray  # units by position
 ABSENT_GAIN = 1e-3  # what is left of the rate of a unit that has drifted away from the probe
@@ -77,7 +78,7 @@ def write_truth(truth: Truth, path: Path) -> None:
             name, data=data, compression="gzip", compression_opts=2, shuffle=True, fletcher32=True
         )
 
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", **hdf5.UNLOCKED) as file:
         file.attrs["kind"] = "nblib simulated truth"
         file.attrs["step_s"] = truth.step_s
         file.attrs["params"] = json.dumps(truth.params, sort_keys=True)
@@ -94,7 +95,7 @@ def read_truth(path: Path) -> Truth:
     """Read a truth file. Raises BadInput when it is missing, cut short or not a truth file."""
     path = Path(path)
     try:
-        with h5py.File(path, "r") as file:
+        with hdf5.reading(path) as file:
             if file.attrs.get("kind") != "nblib simulated truth":
                 raise BadInput(f"{path}: this is not the truth file of a simulated recording.")
             units = {name: _text(values[()]) for name, values in file["units"].items()}

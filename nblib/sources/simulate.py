@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from nblib.errors import BadParameter
+from nblib.sources import hdf5
 from nblib.sources import simulate_model as model
 from nblib.sources import simulate_session as session
 from nblib.sources import simulate_tables as tables
@@ -107,7 +108,7 @@ def simulate(
     )
     blocks = np.linspace(0, shown.duration_s, int(np.clip(shown.duration_s // 15, 1, 100)) + 1)
     presence = np.zeros(n_units)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", **hdf5.UNLOCKED) as file:
         stored, first = file["units/spike_times"], 0
         for u in range(n_units):
             times = grid.spike_times(truth, u, int(n_spikes[u]), draws[u])

@@ -123,10 +123,8 @@ def _shaped(shape: np.ndarray, n: int, columns: int, rng: np.random.Generator) -
 
 def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     """Write one recording as NWB: an LFP module with an ElectricalSeries, and the table `states`."""
-    import h5py
     from hdmf.backends.hdf5 import H5DataIO
-    from hdmf.build import BuildManager
-    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb import NWBFile
     from pynwb.ecephys import LFP, ElectricalSeries
     from pynwb.file import Subject
 
@@ -166,10 +164,7 @@ def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     nwb.add_time_intervals(layout._intervals("states", intervals, [recording]))
     layout._fix_object_ids(nwb, identifier)
     type_map = layout._type_map()
-    with NWBHDF5IO(path, "w", manager=BuildManager(type_map)) as io:
-        io.write(nwb, cache_spec=False)
-    with h5py.File(path, "r+") as file:
-        layout._cache_schemas(file, type_map.namespace_catalog)
+    layout.write_nwb(nwb, path, type_map)
     return path
 
 

@@ -29,6 +29,8 @@ from pynwb.file import Subject
 from pynwb.misc import Units
 from pynwb.spec import NWBAttributeSpec, NWBGroupSpec, NWBNamespaceBuilder
 
+from nblib.sources import hdf5
+
 EXTENSION = "ndx-aibs-ecephys"
 EXTENSION_VERSION = "0.2.0"
 SCHEMAS = ("hdmf-common", "hdmf-experimental", "core")
@@ -107,9 +109,17 @@ def write_layout(
     nwb.units = _units_table(units, n_spikes)
 
     _fix_object_ids(nwb, f"{session_id}/{subject_id}")
-    with NWBHDF5IO(path, "w", manager=BuildManager(type_map)) as io:
+    write_nwb(nwb, path, type_map)
+
+
+def write_nwb(nwb: NWBFile, path: Path, type_map: Any) -> None:
+    """Write the file, with the schemas it follows."""
+    with (
+        h5py.File(path, "w", **hdf5.UNLOCKED) as file,
+        NWBHDF5IO(file=file, mode="w", manager=BuildManager(type_map)) as io,
+    ):
         io.write(nwb, cache_spec=False)
-    with h5py.File(path, "r+") as file:
+    with h5py.File(path, "r+", **hdf5.UNLOCKED) as file:
         _cache_schemas(file, type_map.namespace_catalog)
 
 

@@ -27,6 +27,7 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
 
+from nblib import store
 from nblib.training.checkpoints import (
     check_checkpoint,
     fingerprint,
@@ -76,6 +77,7 @@ def fit(
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nblib-fit-"))
         folder = Path(folder)
+        stack.enter_context(store.shared())  # a colleague may go on from the checkpoint
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{stage}.ckpt"
         if resume == "auto":

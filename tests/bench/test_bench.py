@@ -39,6 +39,7 @@ def test_every_promise_has_its_row(result):
         "import nblib",
         "nblib --help",
         "nblib run 01_ingest",
+        "nblib sweep, beside the cells of 01_ingest",
     }
     assert all((row["holds"] is not None) == bool(row["limit"]) for row in result["measured"])
 
@@ -53,6 +54,7 @@ def test_the_others_stand_beside(result):
         "bare",
         "DataLoader",
         "papermill",
+        "shell loop",
         "full graph",
         "from scratch",
         "braindecode",

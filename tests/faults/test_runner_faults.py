@@ -145,6 +145,23 @@ def test_two_runs_of_one_key_at_once_make_one_artifact(project):
     assert not list(folder.parent.glob(".*"))
 
 
+def test_two_commands_that_need_the_same_make_it_once(project):
+    """Neither knows of the other: all that both need is missing when they begin."""
+    both = [command("03_clean", "--with-upstream") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, (out, err)
+    folders = project.committed()
+    assert [p.parts[-3] for p in folders] == ["01_ingest", "02_bin", "03_clean"]
+    assert all(store.open_artifact(p) and (p / "executed.ipynb").is_file() for p in folders)
+    assert list(project.home.glob("*/*/.*")) == [] and project.failed() == []
+
+
+def test_what_another_process_has_just_set_aside_is_made_as_if_new(project):
+    with runner._set_aside(project.home / "02_bin" / "000021" / "gone"):
+        pass
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
     project.notebook("01_ingest", f"{SLEEP}\n---\n{tiny_project.COMMIT}")

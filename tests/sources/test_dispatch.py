@@ -1,12 +1,16 @@
 """One way in: a recipe and a recording id give the recording, or say why not."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import Field
 
-from nblib import sources, store
+from nblib import params, sources, stages, store
 from nblib.errors import BadInput, BadParameter, MissingInput
-from nblib.params import Recipe, SimulateSettings
+from nblib.params import Params, Recipe, SimulateSettings
 from nblib.sources import simulate
 
 SMALL = SimulateSettings(n_units=3, n_scenes=2, n_repeats=2)
@@ -66,3 +70,81 @@ def test_a_lab_pickle_is_not_what_it_is_not(tmp_path):
         sources.open_binned(recipe(source="lab_pickle", path=path, n_bins=10), "715")
     with pytest.raises(BadParameter, match="holds spike times"):
         sources.open_binned(recipe(["demo"], source="simulate"), "demo")
+
+
+class Settings(Params):
+    gain: float = Field(1.0, gt=0)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """A source of one's own: a module with the three names, and its line in the table."""
+
+    def open_recording(path, recipe, recording_id, settings):
+        return (path, recording_id, settings.gain)
+
+    module = SimpleNamespace(FILES=("a", "b"), Settings=Settings, open_recording=open_recording)
+    monkeypatch.setitem(sys.modules, "nblib.sources.mine", module)
+    monkeypatch.setitem(params.SOURCES, "mine", "spikes")
+    return module
+
+
+def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
+    folder = tmp_path / "715"
+    asked = recipe(source="mine", path=str(tmp_path / "{recording}"), source_params={"gain": 2.0})
+    with pytest.raises(MissingInput, match="715: no such folder"):
+        sources.identity(asked, "715")
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    with pytest.raises(MissingInput, match="715/b: no such file"):
+        sources.identity(asked, "715")
+    (folder / "b").write_text("2")
+    assert sources.open_recording(asked, "715") == (folder, "715", 2.0)
+    before = sources.identity(asked, "715")
+    (folder / "unread").write_text("3")
+    assert sources.identity(asked, "715") == before
+    (folder / "b").write_text("22")
+    assert sources.identity(asked, "715") != before
+
+    registered.FILES = ()
+    one = recipe(source="mine", path=str(folder / "{recording}"), recordings=["a"])
+    assert sources.open_recording(one, "a") == (folder / "a", "a", 1.0)
+    assert sources.identity(one, "a") == store.sha256(folder / "a")
+
+
+def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, registered):
+    registered.FILES = ()
+    (tmp_path / "715").write_text("1")
+    given = {"source": "mine", "path": str(tmp_path / "{recording}")}
+    keys = {
+        stages.key_for("01_ingest", recipe(**given, source_params=own), "715")
+        for own in ({}, {"gain": 1.0}, {"gain": 2.0})
+    }
+    assert len(keys) == 2  # a default that is written out changes nothing
+    for own, says in [
+        ({"gian": 2.0}, "source_params of recipe 'r': unknown parameter 'gian'; did you mean gain"),
+        ({"gain": "2"}, "gain = '2'"),
+        ({"gain": 0.0}, "gain = 0.0"),
+    ]:
+        with pytest.raises(BadParameter, match=says):
+            sources.own_settings(recipe(**given, source_params=own))
+    with pytest.raises(BadParameter, match="source 'nwb' takes none; found gain"):
+        sources.own_settings(recipe(source="nwb", source_params={"gain": 2.0}))
+
+
+def test_an_unknown_source_is_refused():
+    with pytest.raises(BadParameter, match="source = 'nwbb': no such source; choose one of allen"):
+        params.checked(Recipe, {"recipe": "r", "recordings": ["a"], "source": "nwbb"}, "x.yml")
+
+
+def test_keys_of_recordings_that_were_there_before_stay(home, tmp_path):
+    path = tmp_path / "715"
+    path.write_bytes(b"raw")
+    asked = recipe(source="nwb", path=str(tmp_path / "{recording}"))
+    own = {
+        "source": "nwb", "intervals": "natural_scenes_presentations", "label": "frame",
+        "time_unit": "s", "series": "", "times": "",
+    }  # fmt: skip
+    version = stages.STAGES["01_ingest"].version
+    expected = store.make_key("01_ingest", version, own, [store.sha256(path)])
+    assert stages.key_for("01_ingest", asked, "715") == expected

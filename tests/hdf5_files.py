@@ -1,0 +1,40 @@
+"""One file of every kind that the package writes as HDF5, made and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nblib import binning, params, signals, splits
+from nblib.sources import open_recording, oracle, simulate_lfp
+from nblib.sources.nwb import open_nwb
+from nblib.sources.simulate import simulate, truth_path
+
+TRIALS = {"intervals": "natural_scenes_presentations", "label": "frame"}
+
+
+def make(folder: Path) -> None:
+    """Recordings with their truth, counts, statistics of a split, windows."""
+    recording = open_nwb(
+        simulate(folder / "spikes.nwb", n_units=6, n_scenes=3, n_repeats=12), **TRIALS
+    )
+    binned = binning.bin_recording(recording, params.BinSettings())
+    binning.save(binned, folder)
+    settings = params.SplitSettings(gap_s=0.0)
+    split = splits.make_split(binned, settings)
+    splits.save(folder, split, [splits.fit_statistics(binned, split, 0, settings)])
+    given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
+    recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)
+    simulate_lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
+    signals.save(signals.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
+
+
+def read(folder: Path) -> dict[str, float]:
+    """A number out of each of them."""
+    spikes = folder / "spikes.nwb"
+    return {
+        "spikes": float(open_nwb(spikes, **TRIALS).spike_times(0).sum()),
+        "truth": float(oracle.read_truth(truth_path(spikes)).rates.sum()),
+        "counts": float(binning.load(folder).counts.sum()),
+        "mean": float(splits.load(folder)[1][0].mean.sum()),
+        "windows": float(abs(signals.load(folder).x).sum()),
+    }
