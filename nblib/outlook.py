@@ -73,13 +73,18 @@ def _time(seconds: float) -> str:
 
 def reasons(runs: list[Run]) -> str:
     """For each run that is to do, why: it was never made, it failed, or something it came from changed."""
-    todo = [runner.plan(*run) for run in runs]
-    todo = [job for job in todo if not job.committed]
+    todo = [(run, job) for run in runs if not (job := runner.plan(*run)).committed]
     made = _made()
-    lines = [f"{job.label:44}  {reason(job, made)}" for job in todo[:MOST_LINES]]
+    lines = [f"{_label(run):56}  {reason(job, made)}" for run, job in todo[:MOST_LINES]]
     if len(todo) > MOST_LINES:
         lines.append(f"... and {len(todo) - MOST_LINES} more")
     return "\n".join(["to do, and why:", *lines]) if lines else "Nothing to do."
+
+
+def _label(run: Run) -> str:
+    """A run by what was given for it."""
+    notebook, given = run
+    return f"{notebook} {', '.join(f'{k} {v}' for k, v in given.items())}"
 
 
 def _made() -> dict[tuple[str, str], list[dict[str, Any]]]:

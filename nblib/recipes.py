@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ def load_recipe(path: Path | str) -> P.Recipe:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return _load(path, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadParameter(f"recipe {path}: cannot be read ({error.strerror}).") from None
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, text: str) -> P.Recipe:
+    """A sweep asks for the same recipe thousands of times."""
     values = read_yaml(text, f"recipe {path}")
     if not isinstance(values, dict):
         raise BadParameter(f"recipe {path}: expected 'name: value' lines.")

@@ -223,11 +223,11 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     asked = check(sweep, path)
     first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
-    print(outlook.table(first, asked), flush=True)
+    print(outlook.table(first + last, asked), flush=True)
     for study in sweep.studies():
         print(outlook.of_study(study), flush=True)
     if dry:
-        print(outlook.reasons(first))
+        print(outlook.reasons(first + last))
         return 0
     work = _Work(path, n_jobs, profile, sweep.resources)
     todo = _undone(first)
@@ -249,6 +249,12 @@ def progress(path: Path) -> str:
     sweep = read(path)
     first, last = split_up(sweep, check(sweep, path))
     return outlook.progress(path, first + last, sweep.studies())
+
+
+def search_here(sweep: Sweep, n_jobs: int) -> int:
+    """The search of a sweep on this machine, without its reports; the largest exit code."""
+    studies = sweep.studies()
+    return _search(studies, sweep, [], _Work(Path(), n_jobs, "local", {})) if studies else 0
 
 
 def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:

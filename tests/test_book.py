@@ -259,7 +259,7 @@ def test_the_plan_runs_every_notebook_and_every_decoder():
     ("text", "said"),
     [
         ("sweep: b\nsteps: [{notebook: x, eaach: {}}]", "eaach"),
-        ("sweep: b", "'steps' is missing"),
+        ("steps: []", "'sweep' is missing"),
         ("- 1", "name: value"),
     ],
 )

@@ -124,3 +124,15 @@ def test_a_source_can_be_added_as_the_guide_says(tmp_path):
     assert json.loads(report.read_text())["recording"] == "mouse7"
     (manifest,) = (tmp_path / "home").glob("01_ingest/mouse7/*/manifest.json")
     assert json.loads(manifest.read_text())["recipe"]["source_params"] == {"rate_hz": CLOCK_HZ}
+
+
+def test_the_sweeps_of_the_page_are_sweeps(tmp_path, home, capsys):
+    from nblib.cli import main
+
+    pages = blocks("sweeps.md", "yaml")
+    assert len(pages) == 2
+    for text in pages:
+        path = tmp_path / "s.yml"
+        path.write_text(text)
+        assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "18" in capsys.readouterr().out.split("05_train_lstm")[1].split("\n")[0]

@@ -37,22 +37,26 @@ def run_plan(plan: Sweep, n_jobs: int) -> dict[str, Path]:
     from nblib import runner, stages
 
     jobs = plan.runs()
-    folders = [settled(*job) for job in jobs]
-    if None in folders:  # a report is of the runs that there will be
-        reports = {
-            name for name, info in stages.STAGES.items() if info.upstream is None and info.is_run
-        }
-        folders = [None if job[0] in reports else f for job, f in zip(jobs, folders, strict=True)]
-    todo = [i for i, folder in enumerate(folders) if folder is None]
-    # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
-    outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
-    failed = [outcome for outcome in outcomes if outcome.code]
-    if failed:
-        raise NblibError(
-            f"{len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
-        )
-    for i, outcome in zip(todo, outcomes, strict=True):
-        folders[i] = Path(outcome.folder)
+    no_road = {
+        name for name, info in stages.STAGES.items() if info.upstream is None and info.is_run
+    }
+    folders: list[Path | None] = [None] * len(jobs)
+    is_report = [notebook in no_road for notebook, _ in jobs]
+    for reports in (False, True):  # a report is of the runs that there will be
+        for i in (i for i, is_one in enumerate(is_report) if is_one == reports):
+            folders[i] = settled(*jobs[i])
+        todo = [i for i, f in enumerate(folders) if f is None and is_report[i] == reports]
+        # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
+        outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
+        failed = [outcome for outcome in outcomes if outcome.code]
+        if failed:
+            raise NblibError(
+                f"{len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
+            )
+        for i, outcome in zip(todo, outcomes, strict=True):
+            folders[i] = Path(outcome.folder)
+        if not reports and sweep.search_here(plan, n_jobs):
+            raise NblibError("the search failed, so there is no book.")
     chosen: dict[str, Path] = {}
     first = 0
     for step in plan.steps:

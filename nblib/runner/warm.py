@@ -37,7 +37,7 @@ LIGHT = (
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.training", "nblib.evaluation")  # fmt: skip
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its kernel in half of it
-SOCKET_PATH_MAX = 80  # Unix socket paths end at 104 (macOS) or 108 bytes
+SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
 def private_folder() -> Path:
@@ -129,8 +129,10 @@ class Process:
 def main() -> None:
     """Import the modules named on the command line, then fork until stdin is closed."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(os.environ[ADDRESS])
+    unready = f"{os.environ[ADDRESS]}.0"
+    listener.bind(unready)
     listener.listen(64)
+    Path(unready).rename(os.environ[ADDRESS])  # its name says that it listens
     for name in sys.argv[1:]:
         importlib.import_module(name)
     gc.freeze()  # shared pages stay shared

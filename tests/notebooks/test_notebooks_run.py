@@ -26,6 +26,7 @@ FIGURES = {
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "90_results": 3,
+    "91_search": 2,
 }
 
 
