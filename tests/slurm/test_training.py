@@ -20,11 +20,11 @@ from nblib.runs import load_run
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
 PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
-RECIPES = """\
-recipe: pair
-recordings: [a, b]
+RECIPE = """\
+recipe: NAME
+recordings: [NAME]
 source: simulate
-simulate: {n_units: 24, n_scenes: 6, n_repeats: 20, seed: 1, signal: 1.5}
+simulate: {n_units: 24, n_scenes: 6, n_repeats: 20, seed: SEED, signal: 1.5}
 n_bins: 5
 gap_s: 0.5
 """
@@ -38,7 +38,9 @@ def project(tmp_path, monkeypatch, slurm):
         shutil.copytree(ROOT / name, root / name)
     (root / "workflow" / "profiles" / "private").mkdir()
     (root / "workflow" / "profiles" / "private" / "config.yaml").write_text(PROFILE)
-    (root / "params" / "recipes" / "pair.yml").write_text(RECIPES)
+    for seed, name in ((1, "a"), (2, "b")):
+        text = RECIPE.replace("NAME", name).replace("SEED", str(seed))
+        (root / "params" / "recipes" / f"{name}.yml").write_text(text)
     monkeypatch.setenv("NBLIB_PROJECT", str(root))
     return root
 
@@ -72,9 +74,9 @@ FEW = "n_permutations: 100, n_bootstrap: 100, importance: 0"
 def test_both_engines_give_the_same_table(project, tmp_path, monkeypatch):
     """Two recordings by four models by two seeds."""
     text = (
-        f"sweep: same\nparams: {{recipe: pair, {FEW}}}\nsteps:\n  - notebook: 05_train_lstm\n"
-        "    recordings: [a, b]\n    models: [nearest_mean, ridge, logistic, {lstm: {max_epochs: 3, "
-        "model_params: {hidden: 8}}}]\n    each: {seed: [0, 1]}\n"
+        f"sweep: same\nparams: {{{FEW}}}\nsteps:\n  - notebook: 05_train_lstm\n"
+        "    models: [nearest_mean, ridge, logistic, {lstm: {max_epochs: 3, "
+        "model_params: {hidden: 8}}}]\n    each: {recipe: [a, b], seed: [0, 1]}\n"
     )
     said = sweep(project, tmp_path / "here", text)
     assert "24 of 24 runs done, 0 failed" in said  # 16, and 01-04 of two recordings
@@ -82,6 +84,7 @@ def test_both_engines_give_the_same_table(project, tmp_path, monkeypatch):
     assert "18 of 18 jobs done, 0 failed" in said  # 16, and a job for the stages of each recording
     here, there = (table(tmp_path / name, monkeypatch) for name in ("here", "there"))
     assert len(here) == 16 and (here["flag"] == "").all()
+    assert here["value"].nunique() > 4 and set(here["recording"]) == {"a", "b"}
     pd.testing.assert_frame_equal(here, there)
 
 
@@ -120,7 +123,7 @@ def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp
     """The lstm meets its time limit, the gru is preempted; an unbroken sweep says the same."""
     slow_down(project)
     text = (
-        f"sweep: broken\nparams: {{recipe: pair, recording: a, max_epochs: 14, patience: 14, {FEW}, "
+        f"sweep: broken\nparams: {{recipe: a, max_epochs: 14, patience: 14, {FEW}, "
         "model_params: {hidden: 8}}\nresources: {train: {runtime: 1}}\nsteps:\n"
         "  - notebook: 05_train_lstm\n    models: [lstm, gru]\n"
     )
@@ -168,7 +171,7 @@ def preempt(path, model):
 def test_a_search_on_the_cluster(project, tmp_path, monkeypatch):
     """Two workers share a study's trials; the winner is tested once, and 91 is made."""
     text = (
-        f"sweep: look\nparams: {{recipe: pair, recording: a, model: lstm, max_epochs: 3, {FEW}}}\n"
+        f"sweep: look\nparams: {{recipe: a, model: lstm, max_epochs: 3, {FEW}}}\n"
         "search:\n  trials: 6\n  workers: 2\n  space:\n    model_params.hidden: {choices: [4, 8, 16]}\n"
         "    learning_rate: {low: 0.001, high: 0.1, log: true}\n"
     )
