@@ -175,7 +175,7 @@ def _tidy_rows(path: Path, header: list[str], lines: list) -> list[dict]:
             "model": cell["model"], "metric": cell["metric"],
             "value": value / PERCENT[cell["unit"]], "unit": "fraction",
             "variant": ", ".join(f"{name}={cell[name]}" for name in settings if cell[name]),
-            "selected": cell["selected"], "provenance": f"{cell['source']} ({path.name}, row {line})",
+            "selected": cell["selected"], "provenance": f"{cell['source']}; {path.name}, row {line}",
             "flag": "", "note": cell.get("note", ""), "_line": line,
         })  # fmt: skip
     return rows

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib import metrics, results, stats
+from nblib.errors import BadParameter
 from nblib.runs import load_run
 
 METRIC_TEXT = {
@@ -138,6 +139,77 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     return _narrow(pd.DataFrame(rows).round({"p": 4, "p, Holm": 4}))
 
 
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the decoder that validation chooses for each recording, with its name `decoder`.
+
+    runs: as in `results.comparable`. What counts is the mean validation accuracy over folds and
+    seeds; test scores have no part in it. Only decoders that were run on every fold of the
+    recording stand for choice, so that no easy fold decides.
+    """
+    kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
+    parts = [kept.iloc[:0]]
+    for _, part in kept.groupby(["group", "recording", "split_hash"], sort=True):
+        folds = part.groupby("decoder")["fold"].nunique()
+        whole = part[part["decoder"].isin(folds.index[folds == part["fold"].nunique()])]
+        if len(whole):
+            best = whole.groupby("decoder")["val_accuracy"].mean().idxmax()
+            parts.append(whole[whole["decoder"] == best])
+    return pd.concat(parts, ignore_index=True)
+
+
+def over_recordings(runs: pd.DataFrame, best: str = "") -> pd.DataFrame:
+    """A decoder beside each other one, paired over the recordings that both were run on.
+
+    best: the decoder's name as `label` gives it; "" = the one that validation chooses, by the mean
+    over recordings of its validation accuracy, among those run on the most recordings. Of each
+    recording, the difference in test score is averaged over folds and seeds that both have; the
+    interval (Student's t) and the two-sided p (signs flipped) are over recordings; Holm's
+    correction is for the comparisons of a recipe. One row a recipe and other decoder; none for a
+    recipe with a single recording. Raises BadParameter for a name that no run has.
+    """
+    rows = []
+    named = label(runs)
+    if best and best not in set(named):
+        raise BadParameter(f"best = {best!r}: there are {', '.join(sorted(set(named)))}.")
+    kept = runs[runs["val_accuracy"].notna()].assign(decoder=named)
+    judged = ["recording", "split_hash", "fold", "seed"]
+    for recipe, part in kept.groupby("group", sort=True):
+        each = part.groupby(["decoder", "recording"])["val_accuracy"].mean()
+        count = each.groupby("decoder").size()
+        mean = each.groupby("decoder").mean()
+        first = best or mean[count == count.max()].idxmax()
+        found = []
+        for other in mean.drop(first, errors="ignore").sort_values(ascending=False).index:
+            two = [part[part["decoder"] == name].groupby(judged)["value"].mean() for name in (first, other)]  # fmt: skip
+            differences = (two[0] - two[1]).dropna().groupby("recording").mean()
+            if len(differences) < 2:
+                continue
+            low, high = stats.t_interval(differences.to_numpy(), -1.0, 1.0)
+            p = stats.sign_flip_p(differences.to_numpy(), two_sided=True)
+            found.append(
+                {"recipe": recipe, "chosen": first, "other": other,
+                 "difference": f"{differences.mean():+.1%}",
+                 "95 % interval": f"{low:+.1%} to {high:+.1%}", "n": len(differences),
+                 "of": "recordings", "p": p}
+            )  # fmt: skip
+        adjusted = stats.holm([row["p"] for row in found]) if found else []
+        rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
+    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
+
+
+def comparisons(runs: pd.DataFrame) -> pd.DataFrame:
+    """The chosen decoder beside each other one: over recordings, where a recipe has several.
+
+    A recipe with a single recording is compared over its test presentations (`paired`): that says
+    which decoder reads this recording better, and nothing of others.
+    """
+    several = runs.groupby("group")["recording"].transform("nunique") > 1
+    alone = paired(runs[~several])
+    tables = [over_recordings(runs[several]), alone.assign(of="presentations") if len(alone) else alone]  # fmt: skip
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
 def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """The curves of 07, averaged over the recordings of a recipe: one row a decoder and k.
 
@@ -145,7 +217,7 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     the interval is that of its run (draws and presentations); of several, a bootstrap over
     recordings, as the question then is what another recording would give; recordings that lack a
     k are left out. Folds and seeds of a recording are averaged first. Columns as
-    `plots.few_shot_curves` takes them, and `n_recordings`; no row without a run of 07.
+    `plots.few_shot_curves` takes them, `n_recordings` and the `keys` of the runs; no row without 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
     part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
@@ -168,7 +240,8 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 if len(each) > 1:
                     low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
                 name = f"{model}, {told}" if told else model
-                rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high})  # fmt: skip
+                rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high,
+                             "keys": sorted(same["key"].unique())})  # fmt: skip
     return pd.DataFrame(rows)
 
 
