@@ -67,9 +67,9 @@ def beside(recordings: Iterable[str]) -> pd.DataFrame:
     return everything[everything["recording"].isin(set(recordings))].reset_index(drop=True)
 
 
-def sure(rows: pd.DataFrame) -> pd.DataFrame:
-    """The published test accuracies that may be drawn: no flag, their unit known."""
-    return rows[(rows["flag"] == "") & (rows["metric"] == "accuracy")]
+def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """The published test scores that may be drawn: no flag, their unit known."""
+    return rows[(rows["flag"] == "") & (rows["metric"] == metric)]
 
 
 def take_in(paths: Iterable[Path]) -> str:

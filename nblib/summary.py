@@ -59,10 +59,11 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def save(runs: pd.DataFrame, folder: Path) -> None:
-    """Write a scan of runs: runs.parquet with every column, runs.csv for a spreadsheet."""
+def save(runs: pd.DataFrame, folder: Path, leaks: pd.DataFrame) -> None:
+    """Write a scan of runs, runs.parquet with every column and runs.csv, and the audit's table."""
     runs.to_parquet(folder / "runs.parquet", index=False)
     runs.to_csv(folder / "runs.csv", index=False)
+    leaks.to_parquet(folder / "audit.parquet", index=False)
 
 
 def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -245,13 +246,13 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
-    """The decoder that validation chooses for each recipe, and its test score.
+def in_words(runs: pd.DataFrame, metric: str = "accuracy", leaks: str = "") -> str:
+    """The decoder that validation chooses for each recipe, its test score, and the audit's verdict.
 
     runs: as in `results.comparable`. Test scores have no part in the choice.
     """
     if len(runs) == 0:
-        return "**Result.** There is no run to compare yet."
+        return f"**Result.** There is no run to compare yet. {leaks}".rstrip()
     parts = []
     for recipe, part in runs.assign(decoder=label(runs)).groupby("group", sort=True):
         mean = part.groupby("decoder")[["value", "chance", "val_accuracy"]].mean()
@@ -267,7 +268,8 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
             f"- {recipe}: **{best}** with a mean {METRIC_TEXT[metric]} of {mean.loc[best, 'value']:.1%} "
             f"{where}(chance {mean.loc[best, 'chance']:.1%}){possible}."
         )
+    more = [f"- {told}" for told in (*results.several_versions(runs), leaks) if told]
     return (
         f"**Result.** {len(runs)} runs compared. The decoder with the highest validation accuracy, "
-        "and its score on test presentations:\n\n" + "\n".join(parts)
+        "and its score on test presentations:\n\n" + "\n".join([*parts, *more])
     )
