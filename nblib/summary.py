@@ -34,8 +34,15 @@ def percent(x: float) -> str:
 
 
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A scan of runs as people read it: best first, scores in percent with their interval."""
-    runs = runs.sort_values("value", ascending=False, kind="stable", na_position="last")
+    """A scan of runs as people read it: best first, scores in percent with their interval.
+
+    Runs that are compared come first, then other runs, then those with a flag.
+    """
+    compared = runs["key"].isin(results.comparable(runs)["key"])
+    place = (runs["flag"] != "").astype(int) * 2 - compared.astype(int)
+    runs = runs.assign(_place=place).sort_values(
+        ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
+    )
     interval = [
         f"{percent(a)} to {percent(b)}"
         for a, b in zip(runs["ci_low"], runs["ci_high"], strict=True)
@@ -43,6 +50,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     return (
         pd.DataFrame(
             {
+                "run": runs["key"],
                 **{name: runs[name] for name in ("group", "recording", "notebook")},
                 "model": label(runs.assign(model=runs["model"].fillna(""))),
                 "score": runs["value"].map(percent),
@@ -51,7 +59,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "chance": runs["chance"].map(percent),
                 "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
                 "best possible": runs["oracle"].map(percent),
-                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag", "key")},
+                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag")},
             }
         )
         .rename(columns={"group": "recipe"})

@@ -222,7 +222,7 @@ def progress(recordings: list[str]) -> pd.DataFrame:
 class PlainTable:
     """A table as a page shows it: whole cells, no row numbers, the first rows of a long one."""
 
-    most = 200
+    most = 25
 
     def __init__(self, table: pd.DataFrame):
         self.table = table
@@ -246,7 +246,7 @@ class PlainTable:
 def show_table(table: pd.DataFrame) -> Any:
     """A table to search, sort and export where a person sits at it; the plain table elsewhere.
 
-    The plain one shows whole cells of the first 200 rows, and says how many more there are.
+    The plain one shows whole cells of the first 25 rows, and says how many more there are.
     """
     if not someone_is_there():
         return PlainTable(table)
