@@ -67,6 +67,13 @@ def beside(recordings: Iterable[str]) -> pd.DataFrame:
     return everything[everything["recording"].isin(set(recordings))].reset_index(drop=True)
 
 
+def contents(recordings: Iterable[str]) -> list[str]:
+    """16 hex digits of each table that holds numbers of these recordings: what a report rests on."""
+    wanted = set(recordings)
+    files = [p for p in store.published_files() if wanted & set(read(p)["recording"])]
+    return sorted(store.file_hash(path)[:16] for path in files)
+
+
 def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """The published test scores that may be drawn: no flag, their unit known."""
     return rows[(rows["flag"] == "") & (rows["metric"] == metric)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nblib import metrics, results, stats
+from nblib import metrics, published, results, stats
 from nblib.errors import BadParameter
 from nblib.runs import load_run
 
@@ -72,6 +72,11 @@ def save(runs: pd.DataFrame, folder: Path, leaks: pd.DataFrame) -> None:
     runs.to_parquet(folder / "runs.parquet", index=False)
     runs.to_csv(folder / "runs.csv", index=False)
     leaks.to_parquet(folder / "audit.parquet", index=False)
+
+
+def inputs(runs: pd.DataFrame) -> list[str]:
+    """What a report of these runs is made from: their keys, and published numbers beside them."""
+    return sorted(runs["key"]) + published.contents(runs["recording"])
 
 
 def over_folds(runs: pd.DataFrame) -> pd.DataFrame:

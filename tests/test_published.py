@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from nblib import published, store
+from nblib import published, store, summary
 from nblib.errors import BadInput, MissingInput
 
 SVC = "session_number,test_acc,bins,kernel,model\n754312389,0.924,1,linear,SVC\n742951821,45.71,1,linear,SVC\n"
@@ -148,6 +148,17 @@ def test_published_numbers_stand_beside_their_own_recording_alone(home, tmp_path
     assert published.beside(["demo"]).empty
     found = published.beside(["742951821"])
     assert set(found["recording"]) == {"742951821"} and set(found["model"]) == {"SVC", "LSTM"}
+
+
+def test_a_report_rests_on_the_published_numbers_beside_its_runs(home, tmp_path):
+    runs = pd.DataFrame({"key": ["b", "a"], "recording": ["x", "y"]})
+    assert summary.inputs(runs) == ["a", "b"]  # the project's own are of other recordings
+    published.take_in([file(tmp_path, "mine.csv", TIDY.replace("\na,", "\nx,"))])
+    (one,) = summary.inputs(runs)[2:]
+    published_file = store.published_dir() / "mine.csv"
+    published_file.write_text(published_file.read_text().replace(",50,", ",51,"))
+    (other,) = summary.inputs(runs)[2:]
+    assert one != other and len(one) == 16
 
 
 def test_the_numbers_of_the_project_are_sound():

@@ -49,12 +49,11 @@ class Audit:
         rows = []
         for check, asked in CHECKS.items():
             found = [f for f in self.findings if f.check == check]
-            shared = {"check": check, "what must hold": asked, "looked at": self.looked[check]}
+            more = {"looked at": self.looked[check], "what must hold": asked}
             empty = "passed" if self.looked[check] else "nothing to look at"
-            rows += [
-                shared | {"verdict": f.verdict, "run": f.folder.name, "found": f.what}
-                for f in found
-            ] or [shared | {"verdict": empty, "run": "", "found": ""}]
+            told = [(f.verdict, f.folder.name, f.what) for f in found] or [(empty, "", "")]
+            for verdict, run, what in told:
+                rows.append({"check": check, "verdict": verdict, "run": run, "found": what} | more)
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:

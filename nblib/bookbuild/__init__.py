@@ -20,7 +20,7 @@ PLAN = "params/sweeps/book.yml"
 
 def settled(notebook: str, given: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    from nblib import notebooks, results, runner, stages
+    from nblib import notebooks, results, runner, stages, summary
 
     job = runner.plan(notebook, given)
     folder = job.folder
@@ -29,7 +29,7 @@ def settled(notebook: str, given: dict[str, Any]) -> Path | None:
         code = notebooks.code_hash(notebooks.code_cells(job.notebook))
         values = job.params.model_dump() | {"code": code}
         version = stages.STAGES[job.stage].version
-        key = store.make_key(job.stage, version, values, sorted(runs["key"]))
+        key = store.make_key(job.stage, version, values, summary.inputs(runs))
         folder = store.folder(job.stage, job.recording, key)
     return folder if folder and (folder / pages.EXECUTED).is_file() else None
 
