@@ -615,6 +615,10 @@ def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     assert "runs/demo-demo-lstm-f0-s0-22222222.html" in sizes
     assert (html / "artifacts/04_split/demo" / ("0" * 16) / "manifest.json").is_file()
     assert (html / "searchindex.js").is_file()
+    page = (html / "book" / "results.html").read_text(encoding="utf-8")
+    marked = re.findall(r'<a href="([^"]+)" title="[^"]+" style="left', page)
+    assert len(marked) == len(runs)  # every mark of the figure
+    assert all((html / "book" / href).resolve().is_file() for href in marked)
     with (source / "book" / "start.md").open("a") as file:
         file.write("\n[nowhere](nowhere.md)\n")
     with pytest.raises(NblibError, match=r"nowhere\.md"):
