@@ -28,7 +28,7 @@ SCORES = {
     "test_acc": "accuracy", "test_accuracy": "accuracy", "train_acc": "train_accuracy",
     "train_accuracy": "train_accuracy", "val_acc": "val_accuracy", "val_accuracy": "val_accuracy",
 }  # fmt: skip
-UNKNOWN = "unit unknown"
+UNKNOWN, EMPTY = "unit unknown", "no value"
 # Above 1 no number is a fraction. Up to 2, beside percentages, it may be a percentage near chance
 # or a fraction that went astray, and nothing in the file tells which.
 UNSURE_UP_TO = 2.0
@@ -39,7 +39,7 @@ def read(path: Path) -> pd.DataFrame:
     """The published numbers of one file, one row a number; columns as in `COLUMNS`.
 
     `value` is a fraction, or, where `flag` says "unit unknown", what the file holds, unchanged.
-    `flag` also marks a line that says what an earlier one says. Raises MissingInput for no file,
+    `flag` also marks an empty cell, "no value", and a line that says what an earlier one says. Raises MissingInput for no file,
     BadInput naming file, row, column and value for what cannot be read.
     """
     header, lines = _lines(path)
@@ -143,19 +143,21 @@ def _lab_rows(path: Path, header: list[str], lines: list, model: str) -> list[di
     settings = [name for name in header if name not in (session, "model", *scores)]
     rows = []
     for column in scores:
-        cells = [(line, cell) for line, cell in lines if cell[column] != ""]
-        values = [_number(path, line, column, cell[column]) for line, cell in cells]
-        for (line, cell), value, unit in zip(cells, values, units(values), strict=True):
-            named = cell.get("model", "")
+        given = [(n, _number(path, n, column, cell[column])) for n, cell in lines if cell[column]]
+        judged = dict(zip([n for n, _ in given], units([v for _, v in given]), strict=True))
+        values = dict(given)
+        for line, cell in lines:
+            named, unit = cell.get("model", ""), judged.get(line, "")
             differs = named != "" and _same_name(named) != _same_name(model)
             note = f"its model column says {named!r}; the file's name is taken" if differs else ""
             rows.append({
                 "recording": _recording(path, line, session, cell[session]), "model": model,
-                "metric": SCORES[column], "value": value / PERCENT.get(unit, 1.0),
+                "metric": SCORES[column],
+                "value": values.get(line, float("nan")) / PERCENT.get(unit, 1.0),
                 "unit": "fraction" if unit in PERCENT else unit,
                 "variant": ", ".join(f"{name}={cell[name]}" for name in settings if cell[name]),
                 "selected": selected, "provenance": f"{path.name}, row {line}",
-                "flag": "" if unit in PERCENT else UNKNOWN, "note": note, "_line": line,
+                "flag": {"unknown": UNKNOWN, "": EMPTY}.get(unit, ""), "note": note, "_line": line,
             })  # fmt: skip
     return rows
 

@@ -193,6 +193,13 @@ def test_a_choice_that_left_no_trace_cannot_be_told(laboratory):
     only("choice", run, "no validation accuracy is recorded", audit.UNTOLD)
 
 
+def test_a_run_that_is_not_as_its_stage_writes_it_does_not_end_the_audit(laboratory):
+    run, other = laboratory.run(), laboratory.run(seed=1)
+    rewrite(run, metrics.PREDICTIONS, pd.DataFrame({"row": [1]}))
+    only("test rows", run, "not readable (KeyError('trial'))", audit.UNTOLD)
+    assert audit.audit().looked["test rows"] == 2 and other.is_dir()
+
+
 def test_changed_scores_cannot_be_told(laboratory):
     run = laboratory.run()
     (run / "metrics.json").write_text("{}")

@@ -80,6 +80,14 @@ def test_how_a_number_was_selected_is_told(tmp_path):
     assert set(mvlr["selected"]) == {"as reported, no validation"}
 
 
+def test_an_empty_cell_is_no_value_and_is_told(tmp_path):
+    table = published.read(file(tmp_path, "session_details.csv", DETAILS.replace("1.12", "")))
+    row = table[table["flag"] == "no value"].iloc[0]
+    assert row["recording"] == "719161530" and pd.isna(row["value"]) and row["unit"] == ""
+    assert "no value: 719161530 train_accuracy" in published.describe("x", table)
+    assert len(published.sure(table)) == 3
+
+
 def test_a_row_that_stands_twice_is_flagged(tmp_path):
     again = LSTM + "715093703,5,LSTM,50.0,100,15,500\n"
     table = published.read(file(tmp_path, "3_shot_LSTM_per_mouse.csv", again))

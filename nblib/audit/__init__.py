@@ -37,6 +37,15 @@ ACROSS = {
 }
 
 
+# What a run raises that is not as its stage writes it: one such run must not end the audit.
+UNREADABLE = (NblibError, OSError, KeyError, ValueError, TypeError)
+
+
+def in_words(error: Exception) -> str:
+    """An error as a finding tells it."""
+    return str(error) if isinstance(error, NblibError) else f"not readable ({error!r})"
+
+
 @dataclass(frozen=True)
 class Audit:
     """What was looked at, how often, and what was found."""
@@ -78,14 +87,14 @@ def audit(recipe: str = "") -> Audit:
         looked["files"] += 1
         try:
             runs.append(Run.read(folder, known))
-        except (NblibError, OSError, KeyError, ValueError) as error:
-            findings.append(Finding("files", folder, str(error), UNTOLD))
+        except UNREADABLE as error:
+            findings.append(Finding("files", folder, in_words(error), UNTOLD))
     for run in runs:
         for check, look in LOOKS.items():
             try:
                 found = look(run)
-            except NblibError as error:
-                found = [Finding(check, run.folder, str(error), UNTOLD)]
+            except UNREADABLE as error:
+                found = [Finding(check, run.folder, in_words(error), UNTOLD)]
             if found is not None:
                 looked[check] += 1
                 findings += found
