@@ -405,6 +405,9 @@ def test_runs_that_the_table_shows_first_get_a_page_and_those_that_validation_ch
     assert "**0.600** of 100" in pages.headline(many, linked(many, paged))
     assert "3 of these runs have no page" in pages.results_table(many, linked(many, paged))
     assert list(pages.in_order(many)["model"]) == ["m4", "m3", "m2", "m1", "m0"]
+    many.loc[many["model"] == "m4", "flag"] = "old code"
+    assert list(pages.in_order(many)["model"]) == ["m3", "m2", "m1", "m0", "m4"]
+    assert list(pages.results_frame(many, linked(many)).columns[:4]) == ["model", "run", "record", "flag"]  # fmt: skip
 
 
 # --- links to runs -------------------------------------------------------------------------------

@@ -78,12 +78,16 @@ class RunPage:
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """A scan as the results page shows it: decoders first, as their scores compare, the best first."""
+    """A scan as the results page shows it: decoders first, as their scores compare, the best first.
+
+    Runs with a flag come last.
+    """
     other = table["notebook"].where(~table["notebook"].isin(results.DECODERS), "")
+    by = {"_flagged": table["flag"] != "", "_other": other}
     return (
-        table.assign(_other=other)
-        .sort_values(["_other", "value"], ascending=[True, False], kind="stable")
-        .drop(columns="_other")
+        table.assign(**by)
+        .sort_values([*by, "value"], ascending=[True, True, False], kind="stable")
+        .drop(columns=list(by))
     )
 
 
@@ -183,12 +187,12 @@ def linked(output: dict[str, Any], up: str, links: Links, source: Any) -> dict[s
 
 
 TABLE = {
-    "model": "model", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
+    "model": "model", "flag": "flag", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
     "chance": "chance", "oracle": "oracle", "p": "p", "val_accuracy": "validation",
     "variant": "variant", "changed": "settings", "notebook": "from", "top5": "top-5",
     "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
-    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
+    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key",
 }  # fmt: skip
 DECIMALS = {
     "score": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
