@@ -28,7 +28,7 @@ COLUMNS = {
     "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,
     "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
     "created": str, "code_version": str, "stage_version": int, "host": str, "wall_s": float,
-    "edited": bool, "executed": bool, "result": int, "flag": str,
+    "edited": bool, "executed": bool, "result": int, "run": str, "flag": str,
 }  # fmt: skip
 ALWAYS = ("accuracy", "top5", "balanced_accuracy")
 SCORE_FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
@@ -56,7 +56,8 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     "old split" (made from another split than the recipe gives now), "old code" (made by another
     version of its stage than there is now), "edited notebook", and "duplicate of KEY" (same
     recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
-    `result` numbers the results of a run.
+    `result` numbers the results of a run; `run` is recording/key, since simulated recordings of one
+    cohort share their keys.
     Scores are fractions, `fit_s` seconds. Raises BadParameter for a metric no run knows.
     """
     rows = []
@@ -145,7 +146,7 @@ def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
     row = {name: None for name in COLUMNS} | {
         "notebook": stage, "recording": recording, "key": key, "folder": str(folder), "flag": "",
         "_upstream": "", "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(),
-        "variant": "", "changed": "", "result": 0,
+        "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
     try:
         manifest = store.read_manifest(folder)

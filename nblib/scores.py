@@ -20,7 +20,7 @@ IDENTITY = (
 )  # fmt: skip
 FROM_SCAN = (
     "split_hash", "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "val_accuracy",
-    "fit_s", "stage_version", "edited", "executed", "key", "folder", "flag",
+    "fit_s", "stage_version", "edited", "executed", "run", "key", "folder", "flag",
 )  # fmt: skip
 SCORE = ("value", "ci_low", "ci_high", "chance", "p", "n", "unit")
 MANIFEST = (

@@ -38,7 +38,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     Runs that are compared come first, then other runs, then those with a flag.
     """
-    compared = runs["key"].isin(results.comparable(runs)["key"])
+    compared = runs["run"].isin(results.comparable(runs)["run"])
     place = (runs["flag"] != "").astype(int) * 2 - compared.astype(int)
     runs = runs.assign(_place=place).sort_values(
         ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
@@ -50,7 +50,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     return (
         pd.DataFrame(
             {
-                "run": runs["key"],
+                "run": runs["run"],
                 **{name: runs[name] for name in ("group", "recording", "notebook")},
                 "model": label(runs.assign(model=runs["model"].fillna(""))),
                 "score": runs["value"].map(percent),
@@ -231,7 +231,7 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     the interval is that of its run (draws and presentations); of several, a bootstrap over
     recordings, as the question then is what another recording would give; recordings that lack a
     k are left out. Folds and seeds of a recording are averaged first. Columns as
-    `plots.few_shot_curves` takes them, `n_recordings` and the `keys` of the runs; no row without 07.
+    `plots.few_shot_curves` takes them, `n_recordings` and the `runs` behind it; no row without 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
     part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
@@ -255,7 +255,7 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                     low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
                 name = f"{model}, {told}" if told else model
                 rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high,
-                             "keys": sorted(same["key"].unique())})  # fmt: skip
+                             "runs": sorted(same["run"].unique())})  # fmt: skip
     return pd.DataFrame(rows)
 
 

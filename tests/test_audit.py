@@ -324,5 +324,5 @@ def test_the_report_names_the_run_of_each_finding(laboratory):
     change_metrics(run, n_train=1)
     table = audit.audit().table()
     row = table[table["verdict"] == "leak"].iloc[0]
-    assert row["run"] == run.name and row["check"] == "test rows"
+    assert row["run"] == f"000021/{run.name}" and row["check"] == "test rows"
     assert json.loads(table.to_json())

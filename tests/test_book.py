@@ -336,7 +336,7 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
             "metric": "accuracy", "accuracy": 0.5 + i / 10, "val_accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
             "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
             "balanced_accuracy": 0.5, "n_test": 100, "n_classes": 9, "n_units": 7, "n_bins": 5, "fit_s": 1.0,
-            "split_hash": "abc", "key": folder.name, "flag": "", "folder": str(folder), "executed": True,
+            "split_hash": "abc", "key": folder.name, "run": f"demo/{folder.name}", "flag": "", "folder": str(folder), "executed": True,
             "created": f"2026-01-0{i + 1}T00:00:00Z", **changed,
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -414,11 +414,11 @@ def test_runs_that_the_table_shows_first_get_a_page_and_those_that_validation_ch
 
 
 def test_a_run_is_linked_to_its_page_or_else_to_its_manifest(runs):
-    mlp, lstm = runs["key"]
-    links = linked(runs, pages.run_pages(runs[runs["key"] == lstm]))
+    mlp, lstm = runs["run"]
+    links = linked(runs, pages.run_pages(runs[runs["run"] == lstm]))
     assert links.href(lstm, "../") == "../runs/demo-demo-lstm-f0-s0-22222222.html"
-    assert links.href(mlp, "") == f"artifacts/05_train_lstm/demo/{mlp}/manifest.json"
-    stranger = "f" * 16
+    assert links.href(mlp, "") == f"artifacts/05_train_lstm/{mlp}/manifest.json"
+    stranger = "demo/" + "f" * 16
     text = f"<tr><td>{lstm}</td><td>{mlp}</td><td>{stranger}</td><td>0.5</td></tr>"
     found = re.findall(r'<a href="([^"]+)">', links.in_table(text, "../"))
     assert found == [links.href(lstm, "../"), links.href(mlp, "../")]
@@ -429,10 +429,10 @@ def test_every_mark_of_a_figure_leads_to_its_run(runs):
     links = linked(runs)
     figure = pages.comparison(runs, links)
     places = re.findall(r'<a href="([^"]+)" title="([^"]+)" style="left:([\d.]+)%;top:([\d.]+)%">', figure)  # fmt: skip
-    assert [place[0] for place in places] == [links.href(k, "../") for k in runs["key"][::-1]]
+    assert [place[0] for place in places] == [links.href(k, "../") for k in runs["run"][::-1]]
     assert places[0][1] == "lstm, demo, fold 0, seed 0"
     assert float(places[0][2]) > float(places[1][2])  # the better one lies to the right
-    rows = re.findall(r'<tr><td><a href="([^"]+)">\w{16}</a></td>', figure)
+    rows = re.findall(r'<tr><td><a href="([^"]+)">demo/\w{16}</a></td>', figure)
     assert rows == [place[0] for place in places]
     assert pages.comparison(runs.iloc[:0], links) == ""
 
@@ -441,9 +441,9 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
     folder = Path(runs["folder"][0])
     path = folder / pages.EXECUTED
     notebook = json.loads(path.read_text())
-    key = runs["key"][1]
+    key = runs["run"][1]
     picture = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD\n"},
-               "metadata": {"image/png": {"width": 720, "runs": [[key, 0.25, 0.5], ["f" * 16, 0.1, 0.1]]}}}  # fmt: skip
+               "metadata": {"image/png": {"width": 720, "runs": [[key, 0.25, 0.5], ["demo/" + "f" * 16, 0.1, 0.1]]}}}  # fmt: skip
     table = {"output_type": "execute_result", "execution_count": 1, "metadata": {},
              "data": {"text/html": [f"<td>{key}</td>"]}}  # fmt: skip
     plain = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD"},

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import matplotlib as mpl
 import matplotlib.image
@@ -190,7 +191,7 @@ def runs(n_recordings=1, seeds=1):
                 rows.append(
                     {"recipe": "demo", "base": "demo", "group": "demo", "recording": f"r{recording}", "model": model, "variant": "",
                      "changed": "", "n_bins": 5, "n_units": 90, "fit_s": 10.0 ** (i / 4), "fold": seed, "decoder": model,
-                     "key": f"{recording:04d}{i:06d}{seed:06d}", **score(value),
+                     "run": f"r{recording}/{recording:04d}{i:06d}{seed:06d}", **score(value),
                      "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
                 )  # fmt: skip
     return pd.DataFrame(rows)
@@ -472,7 +473,7 @@ def test_every_mark_tells_its_run_and_where_it_is(name, n):
     fig = FIGURES[name]()
     png, shown = fig._repr_png_()
     keys = [key for key, _, _ in shown["runs"]]
-    assert len(shown["runs"]) >= n and set(map(len, keys)) == {16}
+    assert len(shown["runs"]) >= n and all(re.fullmatch(r"r\d+/\d{16}", key) for key in keys)
     assert all(0 < x < 1 and 0 < y < 1 for _, x, y in shown["runs"])
     assert json.loads(json.dumps(shown)) == shown
     # What lies under a mark is ink, not paper.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -259,3 +260,15 @@ def test_flipped_bytes_of_a_model_are_noticed(laboratory):
     os.utime(path, (0, 0))
     with pytest.raises(CorruptArtifact, match=r"weights\.safetensors"):
         nblib.load_run(folder)
+
+
+def test_recordings_that_share_a_key_are_told_apart(laboratory):
+    """Simulated recordings of one cohort have the same settings, and so the same keys."""
+    folder = laboratory.run()
+    twin = folder.parent.parent / "000022" / folder.name
+    shutil.copytree(folder, twin)
+    change_manifest(twin, recording="000022")
+    assert results.scan()["run"].tolist() == [f"000021/{folder.name}", f"000022/{folder.name}"]
+    with pytest.raises(BadParameter, match="recording/key"):
+        load_run(folder.name)
+    assert load_run(f"000022/{folder.name}").folder == twin

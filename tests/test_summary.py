@@ -27,10 +27,10 @@ def runs():
         "split_hash": "s",
     }
     rows = [
-        {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1"},
-        {"recipe": "demo", "recording": "b", "model": "lstm", "value": 0.60, "oracle": 0.95, "key": "k2"},
-        {"recipe": "demo", "recording": "a", "model": "mlp", "value": 0.65, "oracle": 0.95, "key": "k3"},
-        {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4"},
+        {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1", "run": "k1"},
+        {"recipe": "demo", "recording": "b", "model": "lstm", "value": 0.60, "oracle": 0.95, "key": "k2", "run": "k2"},
+        {"recipe": "demo", "recording": "a", "model": "mlp", "value": 0.65, "oracle": 0.95, "key": "k3", "run": "k3"},
+        {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4", "run": "k4"},
     ]  # fmt: skip
     table = pd.DataFrame([{**base, **row} for row in rows])
     table["val_accuracy"] = [0.7, 0.7, 0.5, 0.4]
@@ -130,7 +130,7 @@ def cohort(scores, validation=None, folds=(0,), group="demo"):
     rows = [
         {"group": group, "recording": f"r{i}", "split_hash": f"s{i}", "model": model, "variant": "", "changed": "",
          "fold": fold, "seed": 0, "value": value, "val_accuracy": (validation or scores)[model][i],
-         "notebook": "05_train_lstm", "flag": "", "key": f"{model}{i}{fold}"}
+         "notebook": "05_train_lstm", "flag": "", "run": f"r{i}/{model}{fold}"}
         for model, values in scores.items()
         for i, value in enumerate(values)
         for fold in folds
@@ -205,7 +205,7 @@ def few_shot_rows(recordings, values, group="demo", rest=""):
         [
             {"notebook": "07_few_shot", "group": group, "changed": "", "recording": r, "model": "ridge",
              "variant": f"k={k}{rest}", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "chance": 0.1,
-             "key": f"run of {r}", "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
+             "run": f"run of {r}", "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
             for r, v in zip(recordings, values, strict=True)
             for k in (1, "all")
         ]

@@ -60,7 +60,9 @@ class Audit:
             found = [f for f in self.findings if f.check == check]
             more = {"looked at": self.looked[check], "what must hold": asked}
             empty = "passed" if self.looked[check] else "nothing to look at"
-            told = [(f.verdict, f.folder.name, f.what) for f in found] or [(empty, "", "")]
+            told = [(f.verdict, "/".join(f.folder.parts[-2:]), f.what) for f in found] or [
+                (empty, "", "")
+            ]
             for verdict, run, what in told:
                 rows.append({"check": check, "verdict": verdict, "run": run, "found": what} | more)
         return pd.DataFrame(rows)

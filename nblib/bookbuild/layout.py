@@ -58,7 +58,9 @@ class Layout:
 
 def put_artifacts(layout: Layout, folders: list[Path]) -> None:
     """Manifests and scores of these artifacts and of all that they were made from."""
-    by_key = {folder.name: folder for folder in store.artifacts()}
+    by_key: dict[str, list[Path]] = {}
+    for folder in store.artifacts():
+        by_key.setdefault(folder.name, []).append(folder)
     todo, done = list(folders), set()
     while todo:
         folder = todo.pop()
@@ -68,7 +70,9 @@ def put_artifacts(layout: Layout, folders: list[Path]) -> None:
         # A manifest that cannot be read is shown as it lies there; its row says "corrupt".
         with contextlib.suppress(CorruptArtifact):
             upstream = store.read_manifest(folder)["upstream"]
-            todo += [by_key[key] for key in upstream if key in by_key]
+            for key in upstream:
+                known = by_key.get(key, [])  # simulated recordings of one cohort share their keys
+                todo += [f for f in known if f.parts[-2] == folder.parts[-2]] or known
         for name in (store.MANIFEST, "metrics.json"):
             if (folder / name).is_file():
                 layout.copy(folder / name, f"extra/{artifact_path(folder, name)}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nblib.bookbuild.pages import RunPage
     from nblib.plots.style import Picture
 
-KEY_CELL = re.compile(r"<td>([0-9a-f]{16})</td>")
+RUN_CELL = re.compile(r"<td>([\w.-]+/[0-9a-f]{16})</td>")
 
 
 def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
@@ -27,9 +27,9 @@ def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
 
 @dataclass(frozen=True)
 class Links:
-    """Where the book shows each run: its page, or else its manifest. Keys that it does not know stay text.
+    """Where the book shows each run: its page, or else its manifest. Runs that it does not know stay text.
 
-    rows: key -> row of the scan; slugs: key -> name of the run's page.
+    rows: run, as recording/run -> its row of the scan; slugs: run -> name of its page.
     """
 
     rows: dict[str, dict[str, Any]]
@@ -38,46 +38,46 @@ class Links:
     @classmethod
     def of(cls, table: pd.DataFrame, paged: list[RunPage]) -> Links:
         """The links of a scan and of the runs that have a page."""
-        rows = {row["key"]: row for row in table.drop_duplicates("key").to_dict("records")}
-        return cls(rows, {page.row["key"]: page.slug for page in paged})
+        rows = {row["run"]: row for row in table.drop_duplicates("run").to_dict("records")}
+        return cls(rows, {page.row["run"]: page.slug for page in paged})
 
-    def href(self, key: str, up: str) -> str:
+    def href(self, run: str, up: str) -> str:
         """Address of a run; `up` leads to the root of the book."""
-        if key in self.slugs:
-            return f"{up}runs/{self.slugs[key]}.html"
-        return up + artifact_path(self.rows[key]["folder"])
+        if run in self.slugs:
+            return f"{up}runs/{self.slugs[run]}.html"
+        return up + artifact_path(self.rows[run]["folder"])
 
-    def what(self, key: str) -> str:
+    def what(self, run: str) -> str:
         """A run in a few words."""
-        r = self.rows[key]
+        r = self.rows[run]
         parts = (r["model"], r["variant"], r["changed"], r["recording"], f"fold {r['fold']}", f"seed {r['seed']}")  # fmt: skip
         return ", ".join(str(part) for part in parts if part)
 
     def in_table(self, text: str, up: str) -> str:
-        """The HTML of a table with each cell that holds a run's key made a link."""
+        """The HTML of a table with each cell that names a run made a link."""
 
         def link(cell: re.Match) -> str:
             if cell[1] not in self.rows:
                 return cell[0]
             return f'<td><a href="{self.href(cell[1], up)}">{cell[1]}</a></td>'
 
-        return KEY_CELL.sub(link, text)
+        return RUN_CELL.sub(link, text)
 
     def over_picture(self, png: str, marks: list[list[Any]], up: str, alt: str) -> str:
         """A picture (base64) whose marks are links, and below it the runs behind them as a table.
 
-        marks: [key, x, y], x and y as shares of width and height from the top left.
+        marks: [run, x, y], x and y as shares of width and height from the top left.
         """
         known = [mark for mark in marks if mark[0] in self.rows]
         places = "".join(
-            f'<a href="{self.href(key, up)}" title="{html.escape(self.what(key))}" '
+            f'<a href="{self.href(run, up)}" title="{html.escape(self.what(run))}" '
             f'style="left:{100 * x:.2f}%;top:{100 * y:.2f}%"></a>'
-            for key, x, y in known
+            for run, x, y in known
         )
         rows = "".join(
-            f'<tr><td><a href="{self.href(key, up)}">{key}</a></td>'
-            f"<td>{html.escape(self.what(key))}</td><td>{self._score(key)}</td></tr>"
-            for key in dict.fromkeys(key for key, _, _ in known)
+            f'<tr><td><a href="{self.href(run, up)}">{run}</a></td>'
+            f"<td>{html.escape(self.what(run))}</td><td>{self._score(run)}</td></tr>"
+            for run in dict.fromkeys(run for run, _, _ in known)
         )
         return (
             f'<div class="marks"><img src="data:image/png;base64,{png}" alt="{html.escape(alt)}">{places}</div>'
@@ -85,8 +85,8 @@ class Links:
             f"<th>what</th><th>score</th></tr>{rows}</table></details>"
         )
 
-    def _score(self, key: str) -> str:
-        value = self.rows[key]["value"]
+    def _score(self, run: str) -> str:
+        value = self.rows[run]["value"]
         return "" if value is None or value != value else f"{value:.3f}"
 
 

@@ -97,9 +97,9 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     First those that validation chooses, as prose and figures speak of them; then those that the
     results table shows first.
     """
-    best = summary.chosen(results.comparable(table))["key"]
+    best = summary.chosen(results.comparable(table))["run"]
     first = in_order(table).drop_duplicates("folder")  # a run of several results has one page
-    first = first.assign(_chosen=first["key"].isin(best)).sort_values(
+    first = first.assign(_chosen=first["run"].isin(best)).sort_values(
         "_chosen", ascending=False, kind="stable"
     )
     paged = [page for page in map(RunPage, first.to_dict("records")) if page.has_page]
@@ -205,7 +205,7 @@ def results_frame(table: pd.DataFrame, links: Links) -> pd.DataFrame:
     frame = in_order(table)
     notebook = [
         f'<a href="{links.href(k, "../")}">notebook</a>' if k in links.slugs else ""
-        for k in frame["key"]
+        for k in frame["run"]
     ]
     manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
     shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
@@ -275,7 +275,7 @@ def headline(table: pd.DataFrame, links: Links) -> str:
 
 def _to_run(row: Any, links: Links) -> str:
     """A decoder's name that leads to its run."""
-    return f'<a href="{links.href(row["key"], "../")}">{row["model"]}</a>'
+    return f'<a href="{links.href(row["run"], "../")}">{row["model"]}</a>'
 
 
 def comparison(table: pd.DataFrame, links: Links) -> str:

@@ -77,8 +77,8 @@ def _row(fig: Picture, ax: Axes, row: int, part: pd.DataFrame) -> None:
     else:
         ax.plot(part["value"], [row] * len(part), "o", ms=5, color=style.BLUE, alpha=0.6, mew=0)
         ax.plot([mean] * 2, [row - 0.34, row + 0.34], color=style.BLUE, lw=2.2)
-    for value, key in zip(part["value"], part["key"], strict=True):
-        fig.mark(ax, value, row, [key])
+    for value, run in zip(part["value"], part["run"], strict=True):
+        fig.mark(ax, value, row, [run])
     name = textwrap.shorten(str(part["decoder"].iloc[0]).replace("_", " "), 26)
     ax.text(1.015, row, f"{mean:.1%}  {name}", va="center", fontsize=9, transform=ax.get_yaxis_transform())  # fmt: skip
 

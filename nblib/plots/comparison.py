@@ -26,7 +26,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
     runs: one row a run with group (the recipe), recording, model, variant, changed, value, ci_low,
-    ci_high, chance, key and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
+    ci_high, chance, run and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
     panel for each recipe and recording; with more than six, one with a dot for each recording.
     """
     text = SCORE_TEXT[metric]
@@ -81,8 +81,8 @@ def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
             color=style.BLUE,
             lw=1.6,
         )
-        for value, offset, key in zip(some["value"], offsets, some["key"], strict=True):
-            fig.mark(ax, value, row + offset, [key])
+        for value, offset, run in zip(some["value"], offsets, some["run"], strict=True):
+            fig.mark(ax, value, row + offset, [run])
         ax.text(
             1.015,
             row,
@@ -100,7 +100,7 @@ def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
 def _cohort(runs: pd.DataFrame, text: str) -> Picture:
     """Many recordings: a dot for each recording and model, the mean over recordings marked."""
     best = runs.groupby(["group", "recording", "model"], as_index=False).agg(
-        value=("value", "mean"), keys=("key", list)
+        value=("value", "mean"), behind=("run", list)
     )
     order = best.groupby("model")["value"].mean().sort_values(ascending=False).index
     fig = style.new_figure(1.6 + 0.42 * len(order))
@@ -110,8 +110,8 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         values = own["value"].to_numpy()
         spread = 0.28 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same each time
         ax.plot(values, row + spread, "o", ms=4, alpha=0.55, color=style.BLUE, mew=0)
-        for value, apart, keys in zip(values, spread, own["keys"], strict=True):
-            fig.mark(ax, value, row + apart, keys)
+        for value, apart, behind in zip(values, spread, own["behind"], strict=True):
+            fig.mark(ax, value, row + apart, behind)
         ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=style.VERMILLION, lw=2.2)
         ax.text(
             1.015,

@@ -102,20 +102,20 @@ class Picture(Figure):
         super().__init__(*args, **kwargs)
         self._marks: list[tuple[Axes, float, float, str]] = []
 
-    def mark(self, ax: Axes, x: float, y: float, keys: Iterable[str]) -> None:
-        """Say that the point (x, y) of `ax` shows the runs of these keys."""
-        self._marks += [(ax, float(x), float(y), key) for key in keys]
+    def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
+        """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
+        self._marks += [(ax, float(x), float(y), run) for run in runs]
 
     def marks(self) -> list[list[Any]]:
-        """[key, x, y] of every mark, x and y as shares of width and height from the top left.
+        """[run, x, y] of every mark, x and y as shares of width and height from the top left.
 
         As laid out when the figure was drawn last.
         """
         width, height = self.bbox.width, self.bbox.height
         rows = []
-        for ax, x, y, key in self._marks:
+        for ax, x, y, run in self._marks:
             across, up = ax.transData.transform((x, y))
-            rows.append([key, round(across / width, 4), round(1 - up / height, 4)])
+            rows.append([run, round(across / width, 4), round(1 - up / height, 4)])
         return rows
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:

@@ -59,7 +59,7 @@ def _size_panel(fig: Picture, ax: Axes, size: str, lines: list, chance: float) -
         colour = style.SERIES[i % len(style.SERIES)]
         ax.errorbar(part.index, part["value"], error, fmt="-o", ms=4.5, capsize=3, color=colour, label=name)  # fmt: skip
         for row in part.itertuples():
-            fig.mark(ax, row.Index, row.value, row.key)
+            fig.mark(ax, row.Index, row.value, row.run)
     ax.axhline(chance, color=style.INK, ls=":", lw=1.6, label="chance")
     ax.set_xscale("log")
     ticks = sorted({x for _, part in lines for x in part.index})
@@ -80,7 +80,7 @@ def _lines(runs: pd.DataFrame, size: str) -> list[tuple[str, pd.DataFrame]]:
         ["group", "recording", "model", "variant", "rest"]
     ):
         averaged = dict.fromkeys(("value", "ci_low", "ci_high"), "mean")
-        mean = part.groupby(size).agg(averaged | {"key": list})
+        mean = part.groupby(size).agg(averaged | {"run": list})
         if len(mean) > 1:
             lines.append((who[:2], decoder_name(*who[2:]).replace("\n", " "), mean))
     several = len({where for where, _, _ in lines}) > 1
@@ -93,7 +93,7 @@ def _cost_panel(fig: Picture, ax: Axes, runs: pd.DataFrame) -> None:
     """A point a decoder and recording; the legend names the decoders, best first."""
     named = [decoder_name(*r).replace("\n", " ") for r in runs[["model", "variant", "changed"]].itertuples(index=False)]  # fmt: skip
     each = runs.assign(decoder=named).groupby(["decoder", "group", "recording"], as_index=False)
-    each = each.agg(value=("value", "mean"), fit_s=("fit_s", "mean"), key=("key", list))
+    each = each.agg(value=("value", "mean"), fit_s=("fit_s", "mean"), run=("run", list))
     each = each[each["fit_s"].notna()]
     order = each.groupby("decoder")["value"].mean().sort_values(ascending=False).index
     for i, name in enumerate(order):
@@ -103,7 +103,7 @@ def _cost_panel(fig: Picture, ax: Axes, runs: pd.DataFrame) -> None:
         alpha = 1.0 if len(part) == 1 else 0.65
         ax.plot(part["fit_s"], part["value"], marker, ms=6, color=colour, alpha=alpha, label=name)
         for row in part.itertuples():
-            fig.mark(ax, row.fit_s, row.value, row.key)
+            fig.mark(ax, row.fit_s, row.value, row.run)
     ax.axhline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6, label="chance")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
