@@ -19,6 +19,8 @@ METRIC_TEXT = {
     "balanced_accuracy": "balanced accuracy",
 }
 
+COMPARED = ["recipe", "recording", "seed", "chosen", "other", "difference", "95 % interval", "n", "of", "p", "p, Holm"]  # fmt: skip
+
 
 def label(runs: pd.DataFrame) -> pd.Series:
     """What tells the decoders of one recording apart: model, and settings that are not default."""
@@ -116,6 +118,10 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     that of the other; p is two-sided and, in the last column, adjusted for the number of
     comparisons on this recording (Holm). One row a recipe, recording, seed and other decoder.
     """
+    return _narrow(_paired(runs))
+
+
+def _paired(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
     judged_alike = ["group", "recording", "seed", "split_hash"]
@@ -150,7 +156,7 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
             )  # fmt: skip
         adjusted = stats.holm([row["p"] for row in found]) if found else []
         rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
-    return _narrow(pd.DataFrame(rows).round({"p": 4, "p, Holm": 4}))
+    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
 
 
 def chosen(runs: pd.DataFrame) -> pd.DataFrame:
@@ -218,10 +224,12 @@ def comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     which decoder reads this recording better, and nothing of others.
     """
     several = runs.groupby("group")["recording"].transform("nunique") > 1
-    alone = paired(runs[~several])
-    tables = [over_recordings(runs[several]), alone.assign(of="presentations") if len(alone) else alone]  # fmt: skip
-    tables = [table for table in tables if len(table)]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    tables = [
+        over_recordings(runs[several]).assign(recording="all", seed="all"),
+        _paired(runs[~several]).assign(of="presentations"),
+    ]
+    tables = [table[COMPARED] for table in tables if len(table)]
+    return _narrow(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
 def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:

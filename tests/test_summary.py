@@ -188,6 +188,7 @@ def test_one_recording_is_compared_over_its_presentations(stored):
     both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
     table = summary.comparisons(both)
     assert set(table["of"]) == {"presentations", "recordings"}
+    assert table["recipe"].tolist() == ["many", "demo", "demo"]
     assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
     assert summary.comparisons(stored.iloc[:0]).empty
 

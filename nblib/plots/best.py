@@ -46,7 +46,6 @@ def best_per_recording(
     ax = fig.add_subplot()
     for row, name in enumerate(order):
         _row(fig, ax, row, chosen[chosen["who"] == name])
-    ax.axvline(chosen["chance"].mean(), color=style.INK, ls=":", lw=1.6, zorder=0)
     place = chosen.drop_duplicates("who").set_index("who")["recording"].loc[order].to_numpy()
     for i, (_, part) in enumerate(given):
         for row, recording in enumerate(place):
@@ -70,7 +69,8 @@ def _who(recording: str, group: str) -> str:
 
 
 def _row(fig: Picture, ax: Axes, row: int, part: pd.DataFrame) -> None:
-    mean = part["value"].mean()
+    mean, chance = part["value"].mean(), part["chance"].mean()
+    ax.plot([chance] * 2, [row - 0.5, row + 0.5], color=style.INK, ls=":", lw=1.6, zorder=0)
     if len(part) == 1:
         error = np.abs(part[["ci_low", "ci_high"]].to_numpy().T - part["value"].to_numpy())
         ax.errorbar(part["value"], [row], xerr=error, fmt="o", ms=6, capsize=3, color=style.BLUE, lw=1.4)  # fmt: skip
@@ -108,7 +108,7 @@ def _legend(fig: Picture, chosen: pd.DataFrame, given: list) -> None:
     handles = [Line2D([], [], marker="o", ls="", color=style.BLUE, label=folds)]
     if chosen.groupby("who").size().max() > 1:
         handles.append(Line2D([], [], color=style.BLUE, lw=2.2, label="mean"))
-    handles.append(Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance (mean)"))
+    handles.append(Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance"))
     for i, ((model, _, _), _) in enumerate(given):
         mark = {"marker": HOLLOW[i % len(HOLLOW)], "mfc": "none", "mec": style.VERMILLION}
         handles.append(Line2D([], [], ls="", ms=7, mew=1.4, label=f"published {model}", **mark))

@@ -44,7 +44,9 @@ def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     if found:
         axes = top.subplots(1, len(found), squeeze=False, sharey=True)[0]
         for ax, (size, lines) in zip(axes, found.items(), strict=True):
-            _size_panel(fig, ax, size, lines, runs["chance"].mean())
+            _size_panel(fig, ax, size, lines)
+            _chance(ax, runs)
+            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=9)
         axes[0].set_ylabel(f"{SCORE_TEXT[metric]}, test")
     else:
         style.note(top.add_subplot(), MORE_SIZES)
@@ -53,14 +55,13 @@ def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     return fig
 
 
-def _size_panel(fig: Picture, ax: Axes, size: str, lines: list, chance: float) -> None:
+def _size_panel(fig: Picture, ax: Axes, size: str, lines: list) -> None:
     for i, (name, part) in enumerate(lines):
         error = np.abs(part[["ci_low", "ci_high"]].to_numpy().T - part["value"].to_numpy())
         colour = style.SERIES[i % len(style.SERIES)]
         ax.errorbar(part.index, part["value"], error, fmt="-o", ms=4.5, capsize=3, color=colour, label=name)  # fmt: skip
         for row in part.itertuples():
             fig.mark(ax, row.Index, row.value, row.run)
-    ax.axhline(chance, color=style.INK, ls=":", lw=1.6, label="chance")
     ax.set_xscale("log")
     ticks = sorted({x for _, part in lines for x in part.index})
     ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
@@ -68,7 +69,14 @@ def _size_panel(fig: Picture, ax: Axes, size: str, lines: list, chance: float) -
     ax.set_xlabel(SIZES[size])
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=9)
+
+
+def _chance(ax: Axes, runs: pd.DataFrame) -> None:
+    """A line for each recipe's chance level, named once in the legend."""
+    levels = sorted(set(runs.groupby("group")["chance"].mean().round(3)))
+    for i, chance in enumerate(levels):
+        label = "chance" if i == 0 else None
+        ax.axhline(chance, color=style.INK, ls=":", lw=1.6, label=label)
 
 
 def _lines(runs: pd.DataFrame, size: str) -> list[tuple[str, pd.DataFrame]]:
@@ -104,7 +112,7 @@ def _cost_panel(fig: Picture, ax: Axes, runs: pd.DataFrame) -> None:
         ax.plot(part["fit_s"], part["value"], marker, ms=6, color=colour, alpha=alpha, label=name)
         for row in part.itertuples():
             fig.mark(ax, row.fit_s, row.value, row.run)
-    ax.axhline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6, label="chance")
+    _chance(ax, runs)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.set_xlabel("time of one fit (s)")
