@@ -90,7 +90,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("status", status, "what the data root holds and which notebooks failed, or how far a sweep is")  # fmt: skip
     sub.add_argument("file", nargs="?", default="", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
     sub = command("results", results, "the table of all training runs")
-    sub.add_argument("--csv", metavar="FILE", help="write it to a file as well")
+    sub.add_argument("--csv", metavar="FILE", help="write every score, with parameters, to a file")
+    sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
+    sub.add_argument("--recipe", default="", help="one recipe only")
+    sub = command("published", published, "take in tables of published numbers, or list them")
+    sub.add_argument("files", nargs="*", metavar="FILE", help="3_shot_*_per_mouse.csv, ...")
+    sub = command("audit", audit, "look for leakage in all runs")
     sub.add_argument("--recipe", default="", help="one recipe only")
     command("du", du, "how large the parts of the data root are")
     sub = command("gc", gc, "what no result rests on, and can be freed")
@@ -304,14 +309,37 @@ def status(options: argparse.Namespace) -> int:
 
 def results(options: argparse.Namespace) -> int:
     from nblib import results as source
+    from nblib import scores
 
     table = source.scan(options.recipe)
-    if options.csv:
-        table.to_csv(options.csv, index=False)
+    if options.csv or options.parquet:
+        scores.write(scores.every(options.recipe), options.csv, options.parquet)
     shown = table[list(source.SHOWN)].astype({"fold": "Int64", "seed": "Int64", "n_test": "Int64"})
     words = shown.to_string(index=False, float_format="%.3f", na_rep="")
     print("no runs yet" if table.empty else words)
+    for sentence in source.several_versions(table):
+        print(sentence)
     return 0
+
+
+def published(options: argparse.Namespace) -> int:
+    from nblib import published as source
+    from nblib import store
+
+    if options.files:
+        print(source.take_in([Path(name).expanduser() for name in options.files]))
+        return 0
+    for path in store.published_files():
+        print(source.describe(str(path), source.read(path)))
+    return 0
+
+
+def audit(options: argparse.Namespace) -> int:
+    from nblib import audit as source
+
+    found = source.audit(options.recipe)
+    print(found)
+    return 1 if len(found.findings) else 0
 
 
 def du(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nblib import notebooks, results, searched, stages, store
+from nblib import notebooks, results, searched, stages, store, summary
 from nblib.errors import MissingInput
 from nblib.runner.plan import Job
 
@@ -13,7 +13,7 @@ def inputs(job: Job) -> list[str]:
     """Keys of what a report would rest on if it were made now. MissingInput without any search."""
     if job.stage == "91_search":
         return searched.inputs(searched.current(job.params.search))
-    return sorted(results.scan(job.params.recipe, job.params.metric)["key"])
+    return summary.inputs(results.scan(job.params.recipe, job.params.metric))
 
 
 def there(job: Job) -> Path | None:

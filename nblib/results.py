@@ -27,11 +27,12 @@ COLUMNS = {
     "oracle": float, "oracle_low": float, "oracle_high": float,
     "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,
     "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
-    "created": str, "code_version": str, "host": str, "edited": bool, "executed": bool, "flag": str,
+    "created": str, "code_version": str, "stage_version": int, "host": str, "wall_s": float,
+    "edited": bool, "executed": bool, "result": int, "run": str, "flag": str,
 }  # fmt: skip
 ALWAYS = ("accuracy", "top5", "balanced_accuracy")
 SCORE_FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
-MANIFEST_FIELDS = ("created", "code_version", "host", "peak_gpu_bytes")
+MANIFEST_FIELDS = ("created", "code_version", "host", "wall_s", "peak_gpu_bytes")
 # Parameters that name a run or say how to work; the others, where they differ from the default,
 # make its `variant`.
 NOT_A_VARIANT = {
@@ -52,9 +53,11 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     `group` is that recipe with the changed settings of the split, if any: runs of one group and
     recording were judged alike. `changed` holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
-    "old split" (made from another split than the recipe gives now), "edited notebook", and
-    "duplicate of KEY" (same recipe, recording, model, fold, seed, variant and split as a newer
-    run, which stands for both).
+    "old split" (made from another split than the recipe gives now), "old code" (made by another
+    version of its stage than there is now), "edited notebook", and "duplicate of KEY" (same
+    recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
+    `result` numbers the results of a run; `run` is recording/key, since simulated recordings of one
+    cohort share their keys.
     Scores are fractions, `fit_s` seconds. Raises BadParameter for a metric no run knows.
     """
     rows = []
@@ -95,27 +98,68 @@ def comparable(table: pd.DataFrame) -> pd.DataFrame:
     return fair[~control & fair["notebook"].isin(DECODERS)]
 
 
+def several_versions(table: pd.DataFrame) -> list[str]:
+    """A sentence for each recipe whose comparable runs come from several versions of nblib.
+
+    Another commit is no flag: most change nothing in a run. What does raises the stage's version.
+    """
+    told = []
+    for group, part in comparable(table).groupby("group"):
+        versions = part["code_version"].value_counts()
+        if len(versions) > 1:
+            shown = ", ".join(f"{name} ({n})" for name, n in versions.head(4).items())
+            more = f" and {len(versions) - 4} more" if len(versions) > 4 else ""
+            told.append(
+                f"{group}: {len(part)} runs of {len(versions)} versions of nblib, all of the current "
+                f"stage versions: {shown}{more}."
+            )
+    return told
+
+
+def stage_version(manifest: dict[str, Any]) -> int | None:
+    """The version of its stage that made a run; None where neither manifest nor key tell.
+
+    A manifest that does not name it is of the version whose key is the run's own.
+    """
+    if "stage_version" in manifest:
+        return int(manifest["stage_version"])
+    own = {k: v for k, v in manifest["parameters"].items() if k not in stages.NOT_IN_KEY}
+    own |= {"code": manifest["notebook"]["code_hash"]}
+    for version in range(stages.STAGES[manifest["stage"]].version, 0, -1):
+        key = store.make_key(manifest["stage"], version, own, manifest["upstream"])
+        if key == manifest["key"]:
+            return version
+    return None
+
+
+def results_of(folder: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """What metrics.json says of each result of a run; CorruptArtifact when its bytes changed."""
+    if store.sha256(folder / METRICS) != manifest["outputs"][METRICS]["sha256"]:
+        raise CorruptArtifact(f"{folder / METRICS}: its bytes changed since it was written.")
+    told = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return [told | one for one in told.get("rows", [{}])]
+
+
 def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
     """The results of one run; none for a run without metrics (a report)."""
     stage, recording, key = folder.parts[-3:]
     row = {name: None for name in COLUMNS} | {
         "notebook": stage, "recording": recording, "key": key, "folder": str(folder), "flag": "",
         "_upstream": "", "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(),
-        "variant": "", "changed": "",
+        "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
     try:
         manifest = store.read_manifest(folder)
         if METRICS not in manifest["outputs"]:
             return []
         row |= _recipe(manifest["recipe"] or {})
-        if store.sha256(folder / METRICS) != manifest["outputs"][METRICS]["sha256"]:
-            raise CorruptArtifact(f"{folder / METRICS}: its bytes changed since it was written.")
-        told = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        told = results_of(folder, manifest)
         row |= {name: manifest[name] for name in MANIFEST_FIELDS}
+        row["stage_version"] = stage_version(manifest)
         row["edited"] = bool(manifest["notebook"]["edited"])
         row["_upstream"] = manifest["upstream"][0]
         variant = _variant(stage, manifest["parameters"])
-        return [row | _result(told | one, metric, variant) for one in told.get("rows", [{}])]
+        return [row | _result(one, metric, variant) | {"result": i} for i, one in enumerate(told)]
     except (NblibError, OSError, ValueError, KeyError, TypeError):
         row["flag"] = "corrupt"
         row |= {name: row[name] or "" for name in ("recipe", "base", "group")}
@@ -143,7 +187,9 @@ def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
         other = recipe if base == name else store.plain(recipes.find_recipe(base).model_dump())
     except BadParameter:  # gone: the derived one stands for itself
         base, other = name, recipe
-    changed = {k: v for k, v in recipe.items() if k != "recipe" and v != other.get(k)}
+    # Which recordings, and where they lie, says nothing of how this one was treated.
+    kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
+    changed = {k: recipe[k] for k in kept if recipe[k] != other.get(k)}
     text = {k: f"{k}={json.dumps(v)}" for k, v in changed.items()}
     split = ", ".join(t for k, t in text.items() if k in params.SplitSettings.model_fields)
     others = ", ".join(t for k, t in text.items() if k not in params.SplitSettings.model_fields)
@@ -182,6 +228,11 @@ def _flag(table: pd.DataFrame) -> None:
             old = part["split_hash"] != part.sort_values("created")["split_hash"].iloc[-1]
         for i in part.index[old]:
             words[i].append("old split")
+    for i, notebook, version in sound[["notebook", "stage_version"]].itertuples():
+        now = stages.STAGES[notebook].version
+        if version != now:
+            known = "unknown" if pd.isna(version) else f"{version:g}"
+            words[i].append(f"old code (stage version {known}, now {now})")
     for i in sound.index[sound["edited"].astype(bool)]:
         words[i].append("edited notebook")
     for _, same in sound.groupby(SAME, dropna=False):

@@ -119,7 +119,7 @@ class Run:
 
 
 def load_run(run: str | Path) -> Run:
-    """A run by its folder or by its key (or a unique beginning of it, 4 digits or more).
+    """A run by its folder, its key (or a unique beginning of it, 4 digits or more), or recording/key.
 
     Every file is checked against the manifest: CorruptArtifact for changed bytes, MissingInput
     when there is no such run, BadParameter when the beginning fits several.
@@ -137,14 +137,14 @@ def load_run(run: str | Path) -> Run:
 
 def _by_key(key: str) -> Path:
     runs = [f for f in store.artifacts() if (f / METRICS).is_file() and len(key) >= 4]
-    found = [f for f in runs if f.name.startswith(key)]
+    found = [f for f in runs if f.name.startswith(key) or "/".join(f.parts[-2:]) == key]
     if not found:
         raise MissingInput(
             f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are."
         )
-    if len({f.name for f in found}) > 1:
+    if len({f.parts[-2:] for f in found}) > 1:
         names = ", ".join(f.name for f in found)
-        raise BadParameter(f"run {key!r} could be {names}; give more digits.")
+        raise BadParameter(f"run {key!r} could be {names}; give more digits, or recording/key.")
     return found[0]
 
 

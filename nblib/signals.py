@@ -259,6 +259,13 @@ def shape(folder: Path) -> tuple[int, int, int]:
         return file["x"].shape
 
 
+def subject(folder: Path) -> str:
+    """Whose windows are stored; BadInput when the file is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+        return str(file.attrs["subject"])
+
+
 def spectra(windows: Windows) -> pd.DataFrame:
     """Power of z-scored windows by state and channel, Welch's estimate averaged over windows.
 

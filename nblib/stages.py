@@ -322,6 +322,7 @@ class Stage:
         parents = upstream if upstream is not None else self._upstream_keys()
         values = self.settings.model_dump() | self.params.model_dump()
         extra = {"recipe": self.recipe.model_dump() if self.recipe else None, "notebook": code}
+        extra |= {"stage_version": self.info.version}
         place = store.commit(
             self.name, self.recording, key, write, params=values, upstream=parents,
             seed=values.get("seed"), started=self.started, extra=extra,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nblib import metrics, results, stats
+from nblib import metrics, published, results, stats
+from nblib.errors import BadParameter
 from nblib.runs import load_run
 
 METRIC_TEXT = {
@@ -17,6 +18,8 @@ METRIC_TEXT = {
     "top5": "top-5 accuracy",
     "balanced_accuracy": "balanced accuracy",
 }
+
+COMPARED = ["recipe", "recording", "seed", "chosen", "other", "difference", "95 % interval", "n", "of", "p", "p, Holm"]  # fmt: skip
 
 
 def label(runs: pd.DataFrame) -> pd.Series:
@@ -33,8 +36,15 @@ def percent(x: float) -> str:
 
 
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A scan of runs as people read it: best first, scores in percent with their interval."""
-    runs = runs.sort_values("value", ascending=False, kind="stable", na_position="last")
+    """A scan of runs as people read it: best first, scores in percent with their interval.
+
+    Runs that are compared come first, then other runs, then those with a flag.
+    """
+    compared = runs["run"].isin(results.comparable(runs)["run"])
+    place = (runs["flag"] != "").astype(int) * 2 - compared.astype(int)
+    runs = runs.assign(_place=place).sort_values(
+        ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
+    )
     interval = [
         f"{percent(a)} to {percent(b)}"
         for a, b in zip(runs["ci_low"], runs["ci_high"], strict=True)
@@ -42,6 +52,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     return (
         pd.DataFrame(
             {
+                "run": runs["run"],
                 **{name: runs[name] for name in ("group", "recording", "notebook")},
                 "model": label(runs.assign(model=runs["model"].fillna(""))),
                 "score": runs["value"].map(percent),
@@ -50,7 +61,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "chance": runs["chance"].map(percent),
                 "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
                 "best possible": runs["oracle"].map(percent),
-                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag", "key")},
+                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag")},
             }
         )
         .rename(columns={"group": "recipe"})
@@ -58,10 +69,16 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def save(runs: pd.DataFrame, folder: Path) -> None:
-    """Write a scan of runs: runs.parquet with every column, runs.csv for a spreadsheet."""
+def save(runs: pd.DataFrame, folder: Path, leaks: pd.DataFrame) -> None:
+    """Write a scan of runs, runs.parquet with every column and runs.csv, and the audit's table."""
     runs.to_parquet(folder / "runs.parquet", index=False)
     runs.to_csv(folder / "runs.csv", index=False)
+    leaks.to_parquet(folder / "audit.parquet", index=False)
+
+
+def inputs(runs: pd.DataFrame) -> list[str]:
+    """What a report of these runs is made from: their keys, and published numbers beside them."""
+    return sorted(runs["key"]) + published.contents(runs["recording"])
 
 
 def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -101,6 +118,10 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     that of the other; p is two-sided and, in the last column, adjusted for the number of
     comparisons on this recording (Holm). One row a recipe, recording, seed and other decoder.
     """
+    return _narrow(_paired(runs))
+
+
+def _paired(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
     judged_alike = ["group", "recording", "seed", "split_hash"]
@@ -135,7 +156,80 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
             )  # fmt: skip
         adjusted = stats.holm([row["p"] for row in found]) if found else []
         rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
-    return _narrow(pd.DataFrame(rows).round({"p": 4, "p, Holm": 4}))
+    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
+
+
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the decoder that validation chooses for each recording, with its name `decoder`.
+
+    runs: as in `results.comparable`. What counts is the mean validation accuracy over folds and
+    seeds; test scores have no part in it. Only decoders that were run on every fold of the
+    recording stand for choice, so that no easy fold decides.
+    """
+    kept = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
+    parts = [kept.iloc[:0]]
+    for _, part in kept.groupby(["group", "recording", "split_hash"], sort=True):
+        folds = part.groupby("decoder")["fold"].nunique()
+        whole = part[part["decoder"].isin(folds.index[folds == part["fold"].nunique()])]
+        if len(whole):
+            best = whole.groupby("decoder")["val_accuracy"].mean().idxmax()
+            parts.append(whole[whole["decoder"] == best])
+    return pd.concat(parts, ignore_index=True)
+
+
+def over_recordings(runs: pd.DataFrame, best: str = "") -> pd.DataFrame:
+    """A decoder beside each other one, paired over the recordings that both were run on.
+
+    best: the decoder's name as `label` gives it; "" = the one that validation chooses, by the mean
+    over recordings of its validation accuracy, among those run on the most recordings. Of each
+    recording, the difference in test score is averaged over folds and seeds that both have; the
+    interval (Student's t) and the two-sided p (signs flipped) are over recordings; Holm's
+    correction is for the comparisons of a recipe. One row a recipe and other decoder; none for a
+    recipe with a single recording. Raises BadParameter for a name that no run has.
+    """
+    rows = []
+    named = label(runs)
+    if best and best not in set(named):
+        raise BadParameter(f"best = {best!r}: there are {', '.join(sorted(set(named)))}.")
+    kept = runs[runs["val_accuracy"].notna()].assign(decoder=named)
+    judged = ["recording", "split_hash", "fold", "seed"]
+    for recipe, part in kept.groupby("group", sort=True):
+        each = part.groupby(["decoder", "recording"])["val_accuracy"].mean()
+        count = each.groupby("decoder").size()
+        mean = each.groupby("decoder").mean()
+        first = best or mean[count == count.max()].idxmax()
+        found = []
+        for other in mean.drop(first, errors="ignore").sort_values(ascending=False).index:
+            two = [part[part["decoder"] == name].groupby(judged)["value"].mean() for name in (first, other)]  # fmt: skip
+            differences = (two[0] - two[1]).dropna().groupby("recording").mean()
+            if len(differences) < 2:
+                continue
+            low, high = stats.t_interval(differences.to_numpy(), -1.0, 1.0)
+            p = stats.sign_flip_p(differences.to_numpy(), two_sided=True)
+            found.append(
+                {"recipe": recipe, "chosen": first, "other": other,
+                 "difference": f"{differences.mean():+.1%}",
+                 "95 % interval": f"{low:+.1%} to {high:+.1%}", "n": len(differences),
+                 "of": "recordings", "p": p}
+            )  # fmt: skip
+        adjusted = stats.holm([row["p"] for row in found]) if found else []
+        rows += [row | {"p, Holm": p} for row, p in zip(found, adjusted, strict=True)]
+    return pd.DataFrame(rows).round({"p": 4, "p, Holm": 4})
+
+
+def comparisons(runs: pd.DataFrame) -> pd.DataFrame:
+    """The chosen decoder beside each other one: over recordings, where a recipe has several.
+
+    A recipe with a single recording is compared over its test presentations (`paired`): that says
+    which decoder reads this recording better, and nothing of others.
+    """
+    several = runs.groupby("group")["recording"].transform("nunique") > 1
+    tables = [
+        over_recordings(runs[several]).assign(recording="all", seed="all"),
+        _paired(runs[~several]).assign(of="presentations"),
+    ]
+    tables = [table[COMPARED] for table in tables if len(table)]
+    return _narrow(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
 def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -145,7 +239,7 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     the interval is that of its run (draws and presentations); of several, a bootstrap over
     recordings, as the question then is what another recording would give; recordings that lack a
     k are left out. Folds and seeds of a recording are averaged first. Columns as
-    `plots.few_shot_curves` takes them, and `n_recordings`; no row without a run of 07.
+    `plots.few_shot_curves` takes them, `n_recordings` and the `runs` behind it; no row without 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
     part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
@@ -168,17 +262,18 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 if len(each) > 1:
                     low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
                 name = f"{model}, {told}" if told else model
-                rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high})  # fmt: skip
+                rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high,
+                             "runs": sorted(same["run"].unique())})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
-    """The decoder that validation chooses for each recipe, and its test score.
+def in_words(runs: pd.DataFrame, metric: str = "accuracy", leaks: str = "") -> str:
+    """The decoder that validation chooses for each recipe, its test score, and the audit's verdict.
 
     runs: as in `results.comparable`. Test scores have no part in the choice.
     """
     if len(runs) == 0:
-        return "**Result.** There is no run to compare yet."
+        return f"**Result.** There is no run to compare yet. {leaks}".rstrip()
     parts = []
     for recipe, part in runs.assign(decoder=label(runs)).groupby("group", sort=True):
         mean = part.groupby("decoder")[["value", "chance", "val_accuracy"]].mean()
@@ -194,7 +289,8 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy") -> str:
             f"- {recipe}: **{best}** with a mean {METRIC_TEXT[metric]} of {mean.loc[best, 'value']:.1%} "
             f"{where}(chance {mean.loc[best, 'chance']:.1%}){possible}."
         )
+    more = [f"- {told}" for told in (*results.several_versions(runs), leaks) if told]
     return (
         f"**Result.** {len(runs)} runs compared. The decoder with the highest validation accuracy, "
-        "and its score on test presentations:\n\n" + "\n".join(parts)
+        "and its score on test presentations:\n\n" + "\n".join([*parts, *more])
     )

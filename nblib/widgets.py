@@ -221,14 +221,41 @@ def progress(recordings: list[str]) -> pd.DataFrame:
     return table
 
 
+class PlainTable:
+    """A table as a page shows it: whole cells, no row numbers, the first rows of a long one."""
+
+    most = 25
+
+    def __init__(self, table: pd.DataFrame):
+        self.table = table
+
+    def _left_out(self) -> str:
+        more = len(self.table) - self.most
+        return f"The first {self.most} rows; {more:,} more." if more > 0 else ""
+
+    def __repr__(self) -> str:
+        told = self.table.head(self.most).to_string(index=False)
+        return f"{told}\n{self._left_out()}".rstrip()
+
+    def _repr_html_(self) -> str:
+        if self.table.empty:
+            return "<p>Nothing to show yet.</p>"
+        with pd.option_context("display.max_colwidth", None):
+            shown = self.table.head(self.most).to_html(index=False, border=0, na_rep="")
+        return shown + (f"<p>{self._left_out()}</p>" if self._left_out() else "")
+
+
 def show_table(table: pd.DataFrame) -> Any:
-    """A table to search, sort and export where a person sits at it; the plain table elsewhere."""
+    """A table to search, sort and export where a person sits at it; the plain table elsewhere.
+
+    The plain one shows whole cells of the first 25 rows, and says how many more there are.
+    """
     if not someone_is_there():
-        return table
+        return PlainTable(table)
     try:
         import itables
     except ImportError:  # the extra `book` is not installed: a plain table says the same
-        return table
+        return PlainTable(table)
     from IPython.display import HTML
 
     itables.init_notebook_mode(all_interactive=False, connected=False)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from nblib import bookbuild, params, results, store, sweep
-from nblib.bookbuild import check, layout, pages
+from nblib.bookbuild import check, layout, marks, pages
 from nblib.errors import BadParameter, NblibError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -342,10 +342,15 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
             "metric": "accuracy", "accuracy": 0.5 + i / 10, "val_accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
             "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
             "balanced_accuracy": 0.5, "n_test": 100, "n_classes": 9, "n_units": 7, "n_bins": 5, "fit_s": 1.0,
-            "split_hash": "abc", "key": folder.name, "flag": "", "folder": str(folder), "executed": True,
+            "split_hash": "abc", "key": folder.name, "run": f"demo/{folder.name}", "flag": "", "folder": str(folder), "executed": True,
             "created": f"2026-01-0{i + 1}T00:00:00Z", **changed,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def linked(table: pd.DataFrame, paged: list | None = None) -> marks.Links:
+    """The links of a scan whose runs have pages, or of those given."""
+    return marks.Links.of(table, pages.run_pages(table) if paged is None else paged)
 
 
 @pytest.fixture
@@ -360,7 +365,8 @@ def runs(home) -> pd.DataFrame:
 
 
 def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home, runs):
-    page = json.loads(pages.page_notebook(Path(runs["folder"][0]), "../", "mlp on demo"))
+    links = marks.Links.of(runs, [])
+    page = json.loads(pages.page_notebook(Path(runs["folder"][0]), "../", links, "mlp on demo"))
     head = page["cells"][0]["source"]
     assert head.startswith("# mlp on demo\n")
     assert "\n## 05 · Train\n" in head
@@ -374,22 +380,90 @@ def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home
 
 
 def test_the_results_link_each_row_and_put_the_best_first(runs):
-    paged = pages.run_pages(runs)
-    frame = pages.results_frame(runs, paged)
+    frame = pages.results_frame(runs, linked(runs))
     assert list(frame["model"]) == ["lstm", "mlp"]
     assert list(frame["run"]) == [
         f'<a href="../runs/{slug}.html">notebook</a>'
         for slug in ("demo-demo-lstm-f0-s0-22222222", "demo-demo-mlp-f0-s0-11111111")
     ]
     assert "flag" not in frame  # a column that says nothing is left out
-    assert "<b>" not in pages.results_table(scan_of({"<b>x": Path(runs["folder"][0])}), [])
+    odd = scan_of({"<b>x": Path(runs["folder"][0])})
+    assert "<b>" not in pages.results_table(odd, linked(odd, []))
 
 
 def test_corrupt_runs_and_runs_without_a_notebook_get_no_page(runs):
     assert pages.run_pages(runs.assign(flag="corrupt")) == []
     assert pages.run_pages(runs.assign(executed=False)) == []
-    assert "2 of these runs have no page" in pages.results_table(runs, [])
-    assert "have no page" not in pages.results_table(runs, pages.run_pages(runs))
+    assert "2 of these runs have no page" in pages.results_table(runs, linked(runs, []))
+    assert "have no page" not in pages.results_table(runs, linked(runs))
+
+
+def test_runs_that_the_table_shows_first_get_a_page_and_those_that_validation_chose(
+    home, runs, monkeypatch
+):
+    monkeypatch.setattr(pages, "MOST_RUN_PAGES", 2)
+    models = {f"m{i}": artifact(home, "05_train_lstm", "demo", f"{i:016d}", [], scores=True) for i in range(5)}  # fmt: skip
+    many = scan_of(models)
+    assert {page.row["model"] for page in pages.run_pages(many)} == {"m4", "m3"}  # the best scores
+    many.loc[many["model"] == "m1", "val_accuracy"] = 0.99  # chosen, although its test score is low
+    paged = pages.run_pages(many)
+    assert [page.row["model"] for page in paged] == ["m1", "m4"]  # by age
+    assert "**0.600** of 100" in pages.headline(many, linked(many, paged))
+    assert "3 of these runs have no page" in pages.results_table(many, linked(many, paged))
+    assert list(pages.in_order(many)["model"]) == ["m4", "m3", "m2", "m1", "m0"]
+    many.loc[many["model"] == "m4", "flag"] = "old code"
+    assert list(pages.in_order(many)["model"]) == ["m3", "m2", "m1", "m0", "m4"]
+    assert list(pages.results_frame(many, linked(many)).columns[:4]) == ["model", "run", "record", "flag"]  # fmt: skip
+
+
+# --- links to runs -------------------------------------------------------------------------------
+
+
+def test_a_run_is_linked_to_its_page_or_else_to_its_manifest(runs):
+    mlp, lstm = runs["run"]
+    links = linked(runs, pages.run_pages(runs[runs["run"] == lstm]))
+    assert links.href(lstm, "../") == "../runs/demo-demo-lstm-f0-s0-22222222.html"
+    assert links.href(mlp, "") == f"artifacts/05_train_lstm/{mlp}/manifest.json"
+    stranger = "demo/" + "f" * 16
+    text = f"<tr><td>{lstm}</td><td>{mlp}</td><td>{stranger}</td><td>0.5</td></tr>"
+    found = re.findall(r'<a href="([^"]+)">', links.in_table(text, "../"))
+    assert found == [links.href(lstm, "../"), links.href(mlp, "../")]
+    assert f"<td>{stranger}</td>" in links.in_table(text, "../")
+
+
+def test_every_mark_of_a_figure_leads_to_its_run(runs):
+    links = linked(runs)
+    figure = pages.comparison(runs, links)
+    places = re.findall(r'<a href="([^"]+)" title="([^"]+)" style="left:([\d.]+)%;top:([\d.]+)%">', figure)  # fmt: skip
+    assert [place[0] for place in places] == [links.href(k, "../") for k in runs["run"][::-1]]
+    assert places[0][1] == "lstm, demo, fold 0, seed 0"
+    assert float(places[0][2]) > float(places[1][2])  # the better one lies to the right
+    rows = re.findall(r'<tr><td><a href="([^"]+)">demo/\w{16}</a></td>', figure)
+    assert rows == [place[0] for place in places]
+    assert pages.comparison(runs.iloc[:0], links) == ""
+
+
+def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
+    folder = Path(runs["folder"][0])
+    path = folder / pages.EXECUTED
+    notebook = json.loads(path.read_text())
+    key = runs["run"][1]
+    picture = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD\n"},
+               "metadata": {"image/png": {"width": 720, "runs": [[key, 0.25, 0.5], ["demo/" + "f" * 16, 0.1, 0.1]]}}}  # fmt: skip
+    table = {"output_type": "execute_result", "execution_count": 1, "metadata": {},
+             "data": {"text/html": [f"<td>{key}</td>"]}}  # fmt: skip
+    plain = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD"},
+             "metadata": {"image/png": {"width": 720}}}  # fmt: skip
+    notebook["cells"][1]["outputs"] = [picture, table, plain]
+    path.write_text(json.dumps(notebook))
+    page = json.loads(pages.page_notebook(folder, "../", linked(runs), "mlp"))
+    outputs = page["cells"][1]["outputs"]
+    href = "../runs/demo-demo-lstm-f0-s0-22222222.html"
+    assert f'<a href="{href}" title="lstm, demo, fold 0, seed 0" style="left:25.00%;top:50.00%">' in outputs[0]["data"]["text/html"]  # fmt: skip
+    assert 'src="data:image/png;base64,QUJD"' in outputs[0]["data"]["text/html"]
+    assert outputs[0]["data"]["text/html"].count("<tr>") == 2  # one run that the book knows
+    assert outputs[1]["data"]["text/html"] == f'<td><a href="{href}">{key}</a></td>'
+    assert outputs[2]["data"] == {"image/png": "QUJD"}
 
 
 def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_path, runs):
@@ -405,13 +479,13 @@ def test_flagged_and_shuffled_runs_are_not_compared(runs):
     assert len(results.comparable(runs)) == 2
     assert results.comparable(runs.assign(flag="old split")).empty
     assert results.comparable(runs.assign(variant="shuffle_labels=true")).empty
-    assert pages.headline(runs.assign(flag="old split"), pages.run_pages(runs)) == ""
-    assert "**0.600** of 100" in pages.headline(runs, pages.run_pages(runs))
+    assert pages.headline(runs.assign(flag="old split"), linked(runs)) == ""
+    assert "**0.600** of 100" in pages.headline(runs, linked(runs))
 
 
 def test_without_any_run_the_pages_say_so(runs):
-    assert "No run yet" in pages.results_table(runs.iloc[:0], [])
-    assert pages.headline(runs.iloc[:0], []) == ""
+    assert "No run yet" in pages.results_table(runs.iloc[:0], linked(runs))
+    assert pages.headline(runs.iloc[:0], linked(runs)) == ""
     assert "make bench" in pages.bench_table(Path("/nowhere/bench.json"))
 
 
@@ -516,6 +590,8 @@ def test_a_heavy_page_is_found_with_its_pictures(tmp_path):
     faults = check.heavy_pages(html)
     assert len(faults) == 1 and "index.html: 2.0 MB" in faults[0]
     assert check.heavy_pages(html, limit=3_000_000) == []
+    inside = site(tmp_path / "b", index_html=f'<img src="data:image/png;base64,{"A" * 2_000_000}">')
+    assert len(check.heavy_pages(inside)) == 1 and check.broken_links(inside) == []
 
 
 # --- all of it -----------------------------------------------------------------------------------
@@ -548,6 +624,10 @@ def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     assert "runs/demo-demo-lstm-f0-s0-22222222.html" in sizes
     assert (html / "artifacts/04_split/demo" / ("0" * 16) / "manifest.json").is_file()
     assert (html / "searchindex.js").is_file()
+    page = (html / "book" / "results.html").read_text(encoding="utf-8")
+    marked = re.findall(r'<a href="([^"]+)" title="[^"]+" style="left', page)
+    assert len(marked) == len(runs)  # every mark of the figure
+    assert all((html / "book" / href).resolve().is_file() for href in marked)
     with (source / "book" / "start.md").open("a") as file:
         file.write("\n[nowhere](nowhere.md)\n")
     with pytest.raises(NblibError, match=r"nowhere\.md"):

@@ -270,7 +270,27 @@ def test_status_lists_artifacts_and_failures(project, capsys):
 def test_results_are_shown_and_written(project, capsys, tmp_path):
     assert cli.main(["results", "--csv", str(tmp_path / "runs.csv")]) == 0
     assert "no runs yet" in capsys.readouterr().out
-    assert "accuracy" in pd.read_csv(tmp_path / "runs.csv").columns
+    table = pd.read_csv(tmp_path / "runs.csv")
+    assert {"source", "metric", "value", "code_version"} <= set(table.columns)
+    assert cli.main(["results", "--parquet", str(tmp_path / "runs.parquet")]) == 0
+    assert list(pd.read_parquet(tmp_path / "runs.parquet").columns) == list(table.columns)
+
+
+def test_published_tables_are_taken_in_listed_and_refused(project, capsys, tmp_path):
+    table = tmp_path / "3_shot_SVC_per_mouse.csv"
+    table.write_text("session_number,test_acc,model\n715093703,91.3,SVC\n754312389,0.92,SVC\n")
+    assert cli.main(["published", str(table)]) == 0
+    assert "unit unknown: 754312389 accuracy 0.92" in capsys.readouterr().out
+    assert cli.main(["published"]) == 0
+    assert "3_shot_SVC_per_mouse.csv: 2 numbers" in capsys.readouterr().out
+    table.write_text("session_number,test_acc,model\n715093703,high,SVC\n")
+    assert cli.main(["published", str(table)]) == 1
+    assert "row 2, column 'test_acc': 'high' is no number" in capsys.readouterr().err
+
+
+def test_an_audit_without_findings_ends_well(project, capsys):
+    assert cli.main(["audit"]) == 0
+    assert "nothing to look at" in capsys.readouterr().out
 
 
 def test_inventory_and_allen_hand_over(project, capsys, monkeypatch, tmp_path):

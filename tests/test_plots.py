@@ -1,8 +1,11 @@
 """Every figure on small synthetic data: it draws, is labelled, readable, small and repeatable."""
 
 import io
+import json
+import re
 
 import matplotlib as mpl
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
@@ -187,7 +190,8 @@ def runs(n_recordings=1, seeds=1):
                 value = 0.9 - 0.05 * i - 0.03 * recording % 0.3 + 0.01 * seed
                 rows.append(
                     {"recipe": "demo", "base": "demo", "group": "demo", "recording": f"r{recording}", "model": model, "variant": "",
-                     "changed": "", "n_bins": 5, "n_units": 90, **score(value),
+                     "changed": "", "n_bins": 5, "n_units": 90, "fit_s": 10.0 ** (i / 4), "fold": seed, "decoder": model,
+                     "run": f"r{recording}/{recording:04d}{i:06d}{seed:06d}", **score(value),
                      "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
                 )  # fmt: skip
     return pd.DataFrame(rows)
@@ -267,6 +271,24 @@ def drawn_pictures(spaces=2):
 def by_size():
     changed = {1: "n_bins=1", 5: "", 10: "n_bins=10"}
     return pd.concat([runs().assign(changed=c, n_bins=n) for n, c in changed.items()])
+
+
+def best(n_recordings, folds):
+    """The runs of one decoder a recording."""
+    found = runs(n_recordings, folds)
+    return found[found["model"] == "lstm"]
+
+
+def published(n):
+    """Published numbers of n recordings by two models; of one model from two tables."""
+    rows = [
+        {"recording": f"r{i}", "model": model, "selected": "best of 15 epochs on the test rows",
+         "provenance": f"a paper, table {model}.csv, row {i}", "value": value}
+        for i in range(n)
+        for model, value in (("LSTM", 0.95), ("SVC", 0.6))
+    ]  # fmt: skip
+    columns = ["recording", "model", "selected", "provenance", "value"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def progress(n=1):
@@ -407,8 +429,16 @@ FIGURES = {
     "found": found,
     "drawn": drawn_pictures,
     "drawn_none": lambda: drawn_pictures(0),
-    "by_size": lambda: plots.score_by_size(by_size()),
-    "by_size_none": lambda: plots.score_by_size(runs()),
+    "against": lambda: plots.score_against(by_size()),
+    "against_cost_alone": lambda: plots.score_against(runs(4, 2)),
+    "against_none": lambda: plots.score_against(runs().iloc[:0]),
+    "best": lambda: plots.best_per_recording(best(1, 1), published(0)),
+    "best_folds": lambda: plots.best_per_recording(best(1, 5), published(1)),
+    "best_cohort": lambda: plots.best_per_recording(best(32, 3), published(32), "top5"),
+    "best_groups": lambda: plots.best_per_recording(
+        pd.concat([best(1, 1), best(1, 3).assign(group="demo (n_folds=3)")]), published(1)
+    ),
+    "best_none": lambda: plots.best_per_recording(best(1, 1).iloc[:0], published(0)),
     "compare_none": lambda: plots.compare_runs(runs().iloc[:0]),
 }
 
@@ -433,6 +463,41 @@ def test_figure_is_readable_and_small(name, drawn, tmp_path):
     svg = plots.save_svg(fig, tmp_path / f"{name}.svg")
     assert svg.stat().st_size < 1_500_000
     assert b"<text" in svg.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [("compare_seeds", 60), ("compare_cohort", 120), ("against", 60), ("best_folds", 5), ("best_cohort", 96)],
+)  # fmt: skip
+def test_every_mark_tells_its_run_and_where_it_is(name, n):
+    fig = FIGURES[name]()
+    png, shown = fig._repr_png_()
+    keys = [key for key, _, _ in shown["runs"]]
+    assert len(shown["runs"]) >= n and all(re.fullmatch(r"r\d+/\d{16}", key) for key in keys)
+    assert all(0 < x < 1 and 0 < y < 1 for _, x, y in shown["runs"])
+    assert json.loads(json.dumps(shown)) == shown
+    # What lies under a mark is ink, not paper.
+    picture = mpl.image.imread(io.BytesIO(png))
+    for _, x, y in shown["runs"]:
+        row, column = round(y * picture.shape[0]), round(x * picture.shape[1])
+        assert picture[row - 2 : row + 3, column - 2 : column + 3, :3].min() < 0.95
+
+
+def test_a_figure_without_runs_tells_of_none():
+    assert set(summary()._repr_png_()[1]) == {"width"}
+
+
+def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():
+    fig = FIGURES["best_cohort"]()
+    words = " ".join(t.get_text() for t in fig.findobj(Text)).replace("\n", " ")
+    assert (
+        "Hollow, LSTM (32): best of 15 epochs on the test rows; a paper, table LSTM.csv." in words
+    )
+    assert "published SVC" in words
+    assert "No published number" in " ".join(t.get_text() for t in FIGURES["best"]().findobj(Text))
+    assert "One recording: this says nothing of others." in " ".join(
+        t.get_text() for t in FIGURES["best_folds"]().findobj(Text)
+    )
 
 
 def test_same_figure_same_bytes(tmp_path):

@@ -2,93 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny_project
+from laboratory import N_TRIALS, Laboratory, change_manifest
 
 import nblib
-from nblib import binning, metrics, models, params, recipes, results, splits, stages, store, windows
+from nblib import metrics, params, recipes, results, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.runs import load_run
-
-N_TRIALS, N_UNITS = 120, 5
-
-
-def binned_counts():
-    """Three classes that a linear decoder tells apart; string unit ids."""
-    rng = np.random.default_rng(0)
-    label = np.arange(N_TRIALS) % 3
-    rate = np.eye(3)[label] @ rng.uniform(0, 8, (3, N_UNITS))  # (trial, unit)
-    counts = rng.poisson(rate[:, None, :], (N_TRIALS, 2, N_UNITS)).astype(np.uint8)
-    start = np.arange(N_TRIALS) * 0.25
-    units = pd.DataFrame(index=pd.Index([f"u{i}" for i in range(N_UNITS)], name="unit_id"))
-    attrs = dict.fromkeys(("recording", "subject", "label_name", "source"), "a")
-    return binning.build(
-        counts, np.arange(N_TRIALS), label, binning.presentation_edges(start, start + 0.25, 2), units,
-        attrs=attrs | {"binning": "{}"},
-    )  # fmt: skip
-
-
-class Laboratory:
-    """Commits splits and runs as the notebooks do."""
-
-    def __init__(self, project):
-        self.project = project
-        self.binned = binned_counts()
-        self.recipe = recipes.find_recipe("tiny")
-
-    def split(self, recipe) -> str:
-        key = stages.key_for("04_split", recipe, "000021")
-        split = splits.make_split(self.binned, recipe.settings(params.SplitSettings))
-        statistics = [
-            splits.fit_statistics(self.binned, split, 0, recipe.settings(params.SplitSettings))
-        ]
-        store.commit(
-            "04_split",
-            "000021",
-            key,
-            lambda f: splits.save(f, split, statistics),
-            params={},
-            upstream=[],
-        )
-        return key
-
-    def run(self, *, recipe=None, code="shipped", edited=False, accuracy=0.9, oracle=None, **given):
-        recipe = recipe or self.recipe
-        asked = params.TrainParams(
-            recipe=recipe.recipe, recording="000021", model="logistic", **given
-        )
-        split_key = self.split(recipe)
-        split, statistics = splits.load(store.folder("04_split", "000021", split_key))
-        samples = windows.role_samples(self.binned, split, statistics[0], 0)
-        model = models.make("logistic")
-        model.fit(samples["train"], samples["val"], n_classes=3, settings=asked)
-        score = metrics.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
-        told = {
-            "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": "000021",
-            "model": "logistic", "fold": asked.fold, "seed": asked.seed,
-            "split_hash": splits.split_hash(split), "n_train": 80, "n_val": 10, "n_test": 24, "val_accuracy": accuracy,
-            "n_classes": 3, "n_units": N_UNITS, "n_bins": 2, "fit_s": 0.5, "oracle": oracle,
-            "scores": {"accuracy": score, "top5": score},
-        }  # fmt: skip
-
-        def write(folder):
-            model.save(folder)
-            metrics.write_metrics(folder, told)
-            log_proba = model.predict_log_proba(samples["test"].x)
-            table = metrics.predictions(samples["test"], log_proba, statistics[0].classes)
-            table.to_parquet(folder / "predictions.parquet")
-
-        key = stages.key_for("05_train_lstm", recipe, "000021", asked, code)
-        extra = {"recipe": recipe.model_dump(), "notebook": {"code_hash": code, "edited": edited}}
-        return store.commit(
-            "05_train_lstm", "000021", key, write, params=asked.model_dump(), upstream=[split_key],
-            seed=asked.seed, extra=extra,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -150,7 +75,11 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
         "notebook": "07_few_shot", "recipe": "tiny", "recording": "000021", "fold": 0, "seed": 0,
         "scores": {"ridge, k = 1": score}, "rows": rows,
     }  # fmt: skip
-    extra = {"recipe": laboratory.recipe.model_dump(), "notebook": {"edited": False}}
+    extra = {
+        "recipe": laboratory.recipe.model_dump(),
+        "notebook": {"edited": False},
+        "stage_version": 2,
+    }
     store.commit(
         "07_few_shot", "000021", "a" * 16, lambda folder: metrics.write_metrics(folder, told),
         params=asked.model_dump(), upstream=[laboratory.split(laboratory.recipe)], extra=extra,
@@ -159,7 +88,7 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
     table = results.scan()
     assert table["notebook"].tolist() == ["05_train_lstm", "07_few_shot", "07_few_shot"]
     assert table["variant"].tolist() == ["", "k=1, n_draws=2", "k=5, n_draws=2"]
-    assert table["n_train"].tolist() == [80, 3, 15] and (table["flag"] == "").all()
+    assert table["n_train"].tolist() == [82, 3, 15] and (table["flag"] == "").all()
     curves = load_run(table["folder"].iloc[-1])
     with pytest.raises(
         MissingInput, match=r"this run has no predictions\.parquet; it holds metrics\.json"
@@ -186,6 +115,7 @@ def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory)
     extra = {
         "recipe": laboratory.recipe.model_dump(),
         "notebook": {"edited": False},
+        "stage_version": 3,
     }
     store.commit(
         "09_downstream_one_vs_all", "cohort", "b" * 16,
@@ -206,9 +136,7 @@ def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
     plain, other_seed = laboratory.run(), laboratory.run(seed=1)
     edited = laboratory.run(seed=1, code="mine", edited=True)
     again = laboratory.run(code="newer notebook")
-    manifest = json.loads((again / "manifest.json").read_text())
-    manifest["created"] = "2999-01-01T00:00:00Z"
-    (again / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(again, created="2999-01-01T00:00:00Z")
     table = results.scan()
     assert flags(table) == {
         plain.name: f"duplicate of {again.name[:8]}",
@@ -219,6 +147,32 @@ def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
     assert set(results.clean(table)["key"]) == {again.name, other_seed.name}
 
 
+def test_runs_of_another_stage_version_are_flagged(laboratory, monkeypatch):
+    now, before = laboratory.run(), laboratory.run(seed=1)
+    change_manifest(before, stage_version=1)
+    foreign = laboratory.run(seed=2)
+    change_manifest(foreign, parameters={"model": "logistic"})  # nothing tells its version
+    table = results.scan()
+    assert flags(table) == {
+        now.name: "",
+        before.name: "old code (stage version 1, now 2)",
+        foreign.name: "old code (stage version unknown, now 2)",
+    }
+    assert table.set_index("key")["stage_version"][now.name] == 2  # from its key
+    assert len(results.comparable(table)) == 1
+
+
+def test_runs_of_several_commits_are_told_and_not_flagged(laboratory):
+    laboratory.run()
+    assert results.several_versions(results.scan()) == []
+    change_manifest(laboratory.run(seed=1), code_version="0.0.9+gabc")
+    (sentence,) = results.several_versions(results.scan())
+    assert (
+        sentence.startswith("tiny: 2 runs of 2 versions of nblib") and "0.0.9+gabc (1)" in sentence
+    )
+    assert (results.scan()["flag"] == "").all()
+
+
 def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
     before = laboratory.run()
     path = laboratory.project.root / "params" / "recipes" / "tiny.yml"
@@ -226,9 +180,7 @@ def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
     after = laboratory.run(recipe=recipes.find_recipe("tiny"))
     assert flags(results.scan()) == {before.name: "old split", after.name: ""}
     path.unlink()  # without the recipe the newest split stands for it
-    manifest = json.loads((after / "manifest.json").read_text())
-    manifest["created"] = "2999-01-01T00:00:00Z"
-    (after / "manifest.json").write_text(json.dumps(manifest))
+    change_manifest(after, created="2999-01-01T00:00:00Z")
     assert flags(results.scan()) == {before.name: "old split", after.name: ""}
 
 
@@ -308,3 +260,15 @@ def test_flipped_bytes_of_a_model_are_noticed(laboratory):
     os.utime(path, (0, 0))
     with pytest.raises(CorruptArtifact, match=r"weights\.safetensors"):
         nblib.load_run(folder)
+
+
+def test_recordings_that_share_a_key_are_told_apart(laboratory):
+    """Simulated recordings of one cohort have the same settings, and so the same keys."""
+    folder = laboratory.run()
+    twin = folder.parent.parent / "000022" / folder.name
+    shutil.copytree(folder, twin)
+    change_manifest(twin, recording="000022")
+    assert results.scan()["run"].tolist() == [f"000021/{folder.name}", f"000022/{folder.name}"]
+    with pytest.raises(BadParameter, match="recording/key"):
+        load_run(folder.name)
+    assert load_run(f"000022/{folder.name}").folder == twin

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib import plots, results, summary
+from nblib.errors import BadParameter
 
 
 @pytest.fixture
@@ -22,12 +23,14 @@ def runs():
         "variant": "",
         "changed": "",
         "notebook": "05_train_lstm",
+        "code_version": "0.1.0",
+        "split_hash": "s",
     }
     rows = [
-        {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1"},
-        {"recipe": "demo", "recording": "b", "model": "lstm", "value": 0.60, "oracle": 0.95, "key": "k2"},
-        {"recipe": "demo", "recording": "a", "model": "mlp", "value": 0.65, "oracle": 0.95, "key": "k3"},
-        {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4"},
+        {"recipe": "demo", "recording": "a", "model": "lstm", "value": 0.80, "oracle": 0.95, "key": "k1", "run": "k1"},
+        {"recipe": "demo", "recording": "b", "model": "lstm", "value": 0.60, "oracle": 0.95, "key": "k2", "run": "k2"},
+        {"recipe": "demo", "recording": "a", "model": "mlp", "value": 0.65, "oracle": 0.95, "key": "k3", "run": "k3"},
+        {"recipe": "real", "recording": "c", "model": "mlp", "value": 0.40, "oracle": None, "key": "k4", "run": "k4"},
     ]  # fmt: skip
     table = pd.DataFrame([{**base, **row} for row in rows])
     table["val_accuracy"] = [0.7, 0.7, 0.5, 0.4]
@@ -119,12 +122,91 @@ def test_folds_are_pooled(stored):
     assert summary.over_folds(stored.iloc[:3]).empty
 
 
+# --- chosen on validation, compared over recordings -----------------------------------------------
+
+
+def cohort(scores, validation=None, folds=(0,), group="demo"):
+    """Runs of models on recordings; scores: model -> one score a recording (None: not run)."""
+    rows = [
+        {"group": group, "recording": f"r{i}", "split_hash": f"s{i}", "model": model, "variant": "", "changed": "",
+         "fold": fold, "seed": 0, "value": value, "val_accuracy": (validation or scores)[model][i],
+         "notebook": "05_train_lstm", "flag": "", "run": f"r{i}/{model}{fold}"}
+        for model, values in scores.items()
+        for i, value in enumerate(values)
+        for fold in folds
+        if value is not None
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_validation_chooses_the_best_of_each_recording():
+    runs = cohort({"lstm": [0.9, 0.2], "mlp": [0.5, 0.6]}, {"lstm": [0.5, 0.7], "mlp": [0.4, 0.1]}, folds=(0, 1))  # fmt: skip
+    found = summary.chosen(runs)
+    assert set(found["decoder"]) == {"lstm"}  # for r1 too, although its test score is lower
+    assert found.groupby("recording").size().to_dict() == {"r0": 2, "r1": 2}  # a row a fold
+    assert summary.chosen(runs.iloc[:0]).empty
+
+
+def test_a_decoder_that_was_not_run_on_every_fold_is_not_chosen():
+    runs = cohort({"lstm": [0.9], "mlp": [0.5]}, folds=(0, 1, 2))
+    easy = runs[~((runs["model"] == "lstm") & (runs["fold"] > 0))]
+    assert set(summary.chosen(easy)["decoder"]) == {"mlp"}
+    assert set(summary.chosen(runs)["decoder"]) == {"lstm"}
+
+
+def test_decoders_are_compared_over_recordings():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.5, 0.9, 10)
+    runs = cohort(
+        {"lstm": base, "gru": base + rng.normal(0, 0.02, 10) - 0.001, "ridge": base - 0.1}
+    )
+    table = summary.over_recordings(runs).set_index("other")
+    assert set(table["chosen"]) == {"lstm"} and (table["n"] == 10).all()
+    assert table.loc["ridge", "difference"] == "+10.0%"
+    assert table.loc["ridge", "p"] == pytest.approx(2 / 2**10, abs=1e-4)
+    assert table.loc["ridge", "p, Holm"] == pytest.approx(4 / 2**10, abs=1e-4)
+    assert table.loc["gru", "p"] > 0.05
+    named = summary.over_recordings(runs, "ridge").set_index("other")
+    assert named.loc["lstm", "difference"] == "-10.0%"
+    with pytest.raises(BadParameter, match="best = 'lstmm': there are gru, lstm, ridge"):
+        summary.over_recordings(runs, "lstmm")
+
+
+def test_only_recordings_and_splits_that_both_share_are_compared():
+    runs = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.5, 0.6, None]})
+    (row,) = summary.over_recordings(runs).to_dict("records")
+    assert row["n"] == 2 and row["difference"] == "+35.0%"
+    runs.loc[(runs["model"] == "mlp") & (runs["recording"] == "r1"), "split_hash"] = "other"
+    assert summary.over_recordings(runs).empty  # a single recording says nothing of others
+    few = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.99, None, None]})
+    assert summary.over_recordings(few).empty  # and a decoder of one recording is not the best
+
+
+def test_one_recording_is_compared_over_its_presentations(stored):
+    table = summary.comparisons(stored)
+    assert set(table["of"]) == {"presentations"} and len(table) == 2
+    both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
+    table = summary.comparisons(both)
+    assert set(table["of"]) == {"presentations", "recordings"}
+    assert table["recipe"].tolist() == ["many", "demo", "demo"]
+    assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
+    assert summary.comparisons(stored.iloc[:0]).empty
+
+
+def test_the_words_hold_the_verdict_of_the_audit_and_tell_of_several_versions(runs):
+    words = summary.in_words(runs, "accuracy", "4 runs audited: no leak found.")
+    assert words.endswith("- 4 runs audited: no leak found.") and "versions of nblib" not in words
+    runs.loc[0, "code_version"] = "0.2.0"
+    assert "- demo: 3 runs of 2 versions of nblib" in summary.in_words(runs)
+    assert summary.in_words(runs.iloc[:0], leaks="0 runs audited.").endswith("0 runs audited.")
+
+
 def few_shot_rows(recordings, values, group="demo", rest=""):
     return pd.DataFrame(
         [
             {"notebook": "07_few_shot", "group": group, "changed": "", "recording": r, "model": "ridge",
              "variant": f"k={k}{rest}", "value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "chance": 0.1,
-             "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
+             "run": f"run of {r}", "oracle": 0.9, "n_train": 10 * (k if k != "all" else 25), "n_classes": 10, "flag": ""}
             for r, v in zip(recordings, values, strict=True)
             for k in (1, "all")
         ]
@@ -154,7 +236,8 @@ def test_learning_curves_are_averaged_over_recordings():
 
 
 def test_saved_table_keeps_every_column(runs, tmp_path):
-    summary.save(runs, tmp_path)
+    summary.save(runs, tmp_path, pd.DataFrame({"check": ["roles"], "verdict": ["passed"]}))
+    assert pd.read_parquet(tmp_path / "audit.parquet")["verdict"].tolist() == ["passed"]
     assert pd.read_parquet(tmp_path / "runs.parquet").columns.tolist() == runs.columns.tolist()
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 4
 

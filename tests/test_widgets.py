@@ -3,6 +3,7 @@
 import base64
 
 import numpy as np
+import pandas as pd
 import pytest
 from handmade import recording
 
@@ -106,3 +107,12 @@ def test_picker_shows_progress_and_writes_the_lines(home, tmp_path):
 def test_picker_refuses_a_foreign_recording():
     with pytest.raises(BadParameter, match="nobody"):
         widgets.RecordingPicker("demo", "nobody")
+
+
+def test_a_table_on_a_page_shows_whole_cells_and_says_what_is_left_out():
+    long = "a sentence of more than fifty characters, so that pandas would cut it off"
+    shown = widgets.show_table(pd.DataFrame({"found": [long] * 26}))
+    assert shown._repr_html_().count(long) == 25 and repr(shown).count(long) == 25
+    assert "The first 25 rows; 1 more." in shown._repr_html_() and "1 more" in repr(shown)
+    assert "more" not in widgets.show_table(pd.DataFrame({"found": ["x"]}))._repr_html_()
+    assert "Nothing to show" in widgets.show_table(pd.DataFrame())._repr_html_()

@@ -125,8 +125,9 @@ def broken_links(html: Path, pages: dict[Path, Page] | None = None) -> list[str]
 
 
 def page_bytes(html: Path, path: Path, page: Page) -> int:
-    """Size of a page with its pictures."""
-    pictures = {(path.parent / unquote(urldefrag(src)[0])).resolve() for src in page.images}
+    """Size of a page with its pictures; one that is written into the page is part of it."""
+    files = [src for src in page.images if not src.startswith("data:")]
+    pictures = {(path.parent / unquote(urldefrag(src)[0])).resolve() for src in files}
     return path.stat().st_size + sum(p.stat().st_size for p in pictures if p.is_file())
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nblib import results, store
+from nblib import store
 from nblib.bookbuild import pages
+from nblib.bookbuild.marks import Links, artifact_path
 from nblib.errors import CorruptArtifact
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Layout:
 
 def put_artifacts(layout: Layout, folders: list[Path]) -> None:
     """Manifests and scores of these artifacts and of all that they were made from."""
-    by_key = {folder.name: folder for folder in store.artifacts()}
+    by_key: dict[str, list[Path]] = {}
+    for folder in store.artifacts():
+        by_key.setdefault(folder.name, []).append(folder)
     todo, done = list(folders), set()
     while todo:
         folder = todo.pop()
@@ -67,10 +70,12 @@ def put_artifacts(layout: Layout, folders: list[Path]) -> None:
         # A manifest that cannot be read is shown as it lies there; its row says "corrupt".
         with contextlib.suppress(CorruptArtifact):
             upstream = store.read_manifest(folder)["upstream"]
-            todo += [by_key[key] for key in upstream if key in by_key]
+            for key in upstream:
+                known = by_key.get(key, [])  # simulated recordings of one cohort share their keys
+                todo += [f for f in known if f.parts[-2] == folder.parts[-2]] or known
         for name in (store.MANIFEST, "metrics.json"):
             if (folder / name).is_file():
-                layout.copy(folder / name, f"extra/{pages.artifact_path(folder, name)}")
+                layout.copy(folder / name, f"extra/{artifact_path(folder, name)}")
 
 
 def lay_out(
@@ -83,10 +88,13 @@ def lay_out(
     """
     layout = Layout(folder)
     paged = pages.run_pages(table)
+    links = Links.of(table, paged)
+    figure = pages.comparison(table, links)
+    headline = pages.headline(table, links)
     parts = {
-        "headline": pages.headline(table, paged),
-        "results": pages.results_table(table, paged),
-        "comparison": "" if results.comparable(table).empty else pages.COMPARISON,
+        "headline": f"{headline}\n\n{figure}" if headline else "",
+        "results": pages.results_table(table, links),
+        "comparison": figure,
         "bench": pages.bench_table(root / "book" / "bench.json"),
     }
     for path in sorted((root / "book").rglob("*")):
@@ -99,17 +107,11 @@ def lay_out(
         else:
             layout.copy(path, str(name))
     for name, artifact in shown_notebooks.items():
-        layout.write(f"notebooks/{name}.ipynb", pages.page_notebook(artifact, "../"))
+        layout.write(f"notebooks/{name}.ipynb", pages.page_notebook(artifact, "../", links))
     for page in paged:
-        layout.write(f"runs/{page.slug}.ipynb", pages.page_notebook(page.folder, "../", page.title))
+        text = pages.page_notebook(page.folder, "../", links, page.title)
+        layout.write(f"runs/{page.slug}.ipynb", text)
     put_artifacts(layout, [*shown_notebooks.values(), *map(Path, table["folder"])])
-    if parts["comparison"]:
-        from nblib import plots
-
-        layout.write(
-            "book/figures/comparison.png",
-            plots.png_bytes(plots.compare_runs(results.comparable(table))),
-        )
     layout.write("book/_static/itables.js", pages.itables_files())
     layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))
     config = yaml.safe_load((root / "_config.yml").read_text())

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib import results, store
+from nblib import results, store, summary
+from nblib.bookbuild.marks import Links, artifact_path, linked_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-MOST_RUN_PAGES = 200
+MOST_RUN_PAGES = 60  # a page takes the renderer about a second
 EXECUTED = store.ATTACHED[0]
-COMPARISON = """```{figure} figures/comparison.png
-:alt: Test accuracy of each decoder with its interval, beside chance and the best possible score
-
-Test accuracy of each decoder with its 95 % interval.
-```"""
+COMPARISON_ALT = (
+    "Test accuracy of each decoder with its interval, beside chance and the best possible score"
+)
+COMPARISON = "Test accuracy of each decoder with its 95 % interval. Each mark opens its run."
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
 
 
@@ -77,11 +77,33 @@ class RunPage:
         return bool(self.row["executed"]) and "corrupt" not in self.row["flag"]
 
 
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """A scan as the results page shows it: decoders first, as their scores compare, the best first.
+
+    Runs with a flag come last.
+    """
+    other = table["notebook"].where(~table["notebook"].isin(results.DECODERS), "")
+    by = {"_flagged": table["flag"] != "", "_other": other}
+    return (
+        table.assign(**by)
+        .sort_values([*by, "value"], ascending=[True, True, False], kind="stable")
+        .drop(columns=list(by))
+    )
+
+
 def run_pages(table: pd.DataFrame) -> list[RunPage]:
-    """The runs of a scan that get a page, newest last; the newest 200 when there are more."""
-    runs = table.drop_duplicates("folder")  # a run of several results has one page
-    rows = runs.sort_values(["created", "key"]).to_dict("records")
-    return [page for page in map(RunPage, rows) if page.has_page][-MOST_RUN_PAGES:]
+    """The runs of a scan that get a page, newest last: at most 60.
+
+    First those that validation chooses, as prose and figures speak of them; then those that the
+    results table shows first.
+    """
+    best = summary.chosen(results.comparable(table))["run"]
+    first = in_order(table).drop_duplicates("folder")  # a run of several results has one page
+    first = first.assign(_chosen=first["run"].isin(best)).sort_values(
+        "_chosen", ascending=False, kind="stable"
+    )
+    paged = [page for page in map(RunPage, first.to_dict("records")) if page.has_page]
+    return sorted(paged[:MOST_RUN_PAGES], key=lambda page: (page.row["created"], page.row["key"]))
 
 
 # --- executed notebooks --------------------------------------------------------------------------
@@ -104,16 +126,12 @@ def provenance(folder: Path, up: str) -> str:
     return f'<div class="provenance"><p>Run: {" · ".join(filter(None, parts))}</p></div>'
 
 
-def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
-    """Path of an artifact's file inside the built book."""
-    return "/".join(("artifacts", *Path(folder).parts[-3:], name))
-
-
-def page_notebook(folder: Path, up: str, title: str = "") -> str:
+def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
     """The executed notebook of an artifact as a page: its provenance under the title, and nothing that cannot show.
 
     Widget views are left out, as a static page cannot show them (each has a picture beside it),
-    and so are the paths of this machine. A `title` goes above the notebook's own.
+    and so are the paths of this machine. Runs named in tables, and marks that stand for runs, are
+    linked to them. A `title` goes above the notebook's own.
     """
     notebook = json.loads((folder / EXECUTED).read_text(encoding="utf-8"))
     notebook["metadata"].pop("widgets", None)
@@ -122,7 +140,8 @@ def page_notebook(folder: Path, up: str, title: str = "") -> str:
             text = "".join(cell["source"])
             cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
         elif cell["cell_type"] == "code":
-            cell["outputs"] = [o for o in map(shown, cell["outputs"]) if o is not None]
+            found = [o for o in map(shown, cell["outputs"]) if o is not None]
+            cell["outputs"] = [linked(o, up, links, cell["source"]) for o in found]
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     if title:
@@ -150,16 +169,30 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
     return output
 
 
+def linked(output: dict[str, Any], up: str, links: Links, source: Any) -> dict[str, Any]:
+    """A cell's output with links to the runs that it shows; source: the cell's code, for `alt`."""
+    data = output.get("data", {})
+    marks = output.get("metadata", {}).get("image/png", {}).pop("runs", [])
+    if marks:
+        alt = "Figure: " + "".join(source).strip().splitlines()[-1]
+        png = "".join(data["image/png"]).replace("\n", "")
+        shown_as = {"text/html": links.over_picture(png, marks, up, alt)}
+        return {"output_type": "display_data", "metadata": {}, "data": shown_as}
+    if "text/html" in data:
+        data["text/html"] = links.in_table("".join(data["text/html"]), up)
+    return output
+
+
 # --- tables --------------------------------------------------------------------------------------
 
 
 TABLE = {
-    "model": "model", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
+    "model": "model", "flag": "flag", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
     "chance": "chance", "oracle": "oracle", "p": "p", "val_accuracy": "validation",
     "variant": "variant", "changed": "settings", "notebook": "from", "top5": "top-5",
     "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
     "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
-    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key", "flag": "flag",
+    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key",
 }  # fmt: skip
 DECIMALS = {
     "score": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
@@ -167,17 +200,12 @@ DECIMALS = {
 }  # fmt: skip
 
 
-def results_frame(table: pd.DataFrame, paged: list[RunPage]) -> pd.DataFrame:
+def results_frame(table: pd.DataFrame, links: Links) -> pd.DataFrame:
     """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
-    # Decoders first, since theirs are the scores that compare; then notebook by notebook.
-    other = table["notebook"].where(~table["notebook"].isin(results.DECODERS), "")
-    frame = table.assign(_other=other).sort_values(
-        ["_other", "value"], ascending=[True, False], kind="stable"
-    )
-    slugs = {page.row["key"]: page.slug for page in paged}
+    frame = in_order(table)
     notebook = [
-        f'<a href="../runs/{slugs[k]}.html">notebook</a>' if k in slugs else ""
-        for k in frame["key"]
+        f'<a href="{links.href(k, "../")}">notebook</a>' if k in links.slugs else ""
+        for k in frame["run"]
     ]
     manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
     shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
@@ -203,31 +231,30 @@ def itables_files() -> str:
     return f"window.itablesFiles = {json.dumps(packed)};\n"
 
 
-def results_table(table: pd.DataFrame, paged: list[RunPage]) -> str:
+def results_table(table: pd.DataFrame, links: Links) -> str:
     """The results as a plain HTML table, which a script makes sortable, searchable, exportable."""
     if table.empty:
         return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
-    made = results_frame(table, paged).to_html(
+    made = results_frame(table, links).to_html(
         index=False, escape=False, border=0, table_id="all-runs", classes="display compact nowrap",
         justify="left", na_rep="",
     )  # fmt: skip
     scripts = "".join(
         f'<script src="../_static/{name}.js"></script>\n' for name in ("itables", "results")
     )
-    left_out = table["folder"].nunique() - len(paged)
+    left_out = table["folder"].nunique() - len(links.slugs)
     note = (
-        f"\n\n{left_out} of these runs have no page here: run in Jupyter, corrupt, or older than "
-        f"the newest {MOST_RUN_PAGES}."
+        f"\n\n{left_out} of these runs have no page here, only their manifest: run in Jupyter, corrupt, "
+        f"or below the first {MOST_RUN_PAGES}."
     )
     block = f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{scripts}````'
     return block + note * bool(left_out)
 
 
-def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
+def headline(table: pd.DataFrame, links: Links) -> str:
     """The decoder that validation chooses on the demo, beside chance and oracle, with its run."""
-    pages = {page.row["key"]: page.slug for page in paged}
     demo = results.comparable(table)
-    demo = demo[(demo["group"] == "demo") & demo["key"].isin(pages)]
+    demo = demo[demo["group"] == "demo"]
     if demo["val_accuracy"].isna().all():
         return ""
     best = demo.loc[demo["val_accuracy"].idxmax()]
@@ -239,11 +266,27 @@ def headline(table: pd.DataFrame, paged: list[RunPage]) -> str:
     return (
         "## What comes out\n\n"
         f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, validation chooses "
-        f"[{best['model']}](../runs/{pages[best['key']]}.ipynb) out of {demo['model'].nunique()} decoders. It is right in "
+        f"{_to_run(best, links)} out of {demo['model'].nunique()} decoders. It is right in "
         f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
         f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}. "
-        f"The [results](results.md) hold every number.\n\n{COMPARISON}"
+        "The [results](results.md) hold every number."
     )
+
+
+def _to_run(row: Any, links: Links) -> str:
+    """A decoder's name that leads to its run."""
+    return f'<a href="{links.href(row["run"], "../")}">{row["model"]}</a>'
+
+
+def comparison(table: pd.DataFrame, links: Links) -> str:
+    """The figure of all decoders, its marks linked to their runs; nothing without a run to compare."""
+    fair = results.comparable(table)
+    if fair.empty:
+        return ""
+    from nblib import plots
+
+    figure = plots.compare_runs(fair)
+    return linked_figure(figure, links, "../", COMPARISON_ALT, COMPARISON)
 
 
 def bench_table(path: Path) -> str:

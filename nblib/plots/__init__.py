@@ -5,9 +5,10 @@ paper. Colours are safe for colour-blind readers and every brain area has its ow
 """
 
 from nblib.plots import potentials
+from nblib.plots.best import best_per_recording
 from nblib.plots.carriers import importance
 from nblib.plots.cohort import cohort_progress
-from nblib.plots.comparison import compare_runs, score_by_size
+from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.few_shot import draws_spread, few_shot_curves
 from nblib.plots.looks import (
@@ -25,11 +26,13 @@ from nblib.plots.search import search_history, search_settings
 from nblib.plots.session import raster, session_overview
 from nblib.plots.ssl import budget_curves, class_curves, embedding_map, neighbour_purity
 from nblib.plots.style import area_colour, label_text, png_bytes, save_svg, say, use_style
+from nblib.plots.tradeoff import score_against
 
 __all__ = [
     "accuracy_by_time",
     "area_colour",
     "average_response",
+    "best_per_recording",
     "budget_curves",
     "class_curves",
     "cohort_progress",
@@ -58,7 +61,7 @@ __all__ = [
     "removals",
     "save_svg",
     "say",
-    "score_by_size",
+    "score_against",
     "score_summary",
     "search_history",
     "search_settings",

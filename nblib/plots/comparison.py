@@ -26,14 +26,17 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
     runs: one row a run with group (the recipe), recording, model, variant, changed, value, ci_low,
-    ci_high, chance and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
+    ci_high, chance, run and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
     panel for each recipe and recording; with more than six, one with a dot for each recording.
     """
     text = SCORE_TEXT[metric]
     if len(runs) == 0:
         return style.say("No run yet. Train one with: nblib run 05_train_lstm --with-upstream")
     runs = runs.assign(
-        model=[_name(*row) for row in runs[["model", "variant", "changed"]].itertuples(index=False)]
+        model=[
+            decoder_name(*row)
+            for row in runs[["model", "variant", "changed"]].itertuples(index=False)
+        ]
     )
     groups = list(runs.groupby(["group", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
@@ -42,7 +45,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     fig = style.new_figure(sum(heights) + 0.9)
     axes = fig.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for ax, ((recipe, recording), part) in zip(axes, groups, strict=True):
-        _panel(ax, part)
+        _panel(fig, ax, part)
         same = recipe == recording
         ax.set_title(recording if same else f"{recording}  ({recipe})")
     axes[-1].set_xlabel(f"{text} on test presentations, 95 % interval")
@@ -50,13 +53,13 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     return fig
 
 
-def _name(model: str, *settings: str) -> str:
+def decoder_name(model: str, *settings: str) -> str:
     """How a model is named; a run with other settings than the default says which."""
     name, more = model.replace("_", " "), ", ".join(filter(None, settings))
     return f"{name}\n{textwrap.shorten(more, 34)}" if more else name
 
 
-def _panel(ax: Axes, part: pd.DataFrame) -> None:
+def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
     order = part.groupby("model")["value"].mean().sort_values(ascending=False).index
     if "oracle" in part and part["oracle"].notna().any():
         best = part.dropna(subset=["oracle"]).iloc[0]
@@ -78,6 +81,8 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
             color=style.BLUE,
             lw=1.6,
         )
+        for value, offset, run in zip(some["value"], offsets, some["run"], strict=True):
+            fig.mark(ax, value, row + offset, [run])
         ax.text(
             1.015,
             row,
@@ -94,14 +99,19 @@ def _panel(ax: Axes, part: pd.DataFrame) -> None:
 
 def _cohort(runs: pd.DataFrame, text: str) -> Picture:
     """Many recordings: a dot for each recording and model, the mean over recordings marked."""
-    best = runs.groupby(["group", "recording", "model"], as_index=False)["value"].mean()
+    best = runs.groupby(["group", "recording", "model"], as_index=False).agg(
+        value=("value", "mean"), behind=("run", list)
+    )
     order = best.groupby("model")["value"].mean().sort_values(ascending=False).index
     fig = style.new_figure(1.6 + 0.42 * len(order))
     ax = fig.add_subplot()
     for row, model in enumerate(order):
-        values = np.sort(best.loc[best["model"] == model, "value"].to_numpy())
+        own = best[best["model"] == model].sort_values("value")
+        values = own["value"].to_numpy()
         spread = 0.28 * np.sin(2.4 * np.arange(len(values)))  # apart, and the same each time
         ax.plot(values, row + spread, "o", ms=4, alpha=0.55, color=style.BLUE, mew=0)
+        for value, apart, behind in zip(values, spread, own["behind"], strict=True):
+            fig.mark(ax, value, row + apart, behind)
         ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=style.VERMILLION, lw=2.2)
         ax.text(
             1.015,
@@ -128,60 +138,6 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         ncols=3,
     )
     return fig
-
-
-SIZES = {"n_bins": "bins a presentation", "n_units": "units"}
-
-
-@style.styled
-def score_by_size(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
-    """Score against number of bins and of units, for decoders run on more than one.
-
-    runs: as in `compare_runs`, with n_bins and n_units. A line joins the runs of one decoder on
-    one recording that differ in that number alone (mean over folds and seeds, 95 % intervals).
-    """
-    found = {size: _lines(runs, size) for size in SIZES}
-    found = {size: lines for size, lines in found.items() if lines}
-    if not found:
-        return style.say(
-            "Every decoder was run with one number of bins and units. For another one:\n"
-            "nblib run 05_train_lstm --with-upstream -p n_bins 10"
-        )
-    fig = style.new_figure(3.6)
-    axes = fig.subplots(1, len(found), squeeze=False, sharey=True)[0]
-    for ax, (size, lines) in zip(axes, found.items(), strict=True):
-        for i, (name, part) in enumerate(lines):
-            error = np.abs(part[["ci_low", "ci_high"]].to_numpy().T - part["value"].to_numpy())
-            colour = style.SERIES[i % len(style.SERIES)]
-            ax.errorbar(part.index, part["value"], error, fmt="-o", ms=4.5, capsize=3, color=colour, label=name)  # fmt: skip
-        ax.axhline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6, label="chance")
-        ax.set_xscale("log")
-        ticks = sorted({x for _, part in lines for x in part.index})
-        ax.set_xticks(ticks, [str(x) for x in ticks])
-        ax.set_xticks([], minor=True)
-        ax.set_xlabel(SIZES[size])
-        ax.set_ylim(0, 1)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), fontsize=9)
-    axes[0].set_ylabel(f"{SCORE_TEXT[metric]} on test presentations")
-    return fig
-
-
-def _lines(runs: pd.DataFrame, size: str) -> list[tuple[str, pd.DataFrame]]:
-    """Runs that differ in `size` alone, as (name, rows by size), those with two sizes or more."""
-    settings = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}[size]
-    rest = runs["changed"].str.replace(rf"(?:^|, ){settings}", "", regex=True).str.lstrip(", ")
-    lines = []
-    for who, part in runs.assign(rest=rest).groupby(
-        ["group", "recording", "model", "variant", "rest"]
-    ):
-        mean = part.groupby(size)[["value", "ci_low", "ci_high"]].mean()
-        if len(mean) > 1:
-            lines.append((who[:2], _name(*who[2:]).replace("\n", " "), mean))
-    several = len({where for where, _, _ in lines}) > 1
-    return [
-        (f"{name}, {' '.join(where)}" if several else name, mean) for where, name, mean in lines
-    ]
 
 
 def _legend(fig: Picture, runs: pd.DataFrame) -> None:

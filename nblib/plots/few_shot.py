@@ -19,7 +19,7 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
     """Test accuracy of each decoder against presentations a class, with 95 % intervals.
 
     curve: model, k (0 = all), per_class, value, ci_low, ci_high, chance; oracle: score of the best
-    possible decoder, or None.
+    possible decoder, or None. `runs`, where given, are those behind a point.
     """
     if len(curve) == 0:
         return style.say(
@@ -35,6 +35,10 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
         mark = "osD^vP"[i // len(colours) % 6]
         ax.fill_between(k, part["ci_low"], part["ci_high"], color=colour, alpha=0.18, lw=0)
         ax.plot(k, part["value"], f"-{mark}", color=colour, ms=4.5, label=name.replace("_", " "))
+        for at, value, behind in zip(
+            k, part["value"], part.get("runs", [[]] * len(k)), strict=True
+        ):
+            fig.mark(ax, at, value, behind)
     ax.axhline(curve["chance"].iloc[0], color=style.INK, ls=":", lw=1.2, label="chance")
     if oracle is not None and oracle.value == oracle.value:
         ax.axhline(oracle.value, color=style.INK, ls="-.", lw=1.2, label="best possible (oracle)")

@@ -11,6 +11,7 @@ import functools
 import io
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,34 @@ _AREAS = {
 
 
 class Picture(Figure):
-    """A matplotlib figure that shows itself in a notebook, once, as a PNG of moderate size."""
+    """A matplotlib figure that shows itself in a notebook, once, as a PNG of moderate size.
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        return png_bytes(self), {"width": round(self.get_figwidth() * 96)}
+    `mark` tells which run stands behind a point; the book makes links of these.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._marks: list[tuple[Axes, float, float, str]] = []
+
+    def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
+        """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
+        self._marks += [(ax, float(x), float(y), run) for run in runs]
+
+    def marks(self) -> list[list[Any]]:
+        """[run, x, y] of every mark, x and y as shares of width and height from the top left.
+
+        As laid out when the figure was drawn last.
+        """
+        width, height = self.bbox.width, self.bbox.height
+        rows = []
+        for ax, x, y, run in self._marks:
+            across, up = ax.transData.transform((x, y))
+            rows.append([run, round(across / width, 4), round(1 - up / height, 4)])
+        return rows
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        png, shown = png_bytes(self), {"width": round(self.get_figwidth() * 96)}
+        return png, shown | ({"runs": self.marks()} if self._marks else {})
 
 
 def use_style() -> None:

@@ -25,7 +25,7 @@ FIGURES = {
     "08_ssl_pretext": 3,
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
-    "90_results": 3,
+    "90_results": 4,
     "91_search": 2,
 }
 

@@ -1,0 +1,107 @@
+"""Leakage audit: what every run says of itself, checked against the files it was made from.
+
+Nothing is trusted that can be read: roles from the stored split, test rows from the stored
+predictions, teachers from the runs of 08, and what a recording is from the hash of its raw file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from nblib import results
+from nblib.audit import checks
+from nblib.audit.checks import LEAK, UNTOLD, Finding
+from nblib.audit.run import Run
+from nblib.errors import NblibError
+
+CHECKS = {
+    "files": "what a run and its split hold is what was written",
+    "one split": "runs compared with each other were judged by one split, the one that is stored",
+    "roles": "no presentation, and none that overlaps or lies inside the gap, teaches and judges",
+    "test rows": "predictions are of the test rows of their fold, and the numbers of rows agree",
+    "choice": "epoch and settings were chosen by validation accuracy",
+    "recordings": "no recording takes part under two names",
+    "subjects": "no test subject taught the embedder that it judges",
+}
+LOOKS = {
+    "test rows": checks.test_rows, "choice": checks.choice, "subjects": checks.subjects,
+}  # fmt: skip
+ACROSS = {
+    "one split": checks.one_split,
+    "roles": checks.roles,
+    "recordings": checks.recordings,
+}
+
+
+# What a run raises that is not as its stage writes it: one such run must not end the audit.
+UNREADABLE = (NblibError, OSError, KeyError, ValueError, TypeError)
+
+
+def in_words(error: Exception) -> str:
+    """An error as a finding tells it."""
+    return str(error) if isinstance(error, NblibError) else f"not readable ({error!r})"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at, how often, and what was found."""
+
+    looked: dict[str, int]
+    findings: list[Finding]
+
+    def table(self) -> pd.DataFrame:
+        """One row a finding, and one for each check without any."""
+        rows = []
+        for check, asked in CHECKS.items():
+            found = [f for f in self.findings if f.check == check]
+            more = {"looked at": self.looked[check], "what must hold": asked}
+            empty = "passed" if self.looked[check] else "nothing to look at"
+            told = [(f.verdict, "/".join(f.folder.parts[-2:]), f.what) for f in found] or [
+                (empty, "", "")
+            ]
+            for verdict, run, what in told:
+                rows.append({"check": check, "verdict": verdict, "run": run, "found": what} | more)
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        return self.table().to_string(index=False)
+
+    def in_words(self) -> str:
+        """The verdict in a sentence."""
+        if not self.findings:
+            return f"{self.looked['files']} runs audited: no leak found."
+        leaks = sum(f.verdict == LEAK for f in self.findings)
+        return (
+            f"{self.looked['files']} runs audited: **{leaks} leaks**, and "
+            f"{len(self.findings) - leaks} that cannot be told."
+        )
+
+
+def audit(recipe: str = "") -> Audit:
+    """Check every run of the data root, or those of one recipe and the recipes derived from it."""
+    table = results.scan(recipe)
+    looked, findings, runs, known = Counter(), [], [], {}
+    for folder in map(Path, table["folder"].unique()):
+        looked["files"] += 1
+        try:
+            runs.append(Run.read(folder, known))
+        except UNREADABLE as error:
+            findings.append(Finding("files", folder, in_words(error), UNTOLD))
+    for run in runs:
+        for check, look in LOOKS.items():
+            try:
+                found = look(run)
+            except UNREADABLE as error:
+                found = [Finding(check, run.folder, in_words(error), UNTOLD)]
+            if found is not None:
+                looked[check] += 1
+                findings += found
+    for check, look in ACROSS.items():
+        number, found = look(runs, table)
+        looked[check] += number
+        findings += found
+    return Audit({check: looked[check] for check in CHECKS}, findings)

@@ -1,0 +1,126 @@
+"""A project with committed recordings, splits and runs, made as the notebooks make them, in no time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tiny_project
+
+from nblib import binning, metrics, models, params, recipes, splits, stages, store, windows
+from nblib.runs import HISTORY
+
+N_TRIALS, N_UNITS = 120, 5
+
+
+def binned_counts(recording: str = "000021"):
+    """Three classes that a linear decoder tells apart; string unit ids."""
+    rng = np.random.default_rng(0)
+    label = np.arange(N_TRIALS) % 3
+    rate = np.eye(3)[label] @ rng.uniform(0, 8, (3, N_UNITS))  # (trial, unit)
+    counts = rng.poisson(rate[:, None, :], (N_TRIALS, 2, N_UNITS)).astype(np.uint8)
+    start = np.arange(N_TRIALS) * 0.25
+    units = pd.DataFrame(index=pd.Index([f"u{i}" for i in range(N_UNITS)], name="unit_id"))
+    attrs = dict.fromkeys(("subject", "label_name", "source"), "a")
+    return binning.build(
+        counts, np.arange(N_TRIALS), label, binning.presentation_edges(start, start + 0.25, 2), units,
+        attrs=attrs | {"binning": "{}", "recording": recording},
+    )  # fmt: skip
+
+
+class Laboratory:
+    """Commits splits and runs as the notebooks do."""
+
+    def __init__(self, project: tiny_project.Project, recipe: str = "tiny"):
+        self.project = project
+        self.recipe = recipes.find_recipe(recipe)
+        self.binned = binned_counts()
+
+    def split(self, recipe: params.Recipe, recording: str = "000021") -> str:
+        """Commit 01 to 04 of a recording; the key of its split."""
+        upstream = ""
+        for stage in ("01_ingest", "02_bin", "03_clean", "04_split"):
+            key = stages.key_for(stage, recipe, recording)
+            parents = [upstream or store.file_hash(recipe.file(recording))]
+            write = (lambda f: None) if stage != "04_split" else self._write_split(recipe, recording)  # fmt: skip
+            store.commit(stage, recording, key, write, params={}, upstream=parents)
+            upstream = key
+        return upstream
+
+    def _write_split(self, recipe, recording):
+        binned, settings = binned_counts(recording), recipe.settings(params.SplitSettings)
+        split = splits.make_split(binned, settings)
+        folds = range(settings.n_folds)
+        statistics = [splits.fit_statistics(binned, split, fold, settings) for fold in folds]
+        return lambda folder: splits.save(folder, split, statistics)
+
+    def run(
+        self, *, recipe=None, recording="000021", code="shipped", edited=False, accuracy=0.9,
+        val_accuracy=None, oracle=None, **given,
+    ) -> Path:  # fmt: skip
+        """Commit a run of 05 that says it scored `accuracy`; its folder."""
+        recipe = recipe or self.recipe
+        given = {"model": "logistic"} | given
+        asked = params.TrainParams(recipe=recipe.recipe, recording=recording, **given)
+        split_key = self.split(recipe, recording)
+        split, statistics = splits.load(store.folder("04_split", recording, split_key))
+        binned = binned_counts(recording)
+        samples = windows.role_samples(binned, split, statistics[asked.fold], asked.fold)
+        model = models.make("logistic")
+        model.fit(samples["train"], samples["val"], n_classes=3, settings=asked)
+        score = metrics.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
+        chosen = accuracy if val_accuracy is None else val_accuracy
+        told = {
+            "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": recording,
+            "model": asked.model, "fold": asked.fold, "seed": asked.seed,
+            "split_hash": splits.split_hash(split), "val_accuracy": chosen,
+            **{f"n_{role}": len(samples[role]) for role in ("train", "val", "test")},
+            "n_classes": 3, "n_units": N_UNITS, "n_bins": 2, "fit_s": 0.5, "oracle": oracle,
+            "scores": {"accuracy": score, "top5": score},
+        }  # fmt: skip
+
+        def write(folder):
+            model.save(folder)
+            metrics.write_metrics(folder, told)
+            log_proba = model.predict_log_proba(samples["test"].x)
+            classes = statistics[asked.fold].classes
+            table = metrics.predictions(samples["test"], log_proba, classes)
+            table.to_parquet(folder / metrics.PREDICTIONS)
+            history = {"epoch": [0, 1], "val_loss": [1.0, 0.5], "val_accuracy": [0.1, chosen]}
+            pd.DataFrame(history).to_parquet(folder / HISTORY)
+
+        key = stages.key_for("05_train_lstm", recipe, recording, asked, code)
+        extra = {"recipe": recipe.model_dump(), "notebook": {"code_hash": code, "edited": edited}}
+        return store.commit(
+            "05_train_lstm", recording, key, write, params=asked.model_dump(), upstream=[split_key],
+            seed=asked.seed, extra=extra,
+        )  # fmt: skip
+
+
+def rewrite(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Change a stored table so that its manifest vouches for it: a fault as code would make it."""
+    table.to_parquet(folder / name, index=False)
+    vouch(folder, name)
+
+
+def vouch(folder: Path, name: str) -> None:
+    """Record a file's present bytes in its manifest."""
+    manifest = store.read_manifest(folder)
+    path = folder / name
+    manifest["outputs"][name] = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+
+
+def change_metrics(folder: Path, **changed) -> None:
+    """Change what a run says of itself, so that its manifest vouches for it."""
+    told = json.loads((folder / metrics.METRICS).read_text())
+    (folder / metrics.METRICS).write_text(json.dumps(told | changed))
+    vouch(folder, metrics.METRICS)
+
+
+def change_manifest(folder: Path, **changed) -> None:
+    """Change fields of a manifest."""
+    manifest = store.read_manifest(folder)
+    (folder / store.MANIFEST).write_text(json.dumps(manifest | changed))
