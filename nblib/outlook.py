@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nblib import cluster, reports, runner, search, store
+from nblib import cluster, reports, runner, search, store, tuning
 from nblib.errors import NblibError, RunFailed
 from nblib.runner import status
 from nblib.runner.outcome import RUNNING, at_work
@@ -137,7 +137,7 @@ def failed_notebook(job: Job) -> Path:
 def of_study(study: search.Study) -> str:
     """One line on a study: how many of its trials are done."""
     try:
-        n = len(search.ended(study))
+        n = len(tuning.ended(study))
     except NblibError:
         n = 0  # its recording is not fetched yet
     n = min(n, study.search.trials)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from nblib import runner, search, store
+from nblib import runner, search, store, tuning
 from nblib.errors import MissingInput
 from nblib.search import Study
 
@@ -23,7 +23,7 @@ TRIALS = "trials.parquet"
 
 def names() -> list[str]:
     """The sweeps that have searched something in this data root."""
-    return sorted(p.parent.name for p in store.searches_dir().glob(f"*/{search.CURRENT}"))
+    return sorted(p.parent.name for p in store.searches_dir().glob(f"*/{tuning.CURRENT}"))
 
 
 def current(name: str = "") -> list[Study]:
@@ -35,7 +35,7 @@ def current(name: str = "") -> list[Study]:
             f"search = {name!r}: {told}. Run one with:  nblib sweep params/sweeps/lab_search.yml"
         )
     folder = store.searches_dir() / (name or known[0])
-    return [search.read(folder / key) for key in json.loads((folder / search.CURRENT).read_text())]
+    return [tuning.read(folder / key) for key in json.loads((folder / tuning.CURRENT).read_text())]
 
 
 def inputs(studies: list[Study]) -> list[str]:
@@ -43,7 +43,7 @@ def inputs(studies: list[Study]) -> list[str]:
     found = []
     for study in studies:
         told = [
-            [i, t.state.name, t.value, t.params] for i, t in sorted(search.ended(study).items())
+            [i, t.state.name, t.value, t.params] for i, t in sorted(tuning.ended(study).items())
         ]
         found.append(
             store.make_key("trials", search.VERSION, {"trials": told}, [study.folder().name])
@@ -53,7 +53,7 @@ def inputs(studies: list[Study]) -> list[str]:
 
 
 def _tested(study: Study) -> list[runner.Job]:
-    return [runner.plan(*run) for run in search.tested(study)]
+    return [runner.plan(*run) for run in tuning.tested(study)]
 
 
 def trials(studies: list[Study]) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def trials(studies: list[Study]) -> pd.DataFrame:
     was given up), epochs, seconds, error, and a column for each setting."""
     rows = []
     for study in studies:
-        for index, trial in sorted(search.ended(study).items()):
+        for index, trial in sorted(tuning.ended(study).items()):
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             rows.append(
@@ -83,12 +83,12 @@ def importances(studies: list[Study]) -> pd.DataFrame:
 
     rows = []
     for study in studies:
-        values = [t.value for t in search.ended(study).values() if t.state.name == "COMPLETE"]
+        values = [t.value for t in tuning.ended(study).values() if t.state.name == "COMPLETE"]
         if len(values) < 4 or len(set(values)) < 2:
             continue
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.search.seed)
         found = optuna.importance.get_param_importances(
-            search.open_study(study), evaluator=evaluator
+            tuning.open_study(study), evaluator=evaluator
         )
         rows += [
             {"study": study.title(), "setting": k, "share": float(v)} for k, v in found.items()
@@ -104,7 +104,7 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
     """
     rows = []
     for study in studies:
-        best = search.best(study)
+        best = tuning.best(study)
         names = ("chosen by validation", "as they were")
         for name, job in zip(names, _tested(study), strict=True):
             if not job.committed:

@@ -259,12 +259,12 @@ def search_here(sweep: Sweep, n_jobs: int) -> int:
 
 def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:
     """Trials, then each study's winner beside the settings as they were, then the reports."""
-    from nblib import runner, search
+    from nblib import runner, tuning
 
     codes, sound, waiting = [], [], []
     for study in studies:
         try:
-            waiting += search.calls([study])
+            waiting += tuning.calls([study])
             sound.append(study)
         except NblibError as error:  # its input failed: the others go on
             print(f"nblib: search {study.title()}: {error}", file=sys.stderr)
@@ -273,11 +273,11 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) ->
     tested = []
     for study in sound:
         try:
-            tested += search.tested(study)
+            tested += tuning.tested(study)
         except NblibError as error:
             print(f"nblib: {error}", file=sys.stderr)
             codes.append(runner.NOTEBOOK_ERROR)
-    search.keep(sweep.sweep, sound)
+    tuning.keep(sweep.sweep, sound)
     codes.append(work.runs(_undone(with_roads(tested))))
     codes.append(work.runs(_undone(last)))
     return max(codes)

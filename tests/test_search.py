@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from nblib import evaluation, reports, results, runner, search, searched, store, sweep
+from nblib import evaluation, reports, results, runner, searched, store, sweep, tuning
 from nblib.cli import main
 from nblib.errors import BadInput, BadParameter, MissingInput, NblibError
 from nblib.search import Search, Study
@@ -48,14 +48,14 @@ def study(**given) -> Study:
 
 def work(own: Study, indices=None) -> Study:
     """Do the trials here, one after the other."""
-    todo = search.begin(own)
+    todo = tuning.begin(own)
     for i in todo if indices is None else indices:
-        assert search.attempt_trial(str(own.folder()), i).code == 0
+        assert tuning.attempt_trial(str(own.folder()), i).code == 0
     return own
 
 
 def told(own: Study):
-    return [(i, t.params, t.value) for i, t in sorted(search.ended(own).items())]
+    return [(i, t.params, t.value) for i, t in sorted(tuning.ended(own).items())]
 
 
 # --- refused before anything runs ----------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_settings_that_change_the_split_are_refused(home):
     runs = sweep.with_roads([("04_split", {"recipe": "tiny", "gap_s": g}) for g in (0.5, 2.0)])
     runner.run_many([r for r in runs if not runner.plan(*r).committed], 2, progress=False)
     with pytest.raises(BadInput, match="different splits"):
-        search.begin(study(space={"gap_s": {"choices": [0.5, 2.0]}}))
+        tuning.begin(study(space={"gap_s": {"choices": [0.5, 2.0]}}))
 
 
 # --- trials --------------------------------------------------------------------------------------
@@ -153,37 +153,37 @@ def test_trials_are_proposed_by_seed_and_index(home):
 
 def test_what_is_done_is_not_done_again(home):
     own = work(study())
-    assert search.begin(own) == []
+    assert tuning.begin(own) == []
     more = study(trials=6)
-    assert more.folder() == own.folder() and search.begin(more) == [4, 5]
-    assert "done already" in search.attempt_trial(str(own.folder()), 2).message
+    assert more.folder() == own.folder() and tuning.begin(more) == [4, 5]
+    assert "done already" in tuning.attempt_trial(str(own.folder()), 2).message
     assert study(seed=1).folder() != own.folder() != study(objective="val_loss").folder()
     assert Study("s", own.search, {**FIXED, "max_epochs": 2}).folder() != own.folder()
 
 
 def test_a_trial_whose_process_was_killed_is_made_once_more(home, monkeypatch):
     own = study()
-    search.begin(own)
-    monkeypatch.setattr(search, "judge", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    tuning.begin(own)
+    monkeypatch.setattr(tuning, "judge", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        search.attempt_trial(str(own.folder()), 0)
+        tuning.attempt_trial(str(own.folder()), 0)
     monkeypatch.undo()
     monkeypatch.setenv("NBLIB_HOME", str(home))
-    assert search.begin(own) == [0, 1, 2, 3]
+    assert tuning.begin(own) == [0, 1, 2, 3]
     work(own)
-    assert sorted(search.ended(own)) == [0, 1, 2, 3]
+    assert sorted(tuning.ended(own)) == [0, 1, 2, 3]
 
 
 def test_a_lock_left_by_a_killed_process_gives_way(home, monkeypatch):
     from optuna.storages.journal import JournalFileOpenLock
 
     own = study()
-    search.begin(own)
-    lock = own.folder() / f"{search.JOURNAL}.lock"
+    tuning.begin(own)
+    lock = own.folder() / f"{tuning.JOURNAL}.lock"
     lock.touch()
     patient = JournalFileOpenLock.__init__
     monkeypatch.setattr(JournalFileOpenLock, "__init__", lambda self, path: patient(self, path, 1))
-    assert search.attempt_trial(str(own.folder()), 0).code == 0 and not lock.exists()
+    assert tuning.attempt_trial(str(own.folder()), 0).code == 0 and not lock.exists()
 
 
 def test_settings_that_cannot_be_trained_are_a_failed_trial(home):
@@ -191,10 +191,10 @@ def test_settings_that_cannot_be_trained_are_a_failed_trial(home):
     work(own)
     table = searched.trials([own]).set_index("learning_rate")
     assert table.loc[1e30, "state"] == "failed" and "not finite" in table.loc[1e30, "error"]
-    assert search.winner(own)[1]["learning_rate"] == 0.01
-    assert search.begin(own) == []  # an error of its own is not tried again
+    assert tuning.winner(own)[1]["learning_rate"] == 0.01
+    assert tuning.begin(own) == []  # an error of its own is not tried again
     with pytest.raises(NblibError, match="no trial came to its end"):
-        search.winner(work(study(trials=1, space={"learning_rate": {"choices": [1e30]}})))
+        tuning.winner(work(study(trials=1, space={"learning_rate": {"choices": [1e30]}})))
 
 
 def test_a_grid_takes_every_point_once(home):
@@ -202,7 +202,7 @@ def test_a_grid_takes_every_point_once(home):
     own = work(study(space=space, sampler="grid", trials=4))
     points = {tuple(sorted(params.items())) for _, params, _ in told(own)}
     assert len(points) == 4
-    assert {search.winner(own)[1]["n_bins"]} <= {1, 5}
+    assert {tuning.winner(own)[1]["n_bins"]} <= {1, 5}
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha"])
@@ -215,8 +215,8 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
     found = searched.trials([work(own)])
     given_up = found[found["state"] == "given up early"]
     assert len(given_up) and (given_up["epochs"] < 12).all() and (given_up["epochs"] >= 4).all()
-    assert found.loc[found["state"] == "whole", "value"].min() == search.best(own).value
-    assert search.best(own).params["learning_rate"] > 1e-3
+    assert found.loc[found["state"] == "whole", "value"].min() == tuning.best(own).value
+    assert tuning.best(own).params["learning_rate"] > 1e-3
     none = study(pruner="none", trials=4)
     assert (searched.trials([work(none)])["state"] == "whole").all()
 
@@ -224,12 +224,12 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
 def test_the_objective_is_the_validation_score_of_the_notebook(home):
     """The run with a trial's settings has the validation accuracy that the trial told."""
     own = work(study(trials=2))
-    assert runner.run(*search.winner(own), progress=False) == 0
+    assert runner.run(*tuning.winner(own), progress=False) == 0
     (row,) = results.scan().itertuples()
-    assert row.val_accuracy == pytest.approx(search.best(own).value)
+    assert row.val_accuracy == pytest.approx(tuning.best(own).value)
     loss = work(study(trials=2, objective="val_loss"))
     values = [value for _, _, value in told(loss)]
-    assert min(values) == search.best(loss).value != search.best(own).value
+    assert min(values) == tuning.best(loss).value != tuning.best(own).value
 
 
 # --- the whole -----------------------------------------------------------------------------------
@@ -247,11 +247,11 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
     assert "trial 3 (" in said and "7 of 7 runs done, 0 failed" in said  # trials, two runs, report
     (own,) = searched.current("s")
     runs = results.scan()
-    assert set(runs["key"]) == {runner.plan(*run).key for run in search.tested(own)}
+    assert set(runs["key"]) == {runner.plan(*run).key for run in tuning.tested(own)}
     (report,) = [a for a in store.artifacts() if a.parts[-3] == "91_search"]
     trials = pd.read_parquet(report / searched.TRIALS)
     whole = trials[trials["state"] == "whole"]
-    chosen = runner.plan(*search.winner(own)).params
+    chosen = runner.plan(*tuning.winner(own)).params
     assert whole.loc[whole["value"].idxmax(), "learning_rate"] == chosen.learning_rate
     assert store.read_manifest(report)["upstream"] == searched.inputs([own])
     words = searched.in_words([own], trials, searched.outcome([own]))
@@ -269,8 +269,8 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
 def test_the_shares_of_the_settings_say_which_one_matters(home):
     """Trials made up so that one setting decides."""
     own = study(trials=20)
-    search.begin(own)
-    opened = search.open_study(own)
+    tuning.begin(own)
+    opened = tuning.open_study(own)
     space = {"learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-1, log=True), "batch_size": optuna.distributions.CategoricalDistribution([16, 64])}  # fmt: skip
     rng = np.random.default_rng(0)
     for i in range(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -177,6 +178,8 @@ class Keeper(lightning.Callback):
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             trainer.save_checkpoint(beside)
+            # As the folder: the library that writes it remembers the umask of an earlier moment.
+            beside.chmod(stat.S_IMODE(beside.parent.stat().st_mode) & 0o666)
             beside.replace(self.path)
         except OSError as error:
             beside.unlink(missing_ok=True)
