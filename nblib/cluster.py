@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from nblib import store
+from nblib import store, yamlfile
 from nblib.errors import BadParameter, MissingInput, NblibError, RunFailed
 from nblib.runner import progress_line
 from nblib.runner.plan import Run
@@ -120,15 +120,27 @@ def run(
             "--workflow-profile", str(settings), "--directory", str(here), "--slurm-jobname-prefix", prefix_of(path),
             "--config", f"plan={here / PLAN}", f"python={sys.executable}", "--nocolor",
         ]  # fmt: skip
-        kinds = {job["kind"] for job in jobs}
-        if asked := [f"{kind}:{name}={value}" for kind, own in resources.items() if kind in kinds for name, value in own.items()]:  # fmt: skip
-            command += ["--set-resources", *asked]
+        command += resource_arguments(settings, resources)
         print(f"{len(jobs)} jobs; logs in {here}", flush=True)
         with (here / "snakemake.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
             _note(own, engine=process.pid)
             code = _watch(process, here, len(jobs), path)
     return _told(here, jobs, code)
+
+
+def resource_arguments(profile: Path, resources: dict[str, dict[str, Any]]) -> list[str]:
+    """What each kind of job asks for: the profile's own, with `resources` over it.
+
+    All of it, since Snakemake forgets the profile's as soon as one is given on the command line.
+    """
+    if not resources:
+        return []
+    config = yamlfile.read_yaml((profile / "config.yaml").read_text(encoding="utf-8"), str(profile))
+    own = config.get("set-resources") or {}
+    both = {kind: {**own.get(kind, {}), **resources.get(kind, {})} for kind in {**own, **resources}}
+    asked = [f"{kind}:{name}={value}" for kind, its in both.items() for name, value in its.items()]
+    return ["--set-resources", *asked]
 
 
 def _watch(process: subprocess.Popen, here: Path, total: int, path: Path) -> int:

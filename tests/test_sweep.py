@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -323,3 +325,26 @@ def test_status_tells_done_running_queued_and_failed(project, capsys):
     (project.home / "go").touch()
     assert main(["sweep", str(path)]) == 3
     assert rows()[1]["03_clean"] == ["1", "0", "1", "0"]
+
+
+def test_the_longleaf_profile_asks_for_a_gpu_where_networks_train(tmp_path):
+    """Snakemake reads the shipped profile and plans a job of every kind, without a cluster."""
+    profile = ROOT / "workflow" / "profiles" / "longleaf"
+    kinds = [cluster.STAGES, *dict.fromkeys(cluster.KINDS.values()), cluster.SEARCH]
+    jobs = [{"id": f"{kind}-{i}", "kind": kind, "runs": [], "needs": []} for i, kind in enumerate(kinds)]  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs}))
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "workflow" / "Snakefile",
+            "--workflow-profile", profile, "--directory", tmp_path,
+            "--config", f"plan={tmp_path / 'plan.json'}", f"python={sys.executable}",
+            *cluster.resource_arguments(profile, {"train": {"runtime": 7}}), "--dry-run", "--nocolor",
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = dict(re.findall(r"rule (\w+):.*?resources: ([^\n]*)", done.stdout + done.stderr, re.S))
+    assert set(kinds) <= set(told)
+    on_gpu = {kind for kind in kinds if "gres=gpu:1" in told[kind] and "slurm_partition=a100-gpu" in told[kind]}  # fmt: skip
+    assert on_gpu == {"train", "graph", "pretext", "search"}
+    assert "runtime=7" in told["train"] and "mem_mb=16000" in told["stages"]
