@@ -123,9 +123,14 @@ class Study:
     fixed: dict[str, Any]
 
     def run(self, settings: dict[str, Any]) -> Run:
-        """The run with these settings; a name "model_params.x" sets x of the model."""
+        """The run with these settings; a name "model_params.x" sets x of the model.
+
+        Of a number drawn from a range four digits count: more say nothing, and nobody reads them.
+        """
         values = dict(self.fixed)
         for name, value in settings.items():
+            if isinstance(value, float) and not self.search.space[name].choices:
+                value = float(f"{value:.4g}")
             outer, dot, inner = name.partition(".")
             values[outer] = {**values.get(outer, {}), inner: value} if dot else value
         return self.search.notebook, values

@@ -57,8 +57,8 @@ def _tested(study: Study) -> list[runner.Job]:
 
 
 def trials(studies: list[Study]) -> pd.DataFrame:
-    """One row a trial: study, trial, state, value (NaN unless whole), last (the objective when it
-    was given up), epochs, seconds, error, and a column for each setting."""
+    """One row a trial: study, trial, state, value (NaN unless whole), a column for each setting,
+    epochs, last (the objective of the last epoch), seconds, error."""
     rows = []
     for study in studies:
         for index, trial in sorted(tuning.ended(study).items()):
@@ -66,9 +66,9 @@ def trials(studies: list[Study]) -> pd.DataFrame:
             last = reported[max(reported)] if reported else None
             rows.append(
                 {"study": study.title(), "trial": index, "state": STATES[trial.state.name],
-                 "value": trial.value if trial.state.name == "COMPLETE" else None, "last": last,
-                 "epochs": max(reported, default=0), "seconds": trial.duration.total_seconds(),
-                 "error": trial.user_attrs.get("error", ""), **trial.params}
+                 "value": trial.value if trial.state.name == "COMPLETE" else None, **trial.params,
+                 "epochs": max(reported, default=0), "last": last, "seconds": trial.duration.total_seconds(),
+                 "error": trial.user_attrs.get("error", "")}
             )  # fmt: skip
     return pd.DataFrame(rows).astype({"value": float, "last": float})
 

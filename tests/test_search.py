@@ -252,7 +252,9 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
     trials = pd.read_parquet(report / searched.TRIALS)
     whole = trials[trials["state"] == "whole"]
     chosen = runner.plan(*tuning.winner(own)).params
-    assert whole.loc[whole["value"].idxmax(), "learning_rate"] == chosen.learning_rate
+    best = whole.loc[whole["value"].idxmax(), "learning_rate"]
+    assert best == pytest.approx(chosen.learning_rate, rel=1e-3)
+    assert len(f"{chosen.learning_rate:.15g}".lstrip("0.").replace(".", "")) <= 4  # for people
     assert store.read_manifest(report)["upstream"] == searched.inputs([own])
     words = searched.in_words([own], trials, searched.outcome([own]))
     assert "4 trials" in words and "the settings as they were" in words

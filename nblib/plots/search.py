@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from nblib.plots import style
 from nblib.plots.style import Picture
@@ -97,11 +97,13 @@ def _percent(ax: Axes, objective: str) -> None:
 
 
 def _panel(ax: Axes, whole: pd.DataFrame, name: str) -> None:
-    """Numbers on a line (in the logarithm when they span more than 20-fold); words side by side."""
+    """Numbers on a line (in the logarithm when they span more than 20-fold); words, and a few whole
+    numbers, side by side."""
     values = whole[name]
     numbers = values.map(lambda v: isinstance(v, (int, float)) and not isinstance(v, bool)).all()
     levels = sorted(values.dropna().unique(), key=lambda v: (str(type(v)), v))
-    as_steps = not numbers or len(levels) <= 5
+    whole_numbers = numbers and all(float(level).is_integer() for level in levels)
+    as_steps = not numbers or (whole_numbers and len(levels) <= 5)
     for i, (_, own) in enumerate(whole.groupby("study", sort=False)):
         x = own[name].map(levels.index) if as_steps else own[name]
         if as_steps:  # apart, and the same each time
@@ -112,3 +114,6 @@ def _panel(ax: Axes, whole: pd.DataFrame, name: str) -> None:
         ax.set_xlim(-0.5, len(levels) - 0.5)
     elif min(levels) > 0 and max(levels) / min(levels) > 20:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
