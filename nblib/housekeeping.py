@@ -8,13 +8,16 @@ Results themselves, and files fetched from elsewhere, are never touched.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib import stages, store
+from nblib import cluster, runner, searched, stages, store
 from nblib.errors import NblibError
 from nblib.runner.outcome import at_work, size
+
+A_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,35 @@ def needed() -> set[str]:
     upstream = {a.parts[-1]: store.read_manifest(a)["upstream"] for a in store.artifacts()}
     found: set[str] = set()
     waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
+    waiting += [key for name in searched.names() for key in _inputs_of_search(name)]
     while waiting:
         key = waiting.pop()
         if key not in found:
             found.add(key)
             waiting += upstream.get(key, [])
     return found
+
+
+def _inputs_of_search(name: str) -> list[str]:
+    """Keys that the trials of a search rest on: calling it again must not make them again."""
+    runs = [run for study in searched.current(name) for run in study.inputs()]
+    roads = [runner.road(runner.plan(*run)) for run in runs]
+    return [key for road in roads for step in road if (key := runner.plan(*step).key)]
+
+
+def at_work_now() -> list[str]:
+    """What is at work on this data root: notebooks, and drivers of sweeps.
+
+    Of a notebook on another host nobody here can tell; one that did not stir for a day is gone.
+    """
+    found = []
+    for path in store.failed_dir().glob("*/*.ipynb"):
+        who = at_work(path)
+        fresh = who is not None and time.time() - path.stat().st_mtime < A_DAY_S
+        if who is not None and (who.alive or (who.alive is None and fresh)):
+            found.append(str(path))
+    drivers = [p.parent for p in store.home().glob(f"sweeps/*/{cluster.DRIVER}")]
+    return found + [str(folder) for folder in drivers if cluster.driver(folder) is not None]
 
 
 def waste() -> list[Waste]:
@@ -119,6 +145,11 @@ def gc(*, delete: bool) -> str:
     total = sum(one.n_bytes for one in found)
     if not found:
         return "Nothing to free: results rest on all that is there."
+    if delete and (busy := at_work_now()):
+        raise NblibError(
+            f"{len(busy)} notebooks or sweeps are at work, and what they will need looks like waste: "
+            f"{busy[0]}. Nothing was freed; try again when they have ended."
+        )
     if delete:
         return "\n".join([*lines, f"Freed {size(free(found))}."])
     return "\n".join([*lines, f"{size(total)} could be freed; nblib gc --delete does so."])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nblib import cluster, reports, runner, search, store, tuning
-from nblib.errors import NblibError, RunFailed
+from nblib.errors import MissingInput, NblibError, RunFailed
 from nblib.runner import status
 from nblib.runner.outcome import RUNNING, at_work
 from nblib.runner.plan import Job, Run
@@ -24,13 +24,14 @@ def table(runs: list[Run], asked: list[Run]) -> str:
     runs: all, with what they rest on; asked: those that the file names.
     """
     jobs = [runner.plan(*run) for run in runs]
-    total, done = Counter(j.stage for j in jobs), Counter(j.stage for j in jobs if j.committed)
+    is_done = {id(job): done_already(job) for job in jobs}
+    total, done = Counter(j.stage for j in jobs), Counter(j.stage for j in jobs if is_done[id(j)])
     spent = _spent()
     lines = [f"{'notebook':26}{'runs':>6}{'done':>6}{'to do':>7}{'work':>12}"]
     seconds: list[float] = []
     unknown = 0
     for stage in sorted(total):
-        costs = [_cost(j, spent) for j in jobs if j.stage == stage and not j.committed]
+        costs = [_cost(j, spent) for j in jobs if j.stage == stage and not is_done[id(j)]]
         known = [c for c in costs if c is not None]
         seconds += known
         unknown += len(costs) - len(known)
@@ -44,6 +45,11 @@ def table(runs: list[Run], asked: list[Run]) -> str:
     if unknown and todo:
         lines.append(f"Of {unknown} runs the work is not known: no run of that notebook (and model) is here to go by.")  # fmt: skip
     return "\n".join(lines)
+
+
+def done_already(job: Job) -> bool:
+    """Whether a run is committed, or a report is of the runs there are now."""
+    return job.committed if job.recipe is not None else reports.there(job) is not None
 
 
 def _spent() -> dict[tuple[str, str], list[float]]:
@@ -73,7 +79,7 @@ def _time(seconds: float) -> str:
 
 def reasons(runs: list[Run]) -> str:
     """For each run that is to do, why: it was never made, it failed, or something it came from changed."""
-    todo = [(run, job) for run in runs if not (job := runner.plan(*run)).committed]
+    todo = [(run, job) for run in runs if not done_already(job := runner.plan(*run))]
     made = _made()
     lines = [f"{_label(run):56}  {reason(job, made)}" for run, job in todo[:MOST_LINES]]
     if len(todo) > MOST_LINES:
@@ -138,13 +144,20 @@ def of_study(study: search.Study) -> str:
     """One line on a study: how many of its trials are done."""
     try:
         n = len(tuning.ended(study))
-    except NblibError:
+    except MissingInput:
         n = 0  # its recording is not fetched yet
-    n = min(n, study.search.trials)
-    return (
+    line = (
         f"search of {', '.join(study.search.space)} ({study.title()}): {n} of {study.search.trials} "
         f"trials done; what {study.search.objective} chooses is then tested once"
     )
+    left, cost = study.search.trials - n, _cost(runner.plan(*study.run({})), _spent())
+    if left:
+        line += (
+            f"; about {_time((left + 2) * cost)} of work"
+            if cost
+            else "; the work of a trial is not known"
+        )
+    return line
 
 
 # --- a sweep at work -----------------------------------------------------------------------------
@@ -163,10 +176,10 @@ def states(runs: list[Run], *, elsewhere: bool = False) -> list[tuple[Job, str, 
         kept = failed_notebook(job)
         begun = [(path, at_work(path)) for path in kept.parent.glob(f"{kept.stem}.*{RUNNING}")]
         at_it = [p for p, who in begun if who.alive or (who.alive is None and elsewhere)]
-        if job.recipe is None:
-            state, why = "done" if reports.there(job) else "queued", "a report, made last"
-        elif job.committed:
+        if done_already(job):
             state, why = "done", ""
+        elif job.recipe is None:
+            state, why = "queued", "a report, made last"
         elif at_it:
             state, why = "running", f"on {at_work(at_it[0]).host}: {at_it[0]}"
         elif kept.is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nblib import notebooks, results, searched, stages, store, summary
-from nblib.errors import MissingInput
+from nblib.errors import NblibError
 from nblib.runner.plan import Job
 
 
@@ -20,8 +20,8 @@ def there(job: Job) -> Path | None:
     """Folder of the report of just these inputs, with its executed notebook; None where it is not."""
     try:
         upstream = inputs(job)
-    except MissingInput:
-        return None
+    except NblibError:
+        return None  # making it says what is wrong
     code = notebooks.code_hash(notebooks.code_cells(job.notebook))
     values = job.params.model_dump() | {"code": code}
     key = store.make_key(job.stage, stages.STAGES[job.stage].version, values, upstream)

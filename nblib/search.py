@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -20,11 +20,26 @@ from nblib import runner, stages, store
 from nblib.errors import BadParameter
 from nblib.runner.plan import Run
 
-if TYPE_CHECKING:
-    pass
-
 VERSION = 1  # raise it when a trial comes to judge in another way
+TRAINING = ("max_epochs", "batch_size", "learning_rate", "weight_decay", "patience")
 DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}
+
+
+# What says which presentations judge, or how to work: searched, it would choose the judge.
+NOT_SEARCHED = {
+    "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed",
+    "shuffle_labels", "pseudo_population", "device", "threads", "logger", "n_permutations", "n_bootstrap",
+    "importance", "areas", "keep_blank", *P.SplitSettings.model_fields,
+}  # fmt: skip
+HOW_TO_WORK = {
+    "device",
+    "threads",
+    "logger",
+    "n_permutations",
+    "n_bootstrap",
+    "importance",
+    "areas",
+}
 
 
 class Space(P.Params):
@@ -42,6 +57,8 @@ class Space(P.Params):
                 raise ValueError("give choices, or low and high, not both")
         elif self.low is None or self.high is None:
             raise ValueError("give choices, or low and high")
+        elif not (np.isfinite(self.low) and np.isfinite(self.high)):
+            raise ValueError("low and high must be finite")
         elif not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"low = {self.low:g} must lie below high = {self.high:g}"
@@ -94,8 +111,11 @@ class Search(P.Params):
             n = int(np.prod([len(space.choices) for space in self.space.values()]))
             if self.trials > n:
                 raise ValueError(f"trials = {self.trials}, but the grid has {n} points")
-        if fixed := sorted(set(self.space) & (set(self.params or {}) | set(self.each))):
-            raise ValueError(f"{fixed[0]} is fixed and searched")
+        if judge := sorted(set(self.space) & NOT_SEARCHED):
+            raise ValueError(
+                f"{judge[0]} says what trials are judged on, or how to work; it can be fixed, or in each, "
+                "but not searched"
+            )
         return self
 
     @property
@@ -108,6 +128,14 @@ class Search(P.Params):
         given = common if self.params is None else self.params
         if empty := [k for k, values in self.each.items() if not values]:
             raise BadParameter(f"search: each.{empty[0]} is empty, so nothing would run.")
+        for k, values in self.each.items():
+            if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+                raise BadParameter(f"search: each.{k} names {twice[0]!r} twice.")
+            if k in given:
+                raise BadParameter(f"search: {k} is given twice: in params and in each.")
+        inner = {f"model_params.{k}" for k in given.get("model_params", {})}
+        if fixed := sorted(set(self.space) & (set(given) | set(self.each) | inner)):
+            raise BadParameter(f"search: {fixed[0]} is fixed and searched.")
         return [
             Study(name, self, {**given, **dict(zip(self.each, values, strict=True))})
             for values in itertools.product(*self.each.values())
@@ -153,7 +181,12 @@ class Study:
         """BadParameter for a setting that the notebook or the model would not take."""
         from nblib import models
 
+        decoder = models.MODELS[runner.plan(*self.run({})).params.model]
         for name, space in self.search.space.items():
+            if name in TRAINING and not decoder.training:
+                raise BadParameter(
+                    f"search: {decoder.name} is not trained by epochs and has no {name}."
+                )
             for value in space.ends:
                 job = runner.plan(*self.run({name: value}))
                 models.make(job.params.model, job.params.model_params)
@@ -162,7 +195,9 @@ class Study:
     def folder(self) -> Path:
         """Where its trials are kept. MissingInput for a recording that is not fetched yet."""
         search = self.search.model_dump(exclude={"trials", "workers", "params", "each"})
-        search["fixed"] = {k: v for k, v in self.fixed.items() if k != "logger"}
+        fixed = runner.plan(*self.run({}))
+        search["fixed"] = {k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}}  # fmt: skip
+        search["stage"] = stages.STAGES[fixed.stage].version
         keys = []
         for run in self.inputs():
             job = runner.plan(*run)

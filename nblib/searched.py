@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from nblib import runner, search, store, tuning
-from nblib.errors import MissingInput
+from nblib.errors import CorruptArtifact, MissingInput
 from nblib.search import Study
 
 STATES = {"COMPLETE": "whole", "PRUNED": "given up early", "FAIL": "failed"}
@@ -35,7 +35,11 @@ def current(name: str = "") -> list[Study]:
             f"search = {name!r}: {told}. Run one with:  nblib sweep params/sweeps/lab_search.yml"
         )
     folder = store.searches_dir() / (name or known[0])
-    return [tuning.read(folder / key) for key in json.loads((folder / tuning.CURRENT).read_text())]
+    try:
+        keys = json.loads((folder / tuning.CURRENT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptArtifact(f"{folder / tuning.CURRENT}: not readable ({error}); call the sweep again.") from None  # fmt: skip
+    return [tuning.read(folder / key) for key in keys]
 
 
 def inputs(studies: list[Study]) -> list[str]:
@@ -70,7 +74,9 @@ def trials(studies: list[Study]) -> pd.DataFrame:
                  "epochs": max(reported, default=0), "last": last, "seconds": trial.duration.total_seconds(),
                  "error": trial.user_attrs.get("error", "")}
             )  # fmt: skip
-    return pd.DataFrame(rows).astype({"value": float, "last": float})
+    columns = ["study", "trial", "state", "value", "epochs", "last", "seconds", "error"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    return table.astype({"value": float, "last": float})
 
 
 def importances(studies: list[Study]) -> pd.DataFrame:
@@ -106,7 +112,7 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
     for study in studies:
         best = tuning.best(study)
         names = ("chosen by validation", "as they were")
-        for name, job in zip(names, _tested(study), strict=True):
+        for name, job in zip(names, _tested(study), strict=False):  # none before all trials ended
             if not job.committed:
                 continue
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -118,7 +124,8 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
                  "ci_low": score["ci_low"], "ci_high": score["ci_high"], "chance": score["chance"],
                  "n_test": score["n"], "key": job.key}
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = ["study", "which", "settings", "validation", "test", "ci_low", "ci_high", "chance", "n_test", "key"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +180,14 @@ def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) ->
                 f"presentations (95 % interval {new['ci_low']:.1%} to {new['ci_high']:.1%}, chance "
                 f"{new['chance']:.1%}); the settings as they were, {old['test']:.1%}"
             )
-        parts.append(f"{line}.")
+        elif len(own) < study.search.trials:
+            line += f" of {study.search.trials}. Nothing was tested: the others have not ended"
+        elif "whole" not in count:
+            line += (
+                f". Nothing was tested: none ran to its end ({(own['error'].tolist() or [''])[0]})"
+            )
+        parts.append(f"{line.rstrip('.')}.")
     return (
-        "**Result.** No trial has seen a test presentation; the settings chosen were tested once.\n\n"
-        + "\n".join(parts)
+        "**Result.** No trial has seen a test presentation; what was chosen is tested when all trials have "
+        "ended.\n\n" + "\n".join(parts)
     )

@@ -46,6 +46,10 @@ def settle(wanted: Recordings, recipe: str) -> tuple[str, list[str]]:
     or the table of sessions has no such column.
     """
     base = recipes.find_recipe(recipe)
+    if wanted.allen is not None and base.source != "allen":
+        raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
+    if base.source.startswith("simulate"):
+        raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
     if wanted.files is not None:
         ids, path = _matching(wanted.files)
         return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids
@@ -102,6 +106,7 @@ def query(table: pd.DataFrame, wanted: dict[str, Any]) -> list[str]:
     cell holds a list of names, such as the structures, a value must be among them.
     """
     keep = [True] * len(table)
+    table = table.assign(**{table.index.name or "session_id": table.index})
     for column, value in wanted.items():
         if column not in table:
             raise BadParameter(
@@ -123,9 +128,17 @@ def _meets(cell: Any, value: Any, column: str) -> bool:
             number = float(cell)
         except (TypeError, ValueError):
             raise BadParameter(f"recordings.allen.{column}: {cell!r} is not a number.") from None
+        for end in value.values():
+            if isinstance(end, bool) or not isinstance(end, (int, float)):
+                raise BadParameter(f"recordings.allen.{column}: {end!r} is not a number.")
         return value.get("min", number) <= number <= value.get("max", number)
-    names = {str(cell)}
+    names = {_text(cell)}
     if isinstance(cell, list) or str(cell).startswith("["):
         names = set(re.findall(r"[^\[\]',\"\s]+", str(cell)))
     options = value if isinstance(value, list) else [value]
-    return any(str(option) in names for option in options)
+    return any(_text(option) in names for option in options)
+
+
+def _text(value: Any) -> str:
+    """110.0 and 110 are the same: a column with gaps is read as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

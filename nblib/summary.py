@@ -146,6 +146,8 @@ def _paired(runs: pd.DataFrame) -> pd.DataFrame:
                 )
                 for name in (best, other)
             ]
+            if set(right[0].index) != set(right[1].index):
+                continue  # not the same test presentations: the audit on this page names the run
             d = stats.paired_difference(
                 right[0].to_numpy(float), right[1].loc[right[0].index].to_numpy(float)
             )

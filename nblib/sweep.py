@@ -22,6 +22,7 @@ from nblib.runner.plan import Run
 from nblib.search import Search, Study
 from nblib.selection import Recordings
 
+SIGNALLED = 128  # exit codes from here on: stopped by a signal
 SECTIONS = ("defaults", "lab")  # of a file of params/models
 
 
@@ -45,6 +46,11 @@ class Step(P.Params):
         for name, there in axes:
             if there and name in {**self.each, **(self.params or {})}:
                 raise ValueError(f"{name} is given twice: in {name}s, and in params or each")
+        of_models = {k for m in self.models if isinstance(m, dict) for v in m.values() if isinstance(v, dict) for k in v}  # fmt: skip
+        if twice := sorted(of_models & set(self.each)):
+            raise ValueError(f"{twice[0]} is given twice: in models and in each")
+        if "models" in self.model_fields_set and not self.models:
+            raise ValueError("models is empty, so nothing would run")
         return self
 
     def runs(self, common: dict[str, Any]) -> list[Run]:
@@ -134,7 +140,12 @@ def read(path: Path) -> Sweep:
     values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
         raise BadParameter(f"{path}: expected 'name: value' lines.")
-    return P.checked(Sweep, values, str(path))
+    sweep = P.checked(Sweep, values, str(path))
+    if sweep.sweep != path.stem:
+        raise BadParameter(
+            f"{path}: calls itself {sweep.sweep!r}; name and file must agree, so write 'sweep: {path.stem}'."
+        )
+    return sweep
 
 
 def check(sweep: Sweep, path: Path) -> list[Run]:
@@ -217,10 +228,12 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
     folder of workflow/profiles, whose cluster then does the work.
     """
-    from nblib import outlook, runner
+    from nblib import outlook, runner, tuning
 
     sweep = read(path)
     asked = check(sweep, path)
+    if sweep.search is not None:
+        tuning.need_optuna()  # now, not when everything else is done
     first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
     print(outlook.table(first + last, asked), flush=True)
@@ -235,7 +248,7 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     if fresh:  # a report will be of other runs than those there are
         todo = [r for r in first if r in todo or runner.plan(*r).recipe is None]
     codes = [work.runs(todo)]
-    if studies := sweep.studies():
+    if (studies := sweep.studies()) and max(codes) < SIGNALLED:
         codes.append(_search(studies, sweep, last, work))
     if work.total and profile == "local":  # a cluster's calls say it each
         print(f"{work.total - work.failed} of {work.total} runs done, {work.failed} failed.")
@@ -270,26 +283,27 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) ->
             print(f"nblib: search {study.title()}: {error}", file=sys.stderr)
             codes.append(runner.NOTEBOOK_ERROR)
     codes.append(work.trials(waiting, sweep.search.workers))
-    tested = []
+    if max(codes) >= SIGNALLED:
+        return max(codes)
+    tested = [run for study in sound for run in tuning.tested(study)]
     for study in sound:
-        try:
-            tested += tuning.tested(study)
-        except NblibError as error:
-            print(f"nblib: {error}", file=sys.stderr)
+        if not tuning.tested(study):
+            print(f"nblib: search {study.title()}: nothing is tested, since its trials have not all ended, or none of them ran whole.", file=sys.stderr)  # fmt: skip
             codes.append(runner.NOTEBOOK_ERROR)
-    tuning.keep(sweep.sweep, sound)
-    codes.append(work.runs(_undone(with_roads(tested))))
-    codes.append(work.runs(_undone(last)))
+    if len(sound) == len(studies):  # else 91 goes on showing what it showed
+        tuning.keep(sweep.sweep, sound)
+    for runs in (with_roads(tested), last):
+        codes.append(work.runs(_undone(runs)))
+        if max(codes) >= SIGNALLED:
+            break
     return max(codes)
 
 
 def _undone(runs: list[Run]) -> list[Run]:
     """Those that are not committed, and reports of other runs than there are now."""
-    from nblib import reports, runner
+    from nblib import outlook, runner
 
-    jobs = [runner.plan(*run) for run in runs]
-    done = [reports.there(j) is not None if j.recipe is None else j.committed for j in jobs]
-    return [run for run, is_done in zip(runs, done, strict=True) if not is_done]
+    return [run for run in runs if not outlook.done_already(runner.plan(*run))]
 
 
 class _Work:

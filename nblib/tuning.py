@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import platform
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from nblib import params as P
 from nblib import runner, stages, store
-from nblib.errors import BadInput, MissingInput, NblibError
+from nblib.errors import BadInput, CorruptArtifact, MissingInput, NblibError
 from nblib.runner.plan import Run
 from nblib.search import Search, Space, Study
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 STUDY, JOURNAL, CURRENT = "study.json", "journal.log", "current.json"
 
 
-def _optuna() -> Any:
+def need_optuna() -> Any:
+    """Optuna, quiet. MissingInput with the command that mends it where it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -37,6 +39,8 @@ def _optuna() -> Any:
             "a search needs Optuna. The command that mends it:  pip install -e '.[sweep]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The sampler that a grid's points are given to has been called experimental since 2020.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
 
 
@@ -47,19 +51,29 @@ def open_study(study: Study, index: int = 0, *, create: bool = False) -> optuna.
     Proposals depend on (seed, index) and on the trials known by then: each process that proposes
     draws anew, so that no two propose the same by sharing a seed.
     """
-    optuna = _optuna()
+    optuna = need_optuna()
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     s = study.search
     path = str(study.folder() / JOURNAL)
     # This lock holds on NFS too, and one left by a process that was killed gives way by itself.
-    storage = optuna.storages.JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+    try:
+        storage = optuna.storages.JournalStorage(
+            JournalFileBackend(path, JournalFileOpenLock(path))
+        )
+    except (ValueError, KeyError) as error:
+        raise CorruptArtifact(
+            f"{path}: a line of it is damaged ({error}). Without that line the other trials stand; "
+            "delete it, or the file to begin anew."
+        ) from None
     seed = int(np.random.SeedSequence([s.seed, index]).generate_state(1)[0])
     n_startup = min(10, max(4, s.trials // 3))
     samplers = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "grid": lambda: optuna.samplers.RandomSampler(seed=seed),  # points are set beforehand
+        "grid": lambda: optuna.samplers.PartialFixedSampler(
+            _point(s, index), optuna.samplers.RandomSampler()
+        ),
     }
     pruners = {
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=n_startup, n_warmup_steps=s.grace_epochs),
@@ -69,19 +83,32 @@ def open_study(study: Study, index: int = 0, *, create: bool = False) -> optuna.
     name = study.folder().name
     if create:
         optuna.create_study(storage=storage, study_name=name, direction=s.direction, load_if_exists=True)  # fmt: skip
-    return optuna.load_study(
-        storage=storage, study_name=name, sampler=samplers[s.sampler](), pruner=pruners[s.pruner]()
-    )
+    how = {"sampler": samplers[s.sampler](), "pruner": pruners[s.pruner]()}
+    return optuna.load_study(storage=storage, study_name=name, **how)
+
+
+def _point(search: Search, index: int) -> dict[str, Any]:
+    """The point of a grid that belongs to this index, in an order drawn by the seed."""
+    points = list(itertools.product(*(space.choices for space in search.space.values())))
+    order = np.random.default_rng(search.seed).permutation(len(points))
+    return dict(zip(search.space, points[order[index % len(points)]], strict=True))
 
 
 def ended(study: Study) -> dict[int, optuna.trial.FrozenTrial]:
-    """The trials that came to an end, by index; those of killed processes are not among them."""
+    """The trials that came to an end, by index; those of killed processes are not among them.
+
+    Of an index that two sweeps tried at once, a trial that ran whole stands before another one.
+    Those beyond the number of trials asked for are left out.
+    """
     if not (study.folder() / JOURNAL).is_file():
         return {}
     found: dict[int, optuna.trial.FrozenTrial] = {}
     for trial in open_study(study).get_trials(deepcopy=False):
-        if trial.state.is_finished() and "index" in trial.user_attrs:
-            found.setdefault(trial.user_attrs["index"], trial)
+        index = trial.user_attrs.get("index", study.search.trials)
+        counts = trial.state.is_finished() and index < study.search.trials
+        whole = trial.state.name == "COMPLETE"
+        if counts and (index not in found or (whole and found[index].state.name != "COMPLETE")):
+            found[index] = trial
     return found
 
 
@@ -107,20 +134,18 @@ def begin(study: Study) -> list[int]:
     folder.mkdir(parents=True, exist_ok=True)
     told = {"name": study.name, "search": study.search.model_dump(), "fixed": study.fixed}
     store.write_text(folder / STUDY, json.dumps(told, indent=1))
-    is_new = not (folder / JOURNAL).is_file()
-    opened = open_study(study, create=True)
-    if study.search.sampler == "grid" and is_new:
-        order = np.random.default_rng(study.search.seed)
-        points = list(itertools.product(*(s.choices for s in study.search.space.values())))
-        for i in order.permutation(len(points)):
-            opened.enqueue_trial(dict(zip(study.search.space, points[i], strict=True)))
+    open_study(study, create=True)
     done = ended(study)
     return [i for i in range(study.search.trials) if i not in done]
 
 
 def read(folder: Path | str) -> Study:
     """The study that `begin` wrote down."""
-    told = json.loads((Path(folder) / STUDY).read_text(encoding="utf-8"))
+    path = Path(folder) / STUDY
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(f"{path}: not readable ({error}); call the sweep again.") from None
     return Study(told["name"], P.checked(Search, told["search"], str(folder)), told["fixed"])
 
 
@@ -129,7 +154,7 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
 
     Settings with which the decoder cannot be trained are a trial that failed, not a failed sweep.
     """
-    optuna = _optuna()
+    optuna = need_optuna()
     study = read(folder)
     if index in ended(study):
         return runner.Outcome(runner.OK, f"trial {index}: done already")
@@ -144,10 +169,11 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
     except optuna.TrialPruned:
         trial.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return runner.Outcome(runner.OK, f"{words}: given up early")
-    except NblibError as error:
-        trial.set_user_attr("error", str(error))
+    except Exception as error:  # whatever it is, it is this trial's end and stands in its record
+        told = str(error) if isinstance(error, NblibError) else f"{type(error).__name__}: {error}"
+        trial.set_user_attr("error", told)
         trial.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return runner.Outcome(runner.OK, f"{words}: failed. {error}")
+        return runner.Outcome(runner.OK, f"{words}: failed. {told}")
     trial.study.tell(trial, value)
     return runner.Outcome(runner.OK, f"{words}: {study.search.objective} {value:.4f}")
 
@@ -182,7 +208,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
         if trial is not None and np.isfinite(row[study.search.objective]):
             trial.report(row[study.search.objective], int(row["epoch"]) + 1)
             if trial.should_prune():
-                raise _optuna().TrialPruned
+                raise need_optuna().TrialPruned
 
     with training.watching(watch):
         decoder.fit(data.train, data.val, n_classes=len(data.classes), settings=how)
@@ -211,13 +237,10 @@ def best(study: Study) -> optuna.trial.FrozenTrial | None:
     return min(whole, key=lambda found: sign * found[1].value)[1] if whole else None
 
 
-def winner(study: Study) -> Run:
-    """The run that is tested: the best trial's settings. NblibError when no trial came to its end."""
+def winner(study: Study) -> Run | None:
+    """The run that is tested: the best trial's settings. None while no trial ran to its end."""
     found = best(study)
-    if found is None:
-        errors = [t.user_attrs.get("error", "given up") for t in ended(study).values()]
-        raise NblibError(f"search {study.title()}: no trial came to its end. {(errors or [''])[0]}")
-    return study.run(found.params)
+    return None if found is None else study.run(found.params)
 
 
 def keep(name: str, studies: list[Study]) -> None:
@@ -227,5 +250,11 @@ def keep(name: str, studies: list[Study]) -> None:
 
 
 def tested(study: Study) -> list[Run]:
-    """The runs that are evaluated on test presentations: the winner, and the settings as they were."""
-    return [winner(study), study.run({})]
+    """The runs that are evaluated on test presentations: the winner, and the settings as they were.
+
+    None before every trial has ended: who looks at the test halfway, and goes on, has chosen by it.
+    """
+    if len(ended(study)) < study.search.trials:
+        return []
+    chosen = winner(study)
+    return [] if chosen is None else [chosen, study.run({})]

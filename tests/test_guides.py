@@ -132,7 +132,7 @@ def test_the_sweeps_of_the_page_are_sweeps(tmp_path, home, capsys):
     pages = blocks("sweeps.md", "yaml")
     assert len(pages) == 2
     for text in pages:
-        path = tmp_path / "s.yml"
+        path = tmp_path / f"{re.match('sweep: (.*)', text)[1]}.yml"
         path.write_text(text)
         assert main(["sweep", str(path), "--dry-run"]) == 0
     assert "18" in capsys.readouterr().out.split("05_train_lstm")[1].split("\n")[0]

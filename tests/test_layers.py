@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "errors", "yamlfile", "params", "store", "recipes", "notebooks", "recording", "sources", "stages", "inventory", "inspection",
     "counting", "binning", "responses", "cleaning", "splits", "signals", "cohort", "steps", "tensors", "images", "windows", "training", "vae", "features",
-    "graphs", "models", "regression", "stats", "metrics", "retrieval", "importance", "evaluation", "few_shot", "scenes", "latents", "pretext", "ssl", "probes", "downstream", "runs", "published", "results", "scores", "audit", "summary", "plots", "widgets", "runner", "housekeeping", "search", "tuning", "searched", "reports", "cluster", "selection", "outlook", "sweep",
+    "graphs", "models", "regression", "stats", "metrics", "retrieval", "importance", "evaluation", "few_shot", "scenes", "latents", "pretext", "ssl", "probes", "downstream", "runs", "published", "results", "scores", "audit", "summary", "plots", "widgets", "runner", "search", "tuning", "searched", "reports", "cluster", "housekeeping", "selection", "outlook", "sweep",
     "bookbuild", "doctor", "cli", "__main__",
 ]  # fmt: skip
 PACKAGE = ROOT / "nblib"

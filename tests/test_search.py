@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +16,20 @@ import optuna
 import pandas as pd
 import pytest
 
-from nblib import evaluation, reports, results, runner, searched, store, sweep, tuning
+from nblib import (
+    evaluation,
+    housekeeping,
+    reports,
+    results,
+    runner,
+    searched,
+    stages,
+    store,
+    sweep,
+    tuning,
+)
 from nblib.cli import main
-from nblib.errors import BadInput, BadParameter, MissingInput, NblibError
+from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.search import Search, Study
 
 pytestmark = pytest.mark.xdist_group("search")  # the data root is made once
@@ -85,6 +101,15 @@ search:
         ("learning_rate", "learning_rte", "did you mean learning_rate"),
         ("learning_rate: {low: 0.001, high: 0.1}", "model_params.hiden: {choices: [8]}", "model_params of lstm: unknown hiden"),
         ("learning_rate: {low: 0.001, high: 0.1}", "model_params.hidden: {choices: [8.5]}", "hidden = 8.5 must be of type int"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "fold: {choices: [0, 1]}", "fold says what trials are judged on"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "seed: {low: 0, high: 9}", "seed says what trials"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "shuffle_labels: {choices: [true, false]}", "shuffle_labels says"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "label: {choices: [frame, stimulus_name]}", "label says what"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "split_seed: {choices: [0, 1]}", "split_seed says what"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "learning_rate: {low: 0.001, high: .inf}", "must be finite"),
+        ("trials: 4", "each: {fold: [0, 0]}", "each.fold names 0 twice"),
+        ("model: lstm}", "model: lstm, learning_rate: 0.1}", "learning_rate is fixed and searched"),
+        ("model: lstm}", "model: nearest_mean}", "nearest_mean is not trained by epochs and has no learning_rate"),
         ("learning_rate: {low: 0.001, high: 0.1}", "n_bins: {low: 1, high: 5}", "n_bins changes what stages 01-04 make, so it needs choices"),
         ("{learning_rate: {low: 0.001, high: 0.1}}", "{}", "search.space"),
         ("trials: 4", "sampler: grid", "a grid needs choices"),
@@ -103,12 +128,18 @@ def test_a_faulty_search_is_refused(home, tmp_path, capsys, old, new, said):
     assert sorted(store.artifacts()) == before and not store.searches_dir().exists()
 
 
-def test_settings_that_change_the_split_are_refused(home):
-    """Trials on other validation presentations could not be compared."""
-    runs = sweep.with_roads([("04_split", {"recipe": "tiny", "gap_s": g}) for g in (0.5, 2.0)])
-    runner.run_many([r for r in runs if not runner.plan(*r).committed], 2, progress=False)
-    with pytest.raises(BadInput, match="different splits"):
-        tuning.begin(study(space={"gap_s": {"choices": [0.5, 2.0]}}))
+def test_inputs_with_another_split_are_refused(home):
+    """Trials on other validation presentations could not be compared: fewer units may remain, and
+    with them another split, where units decide which presentations stay."""
+    own = study(space={"n_bins": {"choices": [1, 5]}})
+    assert tuning.begin(own) == [0, 1, 2, 3]
+    from nblib import splits
+
+    hashes = iter(["one", "other"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "split_hash", lambda roles: next(hashes))
+        with pytest.raises(BadInput, match="different splits"):
+            tuning.begin(own)
 
 
 # --- trials --------------------------------------------------------------------------------------
@@ -154,10 +185,22 @@ def test_trials_are_proposed_by_seed_and_index(home):
 def test_what_is_done_is_not_done_again(home):
     own = work(study())
     assert tuning.begin(own) == []
+    assert len(tuning.tested(own)) == 2 and tuning.tested(study(trials=6)) == []  # not halfway
     more = study(trials=6)
     assert more.folder() == own.folder() and tuning.begin(more) == [4, 5]
     assert "done already" in tuning.attempt_trial(str(own.folder()), 2).message
     assert study(seed=1).folder() != own.folder() != study(objective="val_loss").folder()
+    same = {
+        **FIXED,
+        "device": "cpu",
+        "threads": 1,
+        "fold": 0,
+    }  # how to work, and a default said aloud
+    assert Study("s", own.search, same).folder() == own.folder()
+    info, before = stages.STAGES["05_train_lstm"], own.folder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stages.STAGES, "05_train_lstm", replace(info, version=99))
+        assert study().folder() != before  # trials of other code do not choose
     assert Study("s", own.search, {**FIXED, "max_epochs": 2}).folder() != own.folder()
 
 
@@ -193,8 +236,11 @@ def test_settings_that_cannot_be_trained_are_a_failed_trial(home):
     assert table.loc[1e30, "state"] == "failed" and "not finite" in table.loc[1e30, "error"]
     assert tuning.winner(own)[1]["learning_rate"] == 0.01
     assert tuning.begin(own) == []  # an error of its own is not tried again
-    with pytest.raises(NblibError, match="no trial came to its end"):
-        tuning.winner(work(study(trials=1, space={"learning_rate": {"choices": [1e30]}})))
+    hopeless = work(study(trials=1, space={"learning_rate": {"choices": [1e30]}}))
+    assert tuning.winner(hopeless) is None and tuning.tested(hopeless) == []
+    words = searched.in_words([hopeless], searched.trials([hopeless]), searched.outcome([hopeless]))
+    assert "Nothing was tested: none ran to its end" in words
+    assert searched.importances([hopeless]).empty and len(searched.inputs([hopeless])) == 1
 
 
 def test_a_grid_takes_every_point_once(home):
@@ -202,6 +248,13 @@ def test_a_grid_takes_every_point_once(home):
     own = work(study(space=space, sampler="grid", trials=4))
     points = {tuple(sorted(params.items())) for _, params, _ in told(own)}
     assert len(points) == 4
+    for seed in range(3):  # whichever trial is lost with its process, and made again
+        own = study(space=space, sampler="grid", trials=4, seed=seed)
+        tuning.begin(own)
+        lost = tuning.open_study(own, 1).ask()
+        lost.suggest_categorical("batch_size", [16, 64])
+        work(own)
+        assert len({str(params) for _, params, _ in told(own)}) == 4
     assert {tuning.winner(own)[1]["n_bins"]} <= {1, 5}
 
 
@@ -286,6 +339,68 @@ def test_the_shares_of_the_settings_say_which_one_matters(home):
     share = searched.importances([own]).set_index("setting")["share"]
     assert share["learning_rate"] > 0.8 > 0.2 > share["batch_size"]
     assert searched.importances([study(seed=5)]).empty
+
+
+def test_pruned_trials_never_win_and_dotted_settings_reach_the_test(home):
+    own = study(trials=3, space={"model_params.hidden": {"choices": [4, 8, 16]}})
+    own = Study("s", own.search, {**FIXED, "model_params": {"dropout": 0.0}})
+    tuning.begin(own)
+    opened = tuning.open_study(own)
+    state = optuna.trial.TrialState
+    space = {"model_params.hidden": optuna.distributions.CategoricalDistribution([4, 8, 16])}
+    for i, (hidden, kind, value) in enumerate([(4, state.COMPLETE, 0.3), (8, state.COMPLETE, 0.4), (16, state.PRUNED, 0.9)]):  # fmt: skip
+        more = {"value": value} if kind == state.COMPLETE else {"intermediate_values": {1: value}}
+        opened.add_trial(optuna.create_trial(state=kind, params={"model_params.hidden": hidden}, distributions=space, user_attrs={"index": i}, **more))  # fmt: skip
+    assert tuning.best(own).params == {"model_params.hidden": 8}
+    assert tuning.winner(own) == ("05_train_lstm", {**own.fixed, "model_params": {"dropout": 0.0, "hidden": 8}})  # fmt: skip
+
+
+def test_ctrl_c_ends_the_whole_sweep_and_nothing_is_tested(home, tmp_path):
+    path = tmp_path / "s.yml"
+    search = {"trials": 6, "space": SPACE}
+    path.write_text(json.dumps({"sweep": "s", "params": {**FIXED, "max_epochs": 30}, "search": search}))  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nblib", "sweep", str(path), "--jobs", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "trial 0" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert not [a for a in store.artifacts() if a.parts[-3] in ("05_train_lstm", "91_search")]
+    assert not list(store.searches_dir().glob("*/current.json"))
+
+
+def test_damaged_files_are_named(home):
+    own = work(study(trials=1))
+    tuning.keep("s", [own])
+    journal = own.folder() / tuning.JOURNAL
+    journal.write_text(journal.read_text() + '{"op_code": 4, "wo\n{}\n')
+    with pytest.raises(CorruptArtifact, match=r"journal.log: a line of it is damaged"):
+        tuning.ended(own)
+    (own.folder() / tuning.STUDY).unlink()
+    with pytest.raises(CorruptArtifact, match=r"study.json: not readable"):
+        searched.current("s")
+    (store.searches_dir() / "s" / tuning.CURRENT).write_text("[")
+    with pytest.raises(CorruptArtifact, match=r"current.json: not readable"):
+        searched.current()
+
+
+def test_inputs_of_a_search_are_no_waste_and_nothing_is_freed_under_work(home):
+    own = work(study(trials=2, space={"n_bins": {"choices": [1, 5]}}, sampler="grid"))
+    tuning.keep("s", [own])
+    assert not [w for w in housekeeping.waste() if w.why == "no result rests on it"]
+    shutil.rmtree(store.searches_dir())
+    assert len([w for w in housekeeping.waste() if w.why == "no result rests on it"]) == 8
+    kept = store.failed_dir() / "tiny" / f"05_train_lstm-abc.{os.getpid()}@{platform.node()}.running.ipynb"  # fmt: skip
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text("{}")
+    with pytest.raises(NblibError, match="Nothing was freed"):
+        housekeeping.gc(delete=True)
+    kept.unlink()
+    assert "Freed" in housekeeping.gc(delete=True)
 
 
 def test_without_any_search_the_report_says_how_to_make_one(home):

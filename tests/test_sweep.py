@@ -38,7 +38,7 @@ def write(project, text):
 
 
 BOTH = """\
-sweep: both
+sweep: s
 steps:
   - notebook: 03_clean
     params: {recipe: cohort}
@@ -81,6 +81,12 @@ def test_a_failure_takes_its_own_road_only(project, capsys):
         (BOTH + "resources: {trian: {runtime: 5}}", r"resources.trian: there are stages, train"),
         (BOTH.replace("each: {recording: [a, b]}", "recordings: []"), "recordings is empty"),
         (BOTH + "    recordings: [a]", "recording is given twice"),
+        (BOTH + "    models: []", "models is empty"),
+        (BOTH.replace("sweep: s", "sweep: t"), "calls itself 't'; name and file must agree"),
+        (
+            BOTH.replace("[a, b]", "[a], seed: [1]") + "    models: [{lstm: {seed: 2}}]",
+            "seed is given twice",
+        ),
         (BOTH + "    models: [{lstm: 5, gru: 6}]", "expected a name, or one name"),
         (
             BOTH + "    models: [{lstm: papers}]",
@@ -234,6 +240,7 @@ session_id,session_type,unit_count,sex,ecephys_structure_acronyms
         ({"unit_count": {"max": 444}}, ["721123822"]),
         ({"ecephys_structure_acronyms": "VISp", "unit_count": {"min": 500, "max": 883}}, ["766640955"]),
         ({"ecephys_structure_acronyms": ["VISam", "VISl"]}, ["719161530"]),
+        ({"unit_count": 884.0, "session_id": "715093703"}, ["715093703"]),
     ],
 )  # fmt: skip
 def test_sessions_by_a_query(tmp_path, home, wanted, ids):
@@ -252,6 +259,7 @@ def test_sessions_by_a_query(tmp_path, home, wanted, ids):
         ({"unit_count": {"at least": 5}}, "expected min, max or both"),
         ({"sex": {"min": 5}}, "'M' is not a number"),
         ({"sex": "X"}, "none of 4 sessions"),
+        ({"unit_count": {"min": "a"}}, "'a' is not a number"),
     ],
 )
 def test_a_faulty_query_is_refused(tmp_path, home, wanted, said):
@@ -261,6 +269,17 @@ def test_a_faulty_query_is_refused(tmp_path, home, wanted, said):
         selection.settle(
             selection.Recordings(allen=wanted, table=str(table)), "allen_natural_scenes"
         )
+
+
+def test_simulated_recordings_never_take_the_name_of_real_ones(tmp_path, home):
+    """Otherwise their scores would stand beside published numbers of real sessions."""
+    table = tmp_path / "sessions.csv"
+    table.write_text(SESSIONS)
+    with pytest.raises(BadParameter, match=r"recipe 'demo' is of source 'simulate'"):
+        selection.settle(selection.Recordings(allen={"sex": "F"}, table=str(table)), "demo")
+    (tmp_path / "m1.nwb").touch()
+    with pytest.raises(BadParameter, match="simulates its recordings and reads no file"):
+        selection.settle(selection.Recordings(files=f"{tmp_path}/*.nwb"), "tiny")
 
 
 def test_reasons_and_cost_of_what_is_to_do(project, capsys):

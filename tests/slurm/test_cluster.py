@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.xdist_group("slurm")  # one Slurm on a machine
 PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
 SWEEP = """\
-sweep: both
+sweep: s
 steps:
   - notebook: 03_clean
     params: {recipe: cohort}

@@ -74,7 +74,7 @@ FEW = "n_permutations: 100, n_bootstrap: 100, importance: 0"
 def test_both_engines_give_the_same_table(project, tmp_path, monkeypatch):
     """Two recordings by four models by two seeds."""
     text = (
-        f"sweep: same\nparams: {{{FEW}}}\nsteps:\n  - notebook: 05_train_lstm\n"
+        f"sweep: s\nparams: {{{FEW}}}\nsteps:\n  - notebook: 05_train_lstm\n"
         "    models: [nearest_mean, ridge, logistic, {lstm: {max_epochs: 3, "
         "model_params: {hidden: 8}}}]\n    each: {recipe: [a, b], seed: [0, 1]}\n"
     )
@@ -123,7 +123,7 @@ def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp
     """The lstm meets its time limit, the gru is preempted; an unbroken sweep says the same."""
     slow_down(project)
     text = (
-        f"sweep: broken\nparams: {{recipe: a, max_epochs: 14, patience: 14, {FEW}, "
+        f"sweep: s\nparams: {{recipe: a, max_epochs: 14, patience: 14, {FEW}, "
         "model_params: {hidden: 8}}\nresources: {train: {runtime: 1}}\nsteps:\n"
         "  - notebook: 05_train_lstm\n    models: [lstm, gru]\n"
     )
@@ -171,14 +171,14 @@ def preempt(path, model):
 def test_a_search_on_the_cluster(project, tmp_path, monkeypatch):
     """Two workers share a study's trials; the winner is tested once, and 91 is made."""
     text = (
-        f"sweep: look\nparams: {{recipe: a, model: lstm, max_epochs: 3, {FEW}}}\n"
+        f"sweep: s\nparams: {{recipe: a, model: lstm, max_epochs: 3, {FEW}}}\n"
         "search:\n  trials: 6\n  workers: 2\n  space:\n    model_params.hidden: {choices: [4, 8, 16]}\n"
         "    learning_rate: {low: 0.001, high: 0.1, log: true}\n"
     )
     said = sweep(project, tmp_path / "home", text, "--profile", "private")
     assert "2 of 2 jobs done, 0 failed" in said
     monkeypatch.setenv("NBLIB_HOME", str(tmp_path / "home"))
-    studies = searched.current("look")
+    studies = searched.current("s")
     trials = searched.trials(studies)
     assert sorted(trials["trial"]) == list(range(6))
     assert len(results.scan()) == 2 and len(searched.outcome(studies)) == 2
