@@ -65,7 +65,7 @@ def table(home, monkeypatch):
     """What the runs say, without what differs between places and moments."""
     monkeypatch.setenv("NBLIB_HOME", str(home))
     runs = results.scan()
-    return runs.drop(columns=["fit_s", "folder", "created", "host", "code_version"])
+    return runs.drop(columns=["fit_s", "wall_s", "folder", "created", "host", "code_version"])
 
 
 FEW = "n_permutations: 100, n_bootstrap: 100, importance: 0"
