@@ -71,7 +71,7 @@ def _sweep(folder: Path, runs: list[Run]) -> tuple[list[float], float]:
     """Seconds of each run, from the end of the one before, and of the whole command."""
     file = folder / "sweep.yml"
     steps = [{"notebook": stage, "params": given} for stage, given in runs]
-    file.write_text(yaml.safe_dump({"sweep": "overhead", "steps": steps}))
+    file.write_text(yaml.safe_dump({"sweep": "sweep", "steps": steps}))
     command = [str(BIN / "nblib"), "sweep", str(file), "--jobs", "1"]
     env = {**os.environ, "NBLIB_HOME": str(folder / "sweep")}
     began = time.perf_counter()
