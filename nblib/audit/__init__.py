@@ -23,7 +23,7 @@ CHECKS = {
     "one split": "runs compared with each other were judged by one split, the one that is stored",
     "roles": "no presentation, and none that overlaps or lies inside the gap, teaches and judges",
     "test rows": "predictions are of the test rows of their fold, and the numbers of rows agree",
-    "choice": "epoch and settings were chosen by validation accuracy",
+    "choice": "what a run chose itself (epoch, penalty) it chose on validation",
     "recordings": "no recording takes part under two names",
     "subjects": "no test subject taught the embedder that it judges",
 }
