@@ -24,14 +24,15 @@ def table(runs: list[Run], asked: list[Run]) -> str:
     runs: all, with what they rest on; asked: those that the file names.
     """
     jobs = [runner.plan(*run) for run in runs]
-    is_done = {id(job): done_already(job) for job in jobs}
-    total, done = Counter(j.stage for j in jobs), Counter(j.stage for j in jobs if is_done[id(j)])
+    open_jobs = [job for job in jobs if not done_already(job)]
+    total = Counter(j.stage for j in jobs)
+    done = total - Counter(j.stage for j in open_jobs)
     spent = _spent()
     lines = [f"{'notebook':26}{'runs':>6}{'done':>6}{'to do':>7}{'work':>12}"]
     seconds: list[float] = []
     unknown = 0
     for stage in sorted(total):
-        costs = [_cost(j, spent) for j in jobs if j.stage == stage and not is_done[id(j)]]
+        costs = [_cost(j, spent) for j in open_jobs if j.stage == stage]
         known = [c for c in costs if c is not None]
         seconds += known
         unknown += len(costs) - len(known)

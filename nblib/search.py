@@ -142,6 +142,12 @@ class Search(P.Params):
         ]
 
 
+def in_words(settings: dict[str, Any]) -> str:
+    """Settings for people: 'learning_rate 0.00265, hidden 200'."""
+    short = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in settings.items()}
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in short.items())
+
+
 @dataclass(frozen=True)
 class Study:
     """One search: its settings, and the values of the notebook that stay as they are."""

@@ -117,7 +117,11 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
                 continue
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
             score = metrics["scores"]["accuracy"]
-            told = _words(best.params) if name == names[0] else _words(_before(study, best.params))
+            told = (
+                search.in_words(best.params)
+                if name == names[0]
+                else search.in_words(_before(study, best.params))
+            )
             rows.append(
                 {"study": study.title(), "which": name, "settings": told,
                  "validation": metrics["val_accuracy"], "test": score["value"],
@@ -138,13 +142,6 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
     known |= {k: v for k, v in job.params.model_dump().items() if v is not None}
     known |= {f"model_params.{k}": v for k, v in decoder.params.items()}
     return {name: known[name] for name in names if name in known}
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{k.rpartition('.')[2]} {v:.3g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
-        for k, v in settings.items()
-    )
 
 
 def outcome_table(found: pd.DataFrame) -> pd.DataFrame:

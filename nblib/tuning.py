@@ -22,7 +22,7 @@ from nblib import params as P
 from nblib import runner, stages, store
 from nblib.errors import BadInput, CorruptArtifact, MissingInput, NblibError
 from nblib.runner.plan import Run
-from nblib.search import Search, Space, Study
+from nblib.search import Search, Space, Study, in_words
 
 if TYPE_CHECKING:
     import optuna
@@ -162,7 +162,7 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
     trial.set_user_attr("index", index)
     trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     settings = {name: _suggest(trial, name, space) for name, space in study.search.space.items()}
-    told = ", ".join(f"{k.rpartition('.')[2]} {_short(v)}" for k, v in settings.items())
+    told = in_words(settings)
     words = f"{study.name}, {study.title()}, trial {index} ({told})"
     try:
         value = judge(study, settings, trial)
@@ -176,10 +176,6 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
         return runner.Outcome(runner.OK, f"{words}: failed. {told}")
     trial.study.tell(trial, value)
     return runner.Outcome(runner.OK, f"{words}: {study.search.objective} {value:.4f}")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _suggest(trial: optuna.Trial, name: str, space: Space) -> Any:

@@ -19,9 +19,7 @@ TWO = 'recipe: two\nrecordings: ["000021", "000022"]\nsource: nwb\npath: {root}/
 @pytest.fixture
 def laboratory(tmp_path, monkeypatch):
     """Two recordings with raw files of their own, and a recipe of two folds."""
-    project = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(project).items():
-        monkeypatch.setenv(name, value)
+    project = tiny_project.enter(tmp_path, monkeypatch)
     for recording in ("000021", "000022"):
         (project.root / f"raw_{recording}.nwb").write_bytes(recording.encode())
     path = project.root / "params" / "recipes" / "two.yml"

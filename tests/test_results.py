@@ -18,10 +18,7 @@ from nblib.runs import load_run
 
 @pytest.fixture
 def laboratory(tmp_path, monkeypatch):
-    project = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(project).items():
-        monkeypatch.setenv(name, value)
-    return Laboratory(project)
+    return Laboratory(tiny_project.enter(tmp_path, monkeypatch))
 
 
 def flags(table):

@@ -13,10 +13,7 @@ SVC = "session_number,test_acc,model\n000021,45.7,SVC\n000022,50.0,SVC\n"
 
 @pytest.fixture
 def laboratory(tmp_path, monkeypatch):
-    project = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(project).items():
-        monkeypatch.setenv(name, value)
-    return Laboratory(project)
+    return Laboratory(tiny_project.enter(tmp_path, monkeypatch))
 
 
 def test_no_run_is_an_empty_table(laboratory):

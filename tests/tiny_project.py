@@ -87,6 +87,14 @@ def make(root: Path) -> Project:
     return project
 
 
+def enter(root: Path, monkeypatch) -> Project:
+    """Lay out a project under `root` and point the environment at it for one test."""
+    project = make(root)
+    for name, value in environment(project).items():
+        monkeypatch.setenv(name, value)
+    return project
+
+
 def environment(project: Project) -> dict[str, str]:
     """Where this project and its data are; temporary files go beside them, to be counted."""
     return {
