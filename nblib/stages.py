@@ -33,22 +33,22 @@ class StageInfo:
 
 
 STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(3, None, P.IngestSettings, P.StageParams, signal="any"),
-    "02_bin": StageInfo(2, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
-    "03_clean": StageInfo(1, "02_bin", P.CleanSettings, P.StageParams),
-    "04_split": StageInfo(2, "03_clean", P.SplitSettings, P.StageParams),
-    "05_train_lstm": StageInfo(2, "04_split", P.Params, P.TrainParams, is_run=True),
-    "06_train_st_gat": StageInfo(1, "04_split", P.Params, P.GraphParams, is_run=True),
-    "07_few_shot": StageInfo(2, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "01_ingest": StageInfo(4, None, P.IngestSettings, P.StageParams, signal="any"),
+    "02_bin": StageInfo(3, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
+    "03_clean": StageInfo(2, "02_bin", P.CleanSettings, P.StageParams),
+    "04_split": StageInfo(3, "03_clean", P.SplitSettings, P.StageParams),
+    "05_train_lstm": StageInfo(3, "04_split", P.Params, P.TrainParams, is_run=True),
+    "06_train_st_gat": StageInfo(2, "04_split", P.Params, P.GraphParams, is_run=True),
+    "07_few_shot": StageInfo(3, "04_split", P.Params, P.FewShotParams, is_run=True),
     "08_ssl_pretext": StageInfo(
-        2, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
+        3, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
     ),
     "09_downstream_one_vs_all": StageInfo(
-        3, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+        4, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
     ),
-    "10_image_latents": StageInfo(1, "04_split", P.Params, P.ImageParams, is_run=True),
-    "90_results": StageInfo(1, None, P.Params, P.ResultsParams, is_run=True),
-    "91_search": StageInfo(1, None, P.Params, P.SearchParams, is_run=True),
+    "10_image_latents": StageInfo(2, "04_split", P.Params, P.ImageParams, is_run=True),
+    "90_results": StageInfo(2, None, P.Params, P.ResultsParams, is_run=True),
+    "91_search": StageInfo(2, None, P.Params, P.SearchParams, is_run=True),
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
