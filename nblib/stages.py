@@ -116,6 +116,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
             f"For these there are {', '.join(there)}."
         )
+    sources.check_used(recipe)
     sources.own_settings(recipe)
     if info.cohort:
         return checked, recipe

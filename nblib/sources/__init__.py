@@ -5,6 +5,7 @@ A new source is a line in `params.SOURCES` and a module of that name with
 - `FILES`: what is read inside the folder that a recipe's `path` names; () where it names a file
 - `Settings`: what only this source has to know, given under `source_params` in a recipe
 - `open_recording(path, recipe, recording_id, settings) -> Recording`
+- `USES`, if it likes: which of the settings in `WIRED` it reads; others are then refused
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ if TYPE_CHECKING:
 
 
 # Wired by hand below: they are made, fetched, spread over several files or hold no spike times.
-WIRED = ("allen", "nwb", "simulate", "lab_pickle", "simulate_lfp", "lfp_nwb", "lfp_mat")
+# With each, the settings it reads out of those that not every source does.
+WIRED = {
+    "allen": ("path", "time_unit"),
+    "nwb": ("path", "time_unit"),
+    "simulate": (),
+    "lab_pickle": ("path",),
+    "simulate_lfp": (),
+    "lfp_nwb": ("path", "series", "times", "time_unit"),
+    "lfp_mat": ("path", "times"),
+}
 
 
 def _module(recipe: Recipe) -> ModuleType | None:
@@ -34,6 +44,21 @@ def _module(recipe: Recipe) -> ModuleType | None:
     if recipe.source in WIRED:
         return None
     return importlib.import_module(f"{__name__}.{recipe.source}")
+
+
+def check_used(recipe: Recipe) -> None:
+    """BadParameter for a setting that is given though the recipe's source does not read it."""
+    module = _module(recipe)
+    uses = getattr(module, "USES", None) if module else WIRED[recipe.source]
+    if uses is None:
+        return
+    for name in sorted({name for names in WIRED.values() for name in names} - set(uses)):
+        value = getattr(recipe, name)
+        if value != params.Recipe.model_fields[name].default:
+            raise BadParameter(
+                f"recipe {recipe.recipe!r}: {name} = {value!r}, but source {recipe.source!r} does "
+                f"not use {name}, so it would change nothing. Take it out."
+            )
 
 
 def own_settings(recipe: Recipe) -> Any:
@@ -122,6 +147,7 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
     A simulated recording is made when it does not exist yet. Raises MissingInput when there is no
     file, BadInput when it is broken, BadParameter for a source without spike times.
     """
+    check_used(recipe)
     how = {"intervals": recipe.intervals, "label": recipe.label, "recording_id": recording_id}
     if recipe.source == "simulate":
         from nblib.sources.nwb import open_nwb

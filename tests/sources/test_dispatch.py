@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
-from nblib import params, sources, stages, store
+from nblib import params, recipes, sources, stages, store
 from nblib.errors import BadInput, BadParameter, MissingInput
 from nblib.params import Params, Recipe, SimulateSettings
 from nblib.sources import simulate
@@ -130,6 +130,35 @@ def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, reg
             sources.own_settings(recipe(**given, source_params=own))
     with pytest.raises(BadParameter, match="source 'nwb' takes none; found gain"):
         sources.own_settings(recipe(source="nwb", source_params={"gain": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        ("simulate", {"time_unit": "ms"}),
+        ("simulate", {"path": "/x.nwb"}),
+        ("simulate_lfp", {"series": "lfp"}),
+        ("lab_pickle", {"time_unit": "ms"}),
+        ("lfp_mat", {"time_unit": "ms"}),
+        ("nwb", {"times": "/x.nwb"}),
+        ("mine", {"series": "lfp"}),
+    ],
+)
+def test_a_setting_that_a_source_does_not_use_is_refused(registered, source, given):
+    registered.USES = ("path", "time_unit")
+    (name,) = given
+    asked = {"recipe": "r", "recordings": ["715"], "source": source, "path": "", **given}
+    says = f"{name} = .* but source '{source}' does not use {name}"
+    with pytest.raises(BadParameter, match=says):
+        sources.check_used(Recipe(**asked))
+    sources.check_used(Recipe(**asked | {name: Recipe.model_fields[name].default}))
+    with pytest.raises(BadParameter, match=says):
+        sources.open_recording(Recipe(**asked), "715")
+
+
+def test_recipes_that_ship_use_what_they_set():
+    for path in sorted((store.recipes_dir()).glob("*.yml")):
+        sources.check_used(recipes.load_recipe(path))
 
 
 def test_an_unknown_source_is_refused():
