@@ -240,7 +240,7 @@ def save(windows: Windows, folder: Path) -> None:
 def load(folder: Path, x: np.ndarray | None = None) -> Windows:
     """Read what `save` wrote, into `x` (W, T, C) where given; BadInput when it is damaged."""
     path = folder / FILE
-    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
         told = dict(file.attrs)
         x = np.empty(file["x"].shape, np.float32) if x is None else x
         file["x"].read_direct(x)
@@ -255,14 +255,14 @@ def load(folder: Path, x: np.ndarray | None = None) -> Windows:
 def shape(folder: Path) -> tuple[int, int, int]:
     """(W, T, C) of the stored windows; BadInput when the file is damaged."""
     path = folder / FILE
-    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
         return file["x"].shape
 
 
 def subject(folder: Path) -> str:
     """Whose windows are stored; BadInput when the file is damaged."""
     path = folder / FILE
-    with hdf5.opened(path) as file, hdf5._reading(path, "windows"):
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
         return str(file.attrs["subject"])
 
 

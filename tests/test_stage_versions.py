@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("stage_sources.json")
 SOURCES = {
     "00_simulate": ["sources/simulate*.py", "sources/oracle.py"],
-    "01_ingest": ["recording.py", "inspection/*.py", "sources/hdf5.py", "sources/nwb.py", "sources/allen*.py", "sources/checks.py", "sources/plainfiles.py"],
+    "01_ingest": ["recording.py", "inspection/*.py", "sources/hdf5.py", "sources/nwb*.py", "sources/allen*.py", "sources/checks.py", "sources/plainfiles.py"],
     "02_bin": ["binning.py", "counting.py", "sources/lab_pickle.py", "sources/guarded_pickle.py"],
     "03_clean": ["cleaning.py"],
     "04_split": ["splits.py"],

@@ -15,7 +15,7 @@ import pandas as pd
 
 from nblib.errors import BadInput, MissingInput
 from nblib.recording import InMemorySpikes, Recording, Series
-from nblib.sources import hdf5
+from nblib.sources import hdf5, nwb_tables
 from nblib.sources.checks import check_presentations, some
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
     notes: list[str] = []
     raw = found[_name_in(found, place)]
     with hdf5.opened(times) as file:
-        tables = hdf5.LazyTables(times, hdf5.interval_tables(file), 1.0)
+        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file), 1.0)
     if recipe.intervals not in tables:
         raise BadInput(
             f"{times}: no interval table {recipe.intervals!r}; there is {some(sorted(tables), 20) or 'none'}. "

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nblib.errors import BadInput
 from nblib.recording import Recording
-from nblib.sources import hdf5
+from nblib.sources import hdf5, nwb_tables
 from nblib.sources.checks import Clock, check_presentations, check_time_unit, interval_clock, some
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
@@ -42,10 +42,10 @@ def open_nwb(
     seconds = {"s": 1.0, "ms": 1e-3}[time_unit]
     with hdf5.opened(path) as file:
         units, spike_index, spikes, left_out = _read_units(file, path, seconds)
-        places = hdf5.interval_tables(file)
+        places = nwb_tables.interval_tables(file)
         series = hdf5.find_series(file, path, seconds)
         meta = _read_meta(file)
-    tables = hdf5.LazyTables(path, places, seconds)
+    tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
         _check_trials(path, tables, intervals, label)
     recording = Recording(
@@ -89,8 +89,8 @@ def _read_units(
         raise BadInput(
             f"{path}: units/spike_times says it is in milliseconds. Set time_unit: ms in the recipe."
         )
-    spike_index = _spike_index(group, hdf5.n_rows(group, path), data.shape[0], path)
-    units, left_out = hdf5.read_table(group, path, skip=("spike_times", "electrodes"))
+    spike_index = _spike_index(group, nwb_tables.n_rows(group, path), data.shape[0], path)
+    units, left_out = nwb_tables.read_table(group, path, skip=("spike_times", "electrodes"))
     if units.index.has_duplicates:
         twice = units.index[units.index.duplicated()].unique()
         raise BadInput(f"{path}: the units table uses one id for several units: {some(twice)}.")
@@ -124,7 +124,7 @@ def _with_electrodes(file: h5py.File, path: Path, units: pd.DataFrame) -> pd.Dat
     """Join the electrodes table; a column that the units table has itself is left as it is."""
     if ELECTRODES not in file:
         return units
-    table, _ = hdf5.read_table(file[ELECTRODES], path)
+    table, _ = nwb_tables.read_table(file[ELECTRODES], path)
     known = {
         "location": "area",
         "x": "x",
@@ -202,7 +202,7 @@ def _read_meta(file: h5py.File) -> dict[str, Any]:
     }
 
 
-def _check_trials(path: Path, tables: hdf5.LazyTables, intervals: str, label: str) -> None:
+def _check_trials(path: Path, tables: nwb_tables.LazyTables, intervals: str, label: str) -> None:
     if intervals not in tables:
         there = some(sorted(tables), 40) if len(tables) else "no interval table at all"
         raise BadInput(

@@ -8,7 +8,7 @@ import pytest
 
 from nblib.errors import BadInput
 from nblib.inspection import session_report
-from nblib.sources import hdf5, nwb
+from nblib.sources import nwb, nwb_tables
 from nblib.sources.checks import Clock, check_time_unit
 
 TRIALS = {"intervals": "trials", "label": "stim"}
@@ -209,8 +209,8 @@ def test_one_value_per_spike_is_not_read_to_be_left_out(layout, monkeypatch):
         file["units/spike_amplitudes_index"] = file["units/spike_times_index"][()]
 
     read = []
-    values = hdf5._values
-    monkeypatch.setattr(hdf5, "_values", lambda data: read.append(data.name) or values(data))
+    values = nwb_tables._values
+    monkeypatch.setattr(nwb_tables, "_values", lambda data: read.append(data.name) or values(data))
     recording = opened(layout(change))
     assert recording.meta["left_out"] == ["spike_amplitudes"]
     assert "/units/spike_amplitudes" not in read
@@ -271,9 +271,9 @@ def test_tables_are_read_when_asked_for_only(layout, monkeypatch):
         file.copy("intervals/trials", file["intervals"], "other")
 
     read = []
-    table = hdf5.read_table
+    table = nwb_tables.read_table
     monkeypatch.setattr(
-        hdf5, "read_table", lambda g, *a, **k: read.append(g.name) or table(g, *a, **k)
+        nwb_tables, "read_table", lambda g, *a, **k: read.append(g.name) or table(g, *a, **k)
     )
     recording = opened(layout(change))
     assert read.count("/intervals/other") == 0
