@@ -13,9 +13,21 @@ os.environ["WANDB_MODE"] = "offline"
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
+from conduct import lacking, scope  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_DATA = "needs real data: "  # how the skips of the terminal summary are recognised
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there are no workers
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,10 +64,10 @@ def real_data():
     def find(name: str) -> Path:
         folder = os.environ.get("NBLIB_TEST_DATA", "")
         if not folder:
-            pytest.skip(f"{NO_DATA}NBLIB_TEST_DATA is not set ({name})")
+            lacking(f"{NO_DATA}NBLIB_TEST_DATA is not set ({name})")
         path = Path(folder) / name
         if not path.is_file():
-            pytest.skip(f"{NO_DATA}{path} does not exist")
+            lacking(f"{NO_DATA}{path} does not exist")
         return path
 
     return find

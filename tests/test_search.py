@@ -32,7 +32,6 @@ from nblib.cli import main
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.search import Search, Study
 
-pytestmark = pytest.mark.xdist_group("search")  # the data root is made once
 FIXED = {
     "recipe": "tiny", "recording": "tiny", "model": "lstm", "importance": 0, "max_epochs": 3,
     "model_params": {"hidden": 8, "dropout": 0.0, "input_dropout": 0.0}, "n_permutations": 100, "n_bootstrap": 100,

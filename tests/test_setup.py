@@ -11,6 +11,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import conduct
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -310,7 +311,7 @@ def ci(tmp_path, *, data: bool, fail: str = ""):
     if data:
         (tmp_path / "shared/data").mkdir(parents=True)
     body = """
-        echo "made $1 with ${NBLIB_TEST_DATA:-nothing}"
+        echo "made $1 with ${NBLIB_TEST_DATA:-nothing}, no skip: $NBLIB_NO_SKIP"
         if [[ "$1" == test ]]; then
           echo "real recordings: 3 tests skipped without them"
           echo "9 passed, 3 skipped in 1.00s"
@@ -319,7 +320,7 @@ def ci(tmp_path, *, data: bool, fail: str = ""):
     script(tmp_path / "bin/make", body)
     script(tmp_path / "bin/slurmctld", "true")  # it is there: nothing is installed by a test
     script(tmp_path / "bin/apt-get", "exit 1")
-    env = {k: v for k, v in os.environ.items() if k != "NBLIB_TEST_DATA"}
+    env = {k: v for k, v in os.environ.items() if k not in ("NBLIB_TEST_DATA", "NBLIB_NO_SKIP")}
     env |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{env['PATH']}", "FAIL": fail}
     return subprocess.run(
         ["bash", ".ci/run"], cwd=repo, env=env, capture_output=True, text=True, timeout=60
@@ -331,14 +332,28 @@ def test_ci_runs_all_steps_and_closes_on_the_tests_own_line(tmp_path):
     assert out.returncode == 0, out.stderr
     made = re.findall(r"^made ([\w-]+) with (.*)$", out.stdout, re.M)
     assert [target for target, _ in made] == ["setup", "lint", "test", "book", "test-full"]
-    assert {where for _, where in made} == {str((tmp_path / "shared/data").resolve())}
+    assert {how for _, how in made} == {f"{(tmp_path / 'shared/data').resolve()}, no skip: 1"}
     assert out.stdout.splitlines()[-1] == "9 passed, 3 skipped in 1.00s"
     assert "real recordings: 3 tests skipped" in out.stdout
 
 
 def test_ci_without_the_real_recordings_says_so(tmp_path):
     out = ci(tmp_path, data=False)
-    assert out.returncode == 0 and "real recordings: none" in out.stdout
+    assert out.returncode == 0 and "real recordings: none; NBLIB_NO_SKIP=1" in out.stdout
+
+
+@pytest.mark.parametrize("no_skip", ["0", "1"])
+def test_what_would_skip_fails_where_nothing_may(no_skip, monkeypatch):
+    monkeypatch.setenv("NBLIB_NO_SKIP", no_skip)
+    ends = {"0": pytest.skip.Exception, "1": pytest.fail.Exception}
+    with pytest.raises(ends[no_skip], match="no Slurm here"):
+        conduct.lacking("no Slurm here")
+
+
+def test_tests_of_one_slurm_share_a_worker():
+    first, second = (f"tests/slurm/{name}.py::test_it" for name in ("test_cluster", "test_real"))
+    assert conduct.scope(first) == conduct.scope(second) != conduct.scope("tests/test_cli.py::a")
+    assert conduct.scope("tests/test_cli.py::a") != conduct.scope("tests/test_cli.py::b")
 
 
 @pytest.mark.parametrize("step", ["setup", "lint", "test", "book", "test-full"])

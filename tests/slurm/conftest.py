@@ -2,12 +2,14 @@
 
 import private_slurm
 import pytest
+from conduct import lacking
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
+    private_slurm.clear()
     reason = private_slurm.why_not()
     if reason:
-        pytest.skip(reason)
+        lacking(reason)
     with private_slurm.running(tmp_path_factory.getbasetemp() / "slurm"):
         yield

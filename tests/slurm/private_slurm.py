@@ -2,13 +2,15 @@
 
 No system service, no database, no cgroups: a controller, two node daemons and munge, each with its
 own files in a temporary folder. Where Slurm is not installed, or the machine has a Slurm of its
-own, there is none, and `why_not` says so.
+own, there is none, and `why_not` says so. A record beside the configuration names the processes, so
+that `clear` can end what a killed run of tests left, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -18,8 +20,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
+from nblib import cluster
+
 ETC = Path("/etc/slurm")  # the one place that all of Slurm's programs look at by themselves
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
+RECORD = ETC / "nblib-tests.json"  # [pid, when it began] of the tests and of each daemon
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
 NODES, CPUS, MEMORY_MB = 2, 2, 16_000
 
@@ -32,9 +39,42 @@ def why_not() -> str:
         return f"Slurm is not installed here (no {', '.join(missing)})"
     if not os.access(ETC, os.W_OK):
         return f"{ETC} cannot be written"
+    if RECORD.exists():
+        return (
+            f"tests in process {_recorded()[0][0]} have a private Slurm up, and there is one {ETC}"
+        )
     if any((ETC / name).exists() for name in FILES):
         return f"{ETC} holds the configuration of a cluster, which is left alone"
     return ""
+
+
+def clear() -> None:
+    """End the private Slurm of tests that were killed: their daemons, their links."""
+    for name in FILES:  # of a folder that was removed since
+        if (ETC / name).is_symlink() and not (ETC / name).exists():
+            (ETC / name).unlink()
+    if RECORD.exists():
+        tests, *daemons = _recorded()
+        if _alive(*tests) is None:
+            _end(daemons)
+
+
+def _recorded() -> list[list[float]]:
+    return json.loads(RECORD.read_text())
+
+
+def _began(pid: int) -> tuple[int, float]:
+    return pid, psutil.Process(pid).create_time()
+
+
+def _alive(pid: int, began: float) -> psutil.Process | None:
+    """The process, unless it ended; another one may have its number now."""
+    try:
+        process = psutil.Process(int(pid))
+        same = process.create_time() == began and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
 
 
 def configuration(folder: Path, ports: list[int]) -> str:
@@ -86,25 +126,36 @@ def running(folder: Path) -> Iterator[None]:
     (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
     (folder / "cgroup.conf").write_text("# none\n")
     env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    RECORD.write_text(json.dumps([_began(os.getpid())]))
     for name in FILES:
         (ETC / name).symlink_to(folder / name)
     try:
-        start = [
-            ["munged", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
-             f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"],
-            ["slurmctld", "-c"],
-            *(["slurmd", "-N", f"node{i}"] for i in range(NODES)),
-        ]  # fmt: skip
-        for command in start:
+        start = {
+            "munged.pid": [
+                "munged", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
+                f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed",
+            ],
+            "slurmctld.pid": ["slurmctld", "-c"],
+            **{f"slurmd-node{i}.pid": ["slurmd", "-N", f"node{i}"] for i in range(NODES)},
+        }  # fmt: skip
+        for file, command in start.items():
             subprocess.run(command, check=True, env=env, capture_output=True)
+            pid = _written(folder / file)
+            RECORD.write_text(json.dumps([*_recorded(), _began(pid)]))
         _wait_until_idle(folder)
         yield
     finally:
-        subprocess.run(["scancel", "--user", getpass.getuser()], capture_output=True)
-        for file in [*folder.glob("slurmd-*.pid"), folder / "slurmctld.pid", folder / "munged.pid"]:
-            _end(file)
-        for name in FILES:
-            (ETC / name).unlink(missing_ok=True)
+        _end(_recorded()[1:])
+
+
+def _written(file: Path) -> int:
+    """The process id that a daemon writes down once it is in the background."""
+    end = time.monotonic() + 30
+    while not (file.is_file() and file.read_text().strip()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"{file} was not written")
+        time.sleep(0.05)
+    return int(file.read_text())
 
 
 def _wait_until_idle(folder: Path) -> None:
@@ -118,14 +169,32 @@ def _wait_until_idle(folder: Path) -> None:
     raise RuntimeError(f"the private Slurm did not come up:\n{told.stderr}\n{logs}")
 
 
-def _end(file: Path) -> None:
-    if not file.is_file():
-        return
-    pid = int(file.read_text())
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        for _ in range(50):
-            if not Path(f"/proc/{pid}").exists():
-                return
-            time.sleep(0.1)
+def _end(daemons: list[list[float]]) -> None:
+    """Cancel all jobs, end the daemons, the last begun first, and take the links away."""
+    subprocess.run(["scancel", "--user", getpass.getuser()], capture_output=True)
+    for _ in range(50):
+        if not subprocess.run(["squeue", "--noheader"], capture_output=True).stdout.strip():
+            break
+        time.sleep(0.2)
+    for daemon in reversed(daemons):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if (process := _alive(*daemon)) is not None:
+                process.send_signal(number)
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(5)
+    for name in FILES:
+        (ETC / name).unlink(missing_ok=True)
+    RECORD.unlink(missing_ok=True)
+
+
+def preempt(sweep: Path, name: str, value: str) -> str:
+    """Take the job of this parameter off its node, as a partition of higher priority would; its number."""
+    (plan,) = cluster.folder_of(sweep).glob("*/plan.json")
+    jobs = json.loads(plan.read_text())["jobs"]
+    (job,) = [j["id"] for j in jobs if j["runs"][-1][1].get(name) == value]
+    for number, *_ in cluster.queue(sweep):
+        shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True)  # fmt: skip
+        if f"/rule_{job.replace('-', '/')}/" in shown.stdout:  # the folder of its log
+            subprocess.run(["scontrol", "requeue", number], check=True)
+            return number
+    raise AssertionError(f"no job of {job} in the queue")

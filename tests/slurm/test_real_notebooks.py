@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,13 +11,14 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from private_slurm import preempt
 from tiny_project import wait_until
 
 from nblib import cluster, results, searched, store
 from nblib.runs import load_run
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
 RECIPE = """\
 recipe: NAME
@@ -135,7 +135,7 @@ def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp
     process = sweep(project, broken, text, "--profile", "private", wait=False)
     wait_until(lambda: len(epochs(broken, "gru", 0)) == 8, 200)
     monkeypatch.setenv("NBLIB_HOME", str(broken))
-    number = preempt(project / "s.yml", "gru")
+    number = preempt(project / "s.yml", "model", "gru")
     wait_until(lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(project / "s.yml")])
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
     said, _ = process.communicate(timeout=400)
@@ -153,19 +153,6 @@ def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp
             pd.testing.assert_frame_equal(one, two)
         assert (folder / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()  # fmt: skip
         assert load_run(folder).metrics["scores"] == load_run(other).metrics["scores"]
-
-
-def preempt(path, model):
-    """Take the job of this model off its node, as a partition of higher priority would."""
-    (plan,) = cluster.folder_of(path).glob("*/plan.json")
-    jobs = json.loads(plan.read_text())["jobs"]
-    (name,) = [j["id"] for j in jobs if j["kind"] == "train" and j["runs"][0][1]["model"] == model]
-    for number, *_ in cluster.queue(path):
-        shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True)  # fmt: skip
-        if f"/rule_{name.replace('-', '/')}/" in shown.stdout:  # the folder of its log
-            subprocess.run(["scontrol", "requeue", number], check=True)
-            return number
-    raise AssertionError(f"no job of {name} in the queue")
 
 
 def test_a_search_on_the_cluster(project, tmp_path, monkeypatch):
