@@ -12,10 +12,10 @@ import html
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from nblib import plots, recipes, responses, stages, store
 from nblib.errors import BadParameter
+from nblib.plots.style import Picture
 from nblib.recording import Recording
 from nblib.steps import someone_is_there
 
@@ -26,7 +26,7 @@ class Explorer:
     def __init__(self):
         self._widget = None
 
-    def figure(self) -> Figure:
+    def figure(self) -> Picture:
         raise NotImplementedError
 
     def controls(self) -> list:
@@ -48,12 +48,15 @@ class Explorer:
     def _redraw(self, change: Any = None) -> None:
         self.image.value = plots.png_bytes(self.figure(), dpi=100)
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
-        picture = base64.b64encode(plots.png_bytes(self.figure())).decode()
+    def _repr_mimebundle_(
+        self, include=None, exclude=None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        png, shown = self.figure()._repr_png_()
+        picture = base64.b64encode(png).decode()
         bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
         if someone_is_there():  # the picture stays for pages that show the saved notebook
             bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
-        return bundle
+        return bundle, {"image/png": shown}
 
 
 class ResponseExplorer(Explorer):
@@ -83,7 +86,7 @@ class ResponseExplorer(Explorer):
         has_area = "area" in recording.units
         self.area = recording.units["area"].fillna("") if has_area else pd.Series("", index=ids)
 
-    def figure(self) -> Figure:
+    def figure(self) -> Picture:
         place = self.recording.units.index.get_loc(self.unit)
         onset = responses.onsets(self.recording, self.label)
         trial, time = responses.align(self.recording.spike_times(place), onset, self.window)
@@ -140,7 +143,7 @@ class ResponseExplorer(Explorer):
         super()._redraw(change)
 
 
-def explore_responses(session: Recording | None) -> ResponseExplorer | Figure:
+def explore_responses(session: Recording | None) -> ResponseExplorer | Picture:
     """The explorer of a recording; a word of explanation for counts without spike times."""
     if session is None:
         return plots.say("These are counts: the file holds no spike times to look at one by one.")
@@ -162,7 +165,7 @@ class RecordingPicker(Explorer):
         if self.recording not in self.recordings:
             raise BadParameter(f"recording {recording!r} is not in recipe {recipe!r}.")
 
-    def figure(self) -> Figure:
+    def figure(self) -> Picture:
         return plots.cohort_progress(progress(self.recordings), self.recording, self.recipe)
 
     def lines(self) -> str:

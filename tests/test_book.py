@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -223,7 +224,9 @@ def test_every_decoder_has_a_picture_on_its_page():
     for name in flow.PICTURES:
         figure = ElementTree.fromstring(flow.picture(name))
         words = [t.text for t in figure.iter("text")]
-        assert all(step.name in words for step in flow.PICTURES[name][1])
+        told = figure.find("svg").get("aria-label")
+        for step in flow.PICTURES[name][1]:
+            assert step.name in words and step.name in told and step.note in told
         assert "#" not in re.sub(r"&#x?\w+;", "", flow.picture(name)), "colours come from the theme"
 
 
@@ -298,6 +301,11 @@ def test_only_what_is_not_done_runs(tmp_path, monkeypatch):
 # --- laying out ----------------------------------------------------------------------------------
 
 
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTjGTwAAAABJRU5ErkJggg=="
+)
+
+
 def artifact(
     home: Path, stage: str, recording: str, key: str, upstream: list[str], *, scores=False
 ) -> Path:
@@ -310,9 +318,14 @@ def artifact(
         "data": {pages.WIDGET: {}, "text/plain": "box"},
     }
     told = {"output_type": "stream", "name": "stdout", "text": f"written to {home}/x"}
+    picture = {
+        "output_type": "display_data",
+        "metadata": {"image/png": {"width": 8, "alt": "One grey dot."}},
+        "data": {"image/png": base64.b64encode(DOT).decode(), "text/plain": "<Figure>"},
+    }
     cells = [
         {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# 05 · Train\n\nBack to [04](04_split.ipynb)."},
-        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "x = 1", "outputs": [view, told]},
+        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "x = 1", "outputs": [view, told, picture]},
     ]  # fmt: skip
     notebook = {
         "nbformat": 4,
@@ -374,7 +387,7 @@ def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home
     assert '<a href="../artifacts/05_train_lstm/demo/1111111111111111/manifest.json">' in head
     assert "](../notebooks/04_split.ipynb)" in head
     outputs = page["cells"][1]["outputs"]
-    assert [o["output_type"] for o in outputs] == ["stream"]
+    assert [o["output_type"] for o in outputs] == ["stream", "display_data"]
     assert outputs[0]["text"] == "written to NBLIB_HOME/x"
     assert "widgets" not in page["metadata"]
 
@@ -449,7 +462,7 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
     notebook = json.loads(path.read_text())
     key = runs["run"][1]
     picture = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD\n"},
-               "metadata": {"image/png": {"width": 720, "runs": [[key, 0.25, 0.5], ["demo/" + "f" * 16, 0.1, 0.1]]}}}  # fmt: skip
+               "metadata": {"image/png": {"width": 720, "alt": "Two <dots>", "runs": [[key, 0.25, 0.5], ["demo/" + "f" * 16, 0.1, 0.1]]}}}  # fmt: skip
     table = {"output_type": "execute_result", "execution_count": 1, "metadata": {},
              "data": {"text/html": [f"<td>{key}</td>"]}}  # fmt: skip
     plain = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD"},
@@ -464,6 +477,9 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
     assert outputs[0]["data"]["text/html"].count("<tr>") == 2  # one run that the book knows
     assert outputs[1]["data"]["text/html"] == f'<td><a href="{href}">{key}</a></td>'
     assert outputs[2]["data"] == {"image/png": "QUJD"}
+    assert 'alt="Two &lt;dots&gt;"' in outputs[0]["data"]["text/html"]
+    alt = page["cells"][1]["metadata"]["mystnb"]["image"]["alt"]
+    assert alt == "Two <dots> Figure: x = 1"  # the second picture brought no words
 
 
 def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_path, runs):
@@ -534,7 +550,7 @@ def test_a_sound_book_passes(tmp_path):
     html = site(
         tmp_path,
         index_html='<a href="sub/b.html#x">b</a><a href="https://example.org">out</a><a href="#">top</a>',
-        sub__b_html='<h2 id="x">x</h2><a href="../index.html?q=1">a</a><img src="data:image/png;base64,AA">',
+        sub__b_html='<h2 id="x">x</h2><a href="../index.html?q=1">a</a><img alt="a cat" src="data:image/png;base64,AA">',
     )
     faults, sizes = check.check(html)
     assert faults == []
@@ -571,6 +587,22 @@ def test_a_planted_broken_link_is_found(tmp_path, text, said):
 )
 def test_a_planted_load_from_the_network_is_found(tmp_path, text):
     assert check.network_loads(site(tmp_path, index_html=text)) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<img src="p.png">',
+        '<img src="p.png" alt=" ">',
+        '<img src="../_images/1f.png" alt="../_images/1f.png">',
+        '<svg role="img"><path d=""/></svg>',
+    ],
+)
+def test_a_picture_without_words_is_found(tmp_path, text):
+    html = site(tmp_path, index_html=text, fine_html='<img src="p.png" alt="Two lines"><svg></svg>')
+    (fault,) = check.unnamed_pictures(html)
+    assert fault.startswith("index.html: no words say what the picture")
+    assert fault in check.check(html)[0]
 
 
 def test_style_sheets_are_searched_and_plain_links_are_no_loads(tmp_path):
@@ -627,6 +659,8 @@ def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     page = (html / "book" / "results.html").read_text(encoding="utf-8")
     marked = re.findall(r'<a href="([^"]+)" title="[^"]+" style="left', page)
     assert len(marked) == len(runs)  # every mark of the figure
+    page = (html / "runs/demo-demo-lstm-f0-s0-22222222.html").read_text(encoding="utf-8")
+    assert re.findall(r'<img alt="([^"]+)"[^>]+_images', page) == ["One grey dot."]
     assert all((html / "book" / href).resolve().is_file() for href in marked)
     with (source / "book" / "start.md").open("a") as file:
         file.write("\n[nowhere](nowhere.md)\n")

@@ -463,6 +463,8 @@ def test_figure_is_readable_and_small(name, drawn, tmp_path):
     svg = plots.save_svg(fig, tmp_path / f"{name}.svg")
     assert svg.stat().st_size < 1_500_000
     assert b"<text" in svg.read_bytes()
+    alt = fig.alt()
+    assert 40 < len(alt) < 600 and "mathdefault" not in alt and "\n" not in alt
 
 
 @pytest.mark.parametrize(
@@ -484,7 +486,37 @@ def test_every_mark_tells_its_run_and_where_it_is(name, n):
 
 
 def test_a_figure_without_runs_tells_of_none():
-    assert set(summary()._repr_png_()[1]) == {"width"}
+    assert set(summary()._repr_png_()[1]) == {"width", "alt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("summary", ["Each score with its 95 % interval", "accuracy 82.0%, top-5 accuracy 96.0%"]),
+        ("compare", ["accuracy on test presentations", "rows: lstm 90.0%", "mlp 65.0%"]),
+        ("compare_cohort", ["12 recordings", "and 2 more", "Legend: one recording, mean over"]),
+        ("confusion", ["Test confusion: 76.6% of 1190 right; true frame against predicted frame"]),
+        ("removals", ["isi_violations > 0.5 12 of 100 (12.0%)", "share removed"]),
+        ("learning", ["cross-entropy (nats) against epoch", "kept: epoch 17"]),
+        ("correlation", ["mean r = 0.087", "VISp (10)", "Colour: correlation r."]),
+        ("session", ["1190 presentations, 119 labels; presentations against frame", "VISp 10"]),
+        ("few_shot", ["Best with all: poisson naive bayes 67.8%"]),
+        ("budget", ["Highest with all labels"]),
+        ("drawn_none", ["Nothing to draw. No image was drawn"]),
+    ],
+)
+def test_a_figure_says_what_is_to_be_seen(name, words):
+    fig = FIGURES[name]()
+    alt = fig.alt()
+    assert all(word in alt for word in words), alt
+    assert fig._repr_png_()[1]["alt"] == alt
+
+
+def test_a_figure_in_words_is_plain_text():
+    fig = style.new_figure(2.0)
+    ax = fig.add_subplot()
+    ax.set_title(r"cost \$5\n<b>")
+    assert fig.alt() == "cost $5\\n<b>."
 
 
 def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():

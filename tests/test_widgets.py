@@ -75,14 +75,15 @@ def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
 
     monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
     assert not widgets.someone_is_there()
-    bundle = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    bundle, told = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    assert "Raster and PSTH of one unit" in told["image/png"]["alt"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert set(bundle) == {"image/png", "text/plain"}
 
 
 def test_before_a_reader_there_are_controls(session, monkeypatch):
     monkeypatch.setattr(widgets, "someone_is_there", lambda: True)
-    bundle = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    bundle, _ = widgets.ResponseExplorer(session)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
 
 

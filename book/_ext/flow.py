@@ -519,7 +519,8 @@ def picture(name: str) -> str:
         out += [text(cx, STEP_H + 58 + 14 * k, row, "soft small") for k, row in enumerate(rows)]
         if i:
             out.append(arrow(x - gap + 3, cy, x - 3, cy))
-    label = html.escape(f"{name}: " + ", then ".join(s.name for s in steps), quote=True)
+    told = [f"{step.name} ({', '.join(filter(None, (step.shape, step.note)))})" for step in steps]
+    label = html.escape(f"{caption} Steps: {', then '.join(told)}.", quote=True)
     return (
         f'<figure class="flow"><svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{label}" style="max-width:{1.08 * width:.0f}px;min-width:{0.82 * width:.0f}px">'

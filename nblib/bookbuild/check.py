@@ -1,4 +1,4 @@
-"""Judge a rendered book: no broken link, no heavy page, nothing that needs the network."""
+"""Judge a rendered book: no broken link, no heavy page, no picture without words, no need of the network."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ REMOTE_IN_SCRIPT = re.compile(
     r"""|https?://(?:cdn\.|cdnjs\.|unpkg\.|www\.unpkg\.|fonts\.g)[^"'`\s)]+"""
 )
 REMOTE_IN_STYLE = re.compile(r"""(?:url\(\s*["']?|@import\s+["'])(?:https?:)?//[^"')\s]+""")
+FILE_NAME = re.compile(r"\.(?:png|jpe?g|gif|svg|webp)$", re.I)
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Page:
     links: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
     scripts: list[str] = field(default_factory=list)
     styles: list[str] = field(default_factory=list)
 
@@ -58,6 +60,10 @@ class _Reader(HTMLParser):
                 self.page.ids.add(given["name"])
             if "href" in given:
                 self.page.links.append(given["href"])
+        drawn = tag == "svg" and given.get("role") == "img"
+        words = given.get("aria-label" if drawn else "alt", "").strip()
+        if (tag == "img" or drawn) and (not words or FILE_NAME.search(words)):
+            self.page.unnamed.append(words or given.get("src", tag)[:60])
         kinds = set(given.get("rel", "").split())
         if FETCHED.get(tag) in given and not (tag == "link" and kinds & NOT_FETCHED_LINKS):
             self.page.fetched.append(given[FETCHED[tag]])
@@ -161,9 +167,20 @@ def network_loads(html: Path, pages: dict[Path, Page] | None = None) -> list[str
     return faults
 
 
+def unnamed_pictures(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+    """Pictures that a reader who cannot see them learns nothing of: no text, or a file's name."""
+    pages = read_pages(html) if pages is None else pages
+    return [
+        f"{path.relative_to(html)}: no words say what the picture {name!r} shows"
+        for path, page in pages.items()
+        for name in page.unnamed
+    ]
+
+
 def check(html: Path) -> tuple[list[str], dict[str, int]]:
     """All faults of a rendered book, and the size of each page in bytes with its pictures."""
     pages = read_pages(html)
     faults = broken_links(html, pages) + heavy_pages(html, pages) + network_loads(html, pages)
+    faults += unnamed_pictures(html, pages)
     sizes = {str(p.relative_to(html)): page_bytes(html, p, page) for p, page in pages.items()}
     return faults, sizes

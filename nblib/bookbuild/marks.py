@@ -90,10 +90,10 @@ class Links:
         return "" if value is None or value != value else f"{value:.3f}"
 
 
-def linked_figure(figure: Picture, links: Links, up: str, alt: str, caption: str) -> str:
+def linked_figure(figure: Picture, links: Links, up: str, caption: str) -> str:
     """A figure of a page of prose, its marks linked to their runs."""
     from nblib import plots
 
     png = base64.b64encode(plots.png_bytes(figure)).decode()
-    inside = links.over_picture(png, figure.marks(), up, alt)
+    inside = links.over_picture(png, figure.marks(), up, figure.alt())
     return f"````{{raw}} html\n<figure>{inside}<figcaption>{html.escape(caption)}</figcaption></figure>\n````"

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_RUN_PAGES = 60  # a page takes the renderer about a second
 EXECUTED = store.ATTACHED[0]
-COMPARISON_ALT = (
-    "Test accuracy of each decoder with its interval, beside chance and the best possible score"
-)
 COMPARISON = "Test accuracy of each decoder with its 95 % interval. Each mark opens its run."
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
 
@@ -141,7 +138,8 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
             cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
         elif cell["cell_type"] == "code":
             found = [o for o in map(shown, cell["outputs"]) if o is not None]
-            cell["outputs"] = [linked(o, up, links, cell["source"]) for o in found]
+            name_pictures(cell, found)
+            cell["outputs"] = [linked(o, up, links) for o in found]
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     if title:
@@ -169,14 +167,28 @@ def shown(output: dict[str, Any]) -> dict[str, Any] | None:
     return output
 
 
-def linked(output: dict[str, Any], up: str, links: Links, source: Any) -> dict[str, Any]:
-    """A cell's output with links to the runs that it shows; source: the cell's code, for `alt`."""
+def name_pictures(cell: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
+    """Say in the metadata of a cell what its pictures show, where the page takes their `alt` from.
+
+    A picture that brings no words of its own is called by the code that made it.
+    """
+    code = "".join(cell["source"]).strip().splitlines()
+    names = []
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            told = output.setdefault("metadata", {}).setdefault("image/png", {})
+            names.append(told.setdefault("alt", f"Figure: {code[-1]}"))
+    if names:
+        cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(names)}}
+
+
+def linked(output: dict[str, Any], up: str, links: Links) -> dict[str, Any]:
+    """A cell's output with links to the runs that it shows."""
     data = output.get("data", {})
-    marks = output.get("metadata", {}).get("image/png", {}).pop("runs", [])
-    if marks:
-        alt = "Figure: " + "".join(source).strip().splitlines()[-1]
+    told = output.get("metadata", {}).get("image/png", {})
+    if marks := told.pop("runs", []):
         png = "".join(data["image/png"]).replace("\n", "")
-        shown_as = {"text/html": links.over_picture(png, marks, up, alt)}
+        shown_as = {"text/html": links.over_picture(png, marks, up, told["alt"])}
         return {"output_type": "display_data", "metadata": {}, "data": shown_as}
     if "text/html" in data:
         data["text/html"] = links.in_table("".join(data["text/html"]), up)
@@ -286,7 +298,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
     from nblib import plots
 
     figure = plots.compare_runs(fair)
-    return linked_figure(figure, links, "../", COMPARISON_ALT, COMPARISON)
+    return linked_figure(figure, links, "../", COMPARISON)
 
 
 def bench_table(path: Path) -> str:

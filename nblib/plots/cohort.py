@@ -38,4 +38,6 @@ def cohort_progress(table: pd.DataFrame, chosen: str, recipe: str) -> Picture:
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.set_xlabel(f"stored artifacts, recipe {recipe}")
+    begun = int((counts > 0).any(axis=1).sum())
+    fig.result = f"Chosen: {chosen}; {begun} of {len(table)} recordings have artifacts"
     return fig

@@ -33,11 +33,9 @@ def learning_curves(history: pd.DataFrame) -> Picture:
     if "c" in history and len(history) > 1:
         return _regularisation(history)
     if len(history) < 2:
-        fig = style.new_figure(1.5)
         value = history["val_accuracy"].iloc[-1] if "val_accuracy" in history else np.nan
         told = f"\nValidation accuracy: {value:.1%}." if np.isfinite(value) else ""
-        style.note(fig.add_subplot(), "One fit with nothing to choose: no curve to draw." + told)
-        return fig
+        return style.say("One fit with nothing to choose: no curve to draw." + told)
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
     _lines(
@@ -162,6 +160,8 @@ def accuracy_by_time(
         table["time"], table["accuracy"], error, fmt="-o", ms=5, capsize=3, color=style.BLUE,
         label="95 % interval",
     )  # fmt: skip
+    last = table.sort_values("time").iloc[-1]
+    fig.result = f"{last['accuracy']:.1%} with all spikes up to {last['time']:.3g} s"
     chance = field(score, "chance")
     ax.axhline(chance, color=style.INK, ls=":", lw=1.4, label=f"chance ({chance:.1%})")
     if oracle is not None:

@@ -42,6 +42,9 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
     ax.axhline(curve["chance"].iloc[0], color=style.INK, ls=":", lw=1.2, label="chance")
     if oracle is not None and oracle.value == oracle.value:
         ax.axhline(oracle.value, color=style.INK, ls="-.", lw=1.2, label="best possible (oracle)")
+    best = curve.loc[curve[curve["per_class"] == curve["per_class"].max()]["value"].idxmax()]
+    with_k = "all" if best["k"] == 0 else f"{best['k']}"
+    fig.result = f"Best with {with_k}: {best['model'].replace('_', ' ')} {best['value']:.1%}"
     ax.set_xscale("log")
     ticks = curve.drop_duplicates("k").sort_values("per_class")
     text = {

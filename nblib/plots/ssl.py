@@ -22,7 +22,7 @@ TASK_TEXT = {"one_vs_all": "one state against all others", "multiclass": "which 
 def embedding_map(
     place: np.ndarray, label: np.ndarray, subject: np.ndarray, start_s: np.ndarray
 ) -> Picture:
-    """The same windows three times: coloured by state, by mouse and by time in the recording.
+    """The same windows three times: coloured by state, by subject and by time in the recording.
 
     place (W, 2); label (W,) with "" for windows without a state; subject (W,); start_s (W,) [s].
     """
@@ -32,7 +32,7 @@ def embedding_map(
         keep = np.linspace(0, len(place) - 1, MOST_DOTS).astype(int)
         place, label, subject, start_s = (v[keep] for v in (place, label, subject, start_s))
     limits = np.quantile(place, [0.005, 0.995], axis=0)
-    for ax, values, title in ((axes[0], label, "state"), (axes[1], subject, "mouse")):
+    for ax, values, title in ((axes[0], label, "state"), (axes[1], subject, "subject")):
         names = [n for n in sorted(set(values)) if n]
         for i, name in enumerate(names):
             own = place[values == name]
@@ -40,7 +40,7 @@ def embedding_map(
             ax.plot(
                 own[:, 0], own[:, 1], "o", ms=2, mew=0, alpha=0.5, color=colour, rasterized=True
             )
-        ax.set_title(f"by {title}" + (f" ({len(names)})" if title == "mouse" else ""))
+        ax.set_title(f"by {title}" + (f" ({len(names)})" if title == "subject" else ""))
         if title == "state":
             handles = [Line2D([], [], marker="o", ls="", color=style.SERIES[i % len(style.SERIES)], label=n.replace("_", " ")) for i, n in enumerate(names)]  # fmt: skip
             fig.legend(handles=handles, loc="outside lower left", ncols=3)
@@ -59,18 +59,21 @@ def embedding_map(
 
 @style.styled
 def neighbour_purity(neighbours: pd.DataFrame) -> Picture:
-    """Share of the nearest windows with the same state and the same mouse, a line a recording.
+    """Share of the nearest windows with the same state and the same subject, a line a recording.
 
     neighbours: recording, state, state_chance, subject, subject_chance.
     """
     fig = style.new_figure(2.6)
     ax = fig.add_subplot()
-    for row, (name, text) in enumerate((("state", "same state"), ("subject", "same mouse"))):
+    found = []
+    for row, (name, text) in enumerate((("state", "same state"), ("subject", "same subject"))):
         side = np.linspace(-0.22, 0.22, len(neighbours))
         ax.plot(neighbours[name], row + side, "o", ms=4.5, mew=0, alpha=0.7, color=style.BLUE, label="one recording" if row == 0 else None)  # fmt: skip
         ax.plot([neighbours[name].mean()] * 2, [row - 0.32, row + 0.32], color=style.VERMILLION, lw=2.2, label="mean" if row == 0 else None)  # fmt: skip
         ax.plot([neighbours[f"{name}_chance"].mean()] * 2, [row - 0.32, row + 0.32], color=style.INK, ls=":", lw=1.6, label="chance" if row == 0 else None)  # fmt: skip
         ax.text(1.01, row, text, va="center", transform=ax.get_yaxis_transform())
+        found.append(f"{text} {neighbours[name].mean():.0%} (chance {neighbours[f'{name}_chance'].mean():.0%})")  # fmt: skip
+    fig.result = f"Mean: {', '.join(found)}"
     ax.set_yticks([])
     ax.set_ylim(1.5, -0.5)
     ax.set_xlim(0, 1)
@@ -82,7 +85,7 @@ def neighbour_purity(neighbours: pd.DataFrame) -> Picture:
 
 @style.styled
 def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
-    """Balanced accuracy against labels a class, a panel a task, with 95 % intervals over mice.
+    """Balanced accuracy against labels a class, a panel a task, with 95 % intervals over subjects.
 
     curve: embedder, task, budget (0 = all), value, ci_low, ci_high, chance; smallest_class: labelled
     training windows of the rarest state, where "all" is drawn.
@@ -113,7 +116,15 @@ def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
         ax.set_ylim(0.2 if task == "multiclass" else 0.4, 1.01)
         ax.set_xlabel("labelled windows of a class")
         ax.set_title(TASK_TEXT[task])
-    axes[0].set_ylabel("balanced accuracy, mean over mice")
+    axes[0].set_ylabel("balanced accuracy, mean over subjects")
+    most = max(x_of, key=x_of.get)
+    best = curve.loc[
+        curve[(curve["budget"] == most) & (curve["task"] == tasks[0])]["value"].idxmax()
+    ]
+    labels = "all labels" if most == 0 else f"{most} labels a class"
+    fig.result = (
+        f"Highest with {labels}, {TASK_TEXT[tasks[0]]}: {best['embedder']} {best['value']:.1%}"
+    )
     handles, labels = axes[0].get_legend_handles_labels()
     if len(tasks) > 1 and len(axes[1].get_legend_handles_labels()[0]) > len(handles):
         handles, labels = axes[1].get_legend_handles_labels()

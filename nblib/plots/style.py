@@ -20,10 +20,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from nblib.errors import StorageError
 
 WIDTH_IN = 7.5
+MOST_PANELS, MOST_LISTED = 6, 8  # what a figure's text for blind readers names one by one
 DPI = 144  # of the picture in a notebook: sharp on dense screens, about 60 kB a figure
 
 # Okabe & Ito (2008), "Color Universal Design"
@@ -95,12 +97,27 @@ _AREAS = {
 class Picture(Figure):
     """A matplotlib figure that shows itself in a notebook, once, as a PNG of moderate size.
 
-    `mark` tells which run stands behind a point; the book makes links of these.
+    `mark` tells which run stands behind a point; the book makes links of these. `sentence` says what
+    is drawn and `result` what came out; `alt` adds what stands in the figure, for readers who cannot see it.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.sentence, self.result = "", ""
         self._marks: list[tuple[Axes, float, float, str]] = []
+
+    def alt(self) -> str:
+        """What is drawn, then title, axes, rows with their values, and legends, in plain words."""
+        panels = list(dict.fromkeys(filter(None, map(_panel_in_words, self.axes))))
+        legends = [*self.legends, *filter(None, (ax.get_legend() for ax in self.axes))]
+        entries = dict.fromkeys(t.get_text() for legend in legends for t in legend.get_texts())
+        parts = [self.sentence, self.result, *panels[:MOST_PANELS]]
+        if len(panels) > MOST_PANELS:
+            parts.append(f"{len(panels) - MOST_PANELS} more panels")
+        if entries:
+            parts.append(f"Legend: {_listed(entries)}")
+        text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip()) + "."
+        return " ".join(text.replace("\\$", "$").split())
 
     def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
         """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
@@ -120,7 +137,33 @@ class Picture(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         png, shown = png_bytes(self), {"width": round(self.get_figwidth() * 96)}
-        return png, shown | ({"runs": self.marks()} if self._marks else {})
+        shown |= {"alt": self.alt()} | ({"runs": self.marks()} if self._marks else {})
+        return png, shown
+
+
+def _panel_in_words(ax: Axes) -> str:
+    """Title, axes and named rows of a panel, each row with the text beside it; "" for a bare one."""
+    x, y = ax.get_xlabel(), ax.get_ylabel()
+    if ax.get_label() == "<colorbar>":
+        return f"Colour: {x or y}" if x or y else ""
+    parts = [ax.get_title("left") or ax.get_title(), f"{y} against {x}" if x and y else x or y]
+    named = isinstance(ax.yaxis.get_major_locator(), FixedLocator)
+    rows = [tick.get_text() for tick in ax.get_yticklabels()] if named else []
+    texts = [text.get_text() for text in ax.texts]
+    if any(map(str.isalpha, "".join(rows))):
+        pairs = zip(rows, texts, strict=True) if len(rows) == len(texts) else ((r,) for r in rows)
+        parts.append(f"rows: {_listed(' '.join(pair) for pair in pairs)}")
+    elif len(texts) == 1:  # a note in place of a drawing
+        parts += texts
+    text = "; ".join(dict.fromkeys(filter(None, parts)))
+    return text if any(map(str.isalpha, text)) else ""
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first texts, and how many there are beside them."""
+    texts = [text for text in texts if text]
+    more = len(texts) - MOST_LISTED
+    return ", ".join(texts[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def use_style() -> None:
@@ -129,12 +172,18 @@ def use_style() -> None:
 
 
 def styled(draw):
-    """Decorate a drawing function: it draws in the project's style and changes no global setting."""
+    """Decorate a drawing function: it draws in the project's style and changes no global setting.
+
+    The first sentence of its docstring becomes the figure's.
+    """
+    sentence = " ".join(draw.__doc__.split("\n\n")[0].split()).replace("`", "")
 
     @functools.wraps(draw)
     def wrapper(*args, **kwargs):
         with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
+            fig = draw(*args, **kwargs)
+            fig.sentence = fig.sentence or sentence
+            return fig
 
     return wrapper
 
@@ -230,6 +279,7 @@ def say(text: str) -> Picture:
     with mpl.rc_context(STYLE):
         fig = new_figure(1.4)
         note(fig.add_subplot(), text)
+        fig.sentence = "Nothing to draw"
     return fig
 
 
