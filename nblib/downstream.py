@@ -18,6 +18,7 @@ import pandas as pd
 
 from nblib import metrics, probes, ssl, stages, stats, store
 from nblib.errors import BadInput, BadParameter
+from nblib.markup import in_markdown
 from nblib.params import PRETEXTS
 from nblib.probes import ALL
 
@@ -417,7 +418,7 @@ def in_words(stage: Stage, curves: Curves) -> str:
             f"{'all labels' if r.budget == ALL else f'{r.budget} a class'}"
             for r in own.itertuples()
         ]
-        lines.append(f"- **{name}**: {', '.join(told)}")
+        lines.append(f"- **{in_markdown(name)}**: {', '.join(told)}")
     n, chance = part["n_subjects"].iloc[0], part["chance"].iloc[0]
     p = stage.params
     folds = (

@@ -24,6 +24,7 @@ from nblib import (
     windows,
 )
 from nblib.errors import BadInput, BadParameter
+from nblib.markup import in_markdown
 from nblib.windows import Samples
 
 if TYPE_CHECKING:
@@ -375,7 +376,7 @@ def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
         value = outcome.oracle["accuracy"].value
         best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
     return (
-        f"**Result.** {stage.params.model} names the right {data.label_name} in {score.value:.1%} of "
+        f"**Result.** {stage.params.model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "
         f"guessing would be right in {score.chance:.1%} (p = {score.p:.2g} by "
         f"label permutation).{best}{pooled}"

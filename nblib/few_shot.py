@@ -18,6 +18,7 @@ import pandas as pd
 
 from nblib import evaluation, metrics, models, stages, stats
 from nblib.errors import BadParameter
+from nblib.markup import in_markdown
 from nblib.windows import Samples
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ def in_words(data: Data, curves: Curves) -> str:
         lines.append(f"- **{name}**: {', '.join(told)}")
     first = curves.curve.iloc[0]
     return (
-        f"**Result.** Right {data.label_name} in so many of {first['n']:,} test presentations, by training "
+        f"**Result.** Right {in_markdown(data.label_name)} in so many of {first['n']:,} test presentations, by training "
         f"presentations of each class; guessing would be right in {first['chance']:.1%}:\n\n"
         + "\n".join(lines)
     )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from nblib import runner, search, store, tuning
 from nblib.errors import CorruptArtifact, MissingInput
+from nblib.markup import in_markdown
 from nblib.search import Study
 
 STATES = {"COMPLETE": "whole", "PRUNED": "given up early", "FAIL": "failed"}
@@ -168,21 +169,19 @@ def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) ->
         own = found[found["study"] == study.title()]
         count = own["state"].value_counts()
         told = ", ".join(f"{count[s]} {s}" for s in STATES.values() if s in count)
-        line = f"- {study.title()}: {len(own)} trials ({told})"
+        line = f"- {in_markdown(study.title())}: {len(own)} trials ({told})"
         rows = tested[tested["study"] == study.title()].set_index("which")
         if len(rows) == 2:
             new, old = rows.loc["chosen by validation"], rows.loc["as they were"]
             line += (
-                f". The settings chosen ({new['settings']}) name {new['test']:.1%} of {new['n_test']:,} test "
+                f". The settings chosen ({in_markdown(new['settings'])}) name {new['test']:.1%} of {new['n_test']:,} test "
                 f"presentations (95 % interval {new['ci_low']:.1%} to {new['ci_high']:.1%}, chance "
                 f"{new['chance']:.1%}); the settings as they were, {old['test']:.1%}"
             )
         elif len(own) < study.search.trials:
             line += f" of {study.search.trials}. Nothing was tested: the others have not ended"
         elif "whole" not in count:
-            line += (
-                f". Nothing was tested: none ran to its end ({(own['error'].tolist() or [''])[0]})"
-            )
+            line += f". Nothing was tested: none ran to its end ({in_markdown((own['error'].tolist() or [''])[0])})"
         parts.append(f"{line.rstrip('.')}.")
     return (
         "**Result.** No trial has seen a test presentation; what was chosen is tested when all trials have "

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 from nblib import notebooks, recipes, sources, store
 from nblib import params as P
 from nblib.errors import BadParameter, MissingInput
+from nblib.markup import in_html
 
 
 @dataclass(frozen=True)
@@ -351,11 +351,11 @@ class Stage:
         shown["recipe"] = self.recipe.recipe if self.recipe else shown.get("recipe", "")
         fields = {**self.info.params.model_fields, **self.info.settings.model_fields}
         rows = "".join(
-            f"<tr><td><code>{html.escape(k)}</code></td><td>{html.escape(str(v))}</td>"
-            f"<td>{html.escape(fields[k].description or '')}</td></tr>"
+            f"<tr><td><code>{in_html(k)}</code></td><td>{in_html(str(v))}</td>"
+            f"<td>{in_html(fields[k].description or '')}</td></tr>"
             for k, v in shown.items()
         )
-        return f"<table><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
+        return f"<table class='tex2jax_ignore'><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
 
 
 def begin(name: str, namespace: dict[str, Any]) -> Stage:
@@ -364,6 +364,9 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
     `namespace` is the notebook's `globals()`. Raises BadParameter for an injected name the
     notebook does not take, a missing or mistyped parameter, or an unknown recipe or recording.
     """
+    import pandas as pd
+
+    pd.set_option("display.html.use_mathjax", False)  # a name that holds dollars is no formula
     info = stage_info(name)
     injected = notebooks.check_injected(name, accepted_names(name))
     wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected

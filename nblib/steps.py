@@ -16,6 +16,7 @@ import pandas as pd
 
 from nblib import binning, cleaning, inspection, responses, signals, sources, splits, stages
 from nblib.inspection import SessionReport, potentials
+from nblib.markup import in_markdown
 from nblib.params import SplitSettings
 from nblib.recording import Recording
 from nblib.signals import Windows
@@ -109,6 +110,12 @@ def save_cleaned(binned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> No
     removals.to_parquet(folder / cleaning.FILE, index=False)
 
 
+def odd_in_words(report: SessionReport) -> str:
+    """What is odd in a recording, a line each."""
+    odd = report.odd or ["Nothing odd was found."]
+    return "\n".join(f"- {in_markdown(sentence)}" for sentence in odd)
+
+
 def ingest_in_words(session: Recording, report: SessionReport) -> str:
     """What 01 found, in a sentence."""
     found = report.tables["summary"].set_index("item")["value"]
@@ -124,14 +131,14 @@ def ingest_in_words(session: Recording, report: SessionReport) -> str:
             f"{found['mean rate [Hz]']} Hz) and {found['presentations']:,} presentations of "
             f"{found['labels']} labels"
         )
-    return f"**Result.** Recording *{session.id}* holds {held}. Odd findings: {len(report.odd)}."
+    return f"**Result.** Recording *{in_markdown(session.id)}* holds {held}. Odd findings: {len(report.odd)}."
 
 
 def bin_in_words(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
     """What 02 made, in a sentence."""
     if isinstance(binned, Windows):
         inside = pd.Series(binned.label[binned.labelled]).value_counts().sort_index()
-        told = ", ".join(f"{n} of {name}" for name, n in inside.items())
+        told = ", ".join(f"{n} of {in_markdown(name)}" for name, n in inside.items())
         left = f" {binned.dropped} windows touch NaN and were left out." if binned.dropped else ""
         return (
             f"**Result.** {len(binned):,} windows of {binned.window_s:g} s ({binned.x.shape[1]} samples × "
@@ -144,5 +151,5 @@ def bin_in_words(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
         f"{binned.sizes['unit']:,} units hold {int(binned['counts'].sum()):,} spikes, "
         f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
         f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
-        f"{' in ' + peak['area'] if peak['area'] else ''}."
+        f"{' in ' + in_markdown(peak['area']) if peak['area'] else ''}."
     )

@@ -11,6 +11,7 @@ import pandas as pd
 
 from nblib import metrics, published, results, stats
 from nblib.errors import BadParameter
+from nblib.markup import in_markdown
 from nblib.runs import load_run
 
 METRIC_TEXT = {
@@ -288,10 +289,11 @@ def in_words(runs: pd.DataFrame, metric: str = "accuracy", leaks: str = "") -> s
         known = chosen["oracle"].dropna()
         possible = f", against a best possible of {known.mean():.1%}" if len(known) else ""
         parts.append(
-            f"- {recipe}: **{best}** with a mean {METRIC_TEXT[metric]} of {mean.loc[best, 'value']:.1%} "
+            f"- {in_markdown(recipe)}: **{in_markdown(best)}** with a mean {METRIC_TEXT[metric]} of {mean.loc[best, 'value']:.1%} "
             f"{where}(chance {mean.loc[best, 'chance']:.1%}){possible}."
         )
-    more = [f"- {told}" for told in (*results.several_versions(runs), leaks) if told]
+    versions = map(in_markdown, results.several_versions(runs))
+    more = [f"- {told}" for told in (*versions, leaks) if told]
     return (
         f"**Result.** {len(runs)} runs compared. The decoder with the highest validation accuracy, "
         "and its score on test presentations:\n\n" + "\n".join([*parts, *more])

@@ -8,13 +8,13 @@ makes no widget, so that an executed notebook holds no widget state that a page 
 from __future__ import annotations
 
 import base64
-import html
 from typing import Any
 
 import pandas as pd
 
 from nblib import plots, recipes, responses, stages, store
 from nblib.errors import BadParameter
+from nblib.markup import in_html
 from nblib.plots.style import Picture
 from nblib.recording import Recording
 from nblib.steps import someone_is_there
@@ -194,7 +194,7 @@ class RecordingPicker(Explorer):
         ):
             return
         self.recipe, self.recording = self.recipe_box.value, self.recording_box.value
-        self.lines_box.value = f"<pre>{html.escape(self.lines())}</pre>"
+        self.lines_box.value = f"<pre>{in_html(self.lines())}</pre>"
         super()._redraw(change)
 
 
@@ -262,5 +262,6 @@ def show_table(table: pd.DataFrame) -> Any:
     from IPython.display import HTML
 
     itables.init_notebook_mode(all_interactive=False, connected=False)
-    buttons = ["copyHtml5", "csvHtml5"]
-    return HTML(itables.to_html_datatable(table, connected=False, showIndex=False, buttons=buttons))
+    look = {"showIndex": False, "buttons": ["copyHtml5", "csvHtml5"]}
+    look["classes"] = "display nowrap compact tex2jax_ignore"
+    return HTML(itables.to_html_datatable(table, connected=False, **look))

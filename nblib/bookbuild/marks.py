@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nblib import store
+from nblib.markup import in_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,17 +70,17 @@ class Links:
         """
         known = [mark for mark in marks if mark[0] in self.rows]
         places = "".join(
-            f'<a href="{self.href(run, up)}" title="{html.escape(self.what(run))}" '
+            f'<a href="{self.href(run, up)}" title="{in_html(self.what(run))}" '
             f'style="left:{100 * x:.2f}%;top:{100 * y:.2f}%"></a>'
             for run, x, y in known
         )
         rows = "".join(
             f'<tr><td><a href="{self.href(run, up)}">{run}</a></td>'
-            f"<td>{html.escape(self.what(run))}</td><td>{self._score(run)}</td></tr>"
+            f"<td>{in_html(self.what(run))}</td><td>{self._score(run)}</td></tr>"
             for run in dict.fromkeys(run for run, _, _ in known)
         )
         return (
-            f'<div class="marks"><img src="data:image/png;base64,{png}" alt="{html.escape(alt)}">{places}</div>'
+            f'<div class="marks"><img src="data:image/png;base64,{png}" alt="{in_html(alt)}">{places}</div>'
             f'<details class="runs-behind"><summary>The runs behind these marks</summary><table><tr><th>run</th>'
             f"<th>what</th><th>score</th></tr>{rows}</table></details>"
         )
@@ -96,4 +96,4 @@ def linked_figure(figure: Picture, links: Links, up: str, caption: str) -> str:
 
     png = base64.b64encode(plots.png_bytes(figure)).decode()
     inside = links.over_picture(png, figure.marks(), up, figure.alt())
-    return f"````{{raw}} html\n<figure>{inside}<figcaption>{html.escape(caption)}</figcaption></figure>\n````"
+    return f"````{{raw}} html\n<figure>{inside}<figcaption>{in_html(caption)}</figcaption></figure>\n````"

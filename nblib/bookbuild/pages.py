@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nblib import results, store, summary
 from nblib.bookbuild.marks import Links, artifact_path, linked_figure
+from nblib.markup import in_html, in_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class RunPage:
     @property
     def title(self) -> str:
         r = self.row
-        variant = f" (`{self.variant}`)" if self.variant else ""
+        variant = f" ({self.variant})" if self.variant else ""
         return f"{self.what} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
 
     @property
@@ -111,10 +111,10 @@ def provenance(folder: Path, up: str) -> str:
     manifest = store.read_manifest(folder)
     seconds = manifest.get("wall_s")
     parts = [
-        f"recording <code>{html.escape(manifest['recording'])}</code>",
-        f"key <code>{manifest['key']}</code>",
-        f"nblib {html.escape(manifest['code_version'])}",
-        f"made {manifest['created'][:10]}",
+        f"recording <code>{in_html(manifest['recording'])}</code>",
+        f"key <code>{in_html(manifest['key'])}</code>",
+        f"nblib {in_html(manifest['code_version'])}",
+        f"made {in_html(manifest['created'][:10])}",
         f"{seconds:.1f} s" if seconds is not None else "",
         f'<a href="{up}{artifact_path(folder)}">manifest</a>',
     ]
@@ -143,7 +143,7 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     if title:
-        head = f"# {title}\n\n{provenance(folder, up)}\n\n#{head}"
+        head = f"# {in_markdown(title)}\n\n{provenance(folder, up)}\n\n#{head}"
     else:
         head = f"{head}\n\n{provenance(folder, up)}"
     first["source"] = f"{head}\n{rest}"
@@ -225,7 +225,7 @@ def results_frame(table: pd.DataFrame, links: Links) -> pd.DataFrame:
         if not shown[name].replace("", None).notna().any():
             shown = shown.drop(columns=name)  # a column that says nothing
     words = shown.select_dtypes(include=["object", "string"]).columns
-    shown[words] = shown[words].map(lambda text: html.escape(str(text)))
+    shown[words] = shown[words].map(in_html)
     shown.insert(1, "run", notebook)
     shown.insert(2, "record", manifest)
     return shown
@@ -287,7 +287,7 @@ def headline(table: pd.DataFrame, links: Links) -> str:
 
 def _to_run(row: Any, links: Links) -> str:
     """A decoder's name that leads to its run."""
-    return f'<a href="{links.href(row["run"], "../")}">{row["model"]}</a>'
+    return f'<a href="{links.href(row["run"], "../")}">{in_markdown(row["model"])}</a>'
 
 
 def comparison(table: pd.DataFrame, links: Links) -> str:

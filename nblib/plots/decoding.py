@@ -97,6 +97,7 @@ def _regularisation(history: pd.DataFrame) -> Picture:
     for ax in (left, right):
         ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: C = {kept:g}")
         ax.set_xscale("log")
+        style.plain_numbers(ax.xaxis)
         ax.set_xlabel("C (larger: weaker regularisation)")
     left.legend()
     return fig

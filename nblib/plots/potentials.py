@@ -96,6 +96,7 @@ def state_spectra(spectra: pd.DataFrame) -> Picture:
         ax.set_yscale("log")
         ax.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         ax.set_xticks([], minor=True)
+        style.plain_numbers(ax.yaxis)
         ax.set_title(channel, fontsize=9)
     for ax in axes[-1]:
         ax.set_xlabel("Hz")

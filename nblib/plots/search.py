@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from nblib.plots import style
 from nblib.plots.style import Picture
@@ -115,5 +115,5 @@ def _panel(ax: Axes, whole: pd.DataFrame, name: str) -> None:
     elif min(levels) > 0 and max(levels) / min(levels) > 20:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        style.plain_numbers(ax.xaxis)
         ax.xaxis.set_minor_locator(NullLocator())

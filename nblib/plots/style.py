@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
@@ -65,6 +66,7 @@ STYLE: dict[str, Any] = {
     "axes.prop_cycle": mpl.cycler(color=SERIES),
     "image.cmap": "cividis",
     "image.interpolation": "nearest",
+    "text.parse_math": False,  # a label may hold a dollar: text of the data is never a formula
     "svg.fonttype": "none",  # text stays text: searchable, editable
     "svg.hashsalt": "nblib",  # the same figure gives the same file
     "figure.constrained_layout.w_pad": 0.09,
@@ -263,6 +265,12 @@ def shade_intervals(ax: Axes, intervals: np.ndarray, label: str, colour: str = V
     """Shade (n, 2) intervals on a time axis, named once in the legend."""
     for i, (start, stop) in enumerate(np.asarray(intervals, float).reshape(-1, 2)):
         ax.axvspan(start, stop, color=colour, alpha=0.25, lw=0, label=label if i == 0 else None)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis as 0.1, 1, 10: powers of ten would be formulas."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def note(ax: Axes, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from nblib.plots import style
 from nblib.plots.comparison import decoder_name
@@ -114,7 +114,7 @@ def _cost_panel(fig: Picture, ax: Axes, runs: pd.DataFrame) -> None:
             fig.mark(ax, row.fit_s, row.value, row.run)
     _chance(ax, runs)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    style.plain_numbers(ax.xaxis)
     ax.set_xlabel("time of one fit (s)")
     ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

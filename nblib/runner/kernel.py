@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nblib.markup import in_markdown
 from nblib.runner import warm
 from nblib.runner.watch import Stopped, Watch
 
@@ -247,7 +248,7 @@ def _mark_dead(target: Path, words: str) -> None:
         ran[-1]["outputs"].append(text)
         ran[-1]["metadata"]["papermill"] |= {"status": "failed", "exception": True}
     notebook["metadata"]["papermill"]["exception"] = True
-    said = f"**This run did not end well: {words}.**"
+    said = f"**This run did not end well: {in_markdown(words)}.**"
     note = {"cell_type": "markdown", "metadata": {}, "source": said}
     if notebook.get("nbformat_minor", 0) >= 5:
         note["id"] = "kernel-died"
