@@ -142,6 +142,7 @@ def test_the_titles_of_pages_are_text(tmp_path, monkeypatch):
 def test_a_figure_writes_dollars_as_they_stand(name):
     @style.styled
     def draw():
+        """Names on every part of a figure."""
         fig = style.new_figure(2)
         ax = fig.add_subplot(title=name, xlabel=name)
         ax.plot([1, 100], [1, 2], label=name)
