@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,76 +117,17 @@ def from_text(name: str, text: str, kind: Any) -> Any:
     A str stays as typed (000021 stays "000021"); lists and mappings are YAML, their items again
     by the declared type. Raises BadParameter naming the parameter, the text and what was expected.
     """
-    import types
     import typing
 
-    from nblib.errors import BadParameter
+    from nblib import checking, yamlfile
 
-    def refuse(expected: str) -> BadParameter:
-        return BadParameter(f"{name} = {text!r}: expected {expected}.")
-
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is str:
         return text
-    if origin in (typing.Union, types.UnionType):
-        if type(None) in inner and text.lower() in ("none", "null"):
-            return None
-        return from_text(name, text, next(k for k in inner if k is not type(None)))
-    if origin is typing.Literal:
-        found = [value for value in inner if str(value) == text]
-        if not found:
-            raise refuse("one of " + ", ".join(str(value) for value in inner))
-        return found[0]
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise refuse("true or false")
-        return text.lower() == "true"
-    if kind is int:
-        if not re.fullmatch(r"[-+]?[0-9]+", text):
-            raise refuse("a whole number")
-        return int(text)
-    if kind is float:
-        if not re.fullmatch(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\.?inf)", text):
-            raise refuse("a number, such as 0.5, 1e-3 or inf")
-        return float(text.replace(".inf", "inf"))
-    return _from_yaml(name, text, kind)
-
-
-def _from_yaml(name: str, text: str, kind: Any) -> Any:
-    """Lists and mappings. Scalars are read as text first, so that the declared type decides."""
-    import typing
-
-    import yaml
-
-    from nblib import yamlfile
-    from nblib.errors import BadParameter
-
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is dict:
-        value = yamlfile.read_yaml(text, f"{name} = {text!r}")
-        if not isinstance(value, dict):
-            raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{hidden: 100}}'.")
-        return value
-    try:
-        value = yaml.load(text, Loader=yaml.BaseLoader)  # strings, lists, mappings only
-    except yaml.YAMLError as error:
-        raise BadParameter(f"{name} = {text!r}: not readable as YAML: {error}") from None
-    if origin is list:
-        if not isinstance(value, list):
-            raise BadParameter(f"{name} = {text!r}: expected a list, such as '[{text or 'VISp'}]'.")
-        for item in value:
-            if not isinstance(item, str):
-                raise BadParameter(f"{name} = {text!r}: expected a flat list.")
-        return [from_text(f"{name}[{i}]", item, inner[0]) for i, item in enumerate(value)]
-    fields = getattr(kind, "model_fields", None)
-    if fields is None or not isinstance(value, dict):
-        raise BadParameter(f"{name} = {text!r}: expected a mapping, such as '{{n_units: 10}}'.")
-    known = {
-        k: from_text(f"{name}.{k}", v, fields[k].annotation)
-        for k, v in value.items()
-        if k in fields
-    }
-    return {**value, **known}  # an unknown name is refused with the settings' own message
+    if type(None) in typing.get_args(kind) and text.lower() in ("none", "null"):
+        return None
+    free = typing.get_origin(kind) is dict  # no types declared: as YAML has them
+    value = yamlfile.read_yaml(text, f"{name} = {checking.shown(text)}", strings=not free)
+    return checking.converted(kind, value, "-p", name)
 
 
 def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, Any]:
@@ -198,12 +138,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
     values: dict[str, Any] = {}
     if file is not None:
         path = Path(file).expanduser().resolve()
-        try:
-            values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadParameter(f"{path}: cannot be read ({error}).") from None
-        if not isinstance(values, dict):
-            raise BadParameter(f"{path}: expected 'name: value' lines.")
+        values = yamlfile.read_settings(yamlfile.text_of(path, str(path)), str(path))
         if "recordings" in values:
             recipe = recipes.load_recipe(path)
             values = {k: v for k, v in values.items() if k not in type(recipe).model_fields}

@@ -7,25 +7,40 @@ In a notebook's parameters cell `None` always means "as the recipe says"; so no 
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
+from nblib.checking import checked as checked
+from nblib.checking import shown
 from nblib.errors import BadParameter
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
-RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 
 
 class Params(BaseModel):
     """Base: strict types, no unknown names, no change after the fact."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_value(cls, value: Any) -> Any:
+        """NaN is neither within bounds nor out of them."""
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError("nan is not a value")
+        return value
 
 
 class SimulateSettings(Params):
@@ -172,7 +187,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
         for name in self.recordings:
             if not re.fullmatch(RECORDING_ID, name):
                 raise ValueError(
-                    f"recording id {name!r} may hold letters, digits, '.', '_' and '-' only"
+                    f"recording id {shown(name)} may hold letters, digits, '.', '_' and '-' only, at most 120"
                 )
         if len(set(self.recordings)) != len(self.recordings):
             raise ValueError("recordings names one id twice")
@@ -418,29 +433,3 @@ class SearchParams(ReportParams):
     """Parameters of 91_search."""
 
     search: str = Field("", description="name of the sweep that searched; empty = the only one")
-
-
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> BadParameter:
-    """Turn pydantic's report into one sentence per fault: name, value, what was expected."""
-    lines = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"]) or "settings"
-        if fault["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, model.model_fields, n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            lines.append(f"unknown parameter {name!r}{hint}")
-        elif fault["type"] == "missing":
-            lines.append(f"parameter {name!r} is missing")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            value = "" if name == "settings" else f" = {fault['input']!r}"
-            lines.append(f"{name}{value}: {message[:1].lower()}{message[1:]}")
-    return BadParameter(f"{where}: " + "; ".join(lines) + ".")
-
-
-def checked(model: type[Params], values: dict[str, Any], where: str) -> Any:
-    """Build `model` from `values`; raise BadParameter that names `where` and each fault."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise explain(error, model, where) from None

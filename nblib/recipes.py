@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 
 from nblib import params as P
-from nblib import store
+from nblib import store, yamlfile
 from nblib.errors import BadParameter
-from nblib.yamlfile import read_yaml
 
 
 def load_recipe(path: Path | str) -> P.Recipe:
@@ -24,18 +23,13 @@ def load_recipe(path: Path | str) -> P.Recipe:
     recipe's own name differs from the file's.
     """
     path = Path(path)
-    try:
-        return _load(path, path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadParameter(f"recipe {path}: cannot be read ({error.strerror}).") from None
+    return _load(path, yamlfile.text_of(path, f"recipe {path}"))
 
 
 @lru_cache(maxsize=256)
 def _load(path: Path, text: str) -> P.Recipe:
     """A sweep asks for the same recipe thousands of times."""
-    values = read_yaml(text, f"recipe {path}")
-    if not isinstance(values, dict):
-        raise BadParameter(f"recipe {path}: expected 'name: value' lines.")
+    values = yamlfile.read_settings(text, f"recipe {path}")
     recipe = P.checked(P.Recipe, values, f"recipe {path}")
     if recipe.recipe != path.stem:
         raise BadParameter(

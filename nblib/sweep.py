@@ -105,9 +105,7 @@ def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
         raise BadParameter(
             f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
         )
-    if not path.is_file():
-        raise BadParameter(f"models: {name}: no file {path}.")
-    sections = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
+    sections = yamlfile.read_settings(yamlfile.text_of(path, f"models: {path}"), str(path))
     if more not in sections:
         raise BadParameter(f"models: {path} has no section {more!r}.")
     return {"model": name, **sections[more]}
@@ -135,11 +133,7 @@ class Sweep(P.Params):
 
 def read(path: Path) -> Sweep:
     """Read and check a sweep; BadParameter names what is wrong in it."""
-    if not path.is_file():
-        raise BadParameter(f"{path}: no such file.")
-    values = yamlfile.read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(values, dict):
-        raise BadParameter(f"{path}: expected 'name: value' lines.")
+    values = yamlfile.read_settings(yamlfile.text_of(path, str(path)), str(path))
     sweep = P.checked(Sweep, values, str(path))
     if sweep.sweep != path.stem:
         raise BadParameter(

@@ -44,7 +44,11 @@ def asked(monkeypatch):
 
 # --- values from text ----------------------------------------------------------------------------
 
-FIELDS = stages.accepted_names("05_train_lstm")
+FIELDS = {
+    name: field
+    for stage in ("05_train_lstm", "06_train_st_gat", "09_downstream_one_vs_all")
+    for name, field in stages.accepted_names(stage).items()
+}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,11 @@ FIELDS = stages.accepted_names("05_train_lstm")
         ("max_epochs", "3", 3),
         ("max_epochs", "null", None),
         ("n_bins", "10", 10),
+        ("n_bins", "5.0", 5),
+        ("folds", "[0]", [0]),
+        ("budgets", "[1, 10, 0]", [1, 10, 0]),
+        ("tasks", "[one_vs_all]", ["one_vs_all"]),
+        ("graph", "none", None),
         ("keep_blank", "false", False),
         ("keep_blank", "True", True),
         ("precision", "32", "32"),
@@ -86,21 +95,25 @@ def test_a_value_is_converted_by_its_declared_type(name, text, value):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("n_bins", "5.0", "expected a whole number"),
-        ("n_bins", "five", "expected a whole number"),
-        ("max_epochs", "1e3", "expected a whole number"),
-        ("learning_rate", "fast", "expected a number"),
-        ("learning_rate", "1_000", "expected a number"),
-        ("keep_blank", "yes", "expected true or false"),
-        ("device", "gpu", "expected one of auto, cpu, cuda"),
-        ("regions", "VISp", "expected a list, such as '[VISp]'"),
-        ("regions", "[[VISp]]", "expected a flat list"),
-        ("regions", "[VISp", "not readable as YAML"),
-        ("edges_s", "[0, x]", "edges_s[1] = 'x': expected a number"),
-        ("model_params", "hidden", "expected a mapping"),
-        ("model_params", "{a: 1, a: 2}", "stands twice"),
-        ("simulate", "10", "expected a mapping"),
-        ("simulate", "{n_units: ten}", "simulate.n_units = 'ten': expected a whole number"),
+        ("n_bins", "five", "should be a valid integer"),
+        ("n_bins", "5.5", "should be a valid integer"),
+        ("n_bins", "", "n_bins = None: input should be a valid integer"),
+        ("max_epochs", "1e3", "should be a valid integer"),
+        ("learning_rate", "fast", "should be a valid number"),
+        ("keep_blank", "maybe", "should be a valid boolean"),
+        ("device", "gpu", "should be 'auto', 'cpu' or 'cuda'"),
+        ("regions", "VISp", "should be a valid list, such as [VISp]"),
+        ("regions", "[[VISp]]", "regions.0 = ['VISp']: input should be a valid string"),
+        ("regions", "[VISp", "not readable as YAML in line 1, column 6"),
+        ("edges_s", "[0, x]", "edges_s.1 = 'x': input should be a valid number"),
+        ("folds", "[0, -1]", "folds.1 = '-1': input should be greater than or equal to 0"),
+        ("tasks", "[some]", "tasks.0 = 'some': input should be 'one_vs_all' or 'multiclass'"),
+        ("model_params", "hidden", "should be a mapping, such as {name: value}"),
+        ("model_params", "{a: 1, a: 2}", "key 'a' stands twice"),
+        ("simulate", "{n_units: 1, n_units: 2}", "key 'n_units' stands twice"),
+        ("simulate", "10", "should be a mapping"),
+        ("simulate", "{n_units: ten}", "simulate.n_units = 'ten': input should be a valid integer"),
+        ("simulate", "{n_unit: 10}", "unknown parameter 'simulate.n_unit'"),
     ],
 )
 def test_a_value_of_another_type_is_refused_with_what_was_expected(name, text, said):
