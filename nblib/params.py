@@ -210,6 +210,11 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
                 f"{name} {template!r} of recipe {self.recipe!r} uses the environment variable "
                 f"{missing[0]}, which is not set; set it or write the path out."
             )
+        if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+            raise BadParameter(
+                f"{name} {template!r} of recipe {self.recipe!r} is a web address, and nblib reads "
+                "files: download it first and give the path of the file."
+            )
         path = Path(text).expanduser()
         if not path.is_absolute():
             raise BadParameter(

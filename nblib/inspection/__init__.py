@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from nblib.errors import BadInput
 from nblib.inspection.spikes import (
     Spikes,
     check_index,
@@ -29,6 +30,7 @@ from nblib.inspection.trials import (
     trial_tables,
 )
 from nblib.recording import Recording
+from nblib.sources import nwb_tables
 from nblib.sources.checks import Clock, check_presentations, check_time_unit
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.
@@ -74,7 +76,7 @@ def session_report(recording: Recording) -> SessionReport:
     if trials is not None:
         check_presentations(where, recording.trials, trials)
     odd: list[str] = list(recording.meta.get("notes", []))
-    tables = dict(recording.intervals)
+    tables = _tables(recording, odd)
     sound = {n: t for n, t in tables.items() if n == recording.trials or is_sound(n, t, odd)}
     spikes = pass_over(recording, where)
     clock = clock_of(spikes, [t for n, t in sound.items() if n != "invalid_times"])
@@ -91,14 +93,28 @@ def session_report(recording: Recording) -> SessionReport:
     odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, odd)
     odd_spikes(recording, spikes, clock, odd)
     if missing := recording.meta.get("left_out"):
-        out["left_out"] = pd.DataFrame({"column of the units table not read": missing})
+        rows = list(missing.items())
+        out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])
     out = {"summary": _summary(recording, trials, spikes, clock, out), **out}
     return SessionReport(recording.id, out, odd)
 
 
+def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
+    """Every interval table that can be read; adds to `odd` which cannot, and their broken columns."""
+    tables = {}
+    for name in recording.intervals:
+        try:
+            tables[name] = recording.intervals[name]
+        except BadInput as error:
+            odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
+        else:
+            nwb_tables.tell_broken(tables[name], name, odd)
+    return tables
+
+
 def good_units(units: pd.DataFrame) -> np.ndarray | None:
     """Which units meet every recorded quality limit of the Allen Institute; None without any."""
-    known = [q for q in QUALITY if q in units]
+    known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
     if not known:
         return None
     good = np.ones(len(units), bool)

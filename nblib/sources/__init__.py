@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nblib import params, store
 from nblib.errors import BadParameter, MissingInput
+from nblib.sources.files import require_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,8 +99,7 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
     if files and not path.is_dir():
         raise MissingInput(f"{path}: no such folder; check `path` in recipe {recipe.recipe!r}.")
     for file in [path / name for name in files] or [path]:
-        if not file.is_file():
-            raise MissingInput(f"{file}: no such file; check `path` in recipe {recipe.recipe!r}.")
+        require_file(file, f"check `path` in recipe {recipe.recipe!r}")
     return path
 
 

@@ -15,8 +15,9 @@ import pandas as pd
 
 from nblib.errors import BadInput, MissingInput
 from nblib.recording import InMemorySpikes, Recording, Series
-from nblib.sources import hdf5, nwb_tables
+from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
 from nblib.sources.checks import check_presentations, some
+from nblib.sources.files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from nblib.params import Recipe
 
 SERIES = "lfp"  # name of the averaged signal in a Recording
-ELECTRODES = "general/extracellular_ephys/electrodes"
 UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
 MAT_RATE_HZ = 1000.0
 HOME_CAGE_S = 300.0
@@ -80,11 +80,11 @@ def times_file(recipe: Recipe, recording_id: str) -> Path | None:
         path = signal.parent.parent / "INT_TIME" / f"{record_of(signal)}_TIME.mat"
     else:
         return None
-    if not path.is_file():
-        raise MissingInput(
-            f"{path}: no such file; it should hold the intervals of recording {recording_id!r}. Set "
-            f"`times` in recipe {recipe.recipe!r} if they lie elsewhere."
-        )
+    require_file(
+        path,
+        f"it should hold the intervals of recording {recording_id!r}. Set `times` in recipe "
+        f"{recipe.recipe!r} if they lie elsewhere",
+    )
     return path
 
 
@@ -104,27 +104,19 @@ def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, tabl
 
 def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Recording:
     with hdf5.opened(path) as file:
-        found = hdf5.find_series(file, path, 1.0)
-        place = _electrical(file, found, recipe, path)
-        rows = file[place]["electrodes"][()] if "electrodes" in file[place] else None
-        n_channels = file[place]["data"].shape[1] if file[place]["data"].ndim > 1 else 1
-        where = _locations(file, rows, n_channels)
+        found, broken = nwb_series.find_series(file, path, 1.0)
+        place = _electrical(file, broken, recipe, path)
+        raw = found.get(place) or found.get(place.rsplit("/", 1)[1])
+        data = hdf5.child(file, f"{place}/data", path)
+        if raw is None:
+            held = f"{data.dtype} of shape {data.shape}" if data is not None else "nothing"
+            raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
+        where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
-    notes: list[str] = []
-    raw = found[_name_in(found, place)]
+    notes = [f"Left out, since it cannot be read: {e}" for e in broken.values()]
     with hdf5.opened(times) as file:
-        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file), 1.0)
-    if recipe.intervals not in tables:
-        raise BadInput(
-            f"{times}: no interval table {recipe.intervals!r}; there is {some(sorted(tables), 20) or 'none'}. "
-            "Set `intervals` in the recipe."
-        )
-    table = tables[recipe.intervals]
-    if recipe.label not in table:
-        raise BadInput(
-            f"{times}: {recipe.intervals} has no column {recipe.label!r}; its columns are "
-            f"{some(table.columns, 40)}. Set `label` in the recipe."
-        )
+        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), 1.0)
+    table = tables.trials(recipe.intervals, recipe.label)
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 
@@ -142,40 +134,24 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
     )
 
 
-def _electrical(file: h5py.File, found: dict[str, Series], recipe: Recipe, path: Path) -> str:
-    """Place in the file of the ElectricalSeries to read; BadInput when there is not one."""
-    places: dict[str, str] = {}
-
-    def note(name: str, item: h5py.HLObject) -> None:
-        if hdf5.type_name(item) == "ElectricalSeries":
-            places[item.name.strip("/")] = item.name
-
-    for root in ("acquisition", "processing"):
-        if root in file:
-            file[root].visititems(note)
-    wanted = [p for p in places if recipe.series in ("", p, p.rsplit("/", 1)[1])]
+def _electrical(file: h5py.File, broken: dict[str, BadInput], recipe: Recipe, path: Path) -> str:
+    """Place in the file of the ElectricalSeries to read; BadInput when there is not one, or when
+    it is among the `broken`."""
+    places = [
+        place
+        for place, item in hdf5.walk(file, ("acquisition", "processing"), path)
+        if isinstance(item, h5py.Group) and hdf5.type_name(item) == "ElectricalSeries"
+    ]
+    fits = [p for p in [*places, *broken] if recipe.series in (p, p.rsplit("/", 1)[1])]
+    wanted = list(dict.fromkeys(fits)) if recipe.series else places
+    if len(wanted) == 1 and wanted[0] in broken:
+        raise broken[wanted[0]]
     if len(wanted) != 1:
         raise BadInput(
             f"{path}: {len(wanted)} electrical series fit series = {recipe.series!r}; there is "
             f"{some(places, 20) or 'none'}. Set `series` in the recipe."
         )
-    return places[wanted[0]]
-
-
-def _name_in(found: dict[str, Series], place: str) -> str:
-    short = place.rsplit("/", 1)[1]
-    return short if short in found else place.strip("/")
-
-
-def _locations(file: h5py.File, rows: np.ndarray | None, n_channels: int) -> list[str]:
-    """Region of each channel; a channel without one keeps a name of its own."""
-    names = [f"channel_{i}" for i in range(n_channels)]
-    if rows is None or f"{ELECTRODES}/location" not in file:
-        return names
-    location = [hdf5.text(v) for v in file[f"{ELECTRODES}/location"][()]]
-    told = [location[int(r)] for r in rows]
-    unknown = ("", "unknown", "None", "nan")
-    return [n if t in unknown else t for n, t in zip(names, told, strict=True)]
+    return wanted[0]
 
 
 def _clock(raw: Series, path: Path) -> tuple[float, float]:

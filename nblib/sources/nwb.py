@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pandas as pd
 
 from nblib.errors import BadInput
 from nblib.recording import Recording
-from nblib.sources import hdf5, nwb_tables
+from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
 from nblib.sources.checks import Clock, check_presentations, check_time_unit, interval_clock, some
 
-ELECTRODES = "general/extracellular_ephys/electrodes"
 # Columns of a units table that other tools use for the brain area, in the order they are tried.
 AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
+# Columns that are numbers where their text allows it.
+NUMBERS = ("x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
+UNITS = "units"
 SAMPLE_UNITS, SAMPLE_SPIKES = 32, 500  # what is read to tell seconds from milliseconds
 
 
@@ -40,14 +43,16 @@ def open_nwb(
     """
     path = Path(path)
     seconds = {"s": 1.0, "ms": 1e-3}[time_unit]
+    notes: list[str] = []
     with hdf5.opened(path) as file:
-        units, spike_index, spikes, left_out = _read_units(file, path, seconds)
-        places = nwb_tables.interval_tables(file)
-        series = hdf5.find_series(file, path, seconds)
-        meta = _read_meta(file)
+        units, spike_index, spikes = _read_units(file, path, seconds, notes)
+        places = nwb_tables.interval_tables(file, path)
+        series, broken = nwb_series.find_series(file, path, seconds)
+        meta = _read_meta(file, path)
+    notes += [f"Left out, since it cannot be read: {e}" for e in broken.values()]
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
-        _check_trials(path, tables, intervals, label)
+        check_presentations(str(path), intervals, tables.trials(intervals, label))
     recording = Recording(
         id=recording_id or meta["session_id"] or meta["identifier"] or path.stem,
         subject=meta["subject"].get("subject_id") or meta["subject"].get("specimen_name", ""),
@@ -59,7 +64,13 @@ def open_nwb(
         trials=intervals,
         label=label,
         series=series,
-        meta={"source": "nwb", "time_unit": time_unit, "left_out": left_out, "notes": [], **meta},
+        meta={
+            "source": "nwb",
+            "time_unit": time_unit,
+            "notes": notes,
+            "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
+            **meta,
+        },
     )
     clock = _sampled_clock(recording, [tables[intervals]] if intervals else [])
     check_time_unit(str(path), clock, time_unit)
@@ -67,18 +78,18 @@ def open_nwb(
 
 
 def _read_units(
-    file: h5py.File, path: Path, seconds: float
-) -> tuple[pd.DataFrame, np.ndarray, hdf5.FileSpikes, list[str]]:
-    group = file.get("units")
+    file: h5py.File, path: Path, seconds: float, notes: list[str]
+) -> tuple[pd.DataFrame, np.ndarray, hdf5.FileSpikes]:
+    group = hdf5.child(file, UNITS, path)
     if not isinstance(group, h5py.Group):
-        raise BadInput(
-            f"{path}: no units table; the file holds {some(file)}. Spike-sorted data are needed."
-        )
-    if "spike_times" not in group or "spike_times_index" not in group:
-        missing = "spike_times" if "spike_times" not in group else "spike_times_index"
+        raise BadInput(f"{path}: {_no_units(file, path)}")
+    data, index = (hdf5.child(group, n, path, UNITS) for n in ("spike_times", "spike_times_index"))
+    if data is None or index is None:
+        missing = "spike_times" if data is None else "spike_times_index"
         raise BadInput(f"{path}: the units table has no {missing}; it holds {some(group, 40)}.")
-    data = group["spike_times"]
-    if data.ndim != 1 or data.dtype.kind not in "iuf":
+    with hdf5.read_errors(path, "units/spike_times", data):
+        kind = data.dtype.kind
+    if not hdf5.is_flat(data) or kind not in "iuf":
         raise BadInput(
             f"{path}: units/spike_times is {data.dtype} of shape {data.shape}; expected a row of numbers."
         )
@@ -89,134 +100,73 @@ def _read_units(
         raise BadInput(
             f"{path}: units/spike_times says it is in milliseconds. Set time_unit: ms in the recipe."
         )
-    spike_index = _spike_index(group, nwb_tables.n_rows(group, path), data.shape[0], path)
-    units, left_out = nwb_tables.read_table(group, path, skip=("spike_times", "electrodes"))
+    spike_index = _spike_index(index, nwb_tables.n_rows(group, path, UNITS), data, path)
+    units = nwb_tables.read_table(group, path, UNITS, skip=("spike_times", "electrodes"))
+    left_out = units.attrs[nwb_tables.LEFT_OUT]
+    nwb_tables.tell_broken(units, UNITS, notes)
     if units.index.has_duplicates:
         twice = units.index[units.index.duplicated()].unique()
         raise BadInput(f"{path}: the units table uses one id for several units: {some(twice)}.")
-    units = _with_electrodes(file, path, units)
     for name in AREA_COLUMNS[1:]:
         if "area" not in units and name in units:
             units["area"] = units[name]
+    nwb_tables.as_numbers(units, NUMBERS, f"{path}: {UNITS}", notes)
+    units = nwb_electrodes.join(file, path, units, notes)
     units.index.name = "unit_id"
-    return units, spike_index, hdf5.FileSpikes(path, data, seconds), left_out
+    units.attrs = {nwb_tables.LEFT_OUT: left_out}
+    return units, spike_index, hdf5.FileSpikes(path, "units/spike_times", data, seconds)
 
 
-def _spike_index(group: h5py.Group, n_units: int, n_spikes: int, path: Path) -> np.ndarray:
-    stops = group["spike_times_index"][()].astype(np.int64)
-    index = np.concatenate([[0], stops])
-    falls = np.flatnonzero(np.diff(index) < 0)
+def _no_units(file: h5py.File, path: Path) -> str:
+    """What an NWB file has instead of the units table, and what to do."""
+    version = _version(file, path)
+    if re.match(r"(NWB-)?[01]\.", version):
+        return (
+            f"the file is written in NWB {version.removeprefix('NWB-')}, nblib reads NWB 2. Look for "
+            "a newer version of the data set, or write its spike times into a new file with pynwb "
+            "(NWBFile.add_unit)."
+        )
+    elsewhere = [
+        place
+        for place, item in hdf5.walk(file, sorted(file), path)
+        if isinstance(item, h5py.Group)
+        and (hdf5.type_name(item) == "Units" or {"spike_times", "spike_times_index"} <= set(item))
+    ]
+    if elsewhere:
+        return (
+            f"no units table at /units, but one at {some(elsewhere)}. Link it there with "
+            f"h5py, the file being open in mode 'r+':  file['units'] = file[{elsewhere[0]!r}]"
+        )
+    return f"no units table; the file holds {some(file)}. Spike-sorted data are needed."
+
+
+def _spike_index(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path) -> np.ndarray:
+    where = "units/spike_times_index"
     if n_units == 0:
         raise BadInput(f"{path}: the units table is empty.")
-    if len(stops) != n_units or len(falls) or stops[-1] != n_spikes:
-        fault = (
-            f"has {len(stops)} entries for {n_units} units" if len(stops) != n_units
-            else f"falls at row {some(falls)}" if len(falls)
-            else f"ends at {stops[-1]}, but there are {n_spikes} spike times"
-        )  # fmt: skip
-        raise BadInput(
-            f"{path}: units/spike_times_index {fault}; the file is damaged or was written wrongly."
-        )
-    return index
+    stops = nwb_tables.read_stops(index, data, path, where)
+    if len(stops) != n_units:
+        raise BadInput(f"{path}: {where} has {len(stops)} entries for {n_units} units.")
+    return np.concatenate([[0], stops])
 
 
-def _with_electrodes(file: h5py.File, path: Path, units: pd.DataFrame) -> pd.DataFrame:
-    """Join the electrodes table; a column that the units table has itself is left as it is."""
-    if ELECTRODES not in file:
-        return units
-    table, _ = nwb_tables.read_table(file[ELECTRODES], path)
-    known = {
-        "location": "area",
-        "x": "x",
-        "y": "y",
-        "z": "z",
-        "group_name": "probe",
-        "probe_id": "probe_id",
-    }
-    known |= {c: c for c in ("probe_vertical_position", "probe_horizontal_position")}
-    found = table[[c for c in known if c in table]].rename(columns=known)
-    if "area" in found:
-        # Electrodes outside every area are written "", "None" or "nan".
-        found["area"] = found["area"].astype(str).replace({"None": "", "nan": ""})
-    found.insert(0, "channel", table.index)
-    if "probe" not in found and "probe_id" in found:
-        found["probe"] = found["probe_id"].astype(str)
-    if "peak_channel_id" in units:
-        channels = units["peak_channel_id"].to_numpy()
-        lost = units.index[~np.isin(channels, table.index)]
-        if len(lost):
-            raise BadInput(
-                f"{path}: peak_channel_id of unit {some(lost)} is not in the electrodes table "
-                f"({len(table)} channels)."
-            )
-        joined = found.loc[channels]
-    elif isinstance(file["units"].get("electrodes"), h5py.Dataset):
-        joined = _electrodes_of_units(file["units"], path, found, len(units))
-    else:
-        return units
-    joined = joined.set_axis(units.index)
-    return units.join(joined[[c for c in joined if c not in units]])
-
-
-def _electrodes_of_units(
-    group: h5py.Group, path: Path, table: pd.DataFrame, n_units: int
-) -> pd.DataFrame:
-    """Electrode columns by the units' region of rows: the first electrode's channel and probe,
-    the mean position, and every area the electrodes lie in, joined by "/"."""
-    rows = group["electrodes"][()].astype(np.int64)
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(table)):
-        raise BadInput(
-            f"{path}: units/electrodes points at row {rows.max()} of an electrodes table of {len(table)} rows."
-        )
-    if "electrodes_index" not in group:
-        return table.iloc[rows]
-    parts = np.split(rows, group["electrodes_index"][()].astype(np.int64)[:-1])
-    if len(parts) != n_units:
-        raise BadInput(
-            f"{path}: units/electrodes_index has {len(parts)} entries for {n_units} units."
-        )
-    out = {}
-    for column in table:
-        values = table[column].to_numpy()
-        if column == "area":
-            out[column] = ["/".join(sorted({a for a in values[p] if a})) for p in parts]
-        elif column in ("x", "y", "z"):
-            out[column] = [values[p].mean() if len(p) else np.nan for p in parts]
-        else:
-            out[column] = [values[p[0]] if len(p) else None for p in parts]
-    return pd.DataFrame(out)
-
-
-def _read_meta(file: h5py.File) -> dict[str, Any]:
-    subject = {
-        name: hdf5.text(item[()])
-        for name, item in file.get("general/subject", {}).items()
-        if isinstance(item, h5py.Dataset) and item.shape == ()
-    }
+def _read_meta(file: h5py.File, path: Path) -> dict[str, Any]:
     names = ("identifier", "session_description", "session_start_time")
     return {
         **{name: hdf5.scalar_text(file, name) for name in names},
         "session_id": hdf5.scalar_text(file, "general/session_id"),
-        "nwb_version": hdf5.text(file.attrs.get("nwb_version", "")),
-        "subject": subject,
+        "nwb_version": _version(file, path),
+        "subject": {
+            name: hdf5.scalar_text(file, f"general/subject/{name}")
+            for name in hdf5.child(file, "general/subject", path) or ()
+        },
     }
 
 
-def _check_trials(path: Path, tables: nwb_tables.LazyTables, intervals: str, label: str) -> None:
-    if intervals not in tables:
-        there = some(sorted(tables), 40) if len(tables) else "no interval table at all"
-        raise BadInput(
-            f"{path}: no interval table {intervals!r}; there is {there}. Set `intervals` in the recipe."
-        )
-    table = tables[intervals]
-    if label not in table:
-        raise BadInput(
-            f"{path}: {intervals} has no column {label!r}; its columns are {some(table.columns, 40)}. "
-            "Set `label` in the recipe."
-        )
-    if not len(table):
-        raise BadInput(f"{path}: {intervals} has no rows; nothing was presented.")
-    check_presentations(str(path), intervals, table)
+def _version(file: h5py.File, path: Path) -> str:
+    """The NWB version; before NWB 2 it is a data set."""
+    told = hdf5.text(file.attrs.get("nwb_version", ""))
+    return told or hdf5.scalar_text(file, "nwb_version")
 
 
 def _sampled_clock(recording: Recording, tables: list[pd.DataFrame]) -> Clock:

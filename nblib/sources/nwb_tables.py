@@ -1,12 +1,12 @@
-"""NWB's tables straight from HDF5: one column is one read.
+"""NWB's tables straight from HDF5: one reader for the columns of all of them.
 
-pynwb builds an object for every piece of a file; here a 67 MB session opens in some hundredths of
-a second.
+pynwb builds an object for every piece of a file; here one column is one read, and a 67 MB session
+opens in some hundredths of a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,116 +16,298 @@ import pandas as pd
 
 from nblib.errors import BadInput
 from nblib.sources import hdf5
+from nblib.sources.checks import some
 
 # Names of time columns besides start_time and stop_time: NWB's own habit.
 TIME_SUFFIX = "_time"
+# What a table's `attrs` hold: the columns that were not read, with the reason, and which of them
+# are broken. Most are only not flat (waveforms, lists), which is as it should be.
+LEFT_OUT, BROKEN = "left_out", "broken"
 
 
-def n_rows(group: h5py.Group, path: Path) -> int:
+class _NotFlat(Exception):
+    """What a column is that has not one value a row."""
+
+
+def n_rows(group: h5py.Group, path: Path, place: str) -> int:
     """Rows of a DynamicTable, from its id column."""
     for name in ("id", "start_time"):
-        if isinstance(group.get(name), h5py.Dataset):
-            return group[name].shape[0]
-    raise BadInput(f"{path}: {group.name} has no id column; it is not an NWB table.")
+        data = hdf5.child(group, name, path, place)
+        if isinstance(data, h5py.Dataset) and hdf5.is_flat(data):
+            return data.size
+    raise BadInput(f"{path}: {place} has no id column; it is not an NWB table.")
 
 
-def _values(data: h5py.Dataset) -> np.ndarray | None:
-    """A one-dimensional column as numbers, bools or str; None for references and the like."""
-    if data.ndim != 1:
-        return None
-    if h5py.check_string_dtype(data.dtype) is not None:
-        return data.asstr("utf-8", "replace")[()]
-    if "elements" in data.attrs and hdf5.type_name(data) == "EnumData":
-        elements = data.file[data.attrs["elements"]]
-        return elements.asstr("utf-8", "replace")[()][data[()]]
-    if data.dtype.kind in "biuf":
-        values = data[()]
+def _values(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
+    """A flat data set as numbers, bools or str, of whatever kind it is stored.
+
+    Raises BadInput for what is broken, _NotFlat for what is no value.
+    """
+    with hdf5.read_errors(path, place, data):
+        kind = data.dtype
+        reference = h5py.check_ref_dtype(kind)
+        if reference is h5py.Reference:
+            return _names_of_objects(data, path, place)
+        values = data[()].ravel() if kind.kind in "biufSO" and not reference else None
+    if hdf5.type_name(data) == "EnumData":
+        return _looked_up(values, _elements(data, path, place), path, place)
+    if names := h5py.check_enum_dtype(kind):
+        codes = {code: i for i, code in enumerate(names.values())}
+        positions = np.array([codes.get(code, -1) for code in values.tolist()], int)
+        return _looked_up(positions, np.array(list(names), object), path, place, values)
+    if h5py.check_string_dtype(kind) is not None:
+        return hdf5.decoded(values)
+    if kind.kind in "biuf":
         return values.astype(values.dtype.newbyteorder("="), copy=False)
-    return None
+    if kind.names:
+        raise _NotFlat(f"each value is made of {', '.join(kind.names)}")
+    raise _NotFlat("each value is a region of other data" if reference else f"its type is {kind}")
 
 
-def _index_of(group: h5py.Group, name: str, listed: list[str]) -> h5py.Dataset | None:
+def _elements(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
+    """The words that the codes of an EnumData column stand for."""
+    with hdf5.read_errors(path, f"{place}: the elements it refers to"):
+        elements = data.file[data.attrs["elements"]]
+    return _values(elements, path, f"{place}_elements")
+
+
+def _looked_up(
+    codes: np.ndarray, words: np.ndarray, path: Path, place: str, shown: np.ndarray | None = None
+) -> np.ndarray:
+    rows = np.flatnonzero((codes < 0) | (codes >= len(words)))
+    if len(rows):
+        code = (codes if shown is None else shown)[rows[0]]
+        raise BadInput(
+            f"{path}: {place} holds {code} in row {some(rows)}, which is none of its "
+            f"{len(words)} elements ({some(words)})."
+        )
+    return words[codes]
+
+
+def _names_of_objects(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
+    """References as the names of what they refer to; whole places where two names are the same."""
+    tokens = np.empty(data.size, np.uint64)
+    data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, tokens, h5py.h5t.STD_REF_OBJ)
+    _, first, which = np.unique(tokens, return_index=True, return_inverse=True)
+    places = []
+    for row in first:  # a table refers to few objects, but often: each is looked up once
+        target = hdf5.piece(data, row, row + 1)[0]
+        name = h5py.h5r.get_name(target, data.file.id) if target else b""
+        if name is None:
+            raise BadInput(f"{path}: {place} refers to what is not in the file, in row {row}.")
+        places.append(hdf5.text(name))
+    short = [p.rpartition("/")[2] for p in places]
+    return np.array(short if len(set(short)) == len(short) else places, object)[which]
+
+
+def _index_of(
+    group: h5py.Group, name: str, listed: list[str], path: Path, place: str
+) -> h5py.Dataset | None:
     """The index of a ragged column; a column of its own may be called `..._index` just as well."""
-    index = group.get(f"{name}_index")
+    index = hdf5.child(group, f"{name}_index", path, place)
     if not isinstance(index, h5py.Dataset):
         return None
     kind = hdf5.type_name(index)
     return index if kind == "VectorIndex" or (not kind and f"{name}_index" not in listed) else None
 
 
+def read_stops(index: h5py.Dataset, data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
+    """Where each row of a ragged column ends, int64 (rows,), from its index at `place`.
+
+    Numbers, or the region references of NWB 2.0b. Raises BadInput when they do not rise to the end.
+    """
+    with hdf5.read_errors(path, place, index):
+        values = index[()].ravel()
+    if h5py.check_ref_dtype(index.dtype) is h5py.RegionReference:
+        stops, end = [], 0
+        for row, region in enumerate(values):
+            if region:
+                with hdf5.read_errors(path, f"{place}, row {row},"):
+                    space = h5py.h5r.get_region(region, index.file.id)
+                    (first, *_), (last, *_) = space.get_select_bounds()
+                if first != end or space.get_select_npoints() != last + 1 - first:
+                    raise hdf5.BrokenFile(
+                        f"{path}: {place} leaves gaps: row {row} begins at {first}."
+                    )
+                end = last + 1
+            stops.append(end)
+        values = np.array(stops)
+    if values.dtype.kind not in "iu":
+        raise BadInput(f"{path}: {place} holds {index.dtype}; expected whole numbers.")
+    stops = values.astype(np.int64)
+    falls = np.flatnonzero(np.diff(stops, prepend=0) < 0)
+    n = data.size if hdf5.is_flat(data) else data.shape[0]
+    if len(falls) or (len(stops) and stops[-1] != n):
+        fault = f"falls at row {some(falls)}" if len(falls) else f"ends at {stops[-1]}"
+        raise hdf5.BrokenFile(f"{path}: {place} {fault}, but there are {n} values.")
+    return stops
+
+
 def _column(
-    group: h5py.Group, name: str, rows: int, path: Path, listed: list[str], keep_lists: bool
+    group: h5py.Group, name: str, rows: int, path: Path, place: str, listed: list[str], lists: bool
 ) -> Any:
-    """One column of a table, or None when it cannot be a column of a flat table."""
-    data, index = group[name], _index_of(group, name, listed)
-    if data.ndim != 1 or f"{name}_index_index" in group:
-        return None
+    """One column of a table; None for what only helps another column."""
+    data = hdf5.child(group, name, path, place)
+    if data is None and name in listed:
+        raise BadInput(f"{path}: {place}/{name} is not there, though the table lists it.")
+    if not isinstance(data, h5py.Dataset):
+        raise _NotFlat("it is a group")
+    flat, field = hdf5.is_flat(data), f"{place}/{name}"
+    index = _index_of(group, name, listed, path, place)
     if index is None:
-        if name not in listed and data.shape[0] != rows:
+        if (
+            name not in listed
+            and (data.shape or (0,))[0] != rows
+            and not (flat and data.size == rows)
+        ):
             return None  # helpers of other columns lie in the same group
-        values = _values(data)
-        if values is not None and len(values) != rows:
-            raise BadInput(
-                f"{path}: column {name!r} of {group.name} has {len(values)} entries, but the "
-                f"table has {rows} rows."
+        if not flat or (data.size != rows and data.ndim > 1):
+            raise _NotFlat(f"its shape is {data.shape}")
+        if data.size != rows:
+            raise hdf5.BrokenFile(
+                f"{path}: column {name!r} of {place} has {data.size} entries, but the table has "
+                f"{rows} rows."
             )
-        return values
-    stops = index[()].astype(np.int64)
-    n = data.shape[0]
-    if len(stops) != rows or (rows and (stops[-1] != n or (np.diff(stops) < 0).any())):
-        raise BadInput(f"{path}: {name}_index of {group.name} does not fit its {n} values.")
-    plain = n == rows and (stops == np.arange(1, rows + 1)).all()  # ragged in name only
-    # One value per spike can be a gigabyte: nothing is read that is then left out.
-    values = _values(data) if plain or keep_lists else None
-    if plain or values is None:
-        return values
-    return [part.tolist() for part in np.split(values, stops[:-1])] if rows else []
+        return _values(data, path, field)
+    if f"{name}_index_index" in group:
+        raise _NotFlat("each row is a list of lists")
+    stops = read_stops(index, data, path, f"{field}_index")
+    if len(stops) != rows:
+        raise hdf5.BrokenFile(f"{path}: {field}_index has {len(stops)} entries for {rows} rows.")
+    if not flat:
+        raise _NotFlat(f"each row is a list, of values of shape {data.shape[1:]}")
+    if data.size == rows and (stops == np.arange(1, rows + 1)).all():  # ragged in name only
+        return _values(data, path, field)
+    if not lists:  # one value a spike can be a gigabyte: nothing is read to be left out
+        raise _NotFlat("each row is a list")
+    parts = np.split(_values(data, path, field), stops[:-1])
+    return [part.tolist() for part in parts] if rows else []
 
 
 def read_table(
-    group: h5py.Group, path: Path, *, skip: tuple[str, ...] = (), keep_lists: bool = False
-) -> tuple[pd.DataFrame, list[str]]:
-    """Read a DynamicTable into a DataFrame with its ids as index.
+    group: h5py.Group, path: Path, place: str, *, skip: tuple[str, ...] = (), lists: bool = False
+) -> pd.DataFrame:
+    """Read the DynamicTable at `place` into a DataFrame with its ids as index.
 
-    Ragged columns with one value a row become plain; others become lists (`keep_lists`) or are
-    left out, as are references and columns of more than one dimension.
-    Returns (table, names left out). Raises BadInput when a column's length does not fit.
+    Text is str, whatever its encoding; enumerations and references are words; columns of shape
+    (n, 1) and ragged ones with one value a row are plain, other ragged ones hold lists (`lists`)
+    or are left out, as is what has more dimensions or cannot be read: `attrs` say why. Raises
+    BrokenFile when a column has another length than the table, and for damaged bytes.
     """
-    rows = n_rows(group, path)
-    listed = [hdf5.text(c) for c in np.atleast_1d(group.attrs.get("colnames", []))]
-    others = sorted(k for k in group if k not in listed and k != "id" and not k.endswith("_index"))
-    columns, left_out = {}, []
+    rows = n_rows(group, path, place)
+    listed = [hdf5.text(c) for c in np.ravel(group.attrs.get("colnames", []))]
+    others = sorted(k for k in group if k not in listed and not k.endswith("_index"))
+    columns: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    broken: list[str] = []
     for name in [*listed, *others]:
-        if name in skip or not isinstance(group.get(name), h5py.Dataset):
+        if name in skip or name == "id":
             continue
-        with hdf5.read_errors(path, f"{group.name}/{name}"):
-            values = _column(group, name, rows, path, listed, keep_lists)
-        if values is None:
-            left_out.append(name)
+        try:
+            values = _column(group, name, rows, path, place, listed, lists)
+        except _NotFlat as reason:
+            left_out[name] = f"is there, but {reason}"
+        except hdf5.BrokenFile:
+            raise
+        except BadInput as error:
+            left_out[name] = str(error).removeprefix(f"{path}: ").rstrip(".")
+            broken.append(name)
         else:
-            columns[name] = values
-    ids = group["id"][()] if "id" in group else np.arange(rows)
-    return pd.DataFrame(columns, index=pd.Index(ids, name="id")), left_out
+            if values is not None:
+                columns[name] = values
+    ids = _values(group["id"], path, f"{place}/id") if "id" in group else np.arange(rows)
+    table = pd.DataFrame(columns, index=pd.Index(ids, name="id"))
+    table.attrs = {LEFT_OUT: left_out, BROKEN: broken}
+    return table
 
 
-def is_interval_table(item: h5py.HLObject) -> bool:
-    return isinstance(item, h5py.Group) and "start_time" in item and "stop_time" in item
+def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd.Series:
+    """A column with one value a row that is needed; `where` names file and table.
+
+    Raises BadInput that says what is there instead, and which setting of the recipe names it.
+    """
+    mend = (
+        f" Set `{setting}` in the recipe to a column that has one value a row." if setting else ""
+    )
+    if name not in table:
+        reason = table.attrs.get(LEFT_OUT, {}).get(name)
+        if reason:
+            raise BadInput(f"{where}: column {name!r} cannot be used: {reason}.{mend}")
+        raise BadInput(
+            f"{where} has no column {name!r}; its columns are {some(table.columns, 40)}."
+            + (f" Set `{setting}` in the recipe." if setting else "")
+        )
+    values = table[name]
+    if values.dtype == object:
+        for row, value in enumerate(values):
+            if isinstance(value, list):
+                raise BadInput(
+                    f"{where}: column {name!r} holds lists, in row {row} {value}; one value a row "
+                    f"is needed.{mend}"
+                )
+    return values
 
 
-def interval_tables(file: h5py.File) -> dict[str, str]:
+def numbers(values: pd.Series, where: str) -> np.ndarray:
+    """A column as float64; text that holds numbers is read, empty text is NaN.
+
+    Raises BadInput with the row and value that is no number; `where` names file, table and column.
+    """
+    if values.dtype.kind in "biuf":
+        return values.to_numpy(np.float64)
+    words = values.astype(str).str.strip()
+    found = pd.to_numeric(words, errors="coerce")
+    rows = np.flatnonzero(found.isna() & ~words.str.lower().isin(["", "nan"]))
+    if len(rows):
+        raise BadInput(
+            f"{where} holds {values.iloc[rows[0]]!r} in row {some(rows)}; a number is needed."
+        )
+    return found.to_numpy(np.float64)
+
+
+def as_numbers(table: pd.DataFrame, names: Iterable[str], where: str, notes: list[str]) -> None:
+    """Make columns of text numbers, in place; those that hold other text stay, with a note."""
+    for name in names:
+        if name in table and table[name].dtype == object:
+            try:
+                table[name] = numbers(table[name], f"{where}: column {name!r}")
+            except BadInput as error:
+                notes.append(f"{error} It is kept as text.")
+
+
+def tell_broken(table: pd.DataFrame, place: str, notes: list[str]) -> None:
+    """Add to `notes` a sentence for each column that could not be read."""
+    for name in table.attrs.get(BROKEN, []):
+        notes.append(f"{place}: column {name!r} is left out: {table.attrs[LEFT_OUT][name]}.")
+
+
+def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
+    """A flat data set of whole numbers, such as rows of another table."""
+    with hdf5.read_errors(path, place, data):
+        values = data[()]
+    if not hdf5.is_flat(data) or values.dtype.kind not in "iu":
+        raise BadInput(
+            f"{path}: {place} is {values.dtype} of shape {data.shape}; expected row numbers."
+        )
+    return values.ravel()
+
+
+def is_interval_table(item: Any) -> bool:
+    return isinstance(item, h5py.Group) and {"start_time", "stop_time"} <= set(item)
+
+
+def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     """Every interval table of the file: its name here -> its place in the file.
 
-    Tables of /intervals go by their own name, those of /processing by their path.
+    Tables of /intervals go by their own name, those of /processing by their path. A table whose
+    link leads nowhere is named too: reading it says so.
     """
-    found = {
-        k: f"/intervals/{k}" for k, v in file.get("intervals", {}).items() if is_interval_table(v)
-    }
-    if "processing" in file:
-        names: list[str] = []
-        file["processing"].visititems(
-            lambda n, o: names.append(n) if is_interval_table(o) else None
-        )
-        found |= {f"processing/{n}": f"/processing/{n}" for n in names}
+    hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
+    found = {}
+    for place, item in hdf5.walk(file, ("intervals", "processing"), path):
+        lost = isinstance(item, BadInput) and place.count("/") == 1
+        if is_interval_table(item) or (lost and place.startswith("intervals/")):
+            found[place.removeprefix("intervals/")] = place
     return found
 
 
@@ -138,9 +320,15 @@ class LazyTables(Mapping):
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         if name not in self._tables:
-            place = self._places[name]
+            place, where = self._places[name], f"{self._path}: {name}"
             with hdf5.opened(self._path) as file:
-                table, _ = read_table(file[place], self._path, keep_lists=True)
+                table = read_table(
+                    hdf5.child(file, place, self._path), self._path, place, lists=True
+                )
+            for column in ("start_time", "stop_time"):
+                table[column] = numbers(
+                    require(table, column, where), f"{where}: column {column!r}"
+                )
             for column in table.columns:
                 if column.endswith(TIME_SUFFIX) and table[column].dtype.kind in "iuf":
                     table[column] = table[column].to_numpy(np.float64) * self._seconds
@@ -158,3 +346,24 @@ class LazyTables(Mapping):
 
     def __repr__(self) -> str:
         return f"interval tables of {self._path.name}: {', '.join(self._places)}"
+
+    def trials(self, name: str, label: str) -> pd.DataFrame:
+        """The table that holds the trials; BadInput where it, its rows or its label are not there."""
+        if name not in self:
+            with hdf5.opened(self._path) as file:
+                for place in (f"intervals/{name}", name):
+                    if hdf5.child(file, place, self._path) is not None:
+                        raise BadInput(
+                            f"{self._path}: {place} is there, but is no interval table: it has no "
+                            f"start_time and stop_time. Set `intervals` in the recipe."
+                        )
+            there = some(sorted(self), 40) or "no interval table at all"
+            raise BadInput(
+                f"{self._path}: no interval table {name!r}; there is {there}. Set `intervals` in "
+                "the recipe."
+            )
+        table = self[name]
+        require(table, label, f"{self._path}: {name}", "label")
+        if not len(table):
+            raise BadInput(f"{self._path}: {name} has no rows; nothing was presented.")
+        return table

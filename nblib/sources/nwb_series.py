@@ -1,0 +1,82 @@
+"""Sampled signals of an NWB file, each read when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from nblib.errors import BadInput
+from nblib.recording import Series
+from nblib.sources import hdf5
+
+ROOTS = ("acquisition", "processing", "stimulus/presentation")
+
+
+def find_series(
+    file: h5py.File, path: Path, seconds: float
+) -> tuple[dict[str, Series], dict[str, BadInput]]:
+    """Every numeric TimeSeries by name (by path where two share a name), unread; and, by path,
+    the error to raise for one that cannot be read, should it be needed."""
+    series: dict[str, Series] = {}
+    broken: dict[str, BadInput] = {}
+    for place, group in hdf5.walk(file, ROOTS, path):
+        try:
+            if isinstance(group, BadInput):
+                raise group
+            if (found := _series(group, place, path, seconds)) is not None:
+                series[place] = found
+        except BadInput as error:
+            if place.rpartition("/")[0] not in broken:  # a series that lacks a part is told once
+                broken[place] = error
+    names = [s.name for s in series.values()]
+    short = {p: (p if names.count(s.name) > 1 else s.name) for p, s in series.items()}
+    return {short[p]: s for p, s in series.items()}, broken
+
+
+def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series | None:
+    """One TimeSeries; None for another group, and for text, pictures and the like."""
+    timed = "timestamps" in group
+    is_series = timed or "starting_time" in group or hdf5.type_name(group).endswith("Series")
+    data = hdf5.child(group, "data", path, place) if is_series else None
+    if not isinstance(data, h5py.Dataset):
+        return None
+    with hdf5.read_errors(path, f"{place}/data", data):
+        if data.ndim not in (1, 2) or data.dtype.kind not in "biuf":
+            return None
+    clock = hdf5.child(group, "timestamps" if timed else "starting_time", path, place)
+    if not isinstance(clock, h5py.Dataset):
+        raise BadInput(f"{path}: {place} has neither timestamps nor a starting_time.")
+    if timed and clock.size != data.shape[0]:
+        raise BadInput(f"{path}: {place} has {clock.size} timestamps for {data.shape[0]} samples.")
+    scale = hdf5.number(data, "conversion", f"{path}: {place}/data", 1.0)
+    shift = hdf5.number(data, "offset", f"{path}: {place}/data", 0.0)
+
+    def read(lo: int, hi: int) -> np.ndarray:
+        with hdf5.opened(path) as file, hdf5.read_errors(path, f"{place}/data[{lo}:{hi}]"):
+            values = file[place]["data"][lo:hi]
+        return values if (scale, shift) == (1.0, 0.0) else values * scale + shift
+
+    def timestamps() -> np.ndarray:
+        with hdf5.opened(path) as file:
+            times = file[place]["timestamps"]
+            with hdf5.read_errors(path, f"{place}/timestamps", times):
+                return times[()].astype(np.float64).ravel() * seconds
+
+    return Series(
+        name=place.rsplit("/", 1)[1],
+        unit=hdf5.text(data.attrs.get("unit", "")),
+        read=read,
+        n_samples=data.shape[0],
+        rate_hz=None if timed else _rate(clock, place, path),
+        start_s=0.0 if timed else float(np.ravel(clock[()])[0]) * seconds,
+        timestamps=timestamps if timed else None,
+    )
+
+
+def _rate(clock: h5py.Dataset, place: str, path: Path) -> float:
+    rate = hdf5.number(clock, "rate", f"{path}: {place}/starting_time")
+    if not 0 < rate < np.inf:
+        raise BadInput(f"{path}: {place}/starting_time gives a rate of {rate:g} Hz.")
+    return rate
