@@ -38,8 +38,8 @@ THREADS = 2  # reading and counting overlap; more threads only wait for the same
 
 
 def to_ns(seconds: np.ndarray) -> np.ndarray:
-    """Seconds (float64) to the nearest int64 nanosecond."""
-    return np.rint(np.asarray(seconds, np.float64) * 1e9).astype(np.int64)
+    """Seconds (float64) to the nearest int64 nanosecond; without end (inf) to the farthest."""
+    return np.rint(np.clip(np.asarray(seconds, np.float64), -9.2e9, 9.2e9) * 1e9).astype(np.int64)
 
 
 def presentation_edges(start_s: np.ndarray, stop_s: np.ndarray, n_bins: int) -> np.ndarray:

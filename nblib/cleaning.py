@@ -1,4 +1,5 @@
-"""What is removed before any statistics are taken: invalid times, recorded quality, regions.
+"""What is removed before any statistics are taken: invalid times, recorded quality, regions, what
+was not observed.
 
 Nothing here looks at counts across trials, so nothing here can leak. Every removal is counted.
 """
@@ -12,29 +13,11 @@ import xarray as xr
 from nblib import binning
 from nblib.counting import first_at_or_after
 from nblib.errors import BadInput, BadParameter
+from nblib.intervals import merged, touches
 from nblib.params import CleanSettings
 from nblib.recording import Recording
 
 FILE = "removals.parquet"
-
-
-def merged(intervals: np.ndarray) -> np.ndarray:
-    """Union of intervals (n, 2) as disjoint rising intervals (m, 2)."""
-    if len(intervals) == 0:
-        return np.empty((0, 2), np.asarray(intervals).dtype)
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    reach = np.maximum.accumulate(intervals[:, 1])
-    first = np.concatenate([[True], intervals[1:, 0] > reach[:-1]])
-    last = np.concatenate([np.flatnonzero(first)[1:] - 1, [len(intervals) - 1]])
-    return np.column_stack([intervals[first, 0], reach[last]])
-
-
-def touches(start: np.ndarray, stop: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """True for each half-open [start, stop) that overlaps an interval of a disjoint union."""
-    if len(union) == 0:
-        return np.zeros(len(start), bool)
-    before = np.searchsorted(union[:, 0], stop, side="left")  # intervals that begin before stop
-    return (before > 0) & (union[np.maximum(before - 1, 0), 1] > start)
 
 
 def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
@@ -94,6 +77,52 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
     return failing
 
 
+def drop_unobserved(
+    binned: xr.Dataset, seen: np.ndarray, how: str
+) -> tuple[xr.Dataset, list[tuple[str, str, int, int]]]:
+    """Leave out presentations or units so that every unit was observed in every presentation.
+
+    seen: bool (trial, unit), whether it was observed throughout; how: `CleanSettings.unobserved`.
+    Returns what is left and rows of the table of removals. Raises BadInput when nothing is, with
+    the setting that would leave most.
+    """
+    trials, units = np.ones(len(seen), bool), np.ones(seen.shape[1], bool)
+    if how == "largest":
+        trials, units = largest_block(seen)
+    elif how == "presentations":
+        trials = seen.all(axis=1)
+    elif how == "units":
+        units = seen.all(axis=0)
+    if not (trials.any() and units.any()):
+        best_trials, best_units = largest_block(seen)
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r}: units were observed at different times "
+            f"(units/obs_intervals), and unobserved: {how} would leave no {'unit' if trials.any() else 'presentation'}. "
+            f"unobserved: largest leaves {best_units.sum()} of {len(units)} units and {best_trials.sum()} of "
+            f"{len(trials)} presentations."
+        )
+    rows = [
+        (what, "not observed throughout", int((~kept).sum()), int(kept.sum()))
+        for what, kept in (("presentations", trials), ("units", units))
+        if how in (what, "largest")
+    ]
+    return binned.isel(trial=trials, unit=units), rows
+
+
+def largest_block(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Presentations (trial,) and units (unit,) of the largest block that was observed as a whole.
+
+    Looked at are the presentations in which some one unit was observed, with all units that were
+    observed in them; the block with most counts is taken, the first of equals.
+    """
+    best = (np.zeros(len(seen), bool), np.zeros(seen.shape[1], bool))
+    for trials in np.unique(seen, axis=1).T[::-1]:
+        units = seen[trials].all(axis=0)
+        if trials.sum() * units.sum() > best[0].sum() * best[1].sum():
+            best = (trials, units)
+    return best
+
+
 def _outside(binned: xr.Dataset, regions: list[str]) -> np.ndarray:
     areas = binned["area"].values if "area" in binned.coords else np.array([], str)
     unknown = sorted(set(regions) - set(areas))
@@ -147,6 +176,11 @@ def clean(
         rows.append(("units", reason, int((kept & fails).sum()), int((kept & ~fails).sum())))
         kept &= ~fails
     binned = binned.isel(unit=kept)
+    if recording is not None and recording.observed is not None and binned.counts.size:
+        place = recording.units.index.get_indexer(binned.unit.values)
+        seen = recording.observed_in(binned.start_s.values, binned.stop_s.values)[:, place]
+        binned, more = drop_unobserved(binned, seen, settings.unobserved)
+        rows += more
     if settings.n_units:
         if settings.n_units > binned.sizes["unit"]:
             raise BadParameter(

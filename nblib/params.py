@@ -150,6 +150,11 @@ class CleanSettings(Params):
     invalid_presentations: Literal["drop", "keep"] = Field(
         "drop", description="presentations that touch an invalid interval"
     )
+    unobserved: Literal["presentations", "units", "largest", "keep"] = Field(
+        "presentations",
+        description="what goes where a unit was not observed: presentations, units, all but the "
+        "largest block observed as a whole, or nothing",
+    )
     isi_violations_max: float = Field(math.inf, description="unit limit; Allen default 0.5")
     amplitude_cutoff_max: float = Field(math.inf, description="unit limit; Allen default 0.1")
     presence_ratio_min: float = Field(-math.inf, description="unit limit; Allen default 0.95")

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nblib.errors import BadInput
+from nblib.intervals import covers, open_ended
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits
 
 
 class SpikeArray(Protocol):
@@ -63,7 +67,9 @@ class Recording:
     spikes : SpikeArray, float64 seconds, ragged-flat, read lazily.
     intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
     series : sampled signals by name, read lazily.
-    trials, label : the interval table that holds the trials, and its column to decode.
+    trials, label : the interval table that holds the trials, and its column to decode; "" without.
+    observed : each unit's intervals (k, 2) [s] in which its spikes were looked for; None where
+        nothing is said of it, of all units or of one: then always.
     """
 
     id: str
@@ -77,6 +83,7 @@ class Recording:
     label: str
     series: dict[str, Series] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    observed: list[np.ndarray | None] | None = None
 
     def __post_init__(self):
         if len(self.spike_index) != len(self.units) + 1:
@@ -95,17 +102,36 @@ class Recording:
 
     @property
     def trial_table(self) -> pd.DataFrame:
-        """The trial table with its label column copied to `label`."""
+        """The trial table with its label column copied to `label`; BadInput where there is none."""
+        if not self.trials:
+            raise BadInput(
+                f"{self.path or self.id}: the recipe names no trials (intervals is empty), and this "
+                f"needs them; there is {', '.join(self.intervals) or 'no interval table'}. Set "
+                "`intervals` and `label` in the recipe."
+            )
         table = self.intervals[self.trials]
         return table.assign(label=table[self.label])
 
     @property
     def invalid_times(self) -> np.ndarray:
-        """Invalid intervals as float64 (n, 2) [s]; empty when the file names none."""
+        """Invalid intervals as float64 (n, 2) [s], without end (inf) where the file gives none;
+        empty when the file names none."""
         table = self.intervals.get("invalid_times")
         if table is None or len(table) == 0:
             return np.empty((0, 2))
-        return table[["start_time", "stop_time"]].to_numpy(float)
+        return open_ended(table[["start_time", "stop_time"]].to_numpy(float))
+
+    def observed_in(self, start_s: np.ndarray, stop_s: np.ndarray) -> np.ndarray:
+        """Whether each unit was observed throughout [start, stop): bool (n, n_units)."""
+        seen = np.ones((len(start_s), self.n_units), bool)
+        known: dict[bytes, np.ndarray] = {}  # many units share their intervals
+        for unit, intervals in enumerate(self.observed or []):
+            if intervals is not None:
+                key = intervals.tobytes()
+                if key not in known:
+                    known[key] = covers(start_s, stop_s, intervals, ROUNDED_S)
+                seen[:, unit] = known[key]
+        return seen
 
     def spike_times(self, i: int) -> np.ndarray:
         """Spike times of the i-th unit, float64 seconds."""

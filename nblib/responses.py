@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 BINS_SHOWN = 25  # bins per presentation in a PSTH; 10 ms for a scene of 250 ms
+SHOWN_S = 8.0  # what is shown of a recording without trials
 MOST_TRIALS = 500  # presentations that a population PSTH is averaged over
 
 
@@ -63,8 +64,13 @@ def spikes_between(
 def example_window(recording: Recording, n_trials: int = 16) -> tuple[float, float]:
     """A stretch of time worth looking at: `n_trials` presentations in mid-session, seconds.
 
-    It begins one presentation before them and ends one after.
+    It begins one presentation before them and ends one after. Without trials: SHOWN_S seconds
+    around the middle spike of the busiest unit.
     """
+    if not recording.trials:
+        times = recording.spike_times(int(np.diff(recording.spike_index).argmax()))
+        middle = float(times[len(times) // 2])
+        return middle - SHOWN_S / 2, middle + SHOWN_S / 2
     trials = recording.trial_table.sort_values("start_time")
     first = max(0, (len(trials) - n_trials) // 2)
     part = trials.iloc[first : first + n_trials]

@@ -16,8 +16,8 @@ import pandas as pd
 import xarray as xr
 
 from nblib.binning import to_ns
-from nblib.cleaning import merged, touches
 from nblib.errors import BadInput, BadParameter
+from nblib.intervals import merged, touches
 from nblib.params import SplitSettings
 from nblib.sources import hdf5
 

@@ -128,8 +128,12 @@ def ingest_in_words(session: Recording, report: SessionReport) -> str:
     else:
         held = (
             f"{session.n_spikes:,} spikes of {session.n_units:,} units (mean rate "
-            f"{found['mean rate [Hz]']} Hz) and {found['presentations']:,} presentations of "
-            f"{found['labels']} labels"
+            f"{found['mean rate [Hz]']} Hz) and "
+            + (
+                f"{found['presentations']:,} presentations of {found['labels']} labels"
+                if session.trials
+                else "no trials"
+            )
         )
     return f"**Result.** Recording *{in_markdown(session.id)}* holds {held}. Odd findings: {len(report.odd)}."
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib import binning, cleaning
+from nblib import binning, cleaning, intervals
 from nblib.errors import BadInput, BadParameter
 from nblib.params import BinSettings, CleanSettings
 from nblib.recording import InMemorySpikes, Recording
@@ -115,10 +115,10 @@ def test_nothing_left_is_an_error(road):
 
 
 def test_interval_algebra():
-    union = cleaning.merged(np.array([[5, 7], [1, 2], [6, 9], [2, 3]]))
+    union = intervals.merged(np.array([[5, 7], [1, 2], [6, 9], [2, 3]]))
     np.testing.assert_array_equal(union, [[1, 3], [5, 9]])
     start, stop = np.array([0, 3, 4, 8, 9]), np.array([1, 5, 6, 12, 10])
     np.testing.assert_array_equal(
-        cleaning.touches(start, stop, union), [False, False, True, True, False]
+        intervals.touches(start, stop, union), [False, False, True, True, False]
     )
-    assert not cleaning.touches(start, stop, np.empty((0, 2))).any()
+    assert not intervals.touches(start, stop, np.empty((0, 2))).any()

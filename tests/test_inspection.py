@@ -71,7 +71,7 @@ def test_fast_units_in_milliseconds_are_odd_at_least():
 
 
 def test_spikes_before_zero_alone_are_no_reason_to_refuse():
-    odd = " ".join(session_report(session([t - 100 for t in trains()])).odd)
+    odd = " ".join(session_report(session([t - 30 for t in trains()])).odd)
     assert "before time zero" in odd
 
 

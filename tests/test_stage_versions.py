@@ -21,7 +21,7 @@ SOURCES = {
     "00_simulate": ["sources/simulate*.py", "sources/oracle.py"],
     "01_ingest": ["recording.py", "inspection/*.py", "sources/hdf5.py", "sources/nwb*.py", "sources/allen*.py", "sources/checks.py", "sources/plainfiles.py"],
     "02_bin": ["binning.py", "counting.py", "sources/lab_pickle.py", "sources/guarded_pickle.py"],
-    "03_clean": ["cleaning.py"],
+    "03_clean": ["cleaning.py", "intervals.py"],
     "04_split": ["splits.py"],
     "05_train_lstm": ["windows.py", "training/*.py", "metrics.py", "stats.py", "models/*.py"],
 }  # fmt: skip

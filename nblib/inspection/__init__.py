@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput
+from nblib.inspection.clock import Clock, check_clock
 from nblib.inspection.spikes import (
     Spikes,
     check_index,
@@ -22,6 +23,7 @@ from nblib.inspection.spikes import (
     span,
     unit_rates,
 )
+from nblib.inspection.stretches import invalid_tables, observed_tables
 from nblib.inspection.trials import (
     interval_table,
     is_sound,
@@ -31,7 +33,7 @@ from nblib.inspection.trials import (
 )
 from nblib.recording import Recording
 from nblib.sources import nwb_tables
-from nblib.sources.checks import Clock, check_presentations, check_time_unit
+from nblib.sources.checks import check_intervals, check_presentations
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.
 QUALITY = {
@@ -49,7 +51,8 @@ class SessionReport:
     (one row a unit); `presentations` (label, n, median_s); `intervals` (one row a table);
     `rate` (time_s, rate_hz: mean over units); `blocks` (runs of trials without a long gap);
     `invalid` (start_time, stop_time, presentations it touches); `lengths` (trials whose length is
-    off); `overlaps` (trials that touch an invalid interval). Times in seconds.
+    off); `overlaps` (trials that touch an invalid interval); `observed` (one row a unit, where the
+    file tells when its spikes were looked for). Times in seconds.
     """
 
     recording: str
@@ -67,8 +70,8 @@ def session_report(recording: Recording) -> SessionReport:
     """Check a recording and describe it.
 
     Raises BadInput, naming unit ids or rows, for NaN or infinite spike times, spike times that
-    are not sorted within a unit, a spike index that does not fit, milliseconds taken for seconds,
-    and NaN or negative-length trials.
+    are not sorted within a unit, a spike index that does not fit, times that are not on one clock
+    in seconds (see `inspection.clock`), and NaN or negative-length trials, invalid or observed times.
     """
     where = str(recording.path or recording.id)
     check_index(recording, where)
@@ -77,10 +80,14 @@ def session_report(recording: Recording) -> SessionReport:
         check_presentations(where, recording.trials, trials)
     odd: list[str] = list(recording.meta.get("notes", []))
     tables = _tables(recording, odd)
-    sound = {n: t for n, t in tables.items() if n == recording.trials or is_sound(n, t, odd)}
+    if "invalid_times" in tables:
+        check_intervals(where, "invalid_times", recording.invalid_times)
+    checked = (recording.trials, "invalid_times")
+    sound = {n: t for n, t in tables.items() if n in checked or is_sound(n, t, odd)}
     spikes = pass_over(recording, where)
-    clock = clock_of(spikes, [t for n, t in sound.items() if n != "invalid_times"])
-    check_time_unit(where, clock, "s")
+    others = [t for n, t in sound.items() if n != "invalid_times"]
+    clock = clock_of(spikes, others, recording.meta.get("sampling_hz", 0.0))
+    check_clock(recording, where, clock, trials, spikes.unsorted)
     out = {
         "units": _units(recording, spikes, clock),
         "unit_rates": unit_rates(recording, spikes, clock),
@@ -89,8 +96,11 @@ def session_report(recording: Recording) -> SessionReport:
     }
     if trials is not None:
         out |= trial_tables(recording, trials, odd)
+    out |= invalid_tables(recording, where, trials, clock, odd)
+    out |= observed_tables(recording, where, trials, spikes, odd)
+    if trials is not None:
         odd_trials(recording.trials, trials, clock, odd)
-    odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, odd)
+    odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
     odd_spikes(recording, spikes, clock, odd)
     if missing := recording.meta.get("left_out"):
         rows = list(missing.items())

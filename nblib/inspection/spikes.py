@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput
+from nblib.inspection.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
 from nblib.recording import Recording
-from nblib.sources.checks import SHORT_ISI, Clock, interval_clock, perhaps_milliseconds, some
+from nblib.sources.checks import some
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
@@ -26,6 +27,8 @@ class Spikes:
     duplicates: np.ndarray
     refractory: np.ndarray
     short: int = 0  # intervals within a unit below SHORT_ISI
+    unsorted: list[int] = field(default_factory=list)  # units whose times fall
+    whole: bool = True  # every time is a whole number in the file
 
 
 def check_index(recording: Recording, where: str) -> None:
@@ -42,8 +45,8 @@ def check_index(recording: Recording, where: str) -> None:
 
 
 def pass_over(recording: Recording, where: str) -> Spikes:
-    """One pass over all spikes; refuses NaN and unsorted times with the unit ids."""
-    n = recording.n_units
+    """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted."""
+    n, per_second = recording.n_units, 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
     found = Spikes(
         np.diff(recording.spike_index),
         np.full(n, np.nan),
@@ -51,7 +54,7 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         np.zeros(n, int),
         np.zeros(n, int),
     )
-    bad: dict[str, list[int]] = {"NaN or infinite": [], "unsorted": []}
+    bad: list[int] = []
     for lo, hi, times, index in recording.chunks(PIECE):
         count = np.diff(index)
         firing = np.flatnonzero(count)
@@ -64,30 +67,33 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         if not np.isfinite(total):
             # A piece is summed first: looking at each value is needed only when the sum is off.
             broken = _per_unit(~np.isfinite(times), index)
-            bad["NaN or infinite"] += (lo + np.flatnonzero(broken)).tolist()
+            bad += (lo + np.flatnonzero(broken)).tolist()
+            continue
         step[index[1:-1][(index[1:-1] > 0) & (index[1:-1] < len(times))] - 1] = (
             np.inf
         )  # from unit to unit
         if not (step >= 0).all():
-            bad["unsorted"] += (
-                lo + np.flatnonzero(_per_unit(np.r_[False, step < 0], index))
-            ).tolist()
+            falls = np.flatnonzero(_per_unit(np.r_[False, step < 0], index))
+            found.unsorted += (lo + falls).tolist()
+            found.first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
+            found.last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
         close = np.flatnonzero(step < REFRACTORY_S)
         unit = np.searchsorted(index, close, side="right") - 1
         found.refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
         found.duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
         found.short += int(np.count_nonzero(step < SHORT_ISI))
-    for what, units in bad.items():
-        if units:
-            raise BadInput(
-                f"{where}: {what} spike times in unit {some(recording.units.index[units])}; "
-                + (
-                    "mend or remove these units in the file."
-                    if what != "unsorted"
-                    else "sort them in the file."
-                )
-            )
+        # A few tell enough of most recordings.
+        found.whole = found.whole and _whole(times[:1000] * per_second) and _whole(times * per_second)  # fmt: skip
+    if bad:
+        raise BadInput(
+            f"{where}: NaN or infinite spike times in unit {some(recording.units.index[bad])}; "
+            "mend or remove these units in the file."
+        )
     return found
+
+
+def _whole(values: np.ndarray) -> bool:
+    return bool((np.abs(values - np.rint(values)) < 1e-6).all())
 
 
 def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -96,7 +102,7 @@ def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
     return total[index[1:]] - total[index[:-1]]
 
 
-def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
+def clock_of(spikes: Spikes, tables: list[pd.DataFrame], sampling_hz: float = 0.0) -> Clock:
     """What tells seconds from milliseconds: of all spikes, and of the intervals in `tables`."""
     firing = spikes.count > 0
     first = float(np.nanmin(spikes.first)) if firing.any() else 0.0
@@ -110,6 +116,8 @@ def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
         n_isi,
         spikes.short,
         *interval_clock(tables),
+        whole=spikes.whole,
+        sampling_hz=sampling_hz,
     )
 
 
@@ -162,12 +170,7 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str
             f"{spikes.duplicates.sum()} spike times stand twice, in {len(twice)} units (unit {some(ids[twice])}); "
             "both are counted."
         )
-    if perhaps_milliseconds(clock):
-        odd.append(
-            "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
-            "set time_unit: ms in the recipe."
-        )
+    if other := perhaps_other_unit(clock, recording.meta.get("time_unit", "s")):
+        odd.append(other)
     if clock.first < 0:
         odd.append(f"Spikes begin before time zero, at {clock.first:.4g} s.")
-    if not clock.n_spikes:
-        odd.append("There is no spike at all.")

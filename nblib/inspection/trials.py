@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nblib.inspection.clock import Clock
 from nblib.recording import Recording
-from nblib.sources.checks import Clock, some
+from nblib.sources.checks import some
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
@@ -41,10 +42,7 @@ def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def trial_tables(
     recording: Recording, trials: pd.DataFrame, odd: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """The tables presentations, blocks, lengths, invalid and overlaps of a `SessionReport`.
-
-    Adds to `odd` what is odd in lengths and invalid intervals.
-    """
+    """The tables presentations, blocks and lengths of a `SessionReport`; odd lengths are told."""
     start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
     length = stop - start
     by_label = pd.DataFrame({"label": trials["label"], "length": length}).groupby(
@@ -80,32 +78,7 @@ def trial_tables(
             f"{recording.trials}: {len(off)} of {len(trials)} presentations are more than 5 % longer or shorter "
             f"than the median of {median:.4g} s (row {some(off)})."
         )
-    invalid, overlaps = _invalid(recording, start, stop, odd)
-    return {
-        "presentations": presentations,
-        "blocks": blocks,
-        "lengths": lengths,
-        "invalid": invalid,
-        "overlaps": overlaps,
-    }
-
-
-def _invalid(
-    recording: Recording, start: np.ndarray, stop: np.ndarray, odd: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Invalid intervals with the presentations each touches, and those presentations."""
-    times = recording.invalid_times
-    touches = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
-    invalid = pd.DataFrame(
-        {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touches.sum(axis=1)}
-    )
-    rows = np.flatnonzero(touches.any(axis=0))
-    if len(times):
-        odd.append(
-            f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {(times[:, 1] - times[:, 0]).sum():.4g} s in all touch {len(rows)} "
-            f"of {len(start)} presentations" + (f" (row {some(rows)})." if len(rows) else ".")
-        )
-    return invalid, pd.DataFrame({"row": rows, "start_s": start[rows], "stop_s": stop[rows]})
+    return {"presentations": presentations, "blocks": blocks, "lengths": lengths}
 
 
 def _overlapping(table: pd.DataFrame) -> np.ndarray:
@@ -116,9 +89,15 @@ def _overlapping(table: pd.DataFrame) -> np.ndarray:
     return np.sort(order[1:][early])
 
 
-def odd_intervals(tables: dict[str, pd.DataFrame], odd: list[str]) -> None:
-    """Add to `odd` a sentence for each table whose intervals overlap."""
+def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str]) -> None:
+    """Add to `odd` a sentence for each table whose intervals overlap or lie outside the spikes."""
     for name, table in tables.items():
+        first, last = table["start_time"].min(), table["stop_time"].max()
+        if first > clock.last or last < clock.first:
+            odd.append(
+                f"{name} lies from {first:.6g} to {last:.6g} s, the spikes from {clock.first:.6g} to "
+                f"{clock.last:.6g} s: it may be of another clock."
+            )
         rows = _overlapping(table)
         if len(rows):
             odd.append(
@@ -128,7 +107,7 @@ def odd_intervals(tables: dict[str, pd.DataFrame], odd: list[str]) -> None:
 
 def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each oddity of the presentations in table `name`."""
-    odd_intervals({name: trials}, odd)
+    odd_intervals({name: trials}, clock, odd)
     start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
     for rows, what in (
         (np.flatnonzero(stop == start), "have no length"),

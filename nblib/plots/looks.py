@@ -21,9 +21,11 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
     """The session at a glance: units, presentations and rate, or channels and intervals."""
     if signals.LFP in session.series:
         return potentials.lfp_overview(report.tables["channels"], report.tables["intervals"])
+    labels = responses.labels_of(session) if session.trials else None
+    invalid = report.tables["invalid"][["start_time", "stop_time"]].to_numpy()
     return session_plots.session_overview(
-        session.units, responses.labels_of(session), report.tables["rate"], session.intervals,
-        session.invalid_times, trials=session.trials, label_name=session.label,
+        session.units, labels, report.tables["rate"], session.intervals, invalid,
+        trials=session.trials, label_name=session.label,
     )  # fmt: skip
 
 
@@ -37,7 +39,8 @@ def recording_close_up(session: Recording) -> Picture:
         return potentials.lfp_traces(series.read(lo, lo + n), start, series.rate_hz, session.meta["channels"])  # fmt: skip
     window = responses.example_window(session)
     spike_s, unit = responses.spikes_between(session, *window)
-    return session_plots.raster(spike_s, unit, responses.areas_of(session.units), session.trial_table, window)  # fmt: skip
+    trials = session.trial_table if session.trials else None
+    return session_plots.raster(spike_s, unit, responses.areas_of(session.units), trials, window)
 
 
 def average_response(binned: Any, psth: Any) -> Picture:

@@ -22,7 +22,7 @@ MOST_AREAS = 14
 @style.styled
 def session_overview(
     units: pd.DataFrame,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     rate: pd.DataFrame,
     intervals: dict[str, pd.DataFrame],
     invalid: np.ndarray,
@@ -32,8 +32,8 @@ def session_overview(
 ) -> Picture:
     """Units per area and quality, presentations per label, firing rate and blocks over time.
 
-    units: one row per unit (area and quality columns where known); labels (trial,);
-    rate: columns time_s and rate_hz, the mean over units; intervals: tables with start_time and
+    units: one row per unit (area and quality columns where known); labels (trial,), None
+    without trials; rate: columns time_s and rate_hz, the mean over units; intervals: tables with start_time and
     stop_time [s]; invalid: (n, 2) [s]; trials: name of the trial table.
     """
     n_areas = min(len(style.area_order(_areas(units))), MOST_AREAS + 1)
@@ -41,8 +41,9 @@ def session_overview(
     heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * n_tables + 0.5)]
     fig = style.new_figure(sum(heights) + 0.6)
     grid = fig.add_gridspec(3, 2, height_ratios=heights)
-    draw_units_by_area(fig.add_subplot(grid[0, 0]), units)
-    draw_label_counts(fig.add_subplot(grid[0, 1]), labels, label_name)
+    draw_units_by_area(fig.add_subplot(grid[0, 0] if labels is not None else grid[0, :]), units)
+    if labels is not None:
+        draw_label_counts(fig.add_subplot(grid[0, 1]), labels, label_name)
     top = fig.add_subplot(grid[1, :])
     draw_rate(top, rate, invalid)
     bottom = fig.add_subplot(grid[2, :], sharex=top)
@@ -133,7 +134,10 @@ def draw_timeline(
     ax.set_yticks(range(len(names)), short)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("time in the session (s)")
-    ax.set_title("When each table's intervals lie (blue: the trials)")
+    which = (
+        " (blue: the trials)" if trials else ", none of them trials" if names else ": there is none"
+    )
+    ax.set_title(f"When each table's intervals lie{which}")
 
 
 def _merge(table: pd.DataFrame, closer_s: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +157,7 @@ def raster(
     spike_s: np.ndarray,
     unit: np.ndarray,
     areas: np.ndarray,
-    trials: pd.DataFrame,
+    trials: pd.DataFrame | None,
     window: tuple[float, float],
 ) -> Picture:
     """Every spike in a stretch of time, units ordered by area, with the labels shown above.
@@ -181,7 +185,8 @@ def raster(
             mew=0.8,
             rasterized=True,
         )
-    _mark_trials(ax, trials, window)
+    if trials is not None:
+        _mark_trials(ax, trials, window)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(*window)
     ax.set_xlabel("time in the session (s)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput
+from nblib.intervals import open_ended
 from nblib.recording import Recording
 from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
-from nblib.sources.checks import Clock, check_presentations, check_time_unit, interval_clock, some
+from nblib.sources.checks import check_presentations, some
 
 # Columns of a units table that other tools use for the brain area, in the order they are tried.
 AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
 # Columns that are numbers where their text allows it.
 NUMBERS = ("x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
 UNITS = "units"
-SAMPLE_UNITS, SAMPLE_SPIKES = 32, 500  # what is read to tell seconds from milliseconds
 
 
 def open_nwb(
@@ -48,12 +49,13 @@ def open_nwb(
         units, spike_index, spikes = _read_units(file, path, seconds, notes)
         places = nwb_tables.interval_tables(file, path)
         series, broken = nwb_series.find_series(file, path, seconds)
+        observed = _read_observed(file[UNITS], path, units.index, seconds)
         meta = _read_meta(file, path)
     notes += [f"Left out, since it cannot be read: {e}" for e in broken.values()]
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
         check_presentations(str(path), intervals, tables.trials(intervals, label))
-    recording = Recording(
+    return Recording(
         id=recording_id or meta["session_id"] or meta["identifier"] or path.stem,
         subject=meta["subject"].get("subject_id") or meta["subject"].get("specimen_name", ""),
         path=path,
@@ -71,10 +73,8 @@ def open_nwb(
             "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
             **meta,
         },
+        observed=observed,
     )
-    clock = _sampled_clock(recording, [tables[intervals]] if intervals else [])
-    check_time_unit(str(path), clock, time_unit)
-    return recording
 
 
 def _read_units(
@@ -100,8 +100,11 @@ def _read_units(
         raise BadInput(
             f"{path}: units/spike_times says it is in milliseconds. Set time_unit: ms in the recipe."
         )
-    spike_index = _spike_index(index, nwb_tables.n_rows(group, path, UNITS), data, path)
-    units = nwb_tables.read_table(group, path, UNITS, skip=("spike_times", "electrodes"))
+    n_units = nwb_tables.n_rows(group, path, UNITS)
+    spike_index = _starts(index, n_units, data, path, "units/spike_times_index")
+    units = nwb_tables.read_table(
+        group, path, UNITS, skip=("spike_times", "electrodes", "obs_intervals")
+    )
     left_out = units.attrs[nwb_tables.LEFT_OUT]
     nwb_tables.tell_broken(units, UNITS, notes)
     if units.index.has_duplicates:
@@ -140,8 +143,8 @@ def _no_units(file: h5py.File, path: Path) -> str:
     return f"no units table; the file holds {some(file)}. Spike-sorted data are needed."
 
 
-def _spike_index(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path) -> np.ndarray:
-    where = "units/spike_times_index"
+def _starts(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path, where: str) -> np.ndarray:  # fmt: skip
+    """Where each unit's values begin in a ragged column, and their end: int64 (n_units + 1,)."""
     if n_units == 0:
         raise BadInput(f"{path}: the units table is empty.")
     stops = nwb_tables.read_stops(index, data, path, where)
@@ -150,11 +153,40 @@ def _spike_index(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Pa
     return np.concatenate([[0], stops])
 
 
+def _read_observed(
+    group: h5py.Group, path: Path, unit_ids: pd.Index, seconds: float
+) -> list[np.ndarray | None] | None:
+    """When each unit was observed, (k, 2) [s]; None where obs_intervals says nothing of it or of any."""
+    where = "units/obs_intervals"
+    data, index = (hdf5.child(group, n, path, UNITS) for n in ("obs_intervals", "obs_intervals_index"))  # fmt: skip
+    if data is None or data.shape[0] == 0:
+        return None
+    with hdf5.read_errors(path, where, data):
+        values = data[()]
+    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
+        raise BadInput(
+            f"{path}: {where} is {values.dtype} of shape {values.shape}; expected a start and a stop a row."
+        )
+    times = open_ended(values.astype(np.float64) * seconds)
+    if index is None and len(times) != len(unit_ids):
+        raise BadInput(
+            f"{path}: {where} has {len(times)} rows for {len(unit_ids)} units and no index."
+        )
+    starts = (
+        np.arange(len(times) + 1)
+        if index is None
+        else _starts(index, len(unit_ids), data, path, f"{where}_index")
+    )
+    parts = [times[a:b] for a, b in itertools.pairwise(starts)]
+    return [part if len(part) else None for part in parts]
+
+
 def _read_meta(file: h5py.File, path: Path) -> dict[str, Any]:
     names = ("identifier", "session_description", "session_start_time")
     return {
         **{name: hdf5.scalar_text(file, name) for name in names},
         "session_id": hdf5.scalar_text(file, "general/session_id"),
+        "sampling_hz": _sampling_hz(file),
         "nwb_version": _version(file, path),
         "subject": {
             name: hdf5.scalar_text(file, f"general/subject/{name}")
@@ -169,22 +201,8 @@ def _version(file: h5py.File, path: Path) -> str:
     return told or hdf5.scalar_text(file, "nwb_version")
 
 
-def _sampled_clock(recording: Recording, tables: list[pd.DataFrame]) -> Clock:
-    """A Clock from a few spikes of a few units; the session report looks at all of them."""
-    index = recording.spike_index
-    firing = np.flatnonzero(np.diff(index) > 1)
-    looked = firing[np.linspace(0, len(firing) - 1, min(SAMPLE_UNITS, len(firing))).astype(int)]
-    n_isi = n_short = n_spikes = 0
-    ends: list[float] = []
-    for i in looked:
-        lo, hi = int(index[i]), int(index[i + 1])
-        times = recording.spikes.read(lo, min(hi, lo + SAMPLE_SPIKES))
-        between = np.diff(times)
-        n_isi += len(between)
-        n_short += int((np.abs(between) < 0.1).sum())
-        n_spikes += hi - lo
-        ends += [times[0], *recording.spikes.read(hi - 1, hi)]
-    first, last = (np.nanmin(ends), np.nanmax(ends)) if np.isfinite(ends).any() else (0.0, 0.0)
-    return Clock(
-        len(looked), n_spikes, float(first), float(last), n_isi, n_short, *interval_clock(tables)
-    )
+def _sampling_hz(file: h5py.File) -> float:
+    """The rate at which spikes were sampled, by the resolution of their times; 0 where not told."""
+    step = np.ravel(file[f"{UNITS}/spike_times"].attrs.get("resolution", 0.0))
+    known = step.size == 1 and step.dtype.kind in "iuf" and 0 < step[0] < 1e-3
+    return round(1 / float(step[0]), 3) if known else 0.0

@@ -8,8 +8,8 @@ import pytest
 
 from nblib.errors import BadInput
 from nblib.inspection import session_report
+from nblib.inspection.clock import Clock, check_time_unit
 from nblib.sources import nwb, nwb_electrodes, nwb_tables
-from nblib.sources.checks import Clock, check_time_unit
 
 TRIALS = {"intervals": "trials", "label": "stim"}
 COUNTS = [120, 0, 200, 80]  # spikes of each unit; one is silent
@@ -316,19 +316,19 @@ def test_a_second_clock_in_one_file_is_refused_both_ways(layout):
     long = [t * 20 for t in trains(rate=20.0)]
     spikes_ms = layout(spikes=[t * 1000 for t in long], name="spikes.nwb")
     with pytest.raises(BadInput, match="Spike times look like milliseconds, interval tables like"):
-        opened(spikes_ms)
+        session_report(opened(spikes_ms))
 
     def change(file):
         for name in ("start_time", "stop_time"):
             file["intervals/trials"][name][...] = file["intervals/trials"][name][()] * 1000
 
     with pytest.raises(BadInput, match="Interval tables look like milliseconds"):
-        opened(layout(change, name="tables.nwb"))
+        session_report(opened(layout(change, name="tables.nwb")))
 
 
 def test_seconds_read_as_milliseconds_are_refused(layout):
     with pytest.raises(BadInput, match="Set time_unit: s"):
-        opened(layout(), time_unit="ms")
+        session_report(opened(layout(), time_unit="ms"))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,125 @@
+"""Stretches of a session that do not count: invalid times, and times when a unit was not observed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from nblib.errors import BadInput
+from nblib.inspection.clock import Clock, seconds
+from nblib.inspection.spikes import Spikes
+from nblib.intervals import covers, merged, touches
+from nblib.recording import ROUNDED_S, Recording
+from nblib.sources.checks import check_intervals, some
+
+FAR = 10.0
+
+
+def _times(trials: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
+    if trials is None:
+        return np.empty(0), np.empty(0)
+    return trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
+
+
+def invalid_tables(
+    recording: Recording, where: str, trials: pd.DataFrame | None, clock: Clock, odd: list[str]
+) -> dict[str, pd.DataFrame]:
+    """The tables `invalid` and `overlaps` of a session report; what is in them is told in `odd`.
+
+    A row counts for all units, whatever its tags. One without an end lasts until the last spike or presentation. Raises BadInput for
+    invalid times that lie FAR times the session away from it: they are of another clock.
+    """
+    start, stop = _times(trials)
+    first, last = min([clock.first, *start]), max([clock.last, *stop])
+    times = recording.invalid_times
+    endless = np.flatnonzero(np.isinf(times[:, 1]))
+    times[endless, 1] = np.maximum(last, times[endless, 0])
+    times[:, 0] = np.where(np.isinf(times[:, 0]), np.minimum(first, times[:, 1]), times[:, 0])
+    if len(times):
+        begin, end = times.min(), times.max()
+        away = max(begin - last, first - end)
+        both = (
+            f"invalid_times lies from {seconds(begin)} to {seconds(end)} s, spikes and presentations "
+            f"from {seconds(first)} to {seconds(last)} s"
+        )
+        if away > FAR * (last - first):
+            raise BadInput(
+                f"{where}: {both}: they are not on one clock, so nothing would be left out. Mend or "
+                "remove the table in the file."
+            )
+        if away > 0:
+            odd.append(f"{both}: it may be of another clock.")
+    touched = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
+    rows = np.flatnonzero(touched.any(axis=0))
+    if len(times):
+        union = merged(times)
+        odd.append(
+            f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {np.diff(union).sum():.4g} s in all touch {len(rows)} "
+            f"of {len(start)} presentations" + (f" (row {some(rows)})." if len(rows) else ".")
+        )
+    if len(endless):
+        odd.append(
+            f"invalid_times has no end in row {some(endless)}: taken to last until the session's end."
+        )
+    table = pd.DataFrame(
+        {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touched.sum(axis=1)}
+    )
+    overlaps = pd.DataFrame({"row": rows, "start_s": start[rows], "stop_s": stop[rows]})
+    return {"invalid": table, "overlaps": overlaps}
+
+
+def observed_tables(
+    recording: Recording, where: str, trials: pd.DataFrame | None, spikes: Spikes, odd: list[str]
+) -> dict[str, pd.DataFrame]:
+    """The table `observed` of a session report (unit: observed_s, share, presentations); no table
+    where the file does not tell when its units were observed.
+
+    observed_s and share are of the time from the first spike of all to the last; presentations are
+    those observed as a whole. Raises BadInput, with unit and row, for intervals without both ends or reversed, and
+    where most spikes lie outside the times in which they are said to have been observed.
+    """
+    if recording.observed is None:
+        return {}
+    ids, start, stop = recording.units.index, *_times(trials)
+    first, last = np.nanmin(spikes.first), np.nanmax(spikes.last)
+    known = [unit for unit, times in enumerate(recording.observed) if times is not None]
+    observed_s, inside = np.full(len(ids), last - first), 0
+    for unit in known:
+        times = recording.observed[unit]
+        check_intervals(where, f"units/obs_intervals of unit {ids[unit]}", times)
+        observed_s[unit] = np.diff(merged(np.clip(times, first, last))).sum()
+        wide = merged(times + np.array([-ROUNDED_S, ROUNDED_S]))
+        if covers(spikes.first[[unit]], spikes.last[[unit]], wide, 0.0)[0]:
+            inside += spikes.count[unit]
+        else:
+            train = recording.spike_times(unit)
+            inside += int(touches(train, train, wide).sum())
+    n_spikes = int(spikes.count[known].sum())
+    ends = np.concatenate([recording.observed[unit].ravel() for unit in known])
+    if inside < n_spikes / 2:
+        raise BadInput(
+            f"{where}: units/obs_intervals lies from {seconds(ends.min())} to {seconds(ends.max())} s, "
+            f"spikes from {seconds(first)} to {seconds(last)} s, and {n_spikes - inside:,} of {n_spikes:,} "
+            "spikes lie outside the times in which their unit was observed: they are not on one clock."
+        )
+    seen = recording.observed_in(start, stop)
+    table = pd.DataFrame(
+        {"observed_s": observed_s, "share": observed_s / (last - first), "presentations": seen.sum(axis=0)},
+        index=ids,
+    )  # fmt: skip
+    partly = int((table["share"] < 1 - 1e-3).sum())
+    if partly or not seen.all():
+        odd.append(
+            f"{partly} of {len(ids)} units were not observed all the time: {1 - table['share'].mean():.1%} of the "
+            f"units' time is unobserved, and {int((~seen.all(axis=1)).sum())} of {len(start)} presentations were not "
+            "observed by every unit. What is unobserved is not silence; 03 leaves it out."
+        )
+    if n_spikes - inside:
+        odd.append(
+            f"{n_spikes - inside:,} of {n_spikes:,} spikes lie outside the times in which their unit was observed."
+        )
+    if len(known) < len(ids):
+        odd.append(
+            f"units/obs_intervals says nothing of {len(ids) - len(known)} units; they are taken as always observed."
+        )
+    return {"observed": table}
