@@ -50,13 +50,68 @@ def find_recipe(name: str) -> P.Recipe:
     raise BadParameter(f"no recipe {name!r}; params/recipes holds {', '.join(known)}.")
 
 
+class Known:
+    """Recipes as they are now, by name, and what runs of other ones changed.
+
+    given: what runs were told as their recipe, names and paths: one that was given by its path is
+    found again by that path.
+    """
+
+    def __init__(self, given: list[str]):
+        self._paths = {Path(way).stem: way for way in given if way.endswith((".yml", ".yaml"))}
+        self._found: dict[str, P.Recipe | None] = {}
+        self._told: dict[str, dict[str, str]] = {}
+
+    def find(self, name: str) -> P.Recipe | None:
+        """A recipe; None when it is gone."""
+        if name not in self._found:
+            self._found[name] = self._find(name) or self._find(self._paths.get(name, name))
+        return self._found[name]
+
+    def _find(self, way: str) -> P.Recipe | None:
+        try:
+            return find_recipe(way)
+        except BadParameter:
+            return None
+
+    def tell(self, recipe: dict[str, Any]) -> dict[str, str]:
+        """What a run's recipe is called, and what it changes of the one that it was derived from.
+
+        `base`: the name of that one, its own where nothing was changed or the other is gone;
+        `group`: base with the settings of the split that differ; `changed`: the other ones.
+        """
+        text = json.dumps(recipe)
+        if text not in self._told:
+            self._told[text] = self._tell(recipe)
+        return self._told[text]
+
+    def _tell(self, recipe: dict[str, Any]) -> dict[str, str]:
+        name = recipe.get("recipe", "")
+        base = root_name(name)
+        now = self.find(base) if base != name else None
+        base = name if now is None else base
+        other = recipe if now is None else store.plain(now.model_dump())
+        # Which recordings, and where they lie, says nothing of how this one was treated.
+        kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
+        text = {k: f"{k}={json.dumps(recipe[k])}" for k in kept if recipe[k] != other.get(k)}
+        split = ", ".join(t for k, t in text.items() if k in P.SplitSettings.model_fields)
+        others = ", ".join(t for k, t in text.items() if k not in P.SplitSettings.model_fields)
+        group = f"{base} ({split})" if split else base
+        return {"recipe": name, "base": base, "group": group, "changed": others}
+
+
+def root_name(name: str) -> str:
+    """The name of the recipe that a derived one comes from; the name itself of any other."""
+    return re.sub(r"-[0-9a-f]{8}$", "", name)
+
+
 def derive(recipe: P.Recipe, overrides: dict[str, Any]) -> P.Recipe:
     """The recipe with some settings changed; named by its content, saved, carried downstream."""
     changed = {k: v for k, v in overrides.items() if v is not None and v != getattr(recipe, k)}
     if not changed:
         return recipe
     values = {k: getattr(recipe, k) for k in P.Recipe.model_fields} | changed
-    root = re.sub(r"-[0-9a-f]{8}$", "", recipe.recipe)
+    root = root_name(recipe.recipe)
     settings = {
         k: v
         for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items()

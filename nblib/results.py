@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import pandas as pd
 
 from nblib import params, recipes, stages, stats, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
-from nblib.metrics import METRICS
-from nblib.runs import load_run
+from nblib.runs import Run, load_run, read_run
 
 SHOWN = (
     "notebook", "recipe", "recording", "model", "fold", "seed", "variant", "metric", "value", "ci_low", "ci_high",
@@ -39,17 +37,59 @@ NOT_A_VARIANT = {
     "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
+ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
 SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
 DECODERS = ("05_train_lstm", "06_train_st_gat")
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A run whose files cannot be read: what reading raised, and its recipe where that is known."""
+
+    folder: Path
+    error: Exception
+    recipe: dict[str, Any]
+
+
+def read_all() -> list[Run | Unreadable]:
+    """Every run of the data root, each read once; reports, which hold no scores, are left out."""
+    found: list[Run | Unreadable] = []
+    for folder in store.artifacts():
+        stage = stages.STAGES.get(folder.parts[-3])
+        if stage is None or not stage.is_run or stage.upstream is None:
+            continue
+        try:
+            found.append(read_run(folder))
+        except (NblibError, OSError) as error:
+            found.append(Unreadable(folder, error, _recipe_of(folder)))
+    return found
+
+
+def _recipe_of(folder: Path) -> dict[str, Any]:
+    try:
+        return store.read_manifest(folder).get("recipe") or {}
+    except (NblibError, OSError):
+        return {}
+
+
 def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
-    """One row for each result in the data root, sorted; `value` is the score asked for.
+    """`table_of` all runs, or those of one recipe, a name or a path, and of recipes derived from it.
+
+    Raises BadParameter for a metric that no run knows, and for a recipe that neither has a run nor
+    is there.
+    """
+    return table_of(read_all(), recipe, metric)
+
+
+def table_of(
+    runs: list[Run | Unreadable], recipe: str = "", metric: str = "accuracy"
+) -> pd.DataFrame:
+    """One row for each result of these runs, sorted; `value` is the score asked for.
 
     A run that has no such score shows its own first one; `metric` says which it is.
     A run of 05 or 06 is one row; one of 07, 09 or 10 has a row for each of its results. `base` is the
-    recipe that a derived one came from; asking for a recipe asks for those derived from it too.
+    recipe that a derived one came from.
     `group` is that recipe with the changed settings of the split, if any: runs of one group and
     recording were judged alike. `changed` holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
@@ -58,32 +98,32 @@ def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
     recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
     `result` numbers the results of a run; `run` is recording/key, since simulated recordings of one
     cohort share their keys.
-    Scores are fractions, `fit_s` seconds. Raises BadParameter for a metric no run knows.
+    Scores are fractions, `fit_s` seconds. Raises BadParameter as `scan` does.
     """
-    rows = []
-    for folder in store.artifacts():
-        if stages.STAGES.get(folder.parts[-3]) and stages.STAGES[folder.parts[-3]].is_run:
-            found = _rows(folder, metric)
-            rows += [row for row in found if recipe in ("", row["recipe"], row["base"])]
+    given = [run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)]
+    bases = recipes.Known(given)
+    rows = [row for run in runs for row in _rows(run, metric, bases)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
-    _flag(table)
+    table = table[_of_recipe(table, recipe)].reset_index(drop=True)
+    _flag(table, bases)
     known = table["flag"] != "corrupt"
     if metric not in ALWAYS and known.any() and not (table.loc[known, "metric"] == metric).any():
         raise BadParameter(f"metric {metric!r}: no run has that score.")
-    order = [
-        "group",
-        "recipe",
-        "recording",
-        "notebook",
-        "model",
-        "variant",
-        "fold",
-        "seed",
-        "created",
-        "key",
-    ]
-    table = table.drop(columns="_upstream").sort_values(order, ignore_index=True)
+    table = table.drop(columns="_upstream").sort_values(ORDER, ignore_index=True)
     return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
+
+
+def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
+    """Which rows are of a recipe, or of one derived from it; "" = all."""
+    name = Path(recipe).stem if recipe.endswith((".yml", ".yaml")) else recipe
+    asked = (table[["recipe", "base"]] == name).any(axis=1) | (recipe == "")
+    if recipe and not asked.any():
+        try:
+            recipes.find_recipe(recipe)
+        except BadParameter as error:
+            names = ", ".join(sorted(set(table["base"]) - {""})) or "no recipe at all"
+            raise BadParameter(f"{error} There are runs of {names}.") from None
+    return asked
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:
@@ -132,38 +172,30 @@ def stage_version(manifest: dict[str, Any]) -> int | None:
     return None
 
 
-def results_of(folder: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """What metrics.json says of each result of a run; CorruptArtifact when its bytes changed."""
-    if store.sha256(folder / METRICS) != manifest["outputs"][METRICS]["sha256"]:
-        raise CorruptArtifact(f"{folder / METRICS}: its bytes changed since it was written.")
-    told = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return [told | one for one in told.get("rows", [{}])]
-
-
-def _rows(folder: Path, metric: str) -> list[dict[str, Any]]:
-    """The results of one run; none for a run without metrics (a report)."""
-    stage, recording, key = folder.parts[-3:]
+def _rows(run: Run | Unreadable, metric: str, bases: recipes.Known) -> list[dict[str, Any]]:
+    """A row for each result of a run; one without scores, flagged, for a run that is not readable."""
+    stage, recording, key = run.folder.parts[-3:]
     row = {name: None for name in COLUMNS} | {
-        "notebook": stage, "recording": recording, "key": key, "folder": str(folder), "flag": "",
-        "_upstream": "", "edited": False, "executed": (folder / store.ATTACHED[0]).is_file(),
+        "notebook": stage, "recording": recording, "key": key, "folder": str(run.folder), "flag": "",
+        "_upstream": "", "edited": False, "executed": (run.folder / store.ATTACHED[0]).is_file(),
         "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
+    if isinstance(run, Unreadable):
+        return [row | bases.tell(run.recipe) | {"flag": "corrupt"}]
+    manifest = run.manifest
     try:
-        manifest = store.read_manifest(folder)
-        if METRICS not in manifest["outputs"]:
-            return []
-        row |= _recipe(manifest["recipe"] or {})
-        told = results_of(folder, manifest)
+        row |= bases.tell(manifest["recipe"] or {})
         row |= {name: manifest[name] for name in MANIFEST_FIELDS}
         row["stage_version"] = stage_version(manifest)
         row["edited"] = bool(manifest["notebook"]["edited"])
         row["_upstream"] = manifest["upstream"][0]
         variant = _variant(stage, manifest["parameters"])
-        return [row | _result(one, metric, variant) | {"result": i} for i, one in enumerate(told)]
-    except (NblibError, OSError, ValueError, KeyError, TypeError):
-        row["flag"] = "corrupt"
-        row |= {name: row[name] or "" for name in ("recipe", "base", "group")}
-        return [row]
+        return [
+            row | _result(one, metric, variant) | {"result": i} for i, one in enumerate(run.results)
+        ]
+    except CorruptArtifact:  # a field is missing
+        named = {name: row[name] or "" for name in ("recipe", "base", "group")}
+        return [row | named | {"flag": "corrupt"}]
 
 
 def _result(metrics: dict[str, Any], metric: str, variant: str) -> dict[str, Any]:
@@ -177,24 +209,6 @@ def _result(metrics: dict[str, Any], metric: str, variant: str) -> dict[str, Any
     found["variant"] = ", ".join(filter(None, [metrics.get("variant"), variant]))
     found["model"] = metrics["model"]
     return found
-
-
-def _recipe(recipe: dict[str, Any]) -> dict[str, str]:
-    """The recipe's name, that of the recipe it was derived from, and what differs between them."""
-    name = recipe.get("recipe", "")
-    base = re.sub(r"-[0-9a-f]{8}$", "", name)
-    try:
-        other = recipe if base == name else store.plain(recipes.find_recipe(base).model_dump())
-    except BadParameter:  # gone: the derived one stands for itself
-        base, other = name, recipe
-    # Which recordings, and where they lie, says nothing of how this one was treated.
-    kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
-    changed = {k: recipe[k] for k in kept if recipe[k] != other.get(k)}
-    text = {k: f"{k}={json.dumps(v)}" for k, v in changed.items()}
-    split = ", ".join(t for k, t in text.items() if k in params.SplitSettings.model_fields)
-    others = ", ".join(t for k, t in text.items() if k not in params.SplitSettings.model_fields)
-    group = f"{base} ({split})" if split else base
-    return {"recipe": name, "base": base, "group": group, "changed": others}
 
 
 def _oracle(metrics: dict[str, Any], metric: str) -> dict[str, float]:
@@ -215,13 +229,13 @@ def _variant(stage: str, given: dict[str, Any]) -> str:
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(changed.items()))
 
 
-def _flag(table: pd.DataFrame) -> None:
+def _flag(table: pd.DataFrame, bases: recipes.Known) -> None:
     """Fill in `flag`: several words are joined by a comma."""
     words: dict[int, list[str]] = {i: [flag] if flag else [] for i, flag in table["flag"].items()}
     sound = table[table["flag"] == ""]
     single = sound[sound["recording"] != stages.COHORT]  # folds by subject are part of the run
     for (recipe, recording), part in single.groupby(["recipe", "recording"]):
-        current = _current_split(recipe, recording)
+        current = _current_split(bases.find(recipe), recording)
         if current is not None:
             old = part["_upstream"] != current
         else:  # the recipe is gone: what was made last stands for it
@@ -235,7 +249,8 @@ def _flag(table: pd.DataFrame) -> None:
             words[i].append(f"old code (stage version {known}, now {now})")
     for i in sound.index[sound["edited"].astype(bool)]:
         words[i].append("edited notebook")
-    for _, same in sound.groupby(SAME, dropna=False):
+    several = sound[sound.duplicated(SAME, keep=False)]
+    for _, same in several.groupby(SAME, dropna=False):
         # The newest stands for all; one without another flag goes before one that has some.
         first = sorted(same.index, key=lambda i: (not words[i], same["created"][i]))[-1]
         for i in same.index.drop(first):
@@ -243,10 +258,10 @@ def _flag(table: pd.DataFrame) -> None:
     table["flag"] = pd.Series({i: ", ".join(w) for i, w in words.items()}, dtype=object)
 
 
-def _current_split(recipe: str, recording: str) -> str | None:
-    """Key of the split that the recipe gives today; None when that cannot be told any more."""
+def _current_split(recipe: params.Recipe | None, recording: str) -> str | None:
+    """Key of the split that a recipe gives today; None when that cannot be told any more."""
     try:
-        return stages.key_for("04_split", recipes.find_recipe(recipe), recording)
+        return None if recipe is None else stages.key_for("04_split", recipe, recording)
     except (BadParameter, MissingInput, BadInput):
         return None
 
@@ -260,7 +275,7 @@ def against(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> P
     """
     if metrics["shuffle_labels"]:
         return None
-    runs = clean(scan(metrics["recipe"]))
+    runs = clean(scan())
     same = (runs["model"] == other) & (runs["variant"] == "") & (runs["notebook"] == DECODERS[0])
     # The recipe to the letter: one derived from it has other bins, units or scaling.
     for name in ("recipe", "recording", "split_hash", "fold", "seed"):

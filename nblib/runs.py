@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from nblib import params, store
-from nblib.errors import BadInput, BadParameter, MissingInput
+from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.metrics import METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
     from nblib.splits import TrainStatistics
 
 HISTORY = "history.parquet"
+
+
+class Fields(dict):
+    """The fields of a stored file. One that is missing is the file's fault: CorruptArtifact."""
+
+    def __init__(self, path: Path, values: dict[str, Any]):
+        if not isinstance(values, dict):
+            raise CorruptArtifact(f"{path}: holds no fields.")
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise CorruptArtifact(f"{self.path}: it has no field {name!r}.")
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,25 @@ class Run:
     @property
     def key(self) -> str:
         return self.manifest["key"]
+
+    @property
+    def name(self) -> str:
+        """recording/key: simulated recordings of one cohort may share their keys."""
+        return "/".join(self.folder.parts[-2:])
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """What metrics.json says of each result: one of 05 and 06, several of 07, 09 and 10."""
+        rows = self.metrics.get("rows", [{}])
+        return [Fields(self.metrics.path, self.metrics | one) for one in rows]
+
+    def table(self, name: str, *columns: str) -> pd.DataFrame | None:
+        """Columns of a table of the run (none named: all); None where the run holds no such table.
+
+        Raises what `stored_table` raises.
+        """
+        outputs = self.manifest["outputs"]
+        return stored_table(self.folder, name, outputs, *columns) if name in outputs else None
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -118,6 +151,56 @@ class Run:
         return self.classes[self.predict_log_proba(x, unit_ids).argmax(axis=1)]
 
 
+def stored_bytes(folder: Path, name: str, outputs: dict[str, Any]) -> bytes:
+    """A file of an artifact; outputs: those of its manifest, which says what it must hold.
+
+    Raises MissingInput when it is gone, CorruptArtifact when its bytes changed.
+    """
+    try:
+        data = (folder / name).read_bytes()
+    except FileNotFoundError:
+        data = None
+    if data is None or name not in outputs:
+        raise MissingInput(f"{folder / name}: the file is gone.")
+    if hashlib.sha256(data).hexdigest() != outputs[name]["sha256"]:
+        raise CorruptArtifact(f"{folder / name}: its bytes changed since it was written.")
+    return data
+
+
+def stored_table(folder: Path, name: str, outputs: dict[str, Any], *columns: str) -> pd.DataFrame:
+    """Columns (none named: all) of a Parquet file of an artifact, compared with its manifest.
+
+    Raises what `stored_bytes` raises, and CorruptArtifact for a file that is no such table.
+    """
+    from pyarrow import ArrowInvalid, BufferReader, parquet
+
+    data = stored_bytes(folder, name, outputs)
+    try:
+        file = parquet.ParquetFile(BufferReader(data))
+    except ArrowInvalid as error:
+        raise CorruptArtifact(f"{folder / name}: not readable as a table ({error}).") from None
+    if missing := [c for c in columns if c not in file.schema_arrow.names]:
+        raise CorruptArtifact(f"{folder / name}: it has no column {missing[0]!r}.")
+    return file.read(list(columns) or None, use_threads=False).to_pandas()
+
+
+def read_run(folder: Path) -> Run:
+    """What a run says of itself; its metrics.json is compared with the manifest.
+
+    The list of installed packages, most of a manifest, is left out. Raises what `stored_bytes`
+    raises, BadInput for an artifact that is no run.
+    """
+    manifest = Fields(folder / store.MANIFEST, store.read_manifest(folder))
+    manifest.pop("packages", None)
+    if METRICS not in manifest["outputs"]:
+        raise BadInput(f"{folder}: an artifact of {manifest['stage']}, not a run (no {METRICS}).")
+    text = stored_bytes(folder, METRICS, manifest["outputs"])
+    try:
+        return Run(folder, manifest, Fields(folder / METRICS, json.loads(text)))
+    except ValueError as error:
+        raise CorruptArtifact(f"{folder / METRICS}: not readable ({error}).") from None
+
+
 def load_run(run: str | Path) -> Run:
     """A run by its folder, its key (or a unique beginning of it, 4 digits or more), or recording/key.
 
@@ -127,12 +210,7 @@ def load_run(run: str | Path) -> Run:
     folder = Path(run).expanduser()
     if not folder.is_dir():
         folder = _by_key(str(run))
-    store.open_artifact(folder)
-    manifest = store.read_manifest(folder)
-    if METRICS not in manifest["outputs"]:
-        raise BadInput(f"{folder}: an artifact of {manifest['stage']}, not a run (no {METRICS}).")
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return Run(folder, manifest, metrics)
+    return read_run(store.open_artifact(folder))
 
 
 def _by_key(key: str) -> Path:

@@ -7,13 +7,13 @@ One row a run, result and score. `source` tells runs ("run") from numbers that o
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nblib import published, results, store
+from nblib import published, results
 from nblib.errors import StorageError
+from nblib.runs import Run
 
 IDENTITY = (
     "notebook", "group", "recipe", "base", "changed", "recording", "model", "fold", "seed", "variant",
@@ -34,23 +34,41 @@ SELECTED = "on validation rows"
 
 
 def every(recipe: str = "") -> pd.DataFrame:
-    """All scores of all runs, or of those of one recipe, and the published ones beside them.
+    """`long_table` of all runs, or of those of one recipe."""
+    runs = results.read_all()
+    return long_table(runs, results.table_of(runs, recipe))
 
+
+def long_table(runs: list[Run | results.Unreadable], table: pd.DataFrame) -> pd.DataFrame:
+    """All scores of runs, and the published ones of their recordings beside them.
+
+    table: the scan of these runs (`results.table_of`), or some rows of it.
     After `COLUMNS` follow `param_NAME` for each parameter of a notebook and `setting_NAME` for
     each setting of a recipe; lists and mappings are JSON text. Scores are fractions unless `unit`
-    says otherwise. `flag` as in `results.scan`: a row with one must not be averaged. A corrupt run
+    says otherwise. `flag` as in the scan: a row with one must not be averaged. A corrupt run
     is one row without a score.
     """
-    runs = results.scan(recipe)
-    rows = []
-    for folder, own in runs.groupby("folder", sort=False):
-        rows += _run_rows(Path(folder), own)
-    for given in published.beside(runs["recording"]).to_dict("records"):
-        rows.append({"source": "published"} | given)
-    found = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    more = sorted(found, key=lambda name: (name.startswith("setting_"), name))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *more], dtype=object)
-    return table.apply(_typed)
+    by_folder = {str(run.folder): run for run in runs}
+    folders = pd.Index(table["folder"].unique())
+    details = pd.DataFrame([_details(by_folder[f]) for f in folders], dtype=object).apply(_typed)
+    scan = table[[*IDENTITY, *FROM_SCAN]].astype(object).apply(_typed)
+    rows, scores = [], []  # of each score, its row of the scan
+    for i, folder, result, flag in table[["folder", "result", "flag"]].itertuples():
+        corrupt = "corrupt" in flag
+        found = {None: {}} if corrupt else by_folder[folder].results[result]["scores"]
+        for metric, score in found.items():
+            rows.append(i)
+            scores.append({"metric": metric} | {name: score.get(name) for name in SCORE})
+    of_run = folders.get_indexer(table.loc[rows, "folder"])
+    parts = [
+        scan.loc[rows], details.iloc[of_run],
+        pd.DataFrame(scores, columns=["metric", *SCORE], dtype=object).apply(_typed),
+    ]  # fmt: skip
+    ours = pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
+    others = published.beside(table["recording"]).assign(source="published")
+    both = pd.concat([ours, others]) if len(others) else ours
+    more = sorted(set(both) - set(COLUMNS), key=lambda name: (name.startswith("setting_"), name))
+    return both.reindex(columns=[*COLUMNS, *more]).reset_index(drop=True)
 
 
 def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = None) -> None:
@@ -66,27 +84,17 @@ def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = Non
                 raise StorageError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
-def _run_rows(folder: Path, own: pd.DataFrame) -> list[dict[str, Any]]:
-    """The scores of one run; own: its rows of the scan."""
-    shared = {"source": "run", "provenance": str(folder), "selected": SELECTED, "note": ""}
-    scan = [
-        {k: int(v) if results.COLUMNS[k] is int and pd.notna(v) else v for k, v in row.items()}
-        for row in own[[*IDENTITY, *FROM_SCAN, "result"]].to_dict("records")
-    ]
-    if "corrupt" in own["flag"].iloc[0]:
-        return [shared | {k: v for k, v in row.items() if k != "result"} for row in scan]
-    manifest = store.read_manifest(folder)
-    told = results.results_of(folder, manifest)
-    shared |= {name: manifest[name] for name in MANIFEST}
+def _details(run: Run | results.Unreadable) -> dict[str, Any]:
+    """What all scores of a run share: where they are from, manifest, parameters, settings."""
+    shared = {"source": "run", "provenance": str(run.folder), "selected": SELECTED, "note": ""}
+    if isinstance(run, results.Unreadable):
+        return shared
+    manifest = run.manifest
+    shared |= {name: manifest.get(name) for name in MANIFEST}
     settings = {k: v for k, v in (manifest["recipe"] or {}).items() if k not in NOT_A_SETTING}
-    shared |= {f"setting_{k}": _cell(v) for k, v in settings.items()}
     given = {k: v for k, v in manifest["parameters"].items() if k not in settings}
-    shared |= {f"param_{k}": _cell(v) for k, v in given.items()}
-    rows = []
-    for row in scan:
-        for metric, score in told[row.pop("result")]["scores"].items():
-            rows.append(shared | row | {"metric": metric} | {k: score.get(k) for k in SCORE})
-    return rows
+    shared |= {f"setting_{k}": _cell(v) for k, v in settings.items()}
+    return shared | {f"param_{k}": _cell(v) for k, v in given.items()}
 
 
 def _cell(value: Any) -> Any:

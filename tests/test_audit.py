@@ -4,13 +4,24 @@ import json
 import shutil
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import tiny_project
-from laboratory import Laboratory, change_manifest, change_metrics, rewrite, vouch
+import torch
+from laboratory import (
+    Laboratory,
+    binned_counts,
+    change_manifest,
+    change_metrics,
+    rewrite,
+    vouch,
+)
 
-from nblib import audit, metrics, recipes, splits, store
+from nblib import audit, metrics, models, recipes, results, splits, store, windows
 from nblib.audit.checks import role_faults
+from nblib.errors import BadParameter
+from nblib.models.base import CONFIG
 from nblib.runs import HISTORY
 
 TWO = 'recipe: two\nrecordings: ["000021", "000022"]\nsource: nwb\npath: {root}/raw_{{recording}}.nwb\nn_folds: 2\n'
@@ -141,11 +152,11 @@ def test_a_changed_or_missing_split_cannot_be_told(laboratory):
     path = split_of(run) / splits.SPLIT_FILE
     path.write_bytes(path.read_bytes()[:-1])
     assert {(f.verdict, f.check) for f in found()} == {
-        ("cannot be told", c) for c in ("one split", "roles", "test rows")
+        ("cannot be told", c) for c in ("one split", "roles", "test rows", "choice")
     }
     shutil.rmtree(split_of(run))
     assert {f.verdict for f in found()} == {"cannot be told"}
-    assert "0 leaks**, and 4 that cannot be told" in audit.audit().in_words()
+    assert "0 leaks**, and 5 that cannot be told" in audit.audit().in_words()
 
 
 # --- runs ----------------------------------------------------------------------------------------
@@ -176,13 +187,121 @@ def test_a_count_of_rows_that_disagrees_is_found(laboratory):
     only("test rows", run, "the run counts 1 train rows")
 
 
-def test_a_choice_on_the_test_rows_is_found(laboratory):
+def test_test_scores_beside_epochs_are_found(laboratory):
     run = laboratory.run()
     history = pd.read_parquet(run / HISTORY)
     rewrite(run, HISTORY, history.assign(test_accuracy=0.9))
     only("choice", run, "test scores stood beside its epochs: test_accuracy")
-    rewrite(run, HISTORY, history.assign(val_accuracy=0.2))
-    only("choice", run, "is that of no epoch or setting it tried")
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_a_run_that_fitted_on_test_rows_is_found(laboratory, model):
+    run = laboratory.run(model=model, max_epochs=4, val="test")
+    only("choice", run, ", but that on the test rows")
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_test_accuracy_said_to_be_validation_accuracy_is_found(laboratory, model):
+    sound = laboratory.run(model=model, max_epochs=4)
+    assert found() == []
+    accuracy = pd.read_parquet(sound / metrics.PREDICTIONS)["correct"].mean()
+    assert accuracy != json.loads((sound / metrics.METRICS).read_text())["val_accuracy"]
+    change_metrics(sound, val_accuracy=accuracy)
+    only("choice", sound, f"its validation accuracy {accuracy:.4f} is not that of its model")
+
+
+def test_both_faults_at_once_are_found(laboratory):
+    run = laboratory.run(val="test")
+    accuracy = pd.read_parquet(run / metrics.PREDICTIONS)["correct"].mean()
+    change_metrics(run, val_accuracy=accuracy)
+    only("choice", run, "is not that of its model on the validation rows")
+
+
+def test_an_epoch_kept_by_its_test_score_is_found(laboratory, monkeypatch):
+    """The trainer itself is made to keep the weights that do best on the test rows."""
+    from nblib.training import loop
+
+    split, statistics = splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
+    test = windows.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
+    as_it_is, kept = loop.Keeper.on_train_epoch_end, {}
+
+    def by_test(self, trainer, lit):
+        as_it_is(self, trainer, lit)
+        with torch.no_grad():
+            loss, _ = loop.classify(lit.net.eval(), torch.tensor(test.x), torch.tensor(test.y))
+        if loss < kept.get("loss", np.inf):
+            weights = {k: v.detach().clone() for k, v in lit.net.state_dict().items()}
+            kept.update(loss=loss, epoch=self.history[-1]["epoch"], weights=weights)
+        self.best_epoch, self.best = kept["epoch"], kept["weights"]
+
+    monkeypatch.setattr(loop.Keeper, "on_train_epoch_end", by_test)
+    run = laboratory.run(model="mlp", max_epochs=12, learning_rate=0.03)
+    best = int(pd.read_parquet(run / HISTORY)["val_loss"].idxmin())
+    assert best != kept["epoch"], "the two choices agree: this says nothing"
+    only("choice", run, f"it kept epoch {kept['epoch']}, whose validation loss is")
+    # And one that also says to have kept the right one.
+    config = json.loads((run / CONFIG).read_text())
+    config["training"]["best_epoch"] = best
+    (run / CONFIG).write_text(json.dumps(config))
+    vouch(run, CONFIG)
+    only("choice", run, "is not that of its model on the validation rows")
+
+
+def test_arithmetic_in_16_bit_is_no_leak_and_hides_none(laboratory):
+    for seed in range(3):
+        laboratory.run(model="mlp", max_epochs=3, precision="bf16-mixed", seed=seed)
+    assert found() == []
+    leak = laboratory.run(model="mlp", max_epochs=3, precision="bf16-mixed", seed=9, val="test")
+    only("choice", leak, "is not that of its model on the validation rows")
+
+
+def test_a_control_with_shuffled_labels_is_asked_for_its_own_labels(laboratory):
+    laboratory.run(shuffle_labels=True, seed=3)
+    report = audit.audit()
+    assert report.findings == [] and report.looked["choice"] == 1
+
+
+def test_a_model_is_asked_once_as_long_as_nothing_changes(laboratory, monkeypatch):
+    run = laboratory.run()
+    assert found() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "load", lambda folder: pytest.fail("asked again"))
+        assert found() == []
+    other = laboratory.run(seed=1, model_params={"c_values": [1e-4]})
+    shutil.copy(other / "weights.safetensors", run / "weights.safetensors")
+    vouch(run, "weights.safetensors")
+    only("choice", run, "is not that of its model on the validation rows")
+
+
+def test_a_bug_of_ours_does_not_look_like_a_broken_run(laboratory, monkeypatch):
+    laboratory.run()
+
+    def bug(*_):
+        raise KeyError("modle")
+
+    with monkeypatch.context() as patched, pytest.raises(KeyError, match="modle"):
+        patched.setattr(results, "_variant", bug)
+        results.scan()
+    monkeypatch.setitem(audit.LOOKS, "test rows", bug)
+    with pytest.raises(KeyError, match="modle"):
+        audit.audit()
+
+
+def test_a_field_that_is_gone_cannot_be_told(laboratory):
+    run = laboratory.run()
+    told = json.loads((run / metrics.METRICS).read_text())
+    del told["fold"]
+    (run / metrics.METRICS).write_text(json.dumps(told))
+    vouch(run, metrics.METRICS)
+    assert {f.verdict for f in found()} == {"cannot be told"}
+    assert all("has no field 'fold'" in f.what for f in found())
+
+
+def test_a_recipe_that_is_not_there_is_refused(laboratory):
+    laboratory.run()
+    with pytest.raises(BadParameter, match=r"no recipe 'twoo'.* There are runs of two\."):
+        audit.audit("twoo")
+    assert audit.audit("tiny").looked["files"] == 0  # it is there, without a run
 
 
 def test_a_choice_that_left_no_trace_cannot_be_told(laboratory):
@@ -194,7 +313,7 @@ def test_a_choice_that_left_no_trace_cannot_be_told(laboratory):
 def test_a_run_that_is_not_as_its_stage_writes_it_does_not_end_the_audit(laboratory):
     run, other = laboratory.run(), laboratory.run(seed=1)
     rewrite(run, metrics.PREDICTIONS, pd.DataFrame({"row": [1]}))
-    only("test rows", run, "not readable (KeyError('trial'))", audit.UNTOLD)
+    only("test rows", run, "it has no column 'trial'", audit.UNTOLD)
     assert audit.audit().looked["test rows"] == 2 and other.is_dir()
 
 
@@ -240,7 +359,8 @@ def cohort(home):
         told = {"recordings": roles, "scores": {"accuracy": score}, "val_accuracy": 0.5, "model": "rp", "fold": 0,
                 "seed": 0, "split_hash": "s", "recipe": "mice"}  # fmt: skip
         metrics.write_metrics(folder, told)
-        pd.DataFrame({"epoch": [0], "val_accuracy": [0.5]}).to_parquet(folder / HISTORY)
+        history = {"epoch": [0, 1], "val_loss": [0.7, 0.9], "val_accuracy": [0.5, 0.6]}
+        pd.DataFrame(history).to_parquet(folder / HISTORY)
 
     given = {"pretext": "rp", "fold": 0, "teachers": "train_subjects", "n_folds": 4}
     teacher = store.commit(

@@ -11,7 +11,7 @@ import tiny_project
 from laboratory import N_TRIALS, Laboratory, change_manifest
 
 import nblib
-from nblib import metrics, params, recipes, results, store
+from nblib import metrics, params, recipes, results, stages, store
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.runs import load_run
 
@@ -46,7 +46,6 @@ def test_a_run_is_one_row(laboratory):
     for name, value in expected.items():
         assert row[name] == (pytest.approx(value) if isinstance(value, float) else value), name
     assert row["code_version"].startswith(nblib.__version__)
-    assert results.scan("another recipe").empty
     (folder / "executed.ipynb").write_text("{}")
     assert results.scan()["executed"].all()
 
@@ -75,7 +74,7 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
     extra = {
         "recipe": laboratory.recipe.model_dump(),
         "notebook": {"edited": False},
-        "stage_version": 2,
+        "stage_version": stages.STAGES["07_few_shot"].version,
     }
     store.commit(
         "07_few_shot", "000021", "a" * 16, lambda folder: metrics.write_metrics(folder, told),
@@ -112,7 +111,7 @@ def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory)
     extra = {
         "recipe": laboratory.recipe.model_dump(),
         "notebook": {"edited": False},
-        "stage_version": 3,
+        "stage_version": stages.STAGES["09_downstream_one_vs_all"].version,
     }
     store.commit(
         "09_downstream_one_vs_all", "cohort", "b" * 16,
@@ -145,6 +144,7 @@ def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
 
 
 def test_runs_of_another_stage_version_are_flagged(laboratory, monkeypatch):
+    current = stages.STAGES["05_train_lstm"].version
     now, before = laboratory.run(), laboratory.run(seed=1)
     change_manifest(before, stage_version=1)
     foreign = laboratory.run(seed=2)
@@ -152,10 +152,10 @@ def test_runs_of_another_stage_version_are_flagged(laboratory, monkeypatch):
     table = results.scan()
     assert flags(table) == {
         now.name: "",
-        before.name: "old code (stage version 1, now 2)",
-        foreign.name: "old code (stage version unknown, now 2)",
+        before.name: f"old code (stage version 1, now {current})",
+        foreign.name: f"old code (stage version unknown, now {current})",
     }
-    assert table.set_index("key")["stage_version"][now.name] == 2  # from its key
+    assert table.set_index("key")["stage_version"][now.name] == current  # from its key
     assert len(results.comparable(table)) == 1
 
 

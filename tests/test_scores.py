@@ -23,7 +23,7 @@ def test_no_run_is_an_empty_table(laboratory):
 
 def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
     folder = laboratory.run(max_epochs=3, accuracy=0.8)
-    laboratory.run(seed=1, model_params={"c": [1.0]})
+    laboratory.run(seed=1, model_params={"c_values": [1.0]})
     table = scores.every()
     assert len(table) == 4 and set(table["metric"]) == {"accuracy", "top5"}
     row = table[(table["key"] == folder.name) & (table["metric"] == "accuracy")].iloc[0]
@@ -39,7 +39,9 @@ def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
         assert row[name] == manifest[name] or manifest[name] is None, name
     assert row["selected"] == "on validation rows" and row["provenance"] == str(folder)
     other = table[table["seed"] == 1].iloc[0]
-    assert other["param_model_params"] == '{"c": [1.0]}' and pd.isna(other["param_max_epochs"])
+    assert other["param_model_params"] == '{"c_values": [1.0]}' and pd.isna(
+        other["param_max_epochs"]
+    )
 
 
 def test_files_hold_the_same_table_with_types(laboratory, tmp_path):

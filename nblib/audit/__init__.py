@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from nblib import results
 from nblib.audit import checks
 from nblib.audit.checks import LEAK, UNTOLD, Finding
-from nblib.audit.run import Run
+from nblib.audit.run import Run, Shared
 from nblib.errors import NblibError
 
 CHECKS = {
@@ -37,13 +36,8 @@ ACROSS = {
 }
 
 
-# What a run raises that is not as its stage writes it: one such run must not end the audit.
-UNREADABLE = (NblibError, OSError, KeyError, ValueError, TypeError)
-
-
-def in_words(error: Exception) -> str:
-    """An error as a finding tells it."""
-    return str(error) if isinstance(error, NblibError) else f"not readable ({error!r})"
+# What reading raises: one run that is not as its stage writes it must not end the audit.
+UNREADABLE = (NblibError, OSError)
 
 
 @dataclass(frozen=True)
@@ -82,24 +76,34 @@ class Audit:
 
 
 def audit(recipe: str = "") -> Audit:
-    """Check every run of the data root, or those of one recipe and the recipes derived from it."""
-    table = results.scan(recipe)
-    looked, findings, runs, known = Counter(), [], [], {}
-    for folder in map(Path, table["folder"].unique()):
+    """Check every run of the data root, or those of one recipe and the recipes derived from it.
+
+    Raises BadParameter for a recipe that is not there and has no run.
+    """
+    everything = results.read_all()
+    table = results.table_of(everything, recipe)
+    asked = set(table["folder"])
+    looked, findings, shared = Counter(), [], Shared()
+    runs = []
+    for run in everything:
+        if str(run.folder) not in asked:
+            continue
         looked["files"] += 1
-        try:
-            runs.append(Run.read(folder, known))
-        except UNREADABLE as error:
-            findings.append(Finding("files", folder, in_words(error), UNTOLD))
-    for run in runs:
+        if isinstance(run, results.Unreadable):
+            findings.append(Finding("files", run.folder, str(run.error), UNTOLD))
+        else:
+            runs.append(Run.of(run, shared))
+    # Runs of one split and fold in a row: their samples are cut once, and one at a time is held.
+    for run in sorted(runs, key=lambda run: (str(run.split_folder), run.metrics.get("fold", 0))):
         for check, look in LOOKS.items():
             try:
                 found = look(run)
             except UNREADABLE as error:
-                found = [Finding(check, run.folder, in_words(error), UNTOLD)]
+                found = [Finding(check, run.folder, str(error), UNTOLD)]
             if found is not None:
                 looked[check] += 1
                 findings += found
+    shared.answers.keep()
     for check, look in ACROSS.items():
         number, found = look(runs, table)
         looked[check] += number

@@ -15,6 +15,7 @@ from nblib.binning import to_ns
 from nblib.cleaning import merged, touches
 from nblib.errors import NblibError
 from nblib.metrics import PREDICTIONS
+from nblib.models.base import CONFIG
 from nblib.params import PRETEXTS
 from nblib.runs import HISTORY
 
@@ -32,7 +33,8 @@ class Finding:
 
 
 def gap_s(run: Run) -> float:
-    return float(run.recipe["gap_s"]) if run.recipe["split"] == "blocked" else 0.0
+    recipe = run.manifest["recipe"]
+    return float(recipe["gap_s"]) if recipe["split"] == "blocked" else 0.0
 
 
 def role_faults(split: pd.DataFrame, gap_s: float) -> Iterator[str]:
@@ -73,7 +75,7 @@ def role_faults(split: pd.DataFrame, gap_s: float) -> Iterator[str]:
 def test_rows(run: Run) -> list[Finding] | None:
     """Whether a run answered for its test rows, all of them and no other."""
     name = PREDICTIONS if run.stage != "10_image_latents" else "retrieval.parquet"
-    if run.split_folder is None or (told := run.table(name)) is None:
+    if run.split_folder is None or (told := run.table(name, "trial")) is None:
         return None
     test, answered, found = run.rows("test"), set(told["trial"]), []
     taught = answered & (run.rows("train") | run.rows("val"))
@@ -96,18 +98,40 @@ def test_rows(run: Run) -> list[Finding] | None:
 
 
 def choice(run: Run) -> list[Finding] | None:
-    """Whether a run's epoch or setting was chosen by validation, as far as it tells."""
+    """Whether validation chose what a run chose (epoch, penalty): the kept one has the lowest
+    validation loss, and the stored model gives that loss and that accuracy on the validation rows.
+
+    Of 08 its own record is read alone: the pairs that it drew are not stored.
+    """
     if run.stage not in (*results.DECODERS, "08_ssl_pretext"):
         return None
+
+    def found(what: str, verdict: str = LEAK) -> list[Finding]:
+        return [Finding("choice", run.folder, what, verdict)]
+
     history, value = run.table(HISTORY), run.metrics.get("val_accuracy")
     if history is None or value is None:
         what = "no validation accuracy is recorded" if value is None else "it holds no history"
-        return [Finding("choice", run.folder, what, UNTOLD)]
+        return found(what, UNTOLD)
     if seen := [name for name in history.columns if "test" in str(name)]:
-        return [Finding("choice", run.folder, f"test scores stood beside its epochs: {seen[0]}")]
-    if "val_accuracy" in history and (history["val_accuracy"] - value).abs().min() > 1e-6:
-        what = f"its validation accuracy {value:.4f} is that of no epoch or setting it tried"
-        return [Finding("choice", run.folder, what)]
+        return found(f"test scores stood beside its epochs: {seen[0]}")
+    if missing := {"epoch", "val_loss", "val_accuracy"} - set(history.columns):
+        return found(f"its history holds no {', '.join(sorted(missing))}", UNTOLD)
+    lowest = history.loc[history["val_loss"].idxmin()]
+    if run.stage == "08_ssl_pretext":
+        agree = abs(lowest["val_accuracy"] - value) < 1e-6
+        return [] if agree else found(f"its validation accuracy {value:.4f} is not that of the epoch with the lowest validation loss, {lowest['val_accuracy']:.4f}")  # fmt: skip
+    epoch = run.text(CONFIG)["training"]["best_epoch"]
+    kept = history[history["epoch"] == epoch]["val_loss"].min()
+    if not kept <= lowest["val_loss"]:
+        return found(f"it kept epoch {epoch}, whose validation loss is {kept:.4f}; epoch {lowest['epoch']:.0f} has the lowest, {lowest['val_loss']:.4f}")  # fmt: skip
+    again = run.shared.answers.of(run, "val")
+    if abs(again.loss - kept) > again.slack:
+        of_test = abs(run.shared.answers.of(run, "test").loss - kept) <= again.slack
+        which = ", but that on the test rows" if of_test else ""
+        return found(f"the validation loss of its kept epoch, {kept:.4f}, is not that of its model on the validation rows, {again.loss:.4f}{which}")  # fmt: skip
+    if abs(again.right - value * again.n) > again.near + 1e-6:
+        return found(f"its validation accuracy {value:.4f} is not that of its model on the validation rows, {again.right / again.n:.4f}")  # fmt: skip
     return []
 
 
@@ -121,7 +145,7 @@ def subjects(run: Run) -> list[Finding] | None:
             return []  # asked for, and named so wherever it is shown
         both = _taught(run, who) & {who[r] for r in run.metrics["recordings"]["test"]}
         return [_taught_by_test(run, "this embedder", both)] if both else []
-    draws, found = run.table("draws.parquet"), []
+    draws, found = run.table("draws.parquet", "embedder", "fold", "subject"), []
     teachers = {
         (t.manifest["parameters"]["pretext"], t.manifest["parameters"]["fold"]): t
         for t in embedders(run)

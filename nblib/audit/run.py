@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nblib import results, signals, splits, stages, store
-from nblib.errors import CorruptArtifact, MissingInput
+from nblib import runs, signals, splits, stages, store
+from nblib.audit.again import Memory
+
+
+class Shared:
+    """What many runs rest on, read once: splits, their rows by role, manifests, and model answers."""
+
+    def __init__(self):
+        self.splits: dict[Path, tuple[pd.DataFrame, str]] = {}
+        self.roles: dict[tuple[Path, int], dict[str, frozenset]] = {}
+        self.manifests: dict[Path, dict[str, Any]] = {}
+        self.answers = Memory()
+
+    def split(self, folder: Path) -> tuple[pd.DataFrame, str]:
+        """Rows of a stored split, and their hash."""
+        if folder not in self.splits:
+            outputs = self.manifest(folder)["outputs"]
+            rows = runs.stored_table(folder, splits.SPLIT_FILE, outputs)
+            self.splits[folder] = rows, splits.split_hash(rows)
+        return self.splits[folder]
+
+    def rows(self, folder: Path, fold: int) -> dict[str, frozenset]:
+        """Trials of each role in a fold of a stored split."""
+        if (folder, fold) not in self.roles:
+            split = self.split(folder)[0]
+            part = split[split["fold"] == fold].groupby("role")["trial"]
+            self.roles[folder, fold] = {role: frozenset(trials) for role, trials in part}
+        return self.roles[folder, fold]
+
+    def manifest(self, folder: Path) -> dict[str, Any]:
+        """Manifest of an artifact that runs rest on."""
+        if folder not in self.manifests:
+            self.manifests[folder] = runs.Fields(
+                folder / store.MANIFEST, store.read_manifest(folder)
+            )
+        return self.manifests[folder]
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the audit reads of a run; files are compared with their manifest before use."""
+class Run(runs.Run):
+    """A run under audit, with what it shares with others."""
 
-    folder: Path
-    manifest: dict[str, Any]
-    metrics: dict[str, Any]
-    known: dict[Path, tuple[pd.DataFrame, str]] = field(default_factory=dict, repr=False)
+    shared: Shared = field(default_factory=Shared, repr=False)
 
     @classmethod
-    def read(cls, folder: Path, known: dict | None = None) -> Run:
-        """A run by its folder; CorruptArtifact for changed bytes. `known`: splits read already."""
-        manifest = store.read_manifest(folder)
-        told = results.results_of(folder, manifest)[0]
-        return cls(folder, manifest, told, {} if known is None else known)
+    def of(cls, run: runs.Run, shared: Shared) -> Run:
+        return cls(run.folder, run.manifest, run.metrics, shared)
 
     @property
     def stage(self) -> str:
-        return self.manifest["stage"]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        return self.manifest["recipe"]
+        return self.folder.parts[-3]
 
     @property
     def split_folder(self) -> Path | None:
@@ -46,54 +71,39 @@ class Run:
     @property
     def split(self) -> pd.DataFrame:
         """Rows of the stored split; MissingInput when it is gone, CorruptArtifact when changed."""
-        return self._known_split[0]
+        return self.shared.split(self.split_folder)[0]
 
     @property
     def split_hash(self) -> str:
         """Hash of the stored split's rows."""
-        return self._known_split[1]
+        return self.shared.split(self.split_folder)[1]
 
-    @property
-    def _known_split(self) -> tuple[pd.DataFrame, str]:
-        if self.split_folder not in self.known:
-            rows = pd.read_parquet(sound(self.split_folder, splits.SPLIT_FILE))
-            self.known[self.split_folder] = rows, splits.split_hash(rows)
-        return self.known[self.split_folder]
-
-    def table(self, name: str) -> pd.DataFrame | None:
-        """A table of the run; None where a run of this kind holds none."""
-        return pd.read_parquet(sound(self.folder, name)) if name in self.manifest["outputs"] else None  # fmt: skip
-
-    def rows(self, role: str) -> set:
+    def rows(self, role: str) -> frozenset:
         """Trials of one role in the run's fold."""
-        mine = self.split[(self.split["fold"] == self.metrics["fold"]) & (self.split["role"] == role)]  # fmt: skip
-        return set(mine["trial"])
+        return self.shared.rows(self.split_folder, self.metrics["fold"]).get(role, frozenset())
 
-
-def sound(folder: Path, name: str) -> Path:
-    outputs = store.read_manifest(folder)["outputs"]
-    if name not in outputs or not (folder / name).is_file():
-        raise MissingInput(f"{folder / name}: the file is gone.")
-    if store.sha256(folder / name) != outputs[name]["sha256"]:
-        raise CorruptArtifact(f"{folder / name}: its bytes changed since it was written.")
-    return folder / name
+    def text(self, name: str) -> dict[str, Any]:
+        """Fields of a JSON file of the run, compared with its manifest."""
+        data = runs.stored_bytes(self.folder, name, self.manifest["outputs"])
+        return runs.Fields(self.folder / name, json.loads(data))
 
 
 def embedders(run: Run) -> list[Run]:
     """The runs of 08 that a run of 09 rests on."""
-    keys = run.manifest["upstream"][len(run.recipe["recordings"]) :]
-    return [Run.read(store.folder("08_ssl_pretext", stages.COHORT, key)) for key in keys]
+    keys = run.manifest["upstream"][len(run.manifest["recipe"]["recordings"]) :]
+    folders = [store.folder("08_ssl_pretext", stages.COHORT, key) for key in keys]
+    return [Run.of(runs.read_run(folder), run.shared) for folder in folders]
 
 
 def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
-    keys = zip(run.recipe["recordings"], run.manifest["upstream"], strict=False)
+    keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
     return {r: signals.subject(store.folder("02_bin", r, key)) for r, key in keys}
 
 
 def own_recordings(run: Run) -> list[str]:
     cohort = stages.STAGES[run.stage].cohort
-    return run.recipe["recordings"] if cohort else [run.manifest["recording"]]
+    return run.manifest["recipe"]["recordings"] if cohort else [run.manifest["recording"]]
 
 
 def content_of(run: Run, recording: str) -> str:
@@ -101,8 +111,8 @@ def content_of(run: Run, recording: str) -> str:
 
     A simulated recording is known by its settings and its name. MissingInput when a step is gone.
     """
-    at = own_recordings(run).index(recording)
-    key = run.manifest["upstream"][at]
-    for stage in reversed(stages.chain(run.stage, run.recipe["source"])[:-1]):
-        key = store.read_manifest(store.folder(stage, recording, key))["upstream"][0]
-    return f"{key} {recording}" if run.recipe["source"].startswith("simulate") else key
+    source = run.manifest["recipe"]["source"]
+    key = run.manifest["upstream"][own_recordings(run).index(recording)]
+    for stage in reversed(stages.chain(run.stage, source)[:-1]):
+        key = run.shared.manifest(store.folder(stage, recording, key))["upstream"][0]
+    return f"{key} {recording}" if source.startswith("simulate") else key
