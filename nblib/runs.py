@@ -61,7 +61,7 @@ class Run:
         rows = self.metrics.get("rows", [{}])
         return [Fields(self.metrics.path, self.metrics | one) for one in rows]
 
-    def table(self, name: str, *columns: str) -> pd.DataFrame | None:
+    def table(self, name: str, *columns: str) -> dict[str, np.ndarray] | None:
         """Columns of a table of the run (none named: all); None where the run holds no such table.
 
         Raises what `stored_table` raises.
@@ -167,7 +167,9 @@ def stored_bytes(folder: Path, name: str, outputs: dict[str, Any]) -> bytes:
     return data
 
 
-def stored_table(folder: Path, name: str, outputs: dict[str, Any], *columns: str) -> pd.DataFrame:
+def stored_table(
+    folder: Path, name: str, outputs: dict[str, Any], *columns: str
+) -> dict[str, np.ndarray]:
     """Columns (none named: all) of a Parquet file of an artifact, compared with its manifest.
 
     Raises what `stored_bytes` raises, and CorruptArtifact for a file that is no such table.
@@ -181,7 +183,8 @@ def stored_table(folder: Path, name: str, outputs: dict[str, Any], *columns: str
         raise CorruptArtifact(f"{folder / name}: not readable as a table ({error}).") from None
     if missing := [c for c in columns if c not in file.schema_arrow.names]:
         raise CorruptArtifact(f"{folder / name}: it has no column {missing[0]!r}.")
-    return file.read(list(columns) or None, use_threads=False).to_pandas()
+    table = file.read(list(columns) or None, use_threads=False)
+    return {c: table.column(c).to_numpy() for c in table.column_names}
 
 
 def read_run(folder: Path) -> Run:

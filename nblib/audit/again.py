@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,14 +58,13 @@ class Memory:
         Raises what opening the split, the counts or the model raises.
         """
         given, outputs = run.manifest["parameters"], run.manifest["outputs"]
-        rests_on = {
-            "weights": outputs["weights.safetensors"]["sha256"],
-            "config": outputs["config.json"]["sha256"],
-            "rows": [run.manifest["recording"], run.split_hash, run.metrics["fold"], role],
-            "shuffled": given["seed"] if given.get("shuffle_labels") else None,
-            "stage": [run.stage, stages.STAGES[run.stage].version],
-        }
-        key = store.make_key("answers", VERSION, rests_on, run.manifest["upstream"])
+        rests_on = (
+            VERSION, run.stage, stages.STAGES[run.stage].version, run.manifest["recording"],
+            run.manifest["upstream"], run.split_hash, run.metrics["fold"], role,
+            given["seed"] if given.get("shuffle_labels") else None,
+            outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
+        )  # fmt: skip
+        key = hashlib.sha256(repr(rests_on).encode()).hexdigest()[:32]
         if key not in self.known:
             self.known[key], self.new = asdict(_ask(run, self._samples(run)[role])), True
         return Answers(**self.known[key])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ class Shared:
         self.splits: dict[Path, tuple[pd.DataFrame, str]] = {}
         self.roles: dict[tuple[Path, int], dict[str, frozenset]] = {}
         self.manifests: dict[Path, dict[str, Any]] = {}
+        self.contents: dict[tuple[str, str], str] = {}
         self.answers = Memory()
 
     def split(self, folder: Path) -> tuple[pd.DataFrame, str]:
         """Rows of a stored split, and their hash."""
         if folder not in self.splits:
             outputs = self.manifest(folder)["outputs"]
-            rows = runs.stored_table(folder, splits.SPLIT_FILE, outputs)
+            rows = pd.DataFrame(runs.stored_table(folder, splits.SPLIT_FILE, outputs))
             self.splits[folder] = rows, splits.split_hash(rows)
         return self.splits[folder]
 
@@ -61,7 +63,7 @@ class Run(runs.Run):
     def stage(self) -> str:
         return self.folder.parts[-3]
 
-    @property
+    @cached_property
     def split_folder(self) -> Path | None:
         """Where the run's split lies; None for a cohort, whose folds are of subjects."""
         if stages.STAGES[self.stage].upstream != "04_split":
@@ -112,7 +114,11 @@ def content_of(run: Run, recording: str) -> str:
     A simulated recording is known by its settings and its name. MissingInput when a step is gone.
     """
     source = run.manifest["recipe"]["source"]
-    key = run.manifest["upstream"][own_recordings(run).index(recording)]
-    for stage in reversed(stages.chain(run.stage, source)[:-1]):
-        key = run.shared.manifest(store.folder(stage, recording, key))["upstream"][0]
-    return f"{key} {recording}" if source.startswith("simulate") else key
+    first = key = run.manifest["upstream"][own_recordings(run).index(recording)]
+    known = run.shared.contents
+    if (recording, first) not in known:
+        for stage in reversed(stages.chain(run.stage, source)[:-1]):
+            manifest = store.read_manifest(store.folder(stage, recording, key))
+            key = runs.Fields(run.folder, manifest)["upstream"][0]
+        known[recording, first] = f"{key} {recording}" if source.startswith("simulate") else key
+    return known[recording, first]
