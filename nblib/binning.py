@@ -20,7 +20,7 @@ from nblib.counting import count_flat, first_at_or_after, in_threads
 from nblib.errors import BadInput, BadParameter
 from nblib.params import BinSettings
 from nblib.recording import Recording
-from nblib.sources import hdf5
+from nblib.sources import hdf5, nwb_tables
 
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")
@@ -115,11 +115,10 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
                 f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s."
             )
         return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
-    if settings.event not in table:
-        raise BadParameter(
-            f"event = {settings.event!r}: {where} has columns {', '.join(map(str, table.columns))}."
-        )
-    event = table[settings.event].to_numpy(float)
+    event = nwb_tables.numbers(
+        nwb_tables.require(table, settings.event, where, "event"),
+        f"{where}: column {settings.event!r}",
+    )
     if not np.isfinite(event).all():
         raise BadInput(
             f"{where}: column {settings.event!r} is not a time in row {int(np.argmin(np.isfinite(event)))}."
@@ -172,7 +171,7 @@ def bin_recording(
     counts = count_spikes(recording, edges, threads)
     return build(
         counts, table.index.to_numpy(), clean_label(table["label"]), edges, recording.units,
-        block=table["stimulus_block"].to_numpy(float) if "stimulus_block" in table else None,
+        block=_numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
         attrs={
             "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
             "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
@@ -201,8 +200,15 @@ def build(counts, trial, label, edges_ns, units: pd.DataFrame, *, attrs, block=N
             coords[name] = ("unit", units[name].fillna("").astype(str).to_numpy(dtype=str))
     for name in UNIT_NUMBERS:
         if name in units:
-            coords[name] = ("unit", units[name].to_numpy(float))
+            coords[name] = ("unit", _numbers_or_text(units[name]))
     return xr.Dataset({"counts": (("trial", "time", "unit"), counts)}, coords=coords, attrs=attrs)
+
+
+def _numbers_or_text(values: pd.Series) -> np.ndarray:
+    """A column as float; one that holds text (channel A-017, position ?) as text, as it is only shown."""
+    if any(isinstance(v, str) for v in values):
+        return values.fillna("").astype(str).to_numpy(dtype=str)
+    return values.to_numpy(float)
 
 
 def edges_of(binned: xr.Dataset) -> np.ndarray:
@@ -236,7 +242,7 @@ def load(folder: Path) -> xr.Dataset:
     """Read a Binned artifact into memory; BadInput when it is not readable."""
     try:
         with hdf5.reading(folder / FILE) as file:
-            store = H5NetCDFStore(h5netcdf.File(file, "r"))
+            store = H5NetCDFStore(h5netcdf.File(file, "r", decode_vlen_strings=True))
             binned = xr.open_dataset(store, decode_times=False).load()
     except (OSError, KeyError, ValueError) as error:
         raise BadInput(f"{folder / FILE}: not readable as binned counts ({error}).") from error

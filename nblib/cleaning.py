@@ -16,6 +16,7 @@ from nblib.errors import BadInput, BadParameter
 from nblib.intervals import merged, touches
 from nblib.params import CleanSettings
 from nblib.recording import Recording
+from nblib.sources.checks import some
 
 FILE = "removals.parquet"
 
@@ -71,6 +72,12 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
                 f"({limit}) cannot be applied; leave that limit out for this recording."
             )
         values = binned[name].values
+        if values.dtype.kind not in "biuf":
+            wrong = np.flatnonzero(np.isnan(pd.to_numeric(values, errors="coerce")))
+            raise BadInput(
+                f"{binned.attrs['source']}: units column {name!r} holds {values[wrong[0]]!r} in row "
+                f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
+            )
         word = "above" if beyond is np.greater else "below"
         failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
         failing.append((f"{name} not recorded", np.isnan(values)))

@@ -150,7 +150,7 @@ def test_other_binnings():
         r, BinSettings(binning="edges", event="go", edges_s=[-0.2, 0.0, 1.0])
     )
     np.testing.assert_array_equal(edges.counts.values[:, :, 0], [[1, 1], [0, 1]])
-    with pytest.raises(BadParameter, match="event = 'nope'"):
+    with pytest.raises(BadInput, match=r"no column 'nope'.*Set .event. in the recipe"):
         binning.bin_recording(r, BinSettings(binning="edges", event="nope", edges_s=[0.0, 1.0]))
     with pytest.raises(BadParameter, match="does not divide"):
         binning.bin_recording(r, BinSettings(binning="event_window", bin_s=0.07))

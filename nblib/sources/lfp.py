@@ -104,6 +104,7 @@ def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, tabl
 
 def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Recording:
     with hdf5.opened(path) as file:
+        nwb_tables.check_version(file, path)
         found, broken = nwb_series.find_series(file, path, 1.0)
         place = _electrical(file, broken, recipe, path)
         raw = found.get(place) or found.get(place.rsplit("/", 1)[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,12 @@ def open_nwb(
     seconds = {"s": 1.0, "ms": 1e-3}[time_unit]
     notes: list[str] = []
     with hdf5.opened(path) as file:
+        version = nwb_tables.check_version(file, path)
         units, spike_index, spikes = _read_units(file, path, seconds, notes)
         places = nwb_tables.interval_tables(file, path)
         series, broken = nwb_series.find_series(file, path, seconds)
         observed = _read_observed(file[UNITS], path, units.index, seconds)
-        meta = _read_meta(file, path)
+        meta = _read_meta(file, path, version)
     notes += [f"Left out, since it cannot be read: {e}" for e in broken.values()]
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
@@ -122,13 +122,6 @@ def _read_units(
 
 def _no_units(file: h5py.File, path: Path) -> str:
     """What an NWB file has instead of the units table, and what to do."""
-    version = _version(file, path)
-    if re.match(r"(NWB-)?[01]\.", version):
-        return (
-            f"the file is written in NWB {version.removeprefix('NWB-')}, nblib reads NWB 2. Look for "
-            "a newer version of the data set, or write its spike times into a new file with pynwb "
-            "(NWBFile.add_unit)."
-        )
     elsewhere = [
         place
         for place, item in hdf5.walk(file, sorted(file), path)
@@ -181,24 +174,18 @@ def _read_observed(
     return [part if len(part) else None for part in parts]
 
 
-def _read_meta(file: h5py.File, path: Path) -> dict[str, Any]:
+def _read_meta(file: h5py.File, path: Path, version: str) -> dict[str, Any]:
     names = ("identifier", "session_description", "session_start_time")
     return {
         **{name: hdf5.scalar_text(file, name) for name in names},
         "session_id": hdf5.scalar_text(file, "general/session_id"),
         "sampling_hz": _sampling_hz(file),
-        "nwb_version": _version(file, path),
+        "nwb_version": version,
         "subject": {
             name: hdf5.scalar_text(file, f"general/subject/{name}")
             for name in hdf5.child(file, "general/subject", path) or ()
         },
     }
-
-
-def _version(file: h5py.File, path: Path) -> str:
-    """The NWB version; before NWB 2 it is a data set."""
-    told = hdf5.text(file.attrs.get("nwb_version", ""))
-    return told or hdf5.scalar_text(file, "nwb_version")
 
 
 def _sampling_hz(file: h5py.File) -> float:

@@ -117,7 +117,8 @@ def checked_rows(rows: np.ndarray, table: pd.DataFrame, where: str) -> np.ndarra
     wrong = np.flatnonzero((rows < 0) | (rows >= len(table)))
     if len(wrong):
         raise BadInput(
-            f"{where} points at row {rows[wrong[0]]} of an electrodes table of {len(table)} rows."
+            f"{where} points at row {rows[wrong[0]]} of an electrodes table of {len(table)} rows "
+            "(they count from 0)."
         )
     return rows.astype(np.int64)
 

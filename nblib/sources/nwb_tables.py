@@ -29,6 +29,19 @@ class _NotFlat(Exception):
     """What a column is that has not one value a row."""
 
 
+def check_version(file: h5py.File, path: Path) -> str:
+    """The file's NWB version, "" where it names none; BadInput for one before NWB 2."""
+    version = hdf5.text(file.attrs.get("nwb_version", ""))
+    old = hdf5.scalar_text(file, "nwb_version")  # since NWB 2 it is an attribute
+    if old or version.startswith(("0.", "1.", "NWB-")):
+        raise BadInput(
+            f"{path}: the file is of version {old or version}, written before NWB 2 (NWB 1.x); nblib "
+            "reads NWB 2. Look for a newer version of the data set, or write what you need of it "
+            "into a new file with pynwb."
+        )
+    return version
+
+
 def n_rows(group: h5py.Group, path: Path, place: str) -> int:
     """Rows of a DynamicTable, from its id column."""
     for name in ("id", "start_time"):
@@ -136,7 +149,9 @@ def read_stops(index: h5py.Dataset, data: h5py.Dataset, path: Path, place: str) 
         raise BadInput(f"{path}: {place} holds {index.dtype}; expected whole numbers.")
     stops = values.astype(np.int64)
     falls = np.flatnonzero(np.diff(stops, prepend=0) < 0)
-    n = data.size if hdf5.is_flat(data) else data.shape[0]
+    n = data.shape[0]
+    if hdf5.is_flat(data) and len(stops) and stops[-1] != n:  # (1, n): a row as MATLAB writes it
+        n = data.size
     if len(falls) or (len(stops) and stops[-1] != n):
         fault = f"falls at row {some(falls)}" if len(falls) else f"ends at {stops[-1]}"
         raise hdf5.BrokenFile(f"{path}: {place} {fault}, but there are {n} values.")
