@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     get = kinds.add_parser("get", help="download one session, verified, into the data root")
     get.add_argument("session", help="session id")
 
-    sub = command("inventory", inventory, "match a folder's pkl, NWB and csv files")
+    sub = command("inventory", inventory, "match a folder's pickles and NWB files")
     sub.add_argument("folder")
     sub = command("cohort", cohort, "the records of Mouse_Training_Data as a recipe's recordings")
     sub.add_argument("folder", help="the folder that holds LFP_Data and INT_TIME")
