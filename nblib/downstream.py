@@ -312,7 +312,7 @@ def summarise(draws: pd.DataFrame, stage: Stage, n_test: int, n_classes: int) ->
 
 def _interval(values: pd.Series, p: Any, chance: float) -> dict[str, Any]:
     values = values.to_numpy(float)
-    low, high = stats.t_interval(values, 0.0, 1.0)
+    low, high = stats.fraction_interval(values)
     return {"value": values.mean(), "ci_low": low, "ci_high": high, "chance": chance,
             "p": stats.sign_flip_p(values - chance, seed=p.seed), "n_subjects": len(values)}  # fmt: skip
 

@@ -42,7 +42,8 @@ class Data:
 
     classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
     and place where known; scaling: mean and scale (N,) that made counts into x; stop_s (T,): end
-    of each bin, seconds from the onset.
+    of each bin, seconds from the onset. group (B,): test presentations that hang together, blocks
+    of time where labels come in runs (see `splits.time_blocks`); None where each stands alone.
     """
 
     train: Samples
@@ -55,6 +56,8 @@ class Data:
     stop_s: np.ndarray
     label_name: str
     split_hash: str
+    group: np.ndarray | None = None
+    labels_in_runs: bool = False
 
     def table(self) -> pd.DataFrame:
         """Shape of the samples of each role."""
@@ -89,9 +92,10 @@ class Outcome:
         return table
 
 
-def load_data(stage: stages.Stage) -> Data:
+def load_data(stage: stages.Stage, every_unit: bool = False) -> Data:
     """The counts of 03 cut and scaled as the split of 04 says, for the fold that is asked for.
 
+    every_unit: the counts of all units as they are, for who chooses and scales on fewer rows.
     With `shuffle_labels` the labels are permuted within each role: the control that must score at
     chance. Raises MissingInput without the artifacts of 03 or 04, BadParameter for an unknown fold.
     """
@@ -104,20 +108,28 @@ def load_data(stage: stages.Stage) -> Data:
         raise BadParameter(
             f"fold = {fold}: the split has {len(statistics)} fold(s), numbered from 0."
         )
-    samples = windows.role_samples(binned, roles, statistics[fold], fold)
+    fitted = statistics[fold]
+    if every_unit:
+        n = binned.sizes["unit"]
+        as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
+        fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
+    samples = windows.role_samples(binned, roles, fitted, fold)
+    length, group = splits.time_blocks(roles)
     if stage.params.shuffle_labels:
         samples = windows.shuffle_labels(samples, stage.params.seed)
     return Data(
         samples["train"],
         samples["val"],
         samples["test"],
-        classes=statistics[fold].classes,
-        unit_ids=statistics[fold].unit_ids,
-        units=responses.units_of(binned).loc[statistics[fold].unit_ids],
-        scaling=(statistics[fold].mean, statistics[fold].scale),
+        classes=fitted.classes,
+        unit_ids=fitted.unit_ids,
+        units=responses.units_of(binned).loc[fitted.unit_ids],
+        scaling=(fitted.mean, fitted.scale),
         stop_s=bin_stops(binned, stage.recipe),
         label_name=binned.attrs["label_name"],
         split_hash=splits.split_hash(roles),
+        group=group.loc[samples["test"].trial].to_numpy(),
+        labels_in_runs=length > 1,
     )
 
 
@@ -168,23 +180,29 @@ def forget_checkpoints(folder: Path) -> None:
 def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
     """Score a fitted decoder on the test presentations, once."""
     log_proba = decoder.predict_log_proba(data.test.x)
-    draws = {"n_bootstrap": stage.params.n_bootstrap, "seed": stage.params.seed}
-    how = {"n_permutations": stage.params.n_permutations, **draws}
+    how = resampling(data, stage)
     best = oracle_log_proba(data, stage)
     units, bins = carriers(decoder, data.test, data, stage)
     areas = by_area(log_proba, data, stage, how) if stage.params.areas else None
     return Outcome(
-        predictions=metrics.predictions(data.test, log_proba, data.classes),
+        predictions=metrics.predictions(data.test, log_proba, data.classes, data.group),
         scores=metrics.scores(data.test.y, log_proba, **how),
         oracle=None if best is None else metrics.scores(data.test.y, best, **how),
         by_time=metrics.accuracy_over_time(
-            decoder, data.test, data.stop_s, data.train.x.mean(axis=0), **draws
+            decoder, data.test, data.stop_s, data.train.x.mean(axis=0), data.group
         ),
         val_accuracy=float((decoder.predict(data.val.x) == data.val.y).mean()),
         units=units,
         bins=bins,
         areas=areas,
     )
+
+
+def resampling(data: Data, stage: stages.Stage) -> dict[str, Any]:
+    """How scores of the test presentations get interval and p: arguments of `metrics.scores`."""
+    p = stage.params
+    draws = {"n_permutations": p.n_permutations, "n_bootstrap": p.n_bootstrap, "seed": p.seed}
+    return {"group": data.group, **draws}
 
 
 def carriers(
@@ -194,7 +212,7 @@ def carriers(
     p = stage.params
     if not p.importance:
         return None, None
-    some = {"most": p.importance, "n_bootstrap": p.n_bootstrap, "seed": p.seed}
+    some = {"most": p.importance, "n_bootstrap": p.n_bootstrap, "seed": p.seed, "group": data.group}
     units = importance.by_unit(decoder, samples, **some)
     units.insert(0, "unit", data.unit_ids)
     units.insert(1, "area", responses.areas_of(data.units))
@@ -204,7 +222,7 @@ def carriers(
 
 
 def by_area(
-    log_proba: np.ndarray, data: Data, stage: stages.Stage, how: dict[str, int]
+    log_proba: np.ndarray, data: Data, stage: stages.Stage, how: dict[str, Any]
 ) -> pd.DataFrame:
     """The decoder trained again on each area alone, and on all but it; same presentations.
 
@@ -219,7 +237,13 @@ def by_area(
     right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
     rows = [
         _area_row(
-            "", "all", right, right, len(names), metrics.scores(data.test.y, log_proba, **how)
+            "",
+            "all",
+            right,
+            right,
+            len(names),
+            metrics.scores(data.test.y, log_proba, **how),
+            data.group,
         )
     ]
     for area in known:
@@ -234,7 +258,13 @@ def by_area(
             its = (found.argmax(axis=1) == data.test.y).astype(float)
             rows.append(
                 _area_row(
-                    area, kind, right, its, keep.sum(), metrics.scores(data.test.y, found, **how)
+                    area,
+                    kind,
+                    right,
+                    its,
+                    keep.sum(),
+                    metrics.scores(data.test.y, found, **how),
+                    data.group,
                 )
             )
     return pd.DataFrame(rows)
@@ -251,10 +281,10 @@ def known_areas(units: pd.DataFrame, stage: stages.Stage) -> list[str]:
     return known
 
 
-def _area_row(area, kind, right, its, n_units, scores) -> dict[str, Any]:
+def _area_row(area, kind, right, its, n_units, scores, group) -> dict[str, Any]:
     score = asdict(scores["accuracy"])
-    low, high = stats.bootstrap_interval(right - its)
-    less = {"less": float((right - its).mean()), "less_low": low, "less_high": high}
+    d = stats.paired_difference(right, its, group=group)
+    less = {"less": d.value, "less_low": d.ci_low, "less_high": d.ci_high}
     return {"area": area, "kind": kind, "n_units": int(n_units), **score, **less}
 
 
@@ -320,6 +350,7 @@ def identity(stage: stages.Stage, data: Data) -> dict[str, Any]:
         "seed": stage.params.seed,
         "split_hash": data.split_hash,
         "shuffle_labels": stage.params.shuffle_labels,
+        "labels_in_runs": data.labels_in_runs,
     }
 
 
@@ -375,9 +406,14 @@ def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
     if outcome.oracle is not None:
         value = outcome.oracle["accuracy"].value
         best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
+    how = "label permutation"
+    if data.labels_in_runs:
+        how = "moving labels along time, as they come in runs"
+        if stage.recipe.split == "random":
+            best += f" **{splits.RUNS_AND_RANDOM}**"
     return (
         f"**Result.** {stage.params.model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "
         f"guessing would be right in {score.chance:.1%} (p = {score.p:.2g} by "
-        f"label permutation).{best}{pooled}"
+        f"{how}).{best}{pooled}"
     )

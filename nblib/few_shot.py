@@ -3,7 +3,7 @@
 k presentations a class are drawn from the train rows of the split, the same draws for every
 decoder; a smaller k is part of a larger one. The test presentations are those of 05, untouched.
 Below `FIRST_CHOICE` a class nothing is chosen: fixed settings, fixed epochs. From there on a fifth
-of the k are the validation presentations. What scales the counts is fitted on the drawn rows alone.
+of the k are the validation presentations. Units are chosen and scaled on the drawn rows alone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from nblib import evaluation, metrics, models, stages, stats
+from nblib import evaluation, metrics, models, splits, stages, stats
 from nblib.errors import BadParameter
 from nblib.markup import in_markdown
 from nblib.windows import Samples
@@ -108,14 +108,17 @@ def cut(samples: Samples, rows: np.ndarray) -> Samples:
     return Samples(samples.x[rows], samples.y[rows], samples.trial[rows])
 
 
-def scaling(train: Samples, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale of each unit (N,) over the rows drawn; a unit that never changes stays 0."""
-    n_units = train.x.shape[2]
+def scaling(train: Samples, settings: Any, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of each unit (N,) over the rows drawn.
+
+    A unit that 04 would leave out by these rows (settings: its limits) has an infinite scale: it
+    stays 0 and tells nothing.
+    """
+    mean, sd, peak = splits.moments(train.x, np.arange(len(train)))
+    good = splits.unit_faults(mean, sd, peak, settings) == ""
     if not zscore:
-        return np.zeros(n_units), np.ones(n_units)
-    rows = train.x.reshape(-1, n_units)
-    mean, sd = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-    return mean, np.where(sd > 0, sd, np.inf)
+        mean, sd = np.zeros_like(mean), np.ones_like(sd)
+    return mean, np.where(good, sd, np.inf)
 
 
 def scaled(samples: Samples, how: tuple[np.ndarray, np.ndarray]) -> Samples:
@@ -130,7 +133,7 @@ def fit_one(
     """A decoder fitted on one draw; `scaling` says how its samples were scaled."""
     params = stage.params
     train, val = roles(data, k, params.seed, number, whole)
-    how = scaling(train, stage.recipe.scaler == "zscore")
+    how = scaling(train, stage.recipe, stage.recipe.scaler == "zscore")
     decoder = models.make(name, models.MODELS[name].fixed if val is None else {})
     decoder.units = data.units
     decoder.scaling = (how[0], np.where(np.isinf(how[1]), 0.0, how[1]))
@@ -170,8 +173,9 @@ def run(data: Data, stage: stages.Stage) -> Curves:
                      "accuracy": float((answer == data.test.y).mean())}
                 )  # fmt: skip
             predicted[name, k] = np.array(answers)  # (draws, B)
-    how = {"n_bootstrap": params.n_bootstrap, "n_permutations": params.n_permutations}
-    scores = {key: score(p, data.test.y, seed=params.seed, **how) for key, p in predicted.items()}
+    how = evaluation.resampling(data, stage)
+    draws = {"n_permutations": params.n_permutations, "seed": params.seed, "group": data.group}
+    scores = {key: score(p, data.test.y, **draws) for key, p in predicted.items()}
     curve = pd.DataFrame(
         [
             {"model": name, "k": k, "per_class": k or per_class(data),
@@ -204,28 +208,34 @@ def _n_train(data: Data, k: int) -> int:
 
 
 def score(
-    predicted: np.ndarray, y: np.ndarray, *, n_bootstrap: int, n_permutations: int, seed: int
-) -> metrics.Score:
-    """Mean accuracy over draws; the interval is a bootstrap over draws and test presentations.
+    predicted: np.ndarray, y: np.ndarray, *, n_permutations: int, seed: int,
+    group: np.ndarray | None = None,
+) -> metrics.Score:  # fmt: skip
+    """Mean accuracy over draws; its interval counts the luck of draws and of test presentations.
 
-    predicted (draws, B), y (B,). p: share of label permutations whose mean accuracy is as high.
+    predicted (draws, B), y (B,), group (B,): presentations that hang together. p: share of label
+    permutations whose mean accuracy is as high.
     """
     right = (predicted == y).astype(np.float64)  # (D, B)
     n_draw, n = right.shape
-    rng = np.random.default_rng([seed, 3])
-    means = []
-    for weights in stats.bootstrap_slices(n, n_bootstrap, seed):
-        drawn = stats.bootstrap_weights(n_draw, len(weights), rng)
-        means.append(((drawn @ right) * weights).sum(axis=1) / (n * n_draw))
-    low, high = stats.percentile_interval(np.concatenate(means))
+    value = float(right.mean())
+    _, of_test, n_units = stats.mean_variance(right.mean(axis=0), group=group)
+    if n_draw == 1:
+        low, high = stats.fraction_interval(right[0], group=group)
+    else:
+        # What one draw and one presentation have in common counts twice: on the safe side.
+        of_draws = stats.mean_variance(right.mean(axis=1))[1]
+        both = of_test + of_draws
+        parts = of_test**2 / max(1, n_units - 1) + of_draws**2 / (n_draw - 1)
+        df = both**2 / parts if parts > 0 else np.inf  # Satterthwaite 1946, Biometrics Bull. 2:110
+        low, high = stats.effective_interval(value, both, n_units, df)
     votes = np.zeros((n, int(max(y.max(), predicted.max())) + 1))
     for answer in predicted:
         votes[np.arange(n), answer] += 1 / n_draw  # how often each class is named: (B, C)
     null = [
         votes[np.arange(n), labels].mean(axis=1)
-        for labels in stats.permutation_slices(y, n_permutations, seed)
+        for labels in stats.permutation_slices(y, n_permutations, seed, group)
     ]
-    value = float(right.mean())
     return metrics.Score(
         value, low, high,
         chance=float(np.bincount(y).max() / n),
@@ -283,6 +293,7 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
             "models": list(stage.params.models), "fold": stage.params.fold,
             "seed": stage.params.seed, "split_hash": data.split_hash, "n_test": len(data.test),
             "n_classes": len(data.classes), "scores": curves.scores,
+            "labels_in_runs": data.labels_in_runs,
             "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
             "n_units": data.test.x.shape[2], "n_bins": data.test.x.shape[1], "rows": rows,
         },

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
-from nblib import stats
+from nblib import metrics, stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,12 +36,13 @@ def sample(samples: Samples, most: int, seed: int) -> np.ndarray:
 
 
 def by_unit(
-    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    group: np.ndarray | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Rise of the log-loss when one unit's values change places between presentations.
 
     Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
-    bootstrap over presentations). most: presentations looked at.
+    bootstrap over presentations). most: presentations looked at; group (B,): those that hang together.
     """
     rows = sample(samples, most, seed)
     x, y = samples.x[rows], samples.y[rows]
@@ -50,12 +51,13 @@ def by_unit(
     base = _log_p(decoder.predict_log_proba(x), y)
     linear = hasattr(decoder, "weight") and hasattr(decoder, "bias")
     permuted = _linear(decoder, x, y, orders) if linear else _any(decoder, x, y, orders)
-    return _table([base - log_p for log_p in permuted], n_bootstrap, seed)
+    return _table([base - log_p for log_p in permuted], rows, group, n_bootstrap, seed)
 
 
 def by_bin(
-    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    group: np.ndarray | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
     rows = sample(samples, most, seed)
     x, y = samples.x[rows], samples.y[rows]
@@ -70,12 +72,12 @@ def by_bin(
             changed[:, t] = x[order, t]
             log_p += _log_p(decoder.predict_log_proba(changed), y) / REPEATS
         rises.append(base - log_p)
-    return _table(rises, n_bootstrap, seed)
+    return _table(rises, rows, group, n_bootstrap, seed)
 
 
 def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # A certain error counts as 700 nats, not as infinitely many (see `metrics.scores`).
-    return np.maximum(log_proba[np.arange(len(y)), y], -700.0)
+    # A certain error counts as so many nats, not as infinitely many (see `metrics.scores`).
+    return np.maximum(log_proba[np.arange(len(y)), y], -metrics.WORST)
 
 
 def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, orders: list) -> Iterator[np.ndarray]:
@@ -102,14 +104,21 @@ def _linear(decoder, x: np.ndarray, y: np.ndarray, orders: list) -> Iterator[np.
         log_p = np.zeros(n)
         for order in orders:
             changed = scores - own + own[order]
-            log_p += np.maximum(changed[rows, y] - logsumexp(changed, axis=1), -700) / len(orders)
+            log_p += np.maximum(
+                changed[rows, y] - logsumexp(changed, axis=1), -metrics.WORST
+            ) / len(orders)
         yield log_p
 
 
-def _table(rises: list[np.ndarray], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Mean rise with its interval; rises: (B,) each."""
+def _table(
+    rises: list[np.ndarray], rows: np.ndarray, group: np.ndarray | None, n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Mean rise with its interval; rises: (B,) each, of the presentations `rows`."""
     table = np.array(rises)  # (units or bins, B)
-    n = table.shape[1]
-    drawn = [table @ w.T / n for w in stats.bootstrap_slices(n, n_bootstrap, seed)]
-    low, high = np.quantile(np.concatenate(drawn, axis=1), [0.025, 0.975], axis=1)
+    group = None if group is None else group[rows]
+    # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
+    bounds = {"least": -metrics.WORST, "most": metrics.WORST}
+    low, high = stats.mean_interval(
+        table, group=group, n_bootstrap=n_bootstrap, seed=seed, **bounds
+    )
     return pd.DataFrame({"rise": table.mean(axis=1), "ci_low": low, "ci_high": high})

@@ -45,7 +45,7 @@ class Decoded:
     centre: np.ndarray  # what standardised them: mean and sd (D,)
     spread: np.ndarray
     chosen: dict[str, Any]  # of the decoder
-    decoded: dict[str, np.ndarray]  # "seen" and "unseen": (B, D)
+    decoded: dict[str, np.ndarray]  # "choose", "seen" and "unseen": (B, D)
     scores: dict[str, dict[str, metrics.Score]]  # by the names of SETS
     # "seen" and "unseen": r, reliability, and the noise ceiling where the truth is known
     fit: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def open_shown(data: Data, stage: Stage) -> Images:
 def run(data: Data, shown: Images, stage: Stage) -> Outcome:
     """Fit every feature space and its decoder; judge each on the same test presentations."""
     scenes = split_scenes(data, shown, stage)
-    how = {"n_bootstrap": stage.params.n_bootstrap, "n_permutations": stage.params.n_permutations, "seed": stage.params.seed}  # fmt: skip
+    how = {k: v for k, v in evaluation.resampling(data, stage).items() if k != "group"}
     folder = store.log_dir(stage.name, stage.recording, stage.key)
     regressor = Regressor(scenes.presentations, stage.params, folder)
     spaces = {}
@@ -136,12 +136,13 @@ def retrieval(
 
     near: "seen" and "unseen", (B, S), larger is nearer.
     """
+    draws = {"n_permutations": how["n_permutations"], "seed": how["seed"]}
     shown = np.sort(np.concatenate([scenes.train, scenes.val, scenes.held]))
     asked = {"seen": ("seen", shown)}
     if len(scenes.held):
         asked |= {"unseen_held": ("unseen", scenes.held), "unseen_all": ("unseen", shown)}
     return {
-        name: retrieval_scores(near[part][:, cand], np.searchsorted(cand, scenes.presentations[part].y), **how)
+        name: retrieval_scores(near[part][:, cand], np.searchsorted(cand, scenes.presentations[part].y), **draws)
         for name, (part, cand) in asked.items()
     }  # fmt: skip
 
@@ -155,8 +156,11 @@ def draw(one: Decoded, scenes: Scenes) -> np.ndarray | None:
     mean = np.stack(
         [decoded[y == r].mean(axis=0) if (y == r).any() else 0 * one.centre for r in scenes.held]
     )
-    # Decoded features are drawn towards the mean; the spread of training images, 1, is given back.
-    gain = np.minimum(1.0 / np.maximum(mean.std(axis=0), 1e-6), MOST_GAIN)
+    # Decoded features are drawn towards the mean, 0; the spread of training images, 1, is given
+    # back by as much as the validation images lack it.
+    chose, image = one.decoded["choose"], scenes.presentations["choose"].y
+    reach = np.sqrt(np.mean([chose[image == r].mean(axis=0) ** 2 for r in scenes.val], axis=0))
+    gain = np.minimum(1.0 / np.maximum(reach, 1e-6), MOST_GAIN)
     spread = np.where(np.isinf(one.spread), 0.0, one.spread)
     return one.space.decode(mean * gain * spread + one.centre)
 
@@ -223,6 +227,7 @@ def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
     shared = {
         "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
         "fold": stage.params.fold, "seed": stage.params.seed, "split_hash": data.split_hash,
+        "labels_in_runs": data.labels_in_runs,
         "regressor": stage.params.regressor, "n_test": outcome.n_test,
         "n_units": data.test.x.shape[2], "n_bins": data.test.x.shape[1],
         "images": outcome.scenes.shown.origin, "held_out": outcome.scenes.shown.label[outcome.scenes.held].tolist(),

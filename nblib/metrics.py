@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 BY_TIME = "accuracy_by_time.parquet"
 FRACTION, NATS = "fraction", "nats"
-REQUIRED = ("value", "ci_low", "ci_high", "chance", "p", "n", "unit")
+FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
+REQUIRED = (*FIELDS, "n", "unit")
+ROUNDING = 1e-12
+WORST = 700.0  # nats; a certain error must not be infinite
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score: its 95 % interval, what guessing scores, p by label permutation, n, unit."""
+    """One score: its 95 % interval, what guessing scores, p by label permutation, n, unit.
+
+    Sums of fractions miss 0 or 1 by a last digit; here they become what they are.
+    """
 
     value: float
     ci_low: float
@@ -39,6 +45,15 @@ class Score:
     p: float
     n: int
     unit: str = FRACTION
+
+    def __post_init__(self):
+        for field in FIELDS[:-1] if self.unit == FRACTION else ():
+            for bound in (0.0, 1.0):
+                if (
+                    isinstance(value := getattr(self, field), float)
+                    and abs(value - bound) < ROUNDING
+                ):
+                    object.__setattr__(self, field, bound)
 
 
 def rank_of_truth(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -54,17 +69,21 @@ def scores(
     y: np.ndarray,
     log_proba: np.ndarray,
     *,
+    group: np.ndarray | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
     """Accuracy, top-5, balanced accuracy and log-loss of one set of test presentations.
 
-    y (B,) class index; log_proba (B, C). Intervals: percentile bootstrap over presentations.
+    y (B,) class index, in the order of time; log_proba (B, C); group (B,): presentations that hang
+    together, None where each stands alone. Intervals are over groups: exact ones, or at the number
+    of answers that would vary as much (`stats.fraction_interval`); of log-loss by bootstrap.
     Chance of accuracy and top-5: the best constant answer on these very presentations (majority
     rate); of balanced accuracy: 1 / classes present; of log-loss: the uniform answer, log C.
     p: share of label permutations that score as well, with the true labelling counted in (Ojala
-    and Garriga 2010, J. Mach. Learn. Res. 11). Raises BadInput for shapes that do not fit.
+    and Garriga 2010, J. Mach. Learn. Res. 11); where groups hold several presentations, labels are
+    moved along time instead (`stats.permutation_slices`). Raises BadInput for shapes that do not fit.
     """
     y, log_proba = np.asarray(y), np.asarray(log_proba, np.float64)
     if log_proba.ndim != 2 or y.shape != log_proba.shape[:1] or len(y) == 0:
@@ -82,7 +101,7 @@ def scores(
     hit = np.zeros((n, n_classes), bool)
     hit[np.arange(n), best] = True
     near = _among_first(log_proba, top)
-    log_p = np.maximum(log_proba, -700.0)  # exp(-700): a certain error must not be infinite
+    log_p = np.maximum(log_proba, -WORST)
     rows = np.arange(n)
     weight = np.divide(1.0, count, out=np.zeros(n_classes), where=present) / present.sum()
 
@@ -96,17 +115,47 @@ def scores(
         "balanced_accuracy": (balanced, 1 / present.sum(), FRACTION),
         "log_loss": (lambda labels: log_p[rows, labels], math.log(n_classes), NATS),
     }
-    null = _permuted({k: v[0] for k, v in table.items()}, y, n_permutations, seed)
-    drawn = _drawn(table, y, present, n_bootstrap, seed)
+    null = _permuted({k: v[0] for k, v in table.items()}, y, n_permutations, seed, group)
+    draws = {"n_bootstrap": n_bootstrap, "seed": seed}
+    interval = {
+        "accuracy": stats.fraction_interval(hit[rows, y], group=group),
+        "top5": stats.fraction_interval(near[rows, y], group=group),
+        "balanced_accuracy": balanced_interval(y, hit[rows, y], group),
+        "log_loss": stats.mean_interval(-log_p[rows, y], group=group, least=0.0, most=WORST, **draws),
+    }  # fmt: skip
     found = {}
     for name, (earned, chance, unit) in table.items():
         value = float(np.mean(earned(y), dtype=np.float64))
         p = stats.permutation_p(value, null[name])
-        low, high = stats.percentile_interval(drawn[name])
         if unit == NATS:  # earned is minus the loss, so that more is better
-            value, low, high = -value, -high, -low
-        found[name] = Score(value, low, high, float(chance), p, n, unit)
+            value = -value
+        low, high = interval[name]
+        found[name] = Score(value, float(low), float(high), float(chance), p, n, unit)
     return found
+
+
+def balanced_interval(
+    y: np.ndarray, right: np.ndarray, group: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Interval of the balanced accuracy; y (B,) class index, right (B,), group (B,).
+
+    The variance is that of each class's own share, which is taken one answer towards the mean of
+    all classes: three right ones of three do not make a class certain. Where groups vary more than
+    that, theirs.
+    """
+    count = np.bincount(y)
+    classes = np.flatnonzero(count)
+    place, count = np.searchsorted(classes, y), count[classes]
+    recall = np.bincount(place, right) / count
+    share = recall.mean()
+    near = (recall * count + share) / (count + 1)
+    # Divided by what `near` itself takes off the variance, for equal classes.
+    variance = (near * (1 - near) / (1 - count / (count + 1) ** 2) / count).sum() / len(count) ** 2
+    n_units, df = len(count) ** 2 / (1 / count).sum(), np.inf  # answers, by their unequal weights
+    if stats.in_blocks(group):
+        _, of_groups, n_groups = stats.mean_variance(right, 1 / count[place], group, recall[place])
+        variance, n_units, df = max(variance, of_groups), min(n_units, n_groups), n_groups - 1
+    return stats.effective_interval(share, variance, n_units, df)
 
 
 def _among_first(log_proba: np.ndarray, top: int) -> np.ndarray:
@@ -119,33 +168,14 @@ def _among_first(log_proba: np.ndarray, top: int) -> np.ndarray:
 
 
 def _permuted(
-    earned: dict[str, Any], y: np.ndarray, n_permutations: int, seed: int
+    earned: dict[str, Any], y: np.ndarray, n_permutations: int, seed: int, group: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Each score under label permutations, (n_permutations,)."""
-    rng = np.random.default_rng([seed, 1])
-    null = {name: np.empty(n_permutations) for name in earned}
-    for i in range(n_permutations):
-        labels = rng.permutation(y)
+    null: dict[str, list[np.ndarray]] = {name: [] for name in earned}
+    for labels in stats.permutation_slices(y, n_permutations, seed, group):
         for name, earn in earned.items():
-            null[name][i] = np.mean(earn(labels), dtype=np.float64)
-    return null
-
-
-def _drawn(
-    table: dict, y: np.ndarray, present: np.ndarray, n_bootstrap: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Each score in bootstrap samples of the presentations, (n_bootstrap,)."""
-    classes = np.flatnonzero(present)
-    member = (y[:, None] == classes).astype(np.float32)  # (B, classes present)
-    right = np.asarray(table["accuracy"][0](y), np.float32)
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in table}
-    for weights in stats.bootstrap_slices(len(y), n_bootstrap, seed):
-        for name in ("accuracy", "top5", "log_loss"):
-            drawn[name].append(weights @ np.asarray(table[name][0](y), np.float64) / len(y))
-        shown, got = weights @ member, weights @ (member * right[:, None])
-        recall = np.divide(got, shown, out=np.full_like(got, np.nan), where=shown > 0)
-        drawn["balanced_accuracy"].append(np.nanmean(recall, axis=1))
-    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+            null[name].append(np.mean(earn(labels), axis=1, dtype=np.float64))
+    return {name: np.concatenate(parts) for name, parts in null.items()}
 
 
 def accuracy_over_time(
@@ -153,14 +183,12 @@ def accuracy_over_time(
     samples: Samples,
     stop_s: np.ndarray,
     train_mean: np.ndarray,
-    *,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    group: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Test accuracy when only the bins up to each moment are known.
 
     Later bins are set to the training mean (T, N) and the fitted decoder is asked again; nothing
-    is retrained. stop_s (T,): end of each bin from onset [s].
+    is retrained. stop_s (T,): end of each bin from onset [s]; group (B,) as in `scores`.
     Returns time, accuracy, ci_low, ci_high, one row a bin.
     """
     rows = []
@@ -168,13 +196,15 @@ def accuracy_over_time(
         x = samples.x.copy()
         x[:, t + 1 :] = train_mean[t + 1 :]
         right = decoder.predict(x) == samples.y
-        low, high = stats.bootstrap_interval(right, n_bootstrap=n_bootstrap, seed=seed)
+        low, high = stats.fraction_interval(right, group=group)
         rows.append((float(stop), float(right.mean()), low, high))
     return pd.DataFrame(rows, columns=["time", "accuracy", "ci_low", "ci_high"])
 
 
-def predictions(samples: Samples, log_proba: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
-    """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats]."""
+def predictions(
+    samples: Samples, log_proba: np.ndarray, classes: np.ndarray, group: np.ndarray | None = None
+) -> pd.DataFrame:
+    """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats], group."""
     best = log_proba.argmax(axis=1)
     return pd.DataFrame(
         {
@@ -184,24 +214,18 @@ def predictions(samples: Samples, log_proba: np.ndarray, classes: np.ndarray) ->
             "correct": best == samples.y,
             "rank": rank_of_truth(log_proba, samples.y),
             "log_p_true": log_proba[np.arange(len(best)), samples.y],
+            "group": samples.trial if group is None else group,
         }
     )
 
 
-def confusion(table: pd.DataFrame, classes: np.ndarray) -> np.ndarray:
-    """Counts (C, C) of a predictions table: rows are true classes, columns predicted ones."""
-    place = pd.Index(classes)
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(counts, (place.get_indexer(table["label"]), place.get_indexer(table["predicted"])), 1)
-    return counts
-
-
 def out_of_fold(
-    folds: list[pd.DataFrame], *, n_bootstrap: int = 1000, n_permutations: int = 1000, seed: int = 0
+    folds: list[pd.DataFrame], *, n_permutations: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
     """Accuracy pooled over the folds' test presentations, and its spread over folds.
 
-    folds: predictions of one model and seed, one table a fold. p: by labels permuted within folds.
+    folds: predictions of one model and seed, one table a fold, in the order of time. The interval is
+    over groups of presentations, never over fold means; p: by labels permuted within folds.
     Raises BadInput when a presentation was tested twice, since the folds then do not belong to
     one split.
     """
@@ -211,13 +235,17 @@ def out_of_fold(
         raise BadInput(
             f"trial {twice} is tested in more than one fold; these folds are not one split."
         )
+    if "group" not in pooled:  # of a version that did not store it
+        folds = [fold.assign(group=fold["trial"]) for fold in folds]
+        return out_of_fold(folds, n_permutations=n_permutations, seed=seed)
     right = pooled["correct"].to_numpy(float)
-    low, high = stats.bootstrap_interval(right, n_bootstrap=n_bootstrap, seed=seed)
+    low, high = stats.fraction_interval(right, group=pooled["group"].to_numpy())
     each = np.array([fold["correct"].mean() for fold in folds])
     hits = np.zeros(n_permutations)
     for i, fold in enumerate(folds):
         labels, said = fold["label"].to_numpy(), fold["predicted"].to_numpy()
-        slices = stats.permutation_slices(labels, n_permutations, seed + i)
+        group = fold["group"].to_numpy()
+        slices = stats.permutation_slices(labels, n_permutations, seed + i, group)
         hits += np.concatenate([(part == said).sum(axis=1) for part in slices])
     return {
         "value": float(right.mean()),
@@ -249,7 +277,7 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         raise BadParameter("metrics without scores: nothing to report.")
     for group, found in groups.items():
         for name, score in found.items():
-            _check_score(f"{group}.{name}", asdict(score) if isinstance(score, Score) else score)
+            _check_score(f"{group}.{name}", _plain(score))
     plain = {k: _plain(v) for k, v in metrics.items()}
     (folder / METRICS).write_text(
         json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8"
@@ -260,7 +288,7 @@ def _check_score(name: str, score: dict[str, Any]) -> None:
     missing = [field for field in REQUIRED if field not in score]
     if missing:
         raise BadParameter(f"{name}: without {', '.join(missing)}; a score never stands alone.")
-    for field in ("value", "ci_low", "ci_high", "chance", "p"):
+    for field in FIELDS:
         value = score[field]
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise BadParameter(f"{name}.{field} = {value!r}: not a finite number.")
@@ -275,6 +303,8 @@ def _check_score(name: str, score: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Score):
         return asdict(value)
+    if isinstance(value, dict) and set(value) == set(REQUIRED):
+        return asdict(Score(**value))
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list):

@@ -42,7 +42,7 @@ class Regressor:
         self.kept: dict[str, tuple] = {}
 
     def decode(self, features: np.ndarray) -> tuple[dict[str, np.ndarray], dict, dict]:
-        """Decoded features (B, D) of the seen and the unseen presentations, the choice, the weights."""
+        """Decoded features (B, D) of "choose", "seen" and "unseen", the choice, the weights."""
         name = self.params.regressor
         if name in ("ridge", "pls"):
             return self._linear(features, self._ridge if name == "ridge" else self._pls)
@@ -52,13 +52,14 @@ class Regressor:
         parts = self.presentations
         target = features[parts["choose"].y]
         x = _flat(parts["choose"])
-        errors = {
-            setting: float(((x @ weight + bias - target) ** 2).mean())
-            for setting, weight, bias in paths("fit", features, None)
+        tried = {
+            setting: x @ weight + bias for setting, weight, bias in paths("fit", features, None)
         }
+        errors = {setting: float(((d - target) ** 2).mean()) for setting, d in tried.items()}
         best = min(errors, key=errors.get)
         ((_, weight, bias),) = paths("fit, all", features, best)
         decoded = {n: _flat(parts[n]) @ weight + bias for n in ("seen", "unseen")}
+        decoded["choose"] = tried[best]  # by what was fitted without them
         return decoded, {"chosen": best, "val_mse": errors[best]}, {"weight": weight, "bias": bias}
 
     def _ridge(self, role: str, features: np.ndarray, only: float | None):
@@ -114,7 +115,7 @@ class Regressor:
                     [net(b).double().numpy() for b in torch.from_numpy(parts[n].x).split(512)]
                     or [np.zeros((0, features.shape[1]))]
                 )
-                for n in ("seen", "unseen")
+                for n in ("choose", "seen", "unseen")
             }
         weights = {k: v.numpy() for k, v in net.state_dict().items()}
         chosen = {"chosen": history.attrs["best_epoch"], "val_mse": history.attrs["best_val_loss"]}

@@ -17,12 +17,13 @@ def similarity(decoded: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 def retrieval_scores(
-    near: np.ndarray, y: np.ndarray, *, n_bootstrap: int, n_permutations: int, seed: int
+    near: np.ndarray, y: np.ndarray, *, n_permutations: int, seed: int
 ) -> dict[str, metrics.Score]:
     """How often the true image is the nearest of S, among the five nearest, and its median rank.
 
-    near (B, S); y (B,) column of the true image. Scenes, not presentations, are drawn again for
-    the interval, as one wants to know of other images. p: scenes change places as wholes, so that
+    near (B, S); y (B,) column of the true image. The interval is over scenes, not presentations, as
+    one wants to know of other images; that of the median lies between the ranks that hold the
+    interval of one half (Woodruff 1952, J. Am. Stat. Assoc. 47:635). p: scenes change places as wholes, so that
     each keeps its own presentations together. Chance is that of a guess: 1 / S, 5 / S, (S + 1) / 2.
     """
     n, n_images = near.shape
@@ -35,11 +36,6 @@ def retrieval_scores(
     top = min(5, n_images)
     rank = place[np.arange(n), y]
     rng = np.random.default_rng([seed, 32])
-    by_scene = [rank[y == s] for s in there]
-    drawn = []
-    for _ in range(n_bootstrap):
-        r = np.concatenate([by_scene[i] for i in rng.integers(0, len(there), len(there))])
-        drawn.append(((r == 1).mean(), (r <= top).mean(), np.median(r)))
     null = []
     for _ in range(n_permutations):
         other = np.arange(n_images)
@@ -48,14 +44,20 @@ def retrieval_scores(
         null.append(((r == 1).mean(), (r <= top).mean(), np.median(r)))
     values = ((rank == 1).mean(), (rank <= top).mean(), np.median(rank))
     chances = (1 / n_images, top / n_images, (n_images + 1) / 2)
+    _, variance, n_scenes = stats.mean_variance(rank <= values[2], group=y)
+    middle = stats.effective_interval(0.5, variance, n_scenes, n_scenes - 1)
+    intervals = (
+        stats.fraction_interval(rank == 1, group=y),
+        stats.fraction_interval(rank <= top, group=y),
+        (np.quantile(rank, middle[0], method="lower"), np.quantile(rank, middle[1], method="higher")),
+    )  # fmt: skip
     found = {}
     names = ("accuracy", "top5", "median_rank")
-    columns = zip(names, values, chances, np.array(drawn).T, np.array(null).T, strict=True)
-    for name, value, chance, d, null_values in columns:
+    columns = zip(names, values, chances, intervals, np.array(null).T, strict=True)
+    for name, value, chance, (low, high), null_values in columns:
         sign, unit = (-1, "rank") if name == "median_rank" else (1, metrics.FRACTION)
         p = stats.permutation_p(sign * value, sign * null_values)
-        low, high = stats.percentile_interval(d)
-        found[name] = metrics.Score(float(value), low, high, chance, p, n, unit)
+        found[name] = metrics.Score(float(value), float(low), float(high), chance, p, n, unit)
     return found
 
 
@@ -122,10 +124,10 @@ def reconstruction(
     n, own = len(r), np.diag(r)
     rng = np.random.default_rng([seed, 33])
     null = [r[np.arange(n), rng.permutation(n)].mean() for _ in range(n_permutations)]
-    low, high = stats.bootstrap_interval(own, n_bootstrap=n_bootstrap, seed=seed)
+    low, high = stats.mean_interval(own, least=-1.0, most=1.0, n_bootstrap=n_bootstrap, seed=seed)
     others = float((r.sum() - own.sum()) / (n * (n - 1)))
     p = stats.permutation_p(float(own.mean()), np.array(null))
-    return metrics.Score(float(own.mean()), low, high, others, p, n, "correlation")
+    return metrics.Score(float(own.mean()), float(low), float(high), others, p, n, "correlation")
 
 
 def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

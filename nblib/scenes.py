@@ -88,6 +88,6 @@ def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
         "seen": some(("test",), seen),
         "unseen": some(("test",), held),
     }
-    how = few_shot.scaling(parts["fit"], zscore=True)
+    how = few_shot.scaling(parts["fit"], stage.recipe, zscore=True)
     parts = {name: few_shot.scaled(p, how) for name, p in parts.items()}
     return Scenes(shown, np.sort(train), np.sort(val), np.sort(held), parts)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from nblib import stats
 from nblib.binning import to_ns
 from nblib.errors import BadInput, BadParameter
 from nblib.intervals import merged, touches
@@ -24,6 +25,12 @@ from nblib.sources import hdf5
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
 ROLES = ("train", "val", "test", "gap")
+MOST_CORRELATED = 2000  # units; the correlations of more are left out
+VALUES_AT_ONCE = 2**23
+RUNS_AND_RANDOM = (
+    "Labels come in runs and the split is random: neighbours in time can give the answer away, "
+    "whatever the units say. Take `split: blocked`."
+)
 
 
 def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
@@ -165,12 +172,34 @@ def split_hash(split: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
 
 
+def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
+    """What hangs together when presentations judge: block length, and trial -> number of its group.
+
+    The length is that of `stats.label_block`: 1 where labels come in random order, and then a group
+    holds the presentations that overlap in time. Where labels come in runs, groups that follow each
+    other are joined into blocks of that length.
+    """
+    part = split[split["fold"] == split["fold"].min()].sort_values("start_s", kind="stable")
+    length = stats.label_block(part["label"].to_numpy())
+    return length, part.set_index("trial")["group"] // length
+
+
+def runs_in_words(split: pd.DataFrame, how: str) -> str:
+    """A sentence where labels come in runs, with a warning where `how` (blocked, random) is random."""
+    length = time_blocks(split)[0]
+    if length == 1:
+        return ""
+    warning = f" **{RUNS_AND_RANDOM}**" if how == "random" else ""
+    return f" Labels come in runs: those of about {length} presentations in a row depend on each other.{warning}"
+
+
 @dataclass(frozen=True)
 class TrainStatistics:
     """Everything fitted to data before a model: on train rows of one fold, and stored beside it.
 
     unit_ids : kept units (N,); mean, scale : (N,) per-bin counts; classes : (C,) sorted labels;
-    correlation : (N, N) Pearson r over train rows (trial x bin); dropped : unit, reason.
+    correlation : (N, N) Pearson r over train rows (trial x bin), empty (0, 0) for more than
+    `MOST_CORRELATED` units; dropped : unit, reason.
     """
 
     fold: int
@@ -226,21 +255,52 @@ def fit_statistics(
     """
     place = train_rows(binned, split, fold)
     counts = binned.counts.values
+    mean, std, peak = moments(counts, place)
+    reason = unit_faults(mean, std, peak, settings)
+    keep = reason == ""
+    if not keep.any():
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows."
+        )
+    units = binned.unit.values
+    scale = std[keep]
+    correlation = np.zeros((0, 0))
+    if keep.sum() <= MOST_CORRELATED:
+        correlation = _correlation(counts[:, :, keep], place, mean[keep], scale)
+    zscore = settings.scaler == "zscore"
+    return TrainStatistics(
+        fold=fold, unit_ids=units[keep],
+        mean=mean[keep] if zscore else np.zeros(keep.sum()),
+        scale=scale if zscore else np.ones(keep.sum()),
+        classes=np.unique(binned.label.values[place]),
+        correlation=correlation.astype(np.float32),
+        dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
+    )  # fmt: skip
+
+
+def moments(counts: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation and largest count of each unit (N,) over all bins of some trials.
+
+    counts (trial, T, N); place: positions along trial.
+    """
     n_units = counts.shape[2]
-    n, total, squares = 0, np.zeros(n_units), np.zeros((n_units, n_units))
-    peak = np.zeros(n_units)
-    for first in range(0, len(place), 512):  # in pieces: memory stays flat for 2,000 units
-        x = counts[place[first : first + 512]].reshape(-1, n_units).astype(np.float32)
-        n += len(x)
-        total += x.sum(0, dtype=np.float64)
-        squares += x.T @ x  # whole numbers: exact in float32 while a piece sums below 2**24
+    total, squares, peak = np.zeros(n_units), np.zeros(n_units), np.zeros(n_units)
+    for x in _pieces(counts, place):
+        total += x.sum(0)
+        squares += (x**2).sum(0)
         peak = np.maximum(peak, x.max(0))
+    n = len(place) * counts.shape[1]
     mean = total / n
-    covariance = (squares - n * np.outer(mean, mean)) / max(n - 1, 1)
-    std = np.sqrt(np.maximum(np.diag(covariance), 0))
+    return mean, np.sqrt(np.maximum(squares - n * mean**2, 0) / max(n - 1, 1)), peak
+
+
+def unit_faults(
+    mean: np.ndarray, std: np.ndarray, peak: np.ndarray, settings: SplitSettings
+) -> np.ndarray:
+    """Why each unit (N,) is left out, "" for those that stay; arguments as `moments` gives them."""
     constant = std <= 1e-12
-    z_peak = np.divide(peak - mean, std, out=np.zeros(n_units), where=~constant)
-    reason = np.full(n_units, "", dtype=object)
+    z_peak = np.divide(peak - mean, std, out=np.zeros(len(mean)), where=~constant)
+    reason = np.full(len(mean), "", dtype=object)
     for name, fails in (
         ("silent in train", peak == 0),
         ("zero variance in train", constant),
@@ -251,24 +311,27 @@ def fit_statistics(
         ),
     ):
         reason[fails & (reason == "")] = name
-    keep = reason == ""
-    if not keep.any():
-        raise BadInput(
-            f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows."
-        )
-    units = binned.unit.values
-    scale = std[keep]
-    correlation = covariance[np.ix_(keep, keep)] / np.outer(scale, scale)
-    np.fill_diagonal(correlation, 1.0)
-    zscore = settings.scaler == "zscore"
-    return TrainStatistics(
-        fold=fold, unit_ids=units[keep],
-        mean=mean[keep] if zscore else np.zeros(keep.sum()),
-        scale=scale if zscore else np.ones(keep.sum()),
-        classes=np.unique(binned.label.values[place]),
-        correlation=np.clip(correlation, -1, 1).astype(np.float32),
-        dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
-    )  # fmt: skip
+    return reason
+
+
+def _correlation(
+    counts: np.ndarray, place: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> np.ndarray:
+    """Pearson r of units over all bins of some trials, (N, N)."""
+    products = np.zeros((len(mean), len(mean)))
+    for x in _pieces(counts, place):
+        z = (x - mean) / std
+        products += z.T @ z
+    r = np.clip(products / max(len(place) * counts.shape[1] - 1, 1), -1, 1)
+    np.fill_diagonal(r, 1.0)
+    return r
+
+
+def _pieces(counts: np.ndarray, place: np.ndarray):
+    """Yield bins of some trials, (rows, N) float64, a few trials at a time: memory stays flat."""
+    step = max(1, VALUES_AT_ONCE // max(1, counts.shape[1] * counts.shape[2]))
+    for first in range(0, len(place), step):
+        yield counts[place[first : first + step]].reshape(-1, counts.shape[2]).astype(np.float64)
 
 
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:

@@ -131,10 +131,12 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
 
 
 def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Any) -> metrics.Score:  # fmt: skip
-    """Accuracy of the pretext task on the test subjects; interval over subjects (Student's t).
+    """Accuracy of the pretext task, mean over test subjects; interval and p are over subjects too.
 
-    The wrong windows of cpc come from the same recording here, whatever `negatives` says. p: share of random answers that are right as often, exact. Of a single subject there is no
-    interval over subjects; then it is that over its samples.
+    Samples share the windows of a subject, so they do not count. p: signs of the subjects'
+    differences to chance flipped; of n subjects none is below 1 / 2**n. Of a single subject the
+    interval is the whole range. The wrong windows of cpc come from the same recording here,
+    whatever `negatives` says.
     """
     import torch
 
@@ -149,18 +151,16 @@ def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], p
         for batch, y in batches:
             with torch.inference_mode():
                 right.setdefault(subject, []).append(_right(net(batch), y))
-    each = {s: np.concatenate(parts) for s, parts in right.items()}
-    every = np.concatenate(list(each.values())).astype(float)
-    means = np.array([part.mean() for part in each.values()])
-    if len(means) > 1:
-        low, high = stats.t_interval(means, 0.0, 1.0)
-    else:
-        low, high = stats.bootstrap_interval(
-            every, n_bootstrap=params.n_bootstrap, seed=params.seed
-        )
+    each = [np.concatenate(parts) for parts in right.values()]
     chance = 0.5 if params.pretext != "cpc" else 1 / (1 + params.n_negatives)
-    p = stats.binomial_tail(int(every.sum()), len(every), chance)
-    return metrics.Score(float(every.mean()), low, high, chance, p, len(every))
+    return over_subjects(np.array([part.mean() for part in each]), chance, sum(map(len, each)), params.seed)  # fmt: skip
+
+
+def over_subjects(means: np.ndarray, chance: float, n: int, seed: int) -> metrics.Score:
+    """A score of some subjects, means (S,), that rests on n samples; interval and p over subjects."""
+    low, high = stats.fraction_interval(means)
+    p = stats.sign_flip_p(means - chance, seed=seed)
+    return metrics.Score(float(means.mean()), low, high, chance, p, n)
 
 
 def _right(logits: Tensor, y: Tensor) -> np.ndarray:

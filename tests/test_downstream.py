@@ -4,6 +4,7 @@ import uuid
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -308,6 +309,35 @@ def pretext_stage(**given):
     return SimpleNamespace(params=params, recipe=recipe, name="08_ssl_pretext", recording="cohort", key=uuid.uuid4().hex[:16])  # fmt: skip
 
 
+@pytest.mark.parametrize("n_mice", [3, 6, 12])
+def test_the_score_of_a_pretext_task_counts_mice_not_samples(n_mice):
+    """No effect, and mice that differ by three points: samples by the thousand do not count."""
+    rng = np.random.default_rng(n_mice)
+    found = [
+        ssl.over_subjects(
+            rng.binomial(1500, rng.normal(0.5, 0.03, n_mice)) / 1500, 0.5, 1500 * n_mice, 0
+        )
+        for _ in range(300)
+    ]
+    assert np.mean([s.p < 0.05 for s in found]) < 0.08
+    assert np.mean([s.ci_low <= 0.5 <= s.ci_high for s in found]) >= 0.92
+    alone = ssl.over_subjects(np.array([0.8]), 0.5, 1500, 0)
+    assert (alone.value, alone.ci_low, alone.ci_high, alone.p) == (0.8, 0, 1, 0.5)
+
+
+def test_intervals_of_budget_curves_hold_the_truth_over_subjects():
+    rng, held = np.random.default_rng(2), {n: 0 for n in (2, 4, 8)}
+    for n in held:
+        for _ in range(250):
+            row = downstream._interval(pd.Series(np.clip(rng.normal(0.9, 0.04, n), 0, 1)), SimpleNamespace(seed=0), 0.5)  # fmt: skip
+            held[n] += row["ci_low"] <= 0.9 <= row["ci_high"]
+    assert min(held.values()) >= 0.92 * 250, held
+    one = downstream._interval(
+        pd.Series([1.0]), SimpleNamespace(seed=0), 0.5
+    )  # a state of one mouse
+    assert (one["ci_low"], one["ci_high"]) == (0, 1)
+
+
 @pytest.mark.parametrize("task", ["rp", "ts", "cpc"])
 def test_order_in_time_teaches_and_shuffled_time_does_not(task):
     data = cohort(signal=2.0)
@@ -319,7 +349,7 @@ def test_order_in_time_teaches_and_shuffled_time_does_not(task):
     assert not of["test"] & (of["train"] | of["val"]) and not of["train"] & of["val"]
     assert "had no part in its training" in ssl.in_words(pretext_stage(pretext=task), found)
     if task == "rp":  # near windows share the state, far ones do not: easily learnt
-        assert s.value > 0.6 and s.p < 1e-4
+        assert s.value > 0.6 and s.p == 1 / 4  # two test mice: no p is smaller
         rng = np.random.default_rng(3)
         mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
         null = ssl.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]

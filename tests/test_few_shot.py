@@ -9,7 +9,7 @@ import pytest
 
 from nblib import evaluation, few_shot, metrics, models
 from nblib.errors import BadParameter
-from nblib.params import FewShotParams
+from nblib.params import FewShotParams, Recipe
 from nblib.windows import Samples
 
 N_CLASSES, N_UNITS, N_BINS = 4, 9, 2
@@ -41,7 +41,7 @@ def stage(**given):
     params = FewShotParams(
         recipe="tiny", recording="tiny", n_permutations=100, n_bootstrap=200, **given
     )
-    recipe = SimpleNamespace(scaler="zscore", source="nwb", intervals="", label="", recipe="tiny")
+    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb")
     return SimpleNamespace(params=params, recipe=recipe, name="07_few_shot", recording="tiny")
 
 
@@ -109,9 +109,25 @@ def test_a_unit_silent_in_the_draw_says_nothing():
         np.ones((4, 1, 2), np.float32) * [[[1, 0]]], np.array([0, 1, 0, 1]), np.arange(4)
     )
     train.x[::2, 0, 0] = 3
-    how = few_shot.scaling(train, True)
+    how = few_shot.scaling(train, stage().recipe, True)
     x = few_shot.scaled(Samples(np.full((1, 1, 2), 7.0), np.zeros(1, int), np.zeros(1, int)), how).x
-    assert x[0, 0, 1] == 0 and x[0, 0, 0] == 5 and np.isfinite(x).all()
+    assert x[0, 0, 1] == 0 and x[0, 0, 0] == pytest.approx(5 / np.sqrt(4 / 3))
+    assert np.isfinite(x).all()
+
+
+def test_units_are_chosen_on_the_drawn_rows_alone():
+    """A unit that all train rows would keep, and one that they would leave out."""
+    data, parts = counts_data()
+    rows = few_shot.draw(data.train.y, 3, 0, 0)
+    x = np.array(parts[0][0], np.float32)
+    x[:, :, 0] = 0
+    x[np.setdiff1d(np.arange(len(x)), rows), :, 0] = 5  # silent in the draw
+    x[np.setdiff1d(np.arange(len(x)), rows)[0], 0, 1] = 1e5  # far too large, but elsewhere
+    every = replace(data, train=replace(data.train, x=x), scaling=(np.zeros(9), np.ones(9)))
+    asked = stage()
+    asked.recipe = asked.recipe.model_copy(update={"highest_value": 10.0})
+    scale = few_shot.fit_one("nearest_mean", every, 3, 0, asked, "cpu").fitted["scale"][1]
+    assert np.isinf(scale[0]) and np.isfinite(scale[1:]).all()
 
 
 def test_curves_rise_and_every_decoder_sees_the_same_draws(monkeypatch):
@@ -155,15 +171,29 @@ def test_shuffled_labels_stay_at_chance():
 def test_score_counts_draws_and_presentations_as_luck():
     y = np.arange(100) % 4
     same = np.tile(np.where(np.arange(100) < 60, y, (y + 1) % 4), (5, 1))
-    one = few_shot.score(same, y, n_bootstrap=2000, n_permutations=200, seed=0)
+    one = few_shot.score(same, y, n_permutations=200, seed=0)
     assert one.value == 0.6 and one.n == 100 and one.chance == 0.25 and one.p < 0.02
     assert one.ci_high - one.ci_low == pytest.approx(4 * 0.049, abs=0.03)  # sqrt(.6 * .4 / 100)
     unlike = same.copy()
     unlike[:2] = y  # two lucky draws: the mean rises, the interval widens
-    other = few_shot.score(unlike, y, n_bootstrap=2000, n_permutations=200, seed=0)
+    other = few_shot.score(unlike, y, n_permutations=200, seed=0)
     assert other.value == pytest.approx(0.76) and other.ci_high - other.ci_low > 0.2
-    wrong = few_shot.score((same + 1) % 4, y, n_bootstrap=200, n_permutations=200, seed=0)
+    wrong = few_shot.score((same + 1) % 4, y, n_permutations=200, seed=0)
     assert wrong.p > 0.05
+
+
+@pytest.mark.parametrize(
+    ("n_draws", "n_test", "right"), [(3, 40, 0.6), (10, 60, 0.95), (1, 28, 0.97)]
+)
+def test_the_interval_of_a_curve_counts_draws_and_presentations(n_draws, n_test, right):
+    rng, held = np.random.default_rng(5), 0
+    for _ in range(200):
+        skill = right + (0.03 * rng.standard_normal((n_draws, 1)) if n_draws > 1 else 0)
+        ease = 0.1 * rng.standard_normal(n_test) if right < 0.9 else 0
+        hit = rng.random((n_draws, n_test)) < skill + ease
+        s = few_shot.score(hit.astype(int), np.ones(n_test, int), n_permutations=1, seed=0)
+        held += s.ci_low <= right <= s.ci_high and s.ci_high > s.ci_low
+    assert held >= 184  # 92 %
 
 
 def test_needed_is_read_off_the_curve():

@@ -12,7 +12,7 @@ import pytest
 from nblib import evaluation, features, latents, metrics
 from nblib.errors import BadInput, BadParameter
 from nblib.images import Images
-from nblib.params import ImageParams
+from nblib.params import ImageParams, Recipe
 from nblib.scenes import split_scenes
 from nblib.windows import Samples
 
@@ -54,7 +54,7 @@ def data(shown):
 
 def stage(tmp_path, **given):
     params = ImageParams(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
-    recipe = SimpleNamespace(source="nwb", intervals="", label="", recipe="tiny")
+    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb")
     return SimpleNamespace(
         params=params, recipe=recipe, name="10_image_latents", recording="tiny", key="k" * 16
     )
@@ -115,6 +115,19 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, re
     assert 0.5 < fit["unseen"]["r"] < fit["unseen"]["reliability"] + 0.05 < 1.05
     table = latents.comparison(found).set_index("which")
     assert table.loc[latents.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
+
+
+def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, tmp_path):
+    """One held-out image of other counts: the picture of another held-out image stays as it was."""
+    asked = stage(tmp_path)
+    one = latents.run(data, shown, asked)
+    first, *_ = one.scenes.held
+    x = data.test.x.copy()
+    x[data.test.y == first + 1] += 9  # class 0 is the blank
+    other = latents.run(replace(data, test=replace(data.test, x=x)), shown, asked)
+    drawn = [o.spaces["pca"].pictures for o in (one, other)]
+    assert not np.allclose(drawn[0][0], drawn[1][0])
+    np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
 
 
 def test_shuffled_labels_are_at_chance(data, shown, tmp_path):

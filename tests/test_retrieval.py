@@ -5,7 +5,7 @@ import pytest
 
 from nblib import retrieval
 
-FEW = {"n_bootstrap": 200, "n_permutations": 200, "seed": 0}
+FEW = {"n_permutations": 200, "seed": 0}
 
 
 def test_similarity_is_a_cosine():
@@ -62,6 +62,43 @@ def test_the_interval_is_over_images_not_presentations():
     assert s.value == 0.4 and s.ci_high - s.ci_low > 0.5
 
 
+@pytest.mark.parametrize("n_scenes", [6, 20])
+def test_intervals_of_retrieval_hold_the_truth(n_scenes):
+    """Scenes differ in how easily they are found; ranks of other scenes decide nothing."""
+    rng = np.random.default_rng(6)
+    y = np.repeat(np.arange(n_scenes), 5)
+
+    def one(n_permutations=1):
+        ease = rng.normal(0, 0.7, n_scenes)[y]
+        own = 1.5 + ease + rng.standard_normal(len(y))
+        near = rng.standard_normal((len(y), 40))
+        near[np.arange(len(y)), y] = own
+        return retrieval.retrieval_scores(near, y, n_permutations=n_permutations, seed=0)
+
+    many = [one() for _ in range(200)]
+    for name in ("accuracy", "top5", "median_rank"):
+        ends = np.array([(s[name].ci_low, s[name].ci_high) for s in many])
+        truth = np.mean([s[name].value for s in many])
+        if name == "median_rank":
+            truth = np.median([s[name].value for s in many])
+        held = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
+        assert held >= 0.92, (name, held)
+
+
+def test_the_interval_of_reconstructions_holds_the_truth():
+    rng, held, wide = np.random.default_rng(8), [], []
+    for _ in range(200):
+        shown = rng.standard_normal((12, 5, 5))
+        drawn = 0.5 * shown + rng.standard_normal(shown.shape)
+        s = retrieval.reconstruction(
+            drawn, shown, np.zeros((5, 5)), n_bootstrap=200, n_permutations=1, seed=0
+        )
+        wide.append(s.value)
+        held.append((s.ci_low, s.ci_high))
+    truth = np.mean(wide)
+    assert np.mean([a <= truth <= b for a, b in held]) >= 0.92
+
+
 def test_reliability_is_what_a_decoded_feature_reaches():
     """Decoded = feature + noise: then r is the bound, whatever the noise."""
     rng = np.random.default_rng(2)
@@ -102,9 +139,9 @@ def test_reconstruction_beside_other_images():
     rng = np.random.default_rng(3)
     mean = rng.random((8, 8))
     shown = mean + 0.2 * rng.standard_normal((12, 8, 8))
-    good = retrieval.reconstruction(shown + 0.05 * rng.standard_normal(shown.shape), shown, mean, **FEW)  # fmt: skip
+    good = retrieval.reconstruction(shown + 0.05 * rng.standard_normal(shown.shape), shown, mean, n_bootstrap=200, **FEW)  # fmt: skip
     assert good.value > 0.9 and abs(good.chance) < 0.1 and good.p < 0.01 and good.n == 12
     # Drawing what all images share says nothing of any of them.
     same = mean + 0.01 * rng.standard_normal(shown.shape)
-    same = retrieval.reconstruction(same, shown, mean, **FEW)
+    same = retrieval.reconstruction(same, shown, mean, n_bootstrap=200, **FEW)
     assert same.p > 0.01 and same.ci_low < same.chance + 0.05 < 0.2

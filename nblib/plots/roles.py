@@ -120,9 +120,18 @@ def label_balance(split: pd.DataFrame, label_name: str = "label") -> Picture:
 def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     """Correlation of units over train rows, ordered by area; the diagonal is left out.
 
-    matrix: (unit, unit); areas: (unit,). Colours end at the 99th percentile of |r|; more than 300
-    units are averaged in blocks.
+    matrix: (unit, unit), or empty where it was left out; areas: (unit,). Colours end at the 99th
+    percentile of |r|; more than 300 units are averaged in blocks.
     """
+    if len(matrix) == 0:
+        fig = style.new_figure(1.0)
+        fig.text(
+            0.5,
+            0.5,
+            f"Unit correlation: left out, as {len(areas):,} units are too many",
+            ha="center",
+        )
+        return fig
     names = np.array([style.area_name(a) for a in areas], dtype=object)
     row = np.concatenate([np.flatnonzero(names == a) for a in style.area_order(names)])
     shown = np.array(matrix, float)[np.ix_(row, row)]
