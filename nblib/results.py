@@ -289,7 +289,8 @@ def against(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> P
             f"{run.folder}: its predictions are of other test presentations than its split says."
         )
     right, right_other = both["correct"].to_numpy(float), both["correct_other"].to_numpy(float)
-    difference = stats.paired_difference(right, right_other, seed=metrics["seed"])
+    group = both["group"].to_numpy()
+    difference = stats.paired_difference(right, right_other, group=group, seed=metrics["seed"])
     return Paired(other, run.key, right_other.mean(), difference)
 
 

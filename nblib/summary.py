@@ -235,11 +235,11 @@ def comparisons(runs: pd.DataFrame) -> pd.DataFrame:
     return _narrow(pd.concat(tables, ignore_index=True)) if tables else pd.DataFrame()
 
 
-def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     """The curves of 07, averaged over the recordings of a recipe: one row a decoder and k.
 
     Runs of different recipes, or with other settings, are curves of their own. Of one recording,
-    the interval is that of its run (draws and presentations); of several, a bootstrap over
+    the interval is that of its run (draws and presentations); of several, it is over
     recordings, as the question then is what another recording would give; recordings that lack a
     k are left out. Folds and seeds of a recording are averaged first. Columns as
     `plots.few_shot_curves` takes them, `n_recordings` and the `runs` behind it; no row without 07.
@@ -263,7 +263,7 @@ def learning_curves(runs: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
                 mean = each.mean()
                 low, high = mean["ci_low"], mean["ci_high"]
                 if len(each) > 1:
-                    low, high = stats.bootstrap_interval(each["value"].to_numpy(float), seed=seed)
+                    low, high = stats.fraction_interval(each["value"].to_numpy(float))
                 name = f"{model}, {told}" if told else model
                 rows.append({"model": name, "k": k, "n_recordings": len(each), **mean, "ci_low": low, "ci_high": high,
                              "runs": sorted(same["run"].unique())})  # fmt: skip
