@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     command("du", du, "how large the parts of the data root are")
     sub = command("gc", gc, "what no result rests on, and can be freed")
     sub.add_argument("--delete", action="store_true", help="free it; without, only say what")
-    command("verify", verify, "hash every stored file again and compare")
+    command("verify", verify, "hash every stored file, and the raw files, again and compare")
     command(
         "book", book, "run the notebooks on the demo recording and render the book", add_help=False
     )
@@ -292,19 +292,11 @@ def gc(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    from nblib import store
-    from nblib.errors import NblibError
+    from nblib import housekeeping
 
-    sound = broken = 0
-    for folder in store.artifacts():
-        try:
-            store.open_artifact(folder)
-            sound += 1
-        except NblibError as error:
-            broken += 1
-            print(f"BROKEN  {error}")
-    print(f"{sound} artifacts hold the bytes they were written with, {broken} do not.")
-    return 1 if broken else 0
+    lines, sound, faults = housekeeping.verify()
+    print(*lines, f"{sound} artifacts hold the bytes they were written with; {faults} faults.", sep="\n")  # fmt: skip
+    return 1 if faults else 0
 
 
 def book(options: argparse.Namespace) -> int:
@@ -320,9 +312,9 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def version(options: argparse.Namespace) -> int:
-    from nblib import store
+    from nblib import provenance
 
-    print(f"nblib {store.code_version()}")
+    print(f"nblib {provenance.code_version()}")
     return 0
 
 

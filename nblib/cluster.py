@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from nblib import store, yamlfile
+from nblib import store, swap, yamlfile
 from nblib.errors import BadParameter, MissingInput, NblibError, RunFailed
 from nblib.runner import progress_line
 from nblib.runner.plan import Run
@@ -288,7 +288,7 @@ def driver(folder: Path) -> dict[str, Any] | None:
         return None
     told = json.loads(file.read_text(encoding="utf-8"))
     if told["host"] == socket.gethostname():
-        return told if store.alive(told["pid"]) else None
+        return told if swap.alive(told["pid"]) else None
     return told if time.time() - file.stat().st_mtime < _only_driver.STALE_S else None
 
 

@@ -23,6 +23,10 @@ class CorruptArtifact(NblibError):
     """A stored file no longer has the bytes that its manifest recorded."""
 
 
+class OutdatedArtifact(CorruptArtifact):
+    """An artifact of an earlier version of nblib, whose manifest cannot be checked."""
+
+
 class StorageError(NblibError):
     """The data root cannot be written: disk full, quota, permissions."""
 

@@ -7,14 +7,15 @@ Results themselves, and files fetched from elsewhere, are never touched.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib import cluster, runner, searched, stages, store
-from nblib.errors import NblibError
+from nblib import cluster, rawfiles, runner, searched, stages, store, swap
+from nblib.errors import NblibError, OutdatedArtifact
 from nblib.runner.outcome import at_work, size
 
 A_DAY_S = 86_400.0
@@ -53,7 +54,10 @@ def is_result(artifact: Path) -> bool:
 def needed() -> set[str]:
     """Keys that results rest on, directly or through others. NblibError when a manifest cannot be
     read: then nobody knows what rests on what."""
-    upstream = {a.parts[-1]: store.read_manifest(a)["upstream"] for a in store.artifacts()}
+    upstream = {}
+    for artifact in store.artifacts():
+        with contextlib.suppress(OutdatedArtifact):  # nothing of this version can rest on it
+            upstream[artifact.name] = store.read_manifest(artifact)["upstream"]
     found: set[str] = set()
     waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
     waiting += [key for name in searched.names() for key in _inputs_of_search(name)]
@@ -104,7 +108,37 @@ def waste() -> list[Waste]:
 def _leavings() -> Iterator[Path]:
     """Half-written artifacts of processes of this host that are gone."""
     for parent in store.home().glob("[0-9][0-9]_*/*"):
-        yield from store.leftovers(parent)
+        yield from swap.leftovers(parent)
+
+
+def verify() -> tuple[list[str], int, int]:
+    """Hash all that is stored again, and the raw files it came from: (what is wrong or gone, a line
+    each; number of sound artifacts; number of faults). A raw file that is gone is no fault."""
+    lines, sound, faults = [], 0, 0
+    known: dict[str, dict[str, Path]] = {}  # raw file -> content -> an artifact that rests on it
+    for folder in store.artifacts():
+        try:
+            store.open_artifact(folder)
+            if (folder / store.ATTACHED[0]).is_file():
+                store.read_attached(folder)
+            for path, content in store.read_manifest(folder).get("raw", {}).items():
+                known.setdefault(path, {})[content] = folder
+            sound += 1
+        except NblibError as error:
+            faults += 1
+            lines.append(f"BROKEN  {error}")
+    for path, contents in sorted(known.items()):
+        example = next(iter(contents.values()))
+        if not Path(path).exists():
+            lines.append(f"GONE    {path}: what {example} was read from is not there any more.")
+        elif rawfiles.content_hash(path, afresh=True) not in contents:
+            faults += 1
+            lines.append(
+                f"BROKEN  {path}: it no longer holds what {example} was read from. Put the old file back, or "
+                "run the notebooks again: what it holds now has keys of its own."
+            )
+    lines += [f"LEFT    {path}: of a killed process; nblib gc --delete frees it." for path in _leavings()]  # fmt: skip
+    return lines, sound, faults
 
 
 def _running(notebook: Path) -> bool:

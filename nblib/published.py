@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nblib import store
+from nblib import rawfiles, store
 from nblib.errors import BadInput, MissingInput
 from nblib.params import RECORDING_ID
 
@@ -71,7 +71,7 @@ def contents(recordings: Iterable[str]) -> list[str]:
     """16 hex digits of each table that holds numbers of these recordings: what a report rests on."""
     wanted = set(recordings)
     files = [p for p in store.published_files() if wanted & set(read(p)["recording"])]
-    return sorted(store.file_hash(path)[:16] for path in files)
+    return sorted(rawfiles.file_hash(path)[:16] for path in files)
 
 
 def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:

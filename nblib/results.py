@@ -156,22 +156,6 @@ def several_versions(table: pd.DataFrame) -> list[str]:
     return told
 
 
-def stage_version(manifest: dict[str, Any]) -> int | None:
-    """The version of its stage that made a run; None where neither manifest nor key tell.
-
-    A manifest that does not name it is of the version whose key is the run's own.
-    """
-    if "stage_version" in manifest:
-        return int(manifest["stage_version"])
-    own = {k: v for k, v in manifest["parameters"].items() if k not in stages.NOT_IN_KEY}
-    own |= {"code": manifest["notebook"]["code_hash"]}
-    for version in range(stages.STAGES[manifest["stage"]].version, 0, -1):
-        key = store.make_key(manifest["stage"], version, own, manifest["upstream"])
-        if key == manifest["key"]:
-            return version
-    return None
-
-
 def _rows(run: Run | Unreadable, metric: str, bases: recipes.Known) -> list[dict[str, Any]]:
     """A row for each result of a run; one without scores, flagged, for a run that is not readable."""
     stage, recording, key = run.folder.parts[-3:]
@@ -186,7 +170,7 @@ def _rows(run: Run | Unreadable, metric: str, bases: recipes.Known) -> list[dict
     try:
         row |= bases.tell(manifest["recipe"] or {})
         row |= {name: manifest[name] for name in MANIFEST_FIELDS}
-        row["stage_version"] = stage_version(manifest)
+        row["stage_version"] = manifest["stage_version"]
         row["edited"] = bool(manifest["notebook"]["edited"])
         row["_upstream"] = manifest["upstream"][0]
         variant = _variant(stage, manifest["parameters"])
@@ -245,8 +229,7 @@ def _flag(table: pd.DataFrame, bases: recipes.Known) -> None:
     for i, notebook, version in sound[["notebook", "stage_version"]].itertuples():
         now = stages.STAGES[notebook].version
         if version != now:
-            known = "unknown" if pd.isna(version) else f"{version:g}"
-            words[i].append(f"old code (stage version {known}, now {now})")
+            words[i].append(f"old code (stage version {version:g}, now {now})")
     for i in sound.index[sound["edited"].astype(bool)]:
         words[i].append("edited notebook")
     several = sound[sound.duplicated(SAME, keep=False)]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nblib import notebooks, recipes, sources, store
+from nblib import notebooks, rawfiles, recipes, sources, store
 from nblib import params as P
-from nblib.errors import BadParameter, MissingInput
+from nblib.errors import BadInput, BadParameter, MissingInput
 from nblib.markup import in_html
 
 
@@ -52,6 +52,7 @@ STAGES: dict[str, StageInfo] = {
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
 COHORT = "cohort"  # stands for the recording where a stage takes all of them
 # Parameters that name a file or folder: its content counts, not its name.
 BY_CONTENT = ("images", "latents")
@@ -128,6 +129,17 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     return checked, recipe
 
 
+@dataclass(frozen=True)
+class MadeOf:
+    """What the key of an artifact is made of, beside stage and version."""
+
+    values: dict[str, Any]
+    upstream: list[str]
+
+    def key(self, name: str) -> str:
+        return store.make_key(name, stage_info(name).version, self.values, self.upstream)
+
+
 def key_for(
     name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
 ) -> str:
@@ -136,6 +148,13 @@ def key_for(
     Runs need their checked `params` and the hash of the notebook's `code`. Raises MissingInput
     when a raw file is not there yet.
     """
+    return made_of(name, recipe, recording, params, code).key(name)
+
+
+def made_of(
+    name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
+) -> MadeOf:
+    """What `key_for` makes a key of."""
     info = stage_info(name)
     steps = chain(name, recipe.source)
     own = {
@@ -145,10 +164,12 @@ def key_for(
         own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {
             "code": code
         }
-        own |= {k: store.content_hash(own[k]) for k in BY_CONTENT if own.get(k)}
-        own |= {path: store.content_hash(path) for path in weight_files(params)}
-    if info.cohort:
-        return store.make_key(name, info.version, own, cohort_upstream(name, recipe, params))
+        files = {k: own.pop(k) for k in BY_CONTENT if own.get(k)}
+        own |= {f"content of {k}": rawfiles.content_hash(path) for k, path in files.items()}
+        own |= {path: rawfiles.content_hash(path) for path in weight_files(params)}
+    if info.cohort:  # who they are and in which order: two files may hold the same
+        own["recordings"] = recipe.recordings
+        return MadeOf(own, cohort_upstream(name, recipe, params))
     if len(steps) == 1:
         upstream = sources.identity(recipe, recording)
         for source in ("simulate", "simulate_lfp"):
@@ -156,11 +177,19 @@ def key_for(
                 own.pop(source, None)
         own.pop("source_params", None)
         if (settings := sources.own_settings(recipe)) is not None:
-            own["source_params"] = settings.model_dump()
+            own["settings of the source"] = settings.model_dump()
         own |= {"label": recipe.label} if name == "02_bin" else {}
     else:
         upstream = key_for(steps[-2], recipe, recording)
-    return store.make_key(name, info.version, own, [upstream])
+    return MadeOf(own, [upstream])
+
+
+def raw_content(name: str, recipe: P.Recipe, recording: str, params: P.Params) -> dict[str, str]:
+    """sha256 of the files from outside the data root that a stage may read: path -> content."""
+    if not stage_info(name).is_run:
+        return sources.raw_content(recipe, recording)
+    given = [getattr(params, k, "") for k in BY_CONTENT]
+    return {path: rawfiles.content_hash(path) for path in [*given, *weight_files(params)] if path}
 
 
 def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
@@ -246,6 +275,8 @@ class Stage:
     params: Any
     recipe: P.Recipe | None
     key: str
+    made_of: MadeOf = MadeOf({}, [])
+    raw: dict[str, str] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict, repr=False)
     started: float = field(default_factory=time.time)
 
@@ -305,8 +336,14 @@ class Stage:
         return store.open_artifact(store.folder("08_ssl_pretext", COHORT, key))
 
     def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
-        """Store what `write(folder)` puts into a folder; a key that stands already is left alone."""
-        key, code = self.key, dict(self.code)
+        """Store what `write(folder)` puts into a folder; a key that stands already is left alone,
+        unless the run is to replace it. BadInput when a raw file changed since the stage began."""
+        made, code = self.made_of, dict(self.code)
+        for path, content in self.raw.items():
+            if Path(path).exists() and rawfiles.content_hash(path) != content:
+                raise BadInput(
+                    f"{path}: it changed while {self.name} read it; run {self.name} again."
+                )
         if self.info.is_run:
             known, taken = set(code.pop("cells")), accepted_names(self.name)
             foreign = [
@@ -317,34 +354,19 @@ class Stage:
             if foreign:  # cells the notebook file does not hold: this is not that notebook's result
                 code["code_hash"] = notebooks.code_hash([code["code_hash"], *foreign])
                 code["edited"] = True
-                key = self._key(code["code_hash"], upstream)
-            elif upstream is not None:
-                key = self._key(code["code_hash"], upstream)
-        parents = upstream if upstream is not None else self._upstream_keys()
+                made = MadeOf(made.values | {"code": code["code_hash"]}, made.upstream)
+        if upstream is not None:
+            made = MadeOf(made.values, upstream)
         values = self.settings.model_dump() | self.params.model_dump()
         extra = {"recipe": self.recipe.model_dump() if self.recipe else None, "notebook": code}
-        extra |= {"stage_version": self.info.version}
+        extra |= {"stage_version": self.info.version, "in_key": made.values, "raw": self.raw}
         place = store.commit(
-            self.name, self.recording, key, write, params=values, upstream=parents,
-            seed=values.get("seed"), started=self.started, extra=extra,
+            self.name, self.recording, made.key(self.name), write, params=values, upstream=made.upstream,
+            seed=values.get("seed"), started=self.started, extra=extra, replace=bool(os.environ.get(REPLACE)),
         )  # fmt: skip
         if os.environ.get("NBLIB_RESULT"):
             store.write_text(Path(os.environ["NBLIB_RESULT"]), str(place))
         return place
-
-    def _key(self, code: str, upstream: list[str] | None) -> str:
-        if self.recipe is None:
-            values = self.params.model_dump() | {"code": code}
-            return store.make_key(self.name, self.info.version, values, upstream or [])
-        return key_for(self.name, self.recipe, self.recording, self.params, code)
-
-    def _upstream_keys(self) -> list[str]:
-        if self.info.cohort:
-            return cohort_upstream(self.name, self.recipe, self.params)
-        steps = chain(self.name, self.recipe.source)
-        if len(steps) == 1:
-            return [sources.identity(self.recipe, self.recording)]
-        return [key_for(steps[-2], self.recipe, self.recording)]
 
     def _repr_html_(self) -> str:
         shown = self.params.model_dump() | (self.settings.model_dump() if self.recipe else {})
@@ -383,15 +405,15 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         cells = notebooks.code_cells(notebooks.own_notebook(name))
         shipped = notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb")
         code = {"code_hash": notebooks.code_hash(cells), "edited": cells != shipped, "cells": cells}
+    code_hash, raw = code.get("code_hash", ""), {}
     if recipe is None:
-        key = store.make_key(
-            name, info.version, params.model_dump() | {"code": code.get("code_hash", "")}, []
-        )
+        made = MadeOf(params.model_dump() | {"code": code_hash}, [])
     else:
         where = recording_of(name, recipe, params)
-        key = key_for(name, recipe, where, params, code.get("code_hash", ""))
+        made = made_of(name, recipe, where, params, code_hash)
+        raw = raw_content(name, recipe, where, params)
     if recipe is not None and params.recipe != recipe.recipe:
         print(
             f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}."
         )
-    return Stage(name, params, recipe, key, code)
+    return Stage(name, params, recipe, made.key(name), made, raw, code)

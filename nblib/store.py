@@ -12,25 +12,29 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
-import resource
 import shutil
 import stat
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import nblib
-from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, StorageError
+from nblib import provenance, sealed
+from nblib.errors import (
+    BadInput,
+    BadParameter,
+    CorruptArtifact,
+    MissingInput,
+    OutdatedArtifact,
+    StorageError,
+)
+from nblib.sealed import sha256
+from nblib.swap import MANIFEST, bring_back, bring_back_all, remove_leftovers, swap, unfinished
 
-MANIFEST = "manifest.json"
-# Attached after the commit, by the runner: not part of what the manifest vouches for.
+# Attached after the commit, by the runner; it carries its own checksum.
 ATTACHED = ("executed.ipynb",)
 NO_SPACE = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "disk quota exceeded",
             errno.EFBIG: "file size limit reached"}  # fmt: skip
@@ -151,48 +155,8 @@ def folder(stage: str, recording: str, key: str) -> Path:
 
 
 def is_committed(stage: str, recording: str, key: str) -> bool:
-    return (folder(stage, recording, key) / MANIFEST).is_file()
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a raw file, remembered by (path, size, modification time)."""
-    path = path.resolve()
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}).") from None
-    card = (
-        home() / "cache" / "sha256" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
-    )
-    now = {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    try:
-        known = json.loads(card.read_text())
-        if {k: known.get(k) for k in now} == now:
-            return known["sha256"]
-    except (FileNotFoundError, json.JSONDecodeError):
-        pass  # not hashed before, or the note was cut short: hash again
-    digest = sha256(path)
-    write_text(card, json.dumps({**now, "sha256": digest}))
-    return digest
-
-
-def content_hash(path: Path | str) -> str:
-    """What a file, or a folder of files, holds: changes when any of them does, not with its place.
-
-    Raises MissingInput when there is nothing at `path`.
-    """
-    path = Path(path).expanduser()
-    if path.is_file():
-        return file_hash(path)
-    if not path.is_dir():
-        raise MissingInput(f"{path}: no such file or folder.")
-    inside = {p.name: file_hash(p) for p in sorted(path.iterdir()) if p.is_file()}
-    return hashlib.sha256(json.dumps(inside).encode()).hexdigest()
+    place = folder(stage, recording, key)
+    return (place / MANIFEST).is_file() or bring_back(place)
 
 
 @contextlib.contextmanager
@@ -239,21 +203,22 @@ def commit(
     seed: int | None = None,
     started: float | None = None,
     extra: dict[str, Any] | None = None,
+    replace: bool = False,
 ) -> Path:
     """Run `write(folder)` in a folder beside the artifact's place, then rename it into place.
 
-    `started` is the `time.time()` at which the work began. When another process commits the same
-    key first, its folder stands and this one is discarded. Raises StorageError when the disk is
+    `started` is the `time.time()` at which the work began; `extra` goes into the manifest, and the
+    key must follow from its `in_key` and `stage_version` where it has them. When another process
+    commits the same key first, its folder stands and this one is discarded; with `replace` what
+    stands makes way, at the very end. Raises StorageError when the disk is
     full, the quota is reached or the folder cannot be written; nothing is left behind.
     """
     place = folder(stage, recording, key)
-    if is_committed(stage, recording, key):
+    if is_committed(stage, recording, key) and not replace:
         return place
-    temporary = place.with_name(
-        f".{key}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
-    )
+    temporary = unfinished(place)
     try:
-        _remove_leftovers(place.parent)
+        remove_leftovers(place.parent)
         temporary.mkdir(parents=True)
         write(temporary)
         # As the folder: whoever may enter it may read it, whatever a library made of its file.
@@ -274,17 +239,18 @@ def commit(
             "outputs": {str(p.relative_to(temporary)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files},
             "seed": seed,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **_measured(started),
+            **provenance.measured(started),
             **(extra or {}),
-            **_environment(),
+            **provenance.environment(),
+            "sha256": "",
         }  # fmt: skip
-        (temporary / MANIFEST).write_text(json.dumps(plain(manifest), indent=1, allow_nan=False))
+        (temporary / MANIFEST).write_text(sealed.dumps(plain(manifest)))
         _fsync(temporary / MANIFEST)
         _fsync(temporary)
         try:
-            temporary.rename(place)
+            swap(temporary, place) if replace else temporary.rename(place)
         except OSError:
-            if not is_committed(stage, recording, key):
+            if replace or not is_committed(stage, recording, key):
                 raise
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise _storage_error(error, place) from error
@@ -294,20 +260,56 @@ def commit(
 
 
 def read_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest of a committed artifact; MissingInput or CorruptArtifact otherwise."""
+    """The manifest of a committed artifact, which must be that of this very folder.
+
+    Raises MissingInput for a folder without one; CorruptArtifact for changed bytes, a folder that
+    lies under another stage, recording or key than its own, and a key that does not follow from
+    parameters and inputs; OutdatedArtifact for one of a version that did not seal its manifests.
+    """
     path = artifact / MANIFEST
+    bring_back(artifact)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = sealed.loads(path.read_bytes())
     except FileNotFoundError:
         raise MissingInput(f"{artifact}: no artifact here (no {MANIFEST}).") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); {_remake(artifact)}") from None
+    if manifest is None:
+        raise OutdatedArtifact(
+            f"{path}: made by an earlier version of nblib, which put no checksum of its own into it; "
+            f"{_remake(artifact)}"
+        )
+    lies, belongs = "/".join(artifact.absolute().parts[-3:]), _place(manifest)
+    if lies != belongs:
+        raise CorruptArtifact(
+            f"{artifact}: this folder holds {belongs}, so it was renamed or moved. Give it its name "
+            "back, or delete it and make both again with `nblib run`."
+        )
+    if "in_key" in manifest:
+        _check_key(manifest, path)
+    return manifest
+
+
+def _place(manifest: dict[str, Any]) -> str:
+    return "/".join(str(manifest[name]) for name in ("stage", "recording", "key"))
+
+
+def _check_key(manifest: dict[str, Any], path: Path) -> None:
+    """CorruptArtifact where a key is not that of the parameters and inputs beside it."""
+    given, in_key = manifest["parameters"], manifest["in_key"]
+    key = make_key(manifest["stage"], manifest["stage_version"], in_key, manifest["upstream"])
+    differs = [name for name in in_key if name in given and given[name] != in_key[name]]
+    if key != manifest["key"] or differs:
+        what = f"its {differs[0]}" if differs else "what it was made from"
+        raise CorruptArtifact(
+            f"{path}: {what} does not belong to key {manifest['key']}; {_remake(path.parent)}"
+        )
 
 
 def open_artifact(artifact: Path) -> Path:
     """Check every file of an artifact against its recorded sha256; return the folder.
 
-    Raises CorruptArtifact naming the file whose bytes changed.
+    Raises what `read_manifest` raises, and CorruptArtifact naming the file whose bytes changed.
     """
     for name, output in read_manifest(artifact)["outputs"].items():
         path = artifact / name
@@ -322,8 +324,35 @@ def open_artifact(artifact: Path) -> Path:
     return artifact
 
 
+def attach(artifact: Path, notebook: dict[str, Any]) -> Path:
+    """Put the executed notebook into a committed artifact, whole or not at all; its path.
+
+    It says whose it is and carries its own checksum, so the manifest need not change.
+    """
+    whose = {"artifact": _place(read_manifest(artifact)), "sha256": ""}
+    metadata = {**notebook["metadata"], "nblib": whose}
+    rest = {name: value for name, value in notebook.items() if name != "metadata"}
+    place = artifact / ATTACHED[0]
+    write_text(place, sealed.dumps({**rest, "metadata": metadata}))
+    return place
+
+
+def read_attached(artifact: Path) -> dict[str, Any]:
+    """The executed notebook of an artifact; CorruptArtifact where it changed or is another's."""
+    path = artifact / ATTACHED[0]
+    advice = f"delete it, or make it again with `nblib run --force`: {path}"
+    try:
+        notebook = sealed.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptArtifact(f"{path}: not readable ({error}); {advice}") from None
+    if notebook is None or notebook["metadata"]["nblib"]["artifact"] != _place(read_manifest(artifact)):  # fmt: skip
+        raise CorruptArtifact(f"{path}: saved by hand, or of another run; {advice}")
+    return notebook
+
+
 def artifacts() -> Iterator[Path]:
     """Every committed artifact of the data root, in a stable order."""
+    bring_back_all(home().glob("[0-9][0-9]_*/*"))
     for manifest in sorted(home().glob(f"[0-9][0-9]_*/*/*/{MANIFEST}")):
         if not manifest.parent.name.startswith("."):
             yield manifest.parent
@@ -349,83 +378,9 @@ def _storage_error(error: Exception, place: Path) -> Exception:
     return error
 
 
-def alive(pid: int) -> bool:
-    """Whether a process of this host lives, anybody's: /proc may show a person only their own."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def leftovers(parent: Path) -> Iterator[Path]:
-    """Half-written folders of processes that no longer live on this host."""
-    for path in parent.glob(f".*.{platform.node()}.*.tmp"):
-        pid = path.name.split(".")[-3]
-        if pid.isdigit() and not alive(int(pid)):
-            yield path
-
-
-def _remove_leftovers(parent: Path) -> None:
-    for path in leftovers(parent):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _measured(started: float | None) -> dict[str, Any]:
-    peak_gpu = 0
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        peak_gpu = torch.cuda.max_memory_allocated()
-    # ru_maxrss counts kilobytes on Linux and bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "wall_s": None if started is None else round(time.time() - started, 3),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "peak_gpu_bytes": peak_gpu,
-    }
-
-
-@cache
-def _environment() -> dict[str, Any]:
-    from importlib.metadata import distributions
-
-    packages = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
-    return {
-        "code_version": code_version(),
-        "python": platform.python_version(),
-        "host": platform.node(),
-        "job_id": os.environ.get("SLURM_JOB_ID"),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-    }
-
-
-@cache
-def code_version() -> str:
-    """Version of nblib, with the commit of its checkout and `+edited` when files changed."""
-    git = ["git", "-C", str(Path(nblib.__file__).parent)]
-    try:
-        commit_id = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        edited = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "."],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return nblib.__version__
-    if commit_id.returncode:
-        return nblib.__version__
-    return f"{nblib.__version__}+g{commit_id.stdout.strip()}{'+edited' if edited.stdout.strip() else ''}"

@@ -9,7 +9,19 @@ import numpy as np
 import pandas as pd
 import tiny_project
 
-from nblib import binning, metrics, models, params, recipes, splits, stages, store, windows
+from nblib import (
+    binning,
+    metrics,
+    models,
+    params,
+    rawfiles,
+    recipes,
+    sealed,
+    splits,
+    stages,
+    store,
+    windows,
+)
 from nblib.runs import HISTORY
 
 N_TRIALS, N_UNITS = 120, 5
@@ -43,7 +55,7 @@ class Laboratory:
         upstream = ""
         for stage in ("01_ingest", "02_bin", "03_clean", "04_split"):
             key = stages.key_for(stage, recipe, recording)
-            parents = [upstream or store.file_hash(recipe.file(recording))]
+            parents = [upstream or rawfiles.file_hash(recipe.file(recording))]
             write = {"03_clean": self._write_counts(recording), "04_split": self._write_split(recipe, recording)}  # fmt: skip
             store.commit(stage, recording, key, write.get(stage, lambda f: None), params={}, upstream=parents)  # fmt: skip
             upstream = key
@@ -105,6 +117,8 @@ class Laboratory:
 
         key = stages.key_for("05_train_lstm", recipe, recording, asked, code)
         extra = {"recipe": recipe.model_dump(), "notebook": {"code_hash": code, "edited": edited}}
+        made = stages.made_of("05_train_lstm", recipe, recording, asked, code)
+        extra |= {"stage_version": stages.STAGES["05_train_lstm"].version, "in_key": made.values}
         return store.commit(
             "05_train_lstm", recording, key, write, params=asked.model_dump(), upstream=[split_key],
             seed=asked.seed, extra=extra,
@@ -117,12 +131,17 @@ def rewrite(folder: Path, name: str, table: pd.DataFrame) -> None:
     vouch(folder, name)
 
 
+def reseal(folder: Path, manifest: dict) -> None:
+    """Write a manifest with a checksum that fits."""
+    (folder / store.MANIFEST).write_text(sealed.dumps({**manifest, "sha256": ""}))
+
+
 def vouch(folder: Path, name: str) -> None:
     """Record a file's present bytes in its manifest."""
     manifest = store.read_manifest(folder)
     path = folder / name
     manifest["outputs"][name] = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
-    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+    reseal(folder, manifest)
 
 
 def change_metrics(folder: Path, **changed) -> None:
@@ -135,4 +154,4 @@ def change_metrics(folder: Path, **changed) -> None:
 def change_manifest(folder: Path, **changed) -> None:
     """Change fields of a manifest."""
     manifest = store.read_manifest(folder)
-    (folder / store.MANIFEST).write_text(json.dumps(manifest | changed))
+    reseal(folder, manifest | changed)

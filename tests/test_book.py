@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from nblib import bookbuild, params, results, store, sweep
+from nblib import bookbuild, params, results, sealed, store, sweep
 from nblib.bookbuild import check, layout, marks, pages
 from nblib.errors import BadParameter, NblibError
 
@@ -333,13 +333,13 @@ def artifact(
         "metadata": {"widgets": {}, "language_info": {"name": "python"}},
         "cells": cells,
     }
-    (folder / pages.EXECUTED).write_text(json.dumps(notebook))
     manifest = {
         "stage": stage, "recording": recording, "key": key, "parameters": {}, "upstream": upstream,
         "outputs": {"metrics.json": {}} if scores else {}, "created": "2026-01-01T00:00:00Z",
         "wall_s": 1.5, "code_version": "0.1.0",
     }  # fmt: skip
-    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+    (folder / store.MANIFEST).write_text(sealed.dumps({**manifest, "sha256": ""}))
+    store.attach(folder, notebook)
     if scores:
         (folder / "metrics.json").write_text("{}")
     return folder

@@ -131,7 +131,7 @@ def as_person(user: int, root: Path, body: str) -> subprocess.Popen:
         import os, sys, tempfile, time
         from pathlib import Path
         from nblib import housekeeping, runner, store
-        store._environment()  # reads the installed packages, which may be another's
+        provenance.environment()  # reads the installed packages, which may be another's
         os.setgroups([]); os.setgid({group}); os.setuid({user}); os.umask(0o077)
         os.chdir("/")
         def put(key, text, wait=lambda: None):

@@ -86,7 +86,7 @@ def test_an_override_makes_a_derived_recipe_that_downstream_finds(project, capsy
     assert f"recipe={stage.recipe.recipe!r}" in capsys.readouterr().out
     downstream = stages.begin("03_clean", names("03_clean", recipe=stage.recipe.recipe))
     assert downstream.recipe == stage.recipe
-    assert downstream._upstream_keys() == [stage.key]
+    assert downstream.made_of.upstream == [stage.key]
     # setting it back leads home, and repeating the recipe's own value derives nothing
     assert recipes.derive(stage.recipe, {"n_bins": 10}) == stage.recipe
     assert stages.begin("02_bin", names("02_bin", n_bins=5)).recipe.recipe == "cohort"

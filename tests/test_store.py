@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nblib import store
+from nblib import rawfiles, store
 from nblib.errors import BadParameter, CorruptArtifact, MissingInput, StorageError
 
 KEY = "0123456789abcdef"
@@ -207,12 +207,12 @@ def test_home_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
 def test_raw_files_are_hashed_once(tmp_path, monkeypatch):
     path = tmp_path / "raw.nwb"
     path.write_bytes(b"1" * 1000)
-    first = store.file_hash(path)
+    first = rawfiles.file_hash(path)
     calls = []
-    monkeypatch.setattr(store, "sha256", lambda p: calls.append(p) or "again")
-    assert store.file_hash(path) == first and calls == []
+    monkeypatch.setattr(rawfiles, "sha256", lambda p: calls.append(p) or "again")
+    assert rawfiles.file_hash(path) == first and calls == []
     path.write_bytes(b"2" * 1001)
-    assert store.file_hash(path) == "again" and calls == [path]
+    assert rawfiles.file_hash(path) == "again" and calls == [path]
 
 
 def test_json_has_no_surprises():

@@ -71,7 +71,7 @@ def put_artifacts(layout: Layout, folders: list[Path]) -> None:
         with contextlib.suppress(CorruptArtifact):
             upstream = store.read_manifest(folder)["upstream"]
             for key in upstream:
-                known = by_key.get(key, [])  # simulated recordings of one cohort share their keys
+                known = by_key.get(key, [])  # the same file under two ids has one key
                 todo += [f for f in known if f.parts[-2] == folder.parts[-2]] or known
         for name in (store.MANIFEST, "metrics.json"):
             if (folder / name).is_file():

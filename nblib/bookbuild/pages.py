@@ -130,7 +130,7 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
     and so are the paths of this machine. Runs named in tables, and marks that stand for runs, are
     linked to them. A `title` goes above the notebook's own.
     """
-    notebook = json.loads((folder / EXECUTED).read_text(encoding="utf-8"))
+    notebook = store.read_attached(folder)
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":

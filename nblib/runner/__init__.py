@@ -10,16 +10,13 @@ signal n.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +80,8 @@ def attempt(
 ) -> Outcome:
     """Run one notebook, and what is missing before it if asked; never raises an NblibError.
 
-    A committed key is not run again unless `force`; the old artifact then stands aside until the
-    new one is committed.
+    A committed key is not run again unless `force`; the old artifact then stands until the new
+    one replaces it.
     """
     try:
         job = plan(notebook, params)
@@ -98,12 +95,11 @@ def attempt(
         for stage, values in before if with_upstream else []:
             step = attempt(stage, values, progress=progress)
             if step.code:
-                return replace(step, message=f"{job.label} was not run. {step.message}")
+                return changed(step, message=f"{job.label} was not run. {step.message}")
             if progress:
                 print(step.message, flush=True)
-        job = replace(job, key=key_of(job))
-        with _set_aside(job.folder if force and job.committed else None):
-            return execute(job, progress=progress)
+        job = changed(job, key=key_of(job))
+        return execute(job, progress=progress, replace=force)
     except NblibError as error:
         code = BAD_PARAMETERS if isinstance(error, BadParameter) else NOTEBOOK_ERROR
         return Outcome(code, str(error))
@@ -135,30 +131,12 @@ def _need(before: list[Run], job: Job) -> None:
             here.pretext(wanted)
 
 
-@contextlib.contextmanager
-def _set_aside(folder: Path | None) -> Iterator[None]:
-    """Move a committed artifact away while it is made again; bring it back if that fails."""
-    if folder is None:
-        yield
-        return
-    aside = folder.with_name(f".{folder.name}.replaced.{os.getpid()}")
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:  # another process has set it aside just now, to make it again
-        yield
-        return
-    try:
-        yield
-    finally:
-        if (folder / store.MANIFEST).is_file():
-            shutil.rmtree(aside)
-        else:
-            aside.rename(folder)
-
-
 @store.shared()
-def execute(job: Job, *, progress: bool = True) -> Outcome:
-    """Execute a planned job in a kernel of its own and judge it by its manifest."""
+def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcome:
+    """Execute a planned job in a kernel of its own and judge it by its manifest.
+
+    replace: its artifact takes the place of the one there, when it is complete.
+    """
     from nblib.runner import kernel
 
     began = time.monotonic()
@@ -167,7 +145,9 @@ def execute(job: Job, *, progress: bool = True) -> Outcome:
     running = kept.with_name(f"{name}.{os.getpid()}@{platform.node()}{RUNNING}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        end = kernel.execute(job.notebook, running, job.values, label=job.label, progress=progress)
+        end = kernel.execute(
+            job.notebook, running, job.values, label=job.label, progress=progress, replace=replace
+        )
     except OSError as error:
         running.unlink(missing_ok=True)
         if error.errno in store.NO_SPACE:
@@ -240,6 +220,4 @@ def _attach(notebook: Any, folder: Path) -> Path:
     """Put the executed notebook into the artifact, whole or not at all."""
     told = notebook.metadata.papermill
     told.output_path, told.input_path = store.ATTACHED[0], Path(told.input_path).name
-    place = folder / store.ATTACHED[0]
-    store.write_text(place, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-    return place
+    return store.attach(folder, notebook)

@@ -23,6 +23,7 @@ from typing import Any
 from nblib.markup import in_markdown
 from nblib.runner import warm
 from nblib.runner.watch import Stopped, Watch
+from nblib.stages import REPLACE
 
 GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
 
@@ -79,9 +80,17 @@ class Kernel:
 
 
 def execute(
-    source: Path, target: Path, values: dict[str, Any], *, label: str, progress: bool
+    source: Path,
+    target: Path,
+    values: dict[str, Any],
+    *,
+    label: str,
+    progress: bool,
+    replace: bool = False,
 ) -> End:
     """Execute `source` with `values` injected; keep the notebook at `target` up to date.
+
+    replace: what it commits takes the place of what is there.
 
     Never raises for what the notebook does; OSError when `target` cannot be written.
     """
@@ -93,6 +102,7 @@ def execute(
     with _private_folder() as folder:
         kernel = Kernel(folder)
         env = {"NBLIB_NOTEBOOK": str(source), "NBLIB_RESULT": str(folder / "result")}
+        env[REPLACE] = "yes" if replace else ""
         watch = Watch(kernel, label, progress)
         try:
             with _signals_to(kernel), watch:

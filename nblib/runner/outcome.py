@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib import store
+from nblib import swap
 
 OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
 RUNNING = ".running.ipynb"  # <stage>-<key>.<pid>@<host>.running.ipynb: a notebook at work
@@ -40,7 +40,7 @@ def at_work(path: Path) -> AtWork | None:
         return None
     name, _, who = path.name.removesuffix(RUNNING).partition(".")
     pid, _, host = who.partition("@")
-    return AtWork(name, int(pid), host, store.alive(int(pid)) if host == platform.node() else None)
+    return AtWork(name, int(pid), host, swap.alive(int(pid)) if host == platform.node() else None)
 
 
 def size(n_bytes: float) -> str:

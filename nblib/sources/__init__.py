@@ -13,8 +13,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nblib import params, store
+from nblib import params, rawfiles, store
 from nblib.errors import BadParameter, MissingInput
+from nblib.sources import linked
 from nblib.sources.files import require_file
 
 if TYPE_CHECKING:
@@ -111,34 +112,54 @@ def fetch(recipe: Recipe, recording: str) -> None:
         allen.download(recording)
 
 
-def identity(recipe: Recipe, recording: str) -> str:
-    """What a recording is, before reading it: its file's sha256 (with those of the Allen tables
-    beside it), those of its folder's files, or the simulation's key."""
-    if recipe.source == "simulate":
-        from nblib.sources import simulate
+def raw_files(recipe: Recipe, recording: str) -> dict[str, Path]:
+    """Every file that a recording is read from, by its part in it; none for a simulated one.
 
-        return simulate.key(recipe.simulate)
-    if recipe.source == "simulate_lfp":
-        from nblib.sources import simulate_lfp
-
-        return simulate_lfp.key(recipe.simulate_lfp)
+    The file or those of its folder, the file of its times, the Allen tables beside it, and all
+    that HDF5 links or external data in these lead to, which need not be there.
+    """
+    if recipe.source in ("simulate", "simulate_lfp"):
+        return {}
     path = raw_file(recipe, recording)
+    files = {"": path}
     if path.is_dir():
-        hashes = {name: store.file_hash(path / name) for name in _module(recipe).FILES}
-        return store.make_key("raw", 1, hashes, [])
-    if recipe.source in WIRED and recipe.is_lfp:
+        files = {name: path / name for name in _module(recipe).FILES}
+    elif recipe.source in WIRED and recipe.is_lfp:
         from nblib.sources import lfp
 
         if times := lfp.times_file(recipe, recording):
-            hashes = {"times": store.file_hash(times)}
-            return store.make_key("raw", 1, hashes, [store.file_hash(path)])
-    if recipe.source == "allen":
+            files["times"] = times
+    elif recipe.source == "allen":
         from nblib.sources import allen_tables
 
-        if tables := allen_tables.beside(path):  # they are joined, so they are part of it
-            hashes = {name: store.file_hash(table) for name, table in tables.items()}
-            return store.make_key("raw", 1, hashes, [store.file_hash(path)])
-    return store.file_hash(path)
+        files |= allen_tables.beside(path)  # they are joined, so they are part of it
+    for name, file in list(files.items()):
+        files |= {f"{name}:{k}": target for k, target in linked.linked_files(file).items()}
+    return files
+
+
+def raw_content(recipe: Recipe, recording: str) -> dict[str, str]:
+    """sha256 of each of these files that is there: path -> content."""
+    files = raw_files(recipe, recording).values()
+    return {str(path): rawfiles.file_hash(path) for path in files if path.is_file()}
+
+
+def identity(recipe: Recipe, recording: str) -> str:
+    """What a recording is, before reading it: the sha256 of its file, or what stands for those of
+    all its files, or the simulation's key."""
+    if recipe.source == "simulate":
+        from nblib.sources import simulate
+
+        return simulate.key(recipe.simulate, recording)
+    if recipe.source == "simulate_lfp":
+        from nblib.sources import simulate_lfp
+
+        return simulate_lfp.key(recipe.simulate_lfp, recording)
+    files = raw_files(recipe, recording)
+    content = {n: rawfiles.file_hash(p) if p.is_file() else "absent" for n, p in files.items()}
+    if list(content) == [""]:
+        return content[""]
+    return store.make_key("raw", 1, content, [])
 
 
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from nblib import store
+from nblib import store, swap
 from nblib.errors import BadParameter, MissingInput, StorageError
 
 WAREHOUSE = "http://api.brain-map.org"  # allensdk's own; NBLIB_ALLEN_WAREHOUSE names another
@@ -249,5 +249,5 @@ def _remove_leftovers(folder: Path) -> None:
     """Delete part files of processes that were killed on this host."""
     for path in folder.glob(f".*.{platform.node()}.*.part"):
         pid = path.name.split(".")[-3]
-        if pid.isdigit() and not store.alive(int(pid)):
+        if pid.isdigit() and not swap.alive(int(pid)):
             path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -126,11 +126,16 @@ def truth_path(path: Path | str) -> Path:
     return path.with_name(f"{path.stem}_truth.h5")
 
 
-def key(settings: SimulateSettings) -> str:
+def in_key(settings: SimulateSettings, recording: str) -> dict[str, Any]:
+    """What a simulated recording follows from: its settings, and who it is."""
+    return settings.model_dump() | {"recording": recording}
+
+
+def key(settings: SimulateSettings, recording: str) -> str:
     """Key of a simulated recording in the store."""
     from nblib import store
 
-    return store.make_key(STAGE, VERSION, settings.model_dump(), [])
+    return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
 
 
 def make(settings: SimulateSettings, recording_id: str) -> Path:
@@ -144,11 +149,12 @@ def make(settings: SimulateSettings, recording_id: str) -> Path:
     folder = store.commit(
         STAGE,
         recording_id,
-        key(settings),
+        key(settings, recording_id),
         lambda folder: simulate(folder / FILE_NAME, recording=recording_id, **params),
         params=params,
         upstream=[],
         seed=settings.seed,
+        extra={"stage_version": VERSION, "in_key": in_key(settings, recording_id)},
     )
     return folder / FILE_NAME
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -168,11 +168,16 @@ def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     return path
 
 
-def key(settings: SimulateLfpSettings) -> str:
+def in_key(settings: SimulateLfpSettings, recording: str) -> dict[str, Any]:
+    """What a simulated recording follows from: its settings, and who it is."""
+    return settings.model_dump() | {"recording": recording}
+
+
+def key(settings: SimulateLfpSettings, recording: str) -> str:
     """Key of a simulated recording in the store."""
     from nblib import store
 
-    return store.make_key(STAGE, VERSION, settings.model_dump(), [])
+    return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
 
 
 def make(settings: SimulateLfpSettings, recording: str) -> Path:
@@ -180,8 +185,9 @@ def make(settings: SimulateLfpSettings, recording: str) -> Path:
     from nblib import store
 
     folder = store.commit(
-        STAGE, recording, key(settings),
+        STAGE, recording, key(settings, recording),
         lambda folder: simulate(folder / FILE_NAME, settings, recording),
         params=settings.model_dump(), upstream=[], seed=settings.seed,
+        extra={"stage_version": VERSION, "in_key": in_key(settings, recording)},
     )  # fmt: skip
     return folder / FILE_NAME

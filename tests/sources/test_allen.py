@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from warehouse import OTHER, SCENES, Warehouse, write_session
 
-from nblib import inspection, sources, stages, store
+from nblib import inspection, rawfiles, sources, stages
 from nblib.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.params import Recipe
 from nblib.sources import allen, allen_warehouse
@@ -278,7 +278,7 @@ def test_a_recipe_finds_the_fetched_file_or_says_how_to_fetch_it(house):
     path = allen.download(ONE)
     recording = sources.open_recording(recipe(), ONE)
     assert recording.path == path and recording.meta["source"] == "allen"
-    assert sources.identity(recipe(), ONE) == store.file_hash(path)
+    assert sources.identity(recipe(), ONE) == rawfiles.file_hash(path)
 
 
 def test_the_first_notebook_of_the_road_fetches_its_session_once(house, tmp_path):
