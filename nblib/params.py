@@ -67,6 +67,7 @@ class SimulateLfpSettings(Params):
     drift_s: float = Field(60.0, gt=0, description="time scale of the drift [s]")
 
 
+SECONDS = {"s": 1.0, "ms": 1e-3}  # of one unit of time, by `time_unit`
 # Where recordings come from, and what they hold: one line each (see nblib.sources).
 SOURCES = {
     "allen": "spikes",
@@ -128,6 +129,9 @@ class BinSettings(Params):
     lowpass_hz: float = Field(55.0, ge=0, description="low-pass of the LFP; 0 = none [Hz]")
     resample_hz: float = Field(0.0, ge=0, description="new rate of the LFP; 0 = its own [Hz]")
     causal: bool = Field(False, description="filter the LFP forwards only")
+    gaps: Literal["refuse", "cut"] = Field(
+        "refuse", description="gaps in the LFP's clock: refuse them, or cut there and go on"
+    )
 
     @model_validator(mode="after")
     def _consistent(self):

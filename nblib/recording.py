@@ -44,7 +44,11 @@ class InMemorySpikes:
 
 @dataclass(frozen=True)
 class Series:
-    """A sampled signal `(time, channel)`; either `rate_hz` or `timestamps` tells the time."""
+    """A sampled signal `(time, channel)`; either `rate_hz` or `timestamps` tells the time.
+
+    pieces : of a clock with gaps, the stretches between them: first sample, one past the last, start
+        [s]; empty for one that is even throughout.
+    """
 
     name: str
     unit: str
@@ -53,6 +57,18 @@ class Series:
     rate_hz: float | None = None
     start_s: float = 0.0
     timestamps: Callable[[], np.ndarray] | None = None
+    pieces: tuple[tuple[int, int, float], ...] = ()
+
+    @property
+    def even(self) -> tuple[tuple[int, int, float], ...]:
+        """The stretches of even clock, one where there is no gap."""
+        return self.pieces or ((0, self.n_samples, self.start_s),)
+
+    @property
+    def stop_s(self) -> float:
+        """End of the last sample of a signal that has a rate."""
+        lo, hi, start = self.even[-1]
+        return start + (hi - lo) / self.rate_hz
 
 
 @dataclass(frozen=True)

@@ -81,52 +81,87 @@ def signal_of(session: Recording) -> Series:
 def cut(session: Recording, settings: BinSettings) -> Windows:
     """Filter, resample and cut a recording into windows.
 
-    Windows lie every `hop_s` seconds from the first sample on. Stretches of NaN are bridged for the
-    filter, and windows that touch one, or its neighbourhood of a filter length, are left out.
-    Raises BadParameter for a low-pass above what the new rate carries, BadInput for a recording
-    that is shorter than a window or mostly NaN.
+    Windows lie every `hop_s` seconds from the first sample on; where the clock has gaps and `gaps`
+    is "cut", each stretch between them is filtered and cut by itself, from its own first sample.
+    Stretches of NaN are bridged for the filter, and windows that touch one, or its neighbourhood of
+    a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
+    carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
     """
-    series = signal_of(session)
+    series, trials = signal_of(session), session.trial_table
     rate = float(settings.resample_hz or series.rate_hz)
     how = _check_filter(settings, series.rate_hz, rate)
-    raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series)])  # (n, C)
+    size = round(settings.window_s * rate)
+    stretches = [p for p in series.even if (p[1] - p[0]) * rate / series.rate_hz >= size]
+    if len(series.even) > 1:
+        _check_gaps(session, series, settings)
+        how += (
+            f", cut at {len(series.even) - 1} gaps ({len(series.even) - len(stretches)} stretches "
+            "shorter than a window left out)"
+        )
+    parts = [_piece(series, *stretch, settings, rate) for stretch in stretches]
+    n_windows = sum(len(keep) for _, _, keep, _ in parts)
+    if n_windows < 1:
+        longest = max(hi - lo for lo, hi, _ in series.even) / series.rate_hz
+        raise BadInput(
+            f"{session.path}: {longest:.3g} s of signal{' without a gap' * (len(series.even) > 1)}, less than one "
+            f"window of {settings.window_s:g} s."
+        )
+    dropped = n_windows - sum(keep.sum() for _, _, keep, _ in parts)
+    if dropped > MOST_NAN * n_windows:
+        first = min(bad for _, _, _, bad in parts if bad is not None)
+        raise BadInput(
+            f"{session.path}: {dropped} of {n_windows} windows touch NaN (the first stretch "
+            f"begins {first - series.start_s:.3f} s after the first sample); too little is left."
+        )
+    cuts, start = (
+        parts[0][i] if len(parts) == 1 else np.concatenate([p[i] for p in parts]) for i in (0, 1)
+    )
+    label, purity = label_windows(trials, start, settings.window_s)
+    return Windows(
+        cuts, start, label, purity, session.id, session.subject, rate,
+        settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), how,
+    )  # fmt: skip
+
+
+def _check_gaps(session: Recording, series: Series, settings: BinSettings) -> None:
+    """Refuse a clock with gaps unless the settings say what to do."""
+    lo, _, start = series.even[1]
+    if settings.gaps == "refuse":
+        raise BadInput(
+            f"{session.path}: the clock of the signal has {len(series.even) - 1} gaps, the first before sample "
+            f"{lo}, {start - series.start_s:.6g} s after the first; windows need an even rate. Set gaps: cut "
+            "in the recipe to cut there and go on."
+        )
+
+
+def _piece(
+    series: Series, lo: int, hi: int, start_s: float, settings: BinSettings, rate: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float | None]:
+    """Windows (W, T, C) of a stretch of even clock, their starts (W,) [s]; of all windows that fit in
+    it, which were kept; and where its first NaN lies [s], None without."""
+    size, hop = round(settings.window_s * rate), settings.hop_s * rate
+    raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series, lo, hi)])  # (n, C)
     bad = ~np.isfinite(raw).all(axis=1)
     x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
     del raw
-    size, hop = round(settings.window_s * rate), settings.hop_s * rate
     n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
-    if n_windows < 1:
-        raise BadInput(
-            f"{session.path}: {series.n_samples / series.rate_hz:.3g} s of signal, less than one "
-            f"window of {settings.window_s:g} s."
-        )
     first = np.round(np.arange(n_windows) * hop).astype(np.int64)
     keep = ~_touched(bad, first / rate, settings, series.rate_hz)
-    if keep.mean() < 1 - MOST_NAN:
-        runs = np.flatnonzero(np.diff(np.r_[False, bad].astype(int)) == 1)
-        raise BadInput(
-            f"{session.path}: {int((~keep).sum())} of {n_windows} windows touch NaN (the first stretch "
-            f"begins at {runs[0] / series.rate_hz:.3f} s); too little is left."
-        )
     first = first[keep]
     cuts = np.empty((len(first), size, x.shape[1]), np.float32)
     for w, at in enumerate(first):
         part = x[at : at + size] - x[at : at + size].mean(axis=0)  # (T, C)
         sd = part.std(axis=0)
         cuts[w] = np.divide(part, sd, out=np.zeros_like(part), where=sd > 1e-12)
-    start = series.start_s + first / rate
-    label, purity = label_windows(session.trial_table, start, settings.window_s)
-    return Windows(
-        cuts, start, label, purity, session.id, session.subject, rate,
-        settings.window_s, settings.hop_s, list(session.meta["channels"]), int((~keep).sum()), how,
-    )  # fmt: skip
+    where = start_s + int(bad.argmax()) / series.rate_hz if bad.any() else None
+    return cuts, start_s + first / rate, keep, where
 
 
-def _pieces(series: Series) -> Iterator[np.ndarray]:
-    """The signal (n, C) a minute at a time: electrodes are averaged as they are read."""
+def _pieces(series: Series, first: int, stop: int) -> Iterator[np.ndarray]:
+    """Samples of the signal (n, C) a minute at a time: electrodes are averaged as they are read."""
     step = max(1, round(PIECE_S * series.rate_hz))
-    for lo in range(0, series.n_samples, step):
-        yield series.read(lo, min(lo + step, series.n_samples))
+    for lo in range(first, stop, step):
+        yield series.read(lo, min(lo + step, stop))
 
 
 def _check_filter(settings: BinSettings, old: float, new: float) -> str:

@@ -18,7 +18,7 @@ from nblib.sources import simulate_lfp
 RATE = 200.0
 
 
-def session(x, table=None, start_s=0.0, name="m1"):
+def session(x, table=None, start_s=0.0, name="m1", pieces=()):
     """A recording of field potentials (time, channel) in memory."""
     x = np.asarray(x, float).reshape(len(x), -1)
     if table is None:
@@ -27,7 +27,7 @@ def session(x, table=None, start_s=0.0, name="m1"):
     return Recording(
         name, name, None, pd.DataFrame(index=pd.Index([], name="unit_id")), np.zeros(1, np.int64),
         InMemorySpikes(np.empty(0)), {"states": pd.DataFrame(table)}, "states", "state",
-        series={"lfp": Series("lfp", "V", lambda lo, hi: x[lo:hi], len(x), RATE, start_s)},
+        series={"lfp": Series("lfp", "V", lambda lo, hi: x[lo:hi], len(x), RATE, start_s, pieces=pieces)},
         meta={"channels": channels, "electrodes": dict.fromkeys(channels, 1), "notes": []},
     )  # fmt: skip
 
@@ -116,8 +116,54 @@ def test_windows_that_touch_nan_are_left_out_and_counted(noise):
     assert found.dropped == 3 and np.isfinite(found.x).all()
     assert not {4.0, 5.0} & set(found.start_s)
     noise[200:3000] = np.nan
-    with pytest.raises(BadInput, match=r"touch NaN \(the first stretch begins at 1.000 s\)"):
+    with pytest.raises(BadInput, match=r"touch NaN \(the first stretch begins 1.000 s after"):
         signals.cut(session(noise), settings())
+
+
+def test_gaps_are_refused_or_each_stretch_is_cut_by_itself(noise):
+    """Three stretches, the middle one shorter than a window; the clock counts from 1970."""
+    at = 1.7e9
+    pieces = ((0, 1500, at), (1500, 1800, at + 8.0), (1800, 4000, at + 30.25))
+    table = {"start_time": [at, at + 30.0], "stop_time": [at + 10, at + 41], "state": ["a", "b"]}
+    gapped = session(noise, table, at, pieces=pieces)
+    with pytest.raises(BadInput, match=r"2 gaps, the first before sample 1500, 8 s after the first; .* gaps: cut"):  # fmt: skip
+        signals.cut(gapped, settings())
+    found = signals.cut(gapped, settings(gaps="cut"))
+    alone = [
+        signals.cut(session(noise[lo:hi], table, start), settings())
+        for lo, hi, start in (pieces[0], pieces[2])
+    ]
+    np.testing.assert_array_equal(found.x, np.concatenate([w.x for w in alone]))
+    np.testing.assert_array_equal(found.start_s, np.concatenate([w.start_s for w in alone]))
+    assert found.label.tolist() == ["a"] * 6 + ["b"] * 10
+    assert "cut at 2 gaps (1 stretches shorter than a window left out)" in found.how
+    (odd,) = potentials.report(gapped).odd
+    assert (
+        "2 gaps of 21.25 s in all; the longest, of 20.75 s, ends at sample 1800, 30.25 s after"
+        in odd
+    )
+    short = session(noise, table, at, pieces=((0, 300, at), (300, 600, at + 9)))
+    with pytest.raises(BadInput, match=r"1\.5 s of signal without a gap, less than one window"):
+        signals.cut(short, settings(gaps="cut"))
+    noise[:3000] = np.nan
+    with pytest.raises(BadInput, match=r"begins 0\.000 s after the first sample"):
+        signals.cut(gapped, settings(gaps="cut", window_s=7.0, hop_s=7.0))
+
+
+def test_potentials_and_their_intervals_share_a_clock(noise):
+    def report(scale=1.0, shift=0.0):
+        table = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
+        table |= {c: np.array(table[c]) * scale + shift for c in ("start_time", "stop_time")}
+        return potentials.report(session(noise, table))
+
+    assert report().odd == [] and "outside" in report(shift=15.0).odd[0]
+    for how, says in (
+        ({"scale": 1000.0}, r"from 0 to 20 s, states from 0 to 20,000 s, 1000 times longer.*time_unit: ms"),
+        ({"shift": 1.7e9}, r"from 0 to 20 s, states from 1,700,000,000 to .* counts from 1970"),
+        ({"shift": 25.0}, r"from 0 to 20 s, states from 25 to 45 s: they share no time"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=says):
+            report(**how)
 
 
 @pytest.mark.parametrize(

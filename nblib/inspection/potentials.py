@@ -7,12 +7,15 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from nblib.errors import BadInput
 from nblib.inspection import SessionReport
-from nblib.recording import Recording
+from nblib.inspection.clock import OUTLAST, check_shared, seconds
+from nblib.recording import Recording, Series
 from nblib.sources.checks import some
 from nblib.sources.lfp import SERIES
 
 PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
+SLOW_HZ = 5.0
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
 
@@ -41,12 +44,26 @@ def report(session: Recording) -> SessionReport:
         {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
          "sd": sd, "nan_share": 1 - count / series.n_samples}
     )  # fmt: skip
-    table = session.trial_table.sort_values("start_time")
+    empty = pd.DataFrame({"label": [], "start_time": [], "stop_time": []})
+    table = session.trial_table.sort_values("start_time") if session.trials else empty
     intervals = pd.DataFrame(
         {"label": table["label"].astype(str), "start_s": table["start_time"], "stop_s": table["stop_time"],
          "length_s": table["stop_time"] - table["start_time"]}
     ).reset_index(drop=True)  # fmt: skip
-    end = series.start_s + series.n_samples / series.rate_hz
+    end = series.stop_s
+    if len(table):
+        begin, last = float(table["start_time"].min()), float(table["stop_time"].max())
+        both = (
+            f"{session.path or session.id}: the signal lasts from {seconds(series.start_s)} to {seconds(end)} "
+            f"s, {session.trials} from {seconds(begin)} to {seconds(last)} s"
+        )
+        check_shared(both, (series.start_s, end), (begin, last))
+        if last - begin > OUTLAST * (end - series.start_s):
+            raise BadInput(
+                f"{both}, {(last - begin) / (end - series.start_s):.0f} times longer: they count in two units. "
+                "If the intervals and any timestamps of the signal are milliseconds (its rate is in Hz "
+                "either way), set time_unit: ms in the recipe; else write the file anew in seconds."
+            )
     odd = list(session.meta["notes"])
     if (sd == 0).any():
         odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
@@ -67,6 +84,12 @@ def report(session: Recording) -> SessionReport:
         odd.append(
             f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
         )
+    if series.rate_hz < SLOW_HZ:
+        odd.append(
+            f"{series.rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms."
+        )
+    if len(series.even) > 1:
+        odd.append(_gaps(series))
     pairs = itertools.pairwise(intervals[["start_s", "stop_s"]].to_numpy())
     if any(b[0] < a[1] - 1e-9 for a, b in pairs):
         odd.append("Intervals overlap.")
@@ -75,7 +98,18 @@ def report(session: Recording) -> SessionReport:
         "file": session.path.name if session.path else "", "channels": n_channels,
         "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
         "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
-        "interval table": session.trials, "intervals": len(intervals), "labels": intervals["label"].nunique(),
+        "interval table": session.trials or "none", "intervals": len(intervals), "labels": intervals["label"].nunique(),
     }  # fmt: skip
     summary = pd.DataFrame({"item": items.keys(), "value": items.values()})
     return SessionReport(session.id, {"summary": summary, "channels": channels, "intervals": intervals}, odd)  # fmt: skip
+
+
+def _gaps(series: Series) -> str:
+    """The gaps of a clock in a sentence: places as samples and seconds from the first."""
+    before, after = series.even[:-1], series.even[1:]
+    length = [b[2] - a[2] - (a[1] - a[0]) / series.rate_hz for a, b in zip(before, after, strict=True)]  # fmt: skip
+    lo, _, start = after[int(np.argmax(length))]
+    return (
+        f"The clock has {len(length)} gaps of {sum(length):.4g} s in all; the longest, of {max(length):.4g} s, ends at "
+        f"sample {lo}, {start - series.start_s:.6g} s after the first. 02 goes on with gaps: cut."
+    )

@@ -33,9 +33,10 @@ def recording_close_up(session: Recording) -> Picture:
     """A few seconds from the middle: spikes of all units, or the potential of every channel."""
     if signals.LFP in session.series:
         series = signals.signal_of(session)
-        n = min(series.n_samples, round(TRACE_S * series.rate_hz))
-        lo = (series.n_samples - n) // 2
-        start = series.start_s + lo / series.rate_hz
+        first, stop, start = max(series.even, key=lambda piece: piece[1] - piece[0])
+        n = min(stop - first, round(TRACE_S * series.rate_hz))
+        lo = first + (stop - first - n) // 2
+        start += (lo - first) / series.rate_hz
         return potentials.lfp_traces(series.read(lo, lo + n), start, series.rate_hz, session.meta["channels"])  # fmt: skip
     window = responses.example_window(session)
     spike_s, unit = responses.spikes_between(session, *window)

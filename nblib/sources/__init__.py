@@ -4,7 +4,8 @@ A new source is a line in `params.SOURCES` and a module of that name with
 
 - `FILES`: what is read inside the folder that a recipe's `path` names; () where it names a file
 - `Settings`: what only this source has to know, given under `source_params` in a recipe
-- `open_recording(path, recipe, recording_id, settings) -> Recording`
+- `open_recording(path, recipe, recording_id, settings) -> Recording`, times in seconds; of columns
+  whose name does not end in `_time`, the recipe's `event` is converted here
 - `USES`, if it likes: which of the settings in `WIRED` it reads; others are then refused
 """
 
@@ -165,10 +166,31 @@ def identity(recipe: Recipe, recording: str) -> str:
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:
     """Open one recording of a recipe; spikes and most tables are read when needed.
 
-    A simulated recording is made when it does not exist yet. Raises MissingInput when there is no
-    file, BadInput when it is broken, BadParameter for a source without spike times.
+    A simulated recording is made when it does not exist yet. The column of events that 02 is to cut
+    around is converted with the other times. Raises MissingInput when there is no file, BadInput when
+    it is broken, BadParameter for a source without spike times or a setting that it does not use.
     """
     check_used(recipe)
+    recording = _open(recipe, recording_id)
+    if recipe.binning in ("event_window", "edges") and not recipe.is_lfp and recording.trials:
+        _settle_events(recording, recipe)
+    return recording
+
+
+def _settle_events(recording: Recording, recipe: Recipe) -> None:
+    """Bring the events to seconds, where their name did not, and see that they are on the clock."""
+    from nblib.sources import checks, nwb_tables
+
+    table = recording.intervals[recording.trials]
+    if recipe.event not in table or table[recipe.event].dtype.kind not in "iuf":
+        return  # 02 says so
+    if not recipe.event.endswith(nwb_tables.TIME_SUFFIX):
+        table[recipe.event] = table[recipe.event] * params.SECONDS[recipe.time_unit]
+    where = str(recording.path or recording.id)
+    checks.check_event(where, recording.trials, table, recipe.event)
+
+
+def _open(recipe: Recipe, recording_id: str) -> Recording:
     how = {"intervals": recipe.intervals, "label": recipe.label, "recording_id": recording_id}
     if recipe.source == "simulate":
         from nblib.sources.nwb import open_nwb

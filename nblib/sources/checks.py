@@ -10,6 +10,11 @@ import pandas as pd
 
 from nblib.errors import BadInput
 
+FEW_EVENTS, UNLIKE = (
+    10,
+    20.0,
+)  # so many events that last so much less than their table: another clock
+
 
 def some(values: Iterable[Any], most: int = 5) -> str:
     """The first few values as text, with the count when there are more."""
@@ -55,3 +60,26 @@ def check_intervals(where: str, name: str, times: np.ndarray) -> None:
                 f"{where}: {name} {fault} in row {some(rows)} (row {rows[0]}: {first:g} to {last:g} "
                 "s); mend or remove these rows in the file."
             )
+
+
+def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
+    """Refuse a column of event times [s] that is not on the clock of its own table, `name`.
+
+    Most events lie between the first start and the last stop, give or take a presentation, and
+    they last about as long as the table. Raises BadInput with both ranges.
+    """
+    times = table[event].to_numpy(np.float64)
+    times = times[np.isfinite(times)]
+    start, stop = (table[c].to_numpy(np.float64) for c in ("start_time", "stop_time"))
+    first, last = np.nanmin(start), np.nanmax(stop)
+    if not len(times):
+        return
+    step = float(np.median(np.diff(np.sort(start)))) if len(start) > 1 else last - first
+    outside = np.mean((times < first - step) | (times > last + step))
+    short = len(times) >= FEW_EVENTS and np.ptp(times) * UNLIKE < last - first
+    if outside > 0.5 or short:
+        raise BadInput(
+            f"{where}: column {event!r} of {name} lies from {times.min():,.6g} to {times.max():,.6g} s, {name} "
+            f"itself from {first:,.6g} to {last:,.6g} s: they are not on one clock. Choose another column "
+            "as `event`, or write it anew in seconds from the session's start."
+        )

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput, MissingInput
+from nblib.params import SECONDS
 from nblib.recording import InMemorySpikes, Recording, Series
 from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
 from nblib.sources.checks import check_presentations, some
 from nblib.sources.files import require_file
+from nblib.sources.sampled import even_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from nblib.params import Recipe
 
 SERIES = "lfp"  # name of the averaged signal in a Recording
-UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
 MAT_RATE_HZ = 1000.0
 HOME_CAGE_S = 300.0
 STATES = ("home_cage", "open_field", "tail_suspension")
@@ -88,14 +89,15 @@ def times_file(recipe: Recipe, recording_id: str) -> Path | None:
     return path
 
 
-def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int], notes: list[str]) -> Recording:  # fmt: skip
-    check_presentations(str(path), recipe.intervals, table)
+def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame | None, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int], notes: list[str]) -> Recording:  # fmt: skip
+    if table is not None:
+        check_presentations(str(path), recipe.intervals, table)
     return Recording(
         id=recording_id, subject=subject or recording_id, path=path,
         units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
         spikes=InMemorySpikes(np.empty(0)), intervals=tables, trials=recipe.intervals,
         label=recipe.label, series={SERIES: series},
-        meta={"source": recipe.source, "channels": regions, "electrodes": electrodes, "notes": notes},
+        meta={"source": recipe.source, "time_unit": recipe.time_unit, "channels": regions, "electrodes": electrodes, "notes": notes},
     )  # fmt: skip
 
 
@@ -103,9 +105,10 @@ def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, tabl
 
 
 def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Recording:
+    seconds = SECONDS[recipe.time_unit]
     with hdf5.opened(path) as file:
         nwb_tables.check_version(file, path)
-        found, broken = nwb_series.find_series(file, path, 1.0)
+        found, broken = nwb_series.find_series(file, path, seconds)
         place = _electrical(file, broken, recipe, path)
         raw = found.get(place) or found.get(place.rsplit("/", 1)[1])
         data = hdf5.child(file, f"{place}/data", path)
@@ -116,8 +119,8 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
     notes = [f"Left out, since it cannot be read: {e}" for e in broken.values()]
     with hdf5.opened(times) as file:
-        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), 1.0)
-    table = tables.trials(recipe.intervals, recipe.label)
+        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
+    table = tables.trials(recipe.intervals, recipe.label) if recipe.intervals else None
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 
@@ -127,8 +130,8 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
 
     if not subject:
         notes.append("The file names no subject; the recording stands for one of its own.")
-    rate, start = _clock(raw, path)
-    series = Series(SERIES, raw.unit, read, raw.n_samples, rate, start)
+    rate, pieces = even_pieces(raw, path)
+    series = Series(SERIES, raw.unit, read, raw.n_samples, rate, pieces[0][2], pieces=pieces)
     counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
     return _recording(
         recipe, recording_id, path, subject, table, tables, series, regions, counts, notes
@@ -153,23 +156,6 @@ def _electrical(file: h5py.File, broken: dict[str, BadInput], recipe: Recipe, pa
             f"{some(places, 20) or 'none'}. Set `series` in the recipe."
         )
     return wanted[0]
-
-
-def _clock(raw: Series, path: Path) -> tuple[float, float]:
-    """Rate [Hz] and start [s]; BadInput for a signal with gaps."""
-    if raw.rate_hz is not None:
-        return raw.rate_hz, raw.start_s
-    times = raw.timestamps()
-    step = np.diff(times)
-    usual = float(np.median(step))
-    gaps = np.flatnonzero(np.abs(step - usual) > max(UNEVEN * usual, 1e-7))
-    if len(gaps) or not usual > 0:
-        at = times[gaps[0]] if len(gaps) else times[0]
-        raise BadInput(
-            f"{path}: the clock of {raw.name} is not even ({len(gaps)} steps differ from {usual:.6g} s, "
-            f"the first at {at:.6g} s); windows need an even rate. Cut the recording at its gaps."
-        )
-    return (len(times) - 1) / float(times[-1] - times[0]), float(times[0])
 
 
 # --- the lab's MATLAB files ----------------------------------------------------------------------
@@ -274,10 +260,10 @@ def _open_mat(recipe: Recipe, recording_id: str) -> Recording:
 
     n_samples = len(read_one(names[[region_of(n) is not None for n in names].index(True)]))
     series = Series(SERIES, "a.u.", lambda lo, hi: whole()[lo:hi], n_samples, MAT_RATE_HZ, 0.0)
-    table = int_time(times)
+    table = int_time(times) if recipe.intervals else None
     counts = {region: len(e) for region, e in by_region.items()}
-    tables = {recipe.intervals: table}
-    if recipe.label not in table:
+    tables = {} if table is None else {recipe.intervals: table}
+    if table is not None and recipe.label not in table:
         raise BadInput(
             f"recipe {recipe.recipe!r}: label = {recipe.label!r}; the lab's files have `state`."
         )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from nblib.errors import BadInput
 from nblib.intervals import open_ended
+from nblib.params import SECONDS
 from nblib.recording import Recording
 from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
 from nblib.sources.checks import check_presentations, some
@@ -42,7 +43,7 @@ def open_nwb(
     times, that table or that column, NaN or negative-length trials, or times in the other unit.
     """
     path = Path(path)
-    seconds = {"s": 1.0, "ms": 1e-3}[time_unit]
+    seconds = SECONDS[time_unit]
     notes: list[str] = []
     with hdf5.opened(path) as file:
         version = nwb_tables.check_version(file, path)

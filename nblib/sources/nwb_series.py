@@ -51,12 +51,14 @@ def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series
     if timed and clock.size != data.shape[0]:
         raise BadInput(f"{path}: {place} has {clock.size} timestamps for {data.shape[0]} samples.")
     scale = hdf5.number(data, "conversion", f"{path}: {place}/data", 1.0)
+    scale = scale * _channel_conversion(group, place, path, data)
     shift = hdf5.number(data, "offset", f"{path}: {place}/data", 0.0)
+    as_it_is = np.all(scale == 1.0) and shift == 0.0
 
     def read(lo: int, hi: int) -> np.ndarray:
         with hdf5.opened(path) as file, hdf5.read_errors(path, f"{place}/data[{lo}:{hi}]"):
             values = file[place]["data"][lo:hi]
-        return values if (scale, shift) == (1.0, 0.0) else values * scale + shift
+        return values if as_it_is else values * scale + shift
 
     def timestamps() -> np.ndarray:
         with hdf5.opened(path) as file:
@@ -73,6 +75,24 @@ def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series
         start_s=0.0 if timed else float(np.ravel(clock[()])[0]) * seconds,
         timestamps=timestamps if timed else None,
     )
+
+
+def _channel_conversion(
+    group: h5py.Group, place: str, path: Path, data: h5py.Dataset
+) -> np.ndarray | float:
+    """What each channel (channel,) is multiplied with, beside the conversion of all; 1 where not told."""
+    given = hdf5.child(group, "channel_conversion", path, place)
+    if given is None:
+        return 1.0
+    where = f"{path}: {place}/channel_conversion"
+    with hdf5.read_errors(path, f"{place}/channel_conversion", given):
+        values = given[()].ravel()
+    n_channels = data.shape[1] if data.ndim > 1 else 1
+    if len(values) != n_channels:
+        raise BadInput(f"{where} has {len(values)} values for {n_channels} channels.")
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise BadInput(f"{where} = {values[:5].tolist()}; expected a finite number a channel.")
+    return values.astype(np.float64)
 
 
 def _rate(clock: h5py.Dataset, place: str, path: Path) -> float:

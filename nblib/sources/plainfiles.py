@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput
+from nblib.params import SECONDS
 from nblib.recording import InMemorySpikes
 from nblib.sources.checks import check_presentations, some
 
@@ -57,7 +58,7 @@ def read_trials(path: Path, label: str, time_unit: str) -> pd.DataFrame:
     for column in table.columns[table.columns.str.endswith("_time")]:
         if table[column].dtype.kind not in "iuf":
             raise BadInput(f"{path}: column {column!r} holds text; expected times in {time_unit}.")
-        table[column] = table[column] * {"s": 1.0, "ms": 1e-3}[time_unit]
+        table[column] = table[column] * SECONDS[time_unit]
     check_presentations(str(path), "the table", table)
     return table
 

@@ -74,19 +74,119 @@ def test_what_is_not_in_the_file_is_named(simulated, given, says):
         lfp.open_lfp(recipe(path=str(simulated), **given), "a")
 
 
-def test_an_uneven_clock_is_refused(simulated, tmp_path):
-    path = tmp_path / "gap.nwb"
-    path.write_bytes(simulated.read_bytes())
+@pytest.fixture
+def stamped(simulated, tmp_path):
+    """The recording with timestamps in place of a rate: `stamped(change)` -> its path."""
+
+    def make(change=lambda times: times):
+        path = tmp_path / "stamped.nwb"
+        path.write_bytes(simulated.read_bytes())
+        with h5py.File(path, "a") as file:
+            series = file["processing/ecephys/LFP/LFP"]
+            del series["starting_time"]
+            series["timestamps"] = change(np.arange(50 * 125) / 125.0)
+        return path
+
+    return make
+
+
+def test_a_clock_with_gaps_is_read_in_stretches(stamped):
+    series = lfp.open_lfp(recipe(path=str(stamped())), "a").series["lfp"]
+    assert series.rate_hz == pytest.approx(125) and len(series.even) == 1
+
+    def late(times):
+        times[3000:] += 2.0
+        return times + 1.5e9
+
+    series = lfp.open_lfp(recipe(path=str(stamped(late))), "a").series["lfp"]
+    assert series.rate_hz == pytest.approx(125)
+    assert [piece[:2] for piece in series.even] == [(0, 3000), (3000, 6250)]
+    assert series.stop_s == pytest.approx(1.5e9 + 52)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "says"),
+    [
+        (4000, np.nan, "1 timestamps that are NaN or infinite, the first at sample 4000"),
+        (4000, 31.992, "stands still at sample 4000, 31.992 s after the first .1 times in all"),
+        (4000, 31.0, "falls at sample 4000, 31.992 s after the first .*begins anew"),
+        (4000, 32.005, "a step is too short at sample 4001"),
+        (slice(3000, None), np.arange(3250) / 125, "falls at sample 3000, 23.992 s after"),
+    ],
+)
+def test_timestamps_that_are_no_clock_are_named_by_sample(stamped, at, value, says):
+    def spoil(times):
+        times[at] = value
+        return times + 1.5e9 * (not np.isnan(value).any())
+
+    with pytest.raises(BadInput, match=says) as error:
+        lfp.open_lfp(recipe(path=str(stamped(spoil))), "a")
+    assert "e+09" not in str(error.value)
+
+
+def test_milliseconds_reach_every_time(stamped, tmp_path):
+    """Timestamps, a starting time, intervals here and in another file."""
+    plain = lfp.open_lfp(recipe(path=str(stamped(lambda t: t + 3.0))), "a")
+    path = stamped(lambda t: (t + 3.0) * 1000)
+    with h5py.File(path, "a") as file:
+        for name in ("start_time", "stop_time"):
+            file["intervals/states"][name][...] = file["intervals/states"][name][()] * 1000
+    times = tmp_path / "times.nwb"
+    times.write_bytes(path.read_bytes())
+    for given in ({}, {"times": str(times)}):
+        found = lfp.open_lfp(recipe(path=str(path), time_unit="ms", **given), "a")
+        one, two = found.series["lfp"], plain.series["lfp"]
+        assert (one.rate_hz, one.start_s, one.stop_s) == pytest.approx((two.rate_hz, two.start_s, two.stop_s))  # fmt: skip
+        np.testing.assert_allclose(found.trial_table["stop_time"], plain.trial_table["stop_time"])
     with h5py.File(path, "a") as file:
         series = file["processing/ecephys/LFP/LFP"]
-        del series["starting_time"]
-        times = np.arange(50 * 125) / 125.0
-        series["timestamps"] = times
-    assert lfp.open_lfp(recipe(path=str(path)), "a").series["lfp"].rate_hz == pytest.approx(125)
+        del series["timestamps"]
+        series["starting_time"] = 3000.0
+        series["starting_time"].attrs["rate"] = 125.0
+    found = lfp.open_lfp(recipe(path=str(path), time_unit="ms"), "a").series["lfp"]
+    assert (found.rate_hz, found.start_s) == (125.0, 3.0)
+
+
+def test_channels_have_their_own_conversion(simulated, tmp_path):
+    path = tmp_path / "gains.nwb"
+    path.write_bytes(simulated.read_bytes())
+    plain = lfp.open_lfp(recipe(path=str(simulated)), "a").series["lfp"].read(10, 20)
+    gain = np.repeat([1.0, 10.0, 0.5], [2, 2, 18])
     with h5py.File(path, "a") as file:
-        file["processing/ecephys/LFP/LFP/timestamps"][3000:] += 2.0
-    with pytest.raises(BadInput, match=r"1 steps differ from 0.008 s, the first at 23.992 s"):
-        lfp.open_lfp(recipe(path=str(path)), "a")
+        series = file["processing/ecephys/LFP/LFP"]
+        series["channel_conversion"] = gain
+        series["data"].attrs["offset"] = 0.25
+        raw = series["data"][10:20] * series["data"].attrs["conversion"]
+    found = lfp.open_lfp(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    expected = plain * gain[::2] + 0.25  # two electrodes a region, of one gain each
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    with h5py.File(path, "a") as file:  # unlike gains: before the mean is taken
+        gain[1] = 7.0
+        file["processing/ecephys/LFP/LFP/channel_conversion"][...] = gain
+    found = lfp.open_lfp(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    np.testing.assert_allclose(found[:, 0], (raw[:, :2] * [1.0, 7.0]).mean(axis=1) + 0.25)
+    for values, says in (
+        (gain[:-1], "has 21 values for 22 channels"),
+        (np.r_[np.nan, gain[1:]], "expected a finite number a channel"),
+    ):
+        with h5py.File(path, "a") as file:
+            del file["processing/ecephys/LFP/LFP/channel_conversion"]
+            file["processing/ecephys/LFP/LFP/channel_conversion"] = values
+        with pytest.raises(BadInput, match=f"LFP/LFP/channel_conversion .*{says}"):
+            lfp.open_lfp(recipe(path=str(path)), "a")
+
+
+def test_without_intervals_there_is_a_report_and_no_window(simulated):
+    from nblib import plots, signals, steps
+    from nblib.params import BinSettings
+
+    session = lfp.open_lfp(recipe(path=str(simulated), intervals=""), "a")
+    report = steps.look(session)
+    plots.recording_overview(session, report)
+    plots.recording_close_up(session)
+    assert report.odd == [] and "11 channels" in steps.ingest_in_words(session, report)
+    with pytest.raises(BadInput, match=r"names no trials .intervals is empty.*there is states"):
+        signals.cut(session, BinSettings())
 
 
 def test_notebooks_of_spikes_do_not_take_them():
