@@ -62,10 +62,10 @@ def test_a_clean_project_has_no_findings(laboratory):
     report = audit.audit()
     assert report.findings == []
     assert report.looked == {
-        "files": 4, "one split": 4, "roles": 2, "test rows": 4, "choice": 4, "recordings": 2, "subjects": 0,
+        "files": 4, "one split": 4, "roles": 2, "test rows": 4, "random split": 4, "choice": 4, "recordings": 2, "subjects": 0,
     }  # fmt: skip
     table = report.table()
-    assert table["verdict"].tolist() == ["passed"] * 6 + ["nothing to look at"]
+    assert table["verdict"].tolist() == ["passed"] * 7 + ["nothing to look at"]
     assert report.in_words() == "4 runs audited: no leak found."
 
 
@@ -185,6 +185,16 @@ def test_a_count_of_rows_that_disagrees_is_found(laboratory):
     run = laboratory.run()
     change_metrics(run, n_train=1)
     only("test rows", run, "the run counts 1 train rows")
+
+
+def test_a_random_split_of_labels_in_runs_is_found(laboratory):
+    random = laboratory.run(recipe=recipes.derive(laboratory.recipe, {"split": "random"}))
+    assert found() == []  # labels come in turns
+    split = pd.read_parquet(split_of(random) / splits.SPLIT_FILE)
+    slow = {trial: label for trial, label in zip(split["trial"], np.sort(split["label"]), strict=True)}  # fmt: skip
+    restated(random, split.assign(label=split["trial"].map(slow)))
+    (finding,) = found("random split")
+    assert finding.verdict == audit.LEAK and "Labels come in runs" in finding.what
 
 
 def test_test_scores_beside_epochs_are_found(laboratory):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib import plots, results, summary
+from nblib import choice, plots, results, summary
 from nblib.errors import BadParameter
 
 
@@ -60,19 +60,21 @@ def test_a_corrupt_run_is_listed_last_without_scores(runs):
 def test_words_name_the_best_of_each_recipe(runs):
     words = summary.in_words(runs)
     assert "4 runs" in words
+    demo = "- demo: **lstm**, the only decoder, with a mean accuracy of 70.0% over 2 recordings (2 runs, 60.0% to 80.0%, chance 1.0%, best possible 95.0%)."
     assert (
-        "- demo: **lstm** with a mean accuracy of 70.0% over 2 recordings (chance 1.0%), against a best possible of 95.0%."
-        in words
-    )
-    assert "- real: **mlp** with a mean accuracy of 40.0% (chance 1.0%)." in words
+        f"{demo} 1 more, not run on the same recordings and folds, took no part.\n" in words
+    )  # mlp
+    assert "- real: **mlp**, the only decoder, with an accuracy of 40.0% (95 % interval 30.0% to 50.0%, chance 1.0%)." in words  # fmt: skip
     assert "no run" in summary.in_words(runs.iloc[:0])
 
 
 def test_validation_chooses_and_test_scores_have_no_part_in_it(runs):
-    runs["val_accuracy"] = [0.5, 0.5, 0.9, 0.4]
-    assert "- demo: **mlp** with a mean accuracy of 65.0%" in summary.in_words(runs)
-    runs["value"] = [0.99, 0.99, 0.01, 0.4]
-    assert "- demo: **mlp** with a mean accuracy of 1.0%" in summary.in_words(runs)
+    both = pd.concat([runs, runs.iloc[[2]].assign(recording="b", run="k5")], ignore_index=True)
+    both["val_accuracy"] = [0.5, 0.5, 0.9, 0.4, 0.4]
+    words = "- demo: **mlp**, out of 2 decoders, with a mean accuracy of"
+    assert f"{words} 65.0%" in summary.in_words(both)
+    both["value"] = [0.99, 0.99, 0.01, 0.4, 0.01]
+    assert f"{words} 1.0%" in summary.in_words(both)
 
 
 def predictions(folder, right, first_trial=0):
@@ -88,10 +90,11 @@ def predictions(folder, right, first_trial=0):
 @pytest.fixture
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
-    monkeypatch.setattr(
-        summary, "load_run",
-        lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
-    )  # fmt: skip
+    for module in (choice, summary):
+        monkeypatch.setattr(
+            module, "load_run",
+            lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
+        )  # fmt: skip
     runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")
     runs["val_accuracy"] = [0.7, 0.5, 0.6]
     runs["folder"] = [predictions(tmp_path / str(i), n) for i, n in enumerate((36, 12, 35))]
@@ -100,18 +103,24 @@ def stored(runs, tmp_path, monkeypatch):
 
 
 def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
-    table = summary.paired(stored).set_index("other")
+    compared = choice.paired(stored)
+    table = choice.table(compared).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
     assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
     assert table.loc["mlp", "p, Holm"] == pytest.approx(2 * table.loc["mlp", "p"], abs=2e-4)
     assert table.loc["gru", "p, Holm"] > 0.5
     assert "recipe" not in table  # the same in every row
+    words = summary.in_words(stored, compared=compared)
+    assert words.endswith("On test it cannot be told apart from gru.")
+    assert choice.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
+    worse = compared.assign(low=-compared["high"], high=-compared["low"])
+    assert choice.standing(worse).startswith("On test it is beaten by mlp, which")
 
 
 def test_runs_of_another_split_are_not_compared(stored):
     stored["split_hash"] = ["s", "other", "s", "s"]
-    assert summary.paired(stored)["other"].tolist() == ["gru"]
-    assert summary.paired(stored.iloc[:1]).empty
+    assert choice.paired(stored)["other"].tolist() == ["gru"]
+    assert choice.paired(stored.iloc[:1]).empty
 
 
 def test_folds_are_pooled(stored):
@@ -141,17 +150,17 @@ def cohort(scores, validation=None, folds=(0,), group="demo"):
 
 def test_validation_chooses_the_best_of_each_recording():
     runs = cohort({"lstm": [0.9, 0.2], "mlp": [0.5, 0.6]}, {"lstm": [0.5, 0.7], "mlp": [0.4, 0.1]}, folds=(0, 1))  # fmt: skip
-    found = summary.chosen(runs)
+    found = choice.chosen(runs)
     assert set(found["decoder"]) == {"lstm"}  # for r1 too, although its test score is lower
     assert found.groupby("recording").size().to_dict() == {"r0": 2, "r1": 2}  # a row a fold
-    assert summary.chosen(runs.iloc[:0]).empty
+    assert choice.chosen(runs.iloc[:0]).empty
 
 
 def test_a_decoder_that_was_not_run_on_every_fold_is_not_chosen():
     runs = cohort({"lstm": [0.9], "mlp": [0.5]}, folds=(0, 1, 2))
     easy = runs[~((runs["model"] == "lstm") & (runs["fold"] > 0))]
-    assert set(summary.chosen(easy)["decoder"]) == {"mlp"}
-    assert set(summary.chosen(runs)["decoder"]) == {"lstm"}
+    assert set(choice.chosen(easy)["decoder"]) == {"mlp"}
+    assert set(choice.chosen(runs)["decoder"]) == {"lstm"}
 
 
 def test_decoders_are_compared_over_recordings():
@@ -160,37 +169,37 @@ def test_decoders_are_compared_over_recordings():
     runs = cohort(
         {"lstm": base, "gru": base + rng.normal(0, 0.02, 10) - 0.001, "ridge": base - 0.1}
     )
-    table = summary.over_recordings(runs).set_index("other")
+    table = choice.over_recordings(runs).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 10).all()
-    assert table.loc["ridge", "difference"] == "+10.0%"
+    assert table.loc["ridge", "difference"] == pytest.approx(0.1)
     assert table.loc["ridge", "p"] == pytest.approx(2 / 2**10, abs=1e-4)
-    assert table.loc["ridge", "p, Holm"] == pytest.approx(4 / 2**10, abs=1e-4)
+    assert table.loc["ridge", "holm"] == pytest.approx(4 / 2**10, abs=1e-4)
     assert table.loc["gru", "p"] > 0.05
-    named = summary.over_recordings(runs, "ridge").set_index("other")
-    assert named.loc["lstm", "difference"] == "-10.0%"
+    named = choice.over_recordings(runs, "ridge").set_index("other")
+    assert named.loc["lstm", "difference"] == pytest.approx(-0.1)
     with pytest.raises(BadParameter, match="best = 'lstmm': there are gru, lstm, ridge"):
-        summary.over_recordings(runs, "lstmm")
+        choice.over_recordings(runs, "lstmm")
 
 
 def test_only_recordings_and_splits_that_both_share_are_compared():
     runs = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.5, 0.6, None]})
-    (row,) = summary.over_recordings(runs).to_dict("records")
-    assert row["n"] == 2 and row["difference"] == "+35.0%"
+    (row,) = choice.over_recordings(runs).to_dict("records")
+    assert row["n"] == 2 and row["difference"] == pytest.approx(0.35)
     runs.loc[(runs["model"] == "mlp") & (runs["recording"] == "r1"), "split_hash"] = "other"
-    assert summary.over_recordings(runs).empty  # a single recording says nothing of others
+    assert choice.over_recordings(runs).empty  # a single recording says nothing of others
     few = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.99, None, None]})
-    assert summary.over_recordings(few).empty  # and a decoder of one recording is not the best
+    assert choice.over_recordings(few).empty  # and a decoder of one recording is not the best
 
 
 def test_one_recording_is_compared_over_its_presentations(stored):
-    table = summary.comparisons(stored)
+    table = choice.table(choice.comparisons(stored))
     assert set(table["of"]) == {"presentations"} and len(table) == 2
     both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
-    table = summary.comparisons(both)
+    table = choice.table(choice.comparisons(both))
     assert set(table["of"]) == {"presentations", "recordings"}
     assert table["recipe"].tolist() == ["many", "demo", "demo"]
     assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
-    assert summary.comparisons(stored.iloc[:0]).empty
+    assert choice.comparisons(stored.iloc[:0]).empty
 
 
 def test_the_words_hold_the_verdict_of_the_audit_and_tell_of_several_versions(runs):
@@ -253,13 +262,48 @@ def test_a_control_with_shuffled_labels_has_no_part_in_it(runs):
     control = runs.iloc[[0]].assign(variant="shuffle_labels=true", value=0.01, val_accuracy=0.99)
     fair = results.comparable(pd.concat([runs, control], ignore_index=True))
     words = summary.in_words(fair)
-    assert "- demo: **lstm** with a mean accuracy of 70.0%" in words and "4 runs" in words
+    assert "- demo: **lstm**, the only decoder, with a mean accuracy of 70.0%" in words
+    assert "4 runs" in words
 
 
 def test_runs_with_other_settings_are_not_averaged_in(runs):
-    other = runs.iloc[[1]].assign(variant='graph="learned"', value=0.1, val_accuracy=0.75)
-    other["recording"] = "a"
+    other = runs.iloc[[0, 1]].assign(variant='graph="learned"', value=0.1, val_accuracy=0.75)
     words = summary.in_words(pd.concat([runs, other], ignore_index=True))
-    assert '- demo: **lstm (graph="learned")** with a mean accuracy of 10.0% (chance' in words
+    assert '- demo: **lstm (graph="learned")**, out of 2 decoders, with a mean accuracy of 10.0%' in words  # fmt: skip
     words = summary.in_words(pd.concat([runs, other.assign(val_accuracy=0.2)], ignore_index=True))
-    assert "- demo: **lstm** with a mean accuracy of 70.0% over 2 recordings" in words
+    assert "- demo: **lstm**, out of 2 decoders, with a mean accuracy of 70.0% over 2 recordings" in words  # fmt: skip
+
+
+def test_a_decoder_of_the_easy_recording_is_announced_nowhere(runs):
+    """LSTM was run on both recordings, ridge on the easy one alone, where LSTM beats it too."""
+    some = cohort({"lstm": [0.95, 0.40], "ridge": [0.90, None]})
+    easy = some[some["recording"] == "r0"]
+    assert set(choice.chosen(some, ("group",))["decoder"]) == {"lstm"}
+    assert set(choice.chosen(some)["decoder"]) == set(choice.chosen(easy)["decoder"]) == {"lstm"}
+    folds = cohort({"lstm": [0.6], "gru": [0.5]}, folds=(0, 1))
+    one = cohort({"ridge": [0.99]})  # on the easy fold alone
+    table = pd.concat([folds, one], ignore_index=True)
+    best = choice.chosen(table)
+    assert set(best["decoder"]) == {"lstm"} and set(best["rivals"]) == {2} and set(best["left_out"]) == {1}  # fmt: skip
+    assert set(choice.chosen(table, ("group",))["decoder"]) == {"lstm"}
+
+
+def test_decoders_of_other_recordings_are_not_compared(runs):
+    apart = cohort({"lstm": [0.9, None], "mlp": [None, 0.5]})
+    assert choice.chosen(apart, ("group",)).empty
+    assert set(choice.chosen(apart)["decoder"]) == {"lstm", "mlp"}  # each the only one of its own
+    told = summary.verdicts(apart.assign(chance=0.1, oracle=np.nan), by=("group",))
+    assert told[0].startswith("demo: validation chooses none")
+    # Of equally large sets, the one on which the most decoders were run.
+    more = cohort({"lstm": [0.9, None], "mlp": [None, 0.5], "gru": [None, 0.6]})
+    assert set(choice.chosen(more, ("group",))["decoder"]) == {"gru"}
+
+
+def test_more_seeds_and_more_folds_do_not_weigh_more():
+    base = cohort({"lstm": [0.5, 0.9], "mlp": [0.8, 0.5]})
+    lucky = base[(base["model"] == "lstm") & (base["recording"] == "r1")]
+    seeds = pd.concat([base, *(lucky.assign(seed=s) for s in range(1, 9))], ignore_index=True)
+    base_best = choice.chosen(base, ("group",))["decoder"].unique().tolist()
+    assert choice.chosen(seeds, ("group",))["decoder"].unique().tolist() == base_best == ["lstm"]
+    worse = seeds.assign(val_accuracy=seeds["val_accuracy"].replace(0.8, 0.95))
+    assert set(choice.chosen(worse, ("group",))["decoder"]) == {"mlp"}

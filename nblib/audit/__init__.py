@@ -22,12 +22,13 @@ CHECKS = {
     "one split": "runs compared with each other were judged by one split, the one that is stored",
     "roles": "no presentation, and none that overlaps or lies inside the gap, teaches and judges",
     "test rows": "predictions are of the test rows of their fold, and the numbers of rows agree",
+    "random split": "no split is random where labels come in runs",
     "choice": "what a run chose itself (epoch, penalty) it chose on validation",
     "recordings": "no recording takes part under two names",
     "subjects": "no test subject taught the embedder that it judges",
 }
 LOOKS = {
-    "test rows": checks.test_rows, "choice": checks.choice, "subjects": checks.subjects,
+    "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice, "subjects": checks.subjects,
 }  # fmt: skip
 ACROSS = {
     "one split": checks.one_split,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nblib import results, stages
+from nblib import results, splits, stages
 from nblib.audit.run import Run, content_of, embedders, own_recordings, subjects_of
 from nblib.binning import to_ns
 from nblib.cleaning import merged, touches
@@ -95,6 +95,15 @@ def test_rows(run: Run) -> list[Finding] | None:
             if n != stored:
                 found.append(f"the run counts {n} {role} rows, its split {stored}")
     return [Finding("test rows", run.folder, what) for what in found]
+
+
+def random_split(run: Run) -> list[Finding] | None:
+    """Whether presentations were drawn at random for the test although their labels come in runs."""
+    if run.split_folder is None:
+        return None
+    if run.manifest["recipe"]["split"] == "random" and run.shared.block(run.split_folder) > 1:
+        return [Finding("random split", run.folder, splits.RUNS_AND_RANDOM)]
+    return []
 
 
 def choice(run: Run) -> list[Finding] | None:

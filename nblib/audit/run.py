@@ -19,6 +19,7 @@ class Shared:
 
     def __init__(self):
         self.splits: dict[Path, tuple[pd.DataFrame, str]] = {}
+        self.blocks: dict[Path, int] = {}
         self.roles: dict[tuple[Path, int], dict[str, frozenset]] = {}
         self.manifests: dict[Path, dict[str, Any]] = {}
         self.contents: dict[tuple[str, str], str] = {}
@@ -31,6 +32,12 @@ class Shared:
             rows = pd.DataFrame(runs.stored_table(folder, splits.SPLIT_FILE, outputs))
             self.splits[folder] = rows, splits.split_hash(rows)
         return self.splits[folder]
+
+    def block(self, folder: Path) -> int:
+        """How many presentations of a stored split hang together in time (`splits.time_blocks`)."""
+        if folder not in self.blocks:
+            self.blocks[folder] = splits.time_blocks(self.split(folder)[0])[0]
+        return self.blocks[folder]
 
     def rows(self, folder: Path, fold: int) -> dict[str, frozenset]:
         """Trials of each role in a fold of a stored split."""

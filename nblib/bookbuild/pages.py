@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib import results, store, summary
+from nblib import choice, results, store, summary
 from nblib.bookbuild.marks import Links, artifact_path, linked_figure
 from nblib.markup import in_html, in_markdown
 
@@ -94,7 +94,7 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     First those that validation chooses, as prose and figures speak of them; then those that the
     results table shows first.
     """
-    best = summary.chosen(results.comparable(table))["run"]
+    best = choice.chosen(results.comparable(table))["run"]
     first = in_order(table).drop_duplicates("folder")  # a run of several results has one page
     first = first.assign(_chosen=first["run"].isin(best)).sort_values(
         "_chosen", ascending=False, kind="stable"
