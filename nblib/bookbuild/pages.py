@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib import choice, results, store, summary
+from nblib import choice, results, store
 from nblib.bookbuild.marks import Links, artifact_path, linked_figure
 from nblib.markup import in_html, in_markdown
 
