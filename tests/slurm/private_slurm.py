@@ -9,6 +9,7 @@ that `clear` can end what a killed run of tests left, and nothing else.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import json
 import os
@@ -18,9 +19,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
+import tiny_project
 
 from nblib import cluster
 
@@ -29,6 +32,9 @@ FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
 RECORD = ETC / "nblib-tests.json"  # [pid, when it began] of the tests and of each daemon
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
 NODES, CPUS, MEMORY_MB = 2, 2, 16_000
+PATIENCE_S = 1200.0  # a machine that does much else is slow, and no fault
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+wait_until = partial(tiny_project.wait_until, seconds=PATIENCE_S)
 
 
 def why_not() -> str:
@@ -198,3 +204,8 @@ def preempt(sweep: Path, name: str, value: str) -> str:
             subprocess.run(["scontrol", "requeue", number], check=True)
             return number
     raise AssertionError(f"no job of {job} in the queue")
+
+
+def end_with_the_tests() -> None:
+    """For a sweep about to begin: when its tests are killed, it is told to end, and ends its jobs."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_project
-from private_slurm import preempt
-from tiny_project import wait_until
+from private_slurm import PATIENCE_S, end_with_the_tests, preempt, wait_until
 
 from nblib import cluster, store, sweep
 from nblib.errors import MissingInput
@@ -48,13 +47,13 @@ def drive(project, **options):
     """`nblib sweep` in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "nblib", "sweep", str(project.root / "s.yml"), "--profile", "private"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=end_with_the_tests, **options,
     )  # fmt: skip
 
 
 def test_the_same_artifacts_as_at_home(project):
     process = drive(project)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert "2 jobs; logs in" in said and "2 of 2 jobs done, 0 failed" in said  # 01-03 share a job
     there = sorted(p.parts[-3:] for p in project.committed())
@@ -67,7 +66,7 @@ def test_the_same_artifacts_as_at_home(project):
 
     assert sorted((j.stage, j.recording, j.key) for j in (runner.plan(*r) for r in runs)) == there
     again = drive(project)
-    said, _ = again.communicate(timeout=60)
+    said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0 and "jobs; logs in" not in said  # nothing to do: nothing submitted
 
 
@@ -75,7 +74,7 @@ SLEEP = """\
 import os, pathlib, time
 begun = pathlib.Path(os.environ['NBLIB_HOME'], f'begun-{stage.recording}-{os.getpid()}')
 begun.touch()
-if stage.recording == 'b' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(120)"""
+if stage.recording == 'b' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(300)"""
 
 
 def begun(project, recording):
@@ -86,7 +85,7 @@ def finish(project):
     """Let what slept go on, call the sweep again and see it end well."""
     (project.home / "go").touch()
     process = drive(project)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert len(project.committed()) == 6
     return said
@@ -113,11 +112,11 @@ def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
     process = drive(project)
     wait_until(lambda: begun(project, "b"))
     other = drive(project)
-    said, _ = other.communicate(timeout=60)
+    said, _ = other.communicate(timeout=PATIENCE_S)
     assert other.returncode == 1 and f"a driver is at work already (pid {process.pid}" in said
     path = project.root / "s.yml"
     assert "jobs cancelled, driver ended" in cluster.stop(path)
-    assert process.wait(timeout=30) == 143
+    assert process.wait(timeout=PATIENCE_S) == 143
     assert cluster.queue(path) == [] and cluster.driver(cluster.folder_of(path)) is None
     finish(project)
 
@@ -126,7 +125,7 @@ def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
 def test_a_broken_notebook_takes_only_its_own_road(project):
     project.notebook("02_bin", f"assert stage.recording != 'a', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
     process = drive(project)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 3, said
     assert "broken on purpose" in said and "1 of 2 jobs done, 1 failed" in said
     assert sorted(p.parts[-2] for p in project.committed()) == ["a", "b", "b", "b"]
@@ -150,7 +149,7 @@ def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
     process = drive(project)
     wait_until(lambda: begun(project, "b"))
     (project.home / "go").touch()  # for the second try; the first sleeps already
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert len(begun(project, "a")) == 2 == len(begun(project, "b"))
     assert len(project.committed()) == 6
@@ -172,7 +171,7 @@ def test_a_preempted_job_comes_back(project):
         lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(project.root / "s.yml")]
     )
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
-    said, _ = process.communicate(timeout=420)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert len(project.committed()) == 6
     assert len(begun(project, "b")) == 2 and len(begun(project, "a")) == 1

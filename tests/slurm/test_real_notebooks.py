@@ -11,8 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
-from private_slurm import preempt
-from tiny_project import wait_until
+from private_slurm import PATIENCE_S, end_with_the_tests, preempt, wait_until
 
 from nblib import cluster, results, searched, store
 from nblib.runs import load_run
@@ -51,12 +50,12 @@ def sweep(project, home, text, *options, wait=True):
     path.write_text(text)
     process = subprocess.Popen(
         [sys.executable, "-m", "nblib", "sweep", str(path), *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=end_with_the_tests,
         env={**os.environ, "NBLIB_HOME": str(home), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if not wait:
         return process
-    said, _ = process.communicate(timeout=560)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
@@ -133,12 +132,12 @@ def test_training_broken_off_goes_on_and_ends_with_the_same_numbers(project, tmp
     (whole / "unbroken").touch()
     sweep(project, whole, text)
     process = sweep(project, broken, text, "--profile", "private", wait=False)
-    wait_until(lambda: len(epochs(broken, "gru", 0)) == 8, 200)
+    wait_until(lambda: len(epochs(broken, "gru", 0)) == 8)
     monkeypatch.setenv("NBLIB_HOME", str(broken))
     number = preempt(project / "s.yml", "model", "gru")
     wait_until(lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(project / "s.yml")])
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     for model in ("lstm", "gru"):
         assert epochs(broken, model, 0) == list(range(8))
