@@ -6,6 +6,10 @@ from __future__ import annotations
 class NblibError(Exception):
     """Base of all errors that nblib raises on purpose; `str(error)` is written for the user."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows of it: the sentence, not the thirty frames that lead to it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class BadParameter(NblibError):
     """A parameter is unknown, of the wrong type or out of bounds (exit code 2)."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nblib.models.base import Decoder
-    from nblib.params import Recipe
+    from nblib.params import Recipe, TrainParams
 
 CHECKPOINTS = "*.ckpt"
 
@@ -140,15 +140,25 @@ def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
     return first.get(recipe.binning, 0.0) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
 
 
+def check_decoder(params: TrainParams) -> None:
+    """BadParameter for a decoder that is not there, or a setting that it does not take."""
+    if params.model not in models.MODELS or params.model_params:
+        _decoder(params)
+
+
 def make_decoder(stage: stages.Stage) -> Decoder:
     """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
-    given = dict(stage.params.model_params)
-    graph = getattr(stage.params, "graph", None)
+    return _decoder(stage.params)
+
+
+def _decoder(params: TrainParams) -> Decoder:
+    given = dict(params.model_params)
+    graph = getattr(params, "graph", None)
     if graph is not None and given.setdefault("graph", graph) != graph:
         raise BadParameter(
             f"graph = {graph!r}, but model_params says {given['graph']!r}; give it once."
         )
-    return models.make(stage.params.model, given)
+    return models.make(params.model, given)
 
 
 def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:

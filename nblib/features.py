@@ -19,6 +19,7 @@ from nblib.images import Images, load_lab_latents
 
 if TYPE_CHECKING:
     from nblib import training, vae
+    from nblib.params import ImageParams
     from nblib.stages import Stage
 
 
@@ -181,18 +182,20 @@ class Given(Space):
 SPACES = {space.name: space for space in (PCA, Latents, Gabor, Spectrum, Given)}
 
 
-def make_spaces(stage: Stage, shown: Images) -> list[Space]:
-    """The feature spaces that were asked for, not yet fitted.
-
-    Raises BadParameter for an unknown space, one named twice, or lab latents without their file.
-    """
-    p = stage.params
+def check_spaces(p: ImageParams) -> None:
+    """BadParameter for an unknown space, one named twice, or lab latents without their file."""
     if unknown := [name for name in p.spaces if name not in SPACES]:
         raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
     if len(set(p.spaces)) != len(p.spaces):
         raise BadParameter(f"spaces = {p.spaces}: named twice.")
     if ("lab" in p.spaces) != bool(p.latents):
         raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
+
+
+def make_spaces(stage: Stage, shown: Images) -> list[Space]:
+    """The feature spaces that were asked for, not yet fitted; BadParameter as in `check_spaces`."""
+    p = stage.params
+    check_spaces(p)
     made = []
     for name in p.spaces:
         if name == "lab":

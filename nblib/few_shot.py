@@ -24,6 +24,7 @@ from nblib.windows import Samples
 if TYPE_CHECKING:
     from nblib.evaluation import Data
     from nblib.models.base import Decoder
+    from nblib.params import FewShotParams
 
 FIRST_CHOICE = 5  # presentations a class from which on some are validation
 ALL = 0
@@ -50,8 +51,6 @@ class Curves:
 def check(data: Data, shots: list[int]) -> None:
     """BadParameter when a class has fewer train presentations than a k that is asked for."""
     shown = np.bincount(data.train.y, minlength=len(data.classes))
-    if not shots or len(set(shots)) != len(shots) or min(shots) < 0:
-        raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
     if shown.min() < max(shots):
         rare = data.classes[shown.argmin()]
         raise BadParameter(
@@ -60,12 +59,16 @@ def check(data: Data, shots: list[int]) -> None:
         )
 
 
-def check_models(names: list[str]) -> None:
-    """BadParameter for a decoder that is not there, or named twice."""
+def check_choices(params: FewShotParams) -> None:
+    """BadParameter for a decoder that is not there or named twice, and for k that are none."""
+    names, shots = params.models, params.shots
     for name in names:
-        models.MODELS[name]  # an unknown name stops here
+        if name not in models.MODELS:
+            models.MODELS[name]  # raises, and names those there are
     if len(set(names)) != len(names):
         raise BadParameter(f"models = {names}: a decoder is named twice.")
+    if not shots or len(set(shots)) != len(shots) or min(shots) < 0:
+        raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
 
 
 def draw(y: np.ndarray, k: int, seed: int, number: int) -> np.ndarray:
@@ -154,7 +157,7 @@ def fit_one(
 def run(data: Data, stage: stages.Stage) -> Curves:
     """Every decoder at every k and draw, judged on the same test presentations."""
     params = stage.params
-    check_models(params.models)
+    check_choices(params)
     check(data, params.shots)
     device = models.device_of(params.models, params.device)
     test, whole = counts(data, data.test), counts(data, data.train)

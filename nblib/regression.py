@@ -24,6 +24,13 @@ COMPONENTS = (2, 5, 10, 20, 40)  # of partial least squares
 NETWORKS = ("mlp", "cnn", "lstm", "gru", "transformer")
 
 
+def check_regressor(params: ImageParams) -> None:
+    """BadParameter for a method that is not there."""
+    known = ["ridge", "pls", *NETWORKS]
+    if params.regressor not in known:
+        raise BadParameter(f"regressor = {params.regressor!r}; there are {', '.join(known)}.")
+
+
 class Regressor:
     """Counts (B, T, N) -> features (B, D), by the method that was asked for.
 
@@ -35,10 +42,7 @@ class Regressor:
         """presentations: "fit", "choose", "fit, all", "seen", "unseen", with y the row of the
         image; folder: where networks keep their checkpoints. BadParameter for an unknown name."""
         self.presentations, self.params, self.folder = presentations, params, folder
-        name = params.regressor
-        known = ["ridge", "pls", *NETWORKS]
-        if name not in known:
-            raise BadParameter(f"regressor = {name!r}; there are {', '.join(known)}.")
+        check_regressor(params)
         self.kept: dict[str, tuple] = {}
 
     def decode(self, features: np.ndarray) -> tuple[dict[str, np.ndarray], dict, dict]:

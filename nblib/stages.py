@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable
@@ -49,6 +50,14 @@ STAGES: dict[str, StageInfo] = {
     "10_image_latents": StageInfo(2, "04_split", P.Params, P.ImageParams, is_run=True),
     "90_results": StageInfo(2, None, P.Params, P.ResultsParams, is_run=True),
     "91_search": StageInfo(2, None, P.Params, P.SearchParams, is_run=True),
+}
+# What refuses names that only the modules at work know: decoders, spaces, embedders.
+CHECKS = {
+    "05_train_lstm": "evaluation:check_decoder",
+    "06_train_st_gat": "evaluation:check_decoder",
+    "07_few_shot": "few_shot:check_choices",
+    "09_downstream_one_vs_all": "downstream:check_embedders",
+    "10_image_latents": "latents:check_choices",
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
@@ -398,6 +407,9 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
+    if name in CHECKS:
+        module, _, function = CHECKS[name].partition(":")
+        getattr(importlib.import_module(f"nblib.{module}"), function)(params)
     if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)
     code = {}
@@ -412,8 +424,9 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         where = recording_of(name, recipe, params)
         made = made_of(name, recipe, where, params, code_hash)
         raw = raw_content(name, recipe, where, params)
-    if recipe is not None and params.recipe != recipe.recipe:
+    stage = Stage(name, params, recipe, made.key(name), made, raw, code)
+    if recipe is not None and stage.recipe_name != params.recipe:
         print(
             f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}."
         )
-    return Stage(name, params, recipe, made.key(name), made, raw, code)
+    return stage
