@@ -51,8 +51,12 @@ def _in_words(fault: Any, name: str, model: type[BaseModel] | None) -> str:
 
 def shown(value: Any) -> str:
     """A value as Python writes it, cut to what fits into a sentence."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:60]}... ({len(text)} characters)"
+    return cut(repr(value))
+
+
+def cut(text: str) -> str:
+    """A text as it is, or its beginning where it is too long for a sentence."""
+    return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def checked(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:

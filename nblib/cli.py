@@ -23,10 +23,28 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nblib: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadParameter) else 1
     except KeyboardInterrupt:
+        print("nblib: stopped by SIGINT; what is committed stays.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `nblib results | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"nblib: {refusal(error)}", file=sys.stderr)
+        return 1
+
+
+def refusal(error: OSError) -> str:
+    """What the system refused, as a sentence: a full or read-only disk, a name that is too long."""
+    from nblib import checking, store
+
+    place = checking.cut(str(error.filename or store.home()))
+    return str(store.storage_error(error, place)) if error.errno else str(error)
+
+
+def at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,14 +69,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--with-upstream", action="store_true", help="first make what it needs")
     sub.add_argument("--force", action="store_true", help="run again although the result is there")
     sub.add_argument(
-        "--jobs", type=int, default=1, metavar="N",
+        "--jobs", type=at_least_one, default=1, metavar="N",
         help="recordings at once, when the recipe has several and none is named",
     )  # fmt: skip
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
     sub = command("sweep", sweep, "run all of a file of params/sweeps that is not done yet")
     sub.add_argument("file", help="the sweep, such as params/sweeps/tau.yml")
-    sub.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (default 2)")
+    sub.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)")  # fmt: skip
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     sub.add_argument(
         "--profile", default="local", help="local, or a cluster's folder of workflow/profiles"

@@ -37,6 +37,9 @@ SEARCH = "search"  # trials of a search, several in a job
 TRANSIENT = (4,)  # exit codes worth another try: the kernel died or did not start
 POLL_S = 2.0
 PROGRAMS = ("sbatch", "squeue", "scancel")
+NO_SLURM = (
+    f"no Slurm ({', '.join(PROGRAMS)}) on this machine; call it on a login node of the cluster"
+)
 
 
 def make_jobs(runs: list[Run]) -> list[dict[str, Any]]:
@@ -93,12 +96,8 @@ def run(
 
     resources: kind of job -> what it asks of the cluster, over the profile's.
     """
-    for program in PROGRAMS:
-        if shutil.which(program) is None:
-            raise MissingInput(
-                f"--profile {profile}: no {program} on this machine; run it on a login node of the "
-                "cluster, or leave --profile out to run here."
-            )
+    if not is_here():
+        raise MissingInput(f"--profile {profile}: {NO_SLURM}, or leave --profile out to run here.")
     snakemake = Path(sys.executable).with_name("snakemake")
     settings = store.project_root() / "workflow" / "profiles" / profile
     if not (settings / "config.yaml").is_file():
@@ -192,6 +191,8 @@ def job(plan: Path, name: str) -> int:
     from nblib import runner
 
     jobs = {job["id"]: job for job in json.loads(plan.read_text(encoding="utf-8"))["jobs"]}
+    if name not in jobs:
+        raise BadParameter(f"{plan}: holds no job {name!r}.")
     told = plan.parent / FAILED / f"{name}.json"
     if told.is_file():
         return int(json.loads(told.read_text())["code"])
@@ -239,7 +240,11 @@ def cancel(path: Path, patience_s: float = 60.0) -> int:
 def _slurm(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RunFailed(f"{command[0]}: {done.stderr.strip() or f'status {done.returncode}'}")
+        said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        raise RunFailed(
+            f"Slurm does not do as it is told ({said[-1]}). Call this where `{command[0]}` works, as on "
+            "a login node of the cluster."
+        )
     return done.stdout
 
 
@@ -294,6 +299,12 @@ def driver(folder: Path) -> dict[str, Any] | None:
 
 def stop(path: Path) -> str:
     """`nblib cancel`: end the driver, if it runs here, and the jobs; a sentence that says so."""
+    if not folder_of(path).is_dir():
+        raise BadParameter(
+            f"{path}: no sweep of this file was begun on a cluster with {store.home()}."
+        )
+    if not is_here():
+        raise MissingInput(f"{path}: {NO_SLURM}.")
     found = driver(folder_of(path))
     if found is not None and found["host"] == socket.gethostname():
         os.kill(found["pid"], signal.SIGTERM)

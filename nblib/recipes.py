@@ -13,7 +13,10 @@ import yaml
 
 from nblib import params as P
 from nblib import store, yamlfile
+from nblib.checking import shown
 from nblib.errors import BadParameter
+
+DERIVED = "# derived from "  # how the file of a derived recipe begins
 
 
 def load_recipe(path: Path | str) -> P.Recipe:
@@ -44,10 +47,10 @@ def find_recipe(name: str) -> P.Recipe:
     if name.endswith((".yml", ".yaml")):
         return load_recipe(Path(name).expanduser())
     for folder in (store.recipes_dir(), store.derived_recipes_dir()):
-        if (folder / f"{name}.yml").is_file():
+        if re.fullmatch(P.RECORDING_ID, name) and (folder / f"{name}.yml").is_file():
             return load_recipe(folder / f"{name}.yml")
     known = sorted(p.stem for p in store.recipes_dir().glob("*.yml"))
-    raise BadParameter(f"no recipe {name!r}; params/recipes holds {', '.join(known)}.")
+    raise BadParameter(f"no recipe {shown(name)}; params/recipes holds {', '.join(known)}.")
 
 
 class Known:
@@ -58,7 +61,8 @@ class Known:
     """
 
     def __init__(self, given: list[str]):
-        self._paths = {Path(way).stem: way for way in given if way.endswith((".yml", ".yaml"))}
+        ways = {base_of(way) for way in set(given)}
+        self._paths = {Path(way).stem: way for way in ways if way.endswith((".yml", ".yaml"))}
         self._found: dict[str, P.Recipe | None] = {}
         self._told: dict[str, dict[str, str]] = {}
 
@@ -105,26 +109,35 @@ def root_name(name: str) -> str:
     return re.sub(r"-[0-9a-f]{8}$", "", name)
 
 
-def derive(recipe: P.Recipe, overrides: dict[str, Any]) -> P.Recipe:
-    """The recipe with some settings changed; named by its content, saved, carried downstream."""
-    changed = {k: v for k, v in overrides.items() if v is not None and v != getattr(recipe, k)}
+def base_of(name: str) -> str:
+    """What finds the recipe that a derived one came from: a name, or the path that it was given by.
+
+    The name itself where it is no derived recipe of this data root.
+    """
+    path = store.derived_recipes_dir() / f"{name}.yml"
+    first = path.read_text(encoding="utf-8").split("\n")[0] if path.is_file() else ""
+    found = re.fullmatch(rf"{DERIVED}(.+): [a-z_, ]+", first)
+    return base_of(found[1]) if found else name
+
+
+def derive(recipe: P.Recipe, overrides: dict[str, Any], given: str = "") -> P.Recipe:
+    """The recipe with some settings changed; named by its content, saved, carried downstream.
+
+    given: the name or path that found the recipe, by which `base_of` finds it again.
+    """
+    root = root_name(recipe.recipe)
+    asked = {k: v for k, v in overrides.items() if v is not None}
+    before = recipe.model_dump()
+    whole = P.checked(P.Recipe, before | asked, f"recipe {root}").model_dump()
+    changed = sorted(k for k in asked if whole[k] != before[k])
     if not changed:
         return recipe
-    values = {k: getattr(recipe, k) for k in P.Recipe.model_fields} | changed
-    root = root_name(recipe.recipe)
-    settings = {
-        k: v
-        for k, v in P.checked(P.Recipe, values, f"recipe {root}").model_dump().items()
-        if k != "recipe"
-    }
-    digest = hashlib.sha256(json.dumps(store.plain(settings), sort_keys=True).encode()).hexdigest()[
-        :8
-    ]
-    derived = P.checked(P.Recipe, values | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
+    settings = {k: v for k, v in whole.items() if k != "recipe"}
+    text = json.dumps(store.plain(settings), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    derived = P.checked(P.Recipe, whole | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
     path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
     if not path.is_file():
         text = yaml.safe_dump(derived.model_dump(), sort_keys=False)
-        store.write_text(
-            path, f"# derived from {recipe.recipe}: {', '.join(sorted(changed))}\n{text}"
-        )
+        store.write_text(path, f"{DERIVED}{given or recipe.recipe}: {', '.join(changed)}\n{text}")
     return derived

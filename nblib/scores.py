@@ -81,7 +81,9 @@ def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = Non
             try:
                 save(path, index=False)
             except OSError as error:
-                raise StorageError(f"{path}: cannot be written ({error.strerror}).") from None
+                raise StorageError(
+                    f"{path}: cannot be written ({error.strerror or error})."
+                ) from None
 
 
 def _details(run: Run | results.Unreadable) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
-    recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides)
+    recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides, checked.recipe)
     if info.signal not in ("any", "lfp" if recipe.is_lfp else "spikes"):
         has, wants = (
             ("field potentials", "spikes") if recipe.is_lfp else ("spikes", "field potentials")

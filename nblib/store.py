@@ -188,7 +188,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _storage_error(error, path) from error
+        raise storage_error(error, path) from error
 
 
 @shared()
@@ -253,7 +253,7 @@ def commit(
             if replace or not is_committed(stage, recording, key):
                 raise
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
-        raise _storage_error(error, place) from error
+        raise storage_error(error, place) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return place
@@ -362,7 +362,8 @@ def _remake(artifact: Path) -> str:
     return f"delete the folder {artifact} and make it again with `nblib run`."
 
 
-def _storage_error(error: Exception, place: Path) -> Exception:
+def storage_error(error: Exception, place: Path) -> Exception:
+    """The error as a StorageError that says what to do; the error itself where no file is in it."""
     number = getattr(error, "errno", None)
     if number is None and (told := re.search(r"errno = (\d+)", str(error))):
         number = int(told[1])
@@ -375,6 +376,8 @@ def _storage_error(error: Exception, place: Path) -> Exception:
         return StorageError(
             f"{place}: may not be written ({os.strerror(number)}); point NBLIB_HOME at a folder of your own."
         )
+    if isinstance(error, OSError) and number is not None:
+        return StorageError(f"{place}: {os.strerror(number)}.")
     return error
 
 

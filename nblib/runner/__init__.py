@@ -103,6 +103,9 @@ def attempt(
     except NblibError as error:
         code = BAD_PARAMETERS if isinstance(error, BadParameter) else NOTEBOOK_ERROR
         return Outcome(code, str(error))
+    except OSError as error:  # a disk that is full, or may not be written
+        place = Path(error.filename or store.home())
+        return Outcome(NOTEBOOK_ERROR, str(store.storage_error(error, place)))
 
 
 def _verify(job: Job) -> None:
@@ -150,13 +153,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcom
         )
     except OSError as error:
         running.unlink(missing_ok=True)
-        if error.errno in store.NO_SPACE:
-            what = store.NO_SPACE[error.errno]
-            raise StorageError(
-                f"{kept.parent}: {what}, so the run was given up. Free space there or point "
-                "NBLIB_HOME at a larger disk."
-            ) from error
-        raise
+        raise store.storage_error(error, kept.parent) from error
     spent = {"seconds": time.monotonic() - began, "peak_rss_bytes": end.peak_rss_bytes}
     folder, fault = None, "the notebook ran to its end but committed nothing (no stage.commit)"
     if end.result is not None:
@@ -165,7 +162,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcom
         except NblibError as error:
             fault = str(error)
     if end.error or folder is None:
-        code, said = _judge(end) if end.error else (NOTEBOOK_ERROR, fault)
+        code, said = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
         running.replace(kept)
         return Outcome(code, _farewell(job, said, folder, kept), folder, kept, **spent)
     gpu = store.read_manifest(folder).get("peak_gpu_bytes") or end.peak_gpu_bytes
@@ -196,10 +193,18 @@ def _score(folder: Path) -> str:
     )
 
 
-def _judge(end: Any) -> tuple[int, str]:
+def _goes_on(job: Job) -> str:
+    """What the same command does after a run was stopped."""
+    folder = store.log_dir(job.stage, job.recording, job.key) if job.key else None
+    if folder is not None and any(folder.glob("*.ckpt")):
+        return f"The training so far is kept in {folder}: the same command goes on from there"
+    return "The same command begins it again"
+
+
+def _judge(end: Any, job: Job) -> tuple[int, str]:
     """Exit code and sentence for a run that did not end well."""
     if end.signal:
-        return 128 + end.signal, f"stopped by {signal.Signals(end.signal).name}"
+        return 128 + end.signal, f"stopped by {signal.Signals(end.signal).name}. {_goes_on(job)}"
     if end.died:
         return KERNEL_DIED, end.error
     kind = getattr(errors, end.error_name, None)

@@ -135,8 +135,10 @@ def execute(
         end.peak_rss_bytes, end.peak_gpu_bytes = watch.peak_rss, watch.peak_gpu
         if (folder / "result").is_file():
             end.result = Path((folder / "result").read_text())
+    if end.signal:
+        words = f"stopped by {signal.Signals(end.signal).name}"
     if words:
-        _mark_dead(target, words)
+        _mark_ended(target, words)
     return end
 
 
@@ -244,8 +246,8 @@ def _sentence(error: Any) -> str:
     return f"cell {error.exec_count} raised {error.ename}" + (f": {said}" if said else "")
 
 
-def _mark_dead(target: Path, words: str) -> None:
-    """Say in the kept notebook that the kernel died; by itself it looks as if all had gone well."""
+def _mark_ended(target: Path, words: str) -> None:
+    """Say in the kept notebook why it ended early; by itself it looks as if all had gone well."""
     try:
         notebook = json.loads(target.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib import models, notebooks, recipes, stages, store
+from nblib.checking import shown
 from nblib.errors import BadParameter, MissingInput, NblibError
 
 Run = tuple[str | Path, dict[str, Any]]  # notebook, parameters
@@ -56,7 +57,7 @@ def find_notebook(name: str | Path) -> tuple[Path, str]:
     if not found:
         close = difflib.get_close_matches(text, stages.STAGES, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        raise BadParameter(f"no notebook {text!r}{hint} There are {', '.join(stages.STAGES)}.")
+        raise BadParameter(f"no notebook {shown(text)}{hint} There are {', '.join(stages.STAGES)}.")
     path = store.notebooks_dir() / f"{found[0]}.ipynb"
     if not path.is_file():
         raise BadParameter(f"{path}: the notebook of stage {found[0]} is not there.")

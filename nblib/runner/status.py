@@ -45,12 +45,14 @@ def words(path: Path) -> str:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
         return "not readable"
+    note = "".join(cells[0]["source"]) if cells and cells[0]["cell_type"] == "markdown" else ""
+    if note.startswith("**This run did not end well"):
+        return note.strip("*")
     outputs = [o for cell in cells for o in cell.get("outputs", [])]
     for output in reversed(outputs):
         if output["output_type"] == "error":
             return f"{output['ename']}: {(str(output['evalue']).strip().splitlines() or [''])[-1]}"
-    note = "".join(cells[0]["source"]) if cells else ""
-    return note.strip("*") if cells and cells[0]["cell_type"] == "markdown" else "no error in it"
+    return "no error in it"
 
 
 def report() -> str:

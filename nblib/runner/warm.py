@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nblib.errors import RunFailed
+
 ADDRESS = "NBLIB_WARM"
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
@@ -73,6 +75,13 @@ def server(modules: tuple[str, ...], environment: dict[str, str]) -> Iterator[di
         shutil.rmtree(folder, ignore_errors=True)  # the server may have been killed
 
 
+def _gone(where: str) -> RunFailed:
+    return RunFailed(
+        f"the process that begins jobs and kernels is gone ({where}): it was killed, perhaps for want of "
+        f"memory. What is committed stays; call the command again, in a shell without {ADDRESS}."
+    )
+
+
 class Process:
     """A process forked by the server at `address`; used like subprocess.Popen.
 
@@ -85,7 +94,10 @@ class Process:
     def __init__(self, address: str, task: str, arguments: list[Any], files: list[Any], *, env: dict[str, str], cwd: str | None = None, tied: bool = False):  # fmt: skip
         self.returncode: int | None = None
         self.connection = socket.socket(socket.AF_UNIX)
-        self.connection.connect(address)
+        try:
+            self.connection.connect(address)
+        except OSError as error:
+            raise _gone(f"{address}: {error.strerror}") from None
         request = {"task": task, "arguments": arguments, "env": env, "cwd": cwd or str(Path.cwd()), "tied": tied}  # fmt: skip
         text = json.dumps(request).encode() + b"\n"
         socket.send_fds(self.connection, [text[:1]], [f.fileno() for f in files])
@@ -93,7 +105,7 @@ class Process:
         self.told = self.connection.makefile("r")
         self.pid = int(self._line() or 0)
         if not self.pid:
-            raise ChildProcessError("the warm server is gone")
+            raise _gone(address)
 
     def _line(self) -> str:
         with contextlib.suppress(ConnectionResetError):

@@ -63,6 +63,7 @@ def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
     One row a session, index `session_id` (str); `downloaded` tells which are here.
     Raises MissingInput when the warehouse cannot be reached or allensdk is not installed.
     """
+    allen_warehouse.check_reachable()
     with allen_warehouse.warehouse() as (api, _):
         table = allen_warehouse.persist(api.get_sessions, "the list of sessions")
     if session_type:

@@ -13,9 +13,11 @@ import contextlib
 import os
 import platform
 import shutil
+import socket
 import sys
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +165,33 @@ def persist(
         f"{what} could not be fetched from {scheme}://{host} in {k + 1} tries (last: {fault}); "
         "nothing was kept. Check the network, or NBLIB_ALLEN_WAREHOUSE, and run it again."
     )
+
+
+def check_reachable(patience_s: float = 3.0) -> None:
+    """MissingInput within `patience_s` seconds on a machine that the warehouse cannot be reached from."""
+    scheme, host = _address()
+    if urllib.request.getproxies():  # it is the proxy that knows
+        return
+    name, _, port = host.partition(":")
+    faults = []
+
+    def connect() -> None:
+        try:
+            place = (name, int(port or (443 if scheme == "https" else 80)))
+            socket.create_connection(place, timeout=patience_s).close()
+            faults.append("")
+        except OSError as error:
+            faults.append(str(error))
+
+    # In a thread, since looking up a name knows no time limit.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    if fault := faults[0] if faults else f"no answer within {patience_s:g} s":
+        raise MissingInput(
+            f"{host} cannot be reached from here ({fault}). Call this where the internet is at hand; "
+            "on a cluster that is often a login node. NBLIB_ALLEN_WAREHOUSE names another place."
+        )
 
 
 def _address() -> tuple[str, str]:

@@ -185,7 +185,7 @@ def test_what_a_cluster_needs_is_named(project, monkeypatch):
     ).communicate()[::-1]  # fmt: skip
     assert "--profile nowhere: there are longleaf, private." in said
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    with pytest.raises(MissingInput, match="no sbatch on this machine"):
+    with pytest.raises(MissingInput, match=r"no Slurm .* on this machine"):
         sweep.run(path, n_jobs=1, dry=False, profile="private")
 
 
