@@ -16,6 +16,7 @@ from nblib.errors import BadInput, BadParameter
 KINDS = ("full", "correlation", "learned", "anatomy")
 # Tensors of one number an edge, presentation, bin and channel that a training step keeps; measured.
 KEPT_TENSORS = 6
+DENSE_TENSORS = 5  # tensors of one number a pair of units, while a graph is made
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,17 @@ def step_bytes(n_units: int, k: int, n_bins: int, batch_size: int, channels: int
 def learned_bytes(n_units: int, n_graphs: int) -> int:
     """Memory of a trainable adjacency: scores, gradients, two moments, and what ranks them [bytes]."""
     return 4 * 6 * n_graphs * n_units**2
+
+
+def check_units(n_units: int, n_graphs: int, limit_gb: float) -> None:
+    """Refuse so many units that comparing each with each would not fit; BadParameter."""
+    needed = DENSE_TENSORS * 8 * n_graphs * n_units**2
+    if needed > limit_gb * 1e9:
+        raise BadParameter(
+            f"a graph of {n_units:,} units compares each with each, which takes about {needed / 1e9:.3g} "
+            f"GB, more than memory_gb = {limit_gb:g}; use a decoder of 05, or raise memory_gb in "
+            "model_params."
+        )
 
 
 def check_memory(needed: int, limit_gb: float, what: str) -> None:

@@ -105,6 +105,66 @@ def test_a_run_from_start_to_artifact(road):
     assert row["flag"] == "" and row["oracle"] == run.metrics["oracle"]["accuracy"]["value"]
 
 
+def rows_of(road, role):
+    """The counts of a role's trials as the fold's statistics scale them, and its classes, by trial."""
+    trials = np.sort(road.roles.loc[road.roles["role"] == role, "trial"])
+    picked, statistics = road.cleaned.sel(trial=trials), road.fitted[0]
+    x = statistics.transform(picked["counts"].to_numpy(), picked["unit"].to_numpy())
+    return trials, x, statistics.encode(picked["label"].to_numpy())
+
+
+def only_train_and_validation(road, seen):
+    """Each fit saw the train rows, then the validation rows, and nothing else of the recording."""
+    assert seen
+    pairs = [p for both in seen for p in zip(both, ("train", "val"), strict=True)]
+    for samples, role in pairs:
+        trials, x, _ = rows_of(road, role)
+        assert samples.trial.tolist() == trials.tolist(), f"rows of another role than {role}"
+        for unit in np.moveaxis(samples.x, 2, 0):  # some of the units, as they are
+            assert (unit[:, :, None] == x).all(axis=(0, 1)).any(), "other counts than the trials'"
+
+
+def test_no_fit_sees_a_test_row(road, monkeypatch):
+    """Whoever is fitted for a run (the decoder, its network, the decoders of single areas)."""
+    from nblib import models, training
+
+    seen, loop, kind = [], training.fit, models.MODELS["mlp"]
+    fit = kind.fit
+
+    def spy(decoder, train, val, **how):
+        seen.append((train, val))
+        return fit(decoder, train, val, **how)
+
+    def spied_loop(net, train, val, *more, **how):
+        seen.append((train, val))
+        return loop(net, train, val, *more, **how)
+
+    monkeypatch.setattr(kind, "fit", spy)
+    monkeypatch.setattr(training, "fit", spied_loop)
+    trained(model="mlp", areas=True, importance=0, max_epochs=2)
+    assert len(seen) >= 2 * 3, "the decoder and those of areas, and the networks of both"
+    only_train_and_validation(road, seen)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_validation_accuracy_is_that_of_validation_rows(road, shuffle):
+    _, data, decoder, _, outcome = trained(model="linear_svm", shuffle_labels=shuffle)
+    _, x, y = rows_of(road, "val")
+    if shuffle:
+        y = data.val.y
+    right = (decoder.predict(x) == y).mean()
+    assert outcome.val_accuracy == right != outcome.scores["accuracy"].value
+
+
+def test_the_oracle_reads_the_units_of_the_decoder_alone(road):
+    stage = begin("05_train_lstm", model="nearest_mean", **FEW)
+    data = evaluation.load_data(stage)
+    few = evaluation.of_units(data, np.arange(len(data.unit_ids)) < 3)
+    all_units, three = (evaluation.oracle_log_proba(d, stage) for d in (data, few))
+    rows = np.arange(len(data.test))
+    assert three[rows, data.test.y].mean() < all_units[rows, data.test.y].mean() - 0.1
+
+
 def test_the_last_moment_is_the_whole_presentation(road):
     outcome = trained(model="linear_svm")[-1]
     assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value

@@ -186,6 +186,38 @@ def test_statistics_by_hand():
     np.testing.assert_allclose(x.reshape(-1, 4).std(0, ddof=1), 1, atol=1e-4)
 
 
+def test_twenty_thousand_units_need_little_memory():
+    import tracemalloc
+
+    binned = counts_of(n_trials=60, n_units=20_000)
+    asked = SplitSettings(gap_s=0.5)
+    split = splits.make_split(binned, asked)
+    tracemalloc.start()
+    fitted = splits.fit_statistics(binned, split, 0, asked)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(fitted.unit_ids) == 20_000 and fitted.correlation.shape == (0, 0)
+    assert peak < 500e6  # each with each takes 3,200 MB
+
+
+def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
+    runs = counts_of(label=np.repeat(np.arange(20) % 4, 10)[:200])
+    mixed = counts_of()
+    for binned, how, says in (
+        (mixed, "random", ""), (mixed, "blocked", ""),
+        (runs, "blocked", "Labels come in runs"), (runs, "random", "Take `split: blocked`"),
+    ):  # fmt: skip
+        split = splits.make_split(binned, SplitSettings(split=how))
+        words = splits.runs_in_words(split, how)
+        assert (says in words) if says else words == ""
+        assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
+    length, group = splits.time_blocks(split)
+    assert 8 <= length <= 10 and (group.value_counts() <= length).all()
+    assert group.is_monotonic_increasing and len(group) == 200
+    length, group = splits.time_blocks(splits.make_split(mixed, SplitSettings()))
+    assert length == 1 and group.is_unique
+
+
 def test_the_labs_z_limits():
     binned = counts_of()
     split = splits.make_split(binned, SplitSettings())

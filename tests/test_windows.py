@@ -128,7 +128,7 @@ def test_shuffled_labels_stay_in_their_role():
     for role, s in samples.items():
         assert np.bincount(shuffled[role].y).tolist() == np.bincount(s.y).tolist()
         assert shuffled[role].x is s.x
-    assert (shuffled["train"].y != samples["train"].y).any()
+        assert (shuffled[role].y != s.y).any(), f"{role} kept its labels"
     again = shuffle_labels(samples, seed=4)
     assert (again["train"].y == shuffled["train"].y).all()
     assert (shuffle_labels(samples, seed=5)["train"].y != shuffled["train"].y).any()

@@ -178,6 +178,7 @@ class GraphDecoder(TorchDecoder):
         """The edges that training starts from; x (B, T, N) train rows. BadParameter if too many."""
         p, n_units = self.params, x.shape[2]
         kind = p["graph"]
+        graphs.check_units(n_units, x.shape[1] if self.by_bin else 1, p["memory_gb"])
         k = n_units - 1 if kind == "full" else min(p["k"] or n_units - 1, n_units - 1)
         width = p.get("heads", 1) * p.get("channels", 1)
         more = p.get("explore", 0) if kind == "learned" else 0
