@@ -75,7 +75,7 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
         if values.dtype.kind not in "biuf":
             wrong = np.flatnonzero(np.isnan(pd.to_numeric(values, errors="coerce")))
             raise BadInput(
-                f"{binned.attrs['source']}: units column {name!r} holds {values[wrong[0]]!r} in row "
+                f"{binned.attrs['source']}: units column {name!r} holds {str(values[wrong[0]])!r} in row "
                 f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
             )
         word = "above" if beyond is np.greater else "below"

@@ -117,7 +117,7 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
             raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
         where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
-    notes = [f"Left out, since it cannot be read: {e}" for e in broken.values()]
+    notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     table = tables.trials(recipe.intervals, recipe.label) if recipe.intervals else None

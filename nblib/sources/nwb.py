@@ -52,7 +52,7 @@ def open_nwb(
         series, broken = nwb_series.find_series(file, path, seconds)
         observed = _read_observed(file[UNITS], path, units.index, seconds)
         meta = _read_meta(file, path, version)
-    notes += [f"Left out, since it cannot be read: {e}" for e in broken.values()]
+    notes += nwb_series.in_words(broken, path)
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
         check_presentations(str(path), intervals, tables.trials(intervals, label))

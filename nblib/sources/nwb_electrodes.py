@@ -56,14 +56,14 @@ def join(file: h5py.File, path: Path, units: pd.DataFrame, notes: list[str]) -> 
     """
     table = read(file, path, notes)
     if table is None:
-        return _by_group(file, path, units, notes)
-    name, rows = _one_a_unit(file, path, units, table, notes)
+        return _by_group(file, units, notes, None)
+    name, rows = _one_a_unit(file, path, units, table)
     if rows is not None:
         joined = table.iloc[rows]
     elif isinstance(hdf5.child(file, "units/electrodes", path), h5py.Dataset):
         joined = _several_a_unit(file["units"], path, table, len(units))
     else:
-        return _by_group(file, path, units, notes, table)
+        return _by_group(file, units, notes, table)
     if name not in ("", "peak_channel_id"):
         notes.append(f"Areas and positions of units are those of their electrode in {name!r}.")
     joined = joined.set_axis(units.index)
@@ -71,40 +71,35 @@ def join(file: h5py.File, path: Path, units: pd.DataFrame, notes: list[str]) -> 
 
 
 def _one_a_unit(
-    file: h5py.File, path: Path, units: pd.DataFrame, table: pd.DataFrame, notes: list[str]
+    file: h5py.File, path: Path, units: pd.DataFrame, table: pd.DataFrame
 ) -> tuple[str, np.ndarray | None]:
     """The column that names each unit's electrode, and the electrodes' rows; "", None without."""
-    for name in ONE_A_UNIT:
-        if name not in units:
-            continue
-        values = units[name].to_numpy()
+    one_probe = "probe" not in table or table["probe"].nunique() < 2
+    ids_are_rows = np.array_equal(table.index, np.arange(len(table)))
+    for name in (c for c in ONE_A_UNIT if c in units):
+        values, where = units[name].to_numpy(), f"{path}: units/{name}"
         if _is_region(file, name):
-            return name, checked_rows(values, table, f"{path}: units/{name}")
-        rows = table.index.get_indexer(values) if table.index.is_unique else np.array([-1])
-        if name == "peak_channel_id":
-            lost = units.index[rows < 0] if table.index.is_unique else units.index
-            if len(lost):
-                raise BadInput(
-                    f"{path}: peak_channel_id of unit {some(lost)} is not in the electrodes table "
-                    f"({len(table)} channels)."
-                )
+            return name, checked_rows(values, table, where)
+        if not table.index.is_unique:
+            raise BadInput(f"{path}: {PLACE} uses one id twice, so {name} names no electrode.")
+        rows = table.index.get_indexer(values)
+        if name == "peak_channel_id" and (rows < 0).any():
+            raise BadInput(
+                f"{path}: peak_channel_id of unit {some(units.index[rows < 0])} is not in the "
+                f"electrodes table ({len(table)} channels)."
+            )
+        # Other numbers that are ids may as well be rows, or channels counted anew on each probe.
+        ids = name.endswith("_id") or ids_are_rows
+        certain = ids and (rows >= 0).all() and (one_probe or "electrode" in name)
+        if certain or name == "peak_channel_id":
             return name, rows
-        # Numbers that are ids may as well be rows, or channels counted on each probe anew.
-        one_probe = "probe" not in table or table["probe"].nunique() < 2
-        plain = np.array_equal(table.index, np.arange(len(table)))
-        if (rows >= 0).all() and (name.endswith("_id") or plain) and (one_probe or "electrode" in name):  # fmt: skip
-            return name, rows
-        notes.append(
-            f"The units' column {name!r} may not be ids of electrodes, so it gives no areas: write "
-            "it as a DynamicTableRegion of the electrodes table."
-        )
     return "", None
 
 
 def _is_region(file: h5py.File, name: str) -> bool:
     """Whether a column of the units table holds row numbers of the electrodes table."""
-    data = file["units"].get(name)
-    if not isinstance(data, h5py.Dataset) or hdf5.type_name(data) != "DynamicTableRegion":
+    data = file["units"][name]
+    if hdf5.type_name(data) != "DynamicTableRegion":
         return False
     try:
         return file[data.attrs["table"]] == file[PLACE]
@@ -153,27 +148,20 @@ def _several_a_unit(
 
 
 def _by_group(
-    file: h5py.File,
-    path: Path,
-    units: pd.DataFrame,
-    notes: list[str],
-    table: pd.DataFrame | None = None,
+    file: h5py.File, units: pd.DataFrame, notes: list[str], table: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """Area and probe by the units' electrode group, where no electrode is named."""
+    """Area by the units' electrode group, where no electrode of theirs is known."""
     if "area" in units:
         return units
-    if "electrode_group" in units:
-        names = units["electrode_group"]
-        areas = {n: hdf5.scalar_text(file, f"{GROUPS}/{n}/location") for n in set(names) if n}
-        if any(areas.values()):
-            notes.append("Areas of units are those of their electrode group.")
-            return units.assign(
-                area=names.map(areas).fillna(""), **({} if "probe" in units else {"probe": names})
-            )
+    groups = units["electrode_group"] if "electrode_group" in units else pd.Series(dtype=object)
+    areas = {g: hdf5.scalar_text(file, f"{GROUPS}/{g}/location") for g in set(groups) if g}
+    if any(areas.values()):
+        notes.append("Areas of units are those of their electrode group.")
+        return units.assign(area=groups.map(areas).fillna(""))
     if table is not None and "area" in table and (table["area"] != "").any():
         notes.append(
-            "The electrodes table names areas, but no column of the units table says which electrode "
-            "is a unit's, so areas are unknown."
+            "The electrodes table names areas, but no column of the units table says for certain "
+            "which electrode is a unit's, so areas are unknown. A DynamicTableRegion would."
         )
     return units
 

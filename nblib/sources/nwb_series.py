@@ -35,6 +35,11 @@ def find_series(
     return {short[p]: s for p, s in series.items()}, broken
 
 
+def in_words(broken: dict[str, BadInput], path: Path) -> list[str]:
+    """A sentence for each series that is left out."""
+    return [f"Left out: {str(error).removeprefix(f'{path}: ')}" for error in broken.values()]
+
+
 def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series | None:
     """One TimeSeries; None for another group, and for text, pictures and the like."""
     timed = "timestamps" in group

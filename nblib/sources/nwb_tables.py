@@ -74,7 +74,9 @@ def _values(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     if kind.names:
         raise _NotFlat(f"each value is made of {', '.join(kind.names)}")
-    raise _NotFlat("each value is a region of other data" if reference else f"its type is {kind}")
+    if reference:
+        raise _NotFlat("each value is a region of other data")
+    raise _NotFlat("each value is a list" if h5py.check_vlen_dtype(kind) else f"its type is {kind}")
 
 
 def _elements(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
@@ -161,7 +163,7 @@ def read_stops(index: h5py.Dataset, data: h5py.Dataset, path: Path, place: str) 
 def _column(
     group: h5py.Group, name: str, rows: int, path: Path, place: str, listed: list[str], lists: bool
 ) -> Any:
-    """One column of a table; None for what only helps another column."""
+    """One column of a table, one value or list a row; _NotFlat for anything else that lies there."""
     data = hdf5.child(group, name, path, place)
     if data is None and name in listed:
         raise BadInput(f"{path}: {place}/{name} is not there, though the table lists it.")
@@ -170,14 +172,9 @@ def _column(
     flat, field = hdf5.is_flat(data), f"{place}/{name}"
     index = _index_of(group, name, listed, path, place)
     if index is None:
-        if (
-            name not in listed
-            and (data.shape or (0,))[0] != rows
-            and not (flat and data.size == rows)
-        ):
-            return None  # helpers of other columns lie in the same group
-        if not flat or (data.size != rows and data.ndim > 1):
-            raise _NotFlat(f"its shape is {data.shape}")
+        # What is not listed may help another column, as the elements of an enumeration do.
+        if not flat or (data.size != rows and (data.ndim > 1 or name not in listed)):
+            raise _NotFlat(f"its shape is {data.shape}, and the table has {rows} rows")
         if data.size != rows:
             raise hdf5.BrokenFile(
                 f"{path}: column {name!r} of {place} has {data.size} entries, but the table has "
@@ -219,7 +216,7 @@ def read_table(
         if name in skip or name == "id":
             continue
         try:
-            values = _column(group, name, rows, path, place, listed, lists)
+            columns[name] = _column(group, name, rows, path, place, listed, lists)
         except _NotFlat as reason:
             left_out[name] = f"is there, but {reason}"
         except hdf5.BrokenFile:
@@ -227,9 +224,6 @@ def read_table(
         except BadInput as error:
             left_out[name] = str(error).removeprefix(f"{path}: ").rstrip(".")
             broken.append(name)
-        else:
-            if values is not None:
-                columns[name] = values
     ids = _values(group["id"], path, f"{place}/id") if "id" in group else np.arange(rows)
     table = pd.DataFrame(columns, index=pd.Index(ids, name="id"))
     table.attrs = {LEFT_OUT: left_out, BROKEN: broken}
