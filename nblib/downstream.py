@@ -208,7 +208,8 @@ def trains_a_network(name: str, head: str) -> bool:
 
 def _answers(fold: Fold, rows: np.ndarray, y: np.ndarray, n_classes: int, budget: int, how: Any) -> np.ndarray:  # fmt: skip
     """Class (W_test,) that a decoder fitted on `rows` gives each test window."""
-    chooses, p = probes.inner_split(y, budget), how.stage.params
+    p = how.stage.params
+    rows, y, chooses = probes.teach_and_choose(rows, y, budget, how.cohort)
     seed = zlib.crc32(repr((p.seed, fold.number, how.number)).encode()) % 2**31
     fit = SimpleNamespace(seed=seed, device=how.device, threads=p.threads, max_epochs=p.max_epochs)
     if how.net is not None:
@@ -231,7 +232,7 @@ def run(cohort: Cohort, stage: Stage) -> Curves:
     for fold in folds:
         for name in p.embedders:
             trained = trains_a_network(name, p.head)
-            how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x, device=device)  # fmt: skip
+            how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x, cohort=cohort, device=device)  # fmt: skip
             if trained:
                 made = stages.pretext_run(name, fold.number, p)
                 how.net = embedder_net(name, cohort, made, stage)

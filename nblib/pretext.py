@@ -30,13 +30,14 @@ EPS = 1e-6  # s; start times are compared with this tolerance
 class Timeline:
     """Where the windows of some recordings lie: row (V,) of each in the cohort, record and start_s.
 
-    Sorted by recording, then time.
+    Sorted by recording, then time; each lasts window_s.
     """
 
     row: np.ndarray
     record: np.ndarray
     start_s: np.ndarray
     names: tuple[str, ...]
+    window_s: float
 
     @classmethod
     def of(cls, cohort: Cohort, records: np.ndarray) -> Timeline:
@@ -49,7 +50,7 @@ class Timeline:
         known, place = np.unique(record, return_inverse=True)
         first = np.full(len(known), np.inf)
         np.minimum.at(first, place, start)
-        return cls(row, record, start - first[place], names)
+        return cls(row, record, start - first[place], names, cohort.window_s)
 
     def shuffled(self, seed: list[int]) -> Timeline:
         """The same times with the windows of each recording in another order."""
@@ -63,6 +64,12 @@ class Timeline:
         """First and one past the last position of each window's own recording, (V,) each."""
         lo = np.searchsorted(self.record, self.record, "left")
         return lo, np.searchsorted(self.record, self.record, "right")
+
+    def shared(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and one past the last position of the windows that share samples with each, itself
+        among them: (V,) each."""
+        lo, hi = self.start_s - self.window_s, self.start_s + self.window_s
+        return self.before(lo + 2 * EPS), self.before(hi)
 
     def before(self, at_s: np.ndarray) -> np.ndarray:
         """How far each window's recording reaches before `at_s` (V,): position of the first at or after."""
@@ -103,19 +110,22 @@ def draw_rp(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of windows (n, 2), positions in the timeline, and y (n,): half 1 (near), half 0 (far).
 
-    Near: another window of the recording, at most tau_pos_s away; far: more than tau_neg_s away.
-    Raises BadInput for a recording in which no window has both.
+    Near: another window of the recording, at most tau_pos_s away; far: more than tau_neg_s away. The
+    two share no sample. Raises BadInput for a recording in which no window has both.
     """
     lo, hi = line.bounds()
     near_lo, near_hi = line.before(line.start_s - tau_pos_s), line.after(line.start_s + tau_pos_s)
-    left, right = line.before(line.start_s - tau_neg_s), line.after(line.start_s + tau_neg_s)
+    shared_lo, shared_hi = (np.clip(at, near_lo, near_hi) for at in line.shared())
+    n_shared = shared_hi - shared_lo  # the window itself at least
+    far_s = max(tau_neg_s, line.window_s - 2 * EPS)
+    left, right = line.before(line.start_s - far_s), line.after(line.start_s + far_s)
     n_far = (left - lo) + (hi - right)
-    can = (near_hi - near_lo > 1) & (n_far > 0)
+    can = (near_hi - near_lo > n_shared) & (n_far > 0)
     why = f"no pair is at most tau_pos_s = {tau_pos_s:g} s and another more than tau_neg_s = {tau_neg_s:g} s apart"
     anchor = _anchors(can, line, n, why, rng)
     y = rng.permutation(np.arange(n) % 2)
-    near = _pick(near_lo[anchor], near_hi[anchor] - 1, rng)
-    near = near + (near >= anchor)  # never the window itself
+    near = _pick(near_lo[anchor], near_hi[anchor] - n_shared[anchor], rng)
+    near = near + (near >= shared_lo[anchor]) * n_shared[anchor]
     far = lo[anchor] + (rng.random(n) * n_far[anchor]).astype(np.int64)
     far = np.where(far < left[anchor], far, far - left[anchor] + right[anchor])
     pairs = np.stack([anchor, np.where(y == 1, near, far)], axis=1)
@@ -130,22 +140,28 @@ def draw_ts(
     """Triplets (n, 3) and y (n,): 1 where the middle window lies between the outer two in time.
 
     The outer two are at most tau_pos_s apart, with at least one window between them. Where y is
-    0, the middle one is more than tau_neg_s away from both. Half of the triplets run backwards.
+    0, the middle one is more than tau_neg_s away from both. No two share a sample. Half of the
+    triplets run backwards.
     """
     lo, hi = line.bounds()
     last = line.after(line.start_s + tau_pos_s)  # one past the last that may close the triplet
     place = np.arange(len(line.row))
-    can_close = last - place > 2  # one at least between
-    left = line.before(line.start_s - tau_neg_s)
-    right_of = line.after(line.start_s + tau_neg_s)
+    shared_lo, shared_hi = line.shared()
+    # The first that may close it: beyond one window, at least, that is beyond the anchor.
+    middle = np.minimum(shared_hi, len(place) - 1)
+    closing = np.where(shared_hi < hi, shared_hi[middle], hi)
+    can_close = closing < last
+    far_s = max(tau_neg_s, line.window_s - 2 * EPS)
+    left = line.before(line.start_s - far_s)
+    right_of = line.after(line.start_s + far_s)
     # A far window must exist whatever closes the triplet: before the anchor, or after the last.
     last_end = np.where(last - 1 >= place, right_of[np.minimum(last - 1, len(place) - 1)], hi)
     can = can_close & ((left - lo) + (hi - last_end) > 0)
     why = f"no three windows within tau_pos_s = {tau_pos_s:g} s and another more than tau_neg_s = {tau_neg_s:g} s away"
     anchor = _anchors(can, line, n, why, rng)
-    close = _pick(anchor + 2, last[anchor], rng)
+    close = _pick(closing[anchor], last[anchor], rng)
     y = rng.permutation(np.arange(n) % 2)
-    between = _pick(anchor + 1, close, rng)
+    between = _pick(shared_hi[anchor], shared_lo[close], rng)
     a, b = left[anchor], right_of[close]
     n_far = (a - lo[anchor]) + (hi[anchor] - b)
     far = lo[anchor] + (rng.random(n) * n_far).astype(np.int64)
@@ -168,28 +184,36 @@ def draw_cpc(
     """Context windows (n, n_context) and, for each of the n_ahead that follow, candidates.
 
     candidates (n, n_ahead, 1 + n_negatives): the true window first, then others, drawn from the same
-    recording or from all, never one of the context or of those to be told. Raises BadInput for a
-    recording without a run of windows that long.
+    recording or from all. No two windows of the context and of those to be told share a sample: where
+    windows overlap, only every so many stand in a row. None of the others shares a sample with them.
+    Raises BadInput for a recording without a run of windows that long.
     """
     lo, hi = line.bounds()
     place, length = np.arange(len(line.row)), n_context + n_ahead
     step = np.median(np.diff(line.start_s)) if len(place) > 1 else 0.0
-    whole = place + length <= hi
-    end = np.minimum(place + length - 1, len(place) - 1)
+    stride = max(1, int(np.ceil(line.window_s / step - 1e-3))) if step > 0 else 1
+    run = place[:, None] + stride * np.arange(length)  # (V, length)
+    whole = run[:, -1] < hi
+    steps = np.diff(line.start_s[np.minimum(run, len(place) - 1)], axis=1)
     # Windows that were left out break a run.
-    even = np.abs(line.start_s[end] - line.start_s - (length - 1) * step) < 0.5 * step
-    can = whole & even & (hi - lo > length)
+    even = (np.abs(steps - stride * step) < 0.5 * step).all(axis=1)
+    even &= (steps > line.window_s - EPS).all(axis=1)
+    shared_lo, shared_hi = line.shared()
+    end = shared_hi[
+        np.minimum(run[:, -1], len(place) - 1)
+    ]  # of the windows that share with the run
+    can = whole & even & (hi - lo > end - shared_lo)
     why = f"no run of {n_context} + {n_ahead} windows, and one beside it, in time order"
     first = _anchors(can, line, n, why, rng)
-    context = first[:, None] + np.arange(n_context)
-    ahead = first[:, None] + n_context + np.arange(n_ahead)
+    context, ahead = run[first, :n_context], run[first, n_context:]
     if same_recording:
         low, high = lo[first], hi[first]
     else:
         low, high = np.zeros(n, np.int64), np.full(n, len(place))
-    free = (high - low - length)[:, None, None]
+    begin, taken = shared_lo[first, None, None], (end - shared_lo)[first, None, None]
+    free = (high - low)[:, None, None] - taken
     other = low[:, None, None] + (rng.random((n, n_ahead, n_negatives)) * free).astype(np.int64)
-    other = np.where(other >= first[:, None, None], other + length, other)
+    other = np.where(other >= begin, other + taken, other)
     return context, np.concatenate([ahead[:, :, None], other], axis=2)
 
 

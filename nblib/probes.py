@@ -7,9 +7,14 @@ penalty or the epoch). Shapes: n labelled rows, E embedding, K classes.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from nblib.pretext import EPS
+
+if TYPE_CHECKING:
+    from nblib.cohort import Cohort
 
 FIRST_CHOICE = 5
 ALL = 0  # the budget that takes every label
@@ -28,6 +33,30 @@ def inner_split(y: np.ndarray, budget: int) -> np.ndarray | None:
         own = np.flatnonzero(y == c)
         chooses[own[len(own) - max(1, round(0.2 * len(own))) :]] = True
     return chooses
+
+
+def teach_and_choose(
+    rows: np.ndarray, y: np.ndarray, budget: int, cohort: Cohort
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Rows (n,) of a cohort with their classes, and which of them choose (`inner_split`).
+
+    A row that would choose though it shares samples with one that teaches is left out; where all
+    would, none chooses and all teach.
+    """
+    chooses = inner_split(y, budget)
+    if chooses is None:
+        return rows, y, None
+    record, start = cohort.record[rows], cohort.start_s[rows]
+    alone = np.ones(len(rows), bool)
+    for number in np.unique(record[chooses]):
+        here = np.flatnonzero(chooses & (record == number))
+        teach = np.r_[-np.inf, np.sort(start[~chooses & (record == number)]), np.inf]
+        after = np.searchsorted(teach, start[here])
+        nearest = np.minimum(teach[after] - start[here], start[here] - teach[after - 1])
+        alone[here] = nearest > cohort.window_s - EPS
+    if not alone[chooses].any():
+        return rows, y, None
+    return rows[alone], y[alone], chooses[alone]
 
 
 def probe(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip

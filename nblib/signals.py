@@ -140,12 +140,14 @@ def _piece(
     """Windows (W, T, C) of a stretch of even clock, their starts (W,) [s]; of all windows that fit in
     it, which were kept; and where its first NaN lies [s], None without."""
     size, hop = round(settings.window_s * rate), settings.hop_s * rate
+    if settings.hop_s >= settings.window_s:
+        hop = max(hop, size)  # at an odd rate, rounding would let neighbours share a sample
     raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series, lo, hi)])  # (n, C)
     bad = ~np.isfinite(raw).all(axis=1)
     x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
     del raw
     n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
-    first = np.round(np.arange(n_windows) * hop).astype(np.int64)
+    first = np.floor(np.arange(n_windows) * hop + 0.5).astype(np.int64)  # evenly, halves too
     keep = ~_touched(bad, first / rate, settings, series.rate_hz)
     first = first[keep]
     cuts = np.empty((len(first), size, x.shape[1]), np.float32)

@@ -90,7 +90,7 @@ def draw(lines: list[Timeline], params: Any):
 def _joined(lines: list[Timeline]) -> Timeline:
     parts = [np.concatenate([getattr(x, n) for x in lines]) for n in ("row", "record", "start_s")]
     order = np.lexsort((parts[2], parts[1]))
-    return pretext.Timeline(*(p[order] for p in parts), lines[0].names)
+    return pretext.Timeline(*(p[order] for p in parts), lines[0].names, lines[0].window_s)
 
 
 def run(cohort: Cohort, stage: stages.Stage) -> Outcome:

@@ -83,6 +83,29 @@ def test_draws_hold_each_other_and_count_positives():
     assert len(downstream.draw(fold, 0, 0, 0, None)) == len(fold.train)
 
 
+@pytest.mark.parametrize("hop", [1.0, 2.0, 3.0])
+def test_no_sample_teaches_and_chooses(hop):
+    """Windows of 3 s, one every `hop`, drawn at random from two recordings that count from zero."""
+    n = 150
+    cohort = SimpleNamespace(
+        record=np.repeat([0, 1], n), start_s=np.tile(hop * np.arange(n), 2), window_s=3.0
+    )
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(2 * n)[:80]
+    y = rng.integers(0, 3, len(rows))
+    kept, labels, chooses = probes.teach_and_choose(rows, y, 30, cohort)
+    assert np.isin(kept, rows).all() and (labels == y[np.isin(rows, kept)]).all()
+    record, start = cohort.record[kept], cohort.start_s[kept]
+    for i in np.flatnonzero(chooses):
+        taught = start[~chooses & (record == record[i])]
+        assert np.abs(taught - start[i]).min() >= 3.0
+    assert chooses.any() and (~chooses).sum() == (~probes.inner_split(y, 30)).sum()
+    if hop == 3.0:
+        np.testing.assert_array_equal(kept, rows)
+    every, _, none = probes.teach_and_choose(rows, y, 30, SimpleNamespace(**vars(cohort) | {"window_s": 1e4}))  # fmt: skip
+    assert none is None and len(every) == len(rows)
+
+
 def test_what_chooses_comes_out_of_the_budget():
     y = np.repeat([0, 1], 10)
     assert probes.inner_split(y[:8], 4) is None

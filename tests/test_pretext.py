@@ -11,16 +11,23 @@ from nblib.errors import BadInput, BadParameter
 SEED = st.integers(0, 2**31)
 
 
-def timeline(lengths=(60, 40, 80), hop=3.0, drop=()):
-    """Windows of several recordings, their starts offset; `drop` leaves some windows out."""
+def timeline(lengths=(60, 40, 80), hop=3.0, drop=(), window=None):
+    """Windows of several recordings, their starts offset; `drop` leaves some windows out. They last
+    `window` seconds, `hop` unless told otherwise."""
     record = np.repeat(np.arange(len(lengths)), lengths)
     start = np.concatenate([7.0 * i + hop * np.arange(n) for i, n in enumerate(lengths)])
     keep = ~np.isin(np.arange(len(record)), drop)
     names = tuple(f"m{i}" for i in range(len(lengths)))
-    return pretext.Timeline(np.flatnonzero(keep), record[keep], start[keep], names)
+    return pretext.Timeline(np.flatnonzero(keep), record[keep], start[keep], names, window or hop)
 
 
 LINES = [timeline(), timeline(drop=(5, 6, 7, 70, 71, 130)), timeline(lengths=(45,), hop=1.5)]
+# Windows that share samples with their neighbours, as many as a hop of a half or a third makes.
+OVERLAPPING = [
+    timeline(lengths=(120, 90), hop=1.5, window=3.0, drop=(5, 6, 70, 130)),
+    timeline(lengths=(150,), hop=1.0, window=3.0),
+    timeline(lengths=(150,), hop=2.0, window=3.0),
+]
 
 
 def apart(line, a, b):
@@ -73,6 +80,30 @@ def test_contrastive_predictive_coding(seed, which, same):
         assert (line.record[others] == line.record[run[:, :1]]).all()
     elif len(set(line.record)) > 1:
         assert (line.record[others] != line.record[run[:, :1]]).any()
+
+
+def share(line, a, b):
+    """Whether two windows hold a sample in common, positions of any shape."""
+    return (line.record[a] == line.record[b]) & (apart(line, a, b) < line.window_s - 1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEED, which=st.integers(0, 2), same=st.booleans())
+def test_windows_that_share_samples_never_stand_together(seed, which, same):
+    line, rng = OVERLAPPING[which], np.random.default_rng(seed)
+    context, told = pretext.draw_cpc(line, 50, 4, 3, 6, same, rng)
+    run = np.concatenate([context, told[:, :, 0]], axis=1)
+    for i in range(run.shape[1] - 1):
+        assert not share(line, run[:, [i]], run[:, i + 1 :]).any()
+    steps = np.diff(line.start_s[run], axis=1)
+    np.testing.assert_allclose(steps, steps[0, 0])
+    others = told[:, :, 1:].reshape(50, -1)
+    assert not share(line, run[:, :, None], others[:, None, :]).any()
+    pairs, y = pretext.draw_rp(line, 200, 9.0, 2.0, rng)
+    assert not share(line, *pairs.T).any() and (apart(line, *pairs.T)[y == 1] <= 9 + 1e-6).all()
+    triplets, _ = pretext.draw_ts(line, 200, 9.0, 2.0, rng)
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert not share(line, triplets[:, a], triplets[:, b]).any()
 
 
 def test_every_window_can_be_drawn_and_draws_differ():
