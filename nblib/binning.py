@@ -247,15 +247,3 @@ def load(folder: Path) -> xr.Dataset:
     except (OSError, KeyError, ValueError) as error:
         raise BadInput(f"{folder / FILE}: not readable as binned counts ({error}).") from error
     return binned
-
-
-def to_lab_dataframe(binned: xr.Dataset) -> pd.DataFrame:
-    """The lab's layout: one row per bin, time ordered; a column per unit, then `frame`."""
-    _n_trials, n_bins, n_units = binned.counts.shape
-    order = np.argsort(binned.start_s.values, kind="stable")
-    table = pd.DataFrame(
-        binned.counts.values[order].reshape(-1, n_units).astype(np.int64),
-        columns=binned.unit.values,
-    )
-    table["frame"] = np.repeat(binned.label.values[order], n_bins)
-    return table

@@ -93,7 +93,7 @@ class Regressor:
         for n in tried if only is None else (only,):
             model = PLSRegression(n, scale=False).fit(x, target)
             weight = model.coef_.T
-            yield n, weight, model.intercept_ - model._x_mean @ weight
+            yield n, weight, model.predict(np.zeros((1, x.shape[1])))[0]
 
     def _network(self, features: np.ndarray, name: str) -> tuple[dict, dict, dict]:
         import torch

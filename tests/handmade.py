@@ -20,3 +20,15 @@ def recording(spikes, labels, start, length=0.25, areas=None, invalid=None):
         InMemorySpikes(np.concatenate(spikes).astype(float)), intervals,
         "natural_scenes_presentations", "frame",
     )  # fmt: skip
+
+
+def to_lab_dataframe(binned) -> pd.DataFrame:
+    """The lab's layout: one row per bin, time ordered; a column per unit, then `frame`."""
+    _n_trials, n_bins, n_units = binned.counts.shape
+    order = np.argsort(binned.start_s.values, kind="stable")
+    table = pd.DataFrame(
+        binned.counts.values[order].reshape(-1, n_units).astype(np.int64),
+        columns=binned.unit.values,
+    )
+    table["frame"] = np.repeat(binned.label.values[order], n_bins)
+    return table

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import to_lab_dataframe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,7 +180,7 @@ def test_saved_counts_come_back_whole_and_a_flipped_byte_does_not(tmp_path):
 def test_the_labs_layout():
     table = trials([1.0, 0.0], [1.25, 0.25], [7, 3])
     binned = binning.bin_recording(recording([[0.01, 1.2], [1.01]], table), BinSettings(n_bins=2))
-    frame = binning.to_lab_dataframe(binned)
+    frame = to_lab_dataframe(binned)
     assert list(frame.columns) == [100, 101, "frame"]
     np.testing.assert_array_equal(frame.to_numpy(), [[1, 0, 3], [0, 0, 3], [0, 1, 7], [1, 0, 7]])
 

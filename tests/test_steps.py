@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from handmade import recording
+from handmade import recording, to_lab_dataframe
 
 from nblib import binning, plots, runner, stages, steps, store, widgets
 from nblib.cleaning import clean
@@ -28,7 +28,7 @@ def session():
 @pytest.fixture
 def lab_pickle(home, tmp_path, monkeypatch, session):
     """The recording's counts in the lab's own file, and where the recipe finds it."""
-    table = binning.to_lab_dataframe(binning.bin_recording(session, BinSettings()))
+    table = to_lab_dataframe(binning.bin_recording(session, BinSettings()))
     table.to_pickle(tmp_path / "spike_trains_with_stimulus_session_715093703_5.pkl")
     monkeypatch.setenv("NBLIB_LAB_FILES", str(tmp_path))
     return {"recipe": "lab_pickle", "recording": "715093703"}

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from handmade import to_lab_dataframe
 
-from nblib import binning
 from nblib.errors import BadInput, MissingInput
 from nblib.sources.lab_pickle import read_lab_pickle
 
@@ -42,7 +42,7 @@ def test_the_table_becomes_counts_and_back(tmp_path, first, protocol, dtype):
     binned = read_lab_pickle(saved(tmp_path, frame, protocol=protocol))
     assert binned.counts.shape == (12, 5, 4) and binned.counts.dtype == np.uint8
     assert binned.attrs["clock"] == "nominal" and binned.attrs["recording"] == "715093703"
-    again = binning.to_lab_dataframe(binned)
+    again = to_lab_dataframe(binned)
     expected = table()
     np.testing.assert_array_equal(again.to_numpy(), expected.to_numpy())
     assert list(again.columns) == list(expected.columns)
