@@ -210,11 +210,11 @@ def _recipe_names() -> list[str]:
 
 
 def progress(recordings: list[str]) -> pd.DataFrame:
-    """How many artifacts each recording has in each stage: one row a recording, one column a stage."""
+    """How many artifacts each recording has in each stage that takes one recording, a column a stage."""
     names = [
         name
         for name, info in stages.STAGES.items()
-        if not issubclass(info.params, stages.P.ReportParams)
+        if not (info.cohort or issubclass(info.params, stages.P.ReportParams))
     ]
     table = pd.DataFrame(0, index=pd.Index(recordings, name="recording"), columns=names)
     for artifact in store.artifacts():

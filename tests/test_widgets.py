@@ -96,6 +96,7 @@ def test_picker_shows_progress_and_writes_the_lines(home, tmp_path):
     )
     picker = widgets.RecordingPicker(str(tmp_path / "two.yml"))
     assert widgets.progress(picker.recordings)["01_ingest"].tolist() == [0, 1]
+    assert "08_ssl_pretext" not in widgets.progress(["b"])  # of a whole cohort, never of one of it
     picker.widget()
     before = bytes(picker.image.value)
     picker.recording_box.value = "b"

@@ -8,8 +8,6 @@ from matplotlib.patches import Rectangle
 
 from nblib.plots import style
 
-LEAST_APART = 0.04  # of the axis: names closer than this would touch
-
 
 def mark_areas(ax: Axes, names: np.ndarray, *, boxes: bool = False, both: bool = False) -> None:
     """Name the areas at the left of rows 0..n-1, from top to bottom, with a strip of their colour.
@@ -30,31 +28,12 @@ def mark_areas(ax: Axes, names: np.ndarray, *, boxes: bool = False, both: bool =
         ax.set_yticks([])
     else:
         middles = (edges[:-1] + edges[1:]) / 2
-        shown = _apart(middles, LEAST_APART * n)
-        texts = [f"{style.area_label(order[i])} ({(names == order[i]).sum()})" for i in shown]
-        ax.set_yticks(middles[shown], texts)
+        ax.set_yticks(middles, [f"{style.area_label(a)} ({(names == a).sum()})" for a in order])
         ax.tick_params(axis="y", length=0, pad=9)
-        for tick, i in zip(ax.get_yticklabels(), shown, strict=True):
-            tick.set_color(style.shade(style.area_colour(order[i]), -0.3))
+        for tick, area in zip(ax.get_yticklabels(), order, strict=True):
+            tick.set_color(style.shade(style.area_colour(area), -0.3))
         ax.set_ylabel("units, by area")
     for area, low, high in zip(order, edges[:-1] + 0.5, edges[1:] + 0.5, strict=True):
-        ax.add_patch(
-            Rectangle(
-                (-0.012, 1 - high / n),
-                0.010,
-                (high - low) / n,
-                color=style.area_colour(area),
-                lw=0,
-                transform=ax.transAxes,
-                clip_on=False,
-            )
-        )
-
-
-def _apart(middles: np.ndarray, least: float) -> list[int]:
-    """Which names fit: each far enough from the last one that was taken."""
-    shown: list[int] = []
-    for i, middle in enumerate(middles):
-        if not shown or middle - middles[shown[-1]] >= least:
-            shown.append(i)
-    return shown
+        strip = {"color": style.area_colour(area), "lw": 0, "clip_on": False}
+        corner, height = (-0.012, 1 - high / n), (high - low) / n
+        ax.add_patch(Rectangle(corner, 0.010, height, transform=ax.transAxes, **strip))

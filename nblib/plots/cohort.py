@@ -21,9 +21,7 @@ def cohort_progress(table: pd.DataFrame, chosen: str, recipe: str) -> Picture:
     table: one row a recording, one column a stage, counts.
     """
     counts = table.to_numpy()
-    fig = style.new_figure(
-        0.85 + 0.24 * len(table), min(style.WIDTH_IN, 2.0 + 1.05 * table.shape[1])
-    )
+    fig = style.new_figure(1.15 + 0.24 * len(table))
     ax = fig.add_subplot()
     colours = ListedColormap(["#F4F4F4", style.shade(style.GREEN, 0.45)])
     ax.pcolormesh(np.minimum(counts, 1), cmap=colours, vmin=0, vmax=1, edgecolors="white", lw=2)
@@ -32,7 +30,7 @@ def cohort_progress(table: pd.DataFrame, chosen: str, recipe: str) -> Picture:
     ax.set_yticks(np.arange(len(table)) + 0.5, table.index)
     for tick, name in zip(ax.get_yticklabels(), table.index, strict=True):
         tick.set_fontweight("bold" if name == chosen else "normal")
-    ax.set_xticks(np.arange(table.shape[1]) + 0.5, [c.replace("_", " ") for c in table.columns])
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, [c.replace("_", "\n") for c in table.columns])
     ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     ax.invert_yaxis()
     for spine in ax.spines.values():

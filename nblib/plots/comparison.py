@@ -41,7 +41,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     groups = list(runs.groupby(["group", "recording"], sort=True))
     if len(groups) > MOST_PANELS:
         return _cohort(runs, text)
-    heights = [0.62 + 0.3 * part["model"].nunique() for _, part in groups]
+    heights = [0.62 + 0.33 * part["model"].nunique() for _, part in groups]
     fig = style.new_figure(sum(heights) + 0.9)
     axes = fig.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for ax, ((recipe, recording), part) in zip(axes, groups, strict=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nblib.plots import style
+from nblib.plots import style, texts
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def lfp_overview(channels: pd.DataFrame, intervals: pd.DataFrame) -> Picture:
     left.barh(row, channels["sd"], color=style.BLUE)
     left.set_yticks(row, [f"{r} ({n})" for r, n in zip(channels["region"], channels["electrodes"], strict=True)])  # fmt: skip
     left.invert_yaxis()
+    style.plain_numbers(left.xaxis)
+    left.xaxis.set_major_locator(MaxNLocator(4))
     left.set_xlabel("standard deviation, in the file's unit")
     left.set_title("Channels (electrodes averaged)")
     right = fig.add_subplot(grid[0, 1], sharey=left)
@@ -39,6 +41,8 @@ def lfp_overview(channels: pd.DataFrame, intervals: pd.DataFrame) -> Picture:
     right.tick_params(labelleft=False)
     right.set_xlabel("share of samples")
     right.set_title("Samples that are NaN")
+    if not channels["nan_share"].any():
+        right.text(0.5, 0.5, "none", ha="center", transform=right.transAxes)
     below = fig.add_subplot(grid[1, :])
     names = list(dict.fromkeys(intervals["label"]))
     for label, start, stop in intervals[["label", "start_s", "stop_s"]].itertuples(index=False):
@@ -97,13 +101,12 @@ def state_spectra(spectra: pd.DataFrame) -> Picture:
         ax.set_xticks([2, 5, 10, 20, 50], ["2", "5", "10", "20", "50"])
         ax.set_xticks([], minor=True)
         style.plain_numbers(ax.yaxis)
-        ax.set_title(channel, fontsize=9)
+        ax.set_title(texts.short(channel, texts.MOST_TURNED), fontsize=9)
     for ax in axes[-1]:
         ax.set_xlabel("Hz")
     for ax in axes[:, 0]:
         ax.set_ylabel("power (1/Hz)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(states))
+    fig.legend_outside(axes[0, 0].get_legend_handles_labels()[0])
     return fig
 
 

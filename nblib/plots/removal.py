@@ -67,7 +67,7 @@ def quality(units: pd.DataFrame, limits: dict[str, float]) -> Picture:
     units: one row per unit; limits: isi_violations (upper), amplitude_cutoff (upper) and
     presence_ratio (lower); an infinite limit removes nothing.
     """
-    known = [name for name in _QUALITY_TEXT if name in units and units[name].notna().any()]
+    known = [name for name in _QUALITY_TEXT if name in units and np.isfinite(units[name]).any()]
     if not known:
         return style.say("This recording holds no unit quality, so none can be limited.")
     fig = style.new_figure(2.9)

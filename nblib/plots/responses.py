@@ -101,7 +101,7 @@ def unit_response(
         ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0)
     size = float(np.clip(160 / max(n_trials, 1), 1.5, 9.0))
     top.plot(time_s, trial, "|", color=colour, ms=size, mew=1.3, rasterized=True)
-    top.set_ylim(n_trials - 0.5, -0.5)
+    top.set_ylim(max(n_trials, 1) - 0.5, -0.5)
     top.set_ylabel("presentation")
     top.set_title(title)
     n_bins = max(1, round(12 * (window[1] - window[0]) / shown_s))

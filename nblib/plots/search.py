@@ -87,7 +87,7 @@ def search_settings(trials: pd.DataFrame, importances: pd.DataFrame, objective: 
             Line2D([], [], marker="o", ls="", color=style.SERIES[i % len(style.SERIES)], label=study)
             for i, study in enumerate(several)
         ]  # fmt: skip
-        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        fig.legend_outside(handles, 2)
     return fig
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.inspection import good_units
-from nblib.plots import style
+from nblib.plots import style, texts
 from nblib.plots.areas import mark_areas
 from nblib.plots.style import Picture
 
@@ -176,41 +176,28 @@ def raster(
     size = float(np.clip(260 / max(len(names), 1), 1.2, 9.0))
     for area in order:
         here = names[unit] == area
-        ax.plot(
-            np.asarray(spike_s)[here],
-            row[unit[here]],
-            "|",
-            color=style.area_colour(area),
-            ms=size,
-            mew=0.8,
-            rasterized=True,
-        )
-    if trials is not None:
-        _mark_trials(ax, trials, window)
+        look = {"color": style.area_colour(area), "ms": size, "mew": 0.8, "rasterized": True}
+        ax.plot(np.asarray(spike_s)[here], row[unit[here]], "|", **look)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(*window)
     ax.set_xlabel("time in the session (s)")
     mark_areas(ax, names[place])
+    if trials is not None:
+        _mark_trials(ax, trials, window)
     return fig
 
 
 def _mark_trials(ax: Axes, trials: pd.DataFrame, window: tuple[float, float]) -> None:
-    """Shade every other presentation and write its label above it."""
+    """Shade every other presentation, and write above as many labels as there is room for."""
     shown = trials[(trials["stop_time"] > window[0]) & (trials["start_time"] < window[1])]
-    every = max(1, int(np.ceil(len(shown) / 16)))
-    for i, trial in enumerate(shown.itertuples()):
-        if i % 2 == 0:
-            ax.axvspan(
-                trial.start_time, trial.stop_time, color=style.LIGHT, alpha=0.6, lw=0, zorder=0
-            )
-        middle = (max(trial.start_time, window[0]) + min(trial.stop_time, window[1])) / 2
-        if i % every == 0:
-            ax.text(
-                middle,
-                1.01,
-                style.label_text(trial.label),
-                ha="center",
-                va="bottom",
-                fontsize=9,
-                transform=ax.get_xaxis_transform(),
-            )
+    names = [texts.short(style.label_text(label), texts.MOST_TURNED) for label in shown["label"]]
+    start, stop = shown["start_time"].to_numpy(), shown["stop_time"].to_numpy()
+    middle = (np.maximum(start, window[0]) + np.minimum(stop, window[1])) / 2
+    beside = max((len(text.get_text()) for text in ax.get_yticklabels()), default=0)
+    second_in = (style.WIDTH_IN - 0.8 - beside * texts.LETTER_IN) / (window[1] - window[0])
+    sizes = np.array([len(name) * texts.LETTER_IN + 0.12 for name in names])
+    for i in range(0, len(shown), 2):
+        ax.axvspan(start[i], stop[i], color=style.LIGHT, alpha=0.6, lw=0, zorder=0)
+    for i in texts.apart(middle * second_in, sizes):
+        where = {"ha": "center", "va": "bottom", "transform": ax.get_xaxis_transform()}
+        ax.text(middle[i], 1.01, names[i], fontsize=9, **where)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import NullLocator, PercentFormatter
 
 from nblib.plots import style
 from nblib.plots.style import Picture
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_DOTS = 4000
+MOST_COLUMNS = 4  # of panels
 TASK_TEXT = {"one_vs_all": "one state against all others", "multiclass": "which state it is"}
 
 
@@ -43,7 +45,7 @@ def embedding_map(
         ax.set_title(f"by {title}" + (f" ({len(names)})" if title == "subject" else ""))
         if title == "state":
             handles = [Line2D([], [], marker="o", ls="", color=style.SERIES[i % len(style.SERIES)], label=n.replace("_", " ")) for i, n in enumerate(names)]  # fmt: skip
-            fig.legend(handles=handles, loc="outside lower left", ncols=3)
+            fig.legend_outside(handles, 3, "lower left")
     dots = axes[2].scatter(*place.T, c=start_s, s=4, lw=0, alpha=0.6, cmap="viridis", rasterized=True)  # fmt: skip
     axes[2].set_title("by time")
     fig.colorbar(dots, ax=axes[2], label="time in the recording (s)")
@@ -106,13 +108,9 @@ def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
             colour = style.SERIES[i % len(style.SERIES)]
             mark = "osD^vP"[i // len(style.SERIES) % 6]
             error = np.abs(own[["ci_low", "ci_high"]].to_numpy().T - own["value"].to_numpy())
-            ax.errorbar(x[order], own["value"].to_numpy()[order], error[:, order], fmt=f"-{mark}", ms=4.5, capsize=2.5, lw=1.4, color=colour, label=_short(name))  # fmt: skip
+            ax.errorbar(x[order], own["value"].to_numpy()[order], error[:, order], fmt=f"-{mark}", ms=4.5, capsize=2.5, lw=1.4, color=colour, label=name)  # fmt: skip
         ax.axhline(part["chance"].iloc[0], color=style.INK, ls=":", lw=1.4, label="chance")
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator(list(x_of.values())))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticklabels(["all" if b == 0 else str(b) for b in x_of])
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        _label_axis(ax, x_of)
         ax.set_ylim(0.2 if task == "multiclass" else 0.4, 1.01)
         ax.set_xlabel("labelled windows of a class")
         ax.set_title(TASK_TEXT[task])
@@ -125,10 +123,7 @@ def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
     fig.result = (
         f"Highest with {labels}, {TASK_TEXT[tasks[0]]}: {best['embedder']} {best['value']:.1%}"
     )
-    handles, labels = axes[0].get_legend_handles_labels()
-    if len(tasks) > 1 and len(axes[1].get_legend_handles_labels()[0]) > len(handles):
-        handles, labels = axes[1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4)
+    fig.legend_outside(max((ax.get_legend_handles_labels()[0] for ax in axes), key=len))
     return fig
 
 
@@ -141,30 +136,34 @@ def class_curves(classes: pd.DataFrame, smallest_class: int) -> Picture:
     if len(classes) == 0:
         return style.say("One state against all others was not asked for (tasks).")
     states = sorted(set(classes["class"]))
-    fig = style.new_figure(3.6)
-    axes = fig.subplots(1, len(states), squeeze=False, sharey=True)[0]
+    n_rows = -(-len(states) // MOST_COLUMNS)
+    fig = style.new_figure(1.1 + 2.5 * n_rows)
+    panels = fig.subplots(n_rows, -(-len(states) // n_rows), squeeze=False, sharey=True)
+    for ax in panels.ravel()[len(states) :]:
+        ax.set_axis_off()
     x_of = {b: float(b or smallest_class) for b in dict.fromkeys(classes["budget"])}
     names = list(dict.fromkeys(classes["embedder"]))
-    for ax, state in zip(axes, states, strict=True):
+    for ax, state in zip(panels.ravel(), states, strict=False):
         for i, name in enumerate(names):
             own = classes[(classes["class"] == state) & (classes["embedder"] == name)]
             own = own.assign(x=own["budget"].map(x_of)).sort_values("x")
             colour = style.SERIES[i % len(style.SERIES)]
             ax.fill_between(own["x"], own["ci_low"], own["ci_high"], color=colour, alpha=0.12, lw=0)
-            ax.plot(own["x"], own["value"], "-o", ms=4, color=colour, label=_short(name))
+            ax.plot(own["x"], own["value"], "-o", ms=4, color=colour, label=name)
         ax.axhline(0.5, color=style.INK, ls=":", lw=1.4, label="chance")
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(FixedLocator(list(x_of.values())))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticklabels(["all" if b == 0 else str(b) for b in x_of])
+        _label_axis(ax, x_of)
         ax.set_title(state.replace("_", " "))
         ax.set_xlabel("labels")
         ax.set_ylim(0.4, 1.01)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes[0].set_ylabel("balanced accuracy")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    for row in panels:
+        row[0].set_ylabel("balanced accuracy")
+    fig.legend_outside(panels[0, 0].get_legend_handles_labels()[0])
     return fig
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-22:]}"
+def _label_axis(ax: Axes, x_of: dict[int, float]) -> None:
+    """Labels a class in the logarithm, each budget named; accuracy in percent."""
+    ax.set_xscale("log")
+    ax.set_xticks(list(x_of.values()), ["all" if b == 0 else str(b) for b in x_of])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

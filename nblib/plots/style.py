@@ -21,12 +21,12 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 
 from nblib.errors import StorageError
+from nblib.plots import texts
 
 WIDTH_IN = 7.5
-MOST_PANELS, MOST_LISTED = 6, 8  # what a figure's text for blind readers names one by one
+MOST_ENTRIES = 12  # of a legend beside the panels
 DPI = 144  # of the picture in a notebook: sharp on dense screens, about 60 kB a figure
 
 # Okabe & Ito (2008), "Color Universal Design"
@@ -109,17 +109,21 @@ class Picture(Figure):
         self._marks: list[tuple[Axes, float, float, str]] = []
 
     def alt(self) -> str:
-        """What is drawn, then title, axes, rows with their values, and legends, in plain words."""
-        panels = list(dict.fromkeys(filter(None, map(_panel_in_words, self.axes))))
-        legends = [*self.legends, *filter(None, (ax.get_legend() for ax in self.axes))]
-        entries = dict.fromkeys(t.get_text() for legend in legends for t in legend.get_texts())
-        parts = [self.sentence, self.result, *panels[:MOST_PANELS]]
-        if len(panels) > MOST_PANELS:
-            parts.append(f"{len(panels) - MOST_PANELS} more panels")
-        if entries:
-            parts.append(f"Legend: {_listed(entries)}")
+        """What is drawn, what came out, and what stands in the figure, in plain words."""
+        parts = (self.sentence, self.result, texts.in_words(self))
         text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip()) + "."
-        return " ".join(text.replace("\\$", "$").split())
+        return " ".join(text.split())
+
+    def legend_outside(self, handles: list, columns: int = 4, place: str = "lower center") -> None:
+        """A legend beside the panels, of the first 12 entries, in as many columns as have room."""
+        names = [texts.short(handle.get_label()) for handle in handles[:MOST_ENTRIES]]
+        if len(handles) > MOST_ENTRIES:
+            names[-1] = f"and {len(handles) - MOST_ENTRIES + 1} more"
+        room = self.get_figwidth() / (max(map(len, names)) * texts.LETTER_IN + 0.75)
+        columns = max(1, min(columns, int(room)))
+        rows = -(-len(names) // columns)
+        self.set_figheight(self.get_figheight() + 0.19 * max(0, rows - 2))
+        self.legend(handles[: len(names)], names, loc=f"outside {place}", ncols=columns)
 
     def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
         """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
@@ -143,31 +147,6 @@ class Picture(Figure):
         return png, shown
 
 
-def _panel_in_words(ax: Axes) -> str:
-    """Title, axes and named rows of a panel, each row with the text beside it; "" for a bare one."""
-    x, y = ax.get_xlabel(), ax.get_ylabel()
-    if ax.get_label() == "<colorbar>":
-        return f"Colour: {x or y}" if x or y else ""
-    parts = [ax.get_title("left") or ax.get_title(), f"{y} against {x}" if x and y else x or y]
-    named = isinstance(ax.yaxis.get_major_locator(), FixedLocator)
-    rows = [tick.get_text() for tick in ax.get_yticklabels()] if named else []
-    texts = [text.get_text() for text in ax.texts]
-    if any(map(str.isalpha, "".join(rows))):
-        pairs = zip(rows, texts, strict=True) if len(rows) == len(texts) else ((r,) for r in rows)
-        parts.append(f"rows: {_listed(' '.join(pair) for pair in pairs)}")
-    elif len(texts) == 1:  # a note in place of a drawing
-        parts += texts
-    text = "; ".join(dict.fromkeys(filter(None, parts)))
-    return text if any(map(str.isalpha, text)) else ""
-
-
-def _listed(texts: Iterable[str]) -> str:
-    """The first texts, and how many there are beside them."""
-    texts = [text for text in texts if text]
-    more = len(texts) - MOST_LISTED
-    return ", ".join(texts[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
 def use_style() -> None:
     """Set the project's style for figures that you draw yourself with matplotlib."""
     mpl.rcParams.update(STYLE)
@@ -176,7 +155,7 @@ def use_style() -> None:
 def styled(draw):
     """Decorate a drawing function: it draws in the project's style and changes no global setting.
 
-    The first sentence of its docstring becomes the figure's.
+    The first sentence of its docstring becomes the figure's, and its texts are made to fit.
     """
     sentence = " ".join(draw.__doc__.split("\n\n")[0].split()).replace("`", "")
 
@@ -184,8 +163,9 @@ def styled(draw):
     def wrapper(*args, **kwargs):
         with mpl.rc_context(STYLE):
             fig = draw(*args, **kwargs)
-            fig.sentence = fig.sentence or sentence
-            return fig
+            texts.fit(fig)
+        fig.sentence = fig.sentence or sentence
+        return fig
 
     return wrapper
 
