@@ -189,7 +189,9 @@ def raster(
 
 def _mark_trials(ax: Axes, trials: pd.DataFrame, window: tuple[float, float]) -> None:
     """Shade every other presentation, and write above as many labels as there is room for."""
-    shown = trials[(trials["stop_time"] > window[0]) & (trials["start_time"] < window[1])]
+    shown = trials[
+        (trials["stop_time"] > window[0]) & (trials["start_time"] < window[1])
+    ].sort_values("start_time")
     names = [texts.short(style.label_text(label), texts.MOST_TURNED) for label in shown["label"]]
     start, stop = shown["start_time"].to_numpy(), shown["stop_time"].to_numpy()
     middle = (np.maximum(start, window[0]) + np.minimum(stop, window[1])) / 2
