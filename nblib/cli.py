@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("status", status, "what the data root holds and which notebooks failed, or how far a sweep is")  # fmt: skip
     sub.add_argument("file", nargs="?", default="", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
     sub = command("results", results, "the table of all training runs")
+    sub.add_argument("--wide", action="store_true", help="more columns, one line a result, however long")  # fmt: skip
     sub.add_argument("--csv", metavar="FILE", help="write every score, with parameters, to a file")
     sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
     sub.add_argument("--recipe", default="", help="one recipe only")
@@ -261,15 +262,23 @@ def status(options: argparse.Namespace) -> int:
 
 
 def results(options: argparse.Namespace) -> int:
-    from nblib import results as source
-    from nblib import scores
+    import shutil
 
-    table = source.scan(options.recipe)
+    from nblib import results as source
+    from nblib import scores, summary
+
+    runs = source.read_all()
+    table = source.table_of(runs, options.recipe)
     if options.csv or options.parquet:
-        scores.write(scores.every(options.recipe), options.csv, options.parquet)
-    shown = table[list(source.SHOWN)].astype({"fold": "Int64", "seed": "Int64", "n_test": "Int64"})
-    words = shown.to_string(index=False, float_format="%.3f", na_rep="")
-    print("no runs yet" if table.empty else words)
+        scores.write(scores.long_table(runs, table), options.csv, options.parquet)
+    if table.empty:
+        print("no runs yet")
+    elif options.wide:
+        numbers = dict.fromkeys(("fold", "seed", "n_test"), "Int64")
+        shown = table[list(source.SHOWN)].astype(numbers)
+        print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
+    else:
+        print(summary.short_table(table, max(80, shutil.get_terminal_size((100, 24)).columns)))
     for sentence in source.several_versions(table):
         print(sentence)
     return 0

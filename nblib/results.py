@@ -10,7 +10,14 @@ from typing import Any
 import pandas as pd
 
 from nblib import params, recipes, stages, stats, store
-from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
+from nblib.errors import (
+    BadInput,
+    BadParameter,
+    CorruptArtifact,
+    MissingInput,
+    NblibError,
+    OutdatedArtifact,
+)
 from nblib.runs import Run, load_run, read_run
 
 SHOWN = (
@@ -37,6 +44,7 @@ NOT_A_VARIANT = {
     "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
+WITHOUT_SCORES = ("corrupt", "earlier nblib")  # flags of runs that cannot be read
 ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
 SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
@@ -93,6 +101,7 @@ def table_of(
     `group` is that recipe with the changed settings of the split, if any: runs of one group and
     recording were judged alike. `changed` holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
+    "earlier nblib" (without the checksum that tells changed bytes; no scores shown),
     "old split" (made from another split than the recipe gives now), "old code" (made by another
     version of its stage than there is now), "edited notebook", and "duplicate of KEY" (same
     recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
@@ -106,8 +115,8 @@ def table_of(
     table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
     table = table[_of_recipe(table, recipe)].reset_index(drop=True)
     _flag(table, bases)
-    known = table["flag"] != "corrupt"
-    if metric not in ALWAYS and known.any() and not (table.loc[known, "metric"] == metric).any():
+    known = table["metric"].notna()
+    if metric not in ALWAYS and known.any() and not (table["metric"] == metric).any():
         raise BadParameter(f"metric {metric!r}: no run has that score.")
     table = table.drop(columns="_upstream").sort_values(ORDER, ignore_index=True)
     return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
@@ -165,7 +174,8 @@ def _rows(run: Run | Unreadable, metric: str, bases: recipes.Known) -> list[dict
         "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
     if isinstance(run, Unreadable):
-        return [row | bases.tell(run.recipe) | {"flag": "corrupt"}]
+        flag = WITHOUT_SCORES[isinstance(run.error, OutdatedArtifact)]
+        return [row | bases.tell(run.recipe) | {"flag": flag}]
     manifest = run.manifest
     try:
         row |= bases.tell(manifest["recipe"] or {})

@@ -53,9 +53,8 @@ def long_table(runs: list[Run | results.Unreadable], table: pd.DataFrame) -> pd.
     details = pd.DataFrame([_details(by_folder[f]) for f in folders], dtype=object).apply(_typed)
     scan = table[[*IDENTITY, *FROM_SCAN]].astype(object).apply(_typed)
     rows, scores = [], []  # of each score, its row of the scan
-    for i, folder, result, flag in table[["folder", "result", "flag"]].itertuples():
-        corrupt = "corrupt" in flag
-        found = {None: {}} if corrupt else by_folder[folder].results[result]["scores"]
+    for i, folder, result, known in table[["folder", "result", "metric"]].itertuples():
+        found = {None: {}} if known is None else by_folder[folder].results[result]["scores"]
         for metric, score in found.items():
             rows.append(i)
             scores.append({"metric": metric} | {name: score.get(name) for name in SCORE})

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,38 +26,88 @@ def percent(x: float) -> str:
     return "" if pd.isna(x) else f"{x:.1%}"
 
 
-def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A scan of runs as people read it: best first, scores in percent with their interval.
-
-    Runs that are compared come first, then other runs, then those with a flag.
-    """
+def in_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """A scan as people read it: runs that are compared first, those with a flag last, best first."""
     compared = runs["run"].isin(results.comparable(runs)["run"])
     place = (runs["flag"] != "").astype(int) * 2 - compared.astype(int)
-    runs = runs.assign(_place=place).sort_values(
-        ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
-    )
-    interval = [
-        f"{percent(a)} to {percent(b)}"
-        for a, b in zip(runs["ci_low"], runs["ci_high"], strict=True)
-    ]
     return (
-        pd.DataFrame(
-            {
-                "run": runs["run"],
-                **{name: runs[name] for name in ("group", "recording", "notebook")},
-                "model": label(runs.assign(model=runs["model"].fillna(""))),
-                "score": runs["value"].map(percent),
-                "of": runs["metric"].map(lambda m: METRIC_TEXT.get(m, m)),
-                "95 % interval": interval,
-                "chance": runs["chance"].map(percent),
-                "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
-                "best possible": runs["oracle"].map(percent),
-                **{name: runs[name] for name in ("fold", "seed", "n_test", "flag")},
-            }
+        runs.assign(_place=place)
+        .sort_values(
+            ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
         )
-        .rename(columns={"group": "recipe"})
-        .reset_index(drop=True)
+        .drop(columns="_place")
     )
+
+
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A scan of runs in order, scores in percent with their interval."""
+    runs = in_order(runs)
+    shown = {
+        "run": runs["run"],
+        "recipe": runs["group"],
+        **{name: runs[name] for name in ("recording", "notebook")},
+        "model": label(runs.assign(model=runs["model"].fillna(""))),
+        "score": runs["value"].map(percent),
+        "of": runs["metric"].map(lambda m: METRIC_TEXT.get(m, m)),
+        "95 % interval": interval(runs),
+        "chance": runs["chance"].map(percent),
+        "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
+        "best possible": runs["oracle"].map(percent),
+        **{name: runs[name] for name in ("fold", "seed", "n_test", "flag")},
+    }
+    return pd.DataFrame(shown).reset_index(drop=True)
+
+
+def interval(runs: pd.DataFrame) -> list[str]:
+    pairs = zip(runs["ci_low"], runs["ci_high"], strict=True)
+    return ["" if pd.isna(low) else f"{percent(low)} to {percent(high)}" for low, high in pairs]
+
+
+def differs(runs: pd.DataFrame) -> pd.Series:
+    """What tells each run from a plain one of 05 of its model: settings, recipe, fold, flag, ..."""
+    several = len(set(runs["group"])) > 1
+
+    def words(run: Any) -> str:
+        told = [
+            run.variant, run.changed, run.group if several else "",
+            "" if run.notebook in results.DECODERS else run.notebook[:2],
+            *(f"{k} {v:g}" for k, v in (("fold", run.fold), ("seed", run.seed)) if pd.notna(v) and v > 0),
+            "" if run.metric in ("accuracy", None) else METRIC_TEXT.get(run.metric, run.metric), run.flag,
+        ]  # fmt: skip
+        return ", ".join(filter(None, told))
+
+    return pd.Series([words(run) for run in runs.itertuples()], index=runs.index, dtype=object)
+
+
+def short_table(runs: pd.DataFrame, width: int) -> str:
+    """A scan as lines of at most `width` characters, 80 or more: one line a result, best first.
+
+    Model, recording, what differs, score with its interval, best possible score. What does not fit
+    ends with "…".
+    """
+    runs = in_order(runs)
+    score = [
+        f"{percent(value):>6} {f'({percent(low)} to {percent(high)})' if percent(low) else ''}"
+        for value, low, high in zip(runs["value"], runs["ci_low"], runs["ci_high"], strict=True)
+    ]
+    columns = {
+        "model": runs["model"].fillna(""), "recording": runs["recording"], "differs": differs(runs),
+        "accuracy, 95 % interval": score, "best": runs["oracle"].map(percent),
+    }  # fmt: skip
+    columns = {name: [name, *map(str, cells)] for name, cells in columns.items()}
+    room = {name: max(map(len, cells)) for name, cells in columns.items()}
+    for name, share in (("model", 18), ("recording", 14)):
+        room[name] = min(room[name], share)
+    others = sum(size + 2 for name, size in room.items() if name != "differs")
+    room["differs"] = min(room["differs"], width - others)
+    lines = zip(
+        *([_cut(c, room[name]) for c in cells] for name, cells in columns.items()), strict=True
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _cut(text: str, width: int) -> str:
+    return text.ljust(width) if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def save(runs: pd.DataFrame, folder: Path, leaks: pd.DataFrame) -> None:

@@ -76,16 +76,18 @@ class Laboratory:
 
     def run(
         self, *, recipe=None, recording="000021", code="shipped", edited=False, accuracy=0.9,
-        val_accuracy=None, oracle=None, val="val", **given,
+        val_accuracy=None, oracle=None, val="val", recipe_given="", **given,
     ) -> Path:  # fmt: skip
         """Commit a fitted run of 05 that says it scored `accuracy`; its folder.
 
         val: the role on which it chooses, and `val_accuracy` what it says that it scored there: for
-        the faults that an audit must find.
+        the faults that an audit must find. recipe_given: how the recipe was named, its name.
         """
         recipe = recipe or self.recipe
         given = {"model": "logistic"} | given
-        asked = params.TrainParams(recipe=recipe.recipe, recording=recording, **given)
+        asked = params.TrainParams(
+            recipe=recipe_given or recipe.recipe, recording=recording, **given
+        )
         split_key = self.split(recipe, recording)
         split, statistics = splits.load(store.folder("04_split", recording, split_key))
         binned = binned_counts(recording)

@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from laboratory import Laboratory
+from laboratory import Laboratory, reseal, vouch
 
 from nblib import metrics, params, stages, store
 
@@ -22,20 +22,17 @@ def make(laboratory: Laboratory, n: int, recording: str = "000021") -> list[Path
     folders = [first]
     for seed in range(1, n):
         asked = params.TrainParams(**manifest["parameters"] | {"seed": seed})
+        made = stages.made_of("05_train_lstm", laboratory.recipe, recording, asked, "shipped")
         key = stages.key_for("05_train_lstm", laboratory.recipe, recording, asked, "shipped")
         folder = first.with_name(key)
+        if folder.is_dir():
+            continue
         folder.mkdir()
-        for name in manifest["outputs"]:
+        for name in set(manifest["outputs"]) - {metrics.METRICS}:
             os.link(first / name, folder / name)
-        (folder / metrics.METRICS).unlink()
         (folder / metrics.METRICS).write_text(json.dumps(told | {"seed": seed}))
-        written = {"sha256": store.sha256(folder / metrics.METRICS), "bytes": 0}
-        own = manifest | {
-            "key": key,
-            "seed": seed,
-            "parameters": asked.model_dump(),
-            "outputs": manifest["outputs"] | {metrics.METRICS: written},
-        }
-        (folder / store.MANIFEST).write_text(json.dumps(store.plain(own), indent=1))
+        given = {"key": key, "seed": seed, "parameters": asked.model_dump(), "in_key": made.values}
+        reseal(folder, store.plain(manifest | given))
+        vouch(folder, metrics.METRICS)
         folders.append(folder)
     return folders

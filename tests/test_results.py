@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+import many_runs
 import numpy as np
 import pytest
 import tiny_project
 from laboratory import N_TRIALS, Laboratory, change_manifest
 
 import nblib
-from nblib import metrics, params, recipes, results, stages, store
+from nblib import metrics, params, recipes, results, stages, store, summary
 from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.runs import load_run
 
@@ -185,6 +189,81 @@ def test_a_corrupt_run_is_shown_without_scores(laboratory):
     assert table.set_index("key").loc[broken.name, ["accuracy", "value"]].isna().all()
     with pytest.raises(CorruptArtifact, match=r"metrics\.json"):
         load_run(broken)
+
+
+def test_a_run_of_an_earlier_version_is_not_called_corrupt(laboratory):
+    old, sound = laboratory.run(), laboratory.run(seed=1)
+    manifest = store.read_manifest(old)
+    (old / store.MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))  # fmt: skip
+    assert flags(results.scan()) == {old.name: "earlier nblib", sound.name: ""}
+
+
+def test_a_recipe_given_by_its_path_is_found_again(laboratory, tmp_path):
+    path = tmp_path / "own.yml"
+    raw = laboratory.project.root / "raw.nwb"
+    path.write_text(tiny_project.RECIPE.format(raw=raw).replace("recipe: tiny", "recipe: own"))
+    own = recipes.load_recipe(path)
+    base = laboratory.run(recipe=own, recipe_given=str(path))
+    more_bins = recipes.derive(own, {"n_bins": 10})
+    # From its path with a setting changed, and as the next notebook names it.
+    derived = laboratory.run(recipe=more_bins, recipe_given=str(path))
+    named = laboratory.run(recipe=more_bins, seed=1)
+    for asked in ("own", str(path)):
+        table = results.scan(asked).set_index("key")
+        assert set(table["group"]) == {"own"}
+        assert table["changed"].to_dict() == {base.name: "", derived.name: "n_bins=10", named.name: "n_bins=10"}  # fmt: skip
+    assert len(results.comparable(results.scan())) == 3
+    path.write_text(path.read_text() + "gap_s: 2.0\n")  # the recipe changes: its runs are old
+    assert flags(results.scan("own"))[base.name] == "old split"
+    path.unlink()
+    assert set(results.scan()["base"]) == {"own", more_bins.recipe}
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(laboratory):
+    laboratory.run()
+    with pytest.raises(BadParameter, match=r"no recipe 'tinny'.* There are runs of tiny\."):
+        results.scan("tinny")
+    laboratory.project.recipe("unused", ["000021"])
+    assert results.scan("unused").empty
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_shows_what_matters_in_its_width(laboratory, width):
+    best = {"accuracy": metrics.Score(0.95, 0.93, 0.97, 1 / 3, 0.001, 24)}
+    laboratory.run(oracle=best)
+    many = [0.0001 * 3**i for i in range(8)]
+    laboratory.run(seed=2, accuracy=0.8, model_params={"c_values": many})
+    broken = laboratory.run(seed=3)
+    (broken / "metrics.json").write_text("{}")
+    lines = summary.short_table(results.scan(), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["model", "recording", "differs", "accuracy,", "95", "%", "interval", "best"]  # fmt: skip
+    assert lines[1].split() == ["logistic", "000021", "90.0%", "(80.0%", "to", "95.0%)", "95.0%"]
+    assert "model_params=" in lines[2] and "…" in lines[2] and "80.0%" in lines[2]
+    assert lines[3].split() == ["000021", "corrupt"]
+
+
+def test_reading_a_run_costs_the_same_however_many_there_are(laboratory, monkeypatch):
+    """Files opened a run: the same with 12 runs as with 24, for the table and for the audit."""
+    from nblib import audit, scores
+
+    def opened(look):
+        counts = Counter()
+        with monkeypatch.context() as patched:
+            whole, text = Path.read_bytes, Path.read_text
+            patched.setattr(Path, "read_bytes", lambda p: (counts.update(["n"]), whole(p))[1])
+            patched.setattr(Path, "read_text", lambda p, *a, **k: (counts.update(["n"]), text(p, *a, **k))[1])  # fmt: skip
+            look()
+        return counts["n"]
+
+    many_runs.make(laboratory, 12)
+    few = {}
+    for name, look in (("audit", audit.audit), ("audit again", audit.audit), ("scores", scores.every)):  # fmt: skip
+        few[name] = opened(look)
+    many_runs.make(laboratory, 24)
+    for name, look in (("audit again", audit.audit), ("scores", scores.every)):
+        each = (opened(look) - few[name]) / 12
+        assert 0 < each <= {"audit again": 5, "scores": 2}[name], name
 
 
 # --- a run as a model ----------------------------------------------------------------------------

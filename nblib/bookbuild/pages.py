@@ -71,7 +71,7 @@ class RunPage:
 
     @property
     def has_page(self) -> bool:
-        return bool(self.row["executed"]) and "corrupt" not in self.row["flag"]
+        return bool(self.row["executed"]) and self.row["flag"] not in results.WITHOUT_SCORES
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
