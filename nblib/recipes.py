@@ -13,7 +13,7 @@ import yaml
 
 from nblib import params as P
 from nblib import store, yamlfile
-from nblib.checking import shown
+from nblib.checking import cut, shown
 from nblib.errors import BadParameter
 
 DERIVED = "# derived from "  # how the file of a derived recipe begins
@@ -26,7 +26,7 @@ def load_recipe(path: Path | str) -> P.Recipe:
     recipe's own name differs from the file's.
     """
     path = Path(path)
-    return _load(path, yamlfile.text_of(path, f"recipe {path}"))
+    return _load(path, yamlfile.text_of(path, f"recipe {cut(str(path))}"))
 
 
 @lru_cache(maxsize=256)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import tiny_project
 
-from nblib import cli, params, runner, stages, store
+from nblib import cli, cluster, params, runner, stages, store
 from nblib.errors import BadParameter
 from nblib.runner import kernel
 
@@ -223,13 +226,105 @@ def test_bad_parameters_end_with_2_and_one_line(project, monkeypatch, capsys, ar
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["fly"], ["run"], ["allen"], ["run", "01", "--jobs", "x"], ["status", "--all"]],
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["allen"],
+        ["allen", "get"],
+        ["run", "01", "--jobs", "x"],
+        ["status", "--all"],
+        ["run", "01", "--jobs", "0"],
+        ["sweep", "s.yml", "--jobs", "-1"],
+        ["run", "01", "-p", "n_bins"],
+        ["sweep"],
+        ["cancel"],
+        ["job", "plan"],
+        ["inventory"],
+        ["cohort"],
+        ["audit", "x"],
+        ["du", "x"],
+        ["gc", "x"],
+        ["verify", "x"],
+        ["doctor", "x"],
+        ["version", "x"],
+        ["book", "--nonsense"],
+        ["results", "--csv"],
+    ],
 )
 def test_a_command_that_is_not_one_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         cli.main(arguments)
     assert error.value.code == 2
     assert "usage: nblib" in capsys.readouterr().err
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["run", LONG], 2, "no notebook 'xxx"),
+        (["run", f"{LONG}.ipynb"], 1, "File name too long"),
+        (["run", "01_ingest", "-p", "recipe", LONG], 2, "no recipe 'xxx"),
+        (["run", "01_ingest", "-p", "recipe", f"{LONG}.yml"], 2, "File name too long"),
+        (["run", "01_ingest", "-p", "recording", LONG], 2, "string should match pattern"),
+        (["run", "01_ingest", "-f", "/"], 2, "cannot be read (Is a directory)"),
+        (["run", "none.ipynb"], 2, "no such notebook"),
+        (["sweep", "none.yml"], 2, "cannot be read (No such file or directory)"),
+        (["status", "none.yml"], 2, "cannot be read (No such file or directory)"),
+        (["cancel", "none.yml"], 2, "no sweep of this file was begun"),
+        (["job", "none.json", "a"], 1, "No such file or directory"),
+        (["inventory", "/none"], 1, "no such folder"),
+        (["cohort", "/none"], 1, "no LFP_Data"),
+        (["published", "none.csv"], 1, "no such file"),
+        (["results", "--csv", "/none/runs.csv"], 1, "cannot be written (Cannot save file into a non-existent directory"),
+    ],
+)  # fmt: skip
+def test_nonsense_is_answered_in_one_line(project, capsys, arguments, code, said):
+    assert cli.main(arguments) == code
+    err = capsys.readouterr().err
+    assert err.startswith("nblib: ") and said in err and err.count("\n") == 1 and len(err) < 1000
+
+
+def test_cancel_without_a_cluster_says_where_to_call_it(project, capsys, monkeypatch):
+    path = project.root / "s.yml"
+    cluster.folder_of(path).mkdir(parents=True)
+    monkeypatch.setattr(cluster.shutil, "which", lambda name: None)
+    assert cli.main(["cancel", str(path)]) == 1
+    assert "no Slurm (sbatch, squeue, scancel) on this machine" in capsys.readouterr().err
+    monkeypatch.undo()
+    tiny_project.enter(project.root.parent / "again", monkeypatch)
+    cluster.folder_of(path).mkdir(parents=True)
+    refuse = SimpleNamespace(returncode=1, stdout="", stderr="squeue: error: a\nsqueue: fatal: b\n")
+    monkeypatch.setattr(cluster, "is_here", lambda: True)
+    monkeypatch.setattr(cluster.subprocess, "run", lambda *a, **k: refuse)
+    assert cli.main(["cancel", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "squeue: fatal: b" in err and "login node" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EROFS, "may not be written (Read-only file system); point NBLIB_HOME at a folder of"),
+        (errno.EACCES, "may not be written (Permission denied)"),
+        (errno.ENOSPC, "no space left on the disk"),
+        (errno.EIO, "Input/output error."),
+    ],
+)  # fmt: skip
+def test_a_disk_that_refuses_is_told_in_one_line(project, capsys, monkeypatch, number, said):
+    def refuse(*_given, **_more):
+        raise OSError(number, os.strerror(number), "/there/file")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert cli.main(["run", "01_ingest", "-p", "recipe", "tiny", "--quiet"]) == 3
+    monkeypatch.setattr(store, "artifacts", refuse)
+    assert cli.main(["status"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("nblib: /") for line in lines), lines
+    assert all(said in line for line in lines), lines
 
 
 # --- the other commands --------------------------------------------------------------------------

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from nblib import params as P
+from nblib import recipes
 from nblib.errors import BadParameter
 from nblib.recipes import load_recipe
-from nblib.yamlfile import read_yaml
+from nblib.yamlfile import read_settings, read_yaml
 
 
 def recipe_text(**changes):
@@ -65,6 +66,62 @@ def test_yaml_keeps_ids_and_reads_numbers():
         read_yaml("a: [1", "here")
     with pytest.raises(BadParameter):  # no objects from text
         read_yaml("a: !!python/object/apply:os.system ['true']", "here")
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nrecordings: *b\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "line 2, column 8: an alias (*name) is not taken"),
+        ("a: &a 1\n<<: {b: 2}\nc: *a", "an alias"),
+        ("recordings: " + "[" * 3000 + "]" * 3000, "nested more than 50 deep"),
+        ("a: " + "{a: " * 400 + "}" * 400, "nested more than 50 deep"),
+        ("a: !!python/name:os.system", "a tag (tag:yaml.org,2002:python/name:os.system)"),
+        ("a: !!int x", "a tag"),
+        ("? [a, b]\n: 1", "a list or a mapping cannot be a name"),
+        ("a: b\x00", "unacceptable character"),
+        ("a: 1\n---\na: 2", "another document"),
+        ("- a", "expected 'name: value' lines"),
+        ("", "expected 'name: value' lines"),
+        ("hello", "expected 'name: value' lines"),
+    ],
+)
+def test_yaml_that_is_no_settings_is_refused_in_one_line(text, said):
+    with pytest.raises(BadParameter) as error:
+        read_settings(text, "here")
+    assert said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("here: ") and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_bins": "7" * 5000}, "n_bins = '777"),
+        ({"label": ["x" * 5000]}, "... (5004 characters)"),
+        ({"recordings": list(range(1500))}, "and 1495 more faults"),
+        ({"recordings": [715093703]}, "put it into quotes, just as it is written: '715093703'"),
+        ({"isi_violations_max": math.nan}, "isi_violations_max = nan: nan is not a value"),
+        ({1: "a"}, "unknown parameter '1'"),
+        ({"recipe": "r" * 300}, "string should match pattern"),
+    ],
+)
+def test_a_fault_is_told_briefly(changes, said):
+    values = {"recipe": "r", "recordings": ["a"], **changes}
+    with pytest.raises(BadParameter) as error:
+        P.checked(P.Recipe, values, "here")
+    assert said in str(error.value) and len(str(error.value)) < 800
+
+
+@pytest.mark.parametrize("content", [None, b"\x80\x00\xff", "recipe: r".encode("utf-16")])
+def test_a_recipe_that_is_no_text_is_refused(tmp_path, content):
+    path = tmp_path / "r.yml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(BadParameter, match=r"recipe .*r.yml: cannot be read"):
+        recipes.load_recipe(path)
+    with pytest.raises(BadParameter, match=r"no recipe 'xxx.*\(5002 characters\)"):
+        recipes.find_recipe("x" * 5000)
 
 
 def test_a_recipe_is_checked(tmp_path):

@@ -418,6 +418,16 @@ def test_readme_calls_of_nblib_are_understood():
         parser().parse_args(shlex.split(call))  # leaves the test when it does not parse
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/longleaf.md"])
+def test_every_exit_code_is_documented(page):
+    from nblib.runner import outcome
+
+    told = " ".join((ROOT / page).read_text().split()).lower().split("exit code")[1][:500]
+    codes = {outcome.OK, 1, outcome.BAD_PARAMETERS, outcome.NOTEBOOK_ERROR, outcome.KERNEL_DIED}
+    assert {int(n) for n in re.findall(r"(?:^|[ :,]) ?(\d)(?= \w)", told)} == codes
+    assert "128 + n" in told
+
+
 def test_readme_lists_the_decoders():
     models = pytest.importorskip("nblib.models")
     listed = re.search(r"Seventeen decoders: (.*?)\.\n", README, re.S)[1]

@@ -114,6 +114,64 @@ def test_bad_parameters_are_refused(project, stage, values, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("stage", "values", "says"),
+    [
+        ("05_train_lstm", {"model": "lsmt"}, "Did you mean lstm"),
+        ("05_train_lstm", {"model": "ridge", "model_params": {"hidden": 1}}, "model_params of ridge: unknown hidden"),
+        ("06_train_st_gat", {"model": "gat", "graph": "full", "model_params": {"graph": "learned"}}, "give it once"),
+        ("07_few_shot", {"models": ["nearest_men"]}, "Did you mean nearest_mean"),
+        ("07_few_shot", {"shots": [1, 1]}, "expected different numbers"),
+        ("10_image_latents", {"spaces": ["gabro"]}, "no 'gabro'"),
+        ("10_image_latents", {"regressor": "rigde"}, "regressor = 'rigde'; there are ridge"),
+        ("10_image_latents", {"spaces": ["lab"]}, "go together"),
+    ],
+)  # fmt: skip
+def test_names_that_only_the_work_knows_are_checked_before_it(project, stage, values, says):
+    info = stages.STAGES[stage]
+    defaults = {name: field.default for name, field in info.params.model_fields.items()}
+    notebook(project / "notebooks" / f"{stage}.ipynb", ["work()"])
+    with pytest.raises(BadParameter, match=says):
+        stages.begin(stage, defaults | {"recipe": "cohort", "recording": "a"} | values)
+
+
+def test_an_id_given_as_a_number_comes_with_its_remedy(project):
+    with pytest.raises(BadParameter) as error:
+        stages.begin("02_bin", names("02_bin", recording=715093703))
+    assert "into quotes, just as it is written: '715093703'" in str(error.value)
+    assert "papermill: -r recording 715093703" in str(error.value)
+
+
+def test_an_error_in_jupyter_is_a_sentence(project):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    shell.user_ns["values"] = names("02_bin", recording=21)
+    shown = []
+    shell._showtraceback = lambda kind, error, lines: shown.append((kind.__name__, lines))
+    result = shell.run_cell("from nblib import stages\nstages.begin('02_bin', values)")
+    assert not result.success  # papermill sees it fail
+    ((kind, lines),) = shown
+    assert kind == "BadParameter" and len(lines) == 1
+    assert lines[0].startswith("BadParameter: 02_bin: recording = 21: ") and "\n" not in lines[0]
+
+
+def test_a_recipe_given_by_path_is_no_change_and_its_derived_ones_know_it(project, capsys):
+    write_recipe(project, "own")
+    path = project / "own.yml"
+    (project / "params/recipes/own.yml").rename(path)
+    stage = stages.begin("02_bin", names("02_bin", recipe=str(path)))
+    stages.begin("02_bin", names("02_bin", recipe=str(path), n_bins=5))
+    assert stage.recipe_name == str(path) and capsys.readouterr().out == ""
+    stage = stages.begin("02_bin", names("02_bin", recipe=str(path), n_bins=10))
+    derived = stage.recipe.recipe
+    assert f"downstream notebooks take recipe='{derived}'" in capsys.readouterr().out
+    again = stages.begin("02_bin", names("02_bin", recipe=derived, keep_blank=False)).recipe.recipe
+    assert [recipes.base_of(n) for n in (derived, again, "own")] == [str(path), str(path), "own"]
+    told = recipes.Known([again]).tell(store.plain(recipes.find_recipe(again).model_dump()))
+    assert told["base"] == "own" and told["changed"] == "n_bins=10, keep_blank=false"
+
+
 def test_a_parameters_cell_that_was_not_run_is_told(project):
     with pytest.raises(BadParameter, match="'recording' is not set"):
         stages.begin("02_bin", {"recipe": "cohort"})

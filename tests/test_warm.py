@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_project import wait_until
 
+from nblib.errors import RunFailed
 from nblib.runner import warm
 
 SHOW = "import os; print(*(open(f'/proc/self/task/{t}/comm').read() for t in os.listdir('/proc/self/task')))"
@@ -116,6 +118,18 @@ def test_a_killed_server_is_a_killed_job(tasks, tmp_path):
         os.kill(parent, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         wait_until(lambda: not alive(process.pid))  # nothing works on that nobody watches
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_dead_server_is_told_in_a_sentence(tmp_path, there):
+    """A socket that nobody listens on any more, or none at all."""
+    address = tmp_path / "warm"
+    if there:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+    with pytest.raises(RunFailed, match="begins jobs and kernels is gone") as error:
+        warm.Process(str(address), "job", [], [], env={})
+    assert str(address) in str(error.value) and "NBLIB_WARM" in str(error.value)
 
 
 def test_what_is_imported_starts_no_thread():

@@ -198,6 +198,10 @@ class Keeper(lightning.Callback):
 
     def on_exception(self, trainer: lightning.Trainer, lit: Lit, exception: BaseException) -> None:
         self.teardown(trainer, lit, "fit")
+        if isinstance(exception, KeyboardInterrupt):
+            kept = f"kept in {self.path}; run the same again, and it goes on from there"
+            kept = kept if self.path.is_file() else "too short for a checkpoint, so it begins again"
+            print(f"Stopped after {len(self.history)} epochs: {kept}.", flush=True)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, lit: Lit, checkpoint: dict) -> None:
         checkpoint["nblib"] = self.same
