@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from nblib.errors import MissingInput
@@ -12,40 +13,32 @@ POINTER = 1024  # what stands for a file's content is shorter [byte]
 
 def require_file(path: Path, hint: str = "check `path` in the recipe") -> None:
     """MissingInput that says what stands at `path` where it is no file with content of its own."""
-    link = path.readlink() if path.is_symlink() else None
-    if path.is_file():
-        what = _pointer(path)
-    elif path.is_dir():
-        zarr = path.suffix == ".zarr" or any((path / name).exists() for name in ZARR)
-        what = (
-            "this is a Zarr folder; nblib reads NWB in HDF5. Write it anew as one .nwb file (pynwb "
-            "with hdmf-zarr: NWBHDF5IO.export), or fetch the HDF5 version"
-            if zarr
-            else f"this is a folder, not a file; {hint}"
-        )
-    elif link is not None:
-        what = (
-            _fetch("git-annex", f"git annex get {path.name}` or `datalad get {path.name}")
-            if "annex" in link.parts
-            else f"this is a link to {link}, which is not there; {hint}"
-        )
-    else:
-        what = f"no such file; {hint}"
-    if what:
+    if what := _instead(path) or ("" if path.is_file() else f"no such file; {hint}"):
         raise MissingInput(f"{path}: {what}.")
 
 
-def _pointer(path: Path) -> str:
-    """What to do about a small text that stands for a file whose content was not fetched."""
-    if path.stat().st_size > POINTER:
+def _instead(path: Path) -> str:
+    """What is at a path in place of the file that was meant, and what to do; "" for nothing known."""
+    if path.is_dir():
+        if path.suffix != ".zarr" and not any((path / name).exists() for name in ZARR):
+            return "this is a folder; give the path of the file in it"
+        return (
+            "this is a Zarr folder, and nblib reads HDF5. Write it as one .nwb file with hdmf-zarr "
+            "and pynwb: NWBHDF5IO(…, 'w').export(src_io, nwbfile, write_args={'link_data': False})"
+        )
+    if path.is_symlink() and not path.exists():
+        target = path.readlink()
+        if "annex" not in target.parts:
+            return f"this is a link to {target}, which is not there"
+        start = b"/annex/objects/"
+    elif path.is_file() and path.stat().st_size < POINTER and os.access(path, os.R_OK):
+        start = path.read_bytes()
+    else:
         return ""
-    text = path.read_bytes()
-    if text.startswith(b"version https://git-lfs"):
-        return _fetch("Git LFS", f"git lfs pull --include={path.name}")
-    if text.startswith(b"/annex/objects/"):
-        return _fetch("git-annex", f"git annex get {path.name}` or `datalad get {path.name}")
-    return ""
-
-
-def _fetch(keeper: str, command: str) -> str:
+    if start.startswith(b"/annex/objects/"):
+        keeper, command = "git-annex", f"git annex get {path.name}` or `datalad get {path.name}"
+    elif start.startswith(b"version https://git-lfs"):
+        keeper, command = "Git LFS", f"git lfs pull --include={path.name}"
+    else:
+        return ""
     return f"its content was not fetched, {keeper} keeps it elsewhere; run `{command}` beside it"

@@ -36,7 +36,7 @@ def read(file: h5py.File, path: Path, notes: list[str]) -> pd.DataFrame | None:
     group = hdf5.child(file, PLACE, path)
     if not isinstance(group, h5py.Group):
         return None
-    table = nwb_tables.read_table(group, path, PLACE)
+    table = nwb_tables.read_table(group, path, PLACE, skip=("group",))
     nwb_tables.tell_broken(table, PLACE, notes)
     nwb_tables.as_numbers(table, ("x", "y", "z"), f"{path}: {PLACE}", notes)
     found = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
@@ -169,17 +169,16 @@ def _by_group(
 def locations(file: h5py.File, path: Path, series: str, n_channels: int) -> list[str]:
     """Region of each channel of a series; a channel without one keeps a name of its own."""
     names = [f"channel_{i}" for i in range(n_channels)]
-    data = hdf5.child(file, f"{series}/electrodes", path)
-    group = hdf5.child(file, PLACE, path)
-    if data is None or group is None:
-        return names
-    table = nwb_tables.read_table(group, path, PLACE)
-    if "location" not in table and "location" not in table.attrs[nwb_tables.LEFT_OUT]:
-        return names
-    location = nwb_tables.require(table, "location", f"{path}: {PLACE}").astype(str)
     where = f"{series}/electrodes"
+    data, table = hdf5.child(file, where, path), read(file, path, [])
+    if data is None or table is None:
+        return names
+    if "area" not in table:
+        if "location" in table.attrs[nwb_tables.LEFT_OUT]:
+            nwb_tables.require(table, "location", f"{path}: {PLACE}")
+        return names
     rows = checked_rows(nwb_tables.whole_numbers(data, path, where), table, f"{path}: {where}")
     if len(rows) != n_channels:
         raise BadInput(f"{path}: {where} names {len(rows)} electrodes for {n_channels} channels.")
-    unknown = ("", "unknown", "None", "nan")
-    return [n if t in unknown else t for n, t in zip(names, location.iloc[rows], strict=True)]
+    areas = table["area"].iloc[rows]
+    return [n if a in ("", "unknown") else a for n, a in zip(names, areas, strict=True)]

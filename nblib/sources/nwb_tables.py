@@ -62,7 +62,7 @@ def _values(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
         if reference is h5py.Reference:
             return _names_of_objects(data, path, place)
         values = data[()].ravel() if kind.kind in "biufSO" and not reference else None
-    if hdf5.type_name(data) == "EnumData":
+    if hdf5.type_name(data) == "EnumData" and kind.kind in "iu":
         return _looked_up(values, _elements(data, path, place), path, place)
     if names := h5py.check_enum_dtype(kind):
         codes = {code: i for i, code in enumerate(names.values())}

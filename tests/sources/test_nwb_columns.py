@@ -458,7 +458,7 @@ def test_hdf5plugin_is_taken_where_it_is_installed(tmp_path, monkeypatch):
     ("make", "says"),
     [
         (lambda p: None, "no such file; check `path`"),
-        (lambda p: p.mkdir(), "this is a folder, not a file"),
+        (lambda p: p.mkdir(), "this is a folder; give the path of the file"),
         (lambda p: (p.mkdir(), (p / "zarr.json").write_text("{}")), "this is a Zarr folder"),
         (lambda p: p.symlink_to("../.git/annex/objects/a/b"), "not fetched, git-annex .* `git annex get x.nwb`"),
         (lambda p: p.symlink_to("lost.nwb"), "this is a link to lost.nwb, which is not there"),
