@@ -59,6 +59,11 @@ def chosen(runs: pd.DataFrame, by: tuple[str, ...] = EACH) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def marked(runs: pd.DataFrame) -> pd.DataFrame:
+    """All runs, with a column `chosen` that says which are of the decoder that validation chooses."""
+    return runs.assign(chosen=runs["run"].isin(chosen(runs)["run"]))
+
+
 def paired(runs: pd.DataFrame) -> pd.DataFrame:
     """The decoder chosen for a recording beside each other one, on the same test presentations.
 

@@ -224,10 +224,11 @@ def verdicts(
     return lines
 
 
-def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame) -> str:
-    """What there is to say of the decoder that validation chose.
+def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str = "") -> str:
+    """What there is to say of the decoder that validation chose, as Markdown.
 
-    best: its runs (`choice.chosen`); compared: its rows of `choice.comparisons`.
+    best: its runs (`choice.chosen`); compared: its rows of `choice.comparisons`; name: what stands
+    for it, "" = its own name.
     """
     first = best.iloc[0]
     n = best["recording"].nunique()
@@ -244,6 +245,6 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame) -> str:
     out = first["left_out"]
     fewer = f" {out} more, not run on the same recordings and folds, took no part." if out else ""
     return (
-        f"**{in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{METRIC_TEXT[metric]} of "
+        f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{METRIC_TEXT[metric]} of "
         f"{each.mean():.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible}).{fewer} {in_markdown(choice.standing(compared))}"
     ).rstrip()

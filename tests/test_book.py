@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from nblib import bookbuild, params, results, sealed, store, sweep
-from nblib.bookbuild import check, layout, marks, pages
+from nblib import bookbuild, choice, params, plots, results, sealed, store, summary, sweep
+from nblib.bookbuild import check, layout, marks, pages, tables
 from nblib.errors import BadParameter, NblibError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,7 +169,7 @@ def test_every_command_in_the_prose_exists():
 
 
 def test_every_generated_part_is_known():
-    known = {"headline", "results", "comparison", "bench"}
+    known = {"headline", "verdicts", "results", "comparison", "bench"}
     assert {mark for text in TEXTS.values() for mark in layout.MARK.findall(text)} == known
 
 
@@ -333,15 +334,19 @@ def artifact(
         "metadata": {"widgets": {}, "language_info": {"name": "python"}},
         "cells": cells,
     }
+    if scores:
+        (folder / "metrics.json").write_text("{}")
+        right = np.arange(100) < (60 if key.startswith("2") else 50)
+        answers = pd.DataFrame({"trial": np.arange(100), "correct": right})
+        answers.to_parquet(folder / "predictions.parquet")
+    outputs = {p.name: {"sha256": store.sha256(p)} for p in folder.iterdir()}
     manifest = {
         "stage": stage, "recording": recording, "key": key, "parameters": {}, "upstream": upstream,
-        "outputs": {"metrics.json": {}} if scores else {}, "created": "2026-01-01T00:00:00Z",
+        "outputs": outputs, "created": "2026-01-01T00:00:00Z",
         "wall_s": 1.5, "code_version": "0.1.0",
     }  # fmt: skip
     (folder / store.MANIFEST).write_text(sealed.dumps({**manifest, "sha256": ""}))
     store.attach(folder, notebook)
-    if scores:
-        (folder / "metrics.json").write_text("{}")
     return folder
 
 
@@ -392,23 +397,44 @@ def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home
     assert "widgets" not in page["metadata"]
 
 
-def test_the_results_link_each_row_and_put_the_best_first(runs):
-    frame = pages.results_frame(runs, linked(runs))
-    assert list(frame["model"]) == ["lstm", "mlp"]
-    assert list(frame["run"]) == [
-        f'<a href="../runs/{slug}.html">notebook</a>'
-        for slug in ("demo-demo-lstm-f0-s0-22222222", "demo-demo-mlp-f0-s0-11111111")
+def table_of(runs, paged=None):
+    return tables.results_table(runs, linked(runs, paged), 60)
+
+
+def test_the_results_table_has_few_columns_and_its_first_rows_are_the_recipe_s_own(runs):
+    """Other settings, folds, label counts and what is not compared stand in tabs of their own."""
+    lstm = runs.iloc[[1]]
+    others = [
+        lstm.assign(changed="n_bins=10", recipe="demo-12345678", value=0.99, run="demo/bins"),
+        *(lstm.assign(group="demo (n_folds=5)", fold=k, run=f"demo/f{k}") for k in (0, 1)),
+        lstm.assign(notebook="07_few_shot", variant="k=1", run="demo/few"),
+        lstm.assign(notebook="09_downstream_one_vs_all", run="cohort/d"),
+        lstm.assign(flag="old split", run="demo/old"),
+        lstm.assign(variant="shuffle_labels=true", run="demo/control"),
     ]
-    assert "flag" not in frame  # a column that says nothing is left out
-    odd = scan_of({"<b>x": Path(runs["folder"][0])})
-    assert "<b>" not in pages.results_table(odd, linked(odd, []))
+    many = pd.concat([runs, *others], ignore_index=True)
+    made = table_of(many, [])
+    names = re.findall(r"^````\{tab-item\} (.*)$", made, re.M)
+    assert names == ["The recipes' own runs (2)", "Other settings (1)", "Folds (2)", "Label counts (1)",
+                     "Without labels, images (1)", "Not compared (2)"]  # fmt: skip
+    for head in re.findall(r"<tr>(<th>.*?)</tr>", made):
+        assert head.count("<th>") <= 8
+    first = re.findall(r"<tr><td.*?</tr>", made)[:2]
+    href = "../artifacts/05_train_lstm/demo/2222222222222222/manifest.json"
+    assert f'<a href="{href}">lstm</a>' in first[0] and ">mlp</a>" in first[1]
+    assert '<td data-label="95 % interval">40.0% to 90.0%</td>' in first[0]
+    assert len(re.findall("<tr><td", made)) == len(many)  # every run stands somewhere, once
+    paged = table_of(runs)
+    assert '<a href="../runs/demo-demo-lstm-f0-s0-22222222.html">lstm</a>' in paged
+    odd = scan_of({"<b>x": Path(runs["folder"][0])}, recording="<i>")
+    assert "<b>" not in table_of(odd, []) and "<i>" not in table_of(odd, [])
 
 
 def test_corrupt_runs_and_runs_without_a_notebook_get_no_page(runs):
     assert pages.run_pages(runs.assign(flag="corrupt")) == []
     assert pages.run_pages(runs.assign(executed=False)) == []
-    assert "2 of these runs have no page" in pages.results_table(runs, linked(runs, []))
-    assert "have no page" not in pages.results_table(runs, linked(runs))
+    assert "2 of these runs have no page" in table_of(runs, [])
+    assert "have no page" not in table_of(runs)
 
 
 def test_runs_that_the_table_shows_first_get_a_page_and_those_that_validation_chose(
@@ -421,12 +447,33 @@ def test_runs_that_the_table_shows_first_get_a_page_and_those_that_validation_ch
     many.loc[many["model"] == "m1", "val_accuracy"] = 0.99  # chosen, although its test score is low
     paged = pages.run_pages(many)
     assert [page.row["model"] for page in paged] == ["m1", "m4"]  # by age
-    assert "**0.600** of 100" in pages.headline(many, linked(many, paged))
-    assert "3 of these runs have no page" in pages.results_table(many, linked(many, paged))
-    assert list(pages.in_order(many)["model"]) == ["m4", "m3", "m2", "m1", "m0"]
+    assert "3 of these runs have no page" in table_of(many, paged)
+    assert list(summary.in_order(many)["model"]) == ["m4", "m3", "m2", "m1", "m0"]
     many.loc[many["model"] == "m4", "flag"] = "old code"
-    assert list(pages.in_order(many)["model"]) == ["m3", "m2", "m1", "m0", "m4"]
-    assert list(pages.results_frame(many, linked(many)).columns[:4]) == ["model", "run", "record", "flag"]  # fmt: skip
+    assert list(summary.in_order(many)["model"]) == ["m3", "m2", "m1", "m0", "m4"]
+
+
+def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_stands(runs):
+    """Integers as integers, the figure marks the same decoder, and who cannot be told apart is said."""
+    runs = runs.assign(
+        n_units=1200.0, n_classes=119.0, val_accuracy=[0.9, 0.5]
+    )  # mlp, behind on test
+    compared = choice.paired(results.comparable(runs))
+    home = tables.headline(runs, linked(runs), compared)
+    assert "with 1,200 units and 119 classes, validation chooses **<a href=" in home
+    assert ">mlp</a>**, out of 2 decoders, with an accuracy of 50.0% (95 % interval 40.0% to 90.0%, chance 1.0%, best possible 95.0%)" in home  # fmt: skip
+    behind = "On test it is beaten by lstm, which has no part in the choice."
+    assert behind in home
+    assert tables.verdicts(runs, compared) == (
+        "- demo: **mlp**, out of 2 decoders, with an accuracy of 50.0% (95 % interval 40.0% to 90.0%, chance 1.0%, "
+        f"best possible 95.0%). {behind}"
+    )
+    alike = tables.headline(runs, linked(runs), compared.assign(holm=0.2))
+    assert "On test it cannot be told apart from lstm." in alike
+    figure = plots.compare_runs(choice.marked(results.comparable(runs)))
+    assert "chosen by validation" in [t.get_text() for t in figure.legends[0].get_texts()]
+    colours = [line.get_color() for line in figure.axes[0].containers[1].lines[:1]]
+    assert colours == [plots.style.VERMILLION]  # mlp, the second from above
 
 
 # --- links to runs -------------------------------------------------------------------------------
@@ -446,14 +493,14 @@ def test_a_run_is_linked_to_its_page_or_else_to_its_manifest(runs):
 
 def test_every_mark_of_a_figure_leads_to_its_run(runs):
     links = linked(runs)
-    figure = pages.comparison(runs, links)
+    figure = tables.comparison(runs, links)
     places = re.findall(r'<a href="([^"]+)" title="([^"]+)" style="left:([\d.]+)%;top:([\d.]+)%">', figure)  # fmt: skip
     assert [place[0] for place in places] == [links.href(k, "../") for k in runs["run"][::-1]]
     assert places[0][1] == "lstm, demo, fold 0, seed 0"
     assert float(places[0][2]) > float(places[1][2])  # the better one lies to the right
     rows = re.findall(r'<tr><td><a href="([^"]+)">demo/\w{16}</a></td>', figure)
     assert rows == [place[0] for place in places]
-    assert pages.comparison(runs.iloc[:0], links) == ""
+    assert tables.comparison(runs.iloc[:0], links) == ""
 
 
 def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
@@ -495,13 +542,14 @@ def test_flagged_and_shuffled_runs_are_not_compared(runs):
     assert len(results.comparable(runs)) == 2
     assert results.comparable(runs.assign(flag="old split")).empty
     assert results.comparable(runs.assign(variant="shuffle_labels=true")).empty
-    assert pages.headline(runs.assign(flag="old split"), linked(runs)) == ""
-    assert "**0.600** of 100" in pages.headline(runs, linked(runs))
+    assert tables.headline(runs.assign(flag="old split"), linked(runs), pd.DataFrame()) == ""
+    assert ">lstm</a>**, out of 2" in tables.headline(runs, linked(runs), pd.DataFrame())
 
 
 def test_without_any_run_the_pages_say_so(runs):
-    assert "No run yet" in pages.results_table(runs.iloc[:0], linked(runs))
-    assert pages.headline(runs.iloc[:0], linked(runs)) == ""
+    assert "No run yet" in table_of(runs.iloc[:0])
+    assert tables.headline(runs.iloc[:0], linked(runs), pd.DataFrame()) == ""
+    assert tables.verdicts(runs.iloc[:0], pd.DataFrame()) == ""
     assert "make bench" in pages.bench_table(Path("/nowhere/bench.json"))
 
 

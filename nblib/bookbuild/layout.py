@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from nblib import store
-from nblib.bookbuild import pages
+from nblib import choice, results, store
+from nblib.bookbuild import pages, tables
 from nblib.bookbuild.marks import Links, artifact_path
 from nblib.errors import CorruptArtifact
 
@@ -89,11 +89,13 @@ def lay_out(
     layout = Layout(folder)
     paged = pages.run_pages(table)
     links = Links.of(table, paged)
-    figure = pages.comparison(table, links)
-    headline = pages.headline(table, links)
+    compared = choice.paired(results.comparable(table))
+    figure = tables.comparison(table, links)
+    headline = tables.headline(table, links, compared)
     parts = {
         "headline": f"{headline}\n\n{figure}" if headline else "",
-        "results": pages.results_table(table, links),
+        "verdicts": tables.verdicts(table, compared),
+        "results": tables.results_table(table, links, pages.MOST_RUN_PAGES),
         "comparison": figure,
         "bench": pages.bench_table(root / "book" / "bench.json"),
     }
@@ -112,7 +114,7 @@ def lay_out(
         text = pages.page_notebook(page.folder, "../", links, page.title)
         layout.write(f"runs/{page.slug}.ipynb", text)
     put_artifacts(layout, [*shown_notebooks.values(), *map(Path, table["folder"])])
-    layout.write("book/_static/itables.js", pages.itables_files())
+    layout.write("book/_static/itables.js", tables.itables_files())
     layout.write("_toc.yml", toc((root / "_toc.yml").read_text(), paged))
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["sphinx"]["config"]["html_extra_path"] = ["extra"]

@@ -1,16 +1,15 @@
-"""Parts of pages that come from the data root: executed notebooks, run pages, tables."""
+"""Parts of pages that come from the data root: executed notebooks, run pages, the bench."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib import choice, results, store
-from nblib.bookbuild.marks import Links, artifact_path, linked_figure
+from nblib import choice, results, store, summary
+from nblib.bookbuild.marks import Links, artifact_path
 from nblib.markup import in_html, in_markdown
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_RUN_PAGES = 60  # a page takes the renderer about a second
 EXECUTED = store.ATTACHED[0]
-COMPARISON = "Test accuracy of each decoder with its 95 % interval. Each mark opens its run."
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
 
 
@@ -74,20 +72,6 @@ class RunPage:
         return bool(self.row["executed"]) and self.row["flag"] not in results.WITHOUT_SCORES
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """A scan as the results page shows it: decoders first, as their scores compare, the best first.
-
-    Runs with a flag come last.
-    """
-    other = table["notebook"].where(~table["notebook"].isin(results.DECODERS), "")
-    by = {"_flagged": table["flag"] != "", "_other": other}
-    return (
-        table.assign(**by)
-        .sort_values([*by, "value"], ascending=[True, True, False], kind="stable")
-        .drop(columns=list(by))
-    )
-
-
 def run_pages(table: pd.DataFrame) -> list[RunPage]:
     """The runs of a scan that get a page, newest last: at most 60.
 
@@ -95,7 +79,9 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     results table shows first.
     """
     best = choice.chosen(results.comparable(table))["run"]
-    first = in_order(table).drop_duplicates("folder")  # a run of several results has one page
+    first = summary.in_order(table).drop_duplicates(
+        "folder"
+    )  # a run of several results has one page
     first = first.assign(_chosen=first["run"].isin(best)).sort_values(
         "_chosen", ascending=False, kind="stable"
     )
@@ -193,112 +179,6 @@ def linked(output: dict[str, Any], up: str, links: Links) -> dict[str, Any]:
     if "text/html" in data:
         data["text/html"] = links.in_table("".join(data["text/html"]), up)
     return output
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-TABLE = {
-    "model": "model", "flag": "flag", "value": "score", "metric": "of", "ci_low": "95 % low", "ci_high": "95 % high",
-    "chance": "chance", "oracle": "oracle", "p": "p", "val_accuracy": "validation",
-    "variant": "variant", "changed": "settings", "notebook": "from", "top5": "top-5",
-    "balanced_accuracy": "balanced", "group": "recipe", "recording": "recording", "fold": "fold",
-    "seed": "seed", "n_test": "test n", "n_classes": "classes", "n_units": "units",
-    "n_bins": "bins", "fit_s": "fit [s]", "split_hash": "split", "key": "key",
-}  # fmt: skip
-DECIMALS = {
-    "score": 3, "95 % low": 3, "95 % high": 3, "chance": 4, "oracle": 3, "p": 4,
-    "validation": 3, "top-5": 3, "balanced": 3, "fit [s]": 1,
-}  # fmt: skip
-
-
-def results_frame(table: pd.DataFrame, links: Links) -> pd.DataFrame:
-    """The scan as the results page shows it: best first, each row linked to notebook and manifest."""
-    frame = in_order(table)
-    notebook = [
-        f'<a href="{links.href(k, "../")}">notebook</a>' if k in links.slugs else ""
-        for k in frame["run"]
-    ]
-    manifest = [f'<a href="../{artifact_path(folder)}">manifest</a>' for folder in frame["folder"]]
-    shown = frame[list(TABLE)].rename(columns=TABLE).round(DECIMALS)
-    for name in ("variant", "settings", "flag", "oracle"):
-        if not shown[name].replace("", None).notna().any():
-            shown = shown.drop(columns=name)  # a column that says nothing
-    words = shown.select_dtypes(include=["object", "string"]).columns
-    shown[words] = shown[words].map(in_html)
-    shown.insert(1, "run", notebook)
-    shown.insert(2, "record", manifest)
-    return shown
-
-
-def itables_files() -> str:
-    """itables' code and style, as a script that hands them to `_static/results.js`."""
-    from importlib.resources import files
-
-    folder = files("itables") / "html"
-    packed = {
-        name: base64.b64encode((folder / file).read_bytes()).decode()
-        for name, file in (("code", "dt_bundle.js"), ("style", "dt_bundle.css"))
-    }
-    return f"window.itablesFiles = {json.dumps(packed)};\n"
-
-
-def results_table(table: pd.DataFrame, links: Links) -> str:
-    """The results as a plain HTML table, which a script makes sortable, searchable, exportable."""
-    if table.empty:
-        return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
-    made = results_frame(table, links).to_html(
-        index=False, escape=False, border=0, table_id="all-runs", classes="display compact nowrap",
-        justify="left", na_rep="",
-    )  # fmt: skip
-    scripts = "".join(
-        f'<script src="../_static/{name}.js"></script>\n' for name in ("itables", "results")
-    )
-    left_out = table["folder"].nunique() - len(links.slugs)
-    note = (
-        f"\n\n{left_out} of these runs have no page here, only their manifest: run in Jupyter, corrupt, "
-        f"or below the first {MOST_RUN_PAGES}."
-    )
-    block = f'````{{raw}} html\n<div class="results-table">\n{made}\n</div>\n{scripts}````'
-    return block + note * bool(left_out)
-
-
-def headline(table: pd.DataFrame, links: Links) -> str:
-    """The decoder that validation chooses on the demo, beside chance and oracle, with its run."""
-    demo = results.comparable(table)
-    demo = demo[demo["group"] == "demo"]
-    if demo["val_accuracy"].isna().all():
-        return ""
-    best = demo.loc[demo["val_accuracy"].idxmax()]
-    top = (
-        ""
-        if best["oracle"] != best["oracle"]
-        else f", and the best possible is **{best['oracle']:.3f}**"
-    )
-    return (
-        "## What comes out\n\n"
-        f"On the simulated recording with {best['n_units']} units and {best['n_classes']} classes, validation chooses "
-        f"{_to_run(best, links)} out of {demo['model'].nunique()} decoders. It is right in "
-        f"**{best['accuracy']:.3f}** of {best['n_test']} test presentations (95 % interval {best['ci_low']:.3f} "
-        f"to {best['ci_high']:.3f}). Chance is {best['chance']:.3f}{top}. "
-        "The [results](results.md) hold every number."
-    )
-
-
-def _to_run(row: Any, links: Links) -> str:
-    """A decoder's name that leads to its run."""
-    return f'<a href="{links.href(row["run"], "../")}">{in_markdown(row["model"])}</a>'
-
-
-def comparison(table: pd.DataFrame, links: Links) -> str:
-    """The figure of all decoders, its marks linked to their runs; nothing without a run to compare."""
-    fair = results.comparable(table)
-    if fair.empty:
-        return ""
-    from nblib import plots
-
-    figure = plots.compare_runs(fair)
-    return linked_figure(figure, links, "../", COMPARISON)
 
 
 def bench_table(path: Path) -> str:

@@ -26,7 +26,8 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     """Models sorted by score, each run a dot with its interval; chance line, oracle band.
 
     runs: one row a run with group (the recipe), recording, model, variant, changed, value, ci_low,
-    ci_high, chance, run and, where the truth is known, oracle, oracle_low, oracle_high (fractions). One
+    ci_high, chance, run and, where the truth is known, oracle, oracle_low, oracle_high (fractions);
+    `chosen`, when it is there, says which stand out, as validation chose them. One
     panel for each recipe and recording; with more than six, one with a dot for each recording.
     """
     text = SCORE_TEXT[metric]
@@ -78,7 +79,7 @@ def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
             fmt="o",
             ms=5 if len(some) > 1 else 6.5,
             capsize=3,
-            color=style.BLUE,
+            color=_color(some),
             lw=1.6,
         )
         for value, offset, run in zip(some["value"], offsets, some["run"], strict=True):
@@ -95,6 +96,10 @@ def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _color(part: pd.DataFrame) -> str:
+    return style.VERMILLION if "chosen" in part and part["chosen"].all() else style.BLUE
 
 
 def _cohort(runs: pd.DataFrame, text: str) -> Picture:
@@ -141,8 +146,10 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
 
 
 def _legend(fig: Picture, runs: pd.DataFrame) -> None:
+    stands_out = Line2D([], [], marker="o", color=style.VERMILLION, label="chosen by validation")
     handles: list = [
         Line2D([], [], marker="o", color=style.BLUE, label="one run"),
+        *([stands_out] if "chosen" in runs and runs["chosen"].any() else []),
         Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance"),
     ]
     if "oracle" in runs and runs["oracle"].notna().any():
