@@ -17,7 +17,7 @@ import pytest
 import tiny_project
 
 from nblib import runner, store
-from nblib.runner import kernel
+from nblib.runner import kernel, status
 
 SLEEP = """\
 import os, pathlib, time
@@ -171,10 +171,23 @@ def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number, (out, err)
     assert gone(pid)
-    assert f"stopped by {number.name}" in err and "Nothing was committed" in err
+    assert (
+        f"stopped by {number.name}. The same command begins it again. Nothing was committed" in err
+    )
     assert "Traceback" not in err
     nothing_left(project)
     assert str(project.failed()[0]) in err
+    ((_, reason),) = status.failed()  # what `nblib status` says of it
+    assert reason == f"This run did not end well: stopped by {number.name}."
+
+
+def test_a_stopped_training_says_that_it_goes_on(project):
+    job = runner.plan("01_ingest", {"recipe": "tiny"})
+    folder = store.log_dir(job.stage, job.recording, job.key)
+    folder.mkdir(parents=True)
+    assert runner._goes_on(job) == "The same command begins it again"
+    (folder / "fit.ckpt").touch()
+    assert runner._goes_on(job).startswith(f"The training so far is kept in {folder}: the same")
 
 
 def test_a_runner_that_is_killed_leaves_no_kernel_and_no_artifact(project):

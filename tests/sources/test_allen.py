@@ -94,6 +94,21 @@ def test_no_warehouse_at_all(home, monkeypatch):
         allen.list_sessions()
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_list_without_network_is_refused_within_seconds(home, monkeypatch, silent):
+    """Refused at once, or by a network that never answers, as behind many firewalls."""
+    monkeypatch.setenv("NBLIB_ALLEN_WAREHOUSE", "http://127.0.0.1:9")
+    said = "no answer within 3 s" if silent else "refused"
+    if silent:
+        monkeypatch.setattr(
+            allen_warehouse.socket, "create_connection", lambda *a, **k: time.sleep(9)
+        )
+    began = time.monotonic()
+    with pytest.raises(MissingInput, match=f"127.0.0.1:9 cannot be reached from here .*{said}"):
+        allen.list_sessions()
+    assert time.monotonic() - began < 5
+
+
 # --- downloading -----------------------------------------------------------------------------------
 
 
