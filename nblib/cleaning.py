@@ -102,11 +102,15 @@ def drop_unobserved(
         units = seen.all(axis=0)
     if not (trials.any() and units.any()):
         best_trials, best_units = largest_block(seen)
+        other = (
+            f"unobserved: largest leaves {best_units.sum()} of {len(units)} units and {best_trials.sum()} "
+            f"of {len(trials)} presentations."
+            if best_units.any()
+            else "No unit was observed throughout any presentation."
+        )
         raise BadInput(
             f"recording {binned.attrs['recording']!r}: units were observed at different times "
-            f"(units/obs_intervals), and unobserved: {how} would leave no {'unit' if trials.any() else 'presentation'}. "
-            f"unobserved: largest leaves {best_units.sum()} of {len(units)} units and {best_trials.sum()} of "
-            f"{len(trials)} presentations."
+            f"(units/obs_intervals), and unobserved: {how} would leave no {'unit' if trials.any() else 'presentation'}. {other}"
         )
     rows = [
         (what, "not observed throughout", int((~kept).sum()), int(kept.sum()))

@@ -6,7 +6,7 @@ import pandas as pd
 from nblib.recording import InMemorySpikes, Recording
 
 
-def recording(spikes, labels, start, length=0.25, areas=None, invalid=None):
+def recording(spikes, labels, start, length=0.25, areas=None, invalid=None, observed=None):
     units = pd.DataFrame(index=pd.Index(np.arange(len(spikes)) + 100, name="unit_id"))
     if areas is not None:
         units["area"] = areas
@@ -18,7 +18,7 @@ def recording(spikes, labels, start, length=0.25, areas=None, invalid=None):
     return Recording(
         "r", "mouse", None, units, np.cumsum([0, *map(len, spikes)]),
         InMemorySpikes(np.concatenate(spikes).astype(float)), intervals,
-        "natural_scenes_presentations", "frame",
+        "natural_scenes_presentations", "frame", observed=observed,
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """What cleaning removes, and that it says so."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,3 +124,84 @@ def test_interval_algebra():
         intervals.touches(start, stop, union), [False, False, True, True, False]
     )
     assert not intervals.touches(start, stop, np.empty((0, 2))).any()
+
+
+@pytest.mark.parametrize("stop", [np.nan, np.inf])
+@pytest.mark.parametrize("presentations", ["drop", "keep"])
+def test_invalid_times_without_an_end(road, stop, presentations):
+    recording, binned = road
+    table = recording.intervals["invalid_times"]
+    table.loc[1] = [25.25, stop]
+    settings = CleanSettings(invalid_presentations=presentations)
+    cleaned, removals = cleaning.clean(binned, recording, settings)
+    spikes = recording.spikes.contiguous()
+    inside = ((spikes >= 10.2) & (spikes < 10.6)).sum() + (spikes >= 25.25).sum()
+    assert removals.removed.tolist()[0] == inside and (removals[["removed", "kept"]] >= 0).all(
+        axis=None
+    )
+    if presentations == "drop":
+        assert cleaned.trial.values.tolist() == [*range(10), *range(11, 25)]
+    else:
+        assert int(cleaned.counts[26:].sum()) == 0 and float(cleaned.exposure_s[26:].sum()) == 0
+        assert float(cleaned.exposure_s[25].sum()) == pytest.approx(0.25)
+
+
+def observed(road, *rows):
+    """The road with the observed times of its four units, and no invalid ones."""
+    recording, binned = road
+    times = [None if r is None else np.array(r, float) for r in rows]
+    tables = {"t": recording.intervals["t"]}
+    return dataclasses.replace(recording, observed=times, intervals=tables), binned
+
+
+ALWAYS = [[0.0, 40.5]]
+
+
+@pytest.mark.parametrize(
+    ("how", "trials", "units"),
+    [("presentations", 20, 4), ("units", 40, 3), ("largest", 40, 3), ("keep", 40, 4)],
+)
+def test_what_was_not_observed_goes(road, how, trials, units):
+    """One of four units was observed in the first half; edges are off by half a millisecond."""
+    recording, binned = observed(road, ALWAYS, None, [[0.0005, 19.4995]], [[0, 20], [20.0005, 50]])
+    cleaned, removals = cleaning.clean(binned, recording, CleanSettings(unobserved=how))
+    assert cleaned.sizes["trial"] == trials and cleaned.sizes["unit"] == units
+    rows = removals[removals.reason == "not observed throughout"]
+    gone = {"presentations": 40 - trials, "units": 4 - units}
+    wanted = {
+        "presentations": ["presentations"],
+        "units": ["units"],
+        "largest": list(gone),
+        "keep": [],
+    }[how]
+    assert dict(zip(rows.what, rows.removed, strict=True)) == {what: gone[what] for what in wanted}
+
+
+def test_units_that_other_limits_drop_do_not_cost_presentations(road):
+    recording, binned = observed(road, ALWAYS, [[0, 5]], [[0, 5]], ALWAYS)
+    cleaned, _ = cleaning.clean(binned, recording, CleanSettings(isi_violations_max=0.5))
+    assert cleaned.sizes["trial"] == 40 and cleaned.unit.values.tolist() == [7, 10]
+
+
+def test_units_that_were_never_observed_together_are_refused_with_what_helps(road):
+    """Blocks of one kind of label each: what would be decoded is who was observed."""
+    recording, binned = observed(road, [[0, 15]], [[0, 15]], [[15, 41]], [[15, 41]])
+    for how in ("presentations", "units"):
+        with pytest.raises(BadInput, match="unobserved: largest leaves 2 of 4 units and 25 of 40"):
+            cleaning.clean(binned, recording, CleanSettings(unobserved=how))
+    cleaned, _ = cleaning.clean(binned, recording, CleanSettings(unobserved="largest"))
+    assert cleaned.trial.values.tolist() == list(
+        range(15, 40)
+    ) and cleaned.unit.values.tolist() == [9, 10]
+    never, binned = observed(road, *[[[0.1, 0.2]]] * 4)
+    with pytest.raises(BadInput, match="No unit was observed throughout any presentation"):
+        cleaning.clean(binned, never, CleanSettings())
+
+
+def test_time_around_an_event_must_be_observed_too(road):
+    """Bins reach beyond the presentation: what counts is the time that is counted."""
+    recording, _ = observed(road, *[[[0, 20.7], [20.9, 50]]] * 4)
+    window = BinSettings(binning="event_window", bin_s=0.25, window_start_s=0.0, window_stop_s=0.75)
+    for settings, kept in ((BinSettings(), 40), (window, 39)):
+        binned = binning.bin_recording(recording, settings)
+        assert cleaning.clean(binned, recording, CleanSettings())[0].sizes["trial"] == kept

@@ -201,3 +201,210 @@ def test_memory_does_not_grow_with_the_recording():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] < 60e6
+
+
+# --- one clock -------------------------------------------------------------------------------------
+
+START = np.arange(1, 56) * 1.0  # of the presentations of `session`
+
+
+def relative(train, before=0.3, after=0.6):
+    """Spikes around each presentation, counted from its start."""
+    return np.concatenate([train[(train >= a - before) & (train < a + after)] - a for a in START])
+
+
+def restarted(train, *at):
+    """The times of a clock that begins anew at each of `at`."""
+    return np.concatenate([part[part >= 0] for part in pieces(train, *at)])
+
+
+def pieces(train, *at):
+    bounds = [0.0, *at, np.inf]
+    return [train[(train >= a) & (train < b)] - a for a, b in itertools.pairwise(bounds)]
+
+
+def swapped(train):
+    """Neighbours that changed places here and there, and one spike that went to the end."""
+    train = train.copy()
+    for i in range(5, len(train), 40):
+        train[[i, i + 1]] = train[[i + 1, i]]
+    return np.r_[train[1:], train[0]]
+
+
+SAMPLED = "These times look like sample numbers .*each number divided by the sampling rate"
+
+
+@pytest.mark.parametrize(
+    ("change", "times", "says"),
+    [
+        (lambda t: np.round(t * 30_000), 30_000, SAMPLED),
+        (lambda t: np.round(t * 30_000), 1, rf"Interval tables end at 55\.25\. {SAMPLED}"),
+        (lambda t: np.round(t * 20_000), 20_000, SAMPLED),
+        (lambda t: np.round(t * 1000), 1000, r"whole numbers.*milliseconds \(units would fire 8 Hz\)\. Set time_unit: ms in the recipe\.$"),
+        (lambda t: t * 30_000, 30_000, "Or like sample numbers"),
+        (lambda t: t, 30_000, "Interval tables look like sample numbers, spike times like seconds"),
+        (lambda t: t, 1000, "Interval tables look like milliseconds, spike times like seconds"),
+        (lambda t: t + 1.7e9, 1, r"from 1,700,000,000\.\d+ to .* from 1 to 55\.25 s: they share no time; .*counts from 1970 \(it begins on 2023-11-14"),
+        (lambda t: (t + 1.7e9) * 1000, 1, "milliseconds since 1970, set time_unit: ms"),
+        (lambda t: t + 600, 1, r"spikes lie from 600\.\d+ to 6\S+ s, natural_scenes_presentations from 1 to 55\.25 s: they share no time; these are two clocks"),
+        (lambda t: t * 0, 1, "all 1,440 spike times are 0 s"),
+        (lambda t: t * 0 + 7, 1, "all 1,440 spike times are 7 s"),
+        (lambda t: t[:0], 1, "3 units and no spike at all"),
+        (relative, 1, r"lie from -0\.\d+ to 0\.\d+ s, .*count from the start of each presentation"),
+        (lambda t: np.sort(relative(t)) + 0.3, 1, "count from the start of each presentation"),
+        (lambda t: restarted(t, 30), 1, r"of unit 100, 101, 102 fall \(in unit 100 from 29\.\d+ s \(spike \d+\) to 0\.\d+ s, 1 time in all \(in others from 29.*\)\) .* begins anew.*do not sort"),
+        (lambda t: restarted(t, 20, 45), 1, "2 times in all.* begins anew"),
+        (lambda t: restarted(t, 55), 1, "begins anew"),
+        (swapped, 1, "unsorted spike times in unit 100, 101, 102;.*: sort them in the file"),
+        (np.random.default_rng(0).permutation, 1, "sort them in the file"),
+    ],
+)  # fmt: skip
+def test_what_is_not_one_clock_is_refused_by_name(change, times, says):
+    made = session([change(t) for t in trains()])
+    table = made.intervals["natural_scenes_presentations"]
+    table[["start_time", "stop_time"]] *= times
+    with pytest.raises(BadInput, match=says):
+        session_report(made)
+
+
+def test_what_is_advised_helps():
+    """A restart: the end of the earlier part added; counted from presentations: their start added;
+    samples divided."""
+    whole = session_report(session()).tables["unit_rates"]
+    parts = [pieces(t, 30.0) for t in trains()]
+    mended = session_report(session([np.r_[a, b + 30.0] for a, b in parts]))
+    pd.testing.assert_frame_equal(mended.tables["unit_rates"], whole, rtol=1e-9)
+    samples = [np.round(t * 30_000) for t in trains()]
+    mended = session_report(session([s / 30_000 for s in samples]))
+    assert mended.odd == [] and mended.tables["unit_rates"]["spikes"].equals(whole["spikes"])
+
+
+def test_one_unit_alone_may_be_two_that_were_joined():
+    spikes = trains()
+    spikes[1] = np.r_[spikes[1], spikes[2]]
+    with pytest.raises(BadInput, match=r"unit 101 fall .*two units joined into one: only then sort it"):  # fmt: skip
+        session_report(session(spikes))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[t < 35],  # presentations outlast the spikes
+        lambda t: t + 20,  # and begin before them
+        lambda t: t[::60],  # next to silent
+        lambda t: t[(t > 5) & (t < 6)][:2],  # a spike or two
+        lambda t: t[100:101],
+    ],
+)
+def test_few_or_late_spikes_are_one_clock_all_the_same(change):
+    session_report(session([change(t) for t in trains()]))
+
+
+def test_both_may_count_from_1970_and_in_milliseconds():
+    made = session([(t + 1.7e9) for t in trains()])
+    made.intervals["natural_scenes_presentations"][["start_time", "stop_time"]] += 1.7e9
+    assert session_report(made).odd == []
+
+
+def test_whole_numbers_in_milliseconds_are_told_where_they_may_be_samples():
+    made = session([np.round(t * 30_000) / 1000 for t in trains(rate=8)])
+    made.intervals["natural_scenes_presentations"][["start_time", "stop_time"]] *= 30
+    made.meta["time_unit"] = "ms"
+    assert "if these are sample numbers" in " ".join(session_report(made).odd)
+    made.meta["sampling_hz"] = 30_000.0
+    with pytest.raises(BadInput, match="sampled at 30000 Hz: these are sample numbers"):
+        session_report(made)
+    made = session([np.round(t * 1000) / 1000 for t in trains()])
+    made.meta["time_unit"] = "ms"
+    assert "sample numbers" not in " ".join(session_report(made).odd)
+
+
+# --- invalid and observed times --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "lasts", "touched"),
+    [
+        ([(30.0, np.nan)], 30.0, 26),
+        ([(30.0, np.inf)], 30.0, 26),
+        ([(-np.inf, 30.1)], 30.1, 30),
+        ([(30.0, 32.0), (31.0, 33.0)], 3.0, 3),
+        ([(50.0, np.nan), (30.0, np.inf)], 30.0, 26),
+    ],
+)
+def test_invalid_times_without_an_end_last_to_the_end(rows, lasts, touched):
+    report = session_report(session(invalid=rows))
+    assert len(report.tables["overlaps"]) == touched
+    assert f"touch {touched} of 55" in report.odd[0]
+    assert float(report.odd[0].split(" of ")[1].split(" s ")[0]) == pytest.approx(lasts, abs=0.1)
+    assert any("no end in row 0" in o for o in report.odd) == (not np.isfinite(rows[0][1]))
+    assert np.isfinite(report.tables["invalid"][["start_time", "stop_time"]]).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([(np.nan, 30.0)], "invalid_times has no start in row 0"),
+        ([(1.0, 2.0), (30.0, 20.0)], "invalid_times ends before it starts in row 1"),
+        (
+            [(30_000.0, 40_000.0)],
+            r"invalid_times lies from 30,000 to 40,000 s, .* from 0\.\d+ to 59",
+        ),
+    ],
+)
+def test_invalid_times_that_are_no_times_are_refused(rows, says):
+    with pytest.raises(BadInput, match=says):
+        session_report(session(invalid=rows))
+
+
+def test_invalid_times_after_the_session_are_odd():
+    assert "may be of another clock" in session_report(session(invalid=[(90.0, 95.0)])).odd[0]
+
+
+def test_what_was_not_observed_is_told():
+    halves = [np.array([[0.0, 30.0]]), None, np.array([[0.0, 20.0], [20.0005, 61.0]])]
+    spikes = trains()
+    spikes[0] = spikes[0][spikes[0] < 30]
+    report = session_report(session(spikes, observed=halves))
+    table = report.tables["observed"]
+    assert table["presentations"].tolist() == [29, 55, 55]
+    assert table["share"].tolist() == pytest.approx([0.5, 1, 1], abs=1e-3)
+    told = " ".join(report.odd)
+    assert "1 of 3 units were not observed all the time: 16.7% of" in told
+    assert "26 of 55 presentations were not observed by every unit" in told
+    assert "says nothing of 1 units" in told
+    whole = [np.array([[-5.0, np.inf]])] * 3
+    assert session_report(session(observed=whole)).odd == []
+    some = session_report(session(observed=halves)).odd
+    assert any("spikes lie outside the times in which their unit was observed" in o for o in some)
+
+
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        ([[30.0, 0.0]], "obs_intervals of unit 101 ends before it starts in row 0"),
+        ([[0.0, 30.0], [np.nan, 60.0]], "obs_intervals of unit 101 has no start in row 1"),
+        ([[900.0, 950.0]], r"obs_intervals lies from 0 to 950 s, spikes from 0\.\d+ to 5\S+ s"),
+        ([[0.0, 60_000.0]], r"obs_intervals lies from 0 to 60,000 s.*not on one clock"),
+    ],
+)
+def test_observed_times_that_are_no_times_are_refused(times, says):
+    observed = [np.array([[0.0, 1.0]]), np.array(times), np.array([[0.0, 1.0]])]
+    with pytest.raises(BadInput, match=says):
+        session_report(session(observed=observed))
+
+
+def test_without_trials_there_are_report_figures_and_sentence():
+    from nblib import binning, plots, steps
+    from nblib.params import BinSettings
+
+    made = session(invalid=[(30.0, np.nan)])
+    object.__setattr__(made, "trials", "")
+    for tables in (dict(made.intervals), {}):
+        object.__setattr__(made, "intervals", tables)
+        report = session_report(made)
+        plots.recording_overview(made, report)
+        plots.recording_close_up(made)
+        assert "and no trials" in steps.ingest_in_words(made, report)
+        with pytest.raises(BadInput, match="names no trials"):
+            binning.bin_recording(made, BinSettings())

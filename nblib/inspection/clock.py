@@ -32,7 +32,7 @@ LONGEST_S = 9e9  # as nanoseconds, later times do not fit 64 bits
 TRIAL_STEPS = 3.0  # all spikes within so many trials: their clock begins anew at each
 LEAST_TRIALS = 10
 NO_ORDER = 1 / 3  # a larger share of steps backwards: times in no order at all
-NEAR_S = 0.1  # runs of rising times that share less, fall by fall, are only out of order
+AGAIN = 10  # times that rise again over fewer of a unit's earlier spikes are only out of order
 LOOKED_AT = 50  # units out of order that are looked at closely
 TO_SECONDS = "write the file anew with times in seconds"
 
@@ -142,6 +142,8 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
         )
     if not sparse and 0 < beyond < 1 / OUTLAST:
         name = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
+        if rate > FAST_RATE:
+            name += " (or spike times count from the start of each presentation)"
         raise BadInput(
             f"{where}: the interval tables end at {clock.interval_last:.6g} s, "
             f"{1 / beyond:.0f} times beyond the last spike ({clock.last:.6g} s). Interval "
@@ -175,9 +177,16 @@ def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataF
     if not clock.n_spikes:
         raise BadInput(f"{where}: {recording.n_units} units and no spike at all.")
     if max(abs(clock.first), abs(clock.last)) > LONGEST_S:
+        since_1970 = SINCE_1970 < clock.last / 1e3 < LONGEST_S
         raise BadInput(
             f"{where}: spikes from {clock.first:.6g} to {clock.last:.6g}; no clock in seconds counts "
-            f"so far. {TO_SECONDS.capitalize()}."
+            "so far. "
+            + (
+                "If all times are milliseconds since 1970, set time_unit: ms in the recipe; else "
+                if since_1970
+                else ""
+            )
+            + f"{TO_SECONDS}."
         )
     if clock.n_spikes > 1 and clock.first == clock.last:
         raise BadInput(
@@ -193,8 +202,8 @@ def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataF
         check_relative(both, clock, trials["start_time"].to_numpy(np.float64))
     if max(clock.first, lasts[0]) > SINCE_1970:  # before a ratio of the two is given another name
         check_shared(both, (clock.first, clock.last), lasts)
-    check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
     check_order(recording, where, unsorted)
+    check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
     if both:
         check_shared(both, (clock.first, clock.last), lasts)
 
@@ -260,10 +269,12 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
             f"in unit {recording.units.index[unit]} from {seconds(times[at])} s (spike {at}) to "
             f"{seconds(times[at + 1])} s"
         )
-        begins, ends = np.r_[0, falls + 1], np.r_[falls, len(times) - 1]
-        runs = float((times[ends] - times[begins]).sum())
-        # Spikes that changed places with a neighbour lie next to where they belong.
-        if len(falls) < NO_ORDER * len(times) and runs - np.ptp(times) > NEAR_S * len(falls):
+        ends = np.r_[falls[1:], len(times) - 1]
+        passed = max(  # earlier spikes over whose time a run of rising times goes again
+            int(((times[: a + 1] > times[a + 1]) & (times[: a + 1] <= times[b])).sum())
+            for a, b in zip(falls[:LOOKED_AT], ends, strict=False)
+        )
+        if len(falls) < NO_ORDER * len(times) and passed >= AGAIN:
             again.append(float(times[at]))
             first = first or f"{place}, {len(falls)} time{'s' if len(falls) > 1 else ''} in all"
     ids = some(recording.units.index[units])
@@ -273,7 +284,7 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
         )
     if len(again) > 1:
         first += f" (in others from {seconds(min(again))} to {seconds(max(again))} s)"
-    joined = (
+    alone = (
         " As this unit is alone in it, it may also be two units joined into one: only then sort it."
         if len(units) == 1 < recording.n_units
         else ""
@@ -281,5 +292,5 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
     raise BadInput(
         f"{where}: spike times of unit {ids} fall ({first}) and rise again over the same stretch: their "
         "clock begins anew. Write the parts as files of their own, or add the end of the earlier part "
-        f"to the times after it; do not sort them, which would mix the parts.{joined}"
+        f"to the times after it; do not sort them, which would mix the parts.{alone}"
     )

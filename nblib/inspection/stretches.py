@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.errors import BadInput
-from nblib.inspection.clock import Clock, seconds
+from nblib.inspection.clock import OUTLAST, Clock, seconds
 from nblib.inspection.spikes import Spikes
 from nblib.intervals import covers, merged, touches
 from nblib.recording import ROUNDED_S, Recording
@@ -96,11 +96,12 @@ def observed_tables(
             inside += int(touches(train, train, wide).sum())
     n_spikes = int(spikes.count[known].sum())
     ends = np.concatenate([recording.observed[unit].ravel() for unit in known])
-    if inside < n_spikes / 2:
+    begin, end = float(ends.min()), float(ends[np.isfinite(ends)].max())
+    if inside < n_spikes / 2 or end - first > OUTLAST * (max([last, *stop]) - first) > 0:
         raise BadInput(
-            f"{where}: units/obs_intervals lies from {seconds(ends.min())} to {seconds(ends.max())} s, "
-            f"spikes from {seconds(first)} to {seconds(last)} s, and {n_spikes - inside:,} of {n_spikes:,} "
-            "spikes lie outside the times in which their unit was observed: they are not on one clock."
+            f"{where}: units/obs_intervals lies from {seconds(begin)} to {seconds(end)} s, spikes from "
+            f"{seconds(first)} to {seconds(last)} s, {inside:,} of {n_spikes:,} of them in the times in which their "
+            "unit was observed: they are not on one clock. Mend or remove the column in the file."
         )
     seen = recording.observed_in(start, stop)
     table = pd.DataFrame(

@@ -1,8 +1,10 @@
 """One way in: a recipe and a recording id give the recording, or say why not."""
 
+import shutil
 import sys
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,3 +179,71 @@ def test_keys_of_recordings_that_were_there_before_stay(home, tmp_path):
     version = stages.STAGES["01_ingest"].version
     expected = store.make_key("01_ingest", version, own, [store.sha256(path)])
     assert stages.key_for("01_ingest", asked, "715") == expected
+
+
+# --- events -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    return simulate.simulate(
+        tmp_path_factory.mktemp("e") / "e.nwb", n_units=3, n_scenes=4, n_repeats=6
+    )
+
+
+@pytest.fixture
+def events(tmp_path, simulated):
+    """A recording in seconds or milliseconds with a column of events: `events(unit, name, times)`."""
+
+    def opened(unit, name, change, **given):
+        path = shutil.copy(simulated, tmp_path / "e.nwb")
+        scale = {"s": 1.0, "ms": 1000.0}[unit]
+        with h5py.File(path, "a") as file:
+            file["units/spike_times"][...] = file["units/spike_times"][()] * scale
+            for table in file["intervals"].values():
+                for column in ("start_time", "stop_time"):
+                    table[column][...] = table[column][()] * scale
+            trials = file["intervals/natural_scenes_presentations"]
+            start = trials["start_time"][()] / scale
+            trials[name] = change(start)
+            trials.attrs["colnames"] = np.array([*trials.attrs["colnames"], name], object)
+        asked = {"binning": "event_window", "event": name, "bin_s": 0.05, **given}
+        asked = recipe(["e"], source="nwb", path=str(path), time_unit=unit, **asked)
+        return sources.open_recording(asked, "e"), start
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("unit", "name", "change"),
+    [
+        ("s", "onset", lambda t: t + 0.05),
+        ("ms", "onset", lambda t: (t + 0.05) * 1000),
+        ("ms", "onset_time", lambda t: (t + 0.05) * 1000),
+        ("ms", "onset", lambda t: np.round((t + 0.05) * 1000).astype(np.int64)),
+        ("s", "onset", lambda t: np.where(np.arange(len(t)) % 2, np.nan, t + 0.05)),
+    ],
+)
+def test_every_event_is_in_seconds(events, unit, name, change):
+    recording, start = events(unit, name, change)
+    found = recording.trial_table[name].to_numpy(float)
+    known = np.isfinite(found)
+    assert known.any()
+    np.testing.assert_allclose(found[known], start[known] + 0.05, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("unit", "change"),
+    [
+        ("s", lambda t: t * 1000),
+        ("ms", lambda t: t),
+        ("s", lambda t: t - t),
+        ("s", lambda t: np.random.default_rng(0).uniform(0, 0.2, len(t))),
+        ("s", lambda t: t * 30_000),
+        ("s", lambda t: t + 1.7e9),
+    ],
+)
+def test_events_on_another_clock_are_refused_with_both_ranges(events, unit, change):
+    with pytest.raises(BadInput, match=r"column 'onset' of natural_scenes_presentations lies from .* itself from .* one clock"):  # fmt: skip
+        events(unit, "onset", change)
+    events(unit, "onset", change, binning="per_presentation")  # not asked for: no matter

@@ -258,6 +258,55 @@ def test_series_are_scaled_and_timed(layout):
     assert series["lfp"].read(0, 99).shape == (8, 2)
 
 
+def observed_as(values, index=None):
+    def change(file):
+        file["units/obs_intervals"] = np.asarray(values)
+        if index is not None:
+            file["units/obs_intervals_index"] = np.asarray(index)
+
+    return change
+
+
+def test_when_units_were_observed(layout):
+    assert opened(layout()).observed is None
+    assert opened(layout(observed_as(np.empty((0, 2)), [0, 0, 0, 0]))).observed is None
+    rows = [[0.0, 5.0], [6.0, np.nan], [0.0, 9.0], [1.0, 2.0]]
+    ragged = opened(layout(observed_as(rows, [2, 2, 3, 4])))
+    assert ragged.observed[0].tolist() == [[0, 5], [6, np.inf]] and ragged.observed[1] is None
+    assert [len(times) for times in ragged.observed[2:]] == [1, 1]
+    flat = opened(layout(observed_as([[0.0, 9000.0]] * 4)), time_unit="ms")
+    assert [times.tolist() for times in flat.observed] == [[[0, 9]]] * 4
+    assert "obs_intervals" not in opened(layout(observed_as([[0.0, 9.0]] * 4))).meta["left_out"]
+
+
+@pytest.mark.parametrize(
+    ("values", "index", "says"),
+    [
+        (np.zeros((4, 2)), [1, 2, 3, 5], "obs_intervals_index"),
+        (np.zeros((4, 2)), [1, 2, 4], "obs_intervals_index has 3 entries for 4 units"),
+        (np.zeros((3, 2)), None, "obs_intervals has 3 rows for 4 units and no index"),
+        (np.zeros(8), None, r"obs_intervals is float64 of shape \(8,\)"),
+    ],
+)
+def test_observed_times_that_do_not_fit_are_refused(layout, values, index, says):
+    with pytest.raises(BadInput, match=rf"x\.nwb: units/{says}"):
+        opened(layout(observed_as(values, index)))
+
+
+def test_the_sampling_of_spikes_is_read_from_their_resolution(layout):
+    def sampled(step):
+        return layout(lambda f: f["units/spike_times"].attrs.__setitem__("resolution", step))
+
+    assert opened(sampled(1 / 30_000)).meta["sampling_hz"] == 30_000
+    for step in (
+        -1.0,
+        0.001,
+        np.nan,
+        "?",
+    ):  # the schema's "unknown" is -1; milliseconds are no samples
+        assert opened(sampled(step)).meta["sampling_hz"] == 0
+
+
 # --- seconds and milliseconds ----------------------------------------------------------------------
 
 
