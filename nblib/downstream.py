@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import metrics, probes, ssl, stages, stats, store
+from nblib import metrics, probes, signals, ssl, stages, stats, store
 from nblib.errors import BadInput, BadParameter
 from nblib.markup import in_markdown
 from nblib.params import PRETEXTS
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nblib.stages import Stage
 
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip
+BAND_POWER = "bandpower"  # the embedder that learns nothing: log power by channel and band
 LAB_DICT = "budget_accuracy.json"
 
 
@@ -159,6 +160,8 @@ def _one_embedding(part: str, cohort: Cohort, made: PretextParams | None, stage:
         if not np.array_equal(found["start_s"], cohort.start_s):
             raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
+    if part == BAND_POWER:
+        return signals.log_band_power(cohort.x, cohort.rate_hz)
     return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 
@@ -190,11 +193,16 @@ def check_embedders(params: Any) -> None:
                 f"embedder {name!r}: only embedders that stay as they are can be joined."
             )
         for part in parts:
-            known = part in ("random", "supervised") or part.endswith(".pth")
+            if part == BAND_POWER and params.head == "finetune":
+                raise BadParameter(
+                    "embedder 'bandpower' has no weights that head 'finetune' could train; take head "
+                    "'logistic' or 'linear', or leave it out."
+                )
+            known = part in ("random", "supervised", BAND_POWER) or part.endswith(".pth")
             if not known and stages.pretext_run(part, 0, params) is None:
                 raise BadParameter(
                     f"embedder {part!r}: expected {', '.join(PRETEXTS)} (or one followed by @all), "
-                    "random, supervised or a path to a .pth file."
+                    "random, bandpower, supervised or a path to a .pth file."
                 )
 
 
@@ -284,7 +292,7 @@ def _judge(fold: Fold, task: str, budget: int, how: Any) -> list[dict[str, Any]]
         for name in np.unique(subject):
             here = subject == name
             if positive is not None and len(np.unique(right[here])) < 2:
-                continue  # a mouse without both answers says nothing of telling them apart
+                continue  # a subject without both answers says nothing of telling them apart
             found.append(
                 {"class": "" if positive is None else str(fold.classes[positive]), "subject": str(name),
                  "accuracy": balanced(right[here], answer[here]), "n": int(here.sum())}
@@ -402,7 +410,7 @@ def compared_table(curves: Curves) -> pd.DataFrame:
          "labels": ["all" if b == ALL else str(b) for b in table["budget"]],
          "value": table["value"].map("{:+.1%}".format),
          "95 % interval": [f"{a:+.1%} to {b:+.1%}" for a, b in zip(table["ci_low"], table["ci_high"], strict=True)],
-         "mice": table["n_subjects"], "p": table["p"].map("{:.2g}".format), "p, Holm": table["p, Holm"].map("{:.2g}".format)}
+         "subjects": table["n_subjects"], "p": table["p"].map("{:.2g}".format), "p, Holm": table["p, Holm"].map("{:.2g}".format)}
     )  # fmt: skip
 
 
@@ -427,6 +435,6 @@ def in_words(stage: Stage, curves: Curves) -> str:
     )
     words = {"one_vs_all": "one state against all others", "multiclass": "which state it is"}[task]
     return (
-        f"**Result.** Balanced accuracy for {words}, mean over {n} test mice ({folds}); guessing gives {chance:.0%}:\n\n"
+        f"**Result.** Balanced accuracy for {words}, mean over {n} test subjects ({folds}); guessing gives {chance:.0%}:\n\n"
         + "\n".join(lines)
     )

@@ -206,13 +206,27 @@ def short_table(outcome: Outcome) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def preferred(outcome: Outcome) -> str:
+    """The space whose decoded features find most validation presentations among validation images.
+
+    Test presentations have no part in it. The first of equals.
+    """
+    scenes, right = outcome.scenes, {}
+    y = np.searchsorted(scenes.val, scenes.presentations["choose"].y)
+    for name, one in outcome.spaces.items():
+        near = similarity(one.decoded["choose"], one.features[scenes.val])
+        right[name] = (near.argmax(axis=1) == y).mean()
+    return max(right, key=right.get)
+
+
 def examples(outcome: Outcome, space: str = "", n: int = 5) -> pd.DataFrame:
     """Test presentations of held-out images (or seen ones), spread over ranks, with their answers.
 
-    space: a name; "" = the first. Columns: row of the image, rank, answers (rows of the five
-    nearest images).
+    space: a name; "" = the one that validation prefers. Columns: space, row of the image, rank,
+    answers (rows of the five nearest images).
     """
-    scenes, one = outcome.scenes, outcome.spaces[space or next(iter(outcome.spaces))]
+    space = space or preferred(outcome)
+    scenes, one = outcome.scenes, outcome.spaces[space]
     part = "unseen" if len(scenes.held) else "seen"
     y = scenes.presentations[part].y
     shown = np.sort(np.concatenate([scenes.train, scenes.val, scenes.held]))
@@ -223,7 +237,12 @@ def examples(outcome: Outcome, space: str = "", n: int = 5) -> pd.DataFrame:
     picked = first[np.argsort(rank[first], kind="stable")]
     picked = picked[np.linspace(0, len(picked) - 1, min(n, len(picked))).astype(int)]
     return pd.DataFrame(
-        {"row": y[picked], "rank": rank[picked], "answers": [order[i, :5].tolist() for i in picked]}
+        {
+            "space": space,
+            "row": y[picked],
+            "rank": rank[picked],
+            "answers": [order[i, :5].tolist() for i in picked],
+        }
     )
 
 

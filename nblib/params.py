@@ -389,9 +389,9 @@ class DownstreamParams(CohortParams):
     """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
 
     embedders: list[str] = Field(
-        ["rp", "ts", "cpc", "random"],
+        ["rp", "ts", "cpc", "random", "bandpower"],
         min_length=1,
-        description="rp, ts, cpc (rp@all: taught by all subjects), random, supervised, a .pth, or some joined by +",
+        description="rp, ts, cpc (rp@all: taught by all subjects), random, bandpower, supervised, a .pth, or some joined by +",
     )
     head: Literal["logistic", "linear", "finetune"] = Field(
         "logistic", description="logistic probe, a linear layer, or all layers trained on"
@@ -410,7 +410,7 @@ class DownstreamParams(CohortParams):
     n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
     pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
     compare: list[str] = Field(
-        ["rp - random", "ts - random", "cpc - random"],
+        ["rp - bandpower", "ts - bandpower", "cpc - bandpower"],
         description="differences to test, named beforehand",
     )
     seed: int = Field(0, ge=0, description="seed of folds, draws and random weights")

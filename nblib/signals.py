@@ -27,6 +27,13 @@ LFP = "lfp"
 ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
 PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
+BANDS = {
+    "delta": (1, 4),
+    "theta": (4, 8),
+    "alpha": (8, 13),
+    "beta": (13, 30),
+    "gamma": (30, 50),
+}  # Hz
 PIECE_S = 60.0  # the signal is read in pieces of so many seconds
 RATE_SLACK = 1e-4  # a measured clock is not exact
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
@@ -318,16 +325,30 @@ def spectra(windows: Windows) -> pd.DataFrame:
         frequency, power = signal.welch(own, windows.rate_hz, nperseg=segment, axis=1)
         mean = power.mean(axis=0)  # (F, C)
         for c, channel in enumerate(windows.channels):
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "label": label,
-                        "channel": channel,
-                        "frequency_hz": frequency,
-                        "power": mean[:, c],
-                    }
-                )
-            )
+            one = {
+                "label": label,
+                "channel": channel,
+                "frequency_hz": frequency,
+                "power": mean[:, c],
+            }
+            rows.append(pd.DataFrame(one))
     if not rows:
         raise BadInput(f"recording {windows.recording!r}: no window lies inside a state.")
     return pd.concat(rows, ignore_index=True)
+
+
+def log_band_power(x: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Logarithm of the power of each channel in each of `BANDS`: (W, T, C) -> (W, C x bands).
+
+    By Welch's estimate. A band of which a window at this rate holds no frequency is left out;
+    BadInput when that leaves none.
+    """
+    from scipy import signal
+
+    segment = min(x.shape[1], round(2 * rate_hz))
+    frequency, power = signal.welch(x, rate_hz, nperseg=segment, axis=1)  # (W, F, C)
+    inside = [(frequency >= low) & (frequency < high) for low, high in BANDS.values()]
+    if not any(band.any() for band in inside):
+        raise BadInput(f"windows of {x.shape[1]} samples at {rate_hz:g} Hz hold none of the bands {', '.join(BANDS)}.")  # fmt: skip
+    means = [power[:, band].mean(axis=1) for band in inside if band.any()]
+    return np.log(np.concatenate(means, axis=1) + 1e-12)

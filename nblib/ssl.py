@@ -205,7 +205,7 @@ def map_2d(embeddings: np.ndarray) -> np.ndarray:
 
 
 def example_map(cohort: Cohort, outcome: Outcome) -> tuple[np.ndarray, ...]:
-    """What `plots.embedding_map` takes: places, states ("" for none), mice and times of all windows."""
+    """What `plots.embedding_map` takes: places, states ("" for none), subjects and times of all windows."""
     label = np.where(cohort.labelled, cohort.label, "")
     return map_2d(outcome.embeddings), label, cohort.subject, cohort.start_s
 
@@ -271,14 +271,19 @@ def score_table(outcome: Outcome) -> pd.DataFrame:
 
     return pd.DataFrame(
         [
-            row("pretext task, test mice", s.value, s.chance, f"{s.ci_low:.1%} to {s.ci_high:.1%}"),
+            row(
+                "pretext task, test subjects",
+                s.value,
+                s.chance,
+                f"{s.ci_low:.1%} to {s.ci_high:.1%}",
+            ),
             row(
                 "nearest windows of the same state",
                 near["state"].mean(),
                 near["state_chance"].mean(),
             ),
             row(
-                "nearest windows of the same mouse",
+                "nearest windows of the same subject",
                 near["subject"].mean(),
                 near["subject_chance"].mean(),
             ),
@@ -297,9 +302,9 @@ def in_words(stage: stages.Stage, outcome: Outcome) -> str:
         "cpc": f"finds the true next window among {1 + params.n_negatives}",
     }[params.pretext]  # fmt: skip
     return (
-        f"**Result.** On {len(outcome.who['test'])} mice (fold {params.fold} of {params.n_folds}) that {part}, "
+        f"**Result.** On {len(outcome.who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
         f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
         f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
         f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "
-        f"{near['subject'].mean():.0%} the mouse (chance {near['subject_chance'].mean():.0%})."
+        f"{near['subject'].mean():.0%} the subject (chance {near['subject_chance'].mean():.0%})."
     )

@@ -219,7 +219,7 @@ def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | Non
     if twice := [name for name in own if name in params.pretext_params]:
         raise BadParameter(
             f"09: pretext_params holds {twice[0]!r}, which 09 itself decides: otherwise 08 could learn "
-            "from mice that 09 tests. Taught by all mice is `rp@all`."
+            "from subjects that 09 tests. Taught by all subjects is `rp@all`."
         )
     values = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
     values |= {**params.pretext_params, "pretext": pretext, "fold": fold}

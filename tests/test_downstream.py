@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from nblib import downstream, probes, ssl, stages
+from nblib import downstream, probes, signals, ssl, stages
 from nblib.cohort import Cohort
 from nblib.errors import BadInput, BadParameter
 from nblib.params import DownstreamParams, PretextParams
@@ -142,6 +142,22 @@ def test_an_embedding_that_knows_needs_few_labels(features):
     assert "random" in downstream.in_words(stage(), curves)
 
 
+def test_band_power_is_an_embedder_that_learns_nothing():
+    data = cohort()
+    curve = downstream.run(data, stage(embedders=["bandpower"], tasks=["multiclass"])).curve
+    at = curve.set_index("budget")["value"]  # 4, 10 and 16 Hz lie in three bands
+    assert at[0] > 0.9 and set(curve["embedder"]) == {"bandpower"}
+    h = downstream._one_embedding("bandpower", data, None, stage())
+    assert h.shape == (len(data), 2 * 5)  # two channels, five bands
+    time = np.arange(192)[:, None] / 64
+    slow, fast = (
+        signals.log_band_power(np.sin(2 * np.pi * hz * time)[None], 64.0) for hz in (6, 20)
+    )
+    assert slow.argmax() == 1 and fast.argmax() == 3  # theta, beta
+    with pytest.raises(BadInput, match="hold none of the bands"):
+        signals.log_band_power(np.zeros((1, 2, 1)), 1.0)
+
+
 def test_shuffled_labels_stay_at_chance(features):
     """The 99.99 % interval of what permuted labels give, over subjects; and true labels leave it."""
     asked = {"budgets": [10, 0], "tasks": ["multiclass"], "folds": [0, 1, 2, 3]}
@@ -186,6 +202,7 @@ def test_other_heads(features, head):
         ({"embedders": ["rp@test"]}, BadParameter, "embedder 'rp@test': expected rp"),
         ({"embedders": ["rp+supervised"]}, BadParameter, "can be joined"),
         ({"embedders": ["rp+ts"], "head": "finetune"}, BadParameter, "can be joined"),
+        ({"embedders": ["bandpower"], "head": "finetune"}, BadParameter, "has no weights"),
         ({"folds": [9]}, BadParameter, "there are 4"),
         ({"budgets": [1, 500]}, BadParameter, "the rarest state has 180"),
         ({"compare": ["rp vs ts"]}, BadParameter, "expected two embedders"),

@@ -149,6 +149,20 @@ def test_without_held_out_images_only_seen_ones_are_judged(data, shown, tmp_path
         assert set(found.spaces["pca"].scores) == {"seen"} and not found.oracle
         assert "images in so many" in latents.in_words(asked, found)
         assert latents.examples(found)["row"].nunique() == 5
+
+
+def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_says(
+    shown, data, tmp_path
+):
+    found = latents.run(data, shown, stage(tmp_path, spaces=["spectrum", "pca"]))
+    val, y = found.scenes.val, found.scenes.presentations["choose"].y
+    good, bad = found.spaces["pca"], found.spaces["spectrum"]
+    for one, right in ((good, y), (bad, np.roll(val, 1)[np.searchsorted(val, y)])):
+        one.decoded["choose"] = one.features[right]  # one finds every image, the other none
+    good.decoded["unseen"] = -good.decoded["unseen"]  # and the worst of spaces on the test
+    assert latents.preferred(found) == "pca"
+    assert set(latents.examples(found)["space"]) == {"pca"}
+    assert set(latents.examples(found, "spectrum")["space"]) == {"spectrum"}
     assert "No space of this run" in latents.drawn_in_words(found)
 
 

@@ -257,7 +257,9 @@ def spaces(best=True):
 def found(n=3):
     pixels = np.random.default_rng(0).random((9, 16, 20))
     answers = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [4, 3, 2, 1, 0]][:n]
-    table = pd.DataFrame({"row": [0, 1, 2][:n], "rank": [1, 6, 3][:n], "answers": answers})
+    table = pd.DataFrame(
+        {"space": "pca", "row": [0, 1, 2][:n], "rank": [1, 6, 3][:n], "answers": answers}
+    )
     return plots.found_images(table, pixels, np.arange(9))
 
 

@@ -79,10 +79,10 @@ def space_comparison(table: pd.DataFrame) -> Picture:
 def found_images(examples: pd.DataFrame, pixels: np.ndarray, label: np.ndarray) -> Picture:
     """What was shown, and the five images that lie nearest to what was decoded.
 
-    examples: row, rank, answers (`latents.examples`); pixels (n, H, W) in [0, 1]; label (n,).
+    examples: space, row, rank, answers (`latents.examples`); pixels (n, H, W) in [0, 1]; label (n,).
     The true image has a frame.
     """
-    fig = style.new_figure(0.5 + 1.05 * len(examples))
+    fig = style.new_figure(0.8 + 1.05 * len(examples))
     axes = fig.subplots(len(examples), 6, squeeze=False)
     for line, (row, rank, answers) in zip(
         axes, examples[["row", "rank", "answers"]].itertuples(index=False), strict=True
@@ -98,6 +98,9 @@ def found_images(examples: pd.DataFrame, pixels: np.ndarray, label: np.ndarray) 
             if not ax.images:
                 ax.set_axis_off()
         line[0].set_ylabel(f"image {label[row]}\nrank {rank}", rotation=0, ha="right", va="center")
+    fig.suptitle(
+        f"Feature space {examples['space'].iloc[0]}, which validation prefers", fontsize=10
+    )
     axes[0, 0].set_title("shown")
     for place in range(5):
         axes[0, place + 1].set_title("nearest" if place == 0 else f"{place + 1}.")

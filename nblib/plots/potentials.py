@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from nblib import signals
 from nblib.plots import style, texts
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BANDS = {"delta\n1-4 Hz": (1, 4), "theta\n5-10": (5, 10), "beta\n13-28": (13, 28), "gamma\n30-50": (30, 50)}  # fmt: skip
 SHOWN_HZ = 55.0
 
 
@@ -114,9 +114,14 @@ def state_spectra(spectra: pd.DataFrame) -> Picture:
 def band_power(spectra: pd.DataFrame) -> Picture:
     """How far the power of a band in a state lies from its mean over states, channel by channel."""
     channels, states = list(dict.fromkeys(spectra["channel"])), sorted(set(spectra["label"]))
-    table = np.full((len(channels), len(states) * len(BANDS)), np.nan)
-    for j, (low, high) in enumerate(BANDS.values()):
-        inside = spectra[spectra["frequency_hz"].between(low, high)]
+    frequency = spectra["frequency_hz"]
+    bands = {
+        f"{name} {low}-{high} Hz": spectra[(frequency >= low) & (frequency < high)]
+        for name, (low, high) in signals.BANDS.items()
+        if ((frequency >= low) & (frequency < high)).any()
+    }
+    table = np.full((len(channels), len(states) * len(bands)), np.nan)
+    for j, inside in enumerate(bands.values()):
         means = inside.groupby(["channel", "label"])["power"].mean()
         power = np.array([[means[c, s] for s in states] for c in channels])
         change = np.log2(power / power.mean(axis=1, keepdims=True))
@@ -125,12 +130,12 @@ def band_power(spectra: pd.DataFrame) -> Picture:
     ax = fig.add_subplot()
     limit = max(0.1, float(np.nanmax(np.abs(table))))
     image = ax.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for j in range(1, len(BANDS)):
+    for j in range(1, len(bands)):
         ax.axvline(j * len(states) - 0.5, color="white", lw=3)
     ax.set_ylabel("region")
     ax.set_yticks(range(len(channels)), channels)
-    ax.set_xticks(range(table.shape[1]), [s.replace("_", " ") for s in states] * len(BANDS), rotation=60, ha="right")  # fmt: skip
-    for j, name in enumerate(BANDS):
-        ax.text((j + 0.5) * len(states) - 0.5, -0.9, name.replace("\n", " "), ha="center", fontsize=9)  # fmt: skip
+    ax.set_xticks(range(table.shape[1]), [s.replace("_", " ") for s in states] * len(bands), rotation=60, ha="right")  # fmt: skip
+    for j, name in enumerate(bands):
+        ax.text((j + 0.5) * len(states) - 0.5, -0.7, name.replace(" ", "\n", 1), ha="center", fontsize=9)  # fmt: skip
     fig.colorbar(image, ax=ax, label="log2 of power / mean over states", pad=0.02)
     return fig
