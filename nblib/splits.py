@@ -189,8 +189,9 @@ def runs_in_words(split: pd.DataFrame, how: str) -> str:
     length = time_blocks(split)[0]
     if length == 1:
         return ""
-    warning = f" **{RUNS_AND_RANDOM}**" if how == "random" else ""
-    return f" Labels come in runs: those of about {length} presentations in a row depend on each other.{warning}"
+    if how == "random":
+        return f" **{RUNS_AND_RANDOM}**"
+    return f" Labels come in runs: those of about {length} presentations in a row depend on each other."
 
 
 @dataclass(frozen=True)
