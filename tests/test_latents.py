@@ -149,6 +149,7 @@ def test_without_held_out_images_only_seen_ones_are_judged(data, shown, tmp_path
         assert set(found.spaces["pca"].scores) == {"seen"} and not found.oracle
         assert "images in so many" in latents.in_words(asked, found)
         assert latents.examples(found)["row"].nunique() == 5
+    assert "No space of this run" in latents.drawn_in_words(found)
 
 
 def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_says(
@@ -163,7 +164,6 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
     assert latents.preferred(found) == "pca"
     assert set(latents.examples(found)["space"]) == {"pca"}
     assert set(latents.examples(found, "spectrum")["space"]) == {"spectrum"}
-    assert "No space of this run" in latents.drawn_in_words(found)
 
 
 def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
