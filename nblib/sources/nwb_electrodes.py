@@ -88,10 +88,10 @@ def _one_a_unit(
                 f"{path}: peak_channel_id of unit {some(units.index[rows < 0])} is not in the "
                 f"electrodes table ({len(table)} channels)."
             )
-        # Other numbers that are ids may as well be rows, or channels counted anew on each probe.
-        ids = name.endswith("_id") or ids_are_rows
-        certain = ids and (rows >= 0).all() and (one_probe or "electrode" in name)
-        if certain or name == "peak_channel_id":
+        # Small numbers may be ids, but as well rows, or channels counted anew on each probe.
+        small = np.isin(values, np.arange(len(table))).all()
+        named = (name.endswith("_id") or ids_are_rows) and (one_probe or "electrode" in name)
+        if name == "peak_channel_id" or ((rows >= 0).all() and (named or not small)):
             return name, rows
     return "", None
 

@@ -296,7 +296,8 @@ def test_quality_as_text_is_read_or_named(layout):
         ("max_electrode", [[3], [2], [0], [1]], True, ["CA3", "", "CA1", "VISp"], "electrode in 'max_electrode'"),
         ("electrode_id", [503, 502, 500, 501], False, ["CA3", "", "CA1", "VISp"], "electrode in 'electrode_id'"),
         ("peak_channel", [0, 1, 2, 3], False, None, "areas are unknown"),
-        ("max_channel", [503, 502, 500, 501], False, None, "areas are unknown"),
+        ("max_channel", [503, 502, 500, 501], False, ["CA3", "", "CA1", "VISp"], "electrode in 'max_channel'"),
+        ("max_channel", ["A-1", "A-2", "A-3", "A-4"], False, None, "areas are unknown"),
         ("electrode_id", [1, 2, 3, 4], False, None, "areas are unknown"),
         ("anything", [3, 2, 0, 1], True, None, "areas are unknown"),
     ],
@@ -304,7 +305,7 @@ def test_quality_as_text_is_read_or_named(layout):
 def test_the_column_that_names_an_electrode(layout, name, values, region, areas, says):
     def change(file):
         electrodes(file)
-        column(name, np.array(values), "units")(file)
+        column(name, np.array(values, "S3" if values[0] == "A-1" else int), "units")(file)
         if region:
             file["units"][name].attrs["neurodata_type"] = "DynamicTableRegion"
             file["units"][name].attrs["table"] = file[nwb_electrodes.PLACE].ref
@@ -312,6 +313,26 @@ def test_the_column_that_names_an_electrode(layout, name, values, region, areas,
     recording = opened(layout(change))
     assert (recording.units["area"].tolist() if "area" in recording.units else None) == areas
     assert any(says in note for note in recording.meta["notes"])
+
+
+@pytest.mark.parametrize("name", ["electrode_id", "electrode", "channel_id", "max_channel"])
+@pytest.mark.parametrize("first_id", [0, 1])
+@pytest.mark.parametrize("n_probes", [1, 2])
+def test_small_numbers_are_electrodes_only_where_nothing_else_fits(
+    layout, name, first_id, n_probes
+):
+    """They may be ids, rows (where ids begin at 1) or channels counted anew on each probe."""
+
+    def change(file):
+        electrodes(file)
+        table = file[nwb_electrodes.PLACE]
+        table["id"][...] = first_id + np.arange(4)
+        if n_probes == 1:
+            table["group_name"][...] = ["shank0"] * 4
+        file["units"][name] = np.array([1, 2, 3, 3])
+
+    known = (first_id == 0 or name.endswith("_id")) and (n_probes == 1 or "electrode" in name)
+    assert ("area" in opened(layout(change)).units) == known
 
 
 def test_the_area_of_an_electrode_group(layout):
