@@ -16,11 +16,13 @@ import pandas as pd
 import xarray as xr
 from xarray.backends import H5NetCDFStore
 
+from nblib import labelling
+from nblib.columns import numbers, require
 from nblib.counting import count_flat, first_at_or_after, in_threads
 from nblib.errors import BadInput, BadParameter
 from nblib.params import BinSettings
 from nblib.recording import Recording
-from nblib.sources import hdf5, nwb_tables
+from nblib.sources import hdf5
 
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")
@@ -115,14 +117,9 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
                 f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s."
             )
         return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
-    event = nwb_tables.numbers(
-        nwb_tables.require(table, settings.event, where, "event"),
-        f"{where}: column {settings.event!r}",
+    event = numbers(
+        require(table, settings.event, where, "event"), f"{where}: column {settings.event!r}"
     )
-    if not np.isfinite(event).all():
-        raise BadInput(
-            f"{where}: column {settings.event!r} is not a time in row {int(np.argmin(np.isfinite(event)))}."
-        )
     if settings.binning == "edges":
         return window_edges(event, np.asarray(settings.edges_s))
     span = settings.window_stop_s - settings.window_start_s
@@ -134,48 +131,28 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
     return window_edges(event, settings.window_start_s + np.arange(n + 1) * settings.bin_s)
 
 
-def is_blank(label: pd.Series) -> np.ndarray:
-    """True where a presentation showed nothing: label -1, missing, or the word null."""
-    text = label.astype(str).str.lower()
-    return (label.isna() | text.isin(["-1", "-1.0", "null", "nan", ""])).to_numpy()
-
-
-def clean_label(label: pd.Series) -> np.ndarray:
-    """Labels as integers where all are whole numbers, else as float or text; blanks are -1."""
-    blank = is_blank(label)
-    numeric = pd.to_numeric(label.where(~blank, -1), errors="coerce")
-    if numeric.notna().all():
-        values = numeric.to_numpy(float)
-        return values.astype(np.int64) if (values == np.round(values)).all() else values
-    return label.astype(str).where(~blank, "-1").to_numpy(dtype=str)
-
-
 def bin_recording(
     recording: Recording, settings: BinSettings, threads: int = THREADS
 ) -> xr.Dataset:
     """Count the spikes of a recording's trials.
 
     Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
-    dictionary. Raises BadInput for a trial table without rows.
+    dictionary. Raises what `labelling.to_count` raises.
     """
-    where = f"{recording.path or recording.id}: interval table {recording.trials!r}"
-    table = recording.trial_table.reset_index(drop=True)
-    blank = is_blank(table["label"])
-    if not settings.keep_blank:
-        table = table[~blank]
-    if len(table) == 0:
-        raise BadInput(
-            f"{where} holds no trial{' that is not blank' if not settings.keep_blank else ''}."
-        )
+    where = recording.trial_place
+    chosen = labelling.to_count(
+        recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
+    )
+    table = chosen.table
     edges = trial_edges(table, settings, where)
     counts = count_spikes(recording, edges, threads)
     return build(
-        counts, table.index.to_numpy(), clean_label(table["label"]), edges, recording.units,
+        counts, table.index.to_numpy(), labelling.as_array(table["label"]), edges, recording.units,
         block=_numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
         attrs={
             "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
             "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
-            "clock": "recorded",
+            "clock": "recorded", **chosen.attrs(),
         },
     )  # fmt: skip
 

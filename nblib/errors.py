@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 
 class NblibError(Exception):
     """Base of all errors that nblib raises on purpose; `str(error)` is written for the user."""
@@ -9,6 +12,12 @@ class NblibError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What Jupyter shows of it: the sentence, not the thirty frames that lead to it."""
         return [f"{type(self).__name__}: {self}"]
+
+
+def some(values: Iterable[Any], most: int = 5) -> str:
+    """The first few values as text, with the count when there are more."""
+    items = [str(v) for v in values]
+    return ", ".join(items[:most]) + (f", … ({len(items)} in all)" if len(items) > most else "")
 
 
 class BadParameter(NblibError):

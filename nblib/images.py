@@ -11,13 +11,14 @@ import numpy as np
 
 from nblib import sources
 from nblib.errors import BadInput, MissingInput
+from nblib.labelling import is_one_of
+from nblib.sources.plainfiles import read_npy
 from nblib.tensors import read_tensors
 
 if TYPE_CHECKING:
     from nblib.params import Recipe
 
 SHAPE = (64, 80)  # height and width that features see [px]
-BLANK = -1
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".bmp")
 
 
@@ -41,13 +42,15 @@ class Images:
         return np.array([place[int(x)] for x in labels])
 
 
-def scene_labels(classes: np.ndarray, who: str) -> np.ndarray:
-    """The classes that are images, without the blank; BadInput when classes are no image numbers."""
+def scene_labels(classes: np.ndarray, who: str, blank: str) -> np.ndarray:
+    """The classes that are images, without the grey screen `blank`; BadInput when classes are no image
+    numbers."""
     if not np.issubdtype(np.asarray(classes).dtype, np.number) or (classes % 1 != 0).any():
         raise BadInput(
             f"{who}: its classes ({', '.join(map(str, classes[:3]))}, …) are not numbers of images."
         )
-    return classes[classes != BLANK].astype(int)
+    grey = [is_one_of(c, [blank]) for c in classes.tolist()]
+    return classes[~np.array(grey, bool)].astype(int)
 
 
 def open_images(recipe: Recipe, recording: str, labels: np.ndarray, given: str = "") -> Images:
@@ -95,10 +98,7 @@ def _allen(labels: list[int]) -> Images:
 
 def _from_path(path: Path) -> Images:
     if path.suffix == ".npy" and path.is_file():
-        try:
-            pixels = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path}: not readable as an array ({error}).") from None
+        pixels = read_npy(path)
         if pixels.ndim != 3 or pixels.dtype != np.uint8:
             raise BadInput(
                 f"{path}: expected uint8 (images, height, width), not {pixels.dtype} {pixels.shape}."

@@ -74,7 +74,9 @@ class Outcome:
 
 def open_shown(data: Data, stage: Stage) -> Images:
     """The images behind the classes of a recording (see `images.open_images`)."""
-    labels = images.scene_labels(data.classes, f"recording {stage.recording!r}")
+    labels = images.scene_labels(
+        data.classes, f"recording {stage.recording!r}", stage.recipe.label_rules.blank
+    )
     return images.open_images(stage.recipe, stage.recording, labels, stage.params.images)
 
 
@@ -117,7 +119,7 @@ def run(data: Data, shown: Images, stage: Stage) -> Outcome:
     truth = evaluation.oracle_log_proba(data, stage)
     oracle: dict[str, dict[str, metrics.Score]] = {}
     if truth is not None:
-        labels = images.scene_labels(data.classes, stage.recording)
+        labels = images.scene_labels(data.classes, stage.recording, stage.recipe.label_rules.blank)
         columns = np.flatnonzero(np.isin(data.classes, labels))
         order = np.argsort(shown.rows(data.classes[columns].astype(int)))
         every = np.full((len(truth), len(shown.label)), -np.inf)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -68,20 +69,34 @@ class SimulateLfpSettings(Params):
 
 
 SECONDS = {"s": 1.0, "ms": 1e-3}  # of one unit of time, by `time_unit`
-# Where recordings come from, and what they hold: one line each (see nblib.sources).
+# Where recordings come from, and what they hold: one line each (see nblib.sources). What holds
+# counts is binned already, so its road begins at 02.
 SOURCES = {
     "allen": "spikes",
     "nwb": "spikes",
     "simulate": "spikes",
-    "lab_pickle": "spikes",
+    "lab_pickle": "counts",
+    "counts": "counts",
     "simulate_lfp": "lfp",
     "lfp_nwb": "lfp",
     "lfp_mat": "lfp",
 }
+# The label of a grey screen where the source's own layout says it.
+GREY_SCREEN = {"allen": "-1", "simulate": "-1", "lab_pickle": "-1"}
+# What pandas reads as missing in a table of text.
+MISSING = [
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>",
+    "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+]  # fmt: skip
 
 
-class IngestSettings(Params):
-    """Settings of 01_ingest: where a recording comes from and which table holds its trials."""
+def _as_text(value: Any) -> Any:
+    """A number of a YAML file as the text it was."""
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+class OriginSettings(Params):
+    """Where a recording comes from, which table holds its trials, and what is decoded."""
 
     source: str = Field("simulate", description="kind of origin, a name in nblib.params.SOURCES")
     path: str = Field(
@@ -91,7 +106,46 @@ class IngestSettings(Params):
     intervals: str = Field(
         "natural_scenes_presentations", description="interval table that holds the trials"
     )
-    label: str = Field("frame", description="column of that table to decode")
+    label: str = Field(
+        "frame", description="column of that table to decode, or an expression of columns"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"no such source; choose one of {', '.join(SOURCES)}")
+        return name
+
+
+class LabelRules(Params):
+    """Which trials of a table count, and which label each has (see `nblib.labelling`)."""
+
+    where: str = Field(
+        "", description="expression of columns that a trial must fulfil; empty = all trials"
+    )
+    missing: list[Annotated[str, BeforeValidator(_as_text)]] = Field(
+        MISSING, description="values that count as missing, beside NaN and empty"
+    )
+    blank: Annotated[str, BeforeValidator(_as_text)] = Field(
+        "", description="label of a grey screen; empty = the source's own (Allen: -1), else none"
+    )
+    join_labels: bool = Field(
+        False, description="labels that differ in blanks, case or writing of a number are one"
+    )
+
+    @model_validator(mode="after")
+    def _blank_is_not_missing(self):
+        if self.blank and self.blank in self.missing:
+            raise ValueError(
+                f"blank = {self.blank!r} counts as missing too; take it out of `missing`, or name no blank"
+            )
+        return self
+
+
+class IngestSettings(LabelRules, OriginSettings):
+    """Settings of 01_ingest: where a recording comes from and which trials count."""
+
     time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
     series: str = Field("", description="name of the LFP series (lfp_nwb); empty = the only one")
@@ -102,13 +156,6 @@ class IngestSettings(Params):
         SimulateLfpSettings(), description="simulated field potentials"
     )
     source_params: dict[str, Any] = Field({}, description="settings of the source's own, if any")
-
-    @field_validator("source")
-    @classmethod
-    def _registered(cls, name: str) -> str:
-        if name not in SOURCES:
-            raise ValueError(f"no such source; choose one of {', '.join(SOURCES)}")
-        return name
 
 
 class BinSettings(Params):
@@ -123,7 +170,10 @@ class BinSettings(Params):
     window_stop_s: float = Field(0.25, description="window stop from the event [s]")
     event: str = Field("start_time", description="column that holds the event's time")
     edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
-    keep_blank: bool = Field(True, description="keep blank trials (label -1, null or missing)")
+    keep_blank: bool = Field(True, description="keep trials whose label is `blank`")
+    unusable_trials: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="trials without the finite times that the binning needs"
+    )
     window_s: float = Field(3.0, gt=0, description="length of an LFP window [s]")
     hop_s: float = Field(3.0, gt=0, description="from one LFP window to the next [s]")
     lowpass_hz: float = Field(55.0, ge=0, description="low-pass of the LFP; 0 = none [Hz]")
@@ -200,11 +250,23 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
                 )
         if len(set(self.recordings)) != len(self.recordings):
             raise ValueError("recordings names one id twice")
+        if not self.keep_blank and not self.label_rules.blank:
+            raise ValueError(
+                f"keep_blank = false, but source {self.source!r} has no grey screen of its own; say which "
+                "label is one with `blank`, or leave keep_blank out"
+            )
         return self
 
     def settings(self, model: type[Params]) -> Params:
         """The part of the recipe that one stage owns."""
         return model(**{k: getattr(self, k) for k in model.model_fields})
+
+    @property
+    def label_rules(self) -> LabelRules:
+        """How trials are chosen and labelled; the grey screen is the source's own if none is named."""
+        rules = self.settings(LabelRules)
+        grey = "" if (own := GREY_SCREEN.get(self.source, "")) in rules.missing else own
+        return rules if rules.blank else rules.model_copy(update={"blank": grey})
 
     def file(self, recording: str) -> Path | None:
         """Path of the recording's file with {recording} and ${VARIABLES} filled in, or None."""
@@ -233,9 +295,14 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
         return path
 
     @property
+    def holds(self) -> str:
+        """What the recordings are: "spikes", "lfp" or "counts"."""
+        return SOURCES[self.source]
+
+    @property
     def is_lfp(self) -> bool:
         """Whether the recordings are field potentials, not spikes."""
-        return SOURCES[self.source] == "lfp"
+        return self.holds == "lfp"
 
 
 class StageParams(Params):

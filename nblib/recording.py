@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from nblib import labelling
 from nblib.errors import BadInput
 from nblib.intervals import covers, open_ended
+from nblib.params import LabelRules
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +86,8 @@ class Recording:
     spikes : SpikeArray, float64 seconds, ragged-flat, read lazily.
     intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
     series : sampled signals by name, read lazily.
-    trials, label : the interval table that holds the trials, and its column to decode; "" without.
+    trials, label : the interval table that holds the trials, and its column to decode (or an
+        expression of columns), "" without; rules : which trials count, and what is missing.
     observed : each unit's intervals (k, 2) [s] in which its spikes were looked for; None where
         nothing is said of it, of all units or of one: then always.
     """
@@ -100,6 +104,7 @@ class Recording:
     series: dict[str, Series] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     observed: list[np.ndarray | None] | None = None
+    rules: LabelRules = field(default_factory=LabelRules)
 
     def __post_init__(self):
         if len(self.spike_index) != len(self.units) + 1:
@@ -117,16 +122,39 @@ class Recording:
         return int(self.spike_index[-1])
 
     @property
-    def trial_table(self) -> pd.DataFrame:
-        """The trial table with its label column copied to `label`; BadInput where there is none."""
+    def trial_place(self) -> str:
+        """Where the trials stand, for messages."""
+        return f"{self.meta.get('trials_file', self.path or self.id)}: {self.trials}"
+
+    @cached_property
+    def labelled(self) -> labelling.Trials:
+        """The trials that count, with their labels, and those left out (see `labelling.select`)."""
         if not self.trials:
             raise BadInput(
                 f"{self.path or self.id}: the recipe names no trials (intervals is empty), and this "
                 f"needs them; there is {', '.join(self.intervals) or 'no interval table'}. Set "
                 "`intervals` and `label` in the recipe."
             )
-        table = self.intervals[self.trials]
-        return table.assign(label=table[self.label])
+        return labelling.select(
+            self.intervals[self.trials], self.label, self.rules, self.trial_place
+        )
+
+    @property
+    def trial_table(self) -> pd.DataFrame:
+        """The trials that have a label: columns as in the file, and `label`; index: row in the file.
+
+        Raises BadInput where there are none.
+        """
+        return self.labelled.table
+
+    @property
+    def timed_trials(self) -> pd.DataFrame:
+        """Those with a finite start and a stop that is not before it."""
+        bad = labelling.unusable(self.trial_table, labelling.SPAN, self.trial_place)
+        bad.pop("no length", None)
+        return self.trial_table[
+            ~np.any([*bad.values(), np.zeros(len(self.trial_table), bool)], axis=0)
+        ]
 
     @property
     def invalid_times(self) -> np.ndarray:

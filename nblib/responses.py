@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nblib import binning
+from nblib import binning, labelling
 from nblib.errors import BadParameter
 from nblib.recording import Recording
 
@@ -37,13 +37,27 @@ def areas_of(units: pd.DataFrame) -> np.ndarray:
 
 
 def labels_of(recording: Recording) -> np.ndarray:
-    """Label of every presentation (trial,), as decoders see it: whole numbers, blanks as -1."""
-    return binning.clean_label(recording.trial_table["label"])
+    """Label of every presentation (trial,), as decoders see it."""
+    return labelling.as_array(recording.trial_table["label"])
 
 
 def shown_s(trials: pd.DataFrame) -> float:
     """How long a presentation lasts: the median of stop_time - start_time, seconds."""
     return float((trials["stop_time"] - trials["start_time"]).median())
+
+
+def drawn_trials(recording: Recording) -> pd.DataFrame:
+    """Presentations in time order, to look at: those with a start, which is all that an event needs.
+
+    One without a proper stop is drawn as long as the others, or, where none has one, to the next start.
+    """
+    trials = recording.trial_table
+    trials = trials[np.isfinite(trials["start_time"])].sort_values("start_time")
+    start, timed = trials["start_time"], recording.timed_trials
+    usual = shown_s(timed) if len(timed) else float(start.diff().median())
+    return trials.assign(
+        stop_time=trials["stop_time"].where(trials.index.isin(timed.index), start + usual)
+    )
 
 
 def spikes_between(
@@ -71,7 +85,7 @@ def example_window(recording: Recording, n_trials: int = 16) -> tuple[float, flo
         times = recording.spike_times(int(np.diff(recording.spike_index).argmax()))
         middle = float(times[len(times) // 2])
         return middle - SHOWN_S / 2, middle + SHOWN_S / 2
-    trials = recording.trial_table.sort_values("start_time")
+    trials = drawn_trials(recording)
     first = max(0, (len(trials) - n_trials) // 2)
     part = trials.iloc[first : first + n_trials]
     length = shown_s(trials)
@@ -106,8 +120,7 @@ def area_psth(recording: Recording) -> pd.DataFrame:
     Returns area, time_s (bin centre), rate_hz and sem_hz (mean and standard error over units),
     n_units; `attrs["shown_s"]` is the length of a presentation.
     """
-    trials = recording.trial_table.dropna(subset=["start_time", "stop_time"])
-    trials = trials.sort_values("start_time")
+    trials = drawn_trials(recording)
     width = shown_s(trials) / BINS_SHOWN
     offsets = np.arange(-5, BINS_SHOWN + 11) * width
     rows = np.unique(np.linspace(0, len(trials) - 1, min(MOST_TRIALS, len(trials))).astype(int))
@@ -169,9 +182,9 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
     Clear: the mean count for the label, over the overall mean, in standard errors of a Poisson
     count. Only `most` units, the most active ones, are looked at.
     """
-    trials = recording.trial_table
+    trials = drawn_trials(recording)
     active = np.argsort(-np.diff(recording.spike_index), kind="stable")[:most]
-    labels, code = np.unique(labels_of(recording), return_inverse=True)
+    labels, code = np.unique(labelling.as_array(trials["label"]), return_inverse=True)
     n = np.bincount(code)
     best = (-np.inf, 0, labels[0])
     for unit in active:
@@ -190,8 +203,8 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
 
 def onsets(recording: Recording, label) -> np.ndarray:
     """Onsets of the presentations of one label, seconds, rising; BadParameter when there is none."""
-    trials = recording.trial_table
-    chosen = trials.loc[labels_of(recording) == label, "start_time"]
+    trials = drawn_trials(recording)
+    chosen = trials.loc[labelling.as_array(trials["label"]) == label, "start_time"]
     if chosen.empty:
         raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
     return np.sort(chosen.to_numpy(float))

@@ -53,7 +53,9 @@ def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
 
     Raises BadInput when too few images remain to fit on.
     """
-    labels = images.scene_labels(data.classes, f"recording {stage.recording!r}")
+    labels = images.scene_labels(
+        data.classes, f"recording {stage.recording!r}", stage.recipe.label_rules.blank
+    )
     row_of_class = np.full(len(data.classes), -1)
     row_of_class[np.isin(data.classes, labels)] = shown.rows(labels)
     rows = np.sort(row_of_class[row_of_class >= 0])

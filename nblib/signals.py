@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nblib import labelling
 from nblib.errors import BadInput, BadParameter
 from nblib.recording import Recording, Series
 from nblib.sources import hdf5
@@ -60,6 +61,8 @@ class Windows:
     channels: list[str]
     dropped: int  # windows left out because they touch NaN
     how: str  # filter and resampling in words
+    classes: str = "[]"  # every state of the recording, and
+    left_out: str = "{}"  # reason -> intervals that count for none, as JSON
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -94,7 +97,10 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
     carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
     """
-    series, trials = signal_of(session), session.trial_table
+    series = signal_of(session)
+    chosen = labelling.to_count(
+        session.labelled, session.rules, settings, session.trial_place, labelling.SPAN
+    )
     rate = float(settings.resample_hz or series.rate_hz)
     how = _check_filter(settings, series.rate_hz, rate)
     size = round(settings.window_s * rate)
@@ -123,10 +129,11 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     cuts, start = (
         parts[0][i] if len(parts) == 1 else np.concatenate([p[i] for p in parts]) for i in (0, 1)
     )
-    label, purity = label_windows(trials, start, settings.window_s)
+    label, purity = label_windows(chosen.table, start, settings.window_s)
     return Windows(
         cuts, start, label, purity, session.id, session.subject, rate,
         settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), how,
+        **chosen.attrs(),
     )  # fmt: skip
 
 
@@ -236,10 +243,10 @@ def label_windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
 
-    table: start_time, stop_time, label; half-open. An interval without a label counts for none.
+    table: start_time, stop_time, label; half-open.
     Raises BadInput where intervals of different labels overlap.
     """
-    table = table[table["label"].notna()].sort_values("start_time")
+    table = table.assign(label=labelling.words(table["label"])).sort_values("start_time")
     for a, b in itertools.pairwise(
         table[["start_time", "stop_time", "label"]].itertuples(index=False)
     ):
@@ -252,8 +259,8 @@ def label_windows(
     share: dict[str, np.ndarray] = {}
     for begin, end, name in table[["start_time", "stop_time", "label"]].itertuples(index=False):
         inside = np.minimum(start_s + window_s, end) - np.maximum(start_s, begin)
-        share.setdefault(str(name), np.zeros(len(start_s)))
-        share[str(name)] += np.maximum(inside, 0) / window_s
+        share.setdefault(name, np.zeros(len(start_s)))
+        share[name] += np.maximum(inside, 0) / window_s
     purity = np.zeros(len(start_s))
     for name in sorted(share):
         more = share[name] > purity + 1e-12
@@ -267,7 +274,17 @@ def save(windows: Windows, folder: Path) -> None:
 
     with h5py.File(folder / FILE, "w", **hdf5.UNLOCKED) as file:
         file.attrs["kind"] = "nblib windows"
-        for name in ("recording", "subject", "rate_hz", "window_s", "hop_s", "dropped", "how"):
+        for name in (
+            "recording",
+            "subject",
+            "rate_hz",
+            "window_s",
+            "hop_s",
+            "dropped",
+            "how",
+            "classes",
+            "left_out",
+        ):
             file.attrs[name] = getattr(windows, name)
         file.attrs["channels"] = windows.channels
         n, size, channels = windows.x.shape
@@ -292,7 +309,7 @@ def load(folder: Path, x: np.ndarray | None = None) -> Windows:
             x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]),
             file["purity"][()], str(told["recording"]), str(told["subject"]), float(told["rate_hz"]),
             float(told["window_s"]), float(told["hop_s"]), [hdf5.text(c) for c in told["channels"]],
-            int(told["dropped"]), str(told["how"]),
+            int(told["dropped"]), str(told["how"]), str(told["classes"]), str(told["left_out"]),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ presentations that overlap in time) get one role; a blocked split also keeps a g
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib import stats
+from nblib import labelling, stats
 from nblib.binning import to_ns
-from nblib.errors import BadInput, BadParameter
+from nblib.errors import BadInput, BadParameter, some
 from nblib.intervals import merged, touches
 from nblib.params import SplitSettings
 from nblib.sources import hdf5
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
+LEAST_OF_CLASS = 3  # one for train, validation and test each
 ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
 VALUES_AT_ONCE = 2**23
@@ -89,7 +91,7 @@ def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSett
         except ValueError as error:
             raise BadParameter(
                 f"split: random cannot deal {len(rows)} presentations of {len(np.unique(label[rows]))} "
-                f"labels ({error}); use fewer folds, other fractions, or stratified: false."
+                f"labels ({str(error).split('Classes with too few')[0].strip(' .')}); use fewer folds, other fractions, or stratified: false."
             ) from None
 
     role = np.full(len(group), "train", dtype="<U5")
@@ -113,10 +115,8 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
     group = overlap_groups(start, stop)
     n_groups = int(group.max()) + 1
-    if len(np.unique(label)) < 2:
-        raise BadInput(
-            f"{who}: label {binned.attrs['label_name']!r} has one class only ({label[0]}); nothing to decode."
-        )
+    labelling.check_classes(labelling.as_text(label), json.loads(binned.attrs["classes"]), who)
+    _check_label(label, binned.attrs["label_name"], settings, group, who)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
@@ -141,6 +141,36 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     return pd.concat(folds, ignore_index=True)
 
 
+def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, who: str) -> None:
+    """Refuse labels that cannot be learned and judged, whatever the roles."""
+    classes, n = np.unique(label, return_counts=True)
+    if name == "":
+        raise BadInput(f"{who}: its trials have no label (label is empty); nothing to decode.")
+    if len(classes) < 2:
+        raise BadInput(f"{who}: label {name!r} has one class only ({label[0]}); nothing to decode.")
+    if n.max() == 1:
+        half = (
+            f"label: {name} > {np.median(classes):g}"
+            if classes.dtype.kind in "iuf" and name.isidentifier()
+            else ""
+        )
+        raise BadInput(
+            f"{who}: label {name!r} is another one in each of the {len(label)} presentations ({some(classes, 3)}); "
+            "nothing comes twice, so nothing can be learned. Take a label with few classes"
+            + (f", or make them by an expression such as  {half}" if half else "") + "."
+        )  # fmt: skip
+    if settings.split == "random" and settings.stratified:
+        # Each role needs a group of every class; a group goes by its first presentation.
+        first = label[np.unique(group, return_index=True)[1]]
+        n = np.array([(first == c).sum() for c in classes])
+        if n.min() < LEAST_OF_CLASS:
+            few = [f"{c} ({k})" for c, k in zip(classes, n, strict=True) if k < LEAST_OF_CLASS]
+            raise BadInput(
+                f"{who}: stratified: true needs {LEAST_OF_CLASS} presentations of each class that do not overlap; too few "
+                f"have {some(few)}. Leave such classes out with `where`, or set stratified: false."
+            )
+
+
 def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: int) -> np.ndarray:
     """Set aside train and validation trials closer than the gap to test, then train to validation."""
     role = role.astype("<U5")
@@ -160,9 +190,14 @@ def _check_roles(role, label, fold, settings, who) -> None:
             )
     absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
     if absent:
+        fewest = int(np.unique(label, return_counts=True)[1].min())
         raise BadInput(
             f"{who}, fold {fold}: {len(absent)} class(es) have no training presentation, first {absent[0]!r}; "
-            "split: random with stratified: true gives every class its share of each role."
+            + (
+                "split: random with stratified: true gives every class its share of each role."
+                if fewest >= LEAST_OF_CLASS
+                else f"the rarest class has {fewest} in all, too few for every role: leave such classes out with `where`."
+            )
         )
 
 

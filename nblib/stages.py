@@ -76,11 +76,11 @@ def stage_info(name: str) -> StageInfo:
 def chain(name: str, source: str) -> list[str]:
     """The stages that lead to `name`, in order, `name` last.
 
-    A lab pickle is counts already, so its road begins at 02.
+    What holds counts is binned already, so its road begins at 02.
     """
     steps = [name]
     while (upstream := stage_info(steps[0]).upstream) is not None:
-        if upstream == "01_ingest" and source == "lab_pickle":
+        if upstream == "01_ingest" and P.SOURCES[source] == "counts":
             break
         steps.insert(0, upstream)
     return steps
@@ -187,7 +187,7 @@ def made_of(
         own.pop("source_params", None)
         if (settings := sources.own_settings(recipe)) is not None:
             own["settings of the source"] = settings.model_dump()
-        own |= {"label": recipe.label} if name == "02_bin" else {}
+        own |= recipe.settings(P.LabelRules).model_dump() | {"label": recipe.label}
     else:
         upstream = key_for(steps[-2], recipe, recording)
     return MadeOf(own, [upstream])

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nblib import binning, cleaning, inspection, responses, signals, sources, splits, stages
+from nblib import (
+    binning,
+    cleaning,
+    inspection,
+    labelling,
+    responses,
+    signals,
+    sources,
+    splits,
+    stages,
+)
 from nblib.inspection import SessionReport, potentials
 from nblib.markup import in_markdown
 from nblib.params import SplitSettings
@@ -40,11 +50,11 @@ def someone_is_there() -> bool:
 
 
 def open_session(stage: stages.Stage) -> Recording | None:
-    """The stage's recording, once 01 has looked at it; None for counts without spike times.
+    """The stage's recording, once 01 has looked at it; None for counts, which hold no spike times.
 
     Raises MissingInput when 01 has not been run for this recording, BadInput for a broken file.
     """
-    if stage.recipe.source == "lab_pickle":
+    if stage.recipe.holds == "counts":
         return None
     if stage.name != "01_ingest":
         stage.input("01_ingest")
@@ -59,13 +69,20 @@ def look(session: Recording) -> SessionReport:
 
 
 def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset | Windows:
-    """Counts (trial, time, unit) as the recipe asks; a lab pickle's own counts when it is None;
-    windows of a field potential."""
+    """Counts (trial, time, unit) as the recipe asks; those that the source holds when it is None;
+    windows of a field potential. Raises BadInput where their classes are not those that 01 saw."""
     if session is None:
         return sources.open_binned(stage.recipe, stage.recording)
     if signals.LFP in session.series:
-        return signals.cut(session, stage.settings)
-    return binning.bin_recording(session, stage.settings)
+        made = signals.cut(session, stage.settings)
+        told = made.classes
+    else:
+        made = binning.bin_recording(session, stage.settings)
+        told = made.attrs["classes"]
+    seen = pd.read_parquet(stage.input("01_ingest") / "classes.parquet")["class"].tolist()
+    for one, other in ((json.loads(told), seen), (seen, json.loads(told))):
+        labelling.check_classes(one, other, f"recording {stage.recording!r}")
+    return made
 
 
 def save_counts(binned: xr.Dataset | Windows, folder: Path) -> None:
@@ -144,6 +161,7 @@ def bin_in_words(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
         inside = pd.Series(binned.label[binned.labelled]).value_counts().sort_index()
         told = ", ".join(f"{n} of {in_markdown(name)}" for name, n in inside.items())
         left = f" {binned.dropped} windows touch NaN and were left out." if binned.dropped else ""
+        left += _left_out(binned.left_out, "Intervals")
         return (
             f"**Result.** {len(binned):,} windows of {binned.window_s:g} s ({binned.x.shape[1]} samples × "
             f"{binned.x.shape[2]} channels), {int(binned.labelled.sum()):,} of them inside a state: {told}.{left}"
@@ -156,4 +174,11 @@ def bin_in_words(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
         f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
         f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
         f"{' in ' + in_markdown(peak['area']) if peak['area'] else ''}."
+        f"{_left_out(binned.attrs['left_out'], 'Trials')}"
     )
+
+
+def _left_out(told: str, what: str) -> str:
+    """A sentence on trials or intervals left out, from the JSON of `labelling.Trials.attrs`."""
+    reasons = ", ".join(f"{n} ({in_markdown(why)})" for why, n in json.loads(told).items())
+    return f" {what} left out: {reasons}." if reasons else ""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from nblib import plots, recipes, responses, stages, store
+from nblib import labelling, plots, recipes, responses, stages, store
 from nblib.errors import BadParameter
 from nblib.markup import in_html
 from nblib.plots.style import Picture
@@ -69,8 +70,8 @@ class ResponseExplorer(Explorer):
     def __init__(self, recording: Recording, unit: int | None = None, label: Any = None):
         super().__init__()
         self.recording = recording
-        trials = recording.trial_table
-        self.labels = sorted(set(responses.labels_of(recording).tolist()))
+        trials = responses.drawn_trials(recording)
+        self.labels = np.unique(labelling.as_array(trials["label"])).tolist()
         self.shown_s = responses.shown_s(trials)
         place, clearest = responses.clearest_example(recording)
         ids = recording.units.index

@@ -35,7 +35,7 @@ def binned_counts(recording: str = "000021"):
     counts = rng.poisson(rate[:, None, :], (N_TRIALS, 2, N_UNITS)).astype(np.uint8)
     start = np.arange(N_TRIALS) * 0.25
     units = pd.DataFrame(index=pd.Index([f"u{i}" for i in range(N_UNITS)], name="unit_id"))
-    attrs = dict.fromkeys(("subject", "label_name", "source"), "a")
+    attrs = dict.fromkeys(("subject", "label_name", "source"), "a") | {"classes": '["0", "1", "2"]'}
     return binning.build(
         counts, np.arange(N_TRIALS), label, binning.presentation_edges(start, start + 0.25, 2), units,
         attrs=attrs | {"binning": "{}", "recording": recording},

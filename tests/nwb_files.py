@@ -38,7 +38,10 @@ def make(path, change=None, spikes=None):
 
 
 def opened(path, **settings):
-    return nwb.open_nwb(path, **{**TRIALS, **settings})
+    recording = nwb.open_nwb(path, **{**TRIALS, **settings})
+    if recording.trials:
+        assert len(recording.trial_table)  # is looked at when it is asked for
+    return recording
 
 
 def electrodes(file, areas=("CA1", "VISp", "", "CA3")):

@@ -126,15 +126,6 @@ def test_wide_counts_and_overflow():
         )
 
 
-def test_blank_trials_are_kept_or_dropped():
-    table = trials([0, 1, 2], [0.5, 1.5, 2.5], [3.0, -1.0, np.nan])
-    r = recording([[0.1]], table)
-    kept = binning.bin_recording(r, BinSettings(n_bins=1))
-    np.testing.assert_array_equal(kept.label, [3, -1, -1])
-    dropped = binning.bin_recording(r, BinSettings(n_bins=1, keep_blank=False))
-    np.testing.assert_array_equal(dropped.trial, [0])
-
-
 def test_other_binnings():
     table = trials([1.0, 3.0], [2.0, 4.01]).assign(go=[1.5, 3.25])
     r = recording([[1.39, 1.55, 3.3]], table)
@@ -186,7 +177,7 @@ def test_the_labs_layout():
 
 
 def test_no_trials_and_falling_edges():
-    with pytest.raises(BadInput, match="holds no trial"):
+    with pytest.raises(BadInput, match="t has no rows; nothing was presented"):
         binning.bin_recording(recording([[0.1]], trials([], [])), BinSettings())
     with pytest.raises(BadParameter, match="do not rise"):
         binning.count_spikes(recording([[0.1]], trials([0], [1])), np.array([[0, 5, 3]]))

@@ -92,8 +92,9 @@ def test_an_array_that_is_no_pictures(tmp_path):
 
 def test_classes_that_are_no_numbers():
     with pytest.raises(BadInput, match="not numbers of images"):
-        images.scene_labels(np.array(["cat", "dog"]), "recording 'a'")
-    assert images.scene_labels(np.array([-1, 0, 4]), "a").tolist() == [0, 4]
+        images.scene_labels(np.array(["cat", "dog"]), "recording 'a'", "")
+    assert images.scene_labels(np.array([-1, 0, 4]), "a", "-1").tolist() == [0, 4]
+    assert images.scene_labels(np.array([-1, 0, 4]), "a", "").tolist() == [-1, 0, 4]
 
 
 # --- the lab's latents ---------------------------------------------------------------------------

@@ -92,11 +92,25 @@ def test_overlapping_and_long_presentations_are_odd():
     assert "5 %" in odd and "before an earlier one has ended" in odd
 
 
-def test_nan_presentations_are_refused():
+def test_trials_without_a_time_are_reported_and_the_others_described():
     made = session()
-    made.intervals["natural_scenes_presentations"].loc[9, "start_time"] = np.nan
-    with pytest.raises(BadInput, match="row 9"):
-        session_report(made)
+    table = made.intervals["natural_scenes_presentations"]
+    table.loc[9, "start_time"] = np.nan
+    table.loc[11, "stop_time"] = table["start_time"][11] - 1
+    table.loc[12, "stop_time"] = table["start_time"][12]
+    report = session_report(made)
+    odd = " ".join(report.odd)
+    for says in (
+        "no finite start_time (NaN or infinite) (row 9)",
+        "a negative length (row 11)",
+        "no length (row 12)",
+    ):
+        assert says in odd, odd
+    assert report.tables["presentations"]["n"].sum() == len(table)
+    assert report.tables["intervals"]["rows"][0] == len(table) - 2
+    made = session()
+    made.intervals["natural_scenes_presentations"]["stop_time"] = np.nan  # nothing but starts
+    assert np.isnan(session_report(made).tables["presentations"]["median_s"]).all()
 
 
 def test_the_report_reads_as_text():

@@ -54,7 +54,7 @@ def data(shown):
 
 def stage(tmp_path, **given):
     params = ImageParams(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
-    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb")
+    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb", blank="-1")
     return SimpleNamespace(
         params=params, recipe=recipe, name="10_image_latents", recording="tiny", key="k" * 16
     )

@@ -1,12 +1,14 @@
 """Splits keep presentations whole, keep their gaps, and learn nothing from test rows."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nblib import binning, splits
+from nblib import binning, labelling, splits
 from nblib.errors import BadInput, BadParameter
 from nblib.params import SplitSettings
 
@@ -23,6 +25,7 @@ def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=No
         "recording": "r",
         "subject": "s",
         "label_name": "frame",
+        "classes": json.dumps(labelling.as_text(label)),
         "binning": "{}",
         "source": "x",
     }

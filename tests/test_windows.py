@@ -29,7 +29,7 @@ def recording(n=60, n_bins=2, n_units=4, seed=0) -> xr.Dataset:
             "label": ("trial", label), "start_s": ("trial", start),
             "stop_s": ("trial", start + 0.25),
         },
-        attrs={"recording": "r", "subject": "s", "label_name": "frame"},
+        attrs={"recording": "r", "subject": "s", "label_name": "frame", "classes": '["-1", "9", "19"]'},
     )  # fmt: skip
 
 

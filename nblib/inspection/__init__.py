@@ -29,11 +29,12 @@ from nblib.inspection.trials import (
     is_sound,
     odd_intervals,
     odd_trials,
+    trial_oddities,
     trial_tables,
 )
 from nblib.recording import Recording
 from nblib.sources import nwb_tables
-from nblib.sources.checks import check_intervals, check_presentations
+from nblib.sources.checks import check_intervals
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.
 QUALITY = {
@@ -71,23 +72,32 @@ def session_report(recording: Recording) -> SessionReport:
 
     Raises BadInput, naming unit ids or rows, for NaN or infinite spike times, spike times that
     are not sorted within a unit, a spike index that does not fit, times that are not on one clock
-    in seconds (see `inspection.clock`), and NaN or negative-length trials, invalid or observed times.
+    in seconds (see `inspection.clock`), and reversed or endless invalid or observed times.
     """
     where = str(recording.path or recording.id)
     check_index(recording, where)
-    trials = recording.trial_table.reset_index(drop=True) if recording.trials else None
-    if trials is not None:
-        check_presentations(where, recording.trials, trials)
     odd: list[str] = list(recording.meta.get("notes", []))
     tables = _tables(recording, odd)
     if "invalid_times" in tables:
         check_intervals(where, "invalid_times", recording.invalid_times)
-    checked = (recording.trials, "invalid_times")
-    sound = {n: t for n, t in tables.items() if n in checked or is_sound(n, t, odd)}
+    tables.pop(recording.trials, None)
+    sound = {
+        n: t.reset_index(drop=True)
+        for n, t in tables.items()
+        if n == "invalid_times" or is_sound(n, t, odd)
+    }
+    trials = timed = begun = None
+    if recording.trials:
+        trials, timed = recording.trial_table, recording.timed_trials
+        begun = trials[np.isfinite(trials["start_time"])]  # a clock is told by starts alone
+        has_stop = begun.index.isin(timed.index)
+        begun = begun.assign(stop_time=begun["stop_time"].where(has_stop, begun["start_time"]))
+        odd += trial_oddities(recording)
+        sound = ({recording.trials: timed} if len(timed) else {}) | sound
     spikes = pass_over(recording, where)
     others = [t for n, t in sound.items() if n != "invalid_times"]
     clock = clock_of(spikes, others, recording.meta.get("sampling_hz", 0.0))
-    check_clock(recording, where, clock, trials, spikes.unsorted)
+    check_clock(recording, where, clock, begun, spikes.unsorted)
     out = {
         "units": _units(recording, spikes, clock),
         "unit_rates": unit_rates(recording, spikes, clock),
@@ -96,10 +106,11 @@ def session_report(recording: Recording) -> SessionReport:
     }
     if trials is not None:
         out |= trial_tables(recording, trials, odd)
-    out |= invalid_tables(recording, where, trials, clock, odd)
-    out |= observed_tables(recording, where, trials, spikes, odd)
+    out |= invalid_tables(recording, where, timed, clock, odd)
+    out |= observed_tables(recording, where, timed, spikes, odd)
     if trials is not None:
-        odd_trials(recording.trials, trials, clock, odd)
+        odd_trials(recording.trials, timed, clock, odd)
+        out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
     odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
     odd_spikes(recording, spikes, clock, odd)
     if missing := recording.meta.get("left_out"):
@@ -174,6 +185,7 @@ def _summary(
         "trial table": recording.trials or "none",
         "presentations": 0 if trials is None else len(trials),
         "labels": 0 if trials is None else len(tables["presentations"]),
+        "trials left out": 0 if trials is None else sum(recording.labelled.left_out.values()),
         "invalid intervals": len(recording.invalid_times),
         "series": ", ".join(recording.series),
     }

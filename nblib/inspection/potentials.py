@@ -7,9 +7,11 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from nblib import labelling
 from nblib.errors import BadInput
 from nblib.inspection import SessionReport
 from nblib.inspection.clock import OUTLAST, check_shared, seconds
+from nblib.inspection.trials import trial_oddities
 from nblib.recording import Recording, Series
 from nblib.sources.checks import some
 from nblib.sources.lfp import SERIES
@@ -45,9 +47,9 @@ def report(session: Recording) -> SessionReport:
          "sd": sd, "nan_share": 1 - count / series.n_samples}
     )  # fmt: skip
     empty = pd.DataFrame({"label": [], "start_time": [], "stop_time": []})
-    table = session.trial_table.sort_values("start_time") if session.trials else empty
+    table = session.timed_trials.sort_values("start_time") if session.trials else empty
     intervals = pd.DataFrame(
-        {"label": table["label"].astype(str), "start_s": table["start_time"], "stop_s": table["stop_time"],
+        {"label": labelling.words(table["label"]), "start_s": table["start_time"], "stop_s": table["stop_time"],
          "length_s": table["stop_time"] - table["start_time"]}
     ).reset_index(drop=True)  # fmt: skip
     end = series.stop_s
@@ -64,7 +66,8 @@ def report(session: Recording) -> SessionReport:
                 "If the intervals and any timestamps of the signal are milliseconds (its rate is in Hz "
                 "either way), set time_unit: ms in the recipe; else write the file anew in seconds."
             )
-    odd = list(session.meta["notes"])
+    odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
+    classes = session.labelled.classes if session.trials else []
     if (sd == 0).any():
         odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
     usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
@@ -98,10 +101,14 @@ def report(session: Recording) -> SessionReport:
         "file": session.path.name if session.path else "", "channels": n_channels,
         "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
         "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
-        "interval table": session.trials or "none", "intervals": len(intervals), "labels": intervals["label"].nunique(),
+        "interval table": session.trials or "none", "intervals": len(intervals), "labels": len(classes),
+        "intervals left out": sum(session.labelled.left_out.values()) if session.trials else 0,
     }  # fmt: skip
-    summary = pd.DataFrame({"item": items.keys(), "value": items.values()})
-    return SessionReport(session.id, {"summary": summary, "channels": channels, "intervals": intervals}, odd)  # fmt: skip
+    tables = {
+        "summary": pd.DataFrame({"item": items.keys(), "value": items.values()}),
+        "channels": channels, "intervals": intervals, "classes": pd.DataFrame({"class": classes}),
+    }  # fmt: skip
+    return SessionReport(session.id, tables, odd)
 
 
 def _gaps(series: Series) -> str:

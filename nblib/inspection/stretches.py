@@ -55,7 +55,8 @@ def invalid_tables(
         union = merged(times)
         odd.append(
             f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {np.diff(union).sum():.4g} s in all touch {len(rows)} "
-            f"of {len(start)} presentations" + (f" (row {some(rows)})." if len(rows) else ".")
+            f"of {len(start)} presentations"
+            + (f" (row {some(trials.index[rows])})." if len(rows) else ".")
         )
     if len(endless):
         odd.append(
@@ -64,7 +65,8 @@ def invalid_tables(
     table = pd.DataFrame(
         {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touched.sum(axis=1)}
     )
-    overlaps = pd.DataFrame({"row": rows, "start_s": start[rows], "stop_s": stop[rows]})
+    numbers = rows if trials is None else trials.index[rows]
+    overlaps = pd.DataFrame({"row": numbers, "start_s": start[rows], "stop_s": stop[rows]})
     return {"invalid": table, "overlaps": overlaps}
 
 

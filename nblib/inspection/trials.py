@@ -8,12 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nblib import labelling
 from nblib.inspection.clock import Clock
 from nblib.recording import Recording
 from nblib.sources.checks import some
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
+
+
+def trial_oddities(recording: Recording) -> list[str]:
+    """What is odd in the labels and times of a recording's trials, a sentence each."""
+    name, n_rows = recording.trials, len(recording.intervals[recording.trials])
+    return [
+        *labelling.odd_labels(recording.labelled, n_rows, recording.rules.join_labels, name),
+        *labelling.odd_times(recording.trial_table, name, recording.trial_place),
+    ]
 
 
 def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:
@@ -42,32 +52,36 @@ def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def trial_tables(
     recording: Recording, trials: pd.DataFrame, odd: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """The tables presentations, blocks and lengths of a `SessionReport`; odd lengths are told."""
+    """The tables presentations, blocks and lengths of a `SessionReport`; odd lengths are told.
+
+    All but the first are of trials with a proper start and stop. A row is the trial's place in the
+    file's table.
+    """
+    length = trials["stop_time"] - trials["start_time"]
+    by_label = pd.DataFrame({"label": trials["label"], "length": length}).groupby("label")["length"]
+    presentations = by_label.agg(n="size", median_s="median").reset_index()
+    trials = recording.timed_trials
     start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
     length = stop - start
-    by_label = pd.DataFrame({"label": trials["label"], "length": length}).groupby(
-        "label", dropna=False
-    )["length"]
-    presentations = by_label.agg(n="size", median_s="median").reset_index()
 
     order = np.argsort(start, kind="stable")
     gap = start[order][1:] - np.maximum.accumulate(stop[order])[:-1]
     step = float(np.median(np.diff(start[order]))) if len(start) > 1 else 0.0
     long = np.flatnonzero(gap > max(LONG_GAP * step, 1e-9))
-    edges = np.r_[0, long + 1, len(start)]
+    edges = np.unique(np.r_[0, long + 1, len(start)])
     blocks = pd.DataFrame(
         {
             "start_s": start[order][edges[:-1]],
             "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
             "presentations": np.diff(edges),
-            "gap_before_s": np.r_[np.nan, gap[long]],
+            "gap_before_s": np.r_[np.nan, gap[long]][: len(edges) - 1],
         }
     )
-    median = np.median(length)
+    median = np.median(length) if len(length) else np.nan
     off = np.flatnonzero(np.abs(length - median) > LENGTH_TOLERANCE * median)
     lengths = pd.DataFrame(
         {
-            "row": off,
+            "row": trials.index[off],
             "start_s": start[off],
             "length_s": length[off],
             "label": trials["label"].to_numpy()[off],
@@ -76,7 +90,7 @@ def trial_tables(
     if len(off):
         odd.append(
             f"{recording.trials}: {len(off)} of {len(trials)} presentations are more than 5 % longer or shorter "
-            f"than the median of {median:.4g} s (row {some(off)})."
+            f"than the median of {median:.4g} s (row {some(trials.index[off])})."
         )
     return {"presentations": presentations, "blocks": blocks, "lengths": lengths}
 
@@ -86,7 +100,7 @@ def _overlapping(table: pd.DataFrame) -> np.ndarray:
     start, stop = table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
     order = np.argsort(start, kind="stable")
     early = start[order][1:] < np.maximum.accumulate(stop[order])[:-1] - 1e-6
-    return np.sort(order[1:][early])
+    return table.index.to_numpy()[np.sort(order[1:][early])]
 
 
 def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str]) -> None:
@@ -110,16 +124,10 @@ def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) ->
     odd_intervals({name: trials}, clock, odd)
     start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
     for rows, what in (
-        (np.flatnonzero(stop == start), "have no length"),
         (np.flatnonzero((stop < clock.first) | (start > clock.last)), "lie outside the time in which there are spikes"),
         (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order"),
     ):  # fmt: skip
         if len(rows):
             odd.append(
-                f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(rows)})."
+                f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(trials.index[rows])})."
             )
-    labels = trials["label"]
-    if labels.nunique() < 2:
-        odd.append(
-            f"{name}: only one label ({some(labels.unique())}); nothing can be decoded from it."
-        )

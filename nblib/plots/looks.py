@@ -25,7 +25,7 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
     invalid = report.tables["invalid"][["start_time", "stop_time"]].to_numpy()
     return session_plots.session_overview(
         session.units, labels, report.tables["rate"], session.intervals, invalid,
-        trials=session.trials, label_name=session.label,
+        trials=session.trials, label_name=session.label, grey=session.rules.blank,
     )  # fmt: skip
 
 

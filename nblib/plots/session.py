@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.inspection import good_units
+from nblib.labelling import is_one_of
 from nblib.plots import style, texts
 from nblib.plots.areas import mark_areas
 from nblib.plots.style import Picture
@@ -29,12 +30,14 @@ def session_overview(
     *,
     trials: str,
     label_name: str,
+    grey: str = "",
 ) -> Picture:
     """Units per area and quality, presentations per label, firing rate and blocks over time.
 
     units: one row per unit (area and quality columns where known); labels (trial,), None
     without trials; rate: columns time_s and rate_hz, the mean over units; intervals: tables with start_time and
-    stop_time [s]; invalid: (n, 2) [s]; trials: name of the trial table.
+    stop_time [s]; invalid: (n, 2) [s]; trials: name of the trial table; grey: the label of a
+    grey screen, "" where there is none.
     """
     n_areas = min(len(style.area_order(_areas(units))), MOST_AREAS + 1)
     n_tables = len([n for n in intervals if n != "invalid_times"])
@@ -43,7 +46,7 @@ def session_overview(
     grid = fig.add_gridspec(3, 2, height_ratios=heights)
     draw_units_by_area(fig.add_subplot(grid[0, 0] if labels is not None else grid[0, :]), units)
     if labels is not None:
-        draw_label_counts(fig.add_subplot(grid[0, 1]), labels, label_name)
+        draw_label_counts(fig.add_subplot(grid[0, 1]), labels, label_name, grey)
     top = fig.add_subplot(grid[1, :])
     draw_rate(top, rate, invalid)
     bottom = fig.add_subplot(grid[2, :], sharex=top)
@@ -86,15 +89,15 @@ def draw_units_by_area(ax: Axes, units: pd.DataFrame) -> None:
     )
 
 
-def draw_label_counts(ax: Axes, labels: np.ndarray, label_name: str) -> None:
-    """Bars: presentations per label; the blank stands apart."""
+def draw_label_counts(ax: Axes, labels: np.ndarray, label_name: str, grey: str) -> None:
+    """Bars: presentations per label; that of a grey screen, `grey`, stands apart."""
     values, counts = np.unique(np.asarray(labels), return_counts=True)
-    blank = np.array([style.label_text(v) == "blank" for v in values])
+    blank = np.array([is_one_of(v, [grey]) for v in values.tolist()], bool)
     colours = np.where(blank, style.GREY, style.BLUE)
     ax.bar(np.arange(len(values)), counts, color=colours, width=0.8 if len(values) < 40 else 1.0)
     ax.set_xticks(*style.label_ticks(values, 8))
     if blank.any() and len(values) > 8:
-        ax.plot([], [], "s", color=style.GREY, label="blank")
+        ax.plot([], [], "s", color=style.GREY, label="grey screen")
         ax.legend(loc="lower right", framealpha=0.85, frameon=True, edgecolor="none")
     ax.set_xlabel(label_name)
     ax.set_ylabel("presentations")

@@ -272,12 +272,10 @@ def say(text: str) -> Picture:
 
 
 def label_text(value) -> str:
-    """A class label as written in a figure: 3.0 as 3, -1 as blank."""
-    if isinstance(value, float | np.floating) and np.isnan(value):
-        return "blank"
+    """A class label as written in a figure: 3.0 as 3."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
-    return "blank" if value in (-1, "-1", "null") else str(value)
+    return str(value)
 
 
 def label_ticks(labels, most: int = 12) -> tuple[np.ndarray, list[str]]:
@@ -290,5 +288,5 @@ def label_ticks(labels, most: int = 12) -> tuple[np.ndarray, list[str]]:
         number = np.issubdtype(labels.dtype, np.number)
         places = np.flatnonzero(labels % step == 0) if number else places[::step]
         if number and labels[0] == -1 and step > 5:
-            places = np.r_[0, places[1:]]  # name the blank; 0 stands too close to it
+            places = np.r_[0, places[1:]]  # name -1, often a grey screen; 0 stands too close to it
     return places, [label_text(labels[i]) for i in places]

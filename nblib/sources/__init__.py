@@ -5,16 +5,18 @@ A new source is a line in `params.SOURCES` and a module of that name with
 - `FILES`: what is read inside the folder that a recipe's `path` names; () where it names a file
 - `Settings`: what only this source has to know, given under `source_params` in a recipe
 - `open_recording(path, recipe, recording_id, settings) -> Recording`, times in seconds; of columns
-  whose name does not end in `_time`, the recipe's `event` is converted here
+  whose name does not end in `_time`, the recipe's `event` is converted here; where it holds counts,
+  `read_counts`, with the same arguments, that gives Binned counts and what else is known of trials
 - `USES`, if it likes: which of the settings in `WIRED` it reads; others are then refused
 """
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nblib import params, rawfiles, store
+from nblib import labelling, params, rawfiles, store
 from nblib.errors import BadParameter, MissingInput
 from nblib.sources import linked
 from nblib.sources.files import require_file
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from nblib.recording import Recording
 
 
-# Wired by hand below: they are made, fetched, spread over several files or hold no spike times.
+# Wired by hand below: they are made, fetched, spread over several files or are a pickle.
 # With each, the settings it reads out of those that not every source does.
 WIRED = {
     "allen": ("path", "time_unit"),
@@ -164,13 +166,29 @@ def identity(recipe: Recipe, recording: str) -> str:
 
 
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:
-    """Open one recording of a recipe; spikes and most tables are read when needed.
+    """Open one recording of a recipe, its trials as the recipe chooses and labels them; spikes and
+    most tables are read when needed.
 
     A simulated recording is made when it does not exist yet. The column of events that 02 is to cut
     around is converted with the other times. Raises MissingInput when there is no file, BadInput when
-    it is broken, BadParameter for a source without spike times or a setting that it does not use.
+    it is broken or holds trials that 02 would refuse, BadParameter for a source without spike times, a
+    setting that it does not use, and a label or condition that its trials do not answer.
     """
+    rules = recipe.label_rules
+    recording = replace(_opened(recipe, recording_id), rules=rules)
+    if recording.trials:
+        needs = labelling.SPAN if recipe.is_lfp else labelling.times_of(recipe)
+        labelling.to_count(recording.labelled, rules, recipe, recording.trial_place, needs)
+    return recording
+
+
+def _opened(recipe: Recipe, recording_id: str) -> Recording:
     check_used(recipe)
+    if recipe.holds == "counts":
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: source {recipe.source!r} holds counts, no spike times; it enters at "
+            "02_bin. Start there."
+        )
     recording = _open(recipe, recording_id)
     if recipe.binning in ("event_window", "edges") and not recipe.is_lfp and recording.trials:
         _settle_events(recording, recipe)
@@ -208,11 +226,6 @@ def _open(recipe: Recipe, recording_id: str) -> Recording:
         from nblib.sources import lfp
 
         return lfp.open_lfp(recipe, recording_id)
-    if recipe.source == "lab_pickle":
-        raise BadParameter(
-            f"recipe {recipe.recipe!r}: a lab pickle holds counts, no spike times; it enters at "
-            "02_bin. Start there."
-        )
     path = raw_file(recipe, recording_id)
     if recipe.source == "allen":
         from nblib.sources.allen import open_allen
@@ -224,22 +237,31 @@ def _open(recipe: Recipe, recording_id: str) -> Recording:
 
 
 def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
-    """Counts of a lab pickle as the recipe asks: its bins per presentation, blanks kept or not.
+    """Counts of a recording that is binned already, its trials chosen and labelled as any others.
 
     Raises BadParameter for another binning than per presentation, BadInput for a file that is
     misaligned, is not a table of counts or has other bins than `n_bins`.
     """
-    if recipe.source != "lab_pickle":
+    if recipe.holds != "counts":
         raise BadParameter(
             f"recipe {recipe.recipe!r}: source {recipe.source!r} holds spike times, not counts."
         )
     if recipe.binning != "per_presentation":
         raise BadParameter(
-            f"recipe {recipe.recipe!r}: binning = {recipe.binning!r}, but a lab pickle is binned "
-            "already, per presentation. Set binning: per_presentation."
+            f"recipe {recipe.recipe!r}: binning = {recipe.binning!r}, but source {recipe.source!r} is "
+            "binned already. Set binning: per_presentation."
         )
-    from nblib.sources.lab_pickle import read_lab_pickle
+    check_used(recipe)
+    path, rules = raw_file(recipe, recording_id), recipe.label_rules
+    if recipe.source == "lab_pickle":
+        from nblib.sources.lab_pickle import read_lab_pickle
 
-    path = raw_file(recipe, recording_id)
-    binned = read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
-    return binned if recipe.keep_blank else binned.isel(trial=binned.label.values != -1)
+        binned = read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
+    else:
+        binned = _module(recipe).read_counts(path, recipe, recording_id, own_settings(recipe))
+    table = binned.coords.to_dataset().drop_dims(["unit", "time"]).to_dataframe()
+    found = labelling.select(table, recipe.label, rules, str(path))
+    table = labelling.to_count(found, rules, recipe, str(path), needs=()).table
+    attrs = {"label_name": recipe.label, **found.attrs()}
+    binned = binned.isel(trial=table.index.to_numpy()).assign_attrs(attrs)
+    return binned.assign_coords(label=("trial", labelling.as_array(table["label"])))

@@ -22,6 +22,7 @@ from nblib.sources.files import require_file
 # Many file systems of clusters have no locks, and HDF5 makes no file there unless told to do
 # without. What the package writes needs none: it has a name of its own until it is complete.
 UNLOCKED = {"locking": False}
+MOST_PACKED = 2000  # no filter packs better: zlib ends at 1032
 
 
 class BrokenFile(BadInput):
@@ -207,6 +208,15 @@ def decoded(values: np.ndarray) -> np.ndarray:
     except UnicodeDecodeError:
         found = [v.decode("latin-1") for v in flat]
     return np.array(found, object)
+
+
+def check_claim(item: h5py.HLObject, name: str) -> None:
+    """Refuse a data set that says it is far larger than what is stored of it can be."""
+    stored = item.id.get_storage_size() if isinstance(item, h5py.Dataset) else 0
+    if isinstance(item, h5py.Dataset) and item.nbytes > MOST_PACKED * max(stored, 1000):
+        raise BadInput(
+            f"{name} says it holds {item.nbytes} bytes, but {stored} are stored; it is damaged."
+        )
 
 
 def text(value: Any) -> str:

@@ -157,6 +157,7 @@ def _dataset(
             "unit": ("unit", units),
             "time": ("time", np.arange(n_bins)),
             "label": ("trial", frame[::n_bins]),
+            LABEL: ("trial", frame[::n_bins]),
             "start_s": ("trial", edges[:, 0] / 1e9),
             "stop_s": ("trial", edges[:, -1] / 1e9),
             "exposure_s": (("trial", "time"), np.diff(edges, axis=1) / 1e9),

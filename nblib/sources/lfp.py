@@ -17,7 +17,7 @@ from nblib.errors import BadInput, MissingInput
 from nblib.params import SECONDS
 from nblib.recording import InMemorySpikes, Recording, Series
 from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
-from nblib.sources.checks import check_presentations, some
+from nblib.sources.checks import some
 from nblib.sources.files import require_file
 from nblib.sources.sampled import even_pieces
 
@@ -89,15 +89,13 @@ def times_file(recipe: Recipe, recording_id: str) -> Path | None:
     return path
 
 
-def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, table: pd.DataFrame | None, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int], notes: list[str]) -> Recording:  # fmt: skip
-    if table is not None:
-        check_presentations(str(path), recipe.intervals, table)
+def _recording(recipe: Recipe, recording_id: str, path: Path, subject: str, times: Path, tables: dict, series: Series, regions: list[str], electrodes: dict[str, int], notes: list[str]) -> Recording:  # fmt: skip
     return Recording(
         id=recording_id, subject=subject or recording_id, path=path,
         units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
         spikes=InMemorySpikes(np.empty(0)), intervals=tables, trials=recipe.intervals,
         label=recipe.label, series={SERIES: series},
-        meta={"source": recipe.source, "time_unit": recipe.time_unit, "channels": regions, "electrodes": electrodes, "notes": notes},
+        meta={"source": recipe.source, "time_unit": recipe.time_unit, "channels": regions, "electrodes": electrodes, "notes": notes, "trials_file": times},
     )  # fmt: skip
 
 
@@ -120,7 +118,8 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
     notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
-    table = tables.trials(recipe.intervals, recipe.label) if recipe.intervals else None
+    if recipe.intervals:
+        tables.require(recipe.intervals)
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 
@@ -134,7 +133,7 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
     series = Series(SERIES, raw.unit, read, raw.n_samples, rate, pieces[0][2], pieces=pieces)
     counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
     return _recording(
-        recipe, recording_id, path, subject, table, tables, series, regions, counts, notes
+        recipe, recording_id, path, subject, times, tables, series, regions, counts, notes
     )
 
 
@@ -260,14 +259,9 @@ def _open_mat(recipe: Recipe, recording_id: str) -> Recording:
 
     n_samples = len(read_one(names[[region_of(n) is not None for n in names].index(True)]))
     series = Series(SERIES, "a.u.", lambda lo, hi: whole()[lo:hi], n_samples, MAT_RATE_HZ, 0.0)
-    table = int_time(times) if recipe.intervals else None
     counts = {region: len(e) for region, e in by_region.items()}
-    tables = {} if table is None else {recipe.intervals: table}
-    if table is not None and recipe.label not in table:
-        raise BadInput(
-            f"recipe {recipe.recipe!r}: label = {recipe.label!r}; the lab's files have `state`."
-        )
-    return _recording(recipe, recording_id, path, subject_of(record_of(path)), table, tables, series, list(by_region), counts, [])  # fmt: skip
+    tables = {recipe.intervals: int_time(times)} if recipe.intervals else {}
+    return _recording(recipe, recording_id, path, subject_of(record_of(path)), times, tables, series, list(by_region), counts, [])  # fmt: skip
 
 
 def int_time(path: Path) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from nblib.intervals import open_ended
 from nblib.params import SECONDS
 from nblib.recording import Recording
 from nblib.sources import hdf5, nwb_electrodes, nwb_series, nwb_tables
-from nblib.sources.checks import check_presentations, some
+from nblib.sources.checks import some
 
 # Columns of a units table that other tools use for the brain area, in the order they are tried.
 AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
@@ -40,7 +40,8 @@ def open_nwb(
     x, y, z [um] from the electrodes table, by `peak_channel_id` or by the units' `electrodes`.
 
     Raises MissingInput for no such file; BadInput for a truncated file, one without units, spike
-    times, that table or that column, NaN or negative-length trials, or times in the other unit.
+    times or that table, or times in the other unit. The trials themselves are looked at when they are
+    asked for (see `labelling.select`).
     """
     path = Path(path)
     seconds = SECONDS[time_unit]
@@ -55,7 +56,7 @@ def open_nwb(
     notes += nwb_series.in_words(broken, path)
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
-        check_presentations(str(path), intervals, tables.trials(intervals, label))
+        tables.require(intervals)
     return Recording(
         id=recording_id or meta["session_id"] or meta["identifier"] or path.stem,
         subject=meta["subject"].get("subject_id") or meta["subject"].get("specimen_name", ""),

@@ -14,15 +14,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from nblib.columns import LEFT_OUT, numbers, require
 from nblib.errors import BadInput
 from nblib.sources import hdf5
 from nblib.sources.checks import some
 
 # Names of time columns besides start_time and stop_time: NWB's own habit.
 TIME_SUFFIX = "_time"
-# What a table's `attrs` hold: the columns that were not read, with the reason, and which of them
-# are broken. Most are only not flat (waveforms, lists), which is as it should be.
-LEFT_OUT, BROKEN = "left_out", "broken"
+BROKEN = "broken"  # in a table's `attrs`: which of the columns that were not read are broken
 
 
 class _NotFlat(Exception):
@@ -230,50 +229,6 @@ def read_table(
     return table
 
 
-def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd.Series:
-    """A column with one value a row that is needed; `where` names file and table.
-
-    Raises BadInput that says what is there instead, and which setting of the recipe names it.
-    """
-    mend = (
-        f" Set `{setting}` in the recipe to a column that has one value a row." if setting else ""
-    )
-    if name not in table:
-        reason = table.attrs.get(LEFT_OUT, {}).get(name)
-        if reason:
-            raise BadInput(f"{where}: column {name!r} cannot be used: {reason}.{mend}")
-        raise BadInput(
-            f"{where} has no column {name!r}; its columns are {some(table.columns, 40)}."
-            + (f" Set `{setting}` in the recipe." if setting else "")
-        )
-    values = table[name]
-    if values.dtype == object:
-        for row, value in enumerate(values):
-            if isinstance(value, list):
-                raise BadInput(
-                    f"{where}: column {name!r} holds lists, in row {row} {value}; one value a row "
-                    f"is needed.{mend}"
-                )
-    return values
-
-
-def numbers(values: pd.Series, where: str) -> np.ndarray:
-    """A column as float64; text that holds numbers is read, empty text is NaN.
-
-    Raises BadInput with the row and value that is no number; `where` names file, table and column.
-    """
-    if values.dtype.kind in "biuf":
-        return values.to_numpy(np.float64)
-    words = values.astype(str).str.strip()
-    found = pd.to_numeric(words, errors="coerce")
-    rows = np.flatnonzero(found.isna() & ~words.str.lower().isin(["", "nan"]))
-    if len(rows):
-        raise BadInput(
-            f"{where} holds {values.iloc[rows[0]]!r} in row {some(rows)}; a number is needed."
-        )
-    return found.to_numpy(np.float64)
-
-
 def as_numbers(table: pd.DataFrame, names: Iterable[str], where: str, notes: list[str]) -> None:
     """Make columns of text numbers, in place; those that hold other text stay, with a note."""
     for name in names:
@@ -356,8 +311,8 @@ class LazyTables(Mapping):
     def __repr__(self) -> str:
         return f"interval tables of {self._path.name}: {', '.join(self._places)}"
 
-    def trials(self, name: str, label: str) -> pd.DataFrame:
-        """The table that holds the trials; BadInput where it, its rows or its label are not there."""
+    def require(self, name: str) -> None:
+        """Raise BadInput, with the tables that there are, where this one is not there."""
         if name not in self:
             with hdf5.opened(self._path) as file:
                 for place in (f"intervals/{name}", name):
@@ -371,8 +326,3 @@ class LazyTables(Mapping):
                 f"{self._path}: no interval table {name!r}; there is {there}. Set `intervals` in "
                 "the recipe."
             )
-        table = self[name]
-        require(table, label, f"{self._path}: {name}", "label")
-        if not len(table):
-            raise BadInput(f"{self._path}: {name} has no rows; nothing was presented.")
-        return table

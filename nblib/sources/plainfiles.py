@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
+from nblib.columns import numbers
 from nblib.errors import BadInput
 from nblib.params import SECONDS
 from nblib.recording import InMemorySpikes
-from nblib.sources.checks import check_presentations, some
+from nblib.sources import hdf5
+from nblib.sources.checks import some
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a `.npy` file; BadInput for one that is damaged or holds Python objects."""
+    with _as_arrays(path), path.open("rb") as file:
+        return _read_stream(file, path.stat().st_size)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a `.npz` file by name; BadInput for one that is damaged or holds Python objects."""
+    with _as_arrays(path), zipfile.ZipFile(path) as packed:
+        arrays = {}
+        for member in packed.infolist():
+            size = min(member.file_size, hdf5.MOST_PACKED * max(member.compress_size, 1000))
+            with packed.open(member) as file:
+                arrays[member.filename.removesuffix(".npy")] = _read_stream(file, size)
+        return arrays
+
+
+@contextmanager
+def _as_arrays(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise BadInput(f"{path}: not readable as an array of numbers ({error}).") from None
+
+
+def _read_stream(file: IO[bytes], size: int) -> np.ndarray:
+    """An array in numpy's own format; ValueError where it says it is larger than `size` [bytes]."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"its format has version {version}")
+    shape, _, dtype = HEADERS[version](file)
+    if (claimed := math.prod(shape) * dtype.itemsize) > size - file.tell():
+        raise ValueError(f"it says it holds {claimed} bytes, but {size - file.tell()} are there")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -18,10 +68,7 @@ def read_array(path: Path) -> np.ndarray:
 
     Raises BadInput for a file that is damaged, holds Python objects, text or a table.
     """
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(f"{path}: not readable as an array of numbers ({error}).") from None
+    values = read_npy(path)
     if values.dtype.kind not in "iuf" or values.size not in values.shape:
         raise BadInput(
             f"{path}: holds {values.dtype} of shape {values.shape}; expected a row of numbers."
@@ -29,14 +76,18 @@ def read_array(path: Path) -> np.ndarray:
     return values.ravel()
 
 
-def read_table(path: Path, columns: tuple[str, ...], *, separator: str = ",") -> pd.DataFrame:
+def read_table(
+    path: Path, columns: tuple[str, ...], *, separator: str = ",", as_text: bool = False
+) -> pd.DataFrame:
     """A table with at least these columns; empty cells are NaN.
 
+    as_text: every cell stays what is written, "01" and "NA" too.
     Raises BadInput, with the columns that there are, when one is missing, and for a file that is
     no such table.
     """
     try:
-        table = pd.read_csv(path, sep=separator, low_memory=False)
+        how = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
+        table = pd.read_csv(path, sep=separator, **how)
     except (OSError, ValueError) as error:  # the parser's errors are ValueErrors
         raise BadInput(f"{path}: not readable as a table ({error}).") from None
     if missing := [c for c in columns if c not in table]:
@@ -46,20 +97,16 @@ def read_table(path: Path, columns: tuple[str, ...], *, separator: str = ",") ->
     return table
 
 
-def read_trials(path: Path, label: str, time_unit: str) -> pd.DataFrame:
-    """Trials of a CSV with start_time, stop_time and the column to decode; times in seconds.
+def read_trials(path: Path, time_unit: str) -> pd.DataFrame:
+    """Trials of a CSV with start_time and stop_time in seconds; other columns are as written.
 
     `time_unit="ms"` converts every column that ends in `_time`. Raises BadInput, naming column or
-    rows, for a missing column, a time that is no number, trials without rows or of negative length.
+    for a missing column and a time that is no number.
     """
-    table = read_table(path, ("start_time", "stop_time", label))
-    if table.empty:
-        raise BadInput(f"{path}: no rows; nothing was presented.")
+    table = read_table(path, ("start_time", "stop_time"), as_text=True)
     for column in table.columns[table.columns.str.endswith("_time")]:
-        if table[column].dtype.kind not in "iuf":
-            raise BadInput(f"{path}: column {column!r} holds text; expected times in {time_unit}.")
-        table[column] = table[column] * SECONDS[time_unit]
-    check_presentations(str(path), "the table", table)
+        seconds = numbers(table[column], f"{path}: column {column!r}")
+        table[column] = seconds * SECONDS[time_unit]
     return table
 
 

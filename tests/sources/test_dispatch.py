@@ -2,9 +2,11 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import h5py
+import handmade
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,7 +85,8 @@ def registered(monkeypatch):
     """A source of one's own: a module with the three names, and its line in the table."""
 
     def open_recording(path, recipe, recording_id, settings):
-        return (path, recording_id, settings.gain)
+        made = handmade.recording([[1.0]], [settings.gain], [0.5])
+        return replace(made, path=path, id=recording_id)
 
     module = SimpleNamespace(FILES=("a", "b"), Settings=Settings, open_recording=open_recording)
     monkeypatch.setitem(sys.modules, "nblib.sources.mine", module)
@@ -101,7 +104,8 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
     with pytest.raises(MissingInput, match="715/b: no such file"):
         sources.identity(asked, "715")
     (folder / "b").write_text("2")
-    assert sources.open_recording(asked, "715") == (folder, "715", 2.0)
+    opened = sources.open_recording(asked, "715")
+    assert (opened.path, opened.id, opened.trial_table["label"].tolist()) == (folder, "715", [2])
     before = sources.identity(asked, "715")
     (folder / "unread").write_text("3")
     assert sources.identity(asked, "715") == before
@@ -110,7 +114,7 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
 
     registered.FILES = ()
     one = recipe(source="mine", path=str(folder / "{recording}"), recordings=["a"])
-    assert sources.open_recording(one, "a") == (folder / "a", "a", 1.0)
+    assert sources.open_recording(one, "a").path == folder / "a"
     assert sources.identity(one, "a") == store.sha256(folder / "a")
 
 
@@ -174,7 +178,8 @@ def test_keys_of_recordings_that_were_there_before_stay(home, tmp_path):
     asked = recipe(source="nwb", path=str(tmp_path / "{recording}"))
     own = {
         "source": "nwb", "intervals": "natural_scenes_presentations", "label": "frame",
-        "time_unit": "s", "series": "", "times": "",
+        "time_unit": "s", "series": "", "times": "", "where": "", "missing": params.MISSING,
+        "blank": "", "join_labels": False,
     }  # fmt: skip
     version = stages.STAGES["01_ingest"].version
     expected = store.make_key("01_ingest", version, own, [store.sha256(path)])

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from nblib import inspection
+from nblib import inspection, params, sources
 from nblib.errors import BadInput, MissingInput
 from nblib.sources import nwb, simulate
 
@@ -38,6 +38,7 @@ def copy(sound, tmp_path):
 def refused(path, *words, error=BadInput, read=False, **settings):
     with pytest.raises(error) as told:
         recording = nwb.open_nwb(path, **{**TRIALS, **settings})
+        assert len(recording.trial_table)
         if read:
             inspection.session_report(recording)
     for word in (path.name, *words):
@@ -81,8 +82,14 @@ def test_broken_presentations_are_named_by_row(copy):
     def negative(file):
         file[TABLE]["stop_time"][5] = file[TABLE]["start_time"][5] - 1
 
-    refused(copy(nan), "row 3")
-    refused(copy(negative), "negative length", "row 5")
+    for change, says in ((nan, "no finite start_time"), (negative, "a negative length")):
+        path = copy(change)
+        asked = {"source": "nwb", "path": str(path), **TRIALS}
+        recipe = params.Recipe(recipe="r", recordings=["a"], **asked)
+        with pytest.raises(BadInput, match=rf"{says}.* in row \d\. Set unusable_trials: leave_out"):
+            sources.open_recording(recipe, "a")
+        going = recipe.model_copy(update={"unusable_trials": "leave_out"})
+        assert len(sources.open_recording(going, "a").timed_trials) == 29
 
 
 def spike_fault(change):
