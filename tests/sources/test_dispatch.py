@@ -230,7 +230,7 @@ def events(tmp_path, simulated):
     ],
 )
 def test_every_event_is_in_seconds(events, unit, name, change):
-    recording, start = events(unit, name, change)
+    recording, start = events(unit, name, change, unusable_trials="leave_out")
     found = recording.trial_table[name].to_numpy(float)
     known = np.isfinite(found)
     assert known.any()
