@@ -51,11 +51,6 @@ class Run:
         return self.manifest["key"]
 
     @property
-    def name(self) -> str:
-        """recording/key: simulated recordings of one cohort may share their keys."""
-        return "/".join(self.folder.parts[-2:])
-
-    @property
     def results(self) -> list[dict[str, Any]]:
         """What metrics.json says of each result: one of 05 and 06, several of 07, 09 and 10."""
         rows = self.metrics.get("rows", [{}])

@@ -213,7 +213,7 @@ def verdicts(
     best = dict(iter(chosen(runs, by).groupby(list(by))))
     for who, _ in runs.groupby(list(by), sort=True):
         recipe, recording = who[0], who[-1]
-        name = recipe if recipe == recording else f"{recording} ({recipe})"
+        name = recipe if recipe.startswith(recording) else f"{recording} ({recipe})"
         told = "validation chooses none: no two decoders with a validation score were run on the same recordings and folds."
         if who in best:
             others = pd.DataFrame() if compared is None else compared

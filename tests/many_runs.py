@@ -1,6 +1,6 @@
-"""A data root of many runs in no time: one run as notebook 05 makes it, then folders beside it.
+"""A data root of many runs in little time: one run as notebook 05 makes it, then folders beside it.
 
-Each further run has a seed, a key and scores of its own; its weights and tables are hard links.
+Each further run has a seed, a key and a metrics.json of its own; other files are hard links.
 """
 
 from __future__ import annotations
@@ -9,30 +9,37 @@ import json
 import os
 from pathlib import Path
 
-from laboratory import Laboratory, reseal, vouch
+from laboratory import Laboratory, reseal
 
-from nblib import metrics, params, stages, store
+from nblib import metrics, store
 
 
-def make(laboratory: Laboratory, n: int, recording: str = "000021") -> list[Path]:
-    """Commit n runs of 05 that differ in their seed; their folders."""
-    first = laboratory.run(recording=recording)
+def make(laboratory: Laboratory, n: int) -> None:
+    """Commit n runs of 05 that differ in their seed; those that are there already stay."""
+    first = laboratory.run()
     manifest = store.read_manifest(first)
     told = json.loads((first / metrics.METRICS).read_text())
-    folders = [first]
     for seed in range(1, n):
-        asked = params.TrainParams(**manifest["parameters"] | {"seed": seed})
-        made = stages.made_of("05_train_lstm", laboratory.recipe, recording, asked, "shipped")
-        key = stages.key_for("05_train_lstm", laboratory.recipe, recording, asked, "shipped")
+        in_key = manifest["in_key"] | {"seed": seed}
+        version = manifest["stage_version"]
+        key = store.make_key("05_train_lstm", version, in_key, manifest["upstream"])
         folder = first.with_name(key)
-        if folder.is_dir():
-            continue
-        folder.mkdir()
-        for name in set(manifest["outputs"]) - {metrics.METRICS}:
-            os.link(first / name, folder / name)
-        (folder / metrics.METRICS).write_text(json.dumps(told | {"seed": seed}))
-        given = {"key": key, "seed": seed, "parameters": asked.model_dump(), "in_key": made.values}
-        reseal(folder, store.plain(manifest | given))
-        vouch(folder, metrics.METRICS)
-        folders.append(folder)
-    return folders
+        if not folder.is_dir():
+            folder.mkdir()
+            _link(first, folder, manifest, told, in_key)
+
+
+def _link(first: Path, folder: Path, manifest: dict, told: dict, in_key: dict) -> None:
+    seed, path = in_key["seed"], folder / metrics.METRICS
+    for name in set(manifest["outputs"]) - {metrics.METRICS}:
+        os.link(first / name, folder / name)
+    path.write_text(json.dumps(told | {"seed": seed}))
+    written = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
+    changed = {
+        "key": folder.name,
+        "seed": seed,
+        "in_key": in_key,
+        "parameters": manifest["parameters"] | {"seed": seed},
+        "outputs": manifest["outputs"] | {metrics.METRICS: written},
+    }
+    reseal(folder, manifest | changed)

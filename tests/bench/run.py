@@ -21,7 +21,7 @@ from measure import ROOT, Row
 
 FULL = {"n_units": 2_000, "n_scenes": 118, "n_repeats": 50, "duration_s": 9_000.0}
 SMALL = {"n_units": 40, "n_scenes": 8, "n_repeats": 4}
-GROUPS = ("binning", "training", "graph", "few-shot", "potentials", "tools", "overhead")
+GROUPS = ("binning", "training", "graph", "few-shot", "potentials", "tools", "overhead", "results")
 
 
 def recording(name: str, sizes: dict[str, Any]) -> Path:
@@ -68,6 +68,7 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     import graph_rows
     import overhead_rows
     import potentials_rows
+    import results_rows
     import tools_rows
     import torch
     import training_rows
@@ -98,6 +99,8 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
         found += tools_rows.rows(tiny, repeats=1 if small else 3)
     if "overhead" in groups:
         found += overhead_rows.rows(("01_ingest",)) if small else overhead_rows.rows()
+    if "results" in groups:
+        found += results_rows.rows(runs=20) if small else results_rows.rows()
     return found
 
 

@@ -40,6 +40,8 @@ def test_every_promise_has_its_row(result):
         "nblib --help",
         "nblib run 01_ingest",
         "nblib sweep, beside the cells of 01_ingest",
+        "nblib audit",
+        "nblib results --csv",
     }
     assert all((row["holds"] is not None) == bool(row["limit"]) for row in result["measured"])
 
