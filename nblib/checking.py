@@ -40,8 +40,6 @@ def _in_words(fault: Any, name: str, model: type[BaseModel] | None) -> str:
     message = f"{name}{value}: {message[:1].lower()}{message[1:]}"
     if fault["type"] == "list_type":
         message += f", such as [{fault['input']}]" if isinstance(fault["input"], str) else ""
-    if fault["type"] in ("dict_type", "model_type"):
-        message = f"{name}{value}: input should be a mapping, such as {{name: value}}"
     if fault["type"] == "string_type" and type(fault["input"]) in (int, float):
         message += f"; put it into quotes, just as it is written: '{fault['input']}'"
         if len(fault["loc"]) == 1:

@@ -29,16 +29,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"nblib: {refusal(error)}", file=sys.stderr)
+        from nblib import store
+
+        told = store.storage_error(error, Path(error.filename or store.home()))
+        print(f"nblib: {told}", file=sys.stderr)
         return 1
-
-
-def refusal(error: OSError) -> str:
-    """What the system refused, as a sentence: a full or read-only disk, a name that is too long."""
-    from nblib import checking, store
-
-    place = checking.cut(str(error.filename or store.home()))
-    return str(store.storage_error(error, place)) if error.errno else str(error)
 
 
 def at_least_one(text: str) -> int:

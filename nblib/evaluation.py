@@ -143,22 +143,18 @@ def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
 def check_decoder(params: TrainParams) -> None:
     """BadParameter for a decoder that is not there, or a setting that it does not take."""
     if params.model not in models.MODELS or params.model_params:
-        _decoder(params)
+        make_decoder(SimpleNamespace(params=params))
 
 
 def make_decoder(stage: stages.Stage) -> Decoder:
     """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
-    return _decoder(stage.params)
-
-
-def _decoder(params: TrainParams) -> Decoder:
-    given = dict(params.model_params)
-    graph = getattr(params, "graph", None)
+    given = dict(stage.params.model_params)
+    graph = getattr(stage.params, "graph", None)
     if graph is not None and given.setdefault("graph", graph) != graph:
         raise BadParameter(
             f"graph = {graph!r}, but model_params says {given['graph']!r}; give it once."
         )
-    return models.make(params.model, given)
+    return models.make(stage.params.model, given)
 
 
 def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:

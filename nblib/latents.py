@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from nblib import evaluation, images, metrics, store
-from nblib.features import check_spaces, make_spaces
-from nblib.regression import Regressor, check_regressor
+from nblib.features import make_spaces
+from nblib.regression import Regressor
 from nblib.retrieval import agreement, best_agreement, reconstruction, retrieval_scores, similarity
 from nblib.scenes import Scenes, split_scenes
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from nblib.evaluation import Data
     from nblib.features import Space
     from nblib.images import Images
-    from nblib.params import ImageParams
     from nblib.stages import Stage
 
 MOST_GAIN = 3.0
@@ -78,12 +77,6 @@ def open_shown(data: Data, stage: Stage) -> Images:
         data.classes, f"recording {stage.recording!r}", stage.recipe.label_rules.blank
     )
     return images.open_images(stage.recipe, stage.recording, labels, stage.params.images)
-
-
-def check_choices(params: ImageParams) -> None:
-    """BadParameter for a feature space or a regressor that is not there."""
-    check_spaces(params)
-    check_regressor(params)
 
 
 def run(data: Data, shown: Images, stage: Stage) -> Outcome:

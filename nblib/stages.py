@@ -53,11 +53,11 @@ STAGES: dict[str, StageInfo] = {
 }
 # What refuses names that only the modules at work know: decoders, spaces, embedders.
 CHECKS = {
-    "05_train_lstm": "evaluation:check_decoder",
-    "06_train_st_gat": "evaluation:check_decoder",
-    "07_few_shot": "few_shot:check_choices",
-    "09_downstream_one_vs_all": "downstream:check_embedders",
-    "10_image_latents": "latents:check_choices",
+    "05_train_lstm": ["evaluation:check_decoder"],
+    "06_train_st_gat": ["evaluation:check_decoder"],
+    "07_few_shot": ["few_shot:check_choices"],
+    "09_downstream_one_vs_all": ["downstream:check_embedders"],
+    "10_image_latents": ["features:check_spaces", "regression:check_regressor"],
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
@@ -407,8 +407,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
-    if name in CHECKS:
-        module, _, function = CHECKS[name].partition(":")
+    for module, function in (check.split(":") for check in CHECKS.get(name, [])):
         getattr(importlib.import_module(f"nblib.{module}"), function)(params)
     if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)

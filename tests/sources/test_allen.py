@@ -100,9 +100,12 @@ def test_a_list_without_network_is_refused_within_seconds(home, monkeypatch, sil
     monkeypatch.setenv("NBLIB_ALLEN_WAREHOUSE", "http://127.0.0.1:9")
     said = "no answer within 3 s" if silent else "refused"
     if silent:
-        monkeypatch.setattr(
-            allen_warehouse.socket, "create_connection", lambda *a, **k: time.sleep(9)
-        )
+
+        def never(*_given, **_more):
+            time.sleep(9)
+            raise OSError("too late")
+
+        monkeypatch.setattr(allen_warehouse.socket, "create_connection", never)
     began = time.monotonic()
     with pytest.raises(MissingInput, match=f"127.0.0.1:9 cannot be reached from here .*{said}"):
         allen.list_sessions()
