@@ -48,12 +48,9 @@ class Score:
 
     def __post_init__(self):
         for field in FIELDS[:-1] if self.unit == FRACTION else ():
-            for bound in (0.0, 1.0):
-                if (
-                    isinstance(value := getattr(self, field), float)
-                    and abs(value - bound) < ROUNDING
-                ):
-                    object.__setattr__(self, field, bound)
+            value = getattr(self, field)
+            if isinstance(value, float) and abs(value - np.rint(value)) < ROUNDING:
+                object.__setattr__(self, field, float(np.rint(value)) + 0.0)  # never -0.0
 
 
 def rank_of_truth(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -115,7 +112,10 @@ def scores(
         "balanced_accuracy": (balanced, 1 / present.sum(), FRACTION),
         "log_loss": (lambda labels: log_p[rows, labels], math.log(n_classes), NATS),
     }
-    null = _permuted({k: v[0] for k, v in table.items()}, y, n_permutations, seed, group)
+    null: dict[str, list[np.ndarray]] = {name: [] for name in table}
+    for labels in stats.permutation_slices(y, n_permutations, seed, group):
+        for name, (earned, *_) in table.items():
+            null[name].append(np.mean(earned(labels), axis=1, dtype=np.float64))
     draws = {"n_bootstrap": n_bootstrap, "seed": seed}
     interval = {
         "accuracy": stats.fraction_interval(hit[rows, y], group=group),
@@ -126,7 +126,7 @@ def scores(
     found = {}
     for name, (earned, chance, unit) in table.items():
         value = float(np.mean(earned(y), dtype=np.float64))
-        p = stats.permutation_p(value, null[name])
+        p = stats.permutation_p(value, np.concatenate(null[name]))
         if unit == NATS:  # earned is minus the loss, so that more is better
             value = -value
         low, high = interval[name]
@@ -165,17 +165,6 @@ def _among_first(log_proba: np.ndarray, top: int) -> np.ndarray:
     crowded = inside.sum(axis=1) > top
     inside[crowded] = log_proba[crowded] > kth[crowded]
     return inside
-
-
-def _permuted(
-    earned: dict[str, Any], y: np.ndarray, n_permutations: int, seed: int, group: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Each score under label permutations, (n_permutations,)."""
-    null: dict[str, list[np.ndarray]] = {name: [] for name in earned}
-    for labels in stats.permutation_slices(y, n_permutations, seed, group):
-        for name, earn in earned.items():
-            null[name].append(np.mean(earn(labels), axis=1, dtype=np.float64))
-    return {name: np.concatenate(parts) for name, parts in null.items()}
 
 
 def accuracy_over_time(
@@ -235,9 +224,6 @@ def out_of_fold(
         raise BadInput(
             f"trial {twice} is tested in more than one fold; these folds are not one split."
         )
-    if "group" not in pooled:  # of a version that did not store it
-        folds = [fold.assign(group=fold["trial"]) for fold in folds]
-        return out_of_fold(folds, n_permutations=n_permutations, seed=seed)
     right = pooled["correct"].to_numpy(float)
     low, high = stats.fraction_interval(right, group=pooled["group"].to_numpy())
     each = np.array([fold["correct"].mean() for fold in folds])

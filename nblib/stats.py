@@ -195,13 +195,11 @@ def mean_interval(
     sums = sums - mean[..., None] * size  # the mean is 0 from here on
     error = np.sqrt(g / (g - 1) * (sums**2).sum(axis=-1)) / n
     tail = (1 - level) / 2
-    first, last = (
-        np.full_like(mean, stdtrit(g - 1, tail)),
-        np.full_like(mean, stdtrit(g - 1, 1 - tail)),
-    )
+    first, last = stdtrit(g - 1, [tail, 1 - tail])
     if g >= FEW:
-        ratios = []
-        for w in _bootstrap_slices(g, n_bootstrap, seed):  # (draws, groups)
+        ratios, rng, step = [], np.random.default_rng([seed, 0]), max(1, _DRAWS_AT_ONCE // g)
+        for start in range(0, n_bootstrap, step):
+            w = bootstrap_weights(g, min(step, n_bootstrap - start), rng)  # (draws, groups)
             drawn = sums @ w.T / (w @ size)  # (..., draws)
             squares = sums**2 @ w.T - 2 * drawn * ((sums * size) @ w.T) + drawn**2 * (w @ size**2)
             spread = np.sqrt(g / (g - 1) * np.maximum(squares, 0)) / (w @ size)
@@ -211,14 +209,6 @@ def mean_interval(
         ends = np.quantile(np.concatenate(ratios, axis=-1), [tail, 1 - tail], axis=-1)
         first, last = np.minimum(first, ends[0]), np.maximum(last, ends[1])
     return np.maximum(least, mean - last * error), np.minimum(most, mean - first * error)
-
-
-def _bootstrap_slices(n: int, n_bootstrap: int, seed: int):
-    """Yield how often each of n units is drawn, (rows, n), n_bootstrap rows in all."""
-    rng = np.random.default_rng([seed, 0])
-    step = max(1, _DRAWS_AT_ONCE // n)
-    for start in range(0, n_bootstrap, step):
-        yield bootstrap_weights(n, min(step, n_bootstrap - start), rng)
 
 
 def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:

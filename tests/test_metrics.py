@@ -224,7 +224,9 @@ def test_predictions():
 
 def test_out_of_fold_pools_and_refuses_a_presentation_tested_twice():
     def fold(trial, label, predicted):
-        table = pd.DataFrame({"trial": trial, "label": label, "predicted": predicted})
+        table = pd.DataFrame(
+            {"trial": trial, "label": label, "predicted": predicted, "group": trial}
+        )
         return table.assign(correct=table["label"] == table["predicted"])
 
     one, two = fold([0, 1], [0, 1], [0, 1]), fold([2, 3, 4, 5], [0, 0, 1, 0], [0, 1, 0, 1])
