@@ -342,7 +342,7 @@ def commit(name: str = "out.txt", recording: str = "000021"):
 def test_verify_names_what_changed(project, capsys):
     folder, _ = commit(), commit("other.txt")
     assert cli.main(["verify"]) == 0
-    assert "2 artifacts hold the bytes they were written with, 0 do not" in capsys.readouterr().out
+    assert "2 artifacts hold the bytes they were written with; 0 faults" in capsys.readouterr().out
     (folder / "out.txt").write_text("Data")
     assert cli.main(["verify"]) == 1
     out = capsys.readouterr().out

@@ -130,7 +130,7 @@ def as_person(user: int, root: Path, body: str) -> subprocess.Popen:
     code = """
         import os, sys, tempfile, time
         from pathlib import Path
-        from nblib import housekeeping, runner, store
+        from nblib import housekeeping, provenance, runner, store
         provenance.environment()  # reads the installed packages, which may be another's
         os.setgroups([]); os.setgid({group}); os.setuid({user}); os.umask(0o077)
         os.chdir("/")

@@ -212,7 +212,8 @@ def test_made_once_and_stored_as_an_artifact(tiny, home):
     assert path.stat().st_mtime_ns == written
     artifact = store.open_artifact(path.parent)
     assert store.read_manifest(artifact)["parameters"]["n_scenes"] == 6
-    assert artifact.name == store.make_key("00_simulate", VERSION, settings.model_dump(), [])
+    who = settings.model_dump() | {"recording": "demo"}
+    assert artifact.name == store.make_key("00_simulate", VERSION, who, [])
 
 
 def test_images_have_a_natural_spectrum():
