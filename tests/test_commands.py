@@ -100,7 +100,7 @@ gap_s: 0.25
 """
 MICE = """\
 recipe: mice
-recordings: [m1, m2, m3]
+recordings: [m1, m2, m3, m4, m5]
 source: simulate_lfp
 simulate_lfp: {state_s: 40.0, rate_hz: 125.0}
 intervals: states

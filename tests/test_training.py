@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -420,10 +421,13 @@ def test_gradients_are_clipped():
         hook.remove()
 
 
-def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_used_again(tmp_path):
+def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_used_again(tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         trained(folder=tmp_path, loss=breaks_after(14, KeyboardInterrupt()))
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    said = capsys.readouterr().out
+    assert re.search(r"Stopped after \d+ epochs: kept in ", said) and str(checkpoint) in said
     assert signal.getsignal(signal.SIGINT) is before
     _, resumed = trained(folder=tmp_path, resume="auto")
     assert resumed.equals(trained()[1])
