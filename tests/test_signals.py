@@ -158,7 +158,7 @@ def test_potentials_and_their_intervals_share_a_clock(noise):
 
     assert report().odd == [] and "outside" in report(shift=15.0).odd[0]
     for how, says in (
-        ({"scale": 1000.0}, r"from 0 to 20 s, states from 0 to 20,000 s, 1000 times longer.*time_unit: ms"),
+        ({"scale": 1000.0}, r"from 0 to 20 s, states from 0 to 20,000 s: .*two units of time.*time_unit: ms"),
         ({"shift": 1.7e9}, r"from 0 to 20 s, states from 1,700,000,000 to .* counts from 1970"),
         ({"shift": 25.0}, r"from 0 to 20 s, states from 25 to 45 s: they share no time"),
     ):  # fmt: skip

@@ -96,7 +96,7 @@ def session_report(recording: Recording) -> SessionReport:
         sound = ({recording.trials: timed} if len(timed) else {}) | sound
     spikes = pass_over(recording, where)
     others = [t for n, t in sound.items() if n != "invalid_times"]
-    clock = clock_of(spikes, others, recording.meta.get("sampling_hz", 0.0))
+    clock = clock_of(spikes, others)
     check_clock(recording, where, clock, begun, spikes.unsorted)
     out = {
         "units": _units(recording, spikes, clock),

@@ -50,7 +50,6 @@ class Clock:
     interval_last: float  # end of the last presentation, NaN when there is none
     shortest: float  # least median presentation length over the interval tables, NaN likewise
     whole: bool = False  # every spike time is a whole number in the file
-    sampling_hz: float = 0.0  # what the file says of the spikes' sampling; 0 = nothing
 
     @property
     def rate(self) -> float:
@@ -107,12 +106,6 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
         f"{100 * clock.n_short / clock.n_isi:.3g} % of the intervals between a unit's spikes are "
         f"below {SHORT_ISI} s, the last spike lies at {clock.last:.6g} s"
     )
-    if clock.whole and clock.sampling_hz > 0:
-        raise BadInput(
-            f"{where}: all spike times are whole numbers, and the file says that they were sampled "
-            f"at {clock.sampling_hz:g} Hz: these are sample numbers. {TO_SECONDS.capitalize()}: each "
-            f"number divided by {clock.sampling_hz:g}, in interval tables too if they count samples."
-        )
     if time_unit == "ms":
         if rate > MOST_RATE:
             raise BadInput(
@@ -177,16 +170,9 @@ def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataF
     if not clock.n_spikes:
         raise BadInput(f"{where}: {recording.n_units} units and no spike at all.")
     if max(abs(clock.first), abs(clock.last)) > LONGEST_S:
-        since_1970 = SINCE_1970 < clock.last / 1e3 < LONGEST_S
         raise BadInput(
             f"{where}: spikes from {clock.first:.6g} to {clock.last:.6g}; no clock in seconds counts "
-            "so far. "
-            + (
-                "If all times are milliseconds since 1970, set time_unit: ms in the recipe; else "
-                if since_1970
-                else ""
-            )
-            + f"{TO_SECONDS}."
+            f"so far. Set time_unit: ms if they are milliseconds, else {TO_SECONDS}."
         )
     if clock.n_spikes > 1 and clock.first == clock.last:
         raise BadInput(
@@ -247,6 +233,14 @@ def check_shared(both: str, one: tuple[float, float], other: tuple[float, float]
     raise BadInput(f"{both}: they share no time; {why}.")
 
 
+def check_unit(
+    both: str, one: tuple[float, float], other: tuple[float, float], remedy: str
+) -> None:
+    """Refuse a range of time [s] that reaches OUTLAST times farther than `one` is long: another unit."""
+    if one[1] > one[0] and other[1] - one[0] > OUTLAST * (one[1] - one[0]):
+        raise BadInput(f"{both}: they count in two units of time. {remedy}")
+
+
 def seconds(value: float) -> str:
     """A time as text: to the millisecond, never in powers of ten."""
     return f"{value:,.3f}".rstrip("0").rstrip(".")
@@ -260,37 +254,32 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
     """
     if not units:
         return
-    again, first = [], ""
+    ids, restart = some(recording.units.index[units]), ""
     for unit in units[:LOOKED_AT]:
         times = recording.spike_times(unit)
         falls = np.flatnonzero(np.diff(times) < 0)
-        at = falls[0]
-        place = (
-            f"in unit {recording.units.index[unit]} from {seconds(times[at])} s (spike {at}) to "
-            f"{seconds(times[at + 1])} s"
-        )
         ends = np.r_[falls[1:], len(times) - 1]
+        place = (
+            f"in unit {recording.units.index[unit]} from {seconds(times[falls[0]])} s (spike {falls[0]}) to "
+            f"{seconds(times[falls[0] + 1])} s, {len(falls)} time{'s' if len(falls) > 1 else ''} in all"
+        )
         passed = max(  # earlier spikes over whose time a run of rising times goes again
             int(((times[: a + 1] > times[a + 1]) & (times[: a + 1] <= times[b])).sum())
             for a, b in zip(falls[:LOOKED_AT], ends, strict=False)
         )
         if len(falls) < NO_ORDER * len(times) and passed >= AGAIN:
-            again.append(float(times[at]))
-            first = first or f"{place}, {len(falls)} time{'s' if len(falls) > 1 else ''} in all"
-    ids = some(recording.units.index[units])
-    if not again:
+            restart = restart or place
+    if not restart:
         raise BadInput(
             f"{where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file."
         )
-    if len(again) > 1:
-        first += f" (in others from {seconds(min(again))} to {seconds(max(again))} s)"
     alone = (
         " As this unit is alone in it, it may also be two units joined into one: only then sort it."
         if len(units) == 1 < recording.n_units
         else ""
     )
     raise BadInput(
-        f"{where}: spike times of unit {ids} fall ({first}) and rise again over the same stretch: their "
+        f"{where}: spike times of unit {ids} fall ({restart}) and rise again over the same stretch: their "
         "clock begins anew. Write the parts as files of their own, or add the end of the earlier part "
         f"to the times after it; do not sort them, which would mix the parts.{alone}"
     )

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nblib import labelling
-from nblib.errors import BadInput
 from nblib.inspection import SessionReport
-from nblib.inspection.clock import OUTLAST, check_shared, seconds
+from nblib.inspection.clock import check_shared, check_unit, seconds
 from nblib.inspection.trials import trial_oddities
 from nblib.recording import Recording, Series
 from nblib.sources.checks import some
@@ -60,12 +59,8 @@ def report(session: Recording) -> SessionReport:
             f"s, {session.trials} from {seconds(begin)} to {seconds(last)} s"
         )
         check_shared(both, (series.start_s, end), (begin, last))
-        if last - begin > OUTLAST * (end - series.start_s):
-            raise BadInput(
-                f"{both}, {(last - begin) / (end - series.start_s):.0f} times longer: they count in two units. "
-                "If the intervals and any timestamps of the signal are milliseconds (its rate is in Hz "
-                "either way), set time_unit: ms in the recipe; else write the file anew in seconds."
-            )
+        remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
+        check_unit(both, (series.start_s, end), (begin, last), remedy)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
     classes = session.labelled.classes if session.trials else []
     if (sd == 0).any():

@@ -102,7 +102,7 @@ def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
     return total[index[1:]] - total[index[:-1]]
 
 
-def clock_of(spikes: Spikes, tables: list[pd.DataFrame], sampling_hz: float = 0.0) -> Clock:
+def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
     """What tells seconds from milliseconds: of all spikes, and of the intervals in `tables`."""
     firing = spikes.count > 0
     first = float(np.nanmin(spikes.first)) if firing.any() else 0.0
@@ -117,7 +117,6 @@ def clock_of(spikes: Spikes, tables: list[pd.DataFrame], sampling_hz: float = 0.
         spikes.short,
         *interval_clock(tables),
         whole=spikes.whole,
-        sampling_hz=sampling_hz,
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from nblib.errors import BadInput
-from nblib.inspection.clock import OUTLAST, Clock, seconds
+from nblib.inspection.clock import Clock, check_shared, check_unit, seconds
 from nblib.inspection.spikes import Spikes
-from nblib.intervals import covers, merged, touches
-from nblib.recording import ROUNDED_S, Recording
+from nblib.intervals import merged
+from nblib.recording import Recording
 from nblib.sources.checks import check_intervals, some
 
-FAR = 10.0
+MEND = "Mend or remove it in the file."
 
 
 def _times(trials: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
@@ -26,8 +25,8 @@ def invalid_tables(
 ) -> dict[str, pd.DataFrame]:
     """The tables `invalid` and `overlaps` of a session report; what is in them is told in `odd`.
 
-    A row counts for all units, whatever its tags. One without an end lasts until the last spike or presentation. Raises BadInput for
-    invalid times that lie FAR times the session away from it: they are of another clock.
+    A row counts for all units, whatever its tags. One without an end lasts until the last spike or
+    presentation. Raises BadInput for invalid times in another unit of time.
     """
     start, stop = _times(trials)
     first, last = min([clock.first, *start]), max([clock.last, *stop])
@@ -37,17 +36,12 @@ def invalid_tables(
     times[:, 0] = np.where(np.isinf(times[:, 0]), np.minimum(first, times[:, 1]), times[:, 0])
     if len(times):
         begin, end = times.min(), times.max()
-        away = max(begin - last, first - end)
         both = (
             f"invalid_times lies from {seconds(begin)} to {seconds(end)} s, spikes and presentations "
             f"from {seconds(first)} to {seconds(last)} s"
         )
-        if away > FAR * (last - first):
-            raise BadInput(
-                f"{where}: {both}: they are not on one clock, so nothing would be left out. Mend or "
-                "remove the table in the file."
-            )
-        if away > 0:
+        check_unit(f"{where}: {both}", (first, last), (begin, end), MEND)
+        if begin > last or end < first:
             odd.append(f"{both}: it may be of another clock.")
     touched = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
     rows = np.flatnonzero(touched.any(axis=0))
@@ -77,37 +71,30 @@ def observed_tables(
     where the file does not tell when its units were observed.
 
     observed_s and share are of the time from the first spike of all to the last; presentations are
-    those observed as a whole. Raises BadInput, with unit and row, for intervals without both ends or reversed, and
-    where most spikes lie outside the times in which they are said to have been observed.
+    those observed as a whole. Raises BadInput, with unit and row, for intervals without a start or
+    reversed, and for times on another clock than the spikes.
     """
     if recording.observed is None:
         return {}
     ids, start, stop = recording.units.index, *_times(trials)
     first, last = np.nanmin(spikes.first), np.nanmax(spikes.last)
     known = [unit for unit, times in enumerate(recording.observed) if times is not None]
-    observed_s, inside = np.full(len(ids), last - first), 0
+    observed_s = np.full(len(ids), last - first)
     for unit in known:
         times = recording.observed[unit]
         check_intervals(where, f"units/obs_intervals of unit {ids[unit]}", times)
         observed_s[unit] = np.diff(merged(np.clip(times, first, last))).sum()
-        wide = merged(times + np.array([-ROUNDED_S, ROUNDED_S]))
-        if covers(spikes.first[[unit]], spikes.last[[unit]], wide, 0.0)[0]:
-            inside += spikes.count[unit]
-        else:
-            train = recording.spike_times(unit)
-            inside += int(touches(train, train, wide).sum())
-    n_spikes = int(spikes.count[known].sum())
     ends = np.concatenate([recording.observed[unit].ravel() for unit in known])
-    begin, end = float(ends.min()), float(ends[np.isfinite(ends)].max())
-    if inside < n_spikes / 2 or end - first > OUTLAST * (max([last, *stop]) - first) > 0:
-        raise BadInput(
-            f"{where}: units/obs_intervals lies from {seconds(begin)} to {seconds(end)} s, spikes from "
-            f"{seconds(first)} to {seconds(last)} s, {inside:,} of {n_spikes:,} of them in the times in which their "
-            "unit was observed: they are not on one clock. Mend or remove the column in the file."
-        )
+    begin, end = float(ends.min()), float(ends[np.isfinite(ends)].max(initial=last))
+    both = (
+        f"{where}: units/obs_intervals lies from {seconds(begin)} to {seconds(end)} s, spikes from "
+        f"{seconds(first)} to {seconds(last)} s"
+    )
+    check_shared(both, (first, last), (begin, float(ends.max())))
+    check_unit(both, (first, max([last, *stop])), (begin, end), MEND)
     seen = recording.observed_in(start, stop)
     table = pd.DataFrame(
-        {"observed_s": observed_s, "share": observed_s / (last - first), "presentations": seen.sum(axis=0)},
+        {"observed_s": observed_s, "share": observed_s / max(last - first, 1e-9), "presentations": seen.sum(axis=0)},
         index=ids,
     )  # fmt: skip
     partly = int((table["share"] < 1 - 1e-3).sum())
@@ -116,10 +103,6 @@ def observed_tables(
             f"{partly} of {len(ids)} units were not observed all the time: {1 - table['share'].mean():.1%} of the "
             f"units' time is unobserved, and {int((~seen.all(axis=1)).sum())} of {len(start)} presentations were not "
             "observed by every unit. What is unobserved is not silence; 03 leaves it out."
-        )
-    if n_spikes - inside:
-        odd.append(
-            f"{n_spikes - inside:,} of {n_spikes:,} spikes lie outside the times in which their unit was observed."
         )
     if len(known) < len(ids):
         odd.append(

@@ -163,15 +163,9 @@ def _read_observed(
             f"{path}: {where} is {values.dtype} of shape {values.shape}; expected a start and a stop a row."
         )
     times = open_ended(values.astype(np.float64) * seconds)
-    if index is None and len(times) != len(unit_ids):
-        raise BadInput(
-            f"{path}: {where} has {len(times)} rows for {len(unit_ids)} units and no index."
-        )
-    starts = (
-        np.arange(len(times) + 1)
-        if index is None
-        else _starts(index, len(unit_ids), data, path, f"{where}_index")
-    )
+    if index is None:
+        raise BadInput(f"{path}: {where} has no index, so whose each row is, is not known.")
+    starts = _starts(index, len(unit_ids), data, path, f"{where}_index")
     parts = [times[a:b] for a, b in itertools.pairwise(starts)]
     return [part if len(part) else None for part in parts]
 
@@ -181,17 +175,9 @@ def _read_meta(file: h5py.File, path: Path, version: str) -> dict[str, Any]:
     return {
         **{name: hdf5.scalar_text(file, name) for name in names},
         "session_id": hdf5.scalar_text(file, "general/session_id"),
-        "sampling_hz": _sampling_hz(file),
         "nwb_version": version,
         "subject": {
             name: hdf5.scalar_text(file, f"general/subject/{name}")
             for name in hdf5.child(file, "general/subject", path) or ()
         },
     }
-
-
-def _sampling_hz(file: h5py.File) -> float:
-    """The rate at which spikes were sampled, by the resolution of their times; 0 where not told."""
-    step = np.ravel(file[f"{UNITS}/spike_times"].attrs.get("resolution", 0.0))
-    known = step.size == 1 and step.dtype.kind in "iuf" and 0 < step[0] < 1e-3
-    return round(1 / float(step[0]), 3) if known else 0.0

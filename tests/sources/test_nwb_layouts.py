@@ -274,9 +274,12 @@ def test_when_units_were_observed(layout):
     ragged = opened(layout(observed_as(rows, [2, 2, 3, 4])))
     assert ragged.observed[0].tolist() == [[0, 5], [6, np.inf]] and ragged.observed[1] is None
     assert [len(times) for times in ragged.observed[2:]] == [1, 1]
-    flat = opened(layout(observed_as([[0.0, 9000.0]] * 4)), time_unit="ms")
+    flat = opened(layout(observed_as([[0.0, 9000.0]] * 4, [1, 2, 3, 4])), time_unit="ms")
     assert [times.tolist() for times in flat.observed] == [[[0, 9]]] * 4
-    assert "obs_intervals" not in opened(layout(observed_as([[0.0, 9.0]] * 4))).meta["left_out"]
+    assert (
+        "obs_intervals"
+        not in opened(layout(observed_as([[0.0, 9.0]] * 4, [1, 2, 3, 4]))).meta["left_out"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,27 +287,13 @@ def test_when_units_were_observed(layout):
     [
         (np.zeros((4, 2)), [1, 2, 3, 5], "obs_intervals_index"),
         (np.zeros((4, 2)), [1, 2, 4], "obs_intervals_index has 3 entries for 4 units"),
-        (np.zeros((3, 2)), None, "obs_intervals has 3 rows for 4 units and no index"),
+        (np.zeros((4, 2)), None, "obs_intervals has no index"),
         (np.zeros(8), None, r"obs_intervals is float64 of shape \(8,\)"),
     ],
 )
 def test_observed_times_that_do_not_fit_are_refused(layout, values, index, says):
     with pytest.raises(BadInput, match=rf"x\.nwb: units/{says}"):
         opened(layout(observed_as(values, index)))
-
-
-def test_the_sampling_of_spikes_is_read_from_their_resolution(layout):
-    def sampled(step):
-        return layout(lambda f: f["units/spike_times"].attrs.__setitem__("resolution", step))
-
-    assert opened(sampled(1 / 30_000)).meta["sampling_hz"] == 30_000
-    for step in (
-        -1.0,
-        0.001,
-        np.nan,
-        "?",
-    ):  # the schema's "unknown" is -1; milliseconds are no samples
-        assert opened(sampled(step)).meta["sampling_hz"] == 0
 
 
 # --- seconds and milliseconds ----------------------------------------------------------------------
