@@ -179,7 +179,7 @@ def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataF
             f"{where}: all {clock.n_spikes:,} spike times are {clock.first:g} s; the file holds no times."
         )
     both, lasts = "", (np.nan, np.nan)
-    if trials is not None:
+    if trials is not None and len(trials):
         lasts = (float(trials["start_time"].min()), float(trials["stop_time"].max()))
         both = (
             f"{where}: spikes lie from {seconds(clock.first)} to {seconds(clock.last)} s, "

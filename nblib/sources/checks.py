@@ -37,12 +37,13 @@ def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
     Most events lie between the first start and the last stop, give or take a presentation, and
     they last about as long as the table. Raises BadInput with both ranges.
     """
-    times = table[event].to_numpy(np.float64)
-    times = times[np.isfinite(times)]
-    start, stop = (table[c].to_numpy(np.float64) for c in ("start_time", "stop_time"))
-    first, last = np.nanmin(start), np.nanmax(stop)
-    if not len(times):
+    times, start, stop = (
+        column[np.isfinite(column)]
+        for column in table[[event, "start_time", "stop_time"]].to_numpy(np.float64).T
+    )
+    if not (len(times) and len(start)):
         return
+    first, last = start.min(), max(start.max(), stop.max(initial=start.max()))
     step = float(np.median(np.diff(np.sort(start)))) if len(start) > 1 else last - first
     outside = np.mean((times < first - step) | (times > last + step))
     short = len(times) >= FEW_EVENTS and np.ptp(times) * UNLIKE < last - first
