@@ -32,7 +32,7 @@ from nblib.errors import (
     StorageError,
 )
 from nblib.sealed import sha256
-from nblib.swap import MANIFEST, bring_back, bring_back_all, remove_leftovers, swap, unfinished
+from nblib.swap import MANIFEST, bring_back, bring_back_in, leftovers, swap, unfinished
 
 # Attached after the commit, by the runner; it carries its own checksum.
 ATTACHED = ("executed.ipynb",)
@@ -218,7 +218,8 @@ def commit(
         return place
     temporary = unfinished(place)
     try:
-        remove_leftovers(place.parent)
+        for path in leftovers(place.parent):
+            shutil.rmtree(path, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
         # As the folder: whoever may enter it may read it, whatever a library made of its file.
@@ -262,9 +263,8 @@ def commit(
 def read_manifest(artifact: Path) -> dict[str, Any]:
     """The manifest of a committed artifact, which must be that of this very folder.
 
-    Raises MissingInput for a folder without one; CorruptArtifact for changed bytes, a folder that
-    lies under another stage, recording or key than its own, and a key that does not follow from
-    parameters and inputs; OutdatedArtifact for one of a version that did not seal its manifests.
+    Raises MissingInput without one; CorruptArtifact for changed bytes, another stage, recording or key
+    than the folder's, or a key that does not follow from them; OutdatedArtifact without checksum.
     """
     path = artifact / MANIFEST
     bring_back(artifact)
@@ -352,7 +352,8 @@ def read_attached(artifact: Path) -> dict[str, Any]:
 
 def artifacts() -> Iterator[Path]:
     """Every committed artifact of the data root, in a stable order."""
-    bring_back_all(home().glob("[0-9][0-9]_*/*"))
+    for parent in home().glob("[0-9][0-9]_*/*"):
+        bring_back_in(parent)
     for manifest in sorted(home().glob(f"[0-9][0-9]_*/*/*/{MANIFEST}")):
         if not manifest.parent.name.startswith("."):
             yield manifest.parent

@@ -28,10 +28,6 @@ def _aside(place: Path) -> Path:
     return place.with_name(f".{place.name}{REPLACED}")
 
 
-def _place_of(aside: Path) -> Path:
-    return aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
-
-
 def swap(made: Path, place: Path) -> None:
     """Rename `made` to `place`; what stood there has the name of `made` afterwards.
 
@@ -64,11 +60,11 @@ def bring_back(place: Path) -> bool:
     return (place / MANIFEST).is_file()
 
 
-def bring_back_all(parents: Iterator[Path]) -> None:
-    """The same for all folders inside these."""
-    for parent in parents:
-        for aside in parent.glob(f".*{REPLACED}"):
-            bring_back(_place_of(aside))
+def bring_back_in(parent: Path) -> list[Path]:
+    """The same for all that stand aside in a folder; those that have been replaced for good."""
+    asides = list(parent.glob(f".*{REPLACED}"))
+    places = [path.with_name(path.name[1:].removesuffix(REPLACED)) for path in asides]
+    return [path for path, place in zip(asides, places, strict=True) if not bring_back(place)]
 
 
 def alive(pid: int) -> bool:
@@ -88,12 +84,4 @@ def leftovers(parent: Path) -> Iterator[Path]:
         pid = path.name.split(".")[-3]
         if pid.isdigit() and not alive(int(pid)):
             yield path
-    for path in parent.glob(f".*{REPLACED}"):
-        if not bring_back(_place_of(path)):
-            yield path
-
-
-def remove_leftovers(parent: Path) -> None:
-    """Delete them."""
-    for path in leftovers(parent):
-        shutil.rmtree(path, ignore_errors=True)
+    yield from bring_back_in(parent)

@@ -180,7 +180,7 @@ def test_no_space_and_no_permission(monkeypatch):
     def other(folder):
         raise OSError(5, "Input/output error")
 
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(StorageError, match="Input/output"):
         store.commit("02_bin", "r", KEY, other, params={}, upstream=[])
 
 

@@ -32,7 +32,7 @@ from nblib.errors import RunFailed
 ADDRESS = "NBLIB_WARM"
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
-    "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats",
+    "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
     "matplotlib.pyplot", "nblib.runner", "nblib.runner.kernel", "nblib.sources.simulate", "nblib.steps",
     "nblib.cleaning", "nblib.splits", "nblib.plots",
 )  # fmt: skip
