@@ -373,12 +373,13 @@ def storage_error(error: Exception, place: Path) -> Exception:
             f"{place}: {NO_SPACE[number]}; nothing was committed. Free space there or point "
             "NBLIB_HOME at a larger disk."
         )
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+    refused = number in (errno.EACCES, errno.EPERM, errno.EROFS)
+    if refused and place.is_relative_to(home()):
         return StorageError(
             f"{place}: may not be written ({os.strerror(number)}); point NBLIB_HOME at a folder of your own."
         )
     if isinstance(error, OSError) and number is not None:
-        return StorageError(f"{place}: {os.strerror(number)}.")
+        return StorageError(f"{error.filename or place}: {os.strerror(number)}.")
     return error
 
 

@@ -316,7 +316,7 @@ def test_cancel_without_a_cluster_says_where_to_call_it(project, capsys, monkeyp
 )  # fmt: skip
 def test_a_disk_that_refuses_is_told_in_one_line(project, capsys, monkeypatch, number, said):
     def refuse(*_given, **_more):
-        raise OSError(number, os.strerror(number), "/there/file")
+        raise OSError(number, os.strerror(number), str(project.home / "file"))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert cli.main(["run", "01_ingest", "-p", "recipe", "tiny", "--quiet"]) == 3
@@ -325,6 +325,17 @@ def test_a_disk_that_refuses_is_told_in_one_line(project, capsys, monkeypatch, n
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith("nblib: /") for line in lines), lines
     assert all(said in line for line in lines), lines
+
+
+def test_a_recording_that_may_not_be_read_is_no_matter_of_the_data_root(
+    project, capsys, monkeypatch
+):
+    def refuse(*_given, **_more):
+        raise PermissionError(errno.EACCES, "Permission denied", "/there/raw.nwb")
+
+    monkeypatch.setattr(store, "artifacts", refuse)
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err == "nblib: /there/raw.nwb: Permission denied.\n"
 
 
 # --- the other commands --------------------------------------------------------------------------

@@ -151,7 +151,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcom
         end = kernel.execute(
             job.notebook, running, job.values, label=job.label, progress=progress, replace=replace
         )
-    except OSError as error:
+    except (OSError, NblibError) as error:  # no notebook was run
         running.unlink(missing_ok=True)
         raise store.storage_error(error, kept.parent) from error
     spent = {"seconds": time.monotonic() - began, "peak_rss_bytes": end.peak_rss_bytes}
