@@ -50,8 +50,8 @@ def long_table(runs: list[Run | results.Unreadable], table: pd.DataFrame) -> pd.
     """
     by_folder = {str(run.folder): run for run in runs}
     folders = pd.Index(table["folder"].unique())
-    details = pd.DataFrame([_details(by_folder[f]) for f in folders], dtype=object).apply(_typed)
-    scan = table[[*IDENTITY, *FROM_SCAN]].astype(object).apply(_typed)
+    details = _typed(pd.DataFrame([_details(by_folder[f]) for f in folders], dtype=object))
+    scan = _typed(table[[*IDENTITY, *FROM_SCAN]].astype(object))
     rows, scores = [], []  # of each score, its row of the scan
     for i, folder, result, known in table[["folder", "result", "metric"]].itertuples():
         found = {None: {}} if known is None else by_folder[folder].results[result]["scores"]
@@ -61,7 +61,7 @@ def long_table(runs: list[Run | results.Unreadable], table: pd.DataFrame) -> pd.
     of_run = folders.get_indexer(table.loc[rows, "folder"])
     parts = [
         scan.loc[rows], details.iloc[of_run],
-        pd.DataFrame(scores, columns=["metric", *SCORE], dtype=object).apply(_typed),
+        _typed(pd.DataFrame(scores, columns=["metric", *SCORE], dtype=object)),
     ]  # fmt: skip
     ours = pd.concat([part.reset_index(drop=True) for part in parts], axis=1)
     others = published.beside(table["recording"]).assign(source="published")
@@ -105,8 +105,13 @@ def _cell(value: Any) -> Any:
     return float(value) if value in ("inf", "-inf") else value
 
 
-def _typed(column: pd.Series) -> pd.Series:
-    """A column of one type, so that it can be stored: truth, whole number, number or text."""
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose columns are of one type each, so that they can be stored."""
+    return pd.DataFrame({name: _of_one_type(table[name]) for name in table}, index=table.index)
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """Truth, whole number, number or text."""
     kinds = {type(v) for v in column[column.notna()]}
     if not kinds:
         return column
