@@ -193,17 +193,33 @@ def _end(daemons: list[list[float]]) -> None:
     RECORD.unlink(missing_ok=True)
 
 
-def preempt(sweep: Path, name: str, value: str) -> str:
-    """Take the job of this parameter off its node, as a partition of higher priority would; its number."""
+def number_of(sweep: Path, name: str, value: str) -> str:
+    """Slurm's number of the job whose last run has this value of this parameter."""
     (plan,) = cluster.folder_of(sweep).glob("*/plan.json")
     jobs = json.loads(plan.read_text())["jobs"]
     (job,) = [j["id"] for j in jobs if j["runs"][-1][1].get(name) == value]
     for number, *_ in cluster.queue(sweep):
         shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True)  # fmt: skip
         if f"/rule_{job.replace('-', '/')}/" in shown.stdout:  # the folder of its log
-            subprocess.run(["scontrol", "requeue", number], check=True)
             return number
     raise AssertionError(f"no job of {job} in the queue")
+
+
+def preempt(sweep: Path, name: str, value: str) -> None:
+    """Take a job off its node, as a partition of higher priority would, and let it come back.
+
+    Slurm lets a job that comes back wait for two minutes; not here.
+    """
+    number = number_of(sweep, name, value)
+    subprocess.run(["scontrol", "requeue", number], check=True)
+    wait_until(lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(sweep)])
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+
+
+def end_its_time(sweep: Path, name: str, value: str) -> None:
+    """Give a job that runs a limit of one minute: not its next try, which may be slow to begin."""
+    update = ["scontrol", "update", f"JobId={number_of(sweep, name, value)}", "TimeLimit=1"]
+    subprocess.run(update, check=True)
 
 
 def end_with_the_tests() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny_project
-from private_slurm import PATIENCE_S, end_with_the_tests, preempt, wait_until
+from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt, wait_until
 
 from nblib import cluster, store, sweep
 from nblib.errors import MissingInput
@@ -135,10 +135,7 @@ def test_a_broken_notebook_takes_only_its_own_road(project):
 
 @pytest.mark.slow
 def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
-    """The first try of b sleeps past its minute; that of a loses its kernel."""
-    (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
-        PROFILE.replace("runtime: 5", "runtime: 1")
-    )
+    """The first try of b sleeps past its time; that of a loses its kernel."""
     project.notebook(
         "03_clean",
         f"{SLEEP}\n"
@@ -148,6 +145,7 @@ def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
     )
     process = drive(project)
     wait_until(lambda: begun(project, "b"))
+    end_its_time(project.root / "s.yml", "recording", "b")
     (project.home / "go").touch()  # for the second try; the first sleeps already
     said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
@@ -165,12 +163,7 @@ def test_a_preempted_job_comes_back(project):
     process = drive(project)
     wait_until(lambda: begun(project, "b") and len(project.committed()) == 5)
     (project.home / "go").touch()
-    number = preempt(project.root / "s.yml", "recording", "b")
-    # Slurm lets a job that comes back wait for two minutes; not here.
-    wait_until(
-        lambda: (number, "PENDING") in [q[:2] for q in cluster.queue(project.root / "s.yml")]
-    )
-    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+    preempt(project.root / "s.yml", "recording", "b")
     said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     assert len(project.committed()) == 6
