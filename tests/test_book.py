@@ -505,8 +505,7 @@ def test_every_mark_of_a_figure_leads_to_its_run(runs):
 
 def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
     folder = Path(runs["folder"][0])
-    path = folder / pages.EXECUTED
-    notebook = json.loads(path.read_text())
+    notebook = store.read_attached(folder)
     key = runs["run"][1]
     picture = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD\n"},
                "metadata": {"image/png": {"width": 720, "alt": "Two <dots>", "runs": [[key, 0.25, 0.5], ["demo/" + "f" * 16, 0.1, 0.1]]}}}  # fmt: skip
@@ -515,7 +514,7 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
     plain = {"output_type": "execute_result", "execution_count": 1, "data": {"image/png": "QUJD"},
              "metadata": {"image/png": {"width": 720}}}  # fmt: skip
     notebook["cells"][1]["outputs"] = [picture, table, plain]
-    path.write_text(json.dumps(notebook))
+    store.attach(folder, notebook)
     page = json.loads(pages.page_notebook(folder, "../", linked(runs), "mlp"))
     outputs = page["cells"][1]["outputs"]
     href = "../runs/demo-demo-lstm-f0-s0-22222222.html"
