@@ -214,7 +214,8 @@ def _joined(values: list, join: bool) -> tuple[list, list[dict[Any, int]]]:
     """Labels that differ in blanks, case or in how a number is written: each group with its trials;
     with `join`, all of a group by its most frequent label."""
     groups: dict[Any, dict[Any, int]] = {}
-    for value, n in Counter(values).most_common():
+    shortest_first = sorted(Counter(values).items(), key=lambda pair: (-pair[1], len(str(pair[0]))))
+    for value, n in shortest_first:
         groups.setdefault(_alike(value), {})[value] = n
     alike = [group for group in groups.values() if len(group) > 1]
     if join:

@@ -26,10 +26,10 @@ RECORD = Path(__file__).with_name("stage_sources.json")
 ROAD = {
     "00_simulate": ["sources/simulate.py", "sources/simulate_[!l]*.py", "sources/oracle.py"],
     "00_simulate_lfp": ["sources/simulate_lfp.py", "sources/simulate_nwb.py"],
-    "01_ingest": ["recording.py", "intervals.py", "steps.py", "inspection/*.py", "sources/[!s]*.py", "sources/sampled.py"],
-    "02_bin": ["binning.py", "counting.py", "signals.py", "responses.py", "steps.py", "intervals.py", "sources/lab_pickle.py", "sources/guarded_pickle.py", "sources/__init__.py", "sources/checks.py", "sources/files.py"],
+    "01_ingest": ["recording.py", "intervals.py", "columns.py", "expressions.py", "labelling.py", "steps.py", "inspection/*.py", "sources/[!s]*.py", "sources/sampled.py"],
+    "02_bin": ["binning.py", "columns.py", "expressions.py", "labelling.py", "sources/counts.py", "counting.py", "signals.py", "responses.py", "steps.py", "intervals.py", "sources/lab_pickle.py", "sources/guarded_pickle.py", "sources/__init__.py", "sources/checks.py", "sources/files.py"],
     "03_clean": ["cleaning.py"],
-    "04_split": ["splits.py", "stats.py"],
+    "04_split": ["splits.py", "labelling.py", "stats.py"],
 }  # fmt: skip
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {
