@@ -72,7 +72,7 @@ def session_report(recording: Recording) -> SessionReport:
 
     Raises BadInput, naming unit ids or rows, for NaN or infinite spike times, spike times that
     are not sorted within a unit, a spike index that does not fit, times that are not on one clock
-    in seconds (see `inspection.clock`), and reversed or endless invalid or observed times.
+    in seconds (see `inspection.clock`), and invalid or observed times that are reversed or have no start.
     """
     where = str(recording.path or recording.id)
     check_index(recording, where)
