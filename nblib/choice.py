@@ -8,7 +8,6 @@ from __future__ import annotations
 import pandas as pd
 
 from nblib import stats
-from nblib.errors import BadParameter
 from nblib.runs import load_run
 
 EACH = ("group", "recording")
@@ -97,7 +96,7 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
             d = stats.paired_difference(
                 mine["correct"].to_numpy(float),
                 others["correct"].to_numpy(float),
-                group=mine["group"].to_numpy() if "group" in mine else None,
+                group=mine["group"].to_numpy(),
             )
             found.append(
                 {"recipe": recipe, "recording": recording, "seed": seed, "chosen": first,
@@ -108,26 +107,22 @@ def paired(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def over_recordings(runs: pd.DataFrame, best: str = "") -> pd.DataFrame:
-    """A decoder beside each other one, paired over the recordings that both were run on.
+def over_recordings(runs: pd.DataFrame) -> pd.DataFrame:
+    """The decoder chosen for a recipe beside each other one, paired over the recordings of both.
 
-    best: the decoder's name as `label` gives it; "" = the one `chosen` for the recipe. Of each
-    recording, the difference in test score is averaged over folds and seeds that both have; the
-    interval (Student's t) and the two-sided p (signs flipped) are over recordings; Holm's
+    Of each recording, the difference in test score is averaged over folds and seeds that both have;
+    the interval (Student's t) and the two-sided p (signs flipped) are over recordings; Holm's
     correction is for the comparisons of a recipe. One row a recipe and other decoder, columns as
-    in `paired`; none for a single recording. Raises BadParameter for a name that no run has.
+    in `paired`; none for a single recording.
     """
     rows = []
-    named = label(runs)
-    if best and best not in set(named):
-        raise BadParameter(f"best = {best!r}: there are {', '.join(sorted(set(named)))}.")
-    first_of = chosen(runs, ("group",)).drop_duplicates("group").set_index("group")["decoder"]
-    known = runs[runs["val_accuracy"].notna()].assign(decoder=named)
+    best = chosen(runs, ("group",)).drop_duplicates("group").set_index("group")["decoder"]
+    known = runs[runs["val_accuracy"].notna()].assign(decoder=label(runs))
     for recipe, part in known.groupby("group", sort=True):
-        first = best or first_of.get(recipe)
-        score = part.groupby(["decoder", *PLACE, "seed"])["value"].mean()
-        if first not in score.index.get_level_values("decoder"):
+        if recipe not in best:
             continue
+        first = best[recipe]
+        score = part.groupby(["decoder", *PLACE, "seed"])["value"].mean()
         mean = part.groupby("decoder")["val_accuracy"].mean().drop(first)
         found = []
         for other in mean.sort_values(ascending=False).index:

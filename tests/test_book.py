@@ -337,7 +337,7 @@ def artifact(
     if scores:
         (folder / "metrics.json").write_text("{}")
         right = np.arange(100) < (60 if key.startswith("2") else 50)
-        answers = pd.DataFrame({"trial": np.arange(100), "correct": right})
+        answers = pd.DataFrame({"trial": np.arange(100), "correct": right, "group": np.arange(100)})
         answers.to_parquet(folder / "predictions.parquet")
     outputs = {p.name: {"sha256": store.sha256(p)} for p in folder.iterdir()}
     manifest = {
