@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     with file:
         try:
             yield file
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:  # the last: of a name
             raise _failed(path, "a part of the file", error) from None
 
 
@@ -66,15 +66,9 @@ def _not_opened(path: Path, text: str) -> str:
     if "truncated" in text:
         size = path.stat().st_size
         return f"the file is truncated ({size} bytes are there, more were written); {again}"
-    if "signature" not in text:
-        return f"HDF5 cannot open the file ({text})"
-    with path.open("rb") as file:
-        start = file.read(256).lstrip().lower()
-    if not start:
-        return f"the file is empty; {again}"
-    if start.startswith((b"<!doctype", b"<html")):
-        return f"this is a web page, not an HDF5 file; {again}"
-    return f"this is not an HDF5 file, so not an NWB file; {again}"
+    if "signature" in text:
+        return f"this is not an HDF5 file, so not an NWB file; {again}"
+    return f"HDF5 cannot open the file ({text})"
 
 
 # Compression filters by their registered number; all but the first come with hdf5plugin.
@@ -194,6 +188,10 @@ def walk(file: h5py.File, roots: Iterable[str], path: Path) -> Iterator[tuple[st
         yield place, group
         here, linked = [], []
         for name in group:
+            if isinstance(name, bytes):  # h5py decodes what is UTF-8 and can look up nothing else
+                there = f"{place}/{text(name)}"
+                yield there, BadInput(f"{path}: {there} has a name that is not UTF-8.")
+                continue
             link = group.get(name, getlink=True)
             (here if isinstance(link, h5py.HardLink) else linked).append(f"{place}/{name}")
         # Links wait: an object goes by the place where it lies, not by one that points at it.

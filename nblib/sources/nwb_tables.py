@@ -207,10 +207,12 @@ def read_table(
     """
     rows = n_rows(group, path, place)
     listed = [hdf5.text(c) for c in np.ravel(group.attrs.get("colnames", []))]
-    others = sorted(k for k in group if k not in listed and not k.endswith("_index"))
+    there = [k for k in group if isinstance(k, str)]
+    others = sorted(k for k in there if k not in listed and not k.endswith("_index"))
     columns: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
-    broken: list[str] = []
+    broken = [hdf5.text(k) for k in group if isinstance(k, bytes)]
+    left_out = dict.fromkeys(broken, "is there, but its name is not UTF-8")
+    listed = [k for k in listed if k not in broken]
     for name in [*listed, *others]:
         if name in skip or name == "id":
             continue

@@ -495,14 +495,14 @@ def test_what_is_no_file_is_said(tmp_path, make, says):
             door(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [(b"", "the file is empty"), (b"\n<!DOCTYPE html>", "web page"), (b"abc", "not an HDF5 file")],
-)
-def test_what_is_no_hdf5_file_is_said(tmp_path, content, says):
-    (tmp_path / "x.nwb").write_bytes(content)
-    with pytest.raises(BadInput, match=says):
-        opened(tmp_path / "x.nwb")
+def test_names_that_are_no_utf8_are_told(layout):
+    def change(file):
+        h5py.h5g.create(file["units"].id, b"\xe9lectrode")
+        h5py.h5g.create(file.create_group("acquisition").id, b"\xe9lan")
+
+    notes = "\n".join(opened(layout(change)).meta["notes"])
+    assert "units: column 'électrode' is left out: is there, but its name is not UTF-8" in notes
+    assert "Left out: acquisition/élan has a name that is not UTF-8" in notes
 
 
 def test_damage_is_told_from_what_the_system_refuses():
