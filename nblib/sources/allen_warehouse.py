@@ -169,25 +169,26 @@ def persist(
 
 def check_reachable(patience_s: float = 3.0) -> None:
     """MissingInput within `patience_s` seconds on a machine that the warehouse cannot be reached from."""
-    scheme, host = _address()
     if urllib.request.getproxies():  # it is the proxy that knows
         return
+    scheme, host = _address()
     name, _, port = host.partition(":")
-    faults = []
+    fault = f"no answer within {patience_s:g} s"
 
     def connect() -> None:
+        nonlocal fault
         try:
             place = (name, int(port or (443 if scheme == "https" else 80)))
             socket.create_connection(place, timeout=patience_s).close()
-            faults.append("")
+            fault = ""
         except OSError as error:
-            faults.append(str(error))
+            fault = str(error)
 
     # In a thread, since looking up a name knows no time limit.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(patience_s)
-    if fault := faults[0] if faults else f"no answer within {patience_s:g} s":
+    if fault:
         raise MissingInput(
             f"{host} cannot be reached from here ({fault}). Call this where the internet is at hand; "
             "on a cluster that is often a login node. NBLIB_ALLEN_WAREHOUSE names another place."
