@@ -349,7 +349,7 @@ COHORT = ["m1", "m2", "m3", "m4"]
 @pytest.fixture
 def cohort(home):
     """Windows of four mice, a run of 08 taught by m1 and m2, and one of 09 that tests m4."""
-    recipe = {"recordings": COHORT, "source": "lfp", "recipe": "mice"}
+    recipe = {"recordings": COHORT, "source": "lfp_nwb", "recipe": "mice"}
     keys = []
     for number, name in enumerate(COHORT):
         raw = f"{number:064d}"
