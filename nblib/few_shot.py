@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib import evaluation, metrics, models, splits, stages, stats
+from nblib import evaluation, metrics, models, moments, stages, stats
 from nblib.errors import BadParameter
 from nblib.markup import in_markdown
 from nblib.windows import Samples
@@ -117,8 +117,8 @@ def scaling(train: Samples, settings: Any, zscore: bool) -> tuple[np.ndarray, np
     A unit that 04 would leave out by these rows (settings: its limits) has an infinite scale: it
     stays 0 and tells nothing.
     """
-    mean, sd, peak = splits.moments(train.x, np.arange(len(train)))
-    good = splits.unit_faults(mean, sd, peak, settings) == ""
+    mean, sd, peak = moments.of_units(train.x, np.arange(len(train)))
+    good = moments.faults(mean, sd, peak, settings) == ""
     if not zscore:
         mean, sd = np.zeros_like(mean), np.ones_like(sd)
     return mean, np.where(good, sd, np.inf)

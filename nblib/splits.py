@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib import labelling, stats
+from nblib import labelling, moments, stats
 from nblib.binning import to_ns
 from nblib.errors import BadInput, BadParameter, some
 from nblib.intervals import merged, touches
@@ -28,7 +28,6 @@ STATISTICS_FILE = "statistics.h5"
 LEAST_OF_CLASS = 3  # one for train, validation and test each
 ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
-VALUES_AT_ONCE = 2**23
 RUNS_AND_RANDOM = (
     "Labels come in runs and the split is random: neighbours in time can give the answer away, "
     "whatever the units say. Take `split: blocked`."
@@ -291,8 +290,8 @@ def fit_statistics(
     """
     place = train_rows(binned, split, fold)
     counts = binned.counts.values
-    mean, std, peak = moments(counts, place)
-    reason = unit_faults(mean, std, peak, settings)
+    mean, std, peak = moments.of_units(counts, place)
+    reason = moments.faults(mean, std, peak, settings)
     keep = reason == ""
     if not keep.any():
         raise BadInput(
@@ -302,7 +301,7 @@ def fit_statistics(
     scale = std[keep]
     correlation = np.zeros((0, 0))
     if keep.sum() <= MOST_CORRELATED:
-        correlation = _correlation(counts[:, :, keep], place, mean[keep], scale)
+        correlation = moments.correlation(counts[:, :, keep], place, mean[keep], scale)
     zscore = settings.scaler == "zscore"
     return TrainStatistics(
         fold=fold, unit_ids=units[keep],
@@ -312,62 +311,6 @@ def fit_statistics(
         correlation=correlation.astype(np.float32),
         dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
     )  # fmt: skip
-
-
-def moments(counts: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and largest count of each unit (N,) over all bins of some trials.
-
-    counts (trial, T, N); place: positions along trial.
-    """
-    n_units = counts.shape[2]
-    total, squares, peak = np.zeros(n_units), np.zeros(n_units), np.zeros(n_units)
-    for x in _pieces(counts, place):
-        total += x.sum(0)
-        squares += (x**2).sum(0)
-        peak = np.maximum(peak, x.max(0))
-    n = len(place) * counts.shape[1]
-    mean = total / n
-    return mean, np.sqrt(np.maximum(squares - n * mean**2, 0) / max(n - 1, 1)), peak
-
-
-def unit_faults(
-    mean: np.ndarray, std: np.ndarray, peak: np.ndarray, settings: SplitSettings
-) -> np.ndarray:
-    """Why each unit (N,) is left out, "" for those that stay; arguments as `moments` gives them."""
-    constant = std <= 1e-12
-    z_peak = np.divide(peak - mean, std, out=np.zeros(len(mean)), where=~constant)
-    reason = np.full(len(mean), "", dtype=object)
-    for name, fails in (
-        ("silent in train", peak == 0),
-        ("zero variance in train", constant),
-        (f"z-score above {settings.highest_value:g} in train", z_peak > settings.highest_value),
-        (
-            f"z-score never above {settings.lowest_value:g} in train",
-            z_peak <= settings.lowest_value,
-        ),
-    ):
-        reason[fails & (reason == "")] = name
-    return reason
-
-
-def _correlation(
-    counts: np.ndarray, place: np.ndarray, mean: np.ndarray, std: np.ndarray
-) -> np.ndarray:
-    """Pearson r of units over all bins of some trials, (N, N)."""
-    products = np.zeros((len(mean), len(mean)))
-    for x in _pieces(counts, place):
-        z = (x - mean) / std
-        products += z.T @ z
-    r = np.clip(products / max(len(place) * counts.shape[1] - 1, 1), -1, 1)
-    np.fill_diagonal(r, 1.0)
-    return r
-
-
-def _pieces(counts: np.ndarray, place: np.ndarray):
-    """Yield bins of some trials, (rows, N) float64, a few trials at a time: memory stays flat."""
-    step = max(1, VALUES_AT_ONCE // max(1, counts.shape[1] * counts.shape[2]))
-    for first in range(0, len(place), step):
-        yield counts[place[first : first + step]].reshape(-1, counts.shape[2]).astype(np.float64)
 
 
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:

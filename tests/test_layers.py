@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the order data flows. A module may import what stands above it, never what stands below.
 ORDER = [
     "errors", "markup", "sealed", "swap", "yamlfile", "checking", "params", "provenance", "store", "rawfiles", "recipes", "notebooks", "intervals", "columns", "expressions", "labelling", "recording", "sources", "stages", "inventory", "inspection",
-    "counting", "binning", "responses", "cleaning", "stats", "splits", "signals", "cohort", "steps", "tensors", "images", "windows", "training", "vae", "features",
+    "counting", "binning", "responses", "cleaning", "stats", "moments", "splits", "signals", "cohort", "steps", "tensors", "images", "windows", "training", "vae", "features",
     "graphs", "models", "regression", "metrics", "retrieval", "importance", "evaluation", "few_shot", "scenes", "latents", "pretext", "ssl", "probes", "downstream", "runs", "published", "results", "scores", "audit", "choice", "summary", "plots", "widgets", "runner", "search", "tuning", "searched", "reports", "cluster", "housekeeping", "selection", "outlook", "sweep",
     "bookbuild", "doctor", "cli", "__main__",
 ]  # fmt: skip

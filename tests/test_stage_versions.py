@@ -29,7 +29,7 @@ ROAD = {
     "01_ingest": ["recording.py", "intervals.py", "columns.py", "expressions.py", "labelling.py", "steps.py", "inspection/*.py", "sources/[!s]*.py", "sources/sampled.py"],
     "02_bin": ["binning.py", "columns.py", "expressions.py", "labelling.py", "sources/counts.py", "counting.py", "signals.py", "responses.py", "steps.py", "intervals.py", "sources/lab_pickle.py", "sources/guarded_pickle.py", "sources/__init__.py", "sources/checks.py", "sources/files.py"],
     "03_clean": ["cleaning.py"],
-    "04_split": ["splits.py", "labelling.py", "stats.py"],
+    "04_split": ["splits.py", "labelling.py", "moments.py", "stats.py"],
 }  # fmt: skip
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {
