@@ -29,7 +29,8 @@ DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}
 NOT_SEARCHED = {
     "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed",
     "shuffle_labels", "pseudo_population", "device", "threads", "logger", "n_permutations", "n_bootstrap",
-    "importance", "areas", "keep_blank", *P.SplitSettings.model_fields,
+    "importance", "areas", "keep_blank", "unusable_trials", *P.LabelRules.model_fields,
+    *P.SplitSettings.model_fields,
 }  # fmt: skip
 HOW_TO_WORK = {
     "device",

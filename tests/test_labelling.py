@@ -140,6 +140,8 @@ def test_labels_by_expression_and_chosen_trials():
         ("__import__('os').system('x')", {}, "is not allowed"),
         ("left.__class__", {}, "is not allowed"),
         ("@left > 1", {}, "not readable"),
+        ("left is right", {}, "Is is not allowed"),
+        ("left ** 9 > 1", {}, "Pow is not allowed"),
         ("(lambda: 1)() == left", {}, "is not allowed"),
         ("side == '`x`'", {}, "a backtick cannot stand inside text"),
         ("3 > 2", {}, "names no column"),
