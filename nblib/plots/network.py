@@ -65,7 +65,7 @@ def _flow(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
     ax.set_yticks(range(len(texts)), texts)
     ax.set_xlabel("speaks")
     ax.set_ylabel("listens")
-    ax.set_title("Pairs of units with an edge (%)")
+    ax.set_title("Unit pairs with an edge (%)")
     if len(texts) <= 8:
         for i, j in np.ndindex(shares.shape):
             dark = shares[i, j] > 0.6 * shares.max()

@@ -98,9 +98,7 @@ def found_images(examples: pd.DataFrame, pixels: np.ndarray, label: np.ndarray) 
             if not ax.images:
                 ax.set_axis_off()
         line[0].set_ylabel(f"image {label[row]}\nrank {rank}", rotation=0, ha="right", va="center")
-    fig.suptitle(
-        f"Feature space {examples['space'].iloc[0]}, which validation prefers", fontsize=10
-    )
+    fig.suptitle(f"Feature space {examples['space'].iloc[0]}", fontsize=10)
     axes[0, 0].set_title("shown")
     for place in range(5):
         axes[0, place + 1].set_title("nearest" if place == 0 else f"{place + 1}.")

@@ -16,8 +16,10 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
-LETTER_IN, LINE_IN = 0.078, 0.155  # a letter and a line of a name beside an axis
-TITLE_LETTER_IN, LABEL_LETTER_IN = 0.096, 0.084
+LETTER_IN, LINE_IN = 0.072, 0.155  # a letter and a line of a name beside an axis
+TITLE_LETTER_IN, LABEL_LETTER_IN = 0.088, 0.076
+# Panels as laid out at last, over those that matplotlib begins with; what names take from them all.
+FILLED, WIDENED = 1.12, 2.2
 MOST_LETTERS = 28  # of a name beside a row or in a legend; a longer one loses its middle
 MOST_TURNED = 18  # of a name below an axis, or beside one of several columns of panels
 MOST_PANELS, MOST_LISTED = 6, 8  # what the words of a figure name one by one
@@ -25,6 +27,8 @@ MOST_PANELS, MOST_LISTED = 6, 8  # what the words of a figure name one by one
 
 def short(text: str, most: int = MOST_LETTERS) -> str:
     """A name of at most so many letters: the beginning and the end of a longer one."""
+    if "\n" in text:
+        return "\n".join(short(line, most) for line in text.split("\n"))
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"
 
 
@@ -40,7 +44,8 @@ def fit(fig: Figure) -> None:
         margins[box.x0] = max(margins.get(box.x0, 0.0), rows * LETTER_IN - 0.6)
     for ax in fig.axes:
         box = ax.get_position()
-        width, height = box.width * (width_in - sum(margins.values())), box.height * height_in
+        width = box.width * (FILLED * width_in - WIDENED * sum(margins.values()))
+        height = box.height * height_in
         _fit_ticks(ax.xaxis, width, ax.get_xlim(), MOST_TURNED)
         _wrap(ax.xaxis.label, width / LABEL_LETTER_IN)
         _wrap(ax.yaxis.label, height / LABEL_LETTER_IN)
@@ -77,7 +82,10 @@ def _fit_ticks(axis: Axis, length_in: float, limits: tuple[float, float], most: 
     places = np.abs(scale(np.asarray(ticks, float)) - low) / abs(high - low) * length_in
     order = np.argsort(places, kind="stable")
     names = [short(text.get_text(), most) for text in texts]
-    sizes = np.array([len(name) * LETTER_IN + 0.1 if below else LINE_IN for name in names])
+    lines = [name.split("\n") for name in names]
+    sizes = np.array(
+        [max(map(len, n)) * LETTER_IN + 0.1 if below else len(n) * LINE_IN for n in lines]
+    )
     shown = order[apart(places[order], sizes[order])]
     if below and len(shown) < len(names) and any(map(str.isalpha, "".join(names))):
         shown = order[apart(places[order], np.full(len(names), LINE_IN))]
