@@ -68,7 +68,8 @@ def a_checkout(place: Path) -> Path:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, place / name, ignore=skip)
     (place / "tests" / "sources").mkdir(parents=True)
-    shutil.copy(ROOT / "tests" / "conftest.py", place / "tests")
+    for name in ("conftest.py", "conduct.py"):  # conftest imports conduct
+        shutil.copy(ROOT / "tests" / name, place / "tests")
     return place
 
 
