@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib import labelling, plots, recipes, responses, stages, store
+from nblib import labelling, plots, responses
 from nblib.errors import BadParameter
-from nblib.markup import in_html
 from nblib.plots.style import Picture
 from nblib.recording import Recording
 from nblib.steps import someone_is_there
@@ -153,76 +152,6 @@ def explore_responses(session: Recording | None) -> ResponseExplorer | Picture:
             "A field potential has no spikes to look at one by one; 01 shows its traces."
         )
     return ResponseExplorer(session)
-
-
-class RecordingPicker(Explorer):
-    """The recordings of a recipe and how far each has come; the lines that choose one."""
-
-    def __init__(self, recipe: str = "demo", recording: str | None = None):
-        super().__init__()
-        self.recipe = recipe
-        self.recordings = recipes.find_recipe(recipe).recordings
-        self.recording = self.recordings[0] if recording is None else recording
-        if self.recording not in self.recordings:
-            raise BadParameter(f"recording {recording!r} is not in recipe {recipe!r}.")
-
-    def figure(self) -> Picture:
-        return plots.cohort_progress(progress(self.recordings), self.recording, self.recipe)
-
-    def lines(self) -> str:
-        """What to write into a notebook's parameters cell."""
-        return f'recipe: str = "{self.recipe}"\nrecording: str = "{self.recording}"'
-
-    def controls(self) -> list:
-        import ipywidgets as w
-
-        names = sorted({*_recipe_names(), self.recipe})
-        self.recipe_box = w.Dropdown(options=names, value=self.recipe, description="recipe")
-        self.recording_box = w.Dropdown(
-            options=self.recordings, value=self.recording, description="recording"
-        )
-        self.lines_box = w.HTML()
-        self.recipe_box.observe(self._choose_recipe, names="value")
-        return [self.recipe_box, self.recording_box, self.lines_box]
-
-    def _choose_recipe(self, change: Any) -> None:
-        self.recordings = recipes.find_recipe(change["new"]).recordings
-        self.recording_box.options = self.recordings  # takes the first of them
-
-    def _redraw(self, change: Any = None) -> None:
-        if self.recording_box.value not in self.recordings or (
-            change and change["owner"] is self.lines_box
-        ):
-            return
-        self.recipe, self.recording = self.recipe_box.value, self.recording_box.value
-        self.lines_box.value = f"<pre>{in_html(self.lines())}</pre>"
-        super()._redraw(change)
-
-
-def _recipe_names() -> list[str]:
-    """Names of the recipes that can be read as they stand."""
-    names = []
-    for path in sorted(store.recipes_dir().glob("*.yml")):
-        try:
-            names.append(recipes.load_recipe(path).recipe)
-        except BadParameter:
-            continue  # a template that waits for its reader's own values
-    return names
-
-
-def progress(recordings: list[str]) -> pd.DataFrame:
-    """How many artifacts each recording has in each stage that takes one recording, a column a stage."""
-    names = [
-        name
-        for name, info in stages.STAGES.items()
-        if not (info.cohort or issubclass(info.params, stages.P.ReportParams))
-    ]
-    table = pd.DataFrame(0, index=pd.Index(recordings, name="recording"), columns=names)
-    for artifact in store.artifacts():
-        stage, recording = artifact.parts[-3:-1]
-        if stage in table.columns and recording in table.index:
-            table.loc[recording, stage] += 1
-    return table
 
 
 class PlainTable:

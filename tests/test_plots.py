@@ -293,15 +293,6 @@ def published(n):
     return pd.DataFrame(rows, columns=columns)
 
 
-def progress(n=1):
-    rng = np.random.default_rng(0)
-    names = ["01_ingest", "02_bin", "03_clean", "04_split", "05_train_lstm"]
-    index = [str(715093703 + i) for i in range(n)]
-    return plots.cohort_progress(
-        pd.DataFrame(rng.integers(0, 3, (n, 5)), index=index, columns=names), index[n // 2], "demo"
-    )
-
-
 def network(n=90, areas=AREAS, signed=False):
     rng = np.random.default_rng(0)
     r = np.abs(rng.standard_normal((n, n))) * 0.1
@@ -354,8 +345,6 @@ def summary_score():
 
 
 FIGURES = {
-    "progress": progress,
-    "progress_cohort": lambda: progress(32),
     "session": session,
     "session_no_areas": lambda: session(1000, [np.nan], False, 4, invalid=False),
     "session_many_areas": lambda: session(900, [f"A{i}" for i in range(30)]),
@@ -496,9 +485,6 @@ def without_quality(n, value):
 
 LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": 0.1, "presence_ratio": 0.95}
 ODD = {
-    "progress": lambda: plots.cohort_progress(
-        pd.DataFrame(0, index=[LONG, "b"], columns=["01_ingest", "06_train_st_gat", "10_image_latents", *"abcde"]), "b", LONG
-    ),
     "session_long": lambda: odd_session(NAMES, fake_units(90, AREA_NAMES), 5),
     "session_one": lambda: odd_session([3], fake_units(1)),
     "session_nan": lambda: odd_session(["class 1", "class 2"], without_quality(9, np.nan)),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from handmade import recording
 
-from nblib import plots, store, widgets
+from nblib import plots, widgets
 from nblib.errors import BadParameter
 
 
@@ -85,30 +85,6 @@ def test_before_a_reader_there_are_controls(session, monkeypatch):
     monkeypatch.setattr(widgets, "someone_is_there", lambda: True)
     bundle, _ = widgets.ResponseExplorer(session)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
-
-
-def test_picker_shows_progress_and_writes_the_lines(home, tmp_path):
-    text = "recipe: two\nrecordings: ['000021', b]\nsource: simulate\n"
-    (tmp_path / "two.yml").write_text(text)
-    key = "0" * 16
-    store.commit(
-        "01_ingest", "b", key, lambda folder: (folder / "x").write_text("x"), params={}, upstream=[]
-    )
-    picker = widgets.RecordingPicker(str(tmp_path / "two.yml"))
-    assert widgets.progress(picker.recordings)["01_ingest"].tolist() == [0, 1]
-    assert "08_ssl_pretext" not in widgets.progress(["b"])  # of a whole cohort, never of one of it
-    picker.widget()
-    before = bytes(picker.image.value)
-    picker.recording_box.value = "b"
-    assert bytes(picker.image.value) != before
-    assert 'recording: str = "b"' in picker.lines_box.value.replace("&quot;", '"')
-    picker.recipe_box.value = "demo"
-    assert picker.recording == "demo" and picker.recipe == "demo"
-
-
-def test_picker_refuses_a_foreign_recording():
-    with pytest.raises(BadParameter, match="nobody"):
-        widgets.RecordingPicker("demo", "nobody")
 
 
 def test_a_table_on_a_page_shows_whole_cells_and_says_what_is_left_out():

@@ -7,7 +7,6 @@ paper. Colours are safe for colour-blind readers and every brain area has its ow
 from nblib.plots import potentials
 from nblib.plots.best import best_per_recording
 from nblib.plots.carriers import importance
-from nblib.plots.cohort import cohort_progress
 from nblib.plots.comparison import compare_runs
 from nblib.plots.decoding import accuracy_by_time, confusion, learning_curves, score_summary
 from nblib.plots.few_shot import draws_spread, few_shot_curves
@@ -35,7 +34,6 @@ __all__ = [
     "best_per_recording",
     "budget_curves",
     "class_curves",
-    "cohort_progress",
     "compare_runs",
     "confusion",
     "correlation",

@@ -15,7 +15,7 @@ FEW = {"n_permutations": 100, "n_bootstrap": 100}
 ROAD = ["01_ingest", "02_bin", "03_clean", "04_split"]
 NO_TORCH = "import sys\nassert not {'torch', 'lightning'} & set(sys.modules)"
 FIGURES = {
-    "01_ingest": 3,
+    "01_ingest": 2,
     "02_bin": 3,
     "03_clean": 2,
     "04_split": 3,
