@@ -84,16 +84,18 @@ def _panel(fig: Picture, ax: Axes, part: pd.DataFrame) -> None:
         )
         for value, offset, run in zip(some["value"], offsets, some["run"], strict=True):
             fig.mark(ax, value, row + offset, [run])
-        ax.text(
-            1.015,
-            row,
-            f"{some['value'].mean():.1%}",
-            va="center",
-            fontsize=9,
-            transform=ax.get_yaxis_transform(),
-        )
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(len(order) - 0.5, -0.5)
+        _write_mean(ax, row, some["value"].mean())
+    _name_rows(ax, order)
+
+
+def _write_mean(ax: Axes, row: int, mean: float) -> None:
+    where = {"va": "center", "transform": ax.get_yaxis_transform()}
+    ax.text(1.015, row, f"{mean:.1%}", fontsize=9, **where)
+
+
+def _name_rows(ax: Axes, names: pd.Index) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_xlim(-0.01, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
@@ -118,30 +120,17 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
         for value, apart, behind in zip(values, spread, own["behind"], strict=True):
             fig.mark(ax, value, row + apart, behind)
         ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=style.VERMILLION, lw=2.2)
-        ax.text(
-            1.015,
-            row,
-            f"{values.mean():.1%}",
-            va="center",
-            fontsize=9,
-            transform=ax.get_yaxis_transform(),
-        )
+        _write_mean(ax, row, values.mean())
     ax.axvline(runs["chance"].mean(), color=style.INK, ls=":", lw=1.6)
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.set_xlim(-0.01, 1)
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _name_rows(ax, order)
     ax.set_xlabel(f"{text} on test presentations")
     ax.set_title(f"{best['recording'].nunique()} recordings")
-    fig.legend(
-        handles=[
-            Line2D([], [], marker="o", ls="", color=style.BLUE, label="one recording"),
-            Line2D([], [], color=style.VERMILLION, lw=2.2, label="mean over recordings"),
-            Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance (mean)"),
-        ],
-        loc="outside lower center",
-        ncols=3,
-    )
+    handles = [
+        Line2D([], [], marker="o", ls="", color=style.BLUE, label="one recording"),
+        Line2D([], [], color=style.VERMILLION, lw=2.2, label="mean over recordings"),
+        Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance (mean)"),
+    ]
+    fig.legend_outside(handles)
     return fig
 
 
@@ -153,11 +142,6 @@ def _legend(fig: Picture, runs: pd.DataFrame) -> None:
         Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance"),
     ]
     if "oracle" in runs and runs["oracle"].notna().any():
-        handles.append(
-            Patch(
-                facecolor=style.shade(style.GREEN, 0.7),
-                edgecolor=style.GREEN,
-                label="best possible (oracle)",
-            )
-        )
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        pale = style.shade(style.GREEN, 0.7)
+        handles.append(Patch(facecolor=pale, edgecolor=style.GREEN, label="best possible (oracle)"))
+    fig.legend_outside(handles)

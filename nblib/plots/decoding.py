@@ -30,31 +30,33 @@ def learning_curves(history: pd.DataFrame) -> Picture:
     epochs: its rows are the strengths of regularisation that were tried (column c), and the
     validation score is drawn against them. A single fit with nothing to choose is stated.
     """
-    if "c" in history and len(history) > 1:
-        return _regularisation(history)
     if len(history) < 2:
         value = history["val_accuracy"].iloc[-1] if "val_accuracy" in history else np.nan
         told = f"\nValidation accuracy: {value:.1%}." if np.isfinite(value) else ""
         return style.say("One fit with nothing to choose: no curve to draw." + told)
+    linear = "c" in history
+    x, name = ("c", "C = ") if linear else ("epoch", "epoch ")
+    kept = history[x].iloc[_kept(history)]
+    history = history.sort_values(x)
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
-    _lines(
-        left,
-        history,
-        "epoch",
-        (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)),
-    )
+    losses = (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE))
+    _lines(left, history, x, losses)
     left.set_ylim(bottom=0)
     left.set_ylabel("cross-entropy (nats)")
-    left.set_title("Loss")
-    _lines(right, history, "epoch", (("val_accuracy", "validation", style.ORANGE),))
+    left.set_title("No epochs: loss by regularisation" if linear else "Loss")
+    _lines(right, history, x, (("val_accuracy", "validation", style.ORANGE),))
     _percent(right)
     right.set_title("Validation accuracy")
-    kept = history["epoch"].iloc[_kept(history)]
     for ax in (left, right):
-        ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: epoch {kept:g}")
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: {name}{kept:g}")
+        if linear:
+            ax.set_xscale("log")
+            style.plain_numbers(ax.xaxis)
+            ax.set_xlabel("C (larger: weaker regularisation)")
+        else:
+            ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     left.legend()
     return fig
 
@@ -74,33 +76,6 @@ def _percent(ax: Axes) -> None:
 def _kept(history: pd.DataFrame) -> int:
     """Row whose weights were kept: the lowest validation loss, the first of equals."""
     return int(np.nanargmin(history["val_loss"].to_numpy(float)))
-
-
-def _regularisation(history: pd.DataFrame) -> Picture:
-    """Loss and validation score against the inverse strength of regularisation."""
-    kept = history["c"].iloc[_kept(history)]
-    history = history.sort_values("c")
-    fig = style.new_figure(3.2)
-    left, right = fig.subplots(1, 2)
-    _lines(
-        left,
-        history,
-        "c",
-        (("train_loss", "train", style.BLUE), ("val_loss", "validation", style.ORANGE)),
-    )
-    left.set_ylim(bottom=0)
-    left.set_ylabel("cross-entropy (nats)")
-    left.set_title("No epochs: loss by regularisation")
-    _lines(right, history, "c", (("val_accuracy", "validation", style.ORANGE),))
-    _percent(right)
-    right.set_title("Validation accuracy")
-    for ax in (left, right):
-        ax.axvline(kept, color=style.INK, ls=":", lw=1.3, label=f"kept: C = {kept:g}")
-        ax.set_xscale("log")
-        style.plain_numbers(ax.xaxis)
-        ax.set_xlabel("C (larger: weaker regularisation)")
-    left.legend()
-    return fig
 
 
 @style.styled

@@ -39,13 +39,9 @@ def _adjacency(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
     n = len(edges)
     limit = np.abs(edges).max(initial=0) or 1.0
     signed = bool((edges < 0).any())
-    image = ax.imshow(
-        coarse(edges),
-        cmap="RdBu_r" if signed else "Blues",
-        vmin=-limit if signed else 0,
-        vmax=limit,
-        extent=(-0.5, n - 0.5, n - 0.5, -0.5),
-    )
+    look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "Blues", "vmin": 0}
+    extent = (-0.5, n - 0.5, n - 0.5, -0.5)
+    image = ax.imshow(coarse(edges), vmax=limit, extent=extent, **look)
     mark_areas(ax, names, both=True)
     ax.set_xticks([])
     ax.set_xlabel("speaks (same order)")

@@ -54,24 +54,16 @@ def space_comparison(table: pd.DataFrame) -> Picture:
     axes[-1].set_xlabel("correlation")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.6)
+    upright = {"marker": "|", "ms": 12, "mew": 2}
     handles: list[Any] = [
         Line2D([], [], marker="o", ls="", color=style.BLUE, label="95 % interval over images"),
         Line2D([], [], color=style.INK, ls=":", lw=1.6, label="chance"),
         Line2D([], [], marker="o", ls="", color=style.VERMILLION, label="decoded and true feature"),
-        Line2D(
-            [],
-            [],
-            marker="|",
-            ls="",
-            ms=12,
-            mew=2,
-            color=style.PURPLE,
-            label="the most its noise allows",
-        ),
+        Line2D([], [], ls="", color=style.PURPLE, label="the most its noise allows", **upright),
     ]
     if "accuracy_best_possible" in table:
         handles.insert(2, Line2D([], [], color=style.GREEN, lw=1.6, label="best possible"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=3)
+    fig.legend_outside(handles, 3)
     return fig
 
 

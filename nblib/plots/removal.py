@@ -43,13 +43,8 @@ def removals(table: pd.DataFrame) -> Picture:
     )
     for row, (line, part, whole) in enumerate(zip(table.itertuples(), share, total, strict=True)):
         ax.barh(row, part, color=colours.get(line.what, style.GREY), height=0.7)
-        ax.text(
-            part,
-            row,
-            f"  {int(line.removed):,} of {int(whole):,} ({part:.1%})",
-            va="center",
-            fontsize=9,
-        )
+        text = f"  {int(line.removed):,} of {int(whole):,} ({part:.1%})"
+        ax.text(part, row, text, va="center", fontsize=9)
     ax.set_yticks(range(len(table)), [f"{t.what}: {t.reason}" for t in table.itertuples()])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.set_xlim(0, max(0.02, share.max(initial=0) * 1.6))
@@ -80,7 +75,7 @@ def quality(units: pd.DataFrame, limits: dict[str, float]) -> Picture:
         Patch(color=_GONE, label="removed"),
         Line2D([], [], color=style.INK, ls=":", lw=1.4, label="Allen default limit"),
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=3)
+    fig.legend_outside(handles, 3)
     return fig
 
 

@@ -142,13 +142,8 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     limit = float(np.clip(np.percentile(finite, 99) if finite.size else 1.0, 0.05, 1.0))
     fig = style.new_figure(5.4, 6.6)
     ax = fig.add_subplot()
-    image = ax.imshow(
-        shown,
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        extent=(-0.5, len(row) - 0.5, len(row) - 0.5, -0.5),
-    )
+    extent = (-0.5, len(row) - 0.5, len(row) - 0.5, -0.5)
+    image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent)
     mark_areas(ax, names[row], both=True)
     ax.set_xticks([])
     ax.set_xlabel("units, same order")

@@ -52,7 +52,7 @@ def search_history(trials: pd.DataFrame, objective: str, direction: str) -> Pict
     ]
     if (trials["state"] == "failed").any():
         handles.append(Line2D([], [], color=style.ORANGE, ls=":", label="failed"))
-    fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    fig.legend_outside(handles)
     return fig
 
 
