@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "make", "oracle_log_posterior", "read_truth", "simulate", "truth_path"]
 
-VERSION = 1  # raise it whenever the same settings would give another file
+VERSION = 2  # raise it whenever the same settings would give another file
 STAGE = "00_simulate"
 FILE_NAME = "simulated.nwb"
 
@@ -54,7 +54,7 @@ def simulate(
     duration_s: length [s]; 0 = as long as needed. signal: strength of image tuning; 0 = none.
     rate_hz: mean rate over units during natural scenes [Hz]. Images follow from `seed` alone, all
     else from `seed` and `recording`, so that recordings of one cohort share their images and
-    nothing more. The same arguments give the same bytes. Memory: one unit's spikes at a time.
+    nothing more. The same arguments give the same numbers. Memory: one unit's spikes at a time.
 
     Returns the path of the NWB file. Raises BadParameter when `duration_s` is too short.
     """

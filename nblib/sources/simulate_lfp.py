@@ -22,7 +22,7 @@ from nblib.sources.lfp import REGIONS, STATES
 if TYPE_CHECKING:
     from nblib.params import SimulateLfpSettings
 
-VERSION = 2  # raise it whenever the same settings would give another file
+VERSION = 3  # raise it whenever the same settings would give another file
 STAGE = "00_simulate_lfp"
 FILE_NAME = "simulated_lfp.nwb"
 BANDS = ((1.5, 4.0), (6.0, 10.0), (14.0, 24.0), (30.0, 48.0))  # Hz
@@ -131,10 +131,9 @@ def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     from nblib.sources import simulate_nwb as layout
 
     signal, intervals = potentials(settings, recording)
-    identifier = f"{settings.seed}/{recording}"
     nwb = NWBFile(
         session_description="Simulated field potentials of a mouse in three states",
-        identifier=identifier, session_id=recording, session_start_time=layout.DATE,
+        identifier=f"{settings.seed}/{recording}", session_id=recording, session_start_time=layout.DATE,
         file_create_date=[layout.DATE], institution="simulated by nblib",
     )  # fmt: skip
     nwb.subject = Subject(
@@ -162,9 +161,7 @@ def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
         warnings.filterwarnings("ignore", "The linked table for DynamicTableRegion")
         module.add(LFP(electrical_series=series, name="LFP"))
     nwb.add_time_intervals(layout._intervals("states", intervals, [recording]))
-    layout._fix_object_ids(nwb, identifier)
-    type_map = layout._type_map()
-    layout.write_nwb(nwb, path, type_map)
+    layout.write_nwb(nwb, path, layout._type_map())
     return path
 
 

@@ -1,16 +1,14 @@
-"""Writes the AllenSDK ecephys NWB layout with pynwb, the same bytes for the same content.
+"""Writes the AllenSDK ecephys NWB layout with pynwb.
 
-Object ids are derived from names, dates are given, and only the schemas in use are cached in the
-file, whatever else this process has loaded. Spike times are one contiguous, uncompressed array, as
-in the original files, laid out here and filled afterwards, unit by unit.
+Spike times are one contiguous, uncompressed array, as in the original files, laid out here and
+filled afterwards, unit by unit.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import tempfile
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 from hdmf.backends.hdf5 import H5DataIO
-from hdmf.backends.hdf5.h5_utils import H5SpecWriter
-from hdmf.backends.utils import NamespaceToBuilderHelper
 from hdmf.build import BuildManager
 from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
-from hdmf.spec import NamespaceCatalog
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries, get_type_map
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
@@ -33,7 +28,6 @@ from nblib.sources import hdf5
 
 EXTENSION = "ndx-aibs-ecephys"
 EXTENSION_VERSION = "0.2.0"
-SCHEMAS = ("hdmf-common", "hdmf-experimental", "core")
 DATE = dt.datetime(2019, 10, 3, 12, 0, 0, tzinfo=dt.UTC)
 Columns = Mapping[str, np.ndarray]
 
@@ -107,20 +101,16 @@ def write_layout(
     module.add(TimeSeries(name="running_speed_end_times", timestamps=timestamps + 1 / 60,
                           data=np.full(len(speed), np.nan), unit="cm/s"))  # fmt: skip
     nwb.units = _units_table(units, n_spikes)
-
-    _fix_object_ids(nwb, f"{session_id}/{subject_id}")
     write_nwb(nwb, path, type_map)
 
 
 def write_nwb(nwb: NWBFile, path: Path, type_map: Any) -> None:
-    """Write the file, with the schemas it follows."""
+    """Write the file, with the schemas that it follows."""
     with (
         h5py.File(path, "w", **hdf5.UNLOCKED) as file,
         NWBHDF5IO(file=file, mode="w", manager=BuildManager(type_map)) as io,
     ):
-        io.write(nwb, cache_spec=False)
-    with h5py.File(path, "r+", **hdf5.UNLOCKED) as file:
-        _cache_schemas(file, type_map.namespace_catalog)
+        io.write(nwb)
 
 
 def _intervals(name: str, columns: Columns, tags: list[str]) -> TimeIntervals:
@@ -187,41 +177,6 @@ def _vectors(columns: Columns) -> list[VectorData]:
         )
         for name, values in columns.items()
     ]
-
-
-def _fix_object_ids(root: Any, seed: str) -> None:
-    """Give every container an id derived from its place in the file instead of a random one.
-
-    hdmf has no public way to do so; the check makes a change of its insides an error, not a file
-    that differs from run to run.
-    """
-    for place, container in _walk(root, root.name):
-        wanted = str(uuid.uuid5(uuid.NAMESPACE_OID, f"nblib/{seed}/{place}"))
-        container._AbstractContainer__object_id = wanted
-        if container.object_id != wanted:
-            raise RuntimeError(
-                "this version of hdmf keeps object ids elsewhere; install the versions of the "
-                "constraints file."
-            )
-
-
-def _walk(container: Any, place: str) -> Iterator[tuple[str, Any]]:
-    yield place, container
-    for child in container.children:
-        yield from _walk(child, f"{place}/{child.name}")
-
-
-def _cache_schemas(file: h5py.File, catalog: NamespaceCatalog) -> None:
-    """Store the schemas in use in the file, as NWB asks for, so that any reader understands it."""
-    store = file.create_group("specifications")
-    file.attrs[".specloc"] = store.ref
-    for name in SCHEMAS:
-        builder = NamespaceToBuilderHelper.convert_namespace(catalog, name)
-        group = store.create_group(f"{name}/{catalog.get_namespace(name).version}")
-        builder.export("namespace", writer=H5SpecWriter(group))
-    # Ours even where allensdk has registered its own, so that the bytes do not depend on it.
-    group = store.create_group(f"{EXTENSION}/{EXTENSION_VERSION}")
-    _extension().export("namespace", writer=H5SpecWriter(group))
 
 
 @cache
