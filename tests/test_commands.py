@@ -95,7 +95,7 @@ TINY = """\
 recipe: tiny
 recordings: [tiny]
 source: simulate
-simulate: {n_units: 12, n_scenes: 4, n_repeats: 40, signal: 2.0}
+simulate: {n_units: 12, n_scenes: 20, n_repeats: 40, signal: 2.0}
 gap_s: 0.25
 """
 MICE = """\
