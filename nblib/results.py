@@ -259,70 +259,40 @@ def _current_split(recipe: params.Recipe | None, recording: str) -> str | None:
         return None
 
 
-def against(metrics: dict[str, Any], predictions: pd.DataFrame, other: str) -> Paired | None:
-    """A run beside the stored run of `other`: the very same input, split, fold and seed, defaults.
+def against_in_words(
+    stage: stages.Stage, metrics: dict[str, Any], predictions: pd.DataFrame, other: str
+) -> str:
+    """A run beside the stored run of `other`, or how to make that one, in a sentence.
 
-    metrics: recipe, recording, split_hash, fold and seed of the run at hand; predictions: its
-    table, one row a test presentation. The difference is right minus right, presentation by
-    presentation. None when there is no such run, or the run at hand is a control.
+    metrics: who the run at hand is (`evaluation.identity`); predictions: its table, one row a test
+    presentation. The other one had the very same recipe, split, fold and seed, and defaults. The
+    difference is right minus right, presentation by presentation.
     """
     if metrics["shuffle_labels"]:
-        return None
+        return "Labels are shuffled: this control is compared with nothing."
     runs = clean(scan())
     same = (runs["model"] == other) & (runs["variant"] == "") & (runs["notebook"] == DECODERS[0])
     # The recipe to the letter: one derived from it has other bins, units or scaling.
     for name in ("recipe", "recording", "split_hash", "fold", "seed"):
         same &= runs[name] == metrics[name]
     if not same.any():
-        return None
-    run = load_run(runs.loc[same, "folder"].iloc[-1])
-    both = predictions.merge(run.predictions, on="trial", suffixes=("", "_other"))
-    if len(both) != len(predictions):
-        raise CorruptArtifact(
-            f"{run.folder}: its predictions are of other test presentations than its split says."
-        )
-    right, right_other = both["correct"].to_numpy(float), both["correct_other"].to_numpy(float)
-    group = both["group"].to_numpy()
-    difference = stats.paired_difference(right, right_other, group=group, seed=metrics["seed"])
-    return Paired(other, run.key, right_other.mean(), difference)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A decoder beside another one, `other`, on the same test presentations."""
-
-    other: str
-    key: str
-    accuracy: float
-    difference: stats.PairedDifference
-
-    def in_words(self, model: str) -> str:
-        """What the comparison says, in a sentence."""
-        d = self.difference
-        verdict = "no difference that these presentations could show"
-        if d.ci_low > 0 and d.p < 0.05:  # interval and test must agree
-            verdict = f"{model} is right more often"
-        elif d.ci_high < 0 and d.p < 0.05:
-            verdict = f"{self.other} is right more often"
+        more = "".join(f" -p {k} {metrics[k]}" for k in ("fold", "seed") if metrics[k])
         return (
-            f"Beside `{self.other}` ({self.accuracy:.1%}, run {self.key[:8]}) on the same {d.n:,} test "
-            f"presentations: {d.value:+.1%} (95 % interval {d.ci_low:+.1%} to {d.ci_high:+.1%}, "
-            f"p = {d.p:.2g}): {verdict}."
+            f"There is no run of `{other}` on this input and split to compare with; make it with "
+            f"`nblib run 05_train_lstm -p recipe {stage.recipe_name} "
+            f"-p recording {metrics['recording']} -p model {other}{more}`."
         )
-
-
-def against_in_words(
-    stage: stages.Stage, metrics: dict[str, Any], predictions: pd.DataFrame, other: str
-) -> str:
-    """`against` in a sentence, or how to get there when there is no such run."""
-    if metrics["shuffle_labels"]:
-        return "Labels are shuffled: this control is compared with nothing."
-    beside = against(metrics, predictions, other)
-    if beside is not None:
-        return beside.in_words(metrics["model"])
-    more = "".join(f" -p {k} {metrics[k]}" for k in ("fold", "seed") if metrics[k])
+    run = load_run(runs.loc[same, "folder"].iloc[-1])
+    theirs = run.predictions.set_index("trial")["correct"].loc[predictions["trial"]].to_numpy(float)
+    d = stats.paired_difference(
+        predictions["correct"].to_numpy(float), theirs,
+        group=predictions["group"].to_numpy(), seed=metrics["seed"],
+    )  # fmt: skip
+    verdict = "no difference that these presentations could show"
+    if d.p < 0.05 and not d.ci_low <= 0 <= d.ci_high:  # interval and test must agree
+        verdict = f"{metrics['model'] if d.value > 0 else other} is right more often"
     return (
-        f"There is no run of `{other}` on this input and split to compare with; make it with "
-        f"`nblib run 05_train_lstm -p recipe {stage.recipe_name} "
-        f"-p recording {metrics['recording']} -p model {other}{more}`."
+        f"Beside `{other}` ({theirs.mean():.1%}, run {run.key[:8]}) on the same {d.n:,} test "
+        f"presentations: {d.value:+.1%} (95 % interval {d.ci_low:+.1%} to {d.ci_high:+.1%}, "
+        f"p = {d.p:.2g}): {verdict}."
     )

@@ -20,7 +20,7 @@ from nblib import (
     steps,
     store,
 )
-from nblib.errors import BadParameter, CorruptArtifact, MissingInput
+from nblib.errors import BadParameter, MissingInput
 from nblib.inspection import session_report
 from nblib.params import Recipe
 from nblib.runs import load_run
@@ -240,24 +240,25 @@ def test_bins_end_where_they_end(settings, first):
 
 def test_a_run_is_held_against_another_on_the_same_presentations(road):
     stage, data, decoder, history, outcome = trained(model="logistic")
-    identity = evaluation.identity(stage, data)
-    assert results.against(identity, outcome.predictions, "logistic") is None
-    told = results.against_in_words(stage, identity | {"seed": 3}, outcome.predictions, "logistic")
-    assert "no run of `logistic`" in told and told.endswith("-p model logistic -p seed 3`.")
+    run = evaluation.identity(stage, data)
+
+    def beside(predictions=outcome.predictions, **other):
+        return results.against_in_words(stage, run | other, predictions, "logistic")
+
+    assert "no run of `logistic`" in beside()
+    assert beside(seed=3).endswith("-p model logistic -p seed 3`.")
     place = stage.commit(lambda f: evaluation.save_run(f, stage, data, decoder, history, outcome))
-    beside = results.against(identity, outcome.predictions, "logistic")
-    assert (beside.difference.value, beside.difference.n) == (0, len(data.test))
-    assert "no difference" in beside.in_words("st_gat") and place.name.startswith(beside.key[:8])
+    said = beside()
+    assert f"run {place.name[:8]}) on the same {len(data.test)} test presentations: +0.0%" in said
+    assert said.endswith("no difference that these presentations could show.")
     wrong = outcome.predictions.assign(correct=False)
-    beside = results.against(identity, wrong, "logistic")
-    assert beside.difference.value == -outcome.scores["accuracy"].value
-    assert beside.difference.ci_high < 0 and "logistic is right more often" in beside.in_words("x")
-    assert results.against(identity | {"split_hash": "other"}, wrong, "logistic") is None
+    said = beside(wrong, model="x")
+    assert f"presentations: {-outcome.scores['accuracy'].value:+.1%}" in said
+    assert said.endswith("logistic is right more often.")
+    assert "no run of" in beside(split_hash="other")
     # A recipe derived from this one has another input, whatever its split.
-    assert results.against(identity | {"recipe": "tiny-12345678"}, wrong, "logistic") is None
-    assert results.against(identity | {"shuffle_labels": True}, wrong, "logistic") is None
-    with pytest.raises(CorruptArtifact, match="other test presentations"):
-        results.against(identity, wrong.assign(trial=-1), "logistic")
+    assert "no run of" in beside(recipe="tiny-12345678")
+    assert "compared with nothing" in beside(shuffle_labels=True)
 
 
 @pytest.mark.parametrize(
