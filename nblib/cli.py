@@ -269,9 +269,7 @@ def results(options: argparse.Namespace) -> int:
     if table.empty:
         print("no runs yet")
     elif options.wide:
-        numbers = dict.fromkeys(("fold", "seed", "n_test"), "Int64")
-        shown = table[list(source.SHOWN)].astype(numbers)
-        print(shown.to_string(index=False, float_format="%.3f", na_rep=""))
+        print(summary.runs_table(table).to_string(index=False))
     else:
         print(summary.short_table(table, max(80, shutil.get_terminal_size((100, 24)).columns)))
     for sentence in source.several_versions(table):

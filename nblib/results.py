@@ -20,10 +20,6 @@ from nblib.errors import (
 )
 from nblib.runs import Run, load_run, read_run
 
-SHOWN = (
-    "notebook", "recipe", "recording", "model", "fold", "seed", "variant", "metric", "value", "ci_low", "ci_high",
-    "chance", "p", "oracle", "n_test", "key", "flag",
-)  # fmt: skip
 COLUMNS = {
     "notebook": str, "group": str, "recipe": str, "base": str, "changed": str, "recording": str,
     "model": str, "fold": int, "seed": int, "variant": str,

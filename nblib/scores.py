@@ -33,12 +33,6 @@ NOT_A_SETTING = ("recipe", "recordings")
 SELECTED = "on validation rows"
 
 
-def every(recipe: str = "") -> pd.DataFrame:
-    """`long_table` of all runs, or of those of one recipe."""
-    runs = results.read_all()
-    return long_table(runs, results.table_of(runs, recipe))
-
-
 def long_table(runs: list[Run | results.Unreadable], table: pd.DataFrame) -> pd.DataFrame:
     """All scores of runs, and the published ones of their recordings beside them.
 

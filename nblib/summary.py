@@ -39,30 +39,6 @@ def in_order(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A scan of runs in order, scores in percent with their interval."""
-    runs = in_order(runs)
-    shown = {
-        "run": runs["run"],
-        "recipe": runs["group"],
-        **{name: runs[name] for name in ("recording", "notebook")},
-        "model": label(runs.assign(model=runs["model"].fillna(""))),
-        "score": runs["value"].map(percent),
-        "of": runs["metric"].map(lambda m: METRIC_TEXT.get(m, m)),
-        "95 % interval": interval(runs),
-        "chance": runs["chance"].map(percent),
-        "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
-        "best possible": runs["oracle"].map(percent),
-        **{name: runs[name] for name in ("fold", "seed", "n_test", "flag")},
-    }
-    return pd.DataFrame(shown).reset_index(drop=True)
-
-
-def interval(runs: pd.DataFrame) -> list[str]:
-    pairs = zip(runs["ci_low"], runs["ci_high"], strict=True)
-    return ["" if pd.isna(low) else f"{percent(low)} to {percent(high)}" for low, high in pairs]
-
-
 def differs(runs: pd.DataFrame) -> pd.Series:
     """What tells each run from a plain one of 05 of its model: settings, recipe, fold, flag, ..."""
     several = len(set(runs["group"])) > 1
@@ -79,31 +55,44 @@ def differs(runs: pd.DataFrame) -> pd.Series:
     return pd.Series([words(run) for run in runs.itertuples()], index=runs.index, dtype=object)
 
 
+def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A scan of runs in order, as people read it: what differs, scores in percent with interval."""
+    runs = in_order(runs)
+    pairs = zip(runs["ci_low"], runs["ci_high"], strict=True)
+    shown = {
+        "run": runs["run"],
+        "model": runs["model"].fillna(runs["notebook"]),
+        "recording": runs["recording"],
+        "differs": differs(runs),
+        "score": runs["value"].map(percent),
+        "95 % interval": ["" if pd.isna(a) else f"{percent(a)} to {percent(b)}" for a, b in pairs],
+        "chance": runs["chance"].map(percent),
+        "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
+        "best possible": runs["oracle"].map(percent),
+        "validation": runs["val_accuracy"].map(percent),
+    }
+    return pd.DataFrame(shown).reset_index(drop=True)
+
+
 def short_table(runs: pd.DataFrame, width: int) -> str:
-    """A scan as lines of at most `width` characters, 80 or more: one line a result, best first.
+    """`runs_table` as lines of at most `width` characters, 80 or more.
 
     Model, recording, what differs, score with its interval, best possible score. What does not fit
     ends with "…".
     """
-    runs = in_order(runs)
-    score = [
-        f"{percent(value):>6} {f'({percent(low)} to {percent(high)})' if percent(low) else ''}"
-        for value, low, high in zip(runs["value"], runs["ci_low"], runs["ci_high"], strict=True)
-    ]
+    table = runs_table(runs)
+    within = table["95 % interval"].map(lambda text: f" ({text})" if text else "")
     columns = {
-        "model": runs["model"].fillna(""), "recording": runs["recording"], "differs": differs(runs),
-        "accuracy, 95 % interval": score, "best": runs["oracle"].map(percent),
+        "model": table["model"], "recording": table["recording"], "differs": table["differs"],
+        "accuracy, 95 % interval": table["score"].str.rjust(6) + within, "best": table["best possible"],
     }  # fmt: skip
-    columns = {name: [name, *map(str, cells)] for name, cells in columns.items()}
+    columns = {name: [name, *cells] for name, cells in columns.items()}
     room = {name: max(map(len, cells)) for name, cells in columns.items()}
-    for name, share in (("model", 18), ("recording", 14)):
-        room[name] = min(room[name], share)
+    room |= {"model": min(room["model"], 18), "recording": min(room["recording"], 14)}
     others = sum(size + 2 for name, size in room.items() if name != "differs")
     room["differs"] = min(room["differs"], width - others)
-    lines = zip(
-        *([_cut(c, room[name]) for c in cells] for name, cells in columns.items()), strict=True
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    cells = [[_cut(c, room[name]) for c in column] for name, column in columns.items()]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*cells, strict=True))
 
 
 def _cut(text: str, width: int) -> str:

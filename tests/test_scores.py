@@ -16,15 +16,20 @@ def laboratory(tmp_path, monkeypatch):
     return Laboratory(tiny_project.enter(tmp_path, monkeypatch))
 
 
+def every():
+    runs = results.read_all()
+    return scores.long_table(runs, results.table_of(runs))
+
+
 def test_no_run_is_an_empty_table(laboratory):
-    table = scores.every()
+    table = every()
     assert table.empty and list(table.columns) == list(scores.COLUMNS)
 
 
 def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
     folder = laboratory.run(max_epochs=3, accuracy=0.8)
     laboratory.run(seed=1, model_params={"c_values": [1.0]})
-    table = scores.every()
+    table = every()
     assert len(table) == 4 and set(table["metric"]) == {"accuracy", "top5"}
     row = table[(table["key"] == folder.name) & (table["metric"] == "accuracy")].iloc[0]
     assert (row["source"], row["value"], row["n"], row["unit"]) == ("run", 0.8, 24, "fraction")
@@ -47,7 +52,7 @@ def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
 def test_files_hold_the_same_table_with_types(laboratory, tmp_path):
     laboratory.run(max_epochs=3)
     laboratory.run(seed=1)
-    table = scores.every()
+    table = every()
     scores.write(table, str(tmp_path / "a.csv"), str(tmp_path / "a.parquet"))
     back = pd.read_parquet(tmp_path / "a.parquet")
     assert list(back.columns) == list(table.columns) and back["param_max_epochs"].dtype == "Int64"
@@ -61,7 +66,7 @@ def test_files_hold_the_same_table_with_types(laboratory, tmp_path):
 def test_flags_stand_in_every_row_and_a_corrupt_run_has_no_score(laboratory):
     old, new = laboratory.run(), laboratory.run(code="newer")
     (new / "metrics.json").write_text("{}")
-    table = scores.every()
+    table = every()
     assert table[table["key"] == new.name][["flag", "value"]].isna().sum().tolist() == [0, 1]
     assert table[table["key"] == new.name]["flag"].tolist() == ["corrupt"]
     assert table[table["key"] == old.name]["flag"].tolist() == ["", ""]
@@ -71,9 +76,9 @@ def test_published_numbers_stand_beside_the_same_recording_and_are_never_compare
     path = tmp_path / "3_shot_SVC_per_mouse.csv"
     path.write_text(SVC)
     published.take_in([path])
-    assert scores.every().empty  # no run of ours: nothing stands alone
+    assert every().empty  # no run of ours: nothing stands alone
     laboratory.run()
-    table = scores.every()
+    table = every()
     (row,) = table[table["source"] == "published"].to_dict("records")
     assert (row["recording"], row["model"], row["value"]) == ("000021", "SVC", 0.457)
     assert row["provenance"] == "3_shot_SVC_per_mouse.csv, row 2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nblib import choice, results, summary
 from nblib.bookbuild.marks import linked_figure
@@ -89,27 +89,20 @@ def rows_html(table: pd.DataFrame, links: Links) -> str:
 
     On a narrow page each cell brings its heading along (`data-label`).
     """
-    more = summary.differs(table)
+    shown = summary.runs_table(table)
 
-    def decoder(row: Any) -> str:
-        link = f'<a href="{links.href(row.run, "../")}">{in_html(row.model or row.notebook)}</a>'
-        return f"{link} <small>{in_html(more[row.Index])}</small>" if more[row.Index] else link
+    def decoder(run: str, model: str, differs: str) -> str:
+        link = f'<a href="{links.href(run, "../")}">{in_html(model)}</a>'
+        return f"{link} <small>{in_html(differs)}</small>" if differs else link
 
-    columns = {
-        "decoder": [decoder(row) for row in table.itertuples()],
-        "recording": table["recording"].map(in_html),
-        "score": table["value"].map(summary.percent),
-        "95 % interval": summary.interval(table),
-        "chance": table["chance"].map(summary.percent),
-        "p": table["p"].map(lambda p: "" if p != p or p is None else f"{p:.2g}"),
-        "best possible": table["oracle"].map(summary.percent),
-        "validation": table["val_accuracy"].map(summary.percent),
-    }
-    shown = {name: list(cells) for name, cells in columns.items() if any(cells)}
-    head = "".join(f"<th>{name}</th>" for name in shown)
+    named = shown[["run", "model", "differs"]].itertuples(index=False)
+    columns = {"decoder": [decoder(*row) for row in named]}
+    rest = shown.drop(columns=["run", "model", "differs"])
+    columns |= {name: rest[name].map(in_html).tolist() for name in rest if rest[name].any()}
+    head = "".join(f"<th>{name}</th>" for name in columns)
     body = "\n".join(
-        "<tr>" + "".join(f'<td data-label="{n}">{c}</td>' for n, c in zip(shown, cells, strict=True)) + "</tr>"
-        for cells in zip(*shown.values(), strict=True)
+        "<tr>" + "".join(f'<td data-label="{n}">{c}</td>' for n, c in zip(columns, cells, strict=True)) + "</tr>"
+        for cells in zip(*columns.values(), strict=True)
     )  # fmt: skip
     return f'<table class="display compact">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
