@@ -338,6 +338,18 @@ def test_half_precision(no_gpu):
     assert not history.equals(trained()[1])  # the arithmetic was another one
 
 
+def test_what_a_machine_cannot_compute_in_half_precision_is_one_sentence(tmp_path):
+    def refuses(net, x, y):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive\nmore")
+        return classify(net, x, y)
+
+    settings = replace(SETTINGS, precision="bf16-mixed")
+    with pytest.raises(RunFailed, match=r"'bf16-mixed' is refused here \(could not create a primitive\); take precision '32'"):  # fmt: skip
+        trained(settings, loss=refuses, folder=tmp_path)
+    assert len(trained(loss=refuses, folder=tmp_path)[1]) == SETTINGS.max_epochs
+
+
 def test_gpu_problem_tries_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "without CUDA" in training.gpu_problem()

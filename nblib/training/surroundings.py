@@ -105,3 +105,11 @@ def run(trainer, lit, batches, validation, resume) -> None:
             f"GPU memory is full ({str(error).splitlines()[0]}); lower batch_size "
             f"(now {batches.batch_size}) or the model's size."
         ) from error
+    except RuntimeError as error:  # such as an LSTM in bfloat16 on a CPU that cannot
+        precision = lit.settings.precision
+        if precision == "32":
+            raise
+        raise RunFailed(
+            f"training in precision '{precision}' is refused here ({str(error).splitlines()[0]}); "
+            "take precision '32'."
+        ) from error
