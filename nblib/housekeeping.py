@@ -55,7 +55,7 @@ def needed() -> set[str]:
     """Keys that results rest on, directly or through others. NblibError when a manifest cannot be
     read: then nobody knows what rests on what."""
     upstream = {}
-    for artifact in store.artifacts():
+    for artifact in store.places():
         with contextlib.suppress(OutdatedArtifact):  # nothing of this version can rest on it
             upstream[artifact.name] = store.read_manifest(artifact)["upstream"]
     found: set[str] = set()
@@ -116,7 +116,7 @@ def verify() -> tuple[list[str], int, int]:
     each; number of sound artifacts; number of faults). A raw file that is gone is no fault."""
     lines, sound, faults = [], 0, 0
     known: dict[str, dict[str, Path]] = {}  # raw file -> content -> an artifact that rests on it
-    for folder in store.artifacts():
+    for folder in store.places():
         try:
             store.open_artifact(folder)
             if (folder / store.ATTACHED[0]).is_file():
@@ -124,7 +124,7 @@ def verify() -> tuple[list[str], int, int]:
             for path, content in store.read_manifest(folder).get("raw", {}).items():
                 known.setdefault(path, {})[content] = folder
             sound += 1
-        except NblibError as error:
+        except (NblibError, OSError) as error:
             faults += 1
             lines.append(f"BROKEN  {error}")
     for path, contents in sorted(known.items()):

@@ -38,8 +38,8 @@ def file_hash(path: Path, *, afresh: bool = False) -> str:
         known = {} if afresh else json.loads(card.read_text())
         if {k: known.get(k) for k in now} == now:
             return known["sha256"]
-    except (FileNotFoundError, json.JSONDecodeError):
-        pass  # not hashed before, or the note was cut short: hash again
+    except (FileNotFoundError, ValueError):
+        pass  # not hashed before, or the note was cut short or damaged: hash again
     digest = sha256(path)
     if stamp(path) != now:
         raise BadInput(

@@ -35,7 +35,10 @@ def dumps(document: dict[str, Any]) -> str:
 def loads(content: bytes) -> dict[str, Any] | None:
     """The document of a sealed text; None for one without a seal. ValueError where bytes changed."""
     seal = SEAL.search(content)
-    document = json.loads(content.decode("utf-8"))
+    try:
+        document = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if seal is None:
         return None
     empty = content[: seal.start(1)] + content[seal.end(1) :]

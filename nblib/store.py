@@ -251,8 +251,10 @@ def commit(
         try:
             swap(temporary, place) if replace else temporary.rename(place)
         except OSError:
-            if replace or not is_committed(stage, recording, key):
+            if replace:
                 raise
+            if not is_committed(stage, recording, key):  # a folder that lost its manifest makes way
+                swap(temporary, place)
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise storage_error(error, place) from error
     finally:
@@ -274,6 +276,8 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
         raise MissingInput(f"{artifact}: no artifact here (no {MANIFEST}).") from None
     except ValueError as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); {_remake(artifact)}") from None
+    except OSError as error:
+        raise CorruptArtifact(f"{path}: cannot be read ({error.strerror}).") from None
     if manifest is None:
         raise OutdatedArtifact(
             f"{path}: made by an earlier version of nblib, which put no checksum of its own into it; "
@@ -350,13 +354,18 @@ def read_attached(artifact: Path) -> dict[str, Any]:
     return notebook
 
 
-def artifacts() -> Iterator[Path]:
-    """Every committed artifact of the data root, in a stable order."""
+def places() -> Iterator[Path]:
+    """Every folder in the place of an artifact, its manifest there or not, in a stable order."""
     for parent in home().glob("[0-9][0-9]_*/*"):
         bring_back_in(parent)
-    for manifest in sorted(home().glob(f"[0-9][0-9]_*/*/*/{MANIFEST}")):
-        if not manifest.parent.name.startswith("."):
-            yield manifest.parent
+    for folder in sorted(home().glob("[0-9][0-9]_*/*/*/")):
+        if not folder.name.startswith("."):
+            yield folder
+
+
+def artifacts() -> Iterator[Path]:
+    """Every committed artifact of the data root, in a stable order."""
+    return (folder for folder in places() if (folder / MANIFEST).exists())
 
 
 def _remake(artifact: Path) -> str:

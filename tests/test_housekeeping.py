@@ -68,6 +68,21 @@ def test_a_manifest_that_cannot_be_read_stops_it(root, capsys):
     assert main(["du"]) == 0 and "is not known" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("fault", ["gone", "a folder", "nested"])
+def test_an_artifact_without_a_manifest_is_told_and_nothing_is_freed(root, capsys, fault):
+    kept, waste = root
+    manifest = kept[4] / store.MANIFEST
+    manifest.unlink()
+    if fault == "a folder":
+        manifest.mkdir()
+    elif fault == "nested":
+        manifest.write_text("[" * 100_000)
+    assert main(["verify"]) == 1
+    assert f"BROKEN  {kept[4]}" in capsys.readouterr().out
+    assert main(["gc", "--delete"]) == 1 and str(kept[4]) in capsys.readouterr().err
+    assert all(p.is_dir() for p in kept + waste)
+
+
 def test_sizes_by_part(root, capsys):
     assert main(["du"]) == 0
     said = capsys.readouterr().out

@@ -78,6 +78,11 @@ def test_a_committed_key_is_left_alone():
     assert (folder / "a.txt").read_text() == "first"
 
 
+def test_a_folder_that_lost_its_manifest_makes_way():
+    (put("first") / store.MANIFEST).unlink()
+    assert (store.open_artifact(put("second")) / "a.txt").read_text() == "second"
+
+
 def test_a_flipped_byte_is_named():
     folder = put()
     path = folder / "a.txt"
@@ -213,6 +218,9 @@ def test_raw_files_are_hashed_once(tmp_path, monkeypatch):
     assert rawfiles.file_hash(path) == first and calls == []
     path.write_bytes(b"2" * 1001)
     assert rawfiles.file_hash(path) == "again" and calls == [path]
+    (note,) = (store.home() / "cache" / "sha256").iterdir()
+    note.write_bytes(b"\xff" + note.read_bytes())
+    assert rawfiles.file_hash(path) == "again" and len(calls) == 2
 
 
 def test_json_has_no_surprises():
