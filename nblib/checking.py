@@ -38,8 +38,11 @@ def _in_words(fault: Any, name: str, model: type[BaseModel] | None) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     value = "" if name == "settings" else f" = {shown(fault['input'])}"
     message = f"{name}{value}: {message[:1].lower()}{message[1:]}"
-    if fault["type"] == "list_type":
-        message += f", such as [{fault['input']}]" if isinstance(fault["input"], str) else ""
+    if fault["type"] in ("list_type", "dict_type") and isinstance(fault["input"], str):
+        if fault["input"].startswith(("[", "{")):  # papermill's -p and -r leave it text
+            message += f"; write it without quotes (papermill: -y '{name}: {cut(fault['input'])}')"
+        elif fault["type"] == "list_type":
+            message += f", such as [{cut(fault['input'])}]"
     if fault["type"] == "string_type" and type(fault["input"]) in (int, float):
         message += f"; put it into quotes, just as it is written: '{fault['input']}'"
         if len(fault["loc"]) == 1:

@@ -30,10 +30,13 @@ BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 
 
+Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
+
+
 class Params(BaseModel):
     """Base: strict types, no unknown names, no change after the fact."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
@@ -209,9 +212,9 @@ class CleanSettings(Params):
         description="what goes where a unit was not observed: presentations, units, all but the "
         "largest block observed as a whole, or nothing",
     )
-    isi_violations_max: float = Field(math.inf, description="unit limit; Allen default 0.5")
-    amplitude_cutoff_max: float = Field(math.inf, description="unit limit; Allen default 0.1")
-    presence_ratio_min: float = Field(-math.inf, description="unit limit; Allen default 0.95")
+    isi_violations_max: Limit = Field(math.inf, description="unit limit; Allen default 0.5")
+    amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
+    presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
     regions: list[str] = Field([], description="brain areas to keep; empty = all")
     n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")
     units_seed: int = Field(0, ge=0, description="seed of that subset")
@@ -228,8 +231,8 @@ class SplitSettings(Params):
     stratified: bool = Field(False, description="random split keeps each label's share per role")
     split_seed: int = Field(0, ge=0, description="seed of a random split")
     scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
-    highest_value: float = Field(100.0, description="drop units whose train z-score exceeds it")
-    lowest_value: float = Field(0.0, description="drop units whose train z-score never exceeds it")
+    highest_value: Limit = Field(100.0, description="drop units whose train z-score exceeds it")
+    lowest_value: Limit = Field(0.0, description="drop units whose train z-score never exceeds it")
 
 
 class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
@@ -414,7 +417,7 @@ class PretextParams(CohortParams):
     """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
 
     pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
-    tau_pos_s: float = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
+    tau_pos_s: Limit = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
     tau_neg_s: float = Field(60.0, gt=0, description="windows farther apart are far (rp, ts) [s]")
     n_context: int = Field(10, ge=1, description="windows of context (cpc) [count]")
     n_ahead: int = Field(8, ge=1, description="windows to tell (cpc) [count]")

@@ -47,6 +47,8 @@ def type_text(annotation) -> str:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return " \\| ".join(f"`{p}`" for p in parts)
+    if origin is typing.Annotated:
+        return type_text(parts[0])
     if origin is list:
         return f"list of {type_text(parts[0])}"
     if origin is dict:
