@@ -31,7 +31,7 @@ def rows(
                 few_shot.fit_one(name, data, k, draw, stage, "cpu")
                 ours += time.perf_counter() - began
                 train, val = few_shot.roles(data, k, 0, draw)
-                how = few_shot.scaling(train, zscore=True)
+                how = few_shot.scaling(train, stage.recipe, zscore=True)
                 began = time.perf_counter()
                 scratch(
                     few_shot.scaled(train, how), None if val is None else few_shot.scaled(val, how)
@@ -51,7 +51,7 @@ def _task(units, bins, classes, repeats, shots):
     import pandas as pd
 
     from nblib import evaluation
-    from nblib.params import FewShotParams
+    from nblib.params import FewShotParams, SplitSettings
     from nblib.windows import Samples
 
     rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def _task(units, bins, classes, repeats, shots):
         split_hash="bench",
     )  # fmt: skip
     params = FewShotParams(shots=list(shots), n_draws=2, n_draws_large=2)
-    return SimpleNamespace(params=params, recipe=SimpleNamespace(scaler="zscore")), data
+    return SimpleNamespace(params=params, recipe=SplitSettings()), data
 
 
 def _best(models, train, val):
