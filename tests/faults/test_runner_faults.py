@@ -157,11 +157,6 @@ def test_two_commands_that_need_the_same_make_it_once(project):
     assert list(project.home.glob("*/*/.*")) == [] and project.failed() == []
 
 
-def test_what_another_process_has_just_set_aside_is_made_as_if_new(project):
-    with runner._set_aside(project.home / "02_bin" / "000021" / "gone"):
-        pass
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
     project.notebook("01_ingest", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
