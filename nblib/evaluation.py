@@ -240,18 +240,16 @@ def by_area(
     names = responses.areas_of(data.units)
     known = known_areas(data.units, stage)
     device = models.device_of([stage.params.model], stage.params.device)
-    right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
-    rows = [
-        _area_row(
-            "",
-            "all",
-            right,
-            right,
-            len(names),
-            metrics.scores(data.test.y, log_proba, **how),
-            data.group,
-        )
-    ]
+    all_right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
+
+    def row(area: str, kind: str, n_units: int, log_proba: np.ndarray) -> dict[str, Any]:
+        right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
+        d = stats.paired_difference(all_right, right, group=data.group)
+        score = asdict(metrics.scores(data.test.y, log_proba, **how)["accuracy"])
+        less = {"less": d.value, "less_low": d.ci_low, "less_high": d.ci_high}
+        return {"area": area, "kind": kind, "n_units": n_units, **score, **less}
+
+    rows = [row("", "all", len(names), log_proba)]
     for area in known:
         for kind, keep in (("alone", names == area), ("without", names != area)):
             part = of_units(data, keep)
@@ -260,19 +258,7 @@ def by_area(
             settings = SimpleNamespace(**stage.params.model_dump(), progress=False)
             settings.device = device
             decoder.fit(part.train, part.val, n_classes=len(data.classes), settings=settings)
-            found = decoder.predict_log_proba(part.test.x)
-            its = (found.argmax(axis=1) == data.test.y).astype(float)
-            rows.append(
-                _area_row(
-                    area,
-                    kind,
-                    right,
-                    its,
-                    keep.sum(),
-                    metrics.scores(data.test.y, found, **how),
-                    data.group,
-                )
-            )
+            rows.append(row(area, kind, int(keep.sum()), decoder.predict_log_proba(part.test.x)))
     return pd.DataFrame(rows)
 
 
@@ -285,13 +271,6 @@ def known_areas(units: pd.DataFrame, stage: stages.Stage) -> list[str]:
             "at least two are needed. Leave it out."
         )
     return known
-
-
-def _area_row(area, kind, right, its, n_units, scores, group) -> dict[str, Any]:
-    score = asdict(scores["accuracy"])
-    d = stats.paired_difference(right, its, group=group)
-    less = {"less": d.value, "less_low": d.ci_low, "less_high": d.ci_high}
-    return {"area": area, "kind": kind, "n_units": int(n_units), **score, **less}
 
 
 def of_units(data: Data, keep: np.ndarray) -> Data:
@@ -346,17 +325,18 @@ def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
 
 
 def identity(stage: stages.Stage, data: Data) -> dict[str, Any]:
-    """What a run is: by these fields runs are found and told apart."""
+    """What a run is: by these fields runs are found and told apart; and the shape of its data."""
     return {
+        **stage.params.model_dump(include={"model", "fold", "seed", "shuffle_labels"}),
         "notebook": stage.name,
         "recipe": stage.recipe.recipe,
         "recording": stage.recording,
-        "model": stage.params.model,
-        "fold": stage.params.fold,
-        "seed": stage.params.seed,
         "split_hash": data.split_hash,
-        "shuffle_labels": stage.params.shuffle_labels,
         "labels_in_runs": data.labels_in_runs,
+        "n_test": len(data.test),
+        "n_classes": len(data.classes),
+        "n_units": data.test.x.shape[2],
+        "n_bins": data.test.x.shape[1],
     }
 
 
@@ -372,17 +352,12 @@ def save_run(
 
     Raises BadParameter for a score outside [0, 1] or without its chance, interval and p.
     """
-    n_bins, n_units = data.test.x.shape[1:]
     metrics.write_metrics(
         folder,
         {
             **identity(stage, data),
             "n_train": len(data.train),
             "n_val": len(data.val),
-            "n_test": len(data.test),
-            "n_classes": len(data.classes),
-            "n_units": n_units,
-            "n_bins": n_bins,
             "val_accuracy": outcome.val_accuracy,
             "fit_s": decoder.fitted["fit_s"],
             "device": decoder.fitted["device"],

@@ -292,13 +292,9 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
     metrics.write_metrics(
         folder,
         {
-            "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
-            "models": list(stage.params.models), "fold": stage.params.fold,
-            "seed": stage.params.seed, "split_hash": data.split_hash, "n_test": len(data.test),
-            "n_classes": len(data.classes), "scores": curves.scores,
-            "labels_in_runs": data.labels_in_runs,
+            **evaluation.identity(stage, data), "models": list(stage.params.models),
+            "scores": curves.scores, "rows": rows,
             "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
-            "n_units": data.test.x.shape[2], "n_bins": data.test.x.shape[1], "rows": rows,
         },
     )  # fmt: skip
     curves.draws.to_parquet(folder / DRAWS, index=False)

@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
+from scipy.special import log_softmax
 
 from nblib import metrics, stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from nblib.models.base import Decoder
     from nblib.windows import Samples
 
 ROWS_AT_ONCE = 8192  # presentations in one forward pass: several permuted units together
-REPEATS = 1  # presentations are many; a second order of each unit adds little
 
 
 def sample(samples: Samples, most: int, seed: int) -> np.ndarray:
@@ -44,14 +43,8 @@ def by_unit(
     Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
     bootstrap over presentations). most: presentations looked at; group (B,): those that hang together.
     """
-    rows = sample(samples, most, seed)
-    x, y = samples.x[rows], samples.y[rows]
-    rng = np.random.default_rng([seed, 4])
-    orders = [rng.permutation(len(y)) for _ in range(REPEATS)]
-    base = _log_p(decoder.predict_log_proba(x), y)
     linear = hasattr(decoder, "weight") and hasattr(decoder, "bias")
-    permuted = _linear(decoder, x, y, orders) if linear else _any(decoder, x, y, orders)
-    return _table([base - log_p for log_p in permuted], rows, group, n_bootstrap, seed)
+    return _rises(_linear if linear else _any, decoder, samples, most, n_bootstrap, seed, group)
 
 
 def by_bin(
@@ -59,20 +52,25 @@ def by_bin(
     group: np.ndarray | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
+    return _rises(_bins, decoder, samples, most, n_bootstrap, seed, group)
+
+
+def _rises(
+    permuted: Callable[..., Iterator[np.ndarray]], decoder: Decoder, samples: Samples, most: int,
+    n_bootstrap: int, seed: int, group: np.ndarray | None,
+) -> pd.DataFrame:  # fmt: skip
+    """Mean rise with its interval; permuted: yields what is left of the log-probability, (B,) each."""
     rows = sample(samples, most, seed)
     x, y = samples.x[rows], samples.y[rows]
-    rng = np.random.default_rng([seed, 4])
-    orders = [rng.permutation(len(y)) for _ in range(REPEATS)]
+    order = np.random.default_rng([seed, 4]).permutation(len(y))
     base = _log_p(decoder.predict_log_proba(x), y)
-    rises = []
-    for t in range(x.shape[1]):
-        log_p = np.zeros(len(y))
-        for order in orders:
-            changed = x.copy()
-            changed[:, t] = x[order, t]
-            log_p += _log_p(decoder.predict_log_proba(changed), y) / REPEATS
-        rises.append(base - log_p)
-    return _table(rises, rows, group, n_bootstrap, seed)
+    rises = np.array([base - log_p for log_p in permuted(decoder, x, y, order)])  # (units, B)
+    # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
+    low, high = stats.mean_interval(
+        rises, group=None if group is None else group[rows], n_bootstrap=n_bootstrap, seed=seed,
+        least=-metrics.WORST, most=metrics.WORST,
+    )  # fmt: skip
+    return pd.DataFrame({"rise": rises.mean(axis=1), "ci_low": low, "ci_high": high})
 
 
 def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -80,45 +78,34 @@ def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(log_proba[np.arange(len(y)), y], -metrics.WORST)
 
 
-def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, orders: list) -> Iterator[np.ndarray]:
-    """Log-probability of the truth with each unit permuted, (B,), mean over orders."""
+def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """Log-probability of the truth with each unit permuted, (B,)."""
     n, n_units = len(y), x.shape[2]
-    together = max(1, ROWS_AT_ONCE // (n * len(orders)))
+    together = max(1, ROWS_AT_ONCE // n)
     for first in range(0, n_units, together):
         units = range(first, min(first + together, n_units))
-        block = np.tile(x, (len(units) * len(orders), 1, 1))
-        for i, (unit, order) in enumerate((u, o) for u in units for o in orders):
+        block = np.tile(x, (len(units), 1, 1))
+        for i, unit in enumerate(units):
             block[i * n : (i + 1) * n, :, unit] = x[order, :, unit]
-        log_p = _log_p(decoder.predict_log_proba(block), np.tile(y, len(units) * len(orders)))
-        yield from log_p.reshape(len(units), len(orders), n).mean(axis=1)
+        log_p = _log_p(decoder.predict_log_proba(block), np.tile(y, len(units)))
+        yield from log_p.reshape(len(units), n)
 
 
-def _linear(decoder, x: np.ndarray, y: np.ndarray, orders: list) -> Iterator[np.ndarray]:
+def _linear(decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
     """As `_any`: the scores of a linear decoder change by the unit's own weights alone."""
     n, n_bins, n_units = x.shape
     scores = x.reshape(n, -1).astype(np.float64) @ decoder.weight + decoder.bias  # (B, C)
     weight = decoder.weight.reshape(n_bins, n_units, -1)
-    rows = np.arange(n)
     for unit in range(n_units):
         own = x[:, :, unit].astype(np.float64) @ weight[:, unit]  # (B, T) @ (T, C)
-        log_p = np.zeros(n)
-        for order in orders:
-            changed = scores - own + own[order]
-            log_p += np.maximum(
-                changed[rows, y] - logsumexp(changed, axis=1), -metrics.WORST
-            ) / len(orders)
-        yield log_p
+        yield _log_p(log_softmax(scores - own + own[order], axis=1), y)
 
 
-def _table(
-    rises: list[np.ndarray], rows: np.ndarray, group: np.ndarray | None, n_bootstrap: int, seed: int
-) -> pd.DataFrame:
-    """Mean rise with its interval; rises: (B,) each, of the presentations `rows`."""
-    table = np.array(rises)  # (units or bins, B)
-    group = None if group is None else group[rows]
-    # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
-    bounds = {"least": -metrics.WORST, "most": metrics.WORST}
-    low, high = stats.mean_interval(
-        table, group=group, n_bootstrap=n_bootstrap, seed=seed, **bounds
-    )
-    return pd.DataFrame({"rise": table.mean(axis=1), "ci_low": low, "ci_high": high})
+def _bins(
+    decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray
+) -> Iterator[np.ndarray]:
+    """As `_any` with each bin permuted."""
+    for t in range(x.shape[1]):
+        changed = x.copy()
+        changed[:, t] = x[order, t]
+        yield _log_p(decoder.predict_log_proba(changed), y)

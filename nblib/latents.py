@@ -246,11 +246,7 @@ def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
     from safetensors.numpy import save_file
 
     shared = {
-        "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
-        "fold": stage.params.fold, "seed": stage.params.seed, "split_hash": data.split_hash,
-        "labels_in_runs": data.labels_in_runs,
-        "regressor": stage.params.regressor, "n_test": outcome.n_test,
-        "n_units": data.test.x.shape[2], "n_bins": data.test.x.shape[1],
+        **evaluation.identity(stage, data), "regressor": stage.params.regressor, "n_test": outcome.n_test,
         "images": outcome.scenes.shown.origin, "held_out": outcome.scenes.shown.label[outcome.scenes.held].tolist(),
     }  # fmt: skip
     rows, every = [], {}

@@ -148,17 +148,8 @@ def _by_area(
         own = rate[:, areas == area]  # (bin, unit)
         n = own.shape[1]
         error = own.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(own))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "area": area,
-                    "time_s": time_s,
-                    "rate_hz": own.mean(axis=1),
-                    "sem_hz": error,
-                    "n_units": n,
-                }
-            )
-        )
+        columns = {"area": area, "time_s": time_s, "rate_hz": own.mean(axis=1), "sem_hz": error}
+        parts.append(pd.DataFrame(columns | {"n_units": n}))
     psth = pd.concat(parts, ignore_index=True)
     psth.attrs["shown_s"] = float(shown_s)
     return psth

@@ -38,6 +38,11 @@ BANDS = {
 PIECE_S = 60.0  # the signal is read in pieces of so many seconds
 RATE_SLACK = 1e-4  # a measured clock is not exact
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
+# Attributes of the file, fields of `Windows`.
+STORED = {
+    "recording": str, "subject": str, "rate_hz": float, "window_s": float, "hop_s": float, "dropped": int,
+    "how": str, "classes": str, "left_out": str,
+}  # fmt: skip
 MOST_NAN = 0.5  # a recording with more of its windows touched by NaN is refused
 
 
@@ -274,17 +279,7 @@ def save(windows: Windows, folder: Path) -> None:
 
     with h5py.File(folder / FILE, "w", **hdf5.UNLOCKED) as file:
         file.attrs["kind"] = "nblib windows"
-        for name in (
-            "recording",
-            "subject",
-            "rate_hz",
-            "window_s",
-            "hop_s",
-            "dropped",
-            "how",
-            "classes",
-            "left_out",
-        ):
+        for name in STORED:
             file.attrs[name] = getattr(windows, name)
         file.attrs["channels"] = windows.channels
         n, size, channels = windows.x.shape
@@ -302,14 +297,12 @@ def load(folder: Path, x: np.ndarray | None = None) -> Windows:
     """Read what `save` wrote, into `x` (W, T, C) where given; BadInput when it is damaged."""
     path = folder / FILE
     with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
-        told = dict(file.attrs)
         x = np.empty(file["x"].shape, np.float32) if x is None else x
         file["x"].read_direct(x)
         return Windows(
-            x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]),
-            file["purity"][()], str(told["recording"]), str(told["subject"]), float(told["rate_hz"]),
-            float(told["window_s"]), float(told["hop_s"]), [hdf5.text(c) for c in told["channels"]],
-            int(told["dropped"]), str(told["how"]), str(told["classes"]), str(told["left_out"]),
+            x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]), file["purity"][()],
+            channels=[hdf5.text(c) for c in file.attrs["channels"]],
+            **{name: kind(file.attrs[name]) for name, kind in STORED.items()},
         )  # fmt: skip
 
 
@@ -342,13 +335,8 @@ def spectra(windows: Windows) -> pd.DataFrame:
         frequency, power = signal.welch(own, windows.rate_hz, nperseg=segment, axis=1)
         mean = power.mean(axis=0)  # (F, C)
         for c, channel in enumerate(windows.channels):
-            one = {
-                "label": label,
-                "channel": channel,
-                "frequency_hz": frequency,
-                "power": mean[:, c],
-            }
-            rows.append(pd.DataFrame(one))
+            one = {"label": label, "channel": channel, "frequency_hz": frequency}
+            rows.append(pd.DataFrame(one | {"power": mean[:, c]}))
     if not rows:
         raise BadInput(f"recording {windows.recording!r}: no window lies inside a state.")
     return pd.concat(rows, ignore_index=True)

@@ -261,34 +261,15 @@ def score_table(outcome: Outcome) -> pd.DataFrame:
     """The pretext score beside chance, and the neighbours of a window, as people read them."""
     s, near = outcome.scores["accuracy"], outcome.neighbours
 
-    def row(what: str, value: float, chance: float, more: str = "") -> dict[str, str]:
-        return {
-            "what": what,
-            "value": f"{value:.1%}",
-            "95 % interval": more,
-            "chance": f"{chance:.1%}",
-        }
-
-    return pd.DataFrame(
-        [
-            row(
-                "pretext task, test subjects",
-                s.value,
-                s.chance,
-                f"{s.ci_low:.1%} to {s.ci_high:.1%}",
-            ),
-            row(
-                "nearest windows of the same state",
-                near["state"].mean(),
-                near["state_chance"].mean(),
-            ),
-            row(
-                "nearest windows of the same subject",
-                near["subject"].mean(),
-                near["subject_chance"].mean(),
-            ),
-        ]
-    )
+    told = [
+        ("pretext task, test subjects", s.value, f"{s.ci_low:.1%} to {s.ci_high:.1%}", s.chance)
+    ]
+    for kind in ("state", "subject"):
+        share, chance = near[kind].mean(), near[f"{kind}_chance"].mean()
+        told.append((f"nearest windows of the same {kind}", share, "", chance))
+    table = pd.DataFrame(told, columns=["what", "value", "95 % interval", "chance"])
+    percent = {name: table[name].map("{:.1%}".format) for name in ("value", "chance")}
+    return table.assign(**percent)
 
 
 def in_words(stage: stages.Stage, outcome: Outcome) -> str:

@@ -113,15 +113,12 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
     recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides, checked.recipe)
-    if info.signal not in ("any", "lfp" if recipe.is_lfp else "spikes"):
-        has, wants = (
-            ("field potentials", "spikes") if recipe.is_lfp else ("spikes", "field potentials")
-        )
-        there = [
-            n
-            for n, i in STAGES.items()
-            if i.signal in ("any", "lfp" if recipe.is_lfp else "spikes")
-        ]
+    kind = "lfp" if recipe.is_lfp else "spikes"
+    if info.signal not in ("any", kind):
+        has, wants = "field potentials", "spikes"
+        if kind == "spikes":
+            has, wants = wants, has
+        there = [name for name, other in STAGES.items() if other.signal in ("any", kind)]
         raise BadParameter(
             f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
             f"For these there are {', '.join(there)}."

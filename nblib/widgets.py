@@ -125,12 +125,8 @@ class ResponseExplorer(Explorer):
         return [self.area_box, self.unit_box, self.label_box, self.window_box]
 
     def _choose_area(self, change: Any) -> None:
-        ids = (
-            self.area.index
-            if change["new"] is None
-            else self.area.index[self.area == change["new"]]
-        )
-        before = self.unit
+        area, before = change["new"], self.unit
+        ids = self.area.index if area is None else self.area.index[self.area == area]
         self.unit_box.options = list(ids)  # takes the first of them
         if before in ids:
             self.unit_box.value = before

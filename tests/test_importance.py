@@ -63,9 +63,9 @@ def test_the_linear_way_gives_what_asking_again_gives():
     decoder, test = fitted("logistic", planted()), planted(200, 1)
     rows = importance.sample(test, 500, 0)
     x, y = test.x[rows], test.y[rows]
-    orders = [np.random.default_rng(i).permutation(len(y)) for i in range(2)]
-    quick = np.array(list(importance._linear(decoder, x, y, orders)))
-    slow = np.array(list(importance._any(decoder, x, y, orders)))
+    order = np.random.default_rng(0).permutation(len(y))
+    quick = np.array(list(importance._linear(decoder, x, y, order)))
+    slow = np.array(list(importance._any(decoder, x, y, order)))
     np.testing.assert_allclose(quick, slow, atol=1e-5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -43,19 +42,11 @@ class AutoencoderLSTM(TorchDecoder):
         hidden, dropout = self.params["hidden"], self.params["dropout"]
         return net(encoder, self.params["d_model"], n_classes, hidden, dropout)
 
-    def fit(
-        self,
-        train: Samples,
-        val: Samples,
-        *,
-        n_classes: int,
-        settings: Any = None,
-        folder: Path | str | None = None,
-        resume: Path | str = "",
+    def _fit(
+        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
         from nblib import training
 
-        self._adopt(train, val, n_classes)
         wanted = training.FitSettings.of(settings, self.training)
         identity = self._identity()
         stage = training.stage_of(resume)

@@ -69,6 +69,14 @@ class Decoder:
         `folder` if there is one, a path goes on from that checkpoint.
         Columns returned: epoch, train_loss, val_loss [nats], val_accuracy [fraction].
         """
+        check_samples(train, val, n_classes)
+        self.n_bins, self.n_units = train.x.shape[1:]
+        self.n_classes = int(n_classes)
+        return self._fit(train, val, settings, folder, resume)
+
+    def _fit(
+        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
+    ) -> pd.DataFrame:
         raise NotImplementedError
 
     def _log_proba(self, x: np.ndarray) -> np.ndarray:
@@ -147,12 +155,6 @@ class Decoder:
         except (KeyError, ValueError, RuntimeError) as error:
             raise CorruptArtifact(f"{path}: does not fit its {CONFIG} ({error}).") from None
         return self
-
-    def _adopt(self, train: Samples, val: Samples | None, n_classes: int) -> None:
-        """Check the samples and remember their shape."""
-        check_samples(train, val, n_classes)
-        self.n_bins, self.n_units = train.x.shape[1:]
-        self.n_classes = int(n_classes)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ edge copies long rows. A sample never meets another one: there is no edge betwee
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,21 +157,12 @@ class GraphDecoder(TorchDecoder):
         require(p.get("start", "correlation") in ("correlation", "full"), self, "start must be correlation or full")  # fmt: skip
         require_shares(self, *(name for name in p if name.endswith("dropout")))
 
-    def fit(
-        self,
-        train: Samples,
-        val: Samples | None,
-        *,
-        n_classes: int,
-        settings: Any = None,
-        folder: Path | str | None = None,
-        resume: Path | str = "",
+    def _fit(
+        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
         wanted = FitSettings.of(settings, self.training)
         self.edges = self.make_edges(train.x, wanted.batch_size)
-        return super().fit(
-            train, val, n_classes=n_classes, settings=settings, folder=folder, resume=resume
-        )
+        return super()._fit(train, val, settings, folder, resume)
 
     def make_edges(self, x: np.ndarray, batch_size: int) -> nn.Module:
         """The edges that training starts from; x (B, T, N) train rows. BadParameter if too many."""

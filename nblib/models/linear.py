@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,17 +40,9 @@ class LinearDecoder(Decoder):
         setting: plain values; "c" is the inverse penalty.
         """
 
-    def fit(
-        self,
-        train: Samples,
-        val: Samples | None,
-        *,
-        n_classes: int,
-        settings: Any = None,
-        folder: Path | str | None = None,
-        resume: Path | str = "",
+    def _fit(
+        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        self._adopt(train, val, n_classes)
         if resume not in ("", "auto"):
             raise BadParameter(
                 f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,11 @@ class TorchDecoder(Decoder):
         """The network with fresh weights."""
         raise NotImplementedError
 
-    def fit(
-        self,
-        train: Samples,
-        val: Samples | None,
-        *,
-        n_classes: int,
-        settings: Any = None,
-        folder: Path | str | None = None,
-        resume: Path | str = "",
+    def _fit(
+        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
         from nblib import training  # brings Lightning, which loading and predicting do without
 
-        self._adopt(train, val, n_classes)
         wanted = training.FitSettings.of(settings, self.training)
         with training.reproducible(wanted.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)

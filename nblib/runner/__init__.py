@@ -57,12 +57,11 @@ def run(
     notebook: str | Path,
     params: dict[str, Any] | None = None,
     *,
-    with_upstream: bool = False,
     progress: bool = True,
-    force: bool = False,
+    **how: bool,
 ) -> int:
-    """Run one notebook; return the exit code and say on the terminal what happened."""
-    outcome = attempt(notebook, params, with_upstream=with_upstream, progress=progress, force=force)
+    """`attempt` to run one notebook; return the exit code and say on the terminal what happened."""
+    outcome = attempt(notebook, params, progress=progress, **how)
     if outcome.code:
         print(f"nblib: {outcome.message}", file=sys.stderr)
     elif progress:

@@ -222,16 +222,10 @@ def _signals_to(kernel: Kernel):
             timers[-1].daemon = True
             timers[-1].start()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield
+        with warm.signals_to(forward):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for timer in timers:
             timer.cancel()
 

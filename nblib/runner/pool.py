@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -60,7 +58,7 @@ def run(
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
 
-    with _handlers(stop), warm.server(modules, environment) as environment:
+    with warm.signals_to(stop), warm.server(modules, environment) as environment:
         while active or (waiting and not stopped):
             for i in [
                 i for i in waiting if any(outcomes[k] and outcomes[k].code for k in needs[i])
@@ -102,20 +100,6 @@ def _withheld(i: int, orders: list[dict[str, Any]], needs: list[set[int]], outco
     name, before = _name(orders[i]), _name(orders[cause])
     said = outcomes[cause].message
     return Outcome(outcomes[cause].code, f"{name} was not run, since {before} failed: {said}")
-
-
-@contextlib.contextmanager
-def _handlers(stop: Callable[[int, Any], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _begin(order: dict[str, Any], environment: dict[str, str]) -> Worker:

@@ -22,8 +22,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def private_folder() -> Path:
     base = tempfile.gettempdir()
     base = base if len(base) < SOCKET_PATH_MAX else "/tmp"
     return Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
+
+
+@contextlib.contextmanager
+def signals_to(handle: Callable[[int, Any], None]) -> Iterator[None]:
+    """Have `handle` called for SIGINT, SIGTERM and SIGHUP while the block lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
