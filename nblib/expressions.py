@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections.abc import Callable
 
 import numpy as np
@@ -32,7 +33,9 @@ class Text(str):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, str):
-            raise TypeError(f"text {str(self)!r} is compared with {other!r}; text stands in quotes")
+            raise TypeError(
+                f"text {str(self)!r} is compared with {other!r}; text stands in quotes, a number does not"
+            )
         return str.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
@@ -49,6 +52,9 @@ class _Question(ast.NodeTransformer):
         self.texts: dict[str, Text] = {}
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
+        match node:
+            case ast.UnaryOp(ast.Invert()) if self.is_logic(node.operand):  # pandas' `not`
+                node.op = ast.Not()
         if not isinstance(node, READ) or isinstance(node, REFUSED):
             raise ValueError(f"{type(node).__name__} is not allowed; {ALLOWED}")
         both = isinstance(node, ast.BinOp) and isinstance(node.op, BOTH)
@@ -63,9 +69,10 @@ class _Question(ast.NodeTransformer):
     def is_logic(self, part: ast.AST) -> bool:
         """Whether a part can only be true or false."""
         if isinstance(part, ast.Name):
-            return part.id in self.names and all(isinstance(v, bool) for v in self.read(part.id)[0])
+            name = self.ticked.get(part.id, part.id)
+            return name in self.names and all(isinstance(v, bool) for v in self.read(name)[0])
         if isinstance(part, ast.BinOp | ast.UnaryOp):
-            return isinstance(part.op, (*BOTH, ast.Not))
+            return isinstance(part.op, (*BOTH, ast.Not, ast.Invert))
         return isinstance(part, ast.Compare | ast.BoolOp | ast.Call)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
@@ -84,7 +91,9 @@ class _Question(ast.NodeTransformer):
         return node
 
     def column(self, key: str) -> Column:
-        name = self.ticked.get(key, key)
+        # Python reads a name in its plain form: the micro sign as the Greek letter.
+        plain = {unicodedata.normalize("NFKC", n): n for n in self.names}
+        name = self.ticked.get(key) or plain.get(key, key)
         if name not in self.names:
             raise ValueError(f"no column {name!r}")
         values, gone = self.read(name)
@@ -139,7 +148,7 @@ def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting
             answer = eval(code, {"__builtins__": {}}, known)
             answers.append(str(answer) if isinstance(answer, str) else answer)
     except SyntaxError as error:
-        why = f"no such column, and not readable as an expression ({error.msg}); a name with blanks stands in backticks"
+        why = f"no such column, and not readable as an expression ({error.msg}); a name with blanks, or one such as `class`, stands in backticks"
     except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         why = str(error)
     else:

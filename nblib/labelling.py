@@ -85,6 +85,8 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     Raises BadParameter for an unknown column or an expression that cannot be answered, BadInput for
     labels that are lists, and where no trial is left.
     """
+    ids = table.index.name
+    asked = table.reset_index(drop=not ids or ids in table)  # rows may be asked for by id
     table = table.reset_index(drop=True)
     n_rows = len(table)
     left_out: dict[str, int] = {}
@@ -92,11 +94,11 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
         raise BadInput(f"{where} has no rows; nothing was presented.")
 
     def read(column: str) -> expressions.Column:
-        values, missing = _present(table[column], rules, f"{where}: column {column!r}")
+        values, missing = _present(asked[column], rules, f"{where}: column {column!r}")
         return typed(values, f"{where}: column {column!r}").tolist(), missing
 
     kept = np.ones(n_rows, bool)
-    names = [str(c) for c in table.columns]
+    names = [str(c) for c in asked.columns]
     if rules.where:
         answers, missing = expressions.evaluate(rules.where, names, read, f"{where}: where")
         if odd := [v for v in answers if not isinstance(v, bool)]:
@@ -112,16 +114,18 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
             raise BadParameter(
                 f"{where}: where = {rules.where!r} holds for none of {n_rows} trials."
             )
-    if label in table or label.isidentifier() or label in table.attrs.get(LEFT_OUT, {}):
-        require(table, label, where, "label")
+    if label in asked or label.isidentifier() or label in table.attrs.get(LEFT_OUT, {}):
+        require(asked, label, where, "label")
     if label == "":
         labels, alike = np.full(int(kept.sum()), ""), []
     else:
         what = f"{where}: label {label!r}"
-        if label in table:
-            values, missing = _present(table[label], rules, what)
+        if label in asked:
+            values, missing = _present(asked[label], rules, what)
         else:
             values, missing = expressions.evaluate(label, names, read, f"{where}: label")
+            missing[np.flatnonzero(~missing)] = pd.isna(values)
+            values = [v for v in values if not pd.isna(v)]
         values = [v for v, keep in zip(values, kept[~missing], strict=True) if keep]
         left_out["no label"] = int((missing & kept).sum())
         kept &= ~missing
@@ -155,7 +159,7 @@ def is_one_of(value: Any, texts: list[str]) -> bool:
     """Whether a value is meant by one of some texts: text as it stands without its blanks, numbers by
     what they are."""
     if isinstance(value, (str, bool)):
-        return str(value).strip() in texts
+        return _seen(str(value)) in texts
     return any(number == value for number in map(_number, texts))
 
 
@@ -210,6 +214,12 @@ def _numbers(values: list, distinct: set) -> np.ndarray | None:
         return None
 
 
+def _seen(text: str) -> str:
+    """A text as a reader sees it: composed letters, and no signs without a form of their own."""
+    signs = unicodedata.normalize("NFC", text).replace("\0", " ")
+    return "".join(sign for sign in signs if unicodedata.category(sign) != "Cf").strip()
+
+
 def _joined(values: list, join: bool) -> tuple[list, list[dict[Any, int]]]:
     """Labels that differ in blanks, case or in how a number is written: each group with its trials;
     with `join`, all of a group by its most frequent label."""
@@ -228,12 +238,13 @@ def _alike(value: Any) -> Any:
     """What labels have in common that are probably one."""
     number = value
     if isinstance(value, str):
-        text = unicodedata.normalize("NFC", value).replace("\0", " ")
-        text = " ".join(text.split()).casefold()
+        text = " ".join(_seen(value).split()).casefold()
         number = _number(text)
         if number is None:
             return text
-    return float(f"{number:.{DIGITS}g}") if isinstance(number, float) else number
+    if isinstance(number, float):
+        number = int(number) if number.is_integer() else float(f"{number:.{DIGITS}g}")
+    return number
 
 
 def odd_labels(found: Trials, n_rows: int, join: bool, name: str) -> list[str]:
@@ -278,7 +289,9 @@ def unusable(table: pd.DataFrame, columns: tuple[str, ...], where: str) -> dict[
     }
     for column, values in seconds.items():
         finite = np.abs(values) < MOST_S
-        reasons[f"no finite {column} (NaN or infinite)"] = good & ~finite
+        reasons[f"no finite {column} (NaN or infinite)"] = good & ~np.isfinite(values)
+        far = f"a {column} that is no time in seconds (beyond {MOST_S:g})"
+        reasons[far] = good & np.isfinite(values) & ~finite
         good &= finite
     if columns == SPAN:
         lasts = seconds["stop_time"] - seconds["start_time"]
@@ -311,9 +324,7 @@ def to_count(
                 "Set unusable_trials: leave_out to go on without such trials, mend them in the file"
             )
             if "stop_time" in why:
-                advice += (
-                    ", or cut around an event (binning: event_window), which needs no stop_time"
-                )
+                advice += ", or cut spikes around an event (binning: event_window), which needs no stop_time"
             raise BadInput(f"{where} has {why} in row {some(table.index[rows])}. {advice}.")
         left_out[why] = int(rows.sum())
         good &= ~rows

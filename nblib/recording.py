@@ -14,6 +14,7 @@ from nblib import labelling
 from nblib.errors import BadInput
 from nblib.intervals import covers, open_ended
 from nblib.params import LabelRules
+from nblib.sources.checks import check_intervals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,11 +160,13 @@ class Recording:
     @property
     def invalid_times(self) -> np.ndarray:
         """Invalid intervals as float64 (n, 2) [s], without end (inf) where the file gives none;
-        empty when the file names none."""
+        empty when the file names none. BadInput, with the rows, for one without a start or reversed."""
         table = self.intervals.get("invalid_times")
         if table is None or len(table) == 0:
             return np.empty((0, 2))
-        return open_ended(table[["start_time", "stop_time"]].to_numpy(float))
+        times = open_ended(table[["start_time", "stop_time"]].to_numpy(float))
+        check_intervals(str(self.path or self.id), "invalid_times", times)
+        return times
 
     def observed_in(self, start_s: np.ndarray, stop_s: np.ndarray) -> np.ndarray:
         """Whether each unit was observed throughout [start, stop): bool (n, n_units)."""

@@ -17,6 +17,7 @@ import pandas as pd
 
 from nblib import labelling
 from nblib.errors import BadInput, BadParameter
+from nblib.intervals import merged
 from nblib.recording import Recording, Series
 from nblib.sources import hdf5
 
@@ -37,6 +38,7 @@ BANDS = {
 }  # Hz
 PIECE_S = 60.0  # the signal is read in pieces of so many seconds
 RATE_SLACK = 1e-4  # a measured clock is not exact
+ROUNDED = 1e-3  # of a sample: an interval that ends there ends on it
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
 # Attributes of the file, fields of `Windows`.
 STORED = {
@@ -97,7 +99,8 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     """Filter, resample and cut a recording into windows.
 
     Windows lie every `hop_s` seconds from the first sample on; where the clock has gaps and `gaps`
-    is "cut", each stretch between them is filtered and cut by itself, from its own first sample.
+    is "cut", each stretch between them is filtered and cut by itself, from its own first sample;
+    so is each between invalid times, which no window touches.
     Stretches of NaN are bridged for the filter, and windows that touch one, or its neighbourhood of
     a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
     carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
@@ -109,19 +112,22 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     rate = float(settings.resample_hz or series.rate_hz)
     how = _check_filter(settings, series.rate_hz, rate)
     size = round(settings.window_s * rate)
-    stretches = [p for p in series.even if (p[1] - p[0]) * rate / series.rate_hz >= size]
+    invalid = merged(session.invalid_times)
+    pieces = outside(series.even, invalid, series.rate_hz)
+    stretches = [p for p in pieces if (p[1] - p[0]) * rate / series.rate_hz >= size]
     if len(series.even) > 1:
         _check_gaps(session, series, settings)
-        how += (
-            f", cut at {len(series.even) - 1} gaps ({len(series.even) - len(stretches)} stretches "
-            "shorter than a window left out)"
-        )
+        how += f", cut at {len(series.even) - 1} gaps"
+    if len(invalid):
+        how += f", cut at {len(invalid)} invalid intervals"
+    if len(pieces) > 1:
+        how += f" ({len(pieces) - len(stretches)} stretches shorter than a window left out)"
     parts = [_piece(series, *stretch, settings, rate) for stretch in stretches]
     n_windows = sum(len(keep) for _, _, keep, _ in parts)
     if n_windows < 1:
-        longest = max(hi - lo for lo, hi, _ in series.even) / series.rate_hz
+        longest = max([0, *(hi - lo for lo, hi, _ in pieces)]) / series.rate_hz
         raise BadInput(
-            f"{session.path}: {longest:.3g} s of signal{' without a gap' * (len(series.even) > 1)}, less than one "
+            f"{session.path}: {longest:.3g} s of signal{' without a gap' * (len(pieces) > 1)}, less than one "
             f"window of {settings.window_s:g} s."
         )
     dropped = n_windows - sum(keep.sum() for _, _, keep, _ in parts)
@@ -134,12 +140,27 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     cuts, start = (
         parts[0][i] if len(parts) == 1 else np.concatenate([p[i] for p in parts]) for i in (0, 1)
     )
-    label, purity = label_windows(chosen.table, start, settings.window_s)
+    label, purity = label_windows(chosen.table, start, settings.window_s, session.trial_place)
     return Windows(
         cuts, start, label, purity, session.id, session.subject, rate,
         settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), how,
         **chosen.attrs(),
     )  # fmt: skip
+
+
+def outside(
+    pieces: tuple[tuple[int, int, float], ...], invalid: np.ndarray, rate_hz: float
+) -> list[tuple[int, int, float]]:
+    """Stretches of a clock (first sample, one past the last, start [s]) without the samples in invalid
+    intervals (n, 2) [s], which are half-open."""
+    left = list(pieces)
+    for interval in invalid:
+        before, left = left, []
+        for lo, hi, start_s in before:
+            at = lo + np.ceil((interval - start_s) * rate_hz - ROUNDED)
+            first, last = (int(x) for x in np.clip(at, lo, hi))
+            left += [(lo, first, start_s), (last, hi, start_s + (last - lo) / rate_hz)]
+    return [piece for piece in left if piece[1] > piece[0]]
 
 
 def _check_gaps(session: Recording, series: Series, settings: BinSettings) -> None:
@@ -244,7 +265,7 @@ def _touched(bad: np.ndarray, start: np.ndarray, settings: BinSettings, rate: fl
 
 
 def label_windows(
-    table: pd.DataFrame, start_s: np.ndarray, window_s: float
+    table: pd.DataFrame, start_s: np.ndarray, window_s: float, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
 
@@ -257,7 +278,7 @@ def label_windows(
     ):
         if b.start_time < a.stop_time - 1e-9 and a.label != b.label:
             raise BadInput(
-                f"intervals overlap: {a.label!r} until {a.stop_time:g} s, {b.label!r} from {b.start_time:g} s; "
+                f"{where}: intervals overlap: {a.label!r} until {a.stop_time:g} s, {b.label!r} from {b.start_time:g} s; "
                 "a window in both would have two labels."
             )
     label = np.full(len(start_s), "", dtype=object)

@@ -50,11 +50,29 @@ def test_windows_lie_where_they_should_and_are_scaled(noise):
     np.testing.assert_allclose(found.x.std(axis=1), 1, atol=1e-4)
 
 
+def test_no_window_touches_invalid_times(noise):
+    made = session(noise, start_s=5.0)
+    rows = {"start_time": [9.0, 9.5, 20.0], "stop_time": [9.8, 11.3, np.nan]}
+    made.intervals["invalid_times"] = pd.DataFrame(rows)
+    found = signals.cut(made, settings(lowpass_hz=0.0))
+    # half-open: to 9 s and from 11.3 s on, each stretch from its own first sample
+    np.testing.assert_allclose(found.start_s, [5, 6, 7, *(11.3 + np.arange(7))])
+    part = noise[1260:1660] - noise[1260:1660].mean(axis=0)
+    np.testing.assert_allclose(found.x[3], part / part.std(axis=0), atol=1e-5)
+    assert "cut at 2 invalid intervals (0 stretches" in found.how
+    odd = potentials.report(made).odd
+    assert any("3 invalid intervals cover 7.3 s of the signal" in told for told in odd)
+    made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9.0], "stop_time": [3.0]})
+    for read in (potentials.report, lambda made: signals.cut(made, settings())):
+        with pytest.raises(BadInput, match="invalid_times ends before it starts in row 0"):
+            read(made)
+
+
 def test_labels_by_hand():
     table = pd.DataFrame(
         {"start_time": [0.0, 5.0, 12.0], "stop_time": [5.0, 10.0, 14.0], "label": ["a", "b", "a"]}
     )
-    label, purity = signals.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0)  # fmt: skip
+    label, purity = signals.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0, "f")  # fmt: skip
     assert label.tolist() == ["a", "a", "a", "b", "b", "b", "", "a"]
     assert purity.tolist() == [1, 1, 0.5, 0.75, 1, 0.5, 0, 1]
 

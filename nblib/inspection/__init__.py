@@ -34,7 +34,6 @@ from nblib.inspection.trials import (
 )
 from nblib.recording import Recording
 from nblib.sources import nwb_tables
-from nblib.sources.checks import check_intervals
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.
 QUALITY = {
@@ -78,13 +77,11 @@ def session_report(recording: Recording) -> SessionReport:
     check_index(recording, where)
     odd: list[str] = list(recording.meta.get("notes", []))
     tables = _tables(recording, odd)
-    if "invalid_times" in tables:
-        check_intervals(where, "invalid_times", recording.invalid_times)
     tables.pop(recording.trials, None)
     sound = {
         n: t.reset_index(drop=True)
         for n, t in tables.items()
-        if n == "invalid_times" or is_sound(n, t, odd)
+        if len(t) and (n == "invalid_times" or is_sound(n, t, odd))
     }
     trials = timed = begun = None
     if recording.trials:

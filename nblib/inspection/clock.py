@@ -148,7 +148,7 @@ def _other_units(clock: Clock) -> str:
     """What times may be that are no seconds, by the rates that would follow, and what to do then."""
     kinds = []
     in_ms, in_samples = 1e3 * clock.rate, SAMPLING_HZ * clock.rate
-    if in_ms >= SLOW_RATE or not clock.whole:
+    if in_ms >= (LEAST_RATE if not clock.whole else SLOW_RATE):
         kinds.append(
             f"milliseconds (units would fire {in_ms:.2g} Hz). Set time_unit: ms in the recipe."
         )
@@ -157,6 +157,10 @@ def _other_units(clock: Clock) -> str:
             f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {in_samples:.2g} Hz). "
             f"{TO_SECONDS.capitalize()}: each number divided by the sampling rate, in interval "
             "tables too if they count samples."
+        )
+    if SLOW_RATE <= 1e6 * clock.rate <= FAST_RATE:
+        kinds.append(
+            f"microseconds (units would fire {1e6 * clock.rate:.2g} Hz). {TO_SECONDS.capitalize()}."
         )
     return " Or like ".join(kinds or ["sample numbers of an unusual clock. " + TO_SECONDS + "."])
 

@@ -11,6 +11,7 @@ from nblib import labelling
 from nblib.inspection import SessionReport
 from nblib.inspection.clock import check_shared, check_unit, seconds
 from nblib.inspection.trials import trial_oddities
+from nblib.intervals import merged
 from nblib.recording import Recording, Series
 from nblib.sources.checks import some
 from nblib.sources.lfp import SERIES
@@ -81,6 +82,11 @@ def report(session: Recording) -> SessionReport:
     ).any():
         odd.append(
             f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
+        )
+    if len(invalid := session.invalid_times):
+        covered = np.diff(merged(np.clip(invalid, series.start_s, end))).sum()
+        odd.append(
+            f"{len(invalid)} invalid intervals cover {covered:.4g} s of the signal; no window touches them."
         )
     if series.rate_hz < SLOW_HZ:
         odd.append(

@@ -34,7 +34,7 @@ def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:
         odd.append(
             f"{name}: {len(bad)} of {len(table)} rows have NaN or negative-length times (row {some(bad)})."
         )
-    return len(bad) == 0 and len(table) > 0
+    return len(bad) == 0
 
 
 def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -124,8 +124,8 @@ def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) ->
     odd_intervals({name: trials}, clock, odd)
     start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
     for rows, what in (
-        (np.flatnonzero((stop < clock.first) | (start > clock.last)), "lie outside the time in which there are spikes"),
-        (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order"),
+        (np.flatnonzero((stop < clock.first) | (start > clock.last)), f"lie outside the time in which there are spikes, {clock.first:.6g} to {clock.last:.6g} s"),
+        (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order, or its clock begins anew"),
     ):  # fmt: skip
         if len(rows):
             odd.append(

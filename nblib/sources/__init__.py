@@ -16,7 +16,7 @@ import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nblib import labelling, params, rawfiles, store
+from nblib import columns, labelling, params, rawfiles, store
 from nblib.errors import BadParameter, MissingInput
 from nblib.sources import linked
 from nblib.sources.files import require_file
@@ -199,13 +199,15 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
     """Bring the events to seconds, where their name did not, and see that they are on the clock."""
     from nblib.sources import checks, nwb_tables
 
-    table = recording.intervals[recording.trials]
-    if recipe.event not in table or table[recipe.event].dtype.kind not in "iuf":
-        return  # 02 says so
-    if not recipe.event.endswith(nwb_tables.TIME_SUFFIX):
-        table[recipe.event] = table[recipe.event] * params.SECONDS[recipe.time_unit]
-    where = str(recording.path or recording.id)
-    checks.check_event(where, recording.trials, table, recipe.event)
+    table, event = recording.intervals[recording.trials], recipe.event
+    raw, place = (
+        columns.require(table, event, recording.trial_place, "event"),
+        recording.trial_place,
+    )
+    converted = event.endswith(nwb_tables.TIME_SUFFIX) and raw.dtype.kind in "iuf"
+    unit = 1.0 if converted else params.SECONDS[recipe.time_unit]
+    table[event] = columns.numbers(raw, f"{place}: column {event!r}") * unit
+    checks.check_event(str(recording.path or recording.id), recording.trials, table, event)
 
 
 def _open(recipe: Recipe, recording_id: str) -> Recording:
@@ -260,6 +262,8 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     else:
         binned = _module(recipe).read_counts(path, recipe, recording_id, own_settings(recipe))
     table = binned.coords.to_dataset().drop_dims(["unit", "time"]).to_dataframe()
+    other = {n: f"is there, but its axes are {', '.join(binned[n].dims)}" for n in binned.variables}
+    table.attrs[columns.LEFT_OUT] = {n: why for n, why in other.items() if n not in table}
     found = labelling.select(table, recipe.label, rules, str(path))
     table = labelling.to_count(found, rules, recipe, str(path), needs=()).table
     attrs = {"label_name": recipe.label, **found.attrs()}

@@ -37,13 +37,11 @@ def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
     Most events lie between the first start and the last stop, give or take a presentation, and
     they last about as long as the table. Raises BadInput with both ranges.
     """
-    times, start, stop = (
-        column[np.isfinite(column)]
-        for column in table[[event, "start_time", "stop_time"]].to_numpy(np.float64).T
-    )
-    if not (len(times) and len(start)):
+    rows = table[[event, "start_time", "stop_time"]].to_numpy(np.float64)
+    times, start, stop = rows[np.isfinite(rows[:, :2]).all(axis=1)].T
+    if not len(times):
         return
-    first, last = start.min(), max(start.max(), stop.max(initial=start.max()))
+    first, last = start.min(), max(start.max(), np.nanmax(stop, initial=start.max()))
     step = float(np.median(np.diff(np.sort(start)))) if len(start) > 1 else last - first
     outside = np.mean((times < first - step) | (times > last + step))
     short = len(times) >= FEW_EVENTS and np.ptp(times) * UNLIKE < last - first

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FILES = ()
 USES = ("path",)
 AXES = ("trial", "time", "unit")
+MADE = ("stop_s", "exposure_s")
 UNIT_COLUMNS = (
     "unit", "area", "probe", "channel", "x", "y", "z", "isi_violations", "amplitude_cutoff",
     "presence_ratio", "firing_rate",
@@ -79,7 +80,12 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     columns = {"unit": np.arange(n_units), "start_s": start} | arrays
     coords, signals = {}, {}
     for name, values in columns.items():
-        values = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        values = hdf5.decoded(values).astype(str) if values.dtype.kind == "S" else values
+        if name in MADE or values.dtype.kind not in "biufUO":
+            raise BadInput(
+                f"{path}: {name} ({values.dtype}) cannot be taken over: expected numbers or text, under another "
+                f"name than {' and '.join(MADE)}, which are made from start_s and bin_s."
+            )
         if name in UNIT_COLUMNS and values.shape == (n_units,):
             coords[name] = ("unit", values)
         elif name not in UNIT_COLUMNS and values.shape == (n_trials,):

@@ -118,6 +118,9 @@ def _source_missing(data: h5py.Dataset) -> str:
 @contextmanager
 def read_errors(path: Path, name: str, data: h5py.Dataset | None = None) -> Iterator[None]:
     """Turn HDF5's errors while reading `name` into one that names file, field and cause."""
+    if data is not None and (not isinstance(data, h5py.Dataset) or data.shape is None):
+        what = "holds no value" if isinstance(data, h5py.Dataset) else "is a group, not data"
+        raise BadInput(f"{path}: {name} {what}.")
     if data is not None and (cause := filter_missing(data) or _source_missing(data)):
         raise BadInput(f"{path}: {name} {cause}.")
     try:
@@ -248,7 +251,7 @@ def number(item: h5py.Dataset, name: str, where: str, default: float | None = No
     if name not in item.attrs and default is not None:
         return default
     value = np.ravel(item.attrs[name]) if name in item.attrs else np.empty(0)
-    if value.size != 1 or value.dtype.kind not in "biuf":
+    if value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value[0]):
         what = f"is {value.tolist()}" if value.size else "is not there"
         raise BadInput(f"{where}: the attribute {name!r} {what}; one number is needed.")
     return float(value[0])
@@ -256,7 +259,7 @@ def number(item: h5py.Dataset, name: str, where: str, default: float | None = No
 
 def is_flat(data: h5py.Dataset) -> bool:
     """Whether a data set is one row or, as MATLAB writes it, one column of values."""
-    return data.shape is not None and data.size == max(data.shape, default=-1)
+    return data.shape is not None and data.size in (0, max(data.shape, default=-1))
 
 
 def piece(data: h5py.Dataset, lo: int, hi: int) -> np.ndarray:

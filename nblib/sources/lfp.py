@@ -6,6 +6,7 @@ The electrodes of a region are averaged. Intervals with labels may lie in anothe
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from nblib.params import Recipe
 
+INVALID = "invalid_times"
 SERIES = "lfp"  # name of the averaged signal in a Recording
 MAT_RATE_HZ = 1000.0
 HOME_CAGE_S = 300.0
@@ -115,11 +117,13 @@ def _open_nwb(recipe: Recipe, recording_id: str, path: Path, times: Path) -> Rec
             raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
         where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
+        invalid = {n: p for n, p in nwb_tables.interval_tables(file, path).items() if n == INVALID}
     notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     if recipe.intervals:
         tables.require(recipe.intervals)
+    tables = ChainMap(nwb_tables.LazyTables(path, invalid, seconds), tables)  # of the signal first
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 

@@ -154,10 +154,12 @@ def _read_observed(
     """When each unit was observed, (k, 2) [s]; None where obs_intervals says nothing of it or of any."""
     where = "units/obs_intervals"
     data, index = (hdf5.child(group, n, path, UNITS) for n in ("obs_intervals", "obs_intervals_index"))  # fmt: skip
-    if data is None or data.shape[0] == 0:
+    if data is None:
         return None
     with hdf5.read_errors(path, where, data):
         values = data[()]
+    if values.size == 0:
+        return None
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
         raise BadInput(
             f"{path}: {where} is {values.dtype} of shape {values.shape}; expected a start and a stop a row."

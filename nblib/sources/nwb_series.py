@@ -77,7 +77,7 @@ def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series
         read=read,
         n_samples=data.shape[0],
         rate_hz=None if timed else _rate(clock, place, path),
-        start_s=0.0 if timed else float(np.ravel(clock[()])[0]) * seconds,
+        start_s=0.0 if timed else _first(clock, place, path) * seconds,
         timestamps=timestamps if timed else None,
     )
 
@@ -98,6 +98,15 @@ def _channel_conversion(
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise BadInput(f"{where} = {values[:5].tolist()}; expected a finite number a channel.")
     return values.astype(np.float64)
+
+
+def _first(clock: h5py.Dataset, place: str, path: Path) -> float:
+    """The starting time as it stands."""
+    with hdf5.read_errors(path, f"{place}/starting_time", clock):
+        values = np.ravel(clock[()])
+    if values.size != 1 or values.dtype.kind not in "iuf":
+        raise BadInput(f"{path}: {place}/starting_time is {values.tolist()}; one number is needed.")
+    return float(values[0])
 
 
 def _rate(clock: h5py.Dataset, place: str, path: Path) -> float:

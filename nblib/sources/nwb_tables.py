@@ -47,7 +47,7 @@ def n_rows(group: h5py.Group, path: Path, place: str) -> int:
         data = hdf5.child(group, name, path, place)
         if isinstance(data, h5py.Dataset) and hdf5.is_flat(data):
             return data.size
-    raise BadInput(f"{path}: {place} has no id column; it is not an NWB table.")
+    raise BadInput(f"{path}: {place} has no id with one value a row; it is not an NWB table.")
 
 
 def _values(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:

@@ -57,6 +57,10 @@ def _read_stream(file: IO[bytes], size: int) -> np.ndarray:
     if version not in HEADERS:
         raise ValueError(f"its format has version {version}")
     shape, _, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError(
+            "it holds Python objects; write numbers, or text as  np.array(values, str)"
+        )
     if (claimed := math.prod(shape) * dtype.itemsize) > size - file.tell():
         raise ValueError(f"it says it holds {claimed} bytes, but {size - file.tell()} are there")
     file.seek(0)

@@ -104,6 +104,19 @@ FAULTS = {
     "width below zero": ({"bin_s": -0.1}, "bin_s must be above 0 s"),
     "width NaN": ({"bin_s": np.nan}, "bin_s must be above 0 s"),
     "start NaN": ({"start_s": np.full(12, np.nan)}, "start_s must hold one finite time"),
+    "a pair a trial": (
+        {"choice": np.zeros(12, [("a", "i4")])},
+        "choice .* expected numbers or text",
+    ),
+    "an end of its own": ({"stop_s": np.zeros(12)}, "another name than stop_s and exposure_s"),
+    "Python objects": (
+        {"choice": np.array(["a", None] * 6, object)},
+        "holds Python objects; write numbers",
+    ),
+    "a signal as label": (
+        {"choice": np.zeros((12, 5))},
+        "'choice' cannot be used: is there, but its axes are trial, time",
+    ),
     "start too short": ({"start_s": np.zeros(3)}, "start_s must hold one finite time"),
 }
 
@@ -116,6 +129,15 @@ def test_a_fault_in_the_file_is_named(tmp_path, which):
     with pytest.raises(BadInput, match=says) as told:
         opened(path)
     assert str(path) in str(told.value)
+
+
+def test_text_beyond_ascii(tmp_path):
+    for code in ("utf-8", "latin-1"):
+        text = np.array(["über".encode(code), b"go"] * 6)
+        assert set(opened(written(tmp_path, SOUND | {"choice": text})).label.values) == {
+            "über",
+            "go",
+        }
 
 
 def test_a_netcdf_that_claims_more_than_there_is(tmp_path):

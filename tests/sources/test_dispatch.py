@@ -226,6 +226,10 @@ def events(tmp_path, simulated):
         ("ms", "onset", lambda t: (t + 0.05) * 1000),
         ("ms", "onset_time", lambda t: (t + 0.05) * 1000),
         ("ms", "onset", lambda t: np.round((t + 0.05) * 1000).astype(np.int64)),
+        ("ms", "onset", lambda t: ((t + 0.05) * 1000).astype("S")),
+        ("ms", "onset_time", lambda t: ((t + 0.05) * 1000).astype("S")),
+        ("s", "onset", lambda t: np.where(np.arange(len(t)) == 3, b"", (t + 0.05).astype("S"))),
+        ("s", "onset", lambda t: np.where(np.isin(np.argsort(t), np.arange(11)), t + 0.05, np.nan)),
         ("s", "onset", lambda t: np.where(np.arange(len(t)) % 2, np.nan, t + 0.05)),
     ],
 )
@@ -242,6 +246,7 @@ def test_every_event_is_in_seconds(events, unit, name, change):
     [
         ("s", lambda t: t * 1000),
         ("ms", lambda t: t),
+        ("s", lambda t: (t * 1000).astype("S")),
         ("s", lambda t: t - t),
         ("s", lambda t: np.random.default_rng(0).uniform(0, 0.2, len(t))),
         ("s", lambda t: t * 30_000),

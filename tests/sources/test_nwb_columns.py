@@ -277,7 +277,7 @@ def test_text_comes_back_from_stored_counts(layout, tmp_path, ids, read):
 
 def test_quality_as_text_is_read_or_named(layout):
     def change(file):
-        text(file["units"], "isi_violations", ["0.1", "n/a", "0.2", "0.3"])
+        text(file["units"], "isi_violations", ["0.1", "bad", "0.2", "0.3"])
         text(file["units"], "presence_ratio", ["1", "0.5", "", "0.99"])
 
     recording = opened(layout(change))
@@ -285,7 +285,7 @@ def test_quality_as_text_is_read_or_named(layout):
     session_report(recording)
     binned = binning.bin_recording(recording, params.BinSettings())
     with pytest.raises(
-        BadInput, match=r"x\.nwb: units column 'isi_violations' holds 'n/a' in row 1"
+        BadInput, match=r"x\.nwb: units column 'isi_violations' holds 'bad' in row 1"
     ):
         cleaning.clean(binned, recording, params.CleanSettings(isi_violations_max=0.5))
 
@@ -417,10 +417,20 @@ def test_a_series_in_another_file_is_read_through_its_link(layout, tmp_path):
     assert opened(layout(change)).series["wheel"].read(4, 6).tolist() == [4.0, 5.0]
 
 
+def _start(group, value):
+    """Another starting time, at the rate that was."""
+    rate = group["starting_time"].attrs["rate"]
+    del group["starting_time"]
+    group.create_dataset("starting_time", data=value).attrs["rate"] = rate
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (lambda g: g["starting_time"].attrs.__delitem__("rate"), "lfp/starting_time: the attribute 'rate'"),
+        (lambda g: _start(g, "soon"), r"lfp/starting_time is \[b'soon'\]; one number"),
+        (lambda g: _start(g, np.empty(0)), r"lfp/starting_time is \[\]; one number"),
+        (lambda g: g["data"].attrs.__setitem__("conversion", np.nan), r"the attribute 'conversion' is \[nan\]; one number"),
         (lambda g: (g.__delitem__("data"), g.__setitem__("data", h5py.ExternalLink("raw.nwb", "/x"))), "acquisition/lfp/data is a link to /x in the file raw.nwb"),
         (lambda g: (g.__delitem__("data"), g.__setitem__("data", np.zeros((6, 2, 2)))), r"lfp/data is float64 of shape \(6, 2, 2\)"),
         (lambda g: g["electrodes"].__setitem__(1, 9), "lfp/electrodes points at row 9 of an electrodes table of 4"),

@@ -92,6 +92,21 @@ def test_bytes_that_vanish_after_opening_are_an_error(layout):
         (lambda u: u["spike_times_index"].__setitem__(-1, 399), "ends at 399, but there are 400"),
         (lambda u: u["spike_times_index"].__setitem__(1, 90), "falls at row 1"),
         (lambda u: u.__delitem__("spike_times_index"), "no spike_times_index"),
+        (
+            lambda u: (u.pop("spike_times"), u.create_group("spike_times")),
+            "spike_times is a group, not data",
+        ),
+        (
+            lambda u: (u.pop("spike_times_index"), u.create_group("spike_times_index")),
+            "spike_times_index is a group",
+        ),
+        (
+            lambda u: (
+                u.pop("spike_times"),
+                u.create_dataset("spike_times", data=h5py.Empty("f8")),
+            ),
+            "spike_times holds no value",
+        ),
         (lambda u: u["id"].__setitem__(1, 10), "one id for several units: 10"),
         (lambda u: u["spike_times"].attrs.__setitem__("unit", "ms"), "time_unit: ms"),
         (
@@ -289,6 +304,7 @@ def test_when_units_were_observed(layout):
         (np.zeros((4, 2)), [1, 2, 4], "obs_intervals_index has 3 entries for 4 units"),
         (np.zeros((4, 2)), None, "obs_intervals has no index"),
         (np.zeros(8), None, r"obs_intervals is float64 of shape \(8,\)"),
+        (3.0, None, r"obs_intervals is float64 of shape \(\)"),
     ],
 )
 def test_observed_times_that_do_not_fit_are_refused(layout, values, index, says):
