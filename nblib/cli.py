@@ -198,11 +198,10 @@ def sweep(options: argparse.Namespace) -> int:
         return source.run(path, n_jobs=options.jobs, dry=options.dry_run, profile=options.profile)
 
 
-def cancel(options: argparse.Namespace) -> int:
+def cancel(options: argparse.Namespace) -> None:
     from nblib import cluster
 
     print(cluster.stop(Path(options.file).expanduser()))
-    return 0
 
 
 def job(options: argparse.Namespace) -> int:
@@ -233,7 +232,7 @@ def inventory(options: argparse.Namespace) -> int:
     return 1 if found.problems else 0
 
 
-def cohort(options: argparse.Namespace) -> int:
+def cohort(options: argparse.Namespace) -> None:
     from nblib.sources import lfp
 
     chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
@@ -241,7 +240,6 @@ def cohort(options: argparse.Namespace) -> int:
     if options.names:
         lfp.write_names(records, options.names)
     print(f"recordings: [{', '.join(records)}]")
-    return 0
 
 
 def status(options: argparse.Namespace) -> int:
@@ -256,7 +254,7 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def results(options: argparse.Namespace) -> int:
+def results(options: argparse.Namespace) -> None:
     import shutil
 
     from nblib import results as source
@@ -274,7 +272,6 @@ def results(options: argparse.Namespace) -> int:
         print(summary.short_table(table, max(80, shutil.get_terminal_size((100, 24)).columns)))
     for sentence in source.several_versions(table):
         print(sentence)
-    return 0
 
 
 def published(options: argparse.Namespace) -> int:
@@ -297,18 +294,16 @@ def audit(options: argparse.Namespace) -> int:
     return 1 if len(found.findings) else 0
 
 
-def du(options: argparse.Namespace) -> int:
+def du(options: argparse.Namespace) -> None:
     from nblib import housekeeping
 
     print(housekeeping.du())
-    return 0
 
 
-def gc(options: argparse.Namespace) -> int:
+def gc(options: argparse.Namespace) -> None:
     from nblib import housekeeping
 
     print(housekeeping.gc(delete=options.delete))
-    return 0
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -331,11 +326,10 @@ def doctor(options: argparse.Namespace) -> int:
     return source.main()
 
 
-def version(options: argparse.Namespace) -> int:
+def version(options: argparse.Namespace) -> None:
     from nblib import provenance
 
     print(f"nblib {provenance.code_version()}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 BY_TIME = "accuracy_by_time.parquet"
+SCORE_TEXT = {"accuracy": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy"}  # fmt: skip
 FRACTION, NATS = "fraction", "nats"
 FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
 REQUIRED = (*FIELDS, "n", "unit")

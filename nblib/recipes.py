@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -63,20 +64,15 @@ class Known:
     def __init__(self, given: list[str]):
         ways = {base_of(way) for way in set(given)}
         self._paths = {Path(way).stem: way for way in ways if way.endswith((".yml", ".yaml"))}
-        self._found: dict[str, P.Recipe | None] = {}
+        self.find = lru_cache(None)(self._find)  # a recipe as it is now; asked for every run
         self._told: dict[str, dict[str, str]] = {}
 
-    def find(self, name: str) -> P.Recipe | None:
+    def _find(self, name: str) -> P.Recipe | None:
         """A recipe; None when it is gone."""
-        if name not in self._found:
-            self._found[name] = self._find(name) or self._find(self._paths.get(name, name))
-        return self._found[name]
-
-    def _find(self, way: str) -> P.Recipe | None:
-        try:
-            return find_recipe(way)
-        except BadParameter:
-            return None
+        for way in (name, self._paths.get(name, name)):
+            with contextlib.suppress(BadParameter):
+                return find_recipe(way)
+        return None
 
     def tell(self, recipe: dict[str, Any]) -> dict[str, str]:
         """What a run's recipe is called, and what it changes of the one that it was derived from.

@@ -258,12 +258,14 @@ def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str)
         for stage in chain(name, recipe.source)[:-1]
     ]
     for wanted in pretext_runs(name, recipe, params):
-        given = {k: v for k, v in wanted.model_dump().items() if v != PRETEXT_DEFAULTS[k]}
-        steps.append(("08_ssl_pretext", {**given, "recipe": recipe_name}))
+        steps.append(("08_ssl_pretext", {**_given(wanted), "recipe": recipe_name}))
     return steps
 
 
-PRETEXT_DEFAULTS = {k: f.default for k, f in P.PretextParams.model_fields.items()}
+def _given(params: P.PretextParams) -> dict[str, Any]:
+    """What differs from the defaults."""
+    defaults = {name: field.default for name, field in P.PretextParams.model_fields.items()}
+    return {name: value for name, value in params.model_dump().items() if value != defaults[name]}
 
 
 def recording_of(name: str, recipe: P.Recipe | None, params: P.Params) -> str:
@@ -330,10 +332,8 @@ class Stage:
         """Verified folder of a run of 08; MissingInput names the command that makes it."""
         key = pretext_key(self.recipe, params)
         if not store.is_committed("08_ssl_pretext", COHORT, key):
-            given = {k: v for k, v in params.model_dump().items() if v != PRETEXT_DEFAULTS[k]}
-            told = " ".join(
-                f"-p {k} {v}" for k, v in ({**given, "recipe": self.recipe_name}).items()
-            )
+            given = _given(params) | {"recipe": self.recipe_name}
+            told = " ".join(f"-p {k} {v}" for k, v in given.items())
             raise MissingInput(
                 f"{self.name} needs the embedder of pretext {params.pretext!r}, fold {params.fold} (key "
                 f"{key}), which is not in {store.home()}. Make it with:  nblib run 08_ssl_pretext "

@@ -28,15 +28,11 @@ def permutation_p(observed: float, null: np.ndarray) -> float:
     return float((np.count_nonzero(null >= observed - tolerance) + 1) / (null.size + 1))
 
 
-def binomial_interval(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def binomial_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Exact interval of a share k / n (Clopper and Pearson 1934, Biometrika 26:404)."""
     _check_level(level)
-    if not 0 <= k <= n or n < 1:
-        raise BadParameter(f"binomial_interval needs 0 <= k <= n and n >= 1, not k={k}, n={n}.")
-    return _beta_interval(k, n, level)
-
-
-def _beta_interval(k: float, n: float, level: float) -> tuple[float, float]:
+    if not 0 <= k <= n or n <= 0:
+        raise BadParameter(f"binomial_interval needs 0 <= k <= n and n > 0, not k={k}, n={n}.")
     tail = (1 - level) / 2
     low = 0.0 if k <= 0 else float(betaincinv(k, n - k + 1, tail))
     high = 1.0 if k >= n else float(betaincinv(k + 1, n - k, 1 - tail))
@@ -96,7 +92,6 @@ def effective_interval(
     score, it stands on n_units answers. Source: Korn and Graubard 1998, Survey
     Methodology 24:193.
     """
-    _check_level(level)
     if not np.isfinite(variance):
         return 0.0, 1.0
     share = min(max(share, 0.0), 1.0)  # sums of fractions miss 1 by a last digit
@@ -104,7 +99,7 @@ def effective_interval(
     if variance > 1e-20:  # else the rounding of sums
         n = share * (1 - share) / variance + 1  # one more: exact for independent answers
         n *= (stdtrit(1e9, (1 + level) / 2) / stdtrit(min(df, 1e9), (1 + level) / 2)) ** 2
-    return _beta_interval(share * n, n, level)
+    return binomial_interval(share * n, n, level)
 
 
 def label_block(labels: np.ndarray, seed: int = 0) -> int:

@@ -372,14 +372,15 @@ def _remake(artifact: Path) -> str:
     return f"delete the folder {artifact} and make it again with `nblib run`."
 
 
-def storage_error(error: Exception, place: Path) -> Exception:
-    """The error as a StorageError that says what to do; the error itself where no file is in it."""
+def storage_error(error: Exception, place: Path, lost: str = "nothing was committed") -> Exception:
+    """The error as a StorageError that says what to do, and what was `lost` on a full disk; the error
+    itself where no file is in it."""
     number = getattr(error, "errno", None)
     if number is None and (told := re.search(r"errno = (\d+)", str(error))):
         number = int(told[1])
     if number in NO_SPACE:
         return StorageError(
-            f"{place}: {NO_SPACE[number]}; nothing was committed. Free space there or point "
+            f"{place}: {NO_SPACE[number]}; {lost}. Free space there or point "
             "NBLIB_HOME at a larger disk."
         )
     refused = number in (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -15,12 +15,6 @@ from nblib.choice import EACH, chosen, label, narrow
 from nblib.markup import in_markdown
 from nblib.runs import load_run
 
-METRIC_TEXT = {
-    "accuracy": "accuracy",
-    "top5": "top-5 accuracy",
-    "balanced_accuracy": "balanced accuracy",
-}
-
 
 def percent(x: float) -> str:
     return "" if pd.isna(x) else f"{x:.1%}"
@@ -48,7 +42,7 @@ def differs(runs: pd.DataFrame) -> pd.Series:
             run.variant, run.changed, run.group if several else "",
             "" if run.notebook in results.DECODERS else run.notebook[:2],
             *(f"{k} {v:g}" for k, v in (("fold", run.fold), ("seed", run.seed)) if pd.notna(v) and v > 0),
-            "" if run.metric in ("accuracy", None) else METRIC_TEXT.get(run.metric, run.metric), run.flag,
+            "" if run.metric in ("accuracy", None) else metrics.SCORE_TEXT.get(run.metric, run.metric), run.flag,
         ]  # fmt: skip
         return ", ".join(filter(None, told))
 
@@ -234,6 +228,6 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str =
     out = first["left_out"]
     fewer = f" {out} more, not run on the same recordings and folds, took no part." if out else ""
     return (
-        f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{METRIC_TEXT[metric]} of "
+        f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{metrics.SCORE_TEXT[metric]} of "
         f"{each.mean():.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible}).{fewer} {in_markdown(choice.standing(compared))}"
     ).rstrip()

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from nblib.metrics import SCORE_TEXT
 from nblib.plots import style
-from nblib.plots.decoding import SCORE_TEXT
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:

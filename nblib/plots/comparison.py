@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from nblib.metrics import SCORE_TEXT
 from nblib.plots import style
-from nblib.plots.decoding import SCORE_TEXT
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:

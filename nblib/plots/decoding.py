@@ -9,17 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from nblib.metrics import SCORE_TEXT
 from nblib.plots import style
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORE_TEXT = {
-    "accuracy": "accuracy",
-    "top5": "top-5 accuracy",
-    "balanced_accuracy": "balanced accuracy",
-}
 
 
 @style.styled

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from nblib.metrics import SCORE_TEXT
 from nblib.plots import style
 from nblib.plots.comparison import decoder_name
-from nblib.plots.decoding import SCORE_TEXT
 from nblib.plots.style import Picture
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +98,7 @@ def execute(
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # unknown names were settled before
     end, words = End(), ""
-    with _private_folder() as folder:
+    with warm.private_folder() as folder:
         kernel = Kernel(folder)
         env = {"NBLIB_NOTEBOOK": str(source), "NBLIB_RESULT": str(folder / "result")}
         env[REPLACE] = "yes" if replace else ""
@@ -197,15 +196,6 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
             return None
 
     return PrivateKernelManager
-
-
-@contextlib.contextmanager
-def _private_folder():
-    folder = warm.private_folder()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

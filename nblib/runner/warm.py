@@ -43,11 +43,16 @@ GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its ke
 SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
-def private_folder() -> Path:
-    """A new folder that only this user can enter, with a path short enough for a socket."""
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, with a path short enough for a socket; gone afterwards."""
     base = tempfile.gettempdir()
     base = base if len(base) < SOCKET_PATH_MAX else "/tmp"
-    return Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -71,24 +76,23 @@ def server(modules: tuple[str, ...], environment: dict[str, str]) -> Iterator[di
 
     When this process ends, the server goes on until its last child has ended.
     """
-    folder = private_folder()
-    environment = {**environment, ADDRESS: str(folder / "warm")}
-    # Figures of every kernel go into its notebook, whichever process read this first.
-    environment.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    command = [sys.executable, "-c", "from nblib.runner import warm; warm.main()", *modules]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, env={**os.environ, **environment}, process_group=0
-    )
-    try:
-        while not Path(environment[ADDRESS]).is_socket():
-            if process.poll() is not None:
-                raise RuntimeError(f"the warm server ended with status {process.returncode}")
-            time.sleep(0.01)
-        yield environment
-    finally:
-        process.stdin.close()  # its sign to end
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)  # the server may have been killed
+    with private_folder() as folder:
+        environment = {**environment, ADDRESS: str(folder / "warm")}
+        # Figures of every kernel go into its notebook, whichever process read this first.
+        environment.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        command = [sys.executable, "-c", "from nblib.runner import warm; warm.main()", *modules]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, env={**os.environ, **environment}, process_group=0
+        )
+        try:
+            while not Path(environment[ADDRESS]).is_socket():
+                if process.poll() is not None:
+                    raise RuntimeError(f"the warm server ended with status {process.returncode}")
+                time.sleep(0.01)
+            yield environment
+        finally:
+            process.stdin.close()  # its sign to end
+            process.wait()
 
 
 def _gone(where: str) -> RunFailed:

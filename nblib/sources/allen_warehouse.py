@@ -57,12 +57,7 @@ def fetch(
         verify(part)
         part.replace(place)
     except OSError as error:
-        if error.errno not in store.NO_SPACE:
-            raise
-        raise StorageError(
-            f"{place}: {store.NO_SPACE[error.errno]}; nothing was kept. Free space there or point "
-            "NBLIB_HOME at a larger disk."
-        ) from error
+        raise store.storage_error(error, place, "nothing was kept") from error
     finally:
         part.unlink(missing_ok=True)
         for folder in made:  # only while empty

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nblib import store
-from nblib.errors import RunFailed, StorageError
+from nblib.errors import RunFailed
 from nblib.training.settings import FitSettings
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)
@@ -183,12 +183,8 @@ class Keeper(lightning.Callback):
             beside.replace(self.path)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            if error.errno not in store.NO_SPACE:
-                raise
-            raise StorageError(
-                f"{self.path}: {store.NO_SPACE[error.errno]}; the checkpoint of epoch {trainer.current_epoch} was "
-                "not written. Free space there or point NBLIB_HOME at a larger disk."
-            ) from error
+            lost = f"the checkpoint of epoch {trainer.current_epoch} was not written"
+            raise store.storage_error(error, self.path, lost) from error
         self.written = time.perf_counter()
         self.cost_s = self.written - started
 
