@@ -50,6 +50,8 @@ def role_samples(
     if rows.empty:
         known = sorted(int(f) for f in split["fold"].unique())
         raise BadParameter(f"fold = {fold}: this split has the folds {known}.")
+    if stats.fold != fold:
+        raise BadInput(f"fold {fold} was asked with the statistics of fold {stats.fold}.")
     position = pd.Index(binned["trial"].to_numpy()).get_indexer(rows["trial"])
     if (position < 0).any():
         gone = rows["trial"].to_numpy()[position < 0][0]

@@ -177,6 +177,16 @@ def test_every_embedder_gets_the_same_draws(features, monkeypatch):
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
 
+def test_each_fold_reads_the_embedders_that_spared_its_mice(features, monkeypatch):
+    made, read = [], downstream._one_embedding
+    monkeypatch.setattr(downstream, "_one_embedding", lambda part, windows, run, stage: made.append(run.fold) or read(part, windows, run, stage))  # fmt: skip
+    monkeypatch.setattr(downstream, "embedder_net", lambda part, windows, run, stage: made.append(run.fold))  # fmt: skip
+    monkeypatch.setattr(downstream, "_answers", lambda fold, *_: fold.y[fold.test])
+    for head in ("logistic", "finetune"):
+        downstream.run(cohort(), stage(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head))  # fmt: skip
+    assert made == [0, 2, 0, 2]
+
+
 def test_named_differences_are_paired_over_subjects(features, monkeypatch):
     good = downstream._one_embedding
     noise = np.random.default_rng(0).standard_normal((len(cohort()), 6))

@@ -73,7 +73,19 @@ def test_data_are_the_split_s(road):
     }
     assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
     assert data.split_hash == splits.split_hash(road.roles)
+    blocks = splits.time_blocks(road.roles)[1]
+    np.testing.assert_array_equal(data.group, blocks.loc[data.test.trial])
     np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
+
+
+def test_who_chooses_units_on_fewer_rows_gets_all_as_they_are(road):
+    data = evaluation.load_data(begin("05_train_lstm"), every_unit=True)
+    np.testing.assert_array_equal(data.unit_ids, road.cleaned["unit"])
+    counts = road.cleaned["counts"].sel(trial=data.train.trial)
+    np.testing.assert_array_equal(data.train.x, counts)
+    for name in ("07_few_shot", "10_image_latents"):
+        text = (store.notebooks_dir() / f"{name}.ipynb").read_text()
+        assert "load_data(stage, every_unit=True)" in text
 
 
 def test_an_unknown_fold_is_refused(road):
@@ -166,8 +178,11 @@ def test_the_oracle_reads_the_units_of_the_decoder_alone(road):
 
 
 def test_the_last_moment_is_the_whole_presentation(road):
-    outcome = trained(model="linear_svm")[-1]
+    _, data, decoder, _, outcome = trained(model="linear_svm")
     assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value
+    filled = rows_of(road, "train")[1].mean(axis=0)  # bins not yet known: nothing of test rows
+    again = metrics.accuracy_over_time(decoder, data.test, data.stop_s, filled, data.group)
+    pd.testing.assert_frame_equal(outcome.by_time, again)
 
 
 def test_the_oracle_says_nothing_about_shuffled_labels(road):
@@ -287,9 +302,8 @@ def test_another_event_than_the_onset_has_no_oracle(road):
 def test_a_graph_is_named_once(road):
     stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
     assert evaluation.make_decoder(stage).params["graph"] == "anatomy"
-    stage = begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
     with pytest.raises(BadParameter, match="give it once"):
-        evaluation.make_decoder(stage)
+        begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
 
 
 def test_units_stand_in_the_order_of_the_samples(road):

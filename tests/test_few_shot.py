@@ -156,6 +156,17 @@ def test_curves_rise_and_every_decoder_sees_the_same_draws(monkeypatch):
     assert words.startswith("**Result.**") and all(f"**{name}**" in words for name in names)
 
 
+def test_presentations_that_hang_together_count_as_one():
+    data, _ = counts_data()
+    asked = stage(models=["nearest_mean"], shots=[5, 0], n_draws_large=2)
+    alone, blocks = (
+        few_shot.run(replace(data, group=group), asked).curve
+        for group in (np.arange(60), np.arange(60) // 12)
+    )
+    width = (blocks["ci_high"] - blocks["ci_low"]) / (alone["ci_high"] - alone["ci_low"])
+    assert (width > 1.2).all() and (blocks["p"] > alone["p"]).all()
+
+
 def test_shuffled_labels_stay_at_chance():
     data, _ = counts_data(seed=3)
     rng = np.random.default_rng(0)

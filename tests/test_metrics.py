@@ -253,6 +253,9 @@ def test_the_interval_over_folds_is_that_of_all_presentations():
     blocks = [fold.assign(group=fold["trial"] // 10) for fold in folds]
     wide = metrics.out_of_fold(blocks, n_permutations=50)
     assert wide["ci_high"] - wide["ci_low"] > pooled["ci_high"] - pooled["ci_low"]
+    # One fold whose labels change once: of 30 places along time, one scores as well.
+    once = blocks[0].assign(label=np.arange(30) // 15, predicted=np.arange(30) // 15, correct=True)
+    assert metrics.out_of_fold([once])["p"] == pytest.approx(1 / 30, abs=0.01)
 
 
 GOOD = {

@@ -162,10 +162,14 @@ def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
             splits.save(folder, split, [splits.fit_statistics(data, split, fold, asked)])
             files.append({p.name: p.read_bytes() for p in folder.iterdir()})
         assert files[0] == files[1]
+        shown = poisoned.label.values.copy()
+        shown[roles != "train"] = shown.max() + 1  # labels, too
+        changed = poisoned.assign_coords(label=("trial", shown))
+        clean = splits.fit_statistics(binned, split, fold, asked)
+        assert (splits.fit_statistics(changed, split, fold, asked).classes == clean.classes).all()
         # and the check can fail: poison one train trial
         poisoned.counts.values[np.flatnonzero(roles == "train")[0]] = 255
         statistics = splits.fit_statistics(poisoned, split, fold, asked)
-        clean = splits.fit_statistics(binned, split, fold, asked)
         assert not np.array_equal(statistics.mean, clean.mean)
 
 

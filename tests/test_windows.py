@@ -73,6 +73,8 @@ def test_folds_are_kept_apart():
     with pytest.raises(BadParameter, match=r"fold = 3.*\[0, 1, 2\]"):
         split = make_split(binned, settings)
         role_samples(binned, split, fit_statistics(binned, split, 0, settings), 3)
+    with pytest.raises(BadInput, match="fold 1 was asked with the statistics of fold 0"):
+        role_samples(binned, split, fit_statistics(binned, split, 0, settings), 1)
 
 
 def test_poisoned_test_rows_leave_training_as_it_was():
