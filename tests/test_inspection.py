@@ -1,6 +1,7 @@
 """The session report counts what is there and says what is odd."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from handmade import recording
 from nblib.errors import BadInput
 from nblib.inspection import session_report
 from nblib.inspection import spikes as spikes_of
+from nblib.params import LabelRules
 
 
 def trains(n_units=3, rate=8.0, seconds=60, seed=0):
@@ -261,6 +263,7 @@ SAMPLED = "These times look like sample numbers .*each number divided by the sam
         (lambda t: t + 1.7e9, 1, r"from 1,700,000,000\.\d+ to .* from 1 to 55\.25 s: they share no time; .*counts from 1970 \(it begins on 2023-11-14"),
         (lambda t: (t + 1.7e9) * 1000, 1, "no clock in seconds counts so far. Set time_unit: ms if they are milliseconds"),
         (lambda t: t + 600, 1, r"spikes lie from 600\.\d+ to 6\S+ s, natural_scenes_presentations from 1 to 55\.25 s: they share no time; these are two clocks"),
+        (lambda t: t + 45, 1, "44 of 55 presentations lie where there is no spike"),
         (lambda t: t * 0, 1, "all 1,440 spike times are 0 s"),
         (lambda t: t * 0 + 7, 1, "all 1,440 spike times are 7 s"),
         (lambda t: t[:0], 1, "3 units and no spike at all"),
@@ -291,6 +294,15 @@ def test_what_is_advised_helps():
     samples = [np.round(t * 30_000) for t in trains()]
     mended = session_report(session([s / 30_000 for s in samples]))
     assert mended.odd == [] and mended.tables["unit_rates"]["spikes"].equals(whole["spikes"])
+
+
+def test_presentations_without_spikes_are_left_out_as_advised():
+    made = session([t + 45 for t in trains()])
+    with pytest.raises(BadInput) as refused:
+        session_report(made)
+    where = str(refused.value).partition("where: ")[2]
+    report = session_report(replace(made, rules=LabelRules(where=where)))
+    assert report.tables["presentations"]["n"].sum() == 11
 
 
 def test_one_unit_alone_may_be_two_that_were_joined():

@@ -196,6 +196,7 @@ def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataF
     check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
     if both:
         check_shared(both, (clock.first, clock.last), lasts)
+        check_most_inside(both, clock, trials)
 
 
 def check_relative(both: str, clock: Clock, start: np.ndarray) -> None:
@@ -243,6 +244,19 @@ def check_unit(
     """Refuse a range of time [s] that reaches OUTLAST times farther than `one` is long: another unit."""
     if one[1] > one[0] and other[1] - one[0] > OUTLAST * (one[1] - one[0]):
         raise BadInput(f"{both}: they count in two units of time. {remedy}")
+
+
+def check_most_inside(both: str, clock: Clock, trials: pd.DataFrame) -> None:
+    """Refuse presentations most of which lie outside the spikes: they would be decoded from silence."""
+    start, stop = (trials[c].to_numpy(np.float64) for c in ("start_time", "stop_time"))
+    outside = int(((stop < clock.first) | (start > clock.last)).sum())
+    if outside > len(trials) / 2 and clock.n_isi >= LEAST_ISI:
+        raise BadInput(
+            f"{both}, and {outside} of {len(trials)} presentations lie where there is no spike. Either these "
+            "are two clocks (then write the file anew with one), or the spikes end early: leave these "
+            "presentations out by a setting of the recipe, "
+            f"where: start_time > {clock.first:.6g} and stop_time < {clock.last:.6g}"
+        )
 
 
 def seconds(value: float) -> str:

@@ -42,6 +42,12 @@ WIRED = {
     "lfp_nwb": ("path", "series", "times", "time_unit"),
     "lfp_mat": ("path", "times"),
 }
+# The settings of 02 that only one kind of recording reads.
+BINNED_BY = {
+    "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s"),
+    "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
+    "counts": ("binning",),  # must be per presentation, which `open_binned` says
+}
 
 
 def _module(recipe: Recipe) -> ModuleType | None:
@@ -54,10 +60,12 @@ def _module(recipe: Recipe) -> ModuleType | None:
 def check_used(recipe: Recipe) -> None:
     """BadParameter for a setting that is given though the recipe's source does not read it."""
     module = _module(recipe)
-    uses = getattr(module, "USES", None) if module else WIRED[recipe.source]
-    if uses is None:
-        return
-    for name in sorted({name for names in WIRED.values() for name in names} - set(uses)):
+    read_by_some = {name for names in WIRED.values() for name in names}
+    uses = getattr(module, "USES", read_by_some) if module else WIRED[recipe.source]
+    uses = {*uses, *BINNED_BY[params.SOURCES[recipe.source]]}
+    if recipe.source == "lab_pickle":
+        uses.add("n_bins")  # checked against the file
+    for name in sorted(read_by_some.union(*BINNED_BY.values()) - uses):
         value = getattr(recipe, name)
         if value != params.Recipe.model_fields[name].default:
             raise BadParameter(

@@ -148,6 +148,9 @@ def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, reg
         ("lfp_mat", {"time_unit": "ms"}),
         ("nwb", {"times": "/x.nwb"}),
         ("mine", {"series": "lfp"}),
+        ("nwb", {"hop_s": 1.0}),
+        ("lfp_nwb", {"n_bins": 2}),
+        ("counts", {"n_bins": 2}),
     ],
 )
 def test_a_setting_that_a_source_does_not_use_is_refused(registered, source, given):
