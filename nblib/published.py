@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib import rawfiles, store
-from nblib.errors import BadInput, MissingInput
+from nblib.errors import BadInput, MissingInput, some
 from nblib.params import RECORDING_ID
 
 COLUMNS = ("recording", "model", "metric", "value", "unit", "variant", "selected", "provenance", "flag", "note")  # fmt: skip
@@ -100,9 +100,8 @@ def describe(name: str, rows: pd.DataFrame) -> str:
     models = ", ".join(sorted(set(rows["model"])))
     lines = [f"{name}: {len(rows)} numbers of {rows['recording'].nunique()} recordings ({models})."]
     for flag, part in rows[rows["flag"] != ""].groupby("flag"):
-        shown = [f"{r.recording} {r.metric} {r.value:g}" for r in part.head(3).itertuples()]
-        more = f" and {len(part) - 3} more" if len(part) > 3 else ""
-        lines.append(f"  {flag}: {'; '.join(shown)}{more}. Kept as read, not converted, not drawn.")
+        shown = some((f"{r.recording} {r.metric} {r.value:g}" for r in part.itertuples()), 3)
+        lines.append(f"  {flag}: {shown}. Kept as read, not converted, not drawn.")
     lines += [f"  note: {note}" for note in rows["note"].unique() if note]
     return "\n".join(lines)
 

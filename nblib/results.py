@@ -17,6 +17,7 @@ from nblib.errors import (
     MissingInput,
     NblibError,
     OutdatedArtifact,
+    some,
 )
 from nblib.runs import Run, load_run, read_run
 
@@ -152,11 +153,10 @@ def several_versions(table: pd.DataFrame) -> list[str]:
     for group, part in comparable(table).groupby("group"):
         versions = part["code_version"].value_counts()
         if len(versions) > 1:
-            shown = ", ".join(f"{name} ({n})" for name, n in versions.head(4).items())
-            more = f" and {len(versions) - 4} more" if len(versions) > 4 else ""
+            shown = some((f"{name} ({n})" for name, n in versions.items()), 4)
             told.append(
                 f"{group}: {len(part)} runs of {len(versions)} versions of nblib, all of the current "
-                f"stage versions: {shown}{more}."
+                f"stage versions: {shown}."
             )
     return told
 

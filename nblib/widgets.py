@@ -20,46 +20,7 @@ from nblib.recording import Recording
 from nblib.steps import someone_is_there
 
 
-class Explorer:
-    """Base: `figure()` draws the current view, `controls()` are the widgets that change it."""
-
-    def __init__(self):
-        self._widget = None
-
-    def figure(self) -> Picture:
-        raise NotImplementedError
-
-    def controls(self) -> list:
-        raise NotImplementedError
-
-    def widget(self):
-        """The controls above the picture, as one ipywidget; made once."""
-        if self._widget is None:
-            import ipywidgets
-
-            self.image = ipywidgets.Image(format="png")
-            rows = self.controls()
-            for control in rows:
-                control.observe(self._redraw, names="value")
-            self._redraw()
-            self._widget = ipywidgets.VBox([*rows, self.image])
-        return self._widget
-
-    def _redraw(self, change: Any = None) -> None:
-        self.image.value = plots.png_bytes(self.figure(), dpi=100)
-
-    def _repr_mimebundle_(
-        self, include=None, exclude=None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        png, shown = self.figure()._repr_png_()
-        picture = base64.b64encode(png).decode()
-        bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
-        if someone_is_there():  # the picture stays for pages that show the saved notebook
-            bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
-        return bundle, {"image/png": shown}
-
-
-class ResponseExplorer(Explorer):
+class ResponseExplorer:
     """Raster and PSTH of one unit over the presentations of one label.
 
     It opens at the unit and label with the clearest response; `unit` (its id) and `label` choose
@@ -67,7 +28,7 @@ class ResponseExplorer(Explorer):
     """
 
     def __init__(self, recording: Recording, unit: int | None = None, label: Any = None):
-        super().__init__()
+        self._widget = None
         self.recording = recording
         trials = responses.drawn_trials(recording)
         self.labels = np.unique(labelling.as_array(trials["label"])).tolist()
@@ -83,10 +44,33 @@ class ResponseExplorer(Explorer):
             (clearest.item() if hasattr(clearest, "item") else clearest) if label is None else label
         )
         self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
-        has_area = "area" in recording.units
-        self.area = recording.units["area"].fillna("") if has_area else pd.Series("", index=ids)
+        self.area = pd.Series(responses.areas_of(recording.units), index=ids)
+
+    def widget(self):
+        """The controls above the picture, as one ipywidget; made once."""
+        if self._widget is None:
+            import ipywidgets
+
+            self.image = ipywidgets.Image(format="png")
+            rows = self.controls()
+            for control in rows:
+                control.observe(self._redraw, names="value")
+            self._redraw()
+            self._widget = ipywidgets.VBox([*rows, self.image])
+        return self._widget
+
+    def _repr_mimebundle_(
+        self, include=None, exclude=None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        png, shown = self.figure()._repr_png_()
+        picture = base64.b64encode(png).decode()
+        bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
+        if someone_is_there():  # the picture stays for pages that show the saved notebook
+            bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
+        return bundle, {"image/png": shown}
 
     def figure(self) -> Picture:
+        """The view that is chosen."""
         place = self.recording.units.index.get_loc(self.unit)
         onset = responses.onsets(self.recording, self.label)
         trial, time = responses.align(self.recording.spike_times(place), onset, self.window)
@@ -99,6 +83,7 @@ class ResponseExplorer(Explorer):
         )  # fmt: skip
 
     def controls(self) -> list:
+        """The widgets that change the view."""
         import ipywidgets as w
 
         style = {"description_width": "5em"}
@@ -136,7 +121,7 @@ class ResponseExplorer(Explorer):
         if self.unit_box.value is None or high <= low:
             return  # between two choices: keep the last picture
         self.unit, self.label, self.window = self.unit_box.value, self.label_box.value, (low, high)
-        super()._redraw(change)
+        self.image.value = plots.png_bytes(self.figure(), dpi=100)
 
 
 def explore_responses(session: Recording | None) -> ResponseExplorer | Picture:
