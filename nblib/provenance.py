@@ -49,19 +49,17 @@ def environment() -> dict[str, Any]:
 @cache
 def code_version() -> str:
     """Version of nblib, with the commit of its checkout and `+edited` when files changed."""
-    git = ["git", "-C", str(Path(nblib.__file__).parent)]
+
+    def git(*words: str) -> subprocess.CompletedProcess:
+        command = ["git", "-C", str(Path(nblib.__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10)
+
     try:
-        commit_id = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        edited = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "."],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        commit_id = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
     except (OSError, subprocess.TimeoutExpired):
         return nblib.__version__
     if commit_id.returncode:
         return nblib.__version__
-    return f"{nblib.__version__}+g{commit_id.stdout.strip()}{'+edited' if edited.stdout.strip() else ''}"
+    edited = "+edited" if changed.stdout.strip() else ""
+    return f"{nblib.__version__}+g{commit_id.stdout.strip()}{edited}"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.inspection import good_units
+from nblib.intervals import merged
 from nblib.labelling import is_one_of
 from nblib.plots import style, texts
 from nblib.plots.areas import mark_areas
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_AREAS = 14
+ONE_BAR_S = 1.0  # intervals that lie closer are drawn as one bar
 
 
 @style.styled
@@ -123,36 +125,20 @@ def draw_timeline(
     names = [n for n in intervals if n != "invalid_times"]
     names.sort(key=lambda n: (n != trials, intervals[n]["start_time"].min()))
     for row, name in enumerate(names):
-        start, stop = _merge(intervals[name])
-        ax.broken_barh(
-            list(zip(start, stop - start, strict=True)),
-            (row - 0.36, 0.72),
-            color=style.BLUE if name == trials else style.GREY,
-            rasterized=len(start) > 500,
-        )
+        times = intervals[name][["start_time", "stop_time"]].dropna().to_numpy(float)
+        blocks = merged(times + np.array([0, ONE_BAR_S]))
+        bars = np.column_stack([blocks[:, 0], blocks[:, 1] - ONE_BAR_S - blocks[:, 0]])
+        colour = style.BLUE if name == trials else style.GREY
+        ax.broken_barh(bars, (row - 0.36, 0.72), color=colour, rasterized=len(bars) > 500)
     style.shade_intervals(ax, invalid, "invalid")
-    short = [
-        n.removesuffix("_presentations").removesuffix("_table").replace("_", " ") for n in names
-    ]
-    ax.set_yticks(range(len(names)), short)
+    short = [n.removesuffix("_presentations").removesuffix("_table") for n in names]
+    ax.set_yticks(range(len(names)), [n.replace("_", " ") for n in short])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("time in the session (s)")
     which = (
         " (blue: the trials)" if trials else ", none of them trials" if names else ": there is none"
     )
     ax.set_title(f"When each table's intervals lie{which}")
-
-
-def _merge(table: pd.DataFrame, closer_s: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Join intervals that lie closer than `closer_s`, so that a block is one bar."""
-    times = table[["start_time", "stop_time"]].dropna().to_numpy(float)
-    times = times[np.argsort(times[:, 0], kind="stable")]
-    if len(times) == 0:
-        return np.empty(0), np.empty(0)
-    reach = np.maximum.accumulate(times[:, 1])
-    new = np.r_[True, times[1:, 0] > reach[:-1] + closer_s]
-    last = np.r_[np.flatnonzero(new)[1:] - 1, len(times) - 1]
-    return times[new, 0], reach[last]
 
 
 @style.styled
