@@ -64,6 +64,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
         "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
         "best possible": runs["oracle"].map(percent),
         "validation": runs["val_accuracy"].map(percent),
+        "n_test": runs["n_test"].astype("Int64"),
     }
     return pd.DataFrame(shown).reset_index(drop=True)
 

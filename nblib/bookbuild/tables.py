@@ -97,7 +97,7 @@ def rows_html(table: pd.DataFrame, links: Links) -> str:
 
     named = shown[["run", "model", "differs"]].itertuples(index=False)
     columns = {"decoder": [decoder(*row) for row in named]}
-    rest = shown.drop(columns=["run", "model", "differs"])
+    rest = shown.drop(columns=["run", "model", "differs", "n_test"])
     columns |= {name: rest[name].map(in_html).tolist() for name in rest if rest[name].any()}
     head = "".join(f"<th>{name}</th>" for name in columns)
     body = "\n".join(
