@@ -58,8 +58,6 @@ class Space(P.Params):
                 raise ValueError("give choices, or low and high, not both")
         elif self.low is None or self.high is None:
             raise ValueError("give choices, or low and high")
-        elif not (np.isfinite(self.low) and np.isfinite(self.high)):
-            raise ValueError("low and high must be finite")
         elif not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"low = {self.low:g} must lie below high = {self.high:g}"

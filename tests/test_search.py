@@ -105,7 +105,7 @@ search:
         ("learning_rate: {low: 0.001, high: 0.1}", "shuffle_labels: {choices: [true, false]}", "shuffle_labels says"),
         ("learning_rate: {low: 0.001, high: 0.1}", "label: {choices: [frame, stimulus_name]}", "label says what"),
         ("learning_rate: {low: 0.001, high: 0.1}", "split_seed: {choices: [0, 1]}", "split_seed says what"),
-        ("learning_rate: {low: 0.001, high: 0.1}", "learning_rate: {low: 0.001, high: .inf}", "must be finite"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "learning_rate: {low: 0.001, high: .inf}", "should be a finite number"),
         ("trials: 4", "each: {fold: [0, 0]}", "each.fold names 0 twice"),
         ("model: lstm}", "model: lstm, learning_rate: 0.1}", "learning_rate is fixed and searched"),
         ("model: lstm}", "model: nearest_mean}", "nearest_mean is not trained by epochs and has no learning_rate"),
