@@ -135,7 +135,7 @@ def test_a_stated_split_that_is_not_the_stored_one_is_found(laboratory):
 def test_runs_that_are_compared_and_were_judged_by_two_splits_are_found(laboratory):
     run = laboratory.run()
     laboratory.run(model="logistic", seed=1)
-    other = recipes.derive(laboratory.recipe, {"keep_blank": False})
+    other = recipes.derive(laboratory.recipe, {"unusable_trials": "leave_out"})
     odd = laboratory.run(recipe=other, seed=2)
     split = pd.read_parquet(split_of(odd) / splits.SPLIT_FILE)
     split = split[split["trial"] != 0]  # one presentation less
