@@ -171,7 +171,7 @@ def test_a_recipe_given_by_path_is_no_change_and_its_derived_ones_know_it(projec
     ).recipe.recipe
     assert [recipes.base_of(n) for n in (derived, again, "own")] == [str(path), str(path), "own"]
     told = recipes.Known([again]).tell(store.plain(recipes.find_recipe(again).model_dump()))
-    assert told["base"] == "own" and told["changed"] == "n_bins=10, unusable_trials=leave_out"
+    assert told["base"] == "own" and told["changed"] == 'n_bins=10, unusable_trials="leave_out"'
 
 
 def test_a_parameters_cell_that_was_not_run_is_told(project):
