@@ -12,9 +12,8 @@ import numpy as np
 
 from nblib import labelling
 from nblib.errors import BadInput
-from nblib.intervals import covers, open_ended
+from nblib.intervals import check_intervals, covers, open_ended
 from nblib.params import LabelRules
-from nblib.sources.checks import check_intervals
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -83,7 +83,7 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
     assert BAD in rendered(steps.bin_in_words(counts, psth)).text
     runs = pd.DataFrame(
         {"group": ["demo"], "model": [BAD], "variant": [""], "changed": [""], "value": [0.5], "chance": [0.1],
-         "val_accuracy": [0.5], "recording": ["r"], "oracle": [np.nan], "code_version": ["1"]}
+         "val_accuracy": [0.5], "recording": ["r"], "split_hash": ["s"], "fold": [0], "ci_low": [0.4], "ci_high": [0.6], "oracle": [np.nan], "code_version": ["1"]}
     )  # fmt: skip
     monkeypatch.setattr(summary.results, "several_versions", lambda runs: [])
     monkeypatch.setattr(summary, "label", lambda runs: runs["model"])
@@ -96,7 +96,8 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
 def _counts():
     import xarray as xr
 
-    return xr.Dataset({"counts": (("trial", "time", "unit"), np.ones((2, 3, 4)))})
+    counts = (("trial", "time", "unit"), np.ones((2, 3, 4)))
+    return xr.Dataset({"counts": counts}, attrs={"left_out": "{}"})
 
 
 def test_windows_and_parameters_show_labels_as_text(tmp_path, monkeypatch):
@@ -121,7 +122,7 @@ def test_a_dead_kernels_last_words_are_text(tmp_path):
     notebook = tmp_path / "x.ipynb"
     empty = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
     notebook.write_text(json.dumps(empty))
-    kernel._mark_dead(notebook, f"its last words: {BAD}")
+    kernel._mark_ended(notebook, f"its last words: {BAD}")
     assert BAD in rendered(json.loads(notebook.read_text())["cells"][0]["source"]).text
 
 
@@ -129,10 +130,9 @@ def test_the_titles_of_pages_are_text(tmp_path, monkeypatch):
     monkeypatch.setenv("NBLIB_HOME", str(tmp_path))
     empty = {"cells": [{"cell_type": "markdown", "source": "# 05"}], "metadata": {}}
     folder = tmp_path / "05_train_lstm" / "r" / "k"
-    folder.mkdir(parents=True)
-    (folder / pages.EXECUTED).write_text(json.dumps(empty))
     told = {"recording": BAD, "key": "k", "code_version": BAD, "created": "2026", "outputs": {}}
     monkeypatch.setattr(store, "read_manifest", lambda folder: told)
+    monkeypatch.setattr(store, "read_attached", lambda folder: empty)
     page = json.loads(pages.page_notebook(folder, "", None, BAD))
     shown = rendered(page["cells"][0]["source"])
     assert shown.text.count(BAD) == 3 and not shown.tags & {"script", "strong", "math"}

@@ -7,9 +7,9 @@ import pandas as pd
 
 from nblib.inspection.clock import Clock, check_shared, check_unit, seconds
 from nblib.inspection.spikes import Spikes
-from nblib.intervals import merged
+from nblib.intervals import check_intervals, merged
 from nblib.recording import Recording
-from nblib.sources.checks import check_intervals, some
+from nblib.sources.checks import some
 
 MEND = "Mend or remove it in the file."
 

@@ -14,23 +14,6 @@ FEW_EVENTS, UNLIKE = (
 )  # so many events that last so much less than their table: another clock
 
 
-def check_intervals(where: str, name: str, times: np.ndarray) -> None:
-    """Refuse intervals (n, 2) without a start, or that end before it; one without an end is sound.
-
-    Raises BadInput with the rows, from 0.
-    """
-    for rows, fault in (
-        (np.flatnonzero(np.isnan(times[:, 0]) | np.isposinf(times[:, 0])), "has no start"),
-        (np.flatnonzero(times[:, 1] < times[:, 0]), "ends before it starts"),
-    ):
-        if len(rows):
-            first, last = times[rows[0]]
-            raise BadInput(
-                f"{where}: {name} {fault} in row {some(rows)} (row {rows[0]}: {first:g} to {last:g} "
-                "s); mend or remove these rows in the file."
-            )
-
-
 def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
     """Refuse a column of event times [s] that is not on the clock of its own table, `name`.
 
