@@ -1,5 +1,6 @@
 """Every notebook, run: by plain papermill, by the runner, and on real recordings."""
 
+import html
 import json
 import shutil
 
@@ -89,7 +90,7 @@ def test_by_plain_papermill(home, tmp_path):
     log = store.log_dir("05_train_lstm", "tiny", run.key)
     assert (log / "fit.csv").is_file() and not list(log.glob("*.ckpt"))
     words = check(by_papermill("90_results", tmp_path), "90_results")
-    assert "tiny: **lstm (max_epochs=3, model_params=" in words.replace("\\", "")
+    assert "tiny: **lstm (max_epochs=3, model_params=" in html.unescape(words)
 
 
 def test_a_decoder_on_a_graph(home, tmp_path):
