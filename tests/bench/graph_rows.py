@@ -76,7 +76,7 @@ def one(graph: str, units: int, batch: int, steps: int, classes: int) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     k = {} if graph == "full" else {"k": 16}
     decoder = models.make("st_gat", {"graph": graph, "channels": 16, "memory_gb": 64.0, **k})
-    decoder._adopt(samples, None, classes)
+    decoder.n_bins, decoder.n_units, decoder.n_classes = 5, units, classes
     decoder.edges = decoder.make_edges(x, batch)
     net = decoder.build(5, units, classes).to(device).train()
     optimiser = torch.optim.AdamW(net.parameters(), 1e-3)

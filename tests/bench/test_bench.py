@@ -19,7 +19,7 @@ def result(tmp_path_factory):
         env={**os.environ, "NBLIB_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert out.returncode == 0, out.stderr[-3000:]
     found = json.loads((home / "bench" / "bench.json").read_text())
