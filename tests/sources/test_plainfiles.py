@@ -22,7 +22,7 @@ def test_arrays_are_rows_of_numbers(tmp_path):
         (np.array(["a"]), "expected a row of numbers"),
         (np.array([{}], object), "not readable as an array"),  # would need a pickle
     ]:
-        np.save(path, values, allow_pickle=True)
+        np.save(path, values, allow_pickle=True)  # as a stranger may; reading refuses it
         with pytest.raises(BadInput, match=says) as error:
             plainfiles.read_array(path)
         assert str(path) in str(error.value)
