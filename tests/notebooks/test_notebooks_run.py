@@ -170,7 +170,7 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
         name = folder.parts[-3]
         said[name] = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
     assert "windows of 2 s (250 samples × 11 channels)" in said["02_bin"]
-    assert "**rp+cpc**" in said["09_downstream_one_vs_all"]
+    assert "**rp+cpc**" in html.unescape(said["09_downstream_one_vs_all"])
     (pth,) = [p for f in done for p in f.glob("RP_*.pth")]
     assert pth.name == "RP_stagernet_5_10.pth"  # named with its true tau values
     table = results.scan()
