@@ -10,7 +10,7 @@ from typing import Any
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. Errors made for people come as one line, not a traceback."""
-    from nblib.errors import BadParameter, NblibError
+    from nblib.core.errors import BadParameter, NblibError
 
     top = parser()
     options, rest = top.parse_known_args(argv)
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        from nblib import store
+        from nblib.core import store
 
         told = store.storage_error(error, Path(error.filename or store.home()))
         print(f"nblib: {told}", file=sys.stderr)
@@ -133,7 +133,7 @@ def from_text(name: str, text: str, kind: Any) -> Any:
     """
     import typing
 
-    from nblib import checking, yamlfile
+    from nblib.core import checking, yamlfile
 
     if kind is str:
         return text
@@ -146,8 +146,10 @@ def from_text(name: str, text: str, kind: Any) -> Any:
 
 def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, Any]:
     """Values of -f and -p together, -p last. A file that names `recordings` is a recipe itself."""
-    from nblib import recipes, runner, stages, yamlfile
-    from nblib.errors import BadParameter
+    from nblib.core import recipes, yamlfile
+    from nblib.core.errors import BadParameter
+    from nblib.road import stages
+    from nblib.run import runner
 
     values: dict[str, Any] = {}
     if file is not None:
@@ -169,7 +171,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
 
 
 def run(options: argparse.Namespace) -> int:
-    from nblib import runner
+    from nblib.run import runner
 
     _, stage = runner.find_notebook(options.notebook)
     values = gather(stage, options.pairs, options.file)
@@ -190,8 +192,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from nblib import store
-    from nblib import sweep as source
+    from nblib.core import store
+    from nblib.run import sweep as source
 
     path = Path(options.file).expanduser()
     with store.shared():  # the workflow's logs and marks, too
@@ -199,20 +201,21 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def cancel(options: argparse.Namespace) -> None:
-    from nblib import cluster
+    from nblib.run import cluster
 
     print(cluster.stop(Path(options.file).expanduser()))
 
 
 def job(options: argparse.Namespace) -> int:
-    from nblib import cluster, store
+    from nblib.core import store
+    from nblib.run import cluster
 
     with store.shared():
         return cluster.job(Path(options.plan), options.name)
 
 
 def allen(options: argparse.Namespace) -> int:
-    from nblib.sources import allen as source
+    from nblib.data import allen as source
 
     if options.kind == "get":
         print(source.download(options.session))
@@ -225,7 +228,7 @@ def allen(options: argparse.Namespace) -> int:
 
 
 def inventory(options: argparse.Namespace) -> int:
-    from nblib import inventory as source
+    from nblib.data import inventory as source
 
     found = source.inventory(Path(options.folder).expanduser())
     print(found)
@@ -233,7 +236,7 @@ def inventory(options: argparse.Namespace) -> int:
 
 
 def cohort(options: argparse.Namespace) -> None:
-    from nblib.sources import lfp
+    from nblib.data import lfp
 
     chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
     records = lfp.cohort(options.folder, **chosen)
@@ -244,11 +247,11 @@ def cohort(options: argparse.Namespace) -> None:
 
 def status(options: argparse.Namespace) -> int:
     if options.file:
-        from nblib import sweep as plan
+        from nblib.run import sweep as plan
 
         print(plan.progress(Path(options.file).expanduser()))
         return 0
-    from nblib.runner import status as source
+    from nblib.run.runner import status as source
 
     print(source.report())
     return 0
@@ -257,8 +260,8 @@ def status(options: argparse.Namespace) -> int:
 def results(options: argparse.Namespace) -> None:
     import shutil
 
-    from nblib import results as source
-    from nblib import scores, summary
+    from nblib.report import results as source
+    from nblib.report import scores, summary
 
     runs = source.read_all()
     table = source.table_of(runs, options.recipe)
@@ -275,8 +278,8 @@ def results(options: argparse.Namespace) -> None:
 
 
 def published(options: argparse.Namespace) -> int:
-    from nblib import published as source
-    from nblib import store
+    from nblib.core import store
+    from nblib.report import published as source
 
     if options.files:
         print(source.take_in([Path(name).expanduser() for name in options.files]))
@@ -287,7 +290,7 @@ def published(options: argparse.Namespace) -> int:
 
 
 def audit(options: argparse.Namespace) -> int:
-    from nblib import audit as source
+    from nblib.report import audit as source
 
     found = source.audit(options.recipe)
     print(found)
@@ -295,19 +298,19 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def du(options: argparse.Namespace) -> None:
-    from nblib import housekeeping
+    from nblib.run import housekeeping
 
     print(housekeeping.du())
 
 
 def gc(options: argparse.Namespace) -> None:
-    from nblib import housekeeping
+    from nblib.run import housekeeping
 
     print(housekeeping.gc(delete=options.delete))
 
 
 def verify(options: argparse.Namespace) -> int:
-    from nblib import housekeeping
+    from nblib.run import housekeeping
 
     lines, sound, faults = housekeeping.verify()
     print(*lines, f"{sound} artifacts hold the bytes they were written with; {faults} faults.", sep="\n")  # fmt: skip
@@ -315,19 +318,19 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def book(options: argparse.Namespace) -> int:
-    from nblib import bookbuild
+    from nblib.book import build
 
-    return bookbuild.main(options.rest)
+    return build.main(options.rest)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from nblib import doctor as source
+    from nblib.run import doctor as source
 
     return source.main()
 
 
 def version(options: argparse.Namespace) -> None:
-    from nblib import provenance
+    from nblib.core import provenance
 
     print(f"nblib {provenance.code_version()}")
 

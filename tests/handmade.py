@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from nblib.recording import InMemorySpikes, Recording
+from nblib.data.recording import InMemorySpikes, Recording
 
 
 def recording(spikes, labels, start, length=0.25, areas=None, invalid=None, observed=None):

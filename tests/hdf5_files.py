@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nblib import binning, params, signals, splits
-from nblib.sources import open_recording, oracle, simulate_lfp
-from nblib.sources.nwb import open_nwb
-from nblib.sources.simulate import simulate, truth_path
+from nblib.core import params
+from nblib.data.nwb import open_nwb
+from nblib.data.sources import open_recording
+from nblib.prepare import binning, signals, splits
+from nblib.simulate import lfp, oracle
+from nblib.simulate.allen import simulate, truth_path
 
 TRIALS = {"intervals": "natural_scenes_presentations", "label": "frame"}
 
@@ -24,7 +26,7 @@ def make(folder: Path) -> None:
     splits.save(folder, split, [splits.fit_statistics(binned, split, 0, settings)])
     given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
     recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)
-    simulate_lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
+    lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
     signals.save(signals.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
 
 

@@ -9,20 +9,12 @@ import numpy as np
 import pandas as pd
 import tiny_project
 
-from nblib import (
-    binning,
-    metrics,
-    models,
-    params,
-    rawfiles,
-    recipes,
-    sealed,
-    splits,
-    stages,
-    store,
-    windows,
-)
-from nblib.runs import HISTORY
+from nblib import models
+from nblib.core import params, rawfiles, recipes, sealed, store
+from nblib.evaluate import metrics
+from nblib.prepare import binning, splits, windows
+from nblib.report.runs import HISTORY
+from nblib.road import stages
 
 N_TRIALS, N_UNITS = 120, 5
 

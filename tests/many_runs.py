@@ -11,7 +11,8 @@ from pathlib import Path
 
 from laboratory import Laboratory, reseal
 
-from nblib import metrics, store
+from nblib.core import store
+from nblib.evaluate import metrics
 
 
 def make(laboratory: Laboratory, n: int) -> None:

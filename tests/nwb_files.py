@@ -3,7 +3,8 @@
 import h5py
 import numpy as np
 
-from nblib.sources import nwb, nwb_electrodes
+from nblib.data import nwb
+from nblib.data.nwb import electrodes as nwb_electrodes
 
 TRIALS = {"intervals": "trials", "label": "stim"}
 COUNTS = [120, 0, 200, 80]  # spikes of each unit; one is silent

@@ -15,9 +15,12 @@ import h5py
 import numpy as np
 import pytest
 
-from nblib import housekeeping, params, rawfiles, sealed, sources, stages, store, swap
 from nblib.cli import main
-from nblib.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
+from nblib.core import params, rawfiles, sealed, store, swap
+from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
+from nblib.data import sources
+from nblib.road import stages
+from nblib.run import housekeeping
 
 pytestmark = pytest.mark.usefixtures("home")
 SETTINGS = {"n": 5, "limit": 0.25}

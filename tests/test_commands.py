@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nblib import cli, runner, stages, store, sweep
+from nblib import cli
+from nblib.core import store
+from nblib.road import stages
+from nblib.run import runner, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book/methods").glob("*.md"))]  # fmt: skip

@@ -6,10 +6,13 @@ Each check is also shown to fail when the fault it looks for is put in on purpos
 import numpy as np
 import pytest
 
-from nblib import binning, metrics, models, splits, stats, windows
+from nblib import models
+from nblib.core.params import BinSettings, SplitSettings, TrainParams
+from nblib.data import nwb
+from nblib.evaluate import metrics, stats
 from nblib.models import MODELS
-from nblib.params import BinSettings, SplitSettings, TrainParams
-from nblib.sources import nwb, oracle, simulate
+from nblib.prepare import binning, splits, windows
+from nblib.simulate import allen, oracle
 
 SPLITS = {
     "blocked": SplitSettings(gap_s=0.5),
@@ -24,7 +27,7 @@ N_CLASSES = 5
 def session(tmp_path_factory):
     """A simulated recording of 4 scenes and the blank, 40 repeats: file, recording, counts."""
     path = tmp_path_factory.mktemp("honesty") / "simulated.nwb"
-    simulate.simulate(path, n_units=16, n_scenes=4, n_repeats=40, seed=5, signal=1.0)
+    allen.simulate(path, n_units=16, n_scenes=4, n_repeats=40, seed=5, signal=1.0)
     recording = nwb.open_nwb(path, intervals="natural_scenes_presentations", label="frame")
     return path, recording, binning.bin_recording(recording, BinSettings())
 
@@ -74,7 +77,7 @@ def truth(session):
     path, recording, binned = session
     samples = cut(binned, SPLITS["blocked"])
     log_posterior, classes = oracle.oracle_log_posterior(
-        simulate.truth_path(path), recording, samples["test"].trial, None
+        allen.truth_path(path), recording, samples["test"].trial, None
     )
     label = binned.label.sel(trial=samples["test"].trial).values
     return samples, (classes[log_posterior.argmax(axis=1)] == label).astype(float)

@@ -352,8 +352,10 @@ def test_what_would_skip_fails_where_nothing_may(no_skip, monkeypatch):
 
 def test_tests_of_one_slurm_share_a_worker():
     first, second = (f"tests/slurm/{name}.py::test_it" for name in ("test_cluster", "test_real"))
-    assert conduct.scope(first) == conduct.scope(second) != conduct.scope("tests/test_cli.py::a")
-    assert conduct.scope("tests/test_cli.py::a") != conduct.scope("tests/test_cli.py::b")
+    assert (
+        conduct.scope(first) == conduct.scope(second) != conduct.scope("tests/run/test_cli.py::a")
+    )
+    assert conduct.scope("tests/run/test_cli.py::a") != conduct.scope("tests/run/test_cli.py::b")
 
 
 @pytest.mark.parametrize("step", ["setup", "lint", "test", "book", "test-full"])
@@ -388,8 +390,8 @@ def test_readme_commands_are_shell():
 
 
 def test_readme_recipes_are_valid():
-    from nblib.params import Recipe, checked
-    from nblib.yamlfile import read_yaml
+    from nblib.core.params import Recipe, checked
+    from nblib.core.yamlfile import read_yaml
 
     texts = {text: read_yaml(text, "README.md") for text in blocks("yaml")}
     recipes = {text: values for text, values in texts.items() if "recipe" in values}
@@ -405,7 +407,7 @@ def test_readme_recipes_are_valid():
 
 
 def test_readme_parameters_exist():
-    from nblib import stages
+    from nblib.road import stages
 
     known = {name for stage in stages.STAGES for name in stages.accepted_names(stage)}
     text = "\n".join([*blocks("bash"), *inline()])
@@ -425,7 +427,7 @@ def test_readme_calls_of_nblib_are_understood():
 
 @pytest.mark.parametrize("page", ["README.md", "book/longleaf.md"])
 def test_every_exit_code_is_documented(page):
-    from nblib.runner import outcome
+    from nblib.run.runner import outcome
 
     told = " ".join((ROOT / page).read_text().split()).lower().split("exit code")[1][:500]
     codes = {outcome.OK, 1, outcome.BAD_PARAMETERS, outcome.NOTEBOOK_ERROR, outcome.KERNEL_DIED}

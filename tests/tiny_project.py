@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from nblib import store
+from nblib.core import store
 
 RECIPE = """\
 recipe: tiny

@@ -1,6 +1,6 @@
 """Sphinx extension: parts of pages that are derived from the code, so they cannot grow stale.
 
-`{parameters} nblib.params.BinSettings` makes the table of a settings model, `{decoders}` the table
+`{parameters} nblib.core.params.BinSettings` makes the table of a settings model, `{decoders}` the table
 of the model registry.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib.errors import BadParameter
+from nblib.core.errors import BadParameter
 
 if TYPE_CHECKING:
     from nblib.models.base import Decoder
@@ -78,7 +78,7 @@ def device_of(names: Iterable[str], device: str) -> str:
 
     if not any(issubclass(MODELS[name], TorchDecoder) for name in names):
         return "cpu"
-    from nblib.training import say_device
+    from nblib.models.training import say_device
 
     return say_device(device)
 

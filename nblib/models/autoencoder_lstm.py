@@ -12,7 +12,7 @@ from nblib.models.base import require
 from nblib.models.network import TorchDecoder
 from nblib.models.transformer import BinEncoder, Transformer, attention_blocks, check_sizes
 from nblib.models.transformer_lstm import EncoderLSTM
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 
 class AutoencoderLSTM(TorchDecoder):
@@ -45,7 +45,7 @@ class AutoencoderLSTM(TorchDecoder):
     def _fit(
         self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        from nblib import training
+        from nblib.models import training
 
         wanted = training.FitSettings.of(settings, self.training)
         identity = self._identity()

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from nblib.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.windows import Samples
+from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
+from nblib.prepare.windows import Samples
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 1

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from nblib import graphs
-from nblib.errors import BadParameter
+from nblib.core.errors import BadParameter
+from nblib.models import graphs
 from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
-from nblib.training import FitSettings
-from nblib.windows import Samples
+from nblib.models.training import FitSettings
+from nblib.prepare.windows import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
 _NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time

@@ -16,9 +16,9 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from nblib.errors import BadParameter
+from nblib.core.errors import BadParameter
 from nblib.models.base import Decoder
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 
 class LinearDecoder(Decoder):

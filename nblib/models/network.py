@@ -1,4 +1,4 @@
-"""The torch decoders' common part: a network that `nblib.training.fit` trains."""
+"""The torch decoders' common part: a network that `nblib.models.training.fit` trains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nblib.models.base import Decoder
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 _PREDICT_BATCH = 512
 
@@ -27,7 +27,9 @@ class TorchDecoder(Decoder):
     def _fit(
         self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        from nblib import training  # brings Lightning, which loading and predicting do without
+        from nblib.models import (
+            training,  # brings Lightning, which loading and predicting do without
+        )
 
         wanted = training.FitSettings.of(settings, self.training)
         with training.reproducible(wanted.seed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nblib.errors import BadInput
+from nblib.core.errors import BadInput
 from nblib.models.base import require
 from nblib.models.linear import LinearDecoder
 from nblib.models.nearest_mean import class_sums

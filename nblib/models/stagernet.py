@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nblib.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.tensors import read_tensors
+from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
+from nblib.core.tensors import read_tensors
 
 CONFIG, WEIGHTS = "embedder.json", "embedder.safetensors"
 EMBEDDING = 100

@@ -58,9 +58,9 @@ def rows(nwb: Path, *, repeats: int = 9, part: int = 40, torch_part: int = 3) ->
 
 
 def _bin(nwb: Path) -> Any:
-    from nblib.binning import bin_recording
-    from nblib.params import BinSettings
-    from nblib.sources.nwb import open_nwb
+    from nblib.core.params import BinSettings
+    from nblib.data.nwb import open_nwb
+    from nblib.prepare.binning import bin_recording
 
     recording = open_nwb(nwb, intervals="natural_scenes_presentations", label="frame")
     return bin_recording(recording, BinSettings(n_bins=N_BINS), threads=2)
@@ -74,7 +74,7 @@ def _size(nwb: Path) -> int:
 
 
 def _write_row(group: str, binned: Any) -> Row:
-    from nblib import binning
+    from nblib.prepare import binning
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -140,7 +140,7 @@ def _allensdk(trains: dict, start: Any, stop: Any) -> float:
     import numpy as np
     import pandas as pd
 
-    from nblib.sources.allen_warehouse import give_back_names
+    from nblib.data.allen.warehouse import give_back_names
 
     give_back_names()
     with warnings.catch_warnings():

@@ -20,7 +20,7 @@ def rows(
 ) -> list[Row]:
     """Seconds of whole curves, two draws a point; the same choices made by scikit-learn, cold."""
     stage, data = _task(units, bins, classes, repeats, shots)
-    from nblib import few_shot
+    from nblib.experiments import few_shot
 
     found = []
     for name, scratch in (("ridge", _ridge), ("logistic", _logistic)):
@@ -50,9 +50,9 @@ def _task(units, bins, classes, repeats, shots):
     import numpy as np
     import pandas as pd
 
-    from nblib import evaluation
-    from nblib.params import FewShotParams, SplitSettings
-    from nblib.windows import Samples
+    from nblib.core.params import FewShotParams, SplitSettings
+    from nblib.experiments import evaluation
+    from nblib.prepare.windows import Samples
 
     rng = np.random.default_rng(0)
     rates = np.exp(0.5 * rng.standard_normal((classes, bins, units)))

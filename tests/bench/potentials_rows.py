@@ -24,8 +24,8 @@ def rows(*, recordings: int = 29, windows: int = 400, subjects: int = 12, steps:
 def _cohort(recordings: int, windows: int):
     import numpy as np
 
-    from nblib.cohort import Cohort
-    from nblib.signals import Windows
+    from nblib.prepare.cohort import Cohort
+    from nblib.prepare.signals import Windows
 
     rng = np.random.default_rng(0)
     label = np.repeat(["a", "b", "c"], windows // 3 + 1)[:windows]
@@ -42,9 +42,9 @@ def _samplers(cohort, steps: int, repeats: int) -> list[Row]:
     import numpy as np
     import torch
 
-    from nblib import pretext, ssl
+    from nblib.core.params import PretextParams
+    from nblib.experiments import pretext, ssl
     from nblib.models.pretext_net import DrawnBatches
-    from nblib.params import PretextParams
 
     x = torch.from_numpy(cohort.x)
     lines = [pretext.Timeline.of(cohort, np.array([r])) for r in range(len(cohort.parts))]
@@ -148,8 +148,8 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     """09 without its pretexts: frozen embedders (random ones here) in 5 folds at 5 budgets."""
     import numpy as np
 
-    from nblib import downstream
-    from nblib.params import DownstreamParams
+    from nblib.core.params import DownstreamParams
+    from nblib.experiments import downstream
 
     smallest = int(np.bincount(np.unique(cohort.label, return_inverse=True)[1]).min())
     names = [f"e{i}" for i in range(embedders)]

@@ -26,8 +26,8 @@ GROUPS = ("binning", "training", "graph", "few-shot", "potentials", "tools", "ov
 
 def recording(name: str, sizes: dict[str, Any]) -> Path:
     """A simulated NWB file under the data root, made when it is not there."""
-    from nblib import store
-    from nblib.sources.simulate import simulate
+    from nblib.core import store
+    from nblib.simulate.allen import simulate
 
     folder = store.home() / "bench"
     path = folder / f"{name}.nwb"
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="seconds; proves only that it runs")
     parser.add_argument("--only", choices=GROUPS, nargs="+", default=list(GROUPS))
     args = parser.parse_args(argv)
-    from nblib import store
+    from nblib.core import store
 
     began = time.perf_counter()
     rows = measure(tuple(args.only), small=args.small)

@@ -31,7 +31,7 @@ def test_every_promise_has_its_row(result):
     assert promised == {
         "nblib bins the recording",
         "peak memory above the interpreter",
-        "nblib.training.fit",
+        "nblib.models.training.fit",
         "growth of a step beside that of the edges, 20 to 40 units",
         "peak memory of training, 40 units",
         "nblib sampler of rp",

@@ -44,7 +44,7 @@ def rows(
     return [
         Row(group, against, took["bare"] * 1e3, "ms", 1.0, note=note),
         Row(
-            group, "nblib.training.fit", took["fit"] * 1e3, "ms", ratio["fit"], against,
+            group, "nblib.models.training.fit", took["fit"] * 1e3, "ms", ratio["fit"], against,
             "at most 1.2 × bare", ratio["fit"] <= LIMIT, "as shipped, no validation",
         ),
         Row(
@@ -123,8 +123,8 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
     """Seconds of whole epochs, their book-keeping included; starting the trainer is not a step."""
     import numpy as np
 
-    from nblib.training import FitSettings, fit
-    from nblib.windows import Samples
+    from nblib.models.training import FitSettings, fit
+    from nblib.prepare.windows import Samples
 
     began: list[float] = []  # of every step
     net.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))

@@ -16,8 +16,9 @@ import psutil
 import pytest
 import tiny_project
 
-from nblib import runner, store
-from nblib.runner import kernel, status
+from nblib.core import store
+from nblib.run import runner
+from nblib.run.runner import kernel, status
 
 SLEEP = """\
 import os, pathlib, time
@@ -107,9 +108,7 @@ def test_a_notebook_that_raises_gives_3_and_is_kept(project, capsys):
 
 
 def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, capsys):
-    refuse = (
-        "from nblib.errors import BadParameter\nraise BadParameter('fold 7: this split has 5.')"
-    )
+    refuse = "from nblib.core.errors import BadParameter\nraise BadParameter('fold 7: this split has 5.')"
     project.notebook("01_ingest", refuse)
     assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 2
     assert "01_ingest 000021: fold 7: this split has 5. Nothing" in capsys.readouterr().err

@@ -12,11 +12,10 @@ import pytest
 import torch
 from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy
 
-from nblib import graphs
-from nblib.errors import BadInput, BadParameter
-from nblib.models import ON_GRAPHS, load, make
+from nblib.core.errors import BadInput, BadParameter
+from nblib.models import ON_GRAPHS, graphs, load, make
 from nblib.models.graph_network import FixedEdges, GATv2, LearnedEdges
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 
 def settings(**changes):

@@ -12,11 +12,11 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from nblib.errors import BadParameter
+from nblib.core.errors import BadParameter
 from nblib.models import make
 from nblib.models.linear import temperature
 from nblib.models.linear_svm import squared_hinge
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 
 def flat(samples):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from nblib.core.params import TrainParams
+from nblib.core.yamlfile import read_yaml
 from nblib.models import MODELS
 from nblib.models.base import check_params, hyper_parameters
-from nblib.params import TrainParams
-from nblib.yamlfile import read_yaml
 
 FOLDER = Path(__file__).resolve().parents[2] / "params" / "models"
 FILES = sorted(FOLDER.glob("*.yml"))

@@ -64,7 +64,7 @@ def test_pre_training_rebuilds_counts_and_sees_no_label(task, tmp_path):
 
 @pytest.mark.parametrize("stage", ["pretrain", "fit"])
 def test_either_step_can_be_resumed(task, tmp_path, stage, monkeypatch):
-    from nblib import training
+    from nblib.models import training
 
     whole = fit_autoencoder(task, tmp_path / "whole")
     calls = {"n": 0}

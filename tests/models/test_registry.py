@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nblib.errors import BadParameter
+from nblib.core.errors import BadParameter
 from nblib.models import MODELS, make
 from nblib.models.base import Decoder, hyper_parameters
 

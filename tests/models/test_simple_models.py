@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from nblib.errors import BadInput
+from nblib.core.errors import BadInput
 from nblib.models import make
 from nblib.models.nearest_mean import class_sums
-from nblib.windows import Samples
+from nblib.prepare.windows import Samples
 
 N_CLASSES = 3
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nblib.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.models import stagernet
 from nblib.models.stagernet import StagerNet
 

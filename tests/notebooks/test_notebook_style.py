@@ -7,7 +7,8 @@ import re
 import nbformat
 import pytest
 
-from nblib import params, stages, store
+from nblib.core import params, store
+from nblib.road import stages
 
 NAMES = sorted(stages.STAGES)
 MOST_CELLS, MOST_LINES = 26, 15

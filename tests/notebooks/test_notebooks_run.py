@@ -9,8 +9,11 @@ import pandas as pd
 import papermill
 import pytest
 
-from nblib import results, runner, stages, store
-from nblib.runs import load_run
+from nblib.core import store
+from nblib.report import results
+from nblib.report.runs import load_run
+from nblib.road import stages
+from nblib.run import runner
 
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 ROAD = ["01_ingest", "02_bin", "03_clean", "04_split"]

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 import tiny_project
 
-from nblib import cluster
+from nblib.run import cluster
 
 ETC = Path("/etc/slurm")  # the one place that all of Slurm's programs look at by themselves
 FILES = ("slurm.conf", "gres.conf", "cgroup.conf")

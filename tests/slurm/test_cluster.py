@@ -15,8 +15,9 @@ import pytest
 import tiny_project
 from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt, wait_until
 
-from nblib import cluster, store, sweep
-from nblib.errors import MissingInput
+from nblib.core import store
+from nblib.core.errors import MissingInput
+from nblib.run import cluster, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
@@ -62,7 +63,7 @@ def test_the_same_artifacts_as_at_home(project):
     path = project.root / "s.yml"
     assert cluster.queue(path) == []
     runs = sweep.with_roads(sweep.check(sweep.read(path), path))
-    from nblib import runner
+    from nblib.run import runner
 
     assert sorted((j.stage, j.recording, j.key) for j in (runner.plan(*r) for r in runs)) == there
     again = drive(project)

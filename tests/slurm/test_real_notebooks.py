@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt, wait_until
 
-from nblib import results, searched, store
-from nblib.runs import load_run
+from nblib.core import store
+from nblib.report import results
+from nblib.report.runs import load_run
+from nblib.run import searched
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -1,0 +1,194 @@
+"""Parts of pages that come from the data root: executed notebooks, run pages, the bench."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nblib.book.marks import Links, artifact_path
+from nblib.core import store
+from nblib.core.markup import in_html, in_markdown
+from nblib.report import choice, results, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MOST_RUN_PAGES = 60  # a page takes the renderer about a second
+EXECUTED = store.ATTACHED[0]
+LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """One finished run as the book shows it; `row` is its row of the results scan."""
+
+    row: dict[str, Any]
+
+    @property
+    def what(self) -> str:
+        """The decoder, or the notebook where a run holds several results."""
+        r = self.row
+        if r["notebook"] in results.DECODERS:
+            return r["model"]
+        return (
+            f"{r['notebook']}-{r['model']}" if r["notebook"] == "08_ssl_pretext" else r["notebook"]
+        )
+
+    @property
+    def variant(self) -> str:
+        r = self.row
+        own = r["variant"] if r["notebook"] in results.DECODERS else ""
+        split = r["group"].removeprefix(r["base"]).strip(" ()")
+        return ", ".join(filter(None, [own, r["changed"], split]))
+
+    @property
+    def slug(self) -> str:
+        r = self.row
+        return (
+            f"{r['recipe']}-{r['recording']}-{self.what}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
+        )
+
+    @property
+    def title(self) -> str:
+        r = self.row
+        variant = f" ({self.variant})" if self.variant else ""
+        return f"{self.what} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
+
+    @property
+    def short_title(self) -> str:
+        r = self.row
+        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]]
+        return ", ".join(filter(None, [self.what, r["recording"], *more, self.variant]))
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.row["folder"])
+
+    @property
+    def has_page(self) -> bool:
+        return bool(self.row["executed"]) and self.row["flag"] not in results.WITHOUT_SCORES
+
+
+def run_pages(table: pd.DataFrame) -> list[RunPage]:
+    """The runs of a scan that get a page, newest last: at most 60.
+
+    First those that validation chooses, as prose and figures speak of them; then those that the
+    results table shows first.
+    """
+    best = choice.chosen(results.comparable(table))["run"]
+    first = summary.in_order(table).drop_duplicates(
+        "folder"
+    )  # a run of several results has one page
+    first = first.assign(_chosen=first["run"].isin(best)).sort_values(
+        "_chosen", ascending=False, kind="stable"
+    )
+    paged = [page for page in map(RunPage, first.to_dict("records")) if page.has_page]
+    return sorted(paged[:MOST_RUN_PAGES], key=lambda page: (page.row["created"], page.row["key"]))
+
+
+# --- executed notebooks --------------------------------------------------------------------------
+
+
+def provenance(folder: Path, up: str) -> str:
+    """The lines under a title that say where the page's numbers come from; `up` leads to the root."""
+    manifest = store.read_manifest(folder)
+    seconds = manifest.get("wall_s")
+    parts = [
+        f"recording <code>{in_html(manifest['recording'])}</code>",
+        f"key <code>{in_html(manifest['key'])}</code>",
+        f"nblib {in_html(manifest['code_version'])}",
+        f"made {in_html(manifest['created'][:10])}",
+        f"{seconds:.1f} s" if seconds is not None else "",
+        f'<a href="{up}{artifact_path(folder)}">manifest</a>',
+    ]
+    if "metrics.json" in manifest["outputs"]:
+        parts.append(f'<a href="{up}{artifact_path(folder, "metrics.json")}">scores</a>')
+    return f'<div class="provenance"><p>Run: {" · ".join(filter(None, parts))}</p></div>'
+
+
+def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
+    """The executed notebook of an artifact as a page: its provenance under the title, and nothing that cannot show.
+
+    Widget views are left out, as a static page cannot show them (each has a picture beside it),
+    and so are the paths of this machine. Runs named in tables, and marks that stand for runs, are
+    linked to them. A `title` goes above the notebook's own.
+    """
+    notebook = store.read_attached(folder)
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
+        elif cell["cell_type"] == "code":
+            found = [o for o in map(shown, cell["outputs"]) if o is not None]
+            name_pictures(cell, found)
+            cell["outputs"] = [linked(o, up, links) for o in found]
+    first = notebook["cells"][0]
+    head, _, rest = "".join(first["source"]).partition("\n")
+    if title:
+        head = f"# {in_markdown(title)}\n\n{provenance(folder, up)}\n\n#{head}"
+    else:
+        head = f"{head}\n\n{provenance(folder, up)}"
+    first["source"] = f"{head}\n{rest}"
+    return json.dumps(notebook, indent=1, ensure_ascii=False)
+
+
+def shown(output: dict[str, Any]) -> dict[str, Any] | None:
+    """A cell's output as the page shows it, or None."""
+    data = output.get("data", {})
+    if WIDGET in data:
+        return None
+    texts = {**{k: v for k, v in data.items() if k.startswith("text/")}, "": output.get("text", "")}
+    for kind, text in texts.items():
+        text = "".join(text)
+        for path, name in ((store.home(), "NBLIB_HOME"), (store.project_root(), "nblib")):
+            text = text.replace(str(path), name)
+        if kind:
+            data[kind] = text
+        elif "text" in output:
+            output["text"] = text
+    return output
+
+
+def name_pictures(cell: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
+    """Say in the metadata of a cell what its pictures show, where the page takes their `alt` from.
+
+    A picture that brings no words of its own is called by the code that made it.
+    """
+    code = "".join(cell["source"]).strip().splitlines()
+    names = []
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            told = output.setdefault("metadata", {}).setdefault("image/png", {})
+            names.append(told.setdefault("alt", f"Figure: {code[-1]}"))
+    if names:
+        cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(names)}}
+
+
+def linked(output: dict[str, Any], up: str, links: Links) -> dict[str, Any]:
+    """A cell's output with links to the runs that it shows."""
+    data = output.get("data", {})
+    told = output.get("metadata", {}).get("image/png", {})
+    if marks := told.pop("runs", []):
+        png = "".join(data["image/png"]).replace("\n", "")
+        shown_as = {"text/html": links.over_picture(png, marks, up, told["alt"])}
+        return {"output_type": "display_data", "metadata": {}, "data": shown_as}
+    if "text/html" in data:
+        data["text/html"] = links.in_table("".join(data["text/html"]), up)
+    return output
+
+
+def bench_table(path: Path) -> str:
+    """The table of `make bench`, from the file that it writes."""
+    if not path.is_file():
+        return "Not measured on this machine yet. `make bench` measures and writes the table here."
+    bench = json.loads(path.read_text(encoding="utf-8"))
+    rows = [[str(cell).replace("|", "\\|") for cell in row.values()] for row in bench["rows"]]
+    lines = [list(bench["rows"][0]), ["---"] * len(bench["rows"][0]), *rows]
+    on = ", ".join(f"{name} {value}" for name, value in bench["machine"].items())
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nMeasured on: {on}. The whole bench took {bench['seconds']:.0f} s."

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, typed parameters, recipes, the store of artifacts."""

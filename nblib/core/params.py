@@ -1,0 +1,521 @@
+"""What may be asked for: strict, typed parameters of every stage and notebook.
+
+Unknown names, wrong types and values out of bounds are refused with one sentence per fault.
+In a notebook's parameters cell `None` always means "as the recipe says"; so no setting uses
+`None` as a value: "no limit" is infinity, "all" is an empty list or 0, "none" is "".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from nblib.core.checking import checked as checked
+from nblib.core.checking import shown
+from nblib.core.errors import BadParameter
+
+BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
+RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
+
+
+Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
+
+
+class Params(BaseModel):
+    """Base: strict types, no unknown names, no change after the fact."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_a_value(cls, value: Any) -> Any:
+        """NaN is neither within bounds nor out of them."""
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError("nan is not a value")
+        return value
+
+
+class SimulateSettings(Params):
+    """The simulated Allen recording (see `nblib.simulate.allen`)."""
+
+    n_units: int = Field(100, ge=1, le=20_000, description="units [count]")
+    n_scenes: int = Field(118, ge=2, le=118, description="images shown [count]")
+    n_repeats: int = Field(50, ge=1, le=500, description="presentations of each image [count]")
+    duration_s: float = Field(0.0, ge=0, description="length, 0 = as long as needed [s]")
+    seed: int = Field(0, ge=0, description="seed of images, rates and spikes")
+    signal: float = Field(1.0, ge=0, description="strength of image tuning; 0 = none [factor]")
+    rate_hz: float = Field(5.5, gt=0, le=100, description="mean firing rate over units [Hz]")
+
+
+class SimulateLfpSettings(Params):
+    """The simulated cohort of field potentials (see `nblib.simulate.lfp`)."""
+
+    state_s: float = Field(120.0, ge=10, description="length of each of the three states [s]")
+    rate_hz: float = Field(250.0, ge=125, le=5000, description="sampling rate [Hz]")
+    seed: int = Field(0, ge=0, description="seed of the cohort")
+    contrast: float = Field(1.0, ge=0, description="how much states differ; 0 = not [factor]")
+    between: float = Field(1.0, ge=0, description="how much animals differ in it [factor]")
+    drift: float = Field(0.25, ge=0, description="slow drift of band power [log units]")
+    drift_s: float = Field(60.0, gt=0, description="time scale of the drift [s]")
+
+
+SECONDS = {"s": 1.0, "ms": 1e-3}  # of one unit of time, by `time_unit`
+# Where recordings come from, and what they hold: one line each (see nblib.data.sources). What holds
+# counts is binned already, so its road begins at 02.
+SOURCES = {
+    "allen": "spikes",
+    "nwb": "spikes",
+    "simulate": "spikes",
+    "lab_pickle": "counts",
+    "counts": "counts",
+    "simulate_lfp": "lfp",
+    "lfp_nwb": "lfp",
+    "lfp_mat": "lfp",
+}
+# The label of a grey screen where the source's own layout says it.
+GREY_SCREEN = {"allen": "-1", "simulate": "-1", "lab_pickle": "-1"}
+# What pandas reads as missing in a table of text.
+MISSING = [
+    "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>",
+    "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+]  # fmt: skip
+
+
+def _as_text(value: Any) -> Any:
+    """A number of a YAML file as the text it was."""
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+class OriginSettings(Params):
+    """Where a recording comes from, which table holds its trials, and what is decoded."""
+
+    source: str = Field(
+        "simulate", description="kind of origin, a name in nblib.core.params.SOURCES"
+    )
+    path: str = Field(
+        "",
+        description="file or folder; {recording} and ${VARIABLES} are filled in; empty = made or fetched",
+    )
+    intervals: str = Field(
+        "natural_scenes_presentations", description="interval table that holds the trials"
+    )
+    label: str = Field(
+        "frame", description="column of that table to decode, or an expression of columns"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError(f"no such source; choose one of {', '.join(SOURCES)}")
+        return name
+
+
+class LabelRules(Params):
+    """Which trials of a table count, and which label each has (see `nblib.data.trials.labelling`)."""
+
+    where: str = Field(
+        "", description="expression of columns that a trial must fulfil; empty = all trials"
+    )
+    missing: list[Annotated[str, BeforeValidator(_as_text)]] = Field(
+        MISSING, description="values that count as missing, beside NaN and empty"
+    )
+    blank: Annotated[str, BeforeValidator(_as_text)] = Field(
+        "", description="label of a grey screen; empty = the source's own (Allen: -1), else none"
+    )
+    join_labels: bool = Field(
+        False, description="labels that differ in blanks, case or writing of a number are one"
+    )
+
+    @model_validator(mode="after")
+    def _blank_is_not_missing(self):
+        if self.blank and self.blank in self.missing:
+            raise ValueError(
+                f"blank = {self.blank!r} counts as missing too; take it out of `missing`, or name no blank"
+            )
+        return self
+
+
+class IngestSettings(LabelRules, OriginSettings):
+    """Settings of 01_ingest: where a recording comes from and which trials count."""
+
+    time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
+    simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
+    series: str = Field("", description="name of the LFP series (lfp_nwb); empty = the only one")
+    times: str = Field(
+        "", description="file of the intervals, where it is another one; filled in as path is"
+    )
+    simulate_lfp: SimulateLfpSettings = Field(
+        SimulateLfpSettings(), description="simulated field potentials"
+    )
+    source_params: dict[str, Any] = Field({}, description="settings of the source's own, if any")
+
+
+class BinSettings(Params):
+    """Settings of 02_bin: how spike times become counts."""
+
+    binning: Literal["per_presentation", "fixed_width", "event_window", "edges"] = Field(
+        "per_presentation", description="how each trial is cut into bins"
+    )
+    n_bins: int = Field(5, description="bins per presentation: 1, 2, 3, 5, 10, 15 or 20 [count]")
+    bin_s: float = Field(0.05, gt=0, description="bin width (fixed_width, event_window) [s]")
+    window_start_s: float = Field(0.0, description="window start from the event [s]")
+    window_stop_s: float = Field(0.25, description="window stop from the event [s]")
+    event: str = Field("start_time", description="column that holds the event's time")
+    edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
+    keep_blank: bool = Field(True, description="keep trials whose label is `blank`")
+    unusable_trials: Literal["refuse", "leave_out"] = Field(
+        "refuse", description="trials without the finite times that the binning needs"
+    )
+    window_s: float = Field(3.0, gt=0, description="length of an LFP window [s]")
+    hop_s: float = Field(3.0, gt=0, description="from one LFP window to the next [s]")
+    lowpass_hz: float = Field(55.0, ge=0, description="low-pass of the LFP; 0 = none [Hz]")
+    resample_hz: float = Field(0.0, ge=0, description="new rate of the LFP; 0 = its own [Hz]")
+    causal: bool = Field(False, description="filter the LFP forwards only")
+    gaps: Literal["refuse", "cut"] = Field(
+        "refuse", description="gaps in the LFP's clock: refuse them, or cut there and go on"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.n_bins not in BINS_PER_PRESENTATION:
+            raise ValueError(f"n_bins must be one of {BINS_PER_PRESENTATION}, not {self.n_bins}")
+        if self.window_stop_s <= self.window_start_s:
+            raise ValueError("window_stop_s must be greater than window_start_s")
+        rising = all(a < b for a, b in zip(self.edges_s, self.edges_s[1:], strict=False))
+        if self.binning == "edges" and (len(self.edges_s) < 2 or not rising):
+            raise ValueError("edges_s must hold at least two rising times for binning 'edges'")
+        return self
+
+
+class CleanSettings(Params):
+    """Settings of 03_clean: what is removed before any statistics are taken."""
+
+    invalid_spikes: Literal["drop", "keep"] = Field(
+        "drop", description="spikes inside invalid intervals"
+    )
+    invalid_presentations: Literal["drop", "keep"] = Field(
+        "drop", description="presentations that touch an invalid interval"
+    )
+    unobserved: Literal["presentations", "units", "largest", "keep"] = Field(
+        "presentations",
+        description="what goes where a unit was not observed: presentations, units, all but the "
+        "largest block observed as a whole, or nothing",
+    )
+    isi_violations_max: Limit = Field(math.inf, description="unit limit; Allen default 0.5")
+    amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
+    presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
+    regions: list[str] = Field([], description="brain areas to keep; empty = all")
+    n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")
+    units_seed: int = Field(0, ge=0, description="seed of that subset")
+
+
+class SplitSettings(Params):
+    """Settings of 04_split: which trials may teach and which may judge."""
+
+    split: Literal["blocked", "random"] = Field("blocked", description="how roles are dealt")
+    n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="validation share of the rest")
+    gap_s: float = Field(1.0, ge=0, description="time kept free between roles (blocked) [s]")
+    stratified: bool = Field(False, description="random split keeps each label's share per role")
+    split_seed: int = Field(0, ge=0, description="seed of a random split")
+    scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
+    highest_value: Limit = Field(100.0, description="drop units whose train z-score exceeds it")
+    lowest_value: Limit = Field(0.0, description="drop units whose train z-score never exceeds it")
+
+
+class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
+    """A flat YAML file in params/recipes: a cohort and the settings of stages 01-04."""
+
+    recipe: str = Field(pattern=RECORDING_ID, description="name of the recipe")
+    recordings: list[str] = Field(min_length=1, description="recording ids, as strings")
+    pseudo_population: bool = Field(
+        False, description="units were pooled over sessions, never recorded together"
+    )
+
+    @model_validator(mode="after")
+    def _ids(self):
+        for name in self.recordings:
+            if not re.fullmatch(RECORDING_ID, name):
+                raise ValueError(
+                    f"recording id {shown(name)} may hold letters, digits, '.', '_' and '-' only, at most 120"
+                )
+        if len(set(self.recordings)) != len(self.recordings):
+            raise ValueError("recordings names one id twice")
+        if not self.keep_blank and not self.label_rules.blank:
+            raise ValueError(
+                f"keep_blank = false, but source {self.source!r} has no grey screen of its own; say which "
+                "label is one with `blank`, or leave keep_blank out"
+            )
+        return self
+
+    def settings(self, model: type[Params]) -> Params:
+        """The part of the recipe that one stage owns."""
+        return model(**{k: getattr(self, k) for k in model.model_fields})
+
+    @property
+    def label_rules(self) -> LabelRules:
+        """How trials are chosen and labelled; the grey screen is the source's own if none is named."""
+        rules = self.settings(LabelRules)
+        grey = "" if (own := GREY_SCREEN.get(self.source, "")) in rules.missing else own
+        return rules if rules.blank else rules.model_copy(update={"blank": grey})
+
+    def file(self, recording: str) -> Path | None:
+        """Path of the recording's file with {recording} and ${VARIABLES} filled in, or None."""
+        return self.filled(self.path, recording, "path") if self.path else None
+
+    def filled(self, template: str, recording: str, name: str) -> Path:
+        """A path with {recording} and ${VARIABLES} filled in; `name` is the setting that holds it."""
+        text = os.path.expandvars(template.replace("{recording}", recording))
+        missing = re.findall(r"\$\{?(\w+)\}?", text)
+        if missing:
+            raise BadParameter(
+                f"{name} {template!r} of recipe {self.recipe!r} uses the environment variable "
+                f"{missing[0]}, which is not set; set it or write the path out."
+            )
+        if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+            raise BadParameter(
+                f"{name} {template!r} of recipe {self.recipe!r} is a web address, and nblib reads "
+                "files: download it first and give the path of the file."
+            )
+        path = Path(text).expanduser()
+        if not path.is_absolute():
+            raise BadParameter(
+                f"{name} {template!r} of recipe {self.recipe!r} is relative; a notebook may run "
+                "from any folder, so give an absolute path, or one that starts with ~ or ${HOME}."
+            )
+        return path
+
+    @property
+    def holds(self) -> str:
+        """What the recordings are: "spikes", "lfp" or "counts"."""
+        return SOURCES[self.source]
+
+    @property
+    def is_lfp(self) -> bool:
+        """Whether the recordings are field potentials, not spikes."""
+        return self.holds == "lfp"
+
+
+class StageParams(Params):
+    """Parameters that every notebook of the road takes."""
+
+    recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
+    recording: str = Field(
+        "demo", pattern=RECORDING_ID, description="recording id of that recipe, a string"
+    )
+
+
+class TrainParams(StageParams):
+    """Parameters of 05_train_lstm: one decoder, one fold, one seed."""
+
+    model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of initial weights and batches")
+    model_params: dict[str, Any] = Field({}, description="overrides of the model's own settings")
+    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    batch_size: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = the model's own")
+    weight_decay: float | None = Field(None, ge=0, description="None = the model's own")
+    patience: int | None = Field(None, ge=1, description="None = the model's own [epochs]")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    logger: Literal["csv", "wandb"] = Field("csv", description="wandb is offline unless set up")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+    importance: int = Field(
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+    )
+    areas: bool = Field(False, description="train again on each area alone and on all others")
+
+
+class GraphParams(TrainParams):
+    """Parameters of 06_train_st_gat: those of 05, and the graph of units."""
+
+    model: Literal["st_gat", "st_gat_dynamic", "gat", "gcn"] = Field(
+        "st_gat", description="decoder on a graph"
+    )
+    graph: Literal["full", "correlation", "learned", "anatomy"] | None = Field(
+        None, description="who listens to whom; None = the model's own"
+    )
+
+
+class FewShotParams(StageParams):
+    """Parameters of 07_few_shot: which decoders, with how many presentations of each class."""
+
+    models: list[str] = Field(
+        ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"],
+        min_length=1,
+        description="decoders, names in nblib.models.MODELS",
+    )
+    shots: list[int] = Field(
+        [1, 3, 5, 10, 20, 0], description="presentations a class; 0 = all [count]"
+    )
+    n_draws: int = Field(10, ge=1, le=1000, description="draws up to 5 a class [count]")
+    n_draws_large: int = Field(5, ge=1, le=1000, description="draws above 5 a class [count]")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of draws, initial weights and batches")
+    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    importance: int = Field(
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+    )
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
+class ImageParams(StageParams):
+    """Parameters of 10_image_latents: which features of the images, decoded how."""
+
+    spaces: list[str] = Field(
+        ["vae", "pca", "gabor", "spectrum"],
+        min_length=1,
+        description="feature spaces, names in nblib.experiments.features.SPACES",
+    )
+    regressor: str = Field("ridge", description="from counts to features: ridge, pls or a network")
+    n_latents: int = Field(24, ge=1, le=500, description="latents of vae and pca [count]")
+    held_out: float = Field(
+        0.2, ge=0, lt=0.8, description="share of the images never seen in training"
+    )
+    images: str = Field("", description="folder of pictures or .npy; empty = the recording's own")
+    latents: str = Field("", description="the lab's .pt file of latents, for the space 'lab'")
+    vae_epochs: int | None = Field(None, ge=1, description="None = the VAE's own [count]")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = its own [count]")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    seed: int = Field(0, ge=0, description="seed of held-out images, initial weights and batches")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+
+class CohortParams(Params):
+    """Parameters of notebooks that take all recordings of a recipe together."""
+
+    recipe: str = Field(
+        "lfp_demo", description="recipe in params/recipes, or a path to a YAML file"
+    )
+
+
+class PretextParams(CohortParams):
+    """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
+
+    pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
+    tau_pos_s: Limit = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
+    tau_neg_s: float = Field(60.0, gt=0, description="windows farther apart are far (rp, ts) [s]")
+    n_context: int = Field(10, ge=1, description="windows of context (cpc) [count]")
+    n_ahead: int = Field(8, ge=1, description="windows to tell (cpc) [count]")
+    n_negatives: int = Field(10, ge=1, description="wrong windows beside each true one (cpc)")
+    negatives: Literal["same_recording", "any_recording"] = Field(
+        "same_recording", description="where wrong windows come from (cpc)"
+    )
+    teachers: Literal["train_subjects", "all_subjects"] = Field(
+        "train_subjects", description="who may teach: all but the fold's test subjects, or all"
+    )
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    n_folds: int = Field(5, ge=2, description="folds by subject [count]")
+    fold: int = Field(0, ge=0, description="whose subjects are the test")
+    seed: int = Field(0, ge=0, description="seed of folds, initial weights and draws")
+    n_steps: int = Field(40, ge=1, description="steps of an epoch [count]")
+    batch_size: int = Field(256, ge=2, description="pairs or triplets of a step (cpc: a sixteenth)")
+    max_epochs: int | None = Field(None, ge=1, description="None = 40 [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = 5e-4")
+    patience: int | None = Field(None, ge=1, description="None = 8 [epochs]")
+    shuffle_time: bool = Field(False, description="control: windows of a recording change places")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+    @model_validator(mode="after")
+    def _near_is_not_far(self) -> PretextParams:
+        if self.pretext != "cpc" and self.tau_neg_s < self.tau_pos_s:
+            raise ValueError(
+                f"tau_neg_s = {self.tau_neg_s:g} below tau_pos_s = {self.tau_pos_s:g}: a pair could be near and far"
+            )
+        return self
+
+
+PRETEXTS = ("rp", "ts", "cpc")
+
+
+class DownstreamParams(CohortParams):
+    """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
+
+    embedders: list[str] = Field(
+        ["rp", "ts", "cpc", "random", "bandpower"],
+        min_length=1,
+        description="rp, ts, cpc (rp@all: taught by all subjects), random, bandpower, supervised, a .pth, or some joined by +",
+    )
+    head: Literal["logistic", "linear", "finetune"] = Field(
+        "logistic", description="logistic probe, a linear layer, or all layers trained on"
+    )
+    tasks: list[Literal["one_vs_all", "multiclass"]] = Field(
+        ["one_vs_all", "multiclass"], min_length=1, description="what is asked of the embedding"
+    )
+    budgets: list[Annotated[int, Field(ge=0)]] = Field(
+        [1, 10, 100, 0], min_length=1, description="labels a class; 0 = all [count]"
+    )
+    n_draws: int = Field(20, ge=1, le=1000, description="draws at each budget [count]")
+    n_draws_trained: int = Field(3, ge=1, le=1000, description="draws where a network is trained")
+    folds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2, 3, 4], min_length=1, description="folds to judge on"
+    )
+    n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
+    pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
+    compare: list[str] = Field(
+        ["rp - bandpower", "ts - bandpower", "cpc - bandpower"],
+        description="differences to test, named beforehand",
+    )
+    seed: int = Field(0, ge=0, description="seed of folds, draws and random weights")
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 100 [count]")
+    shuffle_labels: bool = Field(
+        False, description="control: labels permuted within each recording"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
+
+    @field_validator("embedders", "tasks", "budgets", "folds", "compare")
+    @classmethod
+    def _each_once(cls, values: list[Any]) -> list[Any]:
+        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+            raise ValueError(f"{twice[0]!r} stands twice")
+        return values
+
+
+class ReportParams(Params):
+    """Parameters of notebooks that look at other runs and take no recording."""
+
+
+class ResultsParams(ReportParams):
+    """Parameters of 90_results."""
+
+    recipe: str = Field("", description="show one recipe only; empty = every run")
+    metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
+        "accuracy", description="score to compare"
+    )
+
+
+class SearchParams(ReportParams):
+    """Parameters of 91_search."""
+
+    search: str = Field("", description="name of the sweep that searched; empty = the only one")

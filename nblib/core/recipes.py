@@ -1,0 +1,139 @@
+"""Recipes as files: one read and checked, one found by its name, one derived from another."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nblib.core import params as P
+from nblib.core import store, yamlfile
+from nblib.core.checking import cut, shown
+from nblib.core.errors import BadParameter
+
+DERIVED = "# derived from "  # how the file of a derived recipe begins
+
+
+def load_recipe(path: Path | str) -> P.Recipe:
+    """Read and check one recipe file.
+
+    Raises BadParameter for unknown keys, wrong types or values out of bounds, and when the
+    recipe's own name differs from the file's.
+    """
+    path = Path(path)
+    return _load(path, yamlfile.text_of(path, f"recipe {cut(str(path))}"))
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, text: str) -> P.Recipe:
+    """A sweep asks for the same recipe thousands of times."""
+    values = yamlfile.read_settings(text, f"recipe {path}")
+    recipe = P.checked(P.Recipe, values, f"recipe {path}")
+    if recipe.recipe != path.stem:
+        raise BadParameter(
+            f"recipe {path}: calls itself {recipe.recipe!r}; name and file must agree, "
+            f"so write 'recipe: {path.stem}'."
+        )
+    return recipe
+
+
+def find_recipe(name: str) -> P.Recipe:
+    """A recipe by name (params/recipes, then the derived ones of the data root) or by path."""
+    if name.endswith((".yml", ".yaml")):
+        return load_recipe(Path(name).expanduser())
+    for folder in (store.recipes_dir(), store.derived_recipes_dir()):
+        if re.fullmatch(P.RECORDING_ID, name) and (folder / f"{name}.yml").is_file():
+            return load_recipe(folder / f"{name}.yml")
+    known = sorted(p.stem for p in store.recipes_dir().glob("*.yml"))
+    raise BadParameter(f"no recipe {shown(name)}; params/recipes holds {', '.join(known)}.")
+
+
+class Known:
+    """Recipes as they are now, by name, and what runs of other ones changed.
+
+    given: what runs were told as their recipe, names and paths: one that was given by its path is
+    found again by that path.
+    """
+
+    def __init__(self, given: list[str]):
+        ways = {base_of(way) for way in set(given)}
+        self._paths = {Path(way).stem: way for way in ways if way.endswith((".yml", ".yaml"))}
+        self.find = lru_cache(None)(self._find)  # a recipe as it is now; asked for every run
+        self._told: dict[str, dict[str, str]] = {}
+
+    def _find(self, name: str) -> P.Recipe | None:
+        """A recipe; None when it is gone."""
+        for way in (name, self._paths.get(name, name)):
+            with contextlib.suppress(BadParameter):
+                return find_recipe(way)
+        return None
+
+    def tell(self, recipe: dict[str, Any]) -> dict[str, str]:
+        """What a run's recipe is called, and what it changes of the one that it was derived from.
+
+        `base`: the name of that one, its own where nothing was changed or the other is gone;
+        `group`: base with the settings of the split that differ; `changed`: the other ones.
+        """
+        text = json.dumps(recipe)
+        if text not in self._told:
+            self._told[text] = self._tell(recipe)
+        return self._told[text]
+
+    def _tell(self, recipe: dict[str, Any]) -> dict[str, str]:
+        name = recipe.get("recipe", "")
+        base = root_name(name)
+        now = self.find(base) if base != name else None
+        base = name if now is None else base
+        other = recipe if now is None else store.plain(now.model_dump())
+        # Which recordings, and where they lie, says nothing of how this one was treated.
+        kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
+        text = {k: f"{k}={json.dumps(recipe[k])}" for k in kept if recipe[k] != other.get(k)}
+        split = ", ".join(t for k, t in text.items() if k in P.SplitSettings.model_fields)
+        others = ", ".join(t for k, t in text.items() if k not in P.SplitSettings.model_fields)
+        group = f"{base} ({split})" if split else base
+        return {"recipe": name, "base": base, "group": group, "changed": others}
+
+
+def root_name(name: str) -> str:
+    """The name of the recipe that a derived one comes from; the name itself of any other."""
+    return re.sub(r"-[0-9a-f]{8}$", "", name)
+
+
+def base_of(name: str) -> str:
+    """What finds the recipe that a derived one came from: a name, or the path that it was given by.
+
+    The name itself where it is no derived recipe of this data root.
+    """
+    path = store.derived_recipes_dir() / f"{name}.yml"
+    first = path.read_text(encoding="utf-8").split("\n")[0] if path.is_file() else ""
+    found = re.fullmatch(rf"{DERIVED}(.+): [a-z_, ]+", first)
+    return base_of(found[1]) if found else name
+
+
+def derive(recipe: P.Recipe, overrides: dict[str, Any], given: str = "") -> P.Recipe:
+    """The recipe with some settings changed; named by its content, saved, carried downstream.
+
+    given: the name or path that found the recipe, by which `base_of` finds it again.
+    """
+    root = root_name(recipe.recipe)
+    asked = {k: v for k, v in overrides.items() if v is not None}
+    before = recipe.model_dump()
+    whole = P.checked(P.Recipe, before | asked, f"recipe {root}").model_dump()
+    changed = sorted(k for k in asked if whole[k] != before[k])
+    if not changed:
+        return recipe
+    settings = {k: v for k, v in whole.items() if k != "recipe"}
+    text = json.dumps(store.plain(settings), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    derived = P.checked(P.Recipe, whole | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
+    path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
+    if not path.is_file():
+        text = yaml.safe_dump(derived.model_dump(), sort_keys=False)
+        store.write_text(path, f"{DERIVED}{given or recipe.recipe}: {', '.join(changed)}\n{text}")
+    return derived

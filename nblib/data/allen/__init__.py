@@ -1,0 +1,169 @@
+"""Allen Institute Visual Coding Neuropixels: local NWB files, and those that the warehouse holds.
+
+allensdk lists and downloads, through `allen_warehouse`. Its session reader is never used: it
+deletes the local file when reading raises.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nblib.core import store
+from nblib.core.errors import BadInput, BadParameter
+from nblib.data.allen import tables, warehouse
+from nblib.data.nwb import hdf5, open_nwb
+from nblib.data.recording import Recording
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NATURAL_SCENES = "brain_observatory_1.1"  # the session type in which natural scenes were shown
+LISTED = ("session_type", "specimen_id", "sex", "age_in_days", "genotype", "has_nwb")
+
+
+def open_allen(
+    path: Path | str,
+    *,
+    intervals: str = "natural_scenes_presentations",
+    label: str = "frame",
+    time_unit: str = "s",
+    recording_id: str | None = None,
+) -> Recording:
+    """Open a local NWB file in the AllenSDK ecephys layout; the CSV tables beside it are joined.
+
+    Raises what `nwb.open_nwb` raises, and BadInput for a table that cannot be read.
+    """
+    recording = open_nwb(
+        path, intervals=intervals, label=label, time_unit=time_unit, recording_id=recording_id
+    )
+    recording.meta["source"] = "allen"
+    told = recording.meta["session_id"] or recording.meta["identifier"]
+    if recording_id and recording_id.isdigit() and told.isdigit() and told != recording_id:
+        recording.meta["notes"].append(
+            f"The file is of session {told}, the recipe calls it {recording_id}."
+        )
+    return tables.join(recording)
+
+
+def local_path(session_id: str) -> Path:
+    """Where a fetched session lies: the layout of the Institute's own cache, under the data root."""
+    if not session_id.isdigit():
+        raise BadParameter(
+            f"{session_id!r} is not an Allen session id (digits only); set `path` for a file of your own."
+        )
+    return store.raw_dir() / "allen" / f"session_{session_id}" / f"session_{session_id}.nwb"
+
+
+def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
+    """Sessions of the warehouse, those with natural scenes unless told otherwise ("" = all).
+
+    One row a session, index `session_id` (str); `downloaded` tells which are here.
+    Raises MissingInput when the warehouse cannot be reached or allensdk is not installed.
+    """
+    warehouse.check_reachable()
+    with warehouse.warehouse() as (api, _):
+        table = warehouse.persist(api.get_sessions, "the list of sessions")
+    if session_type:
+        table = table[table["session_type"] == session_type]
+    table = table[[c for c in LISTED if c in table]].sort_index()
+    table.index = table.index.astype(str).rename("session_id")
+    return table.assign(downloaded=[local_path(i).is_file() for i in table.index])
+
+
+def download(session_id: str, *, again: bool = False) -> Path:
+    """Fetch one session's NWB file (2-3 GB) and return its path; at once when it is here.
+
+    A file that is here and opens is left alone; with `again`, or when it does not open, a newly
+    fetched and verified one takes its place. After a failure nothing new is left and nothing is
+    gone. Raises MissingInput when the warehouse fails, BadParameter for an unknown session,
+    BadInput when what came is not that session, StorageError when the disk is full.
+    """
+    place = local_path(session_id)
+    if place.is_file() and not again:
+        try:
+            return _verify(place, session_id)
+        except BadInput as error:
+            print(
+                f"{error} Fetching it again; the file there is replaced by a verified one only.",
+                file=sys.stderr,
+            )
+    return warehouse.fetch(
+        place,
+        f"session {session_id}",
+        lambda api: _session_stream(api, session_id),
+        lambda path: _verify(path, session_id),
+    )
+
+
+def scene_place(number: int) -> Path:
+    """Where a fetched template lies, as in the Institute's own cache."""
+    return store.raw_dir() / "allen" / "natural_scene_templates" / f"natural_scene_{number}.tiff"
+
+
+def download_scenes(numbers: list[int]) -> list[Path]:
+    """Fetch the templates of natural scenes that are not here yet; paths of all that are asked for.
+
+    Every file is verified as an image before it takes its place. Raises what `download` raises.
+    """
+    for number in numbers:
+        place = scene_place(number)
+        if not place.is_file():
+            warehouse.fetch(
+                place,
+                f"the template of natural scene {number}",
+                lambda api, number=number: _scene_stream(api, number),
+                _verify_picture,
+            )
+    return [scene_place(number) for number in numbers]
+
+
+def _verify(path: Path, session_id: str) -> Path:
+    """Check that a file is a whole NWB file of this session; BadInput otherwise."""
+    with hdf5.opened(path) as file:
+        lacking = [n for n in ("units/spike_times", "intervals") if n not in file]
+        if lacking:
+            raise BadInput(f"{path}: no {lacking[0]}; this is not a session's NWB file.")
+        told = {hdf5.scalar_text(file, n) for n in ("identifier", "general/session_id")}
+    if any(t.isdigit() for t in told) and session_id not in told:
+        raise BadInput(
+            f"{path}: expected session {session_id}, the file is of session {min(told)}."
+        )
+    return path
+
+
+def _session_stream(api: Any, session_id: str) -> Iterator[bytes]:
+    try:
+        return api.get_session_data(int(session_id))  # bytes, not the SDK's reader
+    except ValueError as error:
+        if "expected exactly 1 nwb file" not in str(error):
+            raise
+        raise BadParameter(
+            f"the warehouse does not hold one NWB file for session {session_id}; `nblib allen list` "
+            "shows the sessions."
+        ) from None
+
+
+def _scene_stream(api: Any, number: int) -> Iterator[bytes]:
+    try:
+        return api.get_natural_scene_template(number)
+    except ValueError as error:
+        if "expected exactly one natural scene" not in str(error):
+            raise
+        raise BadParameter(
+            f"the warehouse does not hold one template of natural scene {number}."
+        ) from None
+
+
+def _verify_picture(path: Path) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError as error:
+        if error.errno in store.NO_SPACE:
+            raise
+        raise BadInput(f"{path}: not readable as an image ({error}).") from None

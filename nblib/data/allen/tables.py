@@ -1,0 +1,130 @@
+"""The Allen Institute's own tables beside an NWB file: sessions, probes, channels, units (.csv)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput
+from nblib.data.checks import some
+from nblib.data.recording import Recording
+
+NAMES = ("sessions.csv", "probes.csv", "channels.csv", "units.csv")
+CHANNEL_COLUMNS = {
+    "ecephys_structure_acronym": "area",
+    "anterior_posterior_ccf_coordinate": "x",
+    "dorsal_ventral_ccf_coordinate": "y",
+    "left_right_ccf_coordinate": "z",
+    "probe_vertical_position": "probe_vertical_position",
+    "probe_horizontal_position": "probe_horizontal_position",
+    "ecephys_probe_id": "probe_id",
+}
+
+
+def beside(path: Path) -> dict[str, Path]:
+    """The tables that lie beside an NWB file or in the folder above, by name; the nearer wins."""
+    found = {}
+    for folder in (path.parent, path.parent.parent):
+        for name in NAMES:
+            if name not in found and (folder / name).is_file():
+                found[name] = folder / name
+    return found
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """One table with its ids as index; BadInput when it is not such a table."""
+    try:
+        table = pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise BadInput(f"{path}: not readable as CSV ({error}).") from None
+    if "id" not in table:
+        raise BadInput(f"{path}: no column 'id'; its columns are {some(table.columns, 40)}.")
+    if table["id"].duplicated().any():
+        raise BadInput(
+            f"{path}: id {some(table['id'][table['id'].duplicated()])} stands in several rows."
+        )
+    return table.set_index("id")
+
+
+def join(recording: Recording) -> Recording:
+    """The recording with what the tables beside its file know and the file does not.
+
+    A value in the file is never replaced; where a table disagrees, a note in `meta["notes"]`
+    counts the units. Units are matched by unit id, then by peak channel. `meta["joined"]` tells
+    what was filled in. Raises BadInput for a table that cannot be read.
+    """
+    tables = {name: _read(path) for name, path in beside(recording.path).items()}
+    units, joined, notes = recording.units.copy(), [], list(recording.meta["notes"])
+    if "units.csv" in tables:
+        own = tables["units.csv"].rename(columns={"ecephys_channel_id": "channel"})
+        _fill(units, own.reindex(units.index), "units.csv", joined, notes)
+    if "channels.csv" in tables and "channel" in units:
+        own = tables["channels.csv"].rename(columns=CHANNEL_COLUMNS)
+        own = own[[c for c in CHANNEL_COLUMNS.values() if c in own]].reindex(units["channel"])
+        _fill(units, own.set_axis(units.index), "channels.csv", joined, notes)
+    if "probes.csv" in tables and "probe_id" in units and "name" in tables["probes.csv"]:
+        own = (
+            tables["probes.csv"][["name"]]
+            .rename(columns={"name": "probe"})
+            .reindex(units["probe_id"])
+        )
+        _fill(units, own.set_axis(units.index), "probes.csv", joined, notes)
+    meta = {**recording.meta, "joined": joined, "notes": notes}
+    if "sessions.csv" in tables:
+        meta["session"] = _session_row(tables["sessions.csv"], recording, notes)
+    return replace(recording, units=units, meta=meta)
+
+
+def _session_row(sessions: pd.DataFrame, recording: Recording, notes: list[str]) -> dict[str, str]:
+    ids = [recording.meta["session_id"], recording.meta["identifier"], recording.id]
+    row = next((int(i) for i in ids if i.isdigit() and int(i) in sessions.index), None)
+    if row is None:
+        notes.append(
+            f"sessions.csv holds {len(sessions)} sessions, this recording is not among them."
+        )
+        return {}
+    return {str(k): str(v) for k, v in sessions.loc[row].dropna().items()}
+
+
+def _missing(values: pd.Series) -> np.ndarray:
+    return (values.isna() | (values.astype(str) == "")).to_numpy()
+
+
+def _fill(
+    units: pd.DataFrame, found: pd.DataFrame, name: str, joined: list[str], notes: list[str]
+) -> None:
+    """Fill what `units` lacks from `found` (same rows), in place; note what disagrees."""
+    known = ~found.isna().all(axis=1).to_numpy()
+    if not known.all():
+        notes.append(f"{name} knows {int(known.sum())} of the {len(units)} units.")
+    for column in found:
+        new = found[column].set_axis(units.index)
+        have = ~_missing(new)
+        if not have.any():
+            continue
+        if column not in units:
+            units[column] = new
+            joined.append(f"{column} from {name} ({int(have.sum())} units)")
+            continue
+        old = units[column]
+        empty = _missing(old) & have
+        if empty.any():
+            units[column] = old.where(~empty, new)
+            joined.append(f"{column} from {name} ({int(empty.sum())} units)")
+        both = have & ~_missing(old)
+        differ = both & ~_same(old, new)
+        if differ.any():
+            notes.append(
+                f"{name} gives another {column} than the NWB file for {int(differ.sum())} units "
+                f"(unit {some(units.index[differ])}); the file's values hold."
+            )
+
+
+def _same(a: pd.Series, b: pd.Series) -> np.ndarray:
+    """Elementwise equality; numbers to float32 precision, since tables are written rounded."""
+    numbers = pd.to_numeric(a, errors="coerce"), pd.to_numeric(b, errors="coerce")
+    close = np.isclose(*(n.to_numpy(float) for n in numbers), rtol=1e-5, atol=1e-9)
+    return close | (a.astype(str) == b.astype(str)).to_numpy()

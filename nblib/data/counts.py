@@ -1,0 +1,169 @@
+"""Recordings that are binned already: an `.npz` or NetCDF 4 file of counts (trial, time, unit).
+
+Names in the file, all but the first two optional:
+
+- `counts` (trial, time, unit): whole numbers from 0 to 65535
+- `bin_s` (), (time,) or (trial, time): width of a bin [s]
+- `start_s` (trial,): when the first bin starts, on the recording's clock [s]; without it the trials
+  are laid end to end in the file's order
+- `unit` (unit,): unit ids, each once; 0, 1, … without
+- `area`, `probe`, `channel`, `x`, `y`, `z` and the quality columns (unit,)
+- any other name (trial,): a column of the trials, to decode or to choose by
+- any other name (trial, time) or (trial, time, …): a further signal, kept beside the counts
+- any other name (time,): where the bins lie, to read; it is left out
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.params import Params, Recipe
+from nblib.data.nwb import hdf5
+from nblib.data.plainfiles import read_arrays
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FILES = ()
+USES = ("path",)
+AXES = ("trial", "time", "unit")
+MADE = ("stop_s", "exposure_s")
+UNIT_COLUMNS = (
+    "unit", "area", "probe", "channel", "x", "y", "z", "isi_violations", "amplitude_cutoff",
+    "presence_ratio", "firing_rate",
+)  # fmt: skip
+
+
+class Settings(Params):
+    """Where a file departs from the layout."""
+
+    names: dict[str, str] = Field({}, description="name in the layout: name in the file")
+    axes: list[str] = Field(list(AXES), description="axes of the counts in the file's order")
+    bin_s: float = Field(0.0, ge=0, description="width of a bin; 0 = as the file says [s]")
+
+
+def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Settings) -> xr.Dataset:
+    """Binned counts, further signals, and what is known of trials and units.
+
+    Raises BadInput, naming file and array, for what is no count, for lengths that do not fit, an id
+    that stands twice and a missing bin width; BadParameter for a name that is not in the file.
+    """
+    import xarray as xr
+
+    arrays = _read_npz_or_netcdf(path)
+    for name, there in settings.names.items():
+        if there not in arrays:
+            raise BadParameter(
+                f"source_params: names: {name}: {path} has no {there!r}; it holds {some(arrays, 40)}."
+            )
+        arrays[name] = arrays.pop(there)
+    if "counts" not in arrays:
+        raise BadInput(
+            f"{path}: no array 'counts'; it holds {some(arrays, 40) or 'nothing'}. Say what it is called with "
+            "source_params: {names: {counts: NAME}}."
+        )
+    counts = _checked_counts(path, arrays.pop("counts"), settings.axes)
+    n_trials, n_bins, n_units = counts.shape
+    width = _bin_widths(path, settings.bin_s or arrays.pop("bin_s", None), (n_trials, n_bins))
+    lasts = width.sum(axis=1)
+    start = arrays.pop("start_s", None)
+    clock, start = ("nominal", np.cumsum(lasts) - lasts) if start is None else ("recorded", start)
+    if start.shape != (n_trials,) or start.dtype.kind not in "iuf" or not np.isfinite(start).all():
+        raise BadInput(f"{path}: start_s must hold one finite time for each of {n_trials} trials.")
+    columns = {"unit": np.arange(n_units), "start_s": start} | arrays
+    coords, signals = {}, {}
+    for name, values in columns.items():
+        values = hdf5.decoded(values).astype(str) if values.dtype.kind == "S" else values
+        if name in MADE or values.dtype.kind not in "biufUO":
+            raise BadInput(
+                f"{path}: {name} ({values.dtype}) cannot be taken over: expected numbers or text, under another "
+                f"name than {' and '.join(MADE)}, which are made from start_s and bin_s."
+            )
+        if name in UNIT_COLUMNS and values.shape == (n_units,):
+            coords[name] = ("unit", values)
+        elif name not in UNIT_COLUMNS and values.shape == (n_trials,):
+            coords[name] = ("trial", values)
+        elif name not in UNIT_COLUMNS and values.shape[:2] == (n_trials, n_bins):
+            signals[name] = ((*AXES[:2], *(f"{name}_{i}" for i in range(values.ndim - 2))), values)
+        elif name in UNIT_COLUMNS or (values.shape != (n_bins,) and name not in AXES):
+            raise BadInput(
+                f"{path}: {name} has shape {values.shape}, which does not fit {n_trials} trials, {n_bins} bins and "
+                f"{n_units} units."
+            )
+    if (ids := pd.Index(coords["unit"][1])).has_duplicates:
+        raise BadInput(f"{path}: one id for several units: {some(ids[ids.duplicated()].unique())}.")
+    coords |= {
+        "trial": ("trial", np.arange(n_trials)), "time": ("time", np.arange(n_bins)),
+        "stop_s": ("trial", start + lasts), "exposure_s": (AXES[:2], width),
+    }  # fmt: skip
+    told = {"binning": "per_presentation", "n_bins": n_bins}
+    attrs = {
+        "recording": recording_id,
+        "subject": recording_id,
+        "source": str(path),
+        "clock": clock,
+    }
+    return xr.Dataset(
+        {"counts": (AXES, counts), **signals}, coords, attrs | {"binning": json.dumps(told)}
+    )
+
+
+def _read_npz_or_netcdf(path: Path) -> dict[str, np.ndarray]:
+    """Every array of the file by name, in memory."""
+    if path.suffix == ".npz":
+        return read_arrays(path)
+    import h5netcdf
+    import xarray as xr
+    from xarray.backends import H5NetCDFStore
+
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "the file"):
+        for name, data in file.items():
+            hdf5.check_claim(data, f"{path}: {name}")
+        store = H5NetCDFStore(h5netcdf.File(file, "r", phony_dims="sort"))
+        held = xr.open_dataset(store, decode_times=False).load()
+    return {str(name): variable.values for name, variable in held.variables.items()}
+
+
+def _checked_counts(path: Path, values: np.ndarray, axes: list[str]) -> np.ndarray:
+    """Counts (trial, time, unit), uint8 where they fit and uint16 otherwise; refuses what is no count."""
+    if sorted(axes) != sorted(AXES):
+        raise BadParameter(
+            f"source_params: axes = {axes}: expected {', '.join(AXES)} in some order."
+        )
+    if values.ndim != 3 or values.size == 0 or values.dtype.kind not in "biuf":
+        raise BadInput(
+            f"{path}: counts are {values.dtype} of shape {values.shape}; expected numbers ({', '.join(axes)})."
+        )
+    good = (values >= 0) & (values <= 65535)
+    if values.dtype.kind == "f":
+        good &= values == np.rint(values)
+    if not good.all():
+        at = tuple(int(i) for i in np.argwhere(~good)[0])
+        raise BadInput(
+            f"{path}: counts hold {values[at]} at {', '.join(axes)} {at}; expected whole numbers from 0 to 65535. "
+            "Rates and z-scores cannot be used: take the counts from before."
+        )
+    values = values.transpose([axes.index(a) for a in AXES])
+    return np.ascontiguousarray(values, np.uint8 if values.max() < 256 else np.uint16)
+
+
+def _bin_widths(path: Path, told: float | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    """Width of every bin (trial, time) [s]."""
+    if told is None:
+        raise BadInput(
+            f"{path}: no bin_s: nothing tells how wide a bin is. Say it with source_params: {{bin_s: 0.02}}."
+        )
+    width = np.asarray(told)
+    fits = width.size == 1 or width.shape in (shape, shape[1:])
+    if not fits or width.dtype.kind not in "iuf" or not ((width > 0) & (width < np.inf)).all():
+        raise BadInput(
+            f"{path}: bin_s must be above 0 s, one number or one a bin ({shape[1]} bins)."
+        )
+    return np.broadcast_to(width.astype(np.float64), shape).copy()

@@ -1,0 +1,303 @@
+"""One clock: spikes, presentations, invalid and observed times count seconds from one moment.
+
+Every recording passes here in 01, whatever its source. What cannot be one clock is refused, with
+both ranges and the name of the fault; what is only unusual for one is told.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput
+from nblib.data.checks import some
+from nblib.data.recording import Recording
+
+SHORT_ISI = 0.1  # in seconds common, in milliseconds next to impossible
+FEW_SHORT = 0.02  # share of intervals below SHORT_ISI that a train in milliseconds stays under
+LEAST_ISI = 100  # fewer intervals between spikes tell nothing
+LEAST_RATE = 0.05  # mean spikes a second and unit: below it a session is implausible
+MOST_RATE = 200.0
+SLOW_RATE, FAST_RATE = 0.5, 60.0  # mean rates that are unusual, not implausible
+SAMPLING_HZ = 30_000.0  # the usual rate of a recording from which spikes are sorted
+APART = 300.0  # spikes beyond the tables by so much: not the same unit
+OUTLAST = 50.0  # tables beyond the spikes by so much: not the same unit
+USUAL_RATE = 5.0
+SINCE_1970 = 1e9  # seconds; no session lasts as long
+LONGEST_S = 9e9  # as nanoseconds, later times do not fit 64 bits
+TRIAL_STEPS = 3.0  # all spikes within so many trials: their clock begins anew at each
+LEAST_TRIALS = 10
+NO_ORDER = 1 / 3  # a larger share of steps backwards: times in no order at all
+AGAIN = 10  # times that rise again over fewer of a unit's earlier spikes are only out of order
+LOOKED_AT = 50  # units out of order that are looked at closely
+TO_SECONDS = "write the file anew with times in seconds"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What tells seconds from other units: all times as they would be taken for seconds."""
+
+    n_units: int  # units with spikes
+    n_spikes: int  # their spikes
+    first: float  # first and last spike
+    last: float
+    n_isi: int  # intervals between a unit's spikes that were looked at
+    n_short: int  # those below SHORT_ISI
+    interval_last: float  # end of the last presentation, NaN when there is none
+    shortest: float  # least median presentation length over the interval tables, NaN likewise
+    whole: bool = False  # every spike time is a whole number in the file
+
+    @property
+    def rate(self) -> float:
+        """Mean spikes per unit and second; NaN without a span of time."""
+        span = self.last - self.first
+        return self.n_spikes / (self.n_units * span) if self.n_units and span > 0 else np.nan
+
+
+def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    """(end of the last interval, least median length of a table); NaN where there is none."""
+    lasts, medians = [], []
+    for table in tables:
+        stop = table["stop_time"].to_numpy(np.float64)
+        length = stop - table["start_time"].to_numpy(np.float64)
+        if np.isfinite(length).any():
+            lasts.append(np.nanmax(stop))
+            medians.append(np.nanmedian(length))
+    return (float(max(lasts)), float(min(medians))) if lasts else (np.nan, np.nan)
+
+
+def perhaps_other_unit(clock: Clock, time_unit: str) -> str:
+    """What else times that are let pass may be, as a sentence; "" where nothing speaks for it."""
+    if clock.n_isi < LEAST_ISI or not clock.rate < SLOW_RATE or clock.shortest < 5:
+        return ""
+    if time_unit == "ms" and clock.whole:
+        return (
+            f"All spike times are whole milliseconds, and units fire {clock.rate:.2g} Hz: if these "
+            f"are sample numbers, {TO_SECONDS} (each number divided by the sampling rate)."
+        )
+    if time_unit == "s" and clock.n_short < FEW_SHORT * clock.n_isi:
+        return (
+            "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
+            "set time_unit: ms in the recipe."
+        )
+    return ""
+
+
+def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
+    """Refuse milliseconds or sample numbers taken for seconds, and seconds for milliseconds.
+
+    Whole numbers are no seconds. Else spikes decide: in seconds, a unit's spikes come closer than
+    0.1 now and then and some unit fires more than once in 20; in milliseconds and samples neither
+    holds. Sparse spikes are let pass when the interval tables share their clock and hold intervals
+    shorter than 5, which no table in milliseconds would. Raises BadInput with the reasons and what
+    to do.
+    """
+    if clock.n_isi < LEAST_ISI or not clock.last > clock.first:
+        return
+    rate = clock.rate
+    sparse = clock.n_short < FEW_SHORT * clock.n_isi
+    beyond = clock.last / clock.interval_last if clock.interval_last > 0 else np.nan
+    seen = (
+        f"{clock.n_units} units fire {rate:.2g} spikes per unit and second, "
+        f"{100 * clock.n_short / clock.n_isi:.3g} % of the intervals between a unit's spikes are "
+        f"below {SHORT_ISI} s, the last spike lies at {clock.last:.6g} s"
+    )
+    if time_unit == "ms":
+        if rate > MOST_RATE:
+            raise BadInput(
+                f"{where}: read as milliseconds (time_unit: ms), {seen}; these times look like "
+                "seconds already. Set time_unit: s."
+            )
+        return
+    tables = (
+        f" Interval tables end at {clock.interval_last:.6g}." if clock.interval_last > 0 else ""
+    )
+    if clock.whole:
+        raise BadInput(
+            f"{where}: all spike times are whole numbers, the last is {clock.last:.0f}; seconds are "
+            f"not.{tables} These times look like {_other_units(clock)}"
+        )
+    if sparse and rate < LEAST_RATE * 4 and beyond > APART:
+        name = "milliseconds" if 1e3 * rate >= SLOW_RATE else "milliseconds or sample numbers"
+        raise BadInput(
+            f"{where}: read as seconds, {seen}, {beyond:.0f} times beyond the end of the last "
+            f"interval ({clock.interval_last:.6g} s). Spike times look like {name}, interval "
+            "tables like seconds; write the file anew with the spike times in seconds."
+        )
+    one_clock = 1 / APART < beyond < APART
+    if sparse and rate < LEAST_RATE and not (one_clock and clock.shortest < 5):
+        raise BadInput(
+            f"{where}: read as seconds, {seen}.{tables} These times look like {_other_units(clock)}"
+        )
+    if not sparse and 0 < beyond < 1 / OUTLAST:
+        name = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
+        if rate > FAST_RATE:
+            name += " (or spike times count from the start of each presentation)"
+        raise BadInput(
+            f"{where}: the interval tables end at {clock.interval_last:.6g} s, "
+            f"{1 / beyond:.0f} times beyond the last spike ({clock.last:.6g} s). Interval "
+            f"tables look like {name}, spike times like seconds; write the file anew with one unit."
+        )
+
+
+def _other_units(clock: Clock) -> str:
+    """What times may be that are no seconds, by the rates that would follow, and what to do then."""
+    kinds = []
+    in_ms, in_samples = 1e3 * clock.rate, SAMPLING_HZ * clock.rate
+    if in_ms >= (LEAST_RATE if not clock.whole else SLOW_RATE):
+        kinds.append(
+            f"milliseconds (units would fire {in_ms:.2g} Hz). Set time_unit: ms in the recipe."
+        )
+    if in_samples <= FAST_RATE:
+        kinds.append(
+            f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {in_samples:.2g} Hz). "
+            f"{TO_SECONDS.capitalize()}: each number divided by the sampling rate, in interval "
+            "tables too if they count samples."
+        )
+    if SLOW_RATE <= 1e6 * clock.rate <= FAST_RATE:
+        kinds.append(
+            f"microseconds (units would fire {1e6 * clock.rate:.2g} Hz). {TO_SECONDS.capitalize()}."
+        )
+    return " Or like ".join(kinds or ["sample numbers of an unusual clock. " + TO_SECONDS + "."])
+
+
+def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataFrame | None, unsorted: list[int]) -> None:  # fmt: skip
+    """Refuse spikes that are not on one clock with the presentations; see the functions below.
+
+    unsorted: positions of the units whose spike times fall. Raises BadInput with the ranges and,
+    where they tell it, the name of the fault and what mends it.
+    """
+    if not clock.n_spikes:
+        raise BadInput(f"{where}: {recording.n_units} units and no spike at all.")
+    if max(abs(clock.first), abs(clock.last)) > LONGEST_S:
+        raise BadInput(
+            f"{where}: spikes from {clock.first:.6g} to {clock.last:.6g}; no clock in seconds counts "
+            f"so far. Set time_unit: ms if they are milliseconds, else {TO_SECONDS}."
+        )
+    if clock.n_spikes > 1 and clock.first == clock.last:
+        raise BadInput(
+            f"{where}: all {clock.n_spikes:,} spike times are {clock.first:g} s; the file holds no times."
+        )
+    both, lasts = "", (np.nan, np.nan)
+    if trials is not None and len(trials):
+        lasts = (float(trials["start_time"].min()), float(trials["stop_time"].max()))
+        both = (
+            f"{where}: spikes lie from {seconds(clock.first)} to {seconds(clock.last)} s, "
+            f"{recording.trials} from {seconds(lasts[0])} to {seconds(lasts[1])} s"
+        )
+        check_relative(both, clock, trials["start_time"].to_numpy(np.float64))
+    if max(clock.first, lasts[0]) > SINCE_1970:  # before a ratio of the two is given another name
+        check_shared(both, (clock.first, clock.last), lasts)
+    check_order(recording, where, unsorted)
+    check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
+    if both:
+        check_shared(both, (clock.first, clock.last), lasts)
+        check_most_inside(both, clock, trials)
+
+
+def check_relative(both: str, clock: Clock, start: np.ndarray) -> None:
+    """Refuse spike times that count from the start of each presentation: all within the time of one.
+
+    Presentations in milliseconds could look so; then units would fire at their usual rate as it
+    is, not after dividing by the number of presentations: the reading whose rate is nearer to
+    USUAL_RATE is taken.
+    """
+    span, n = clock.last - clock.first, len(start)
+    if n < LEAST_TRIALS or clock.n_isi < LEAST_ISI:
+        return
+    step = float(np.median(np.diff(np.sort(start))))
+    within_one = span < TRIAL_STEPS * step and span < np.ptp(start) / 5
+    if within_one and clock.rate / np.sqrt(n) > USUAL_RATE:
+        raise BadInput(
+            f"{both}, one every {step:.4g} s: spike times count from the start of each presentation, "
+            "not from that of the session. Write the file anew from the session's own spike times, or "
+            "with each presentation's start added to its spikes; sorting them would not help."
+        )
+
+
+def check_shared(both: str, one: tuple[float, float], other: tuple[float, float]) -> None:
+    """Refuse two ranges of time [s] that share none; `both` begins the sentence and names them."""
+    if one[0] <= other[1] and other[0] <= one[1]:
+        return
+    late = max(one[0], other[0])
+    if late > SINCE_1970 > min(one[1], other[1]):
+        day = datetime.datetime.fromtimestamp(late, datetime.UTC)
+        why = (
+            f"the later clock counts from 1970 (it begins on {day:%Y-%m-%d %H:%M} UTC), the other "
+            "from the session's start. Write the file anew with the later one counted from there too"
+        )
+    else:
+        why = (
+            "these are two clocks. Find out how much later one began and write the file anew with that "
+            "added to the times of the other"
+        )
+    raise BadInput(f"{both}: they share no time; {why}.")
+
+
+def check_unit(
+    both: str, one: tuple[float, float], other: tuple[float, float], remedy: str
+) -> None:
+    """Refuse a range of time [s] that reaches OUTLAST times farther than `one` is long: another unit."""
+    if one[1] > one[0] and other[1] - one[0] > OUTLAST * (one[1] - one[0]):
+        raise BadInput(f"{both}: they count in two units of time. {remedy}")
+
+
+def check_most_inside(both: str, clock: Clock, trials: pd.DataFrame) -> None:
+    """Refuse presentations most of which lie outside the spikes: they would be decoded from silence."""
+    start, stop = (trials[c].to_numpy(np.float64) for c in ("start_time", "stop_time"))
+    outside = int(((stop < clock.first) | (start > clock.last)).sum())
+    if outside > len(trials) / 2 and clock.n_isi >= LEAST_ISI:
+        raise BadInput(
+            f"{both}, and {outside} of {len(trials)} presentations lie where there is no spike. Either these "
+            "are two clocks (then write the file anew with one), or the spikes end early: leave these "
+            "presentations out by a setting of the recipe, "
+            f"where: start_time > {clock.first:.6g} and stop_time < {clock.last:.6g}"
+        )
+
+
+def seconds(value: float) -> str:
+    """A time as text: to the millisecond, never in powers of ten."""
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
+def check_order(recording: Recording, where: str, units: list[int]) -> None:
+    """Refuse units (positions) whose spike times fall: a clock that began anew, or no order at all.
+
+    Between two falls times rise. Where such runs lie beside each other, sorting mends them; where
+    they go over the same stretch, it would mix them. Raises BadInput with unit, spike and times.
+    """
+    if not units:
+        return
+    ids, restart = some(recording.units.index[units]), ""
+    for unit in units[:LOOKED_AT]:
+        times = recording.spike_times(unit)
+        falls = np.flatnonzero(np.diff(times) < 0)
+        ends = np.r_[falls[1:], len(times) - 1]
+        place = (
+            f"in unit {recording.units.index[unit]} from {seconds(times[falls[0]])} s (spike {falls[0]}) to "
+            f"{seconds(times[falls[0] + 1])} s, {len(falls)} time{'s' if len(falls) > 1 else ''} in all"
+        )
+        passed = max(  # earlier spikes over whose time a run of rising times goes again
+            int(((times[: a + 1] > times[a + 1]) & (times[: a + 1] <= times[b])).sum())
+            for a, b in zip(falls[:LOOKED_AT], ends, strict=False)
+        )
+        if len(falls) < NO_ORDER * len(times) and passed >= AGAIN:
+            restart = restart or place
+    if not restart:
+        raise BadInput(
+            f"{where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file."
+        )
+    alone = (
+        " As this unit is alone in it, it may also be two units joined into one: only then sort it."
+        if len(units) == 1 < recording.n_units
+        else ""
+    )
+    raise BadInput(
+        f"{where}: spike times of unit {ids} fall ({restart}) and rise again over the same stretch: their "
+        "clock begins anew. Write the parts as files of their own, or add the end of the earlier part "
+        f"to the times after it; do not sort them, which would mix the parts.{alone}"
+    )

@@ -1,0 +1,123 @@
+"""What a recording of field potentials holds, and what is odd in it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from nblib.data.checks import some
+from nblib.data.inspection import SessionReport
+from nblib.data.inspection.clock import check_shared, check_unit, seconds
+from nblib.data.inspection.trials import trial_oddities
+from nblib.data.lfp import SERIES
+from nblib.data.recording import Recording, Series
+from nblib.data.trials import labelling
+from nblib.data.trials.intervals import merged
+
+PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
+SLOW_HZ = 5.0
+ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
+
+
+def report(session: Recording) -> SessionReport:
+    """What a recording of field potentials holds, and what is odd in it.
+
+    tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
+    start_s, stop_s, length_s). Memory: a minute of signal at a time.
+    """
+    series = session.series[SERIES]
+    step = max(1, round(PIECE_S * series.rate_hz))
+    n_channels = len(session.meta["channels"])
+    total, squares, count = (np.zeros(n_channels) for _ in range(3))
+    for lo in range(0, series.n_samples, step):
+        piece = np.asarray(series.read(lo, min(lo + step, series.n_samples)), np.float64)
+        good = np.isfinite(piece)
+        piece = np.where(good, piece, 0.0)
+        total, squares, count = (
+            total + piece.sum(0),
+            squares + (piece**2).sum(0),
+            count + good.sum(0),
+        )
+    mean = total / np.maximum(count, 1)
+    sd = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    channels = pd.DataFrame(
+        {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
+         "sd": sd, "nan_share": 1 - count / series.n_samples}
+    )  # fmt: skip
+    empty = pd.DataFrame({"label": [], "start_time": [], "stop_time": []})
+    table = session.timed_trials.sort_values("start_time") if session.trials else empty
+    intervals = pd.DataFrame(
+        {"label": labelling.words(table["label"]), "start_s": table["start_time"], "stop_s": table["stop_time"],
+         "length_s": table["stop_time"] - table["start_time"]}
+    ).reset_index(drop=True)  # fmt: skip
+    end = series.stop_s
+    if len(table):
+        begin, last = float(table["start_time"].min()), float(table["stop_time"].max())
+        both = (
+            f"{session.path or session.id}: the signal lasts from {seconds(series.start_s)} to {seconds(end)} "
+            f"s, {session.trials} from {seconds(begin)} to {seconds(last)} s"
+        )
+        check_shared(both, (series.start_s, end), (begin, last))
+        remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
+        check_unit(both, (series.start_s, end), (begin, last), remedy)
+    odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
+    classes = session.labelled.classes if session.trials else []
+    if (sd == 0).any():
+        odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
+    usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
+    far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
+    if far.any():
+        odd.append(
+            f"Channels much stronger or weaker than the others: {some(channels['region'][far])}."
+        )
+    if (channels["nan_share"] > 0).any():
+        worst = channels.loc[channels["nan_share"].idxmax()]
+        odd.append(
+            f"NaN in the signal, most in {worst['region']} ({worst['nan_share']:.2%} of its samples)."
+        )
+    if (intervals["stop_s"] > end + 1e-6).any() or (
+        intervals["start_s"] < series.start_s - 1e-6
+    ).any():
+        odd.append(
+            f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
+        )
+    if len(invalid := session.invalid_times):
+        covered = np.diff(merged(np.clip(invalid, series.start_s, end))).sum()
+        odd.append(
+            f"{len(invalid)} invalid intervals cover {covered:.4g} s of the signal; no window touches them."
+        )
+    if series.rate_hz < SLOW_HZ:
+        odd.append(
+            f"{series.rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms."
+        )
+    if len(series.even) > 1:
+        odd.append(_gaps(series))
+    pairs = itertools.pairwise(intervals[["start_s", "stop_s"]].to_numpy())
+    if any(b[0] < a[1] - 1e-9 for a, b in pairs):
+        odd.append("Intervals overlap.")
+    items = {
+        "recording": session.id, "subject": session.subject,
+        "file": session.path.name if session.path else "", "channels": n_channels,
+        "electrodes": int(channels["electrodes"].sum()), "rate [Hz]": series.rate_hz,
+        "signal from [s]": round(series.start_s, 3), "signal to [s]": round(end, 3),
+        "interval table": session.trials or "none", "intervals": len(intervals), "labels": len(classes),
+        "intervals left out": sum(session.labelled.left_out.values()) if session.trials else 0,
+    }  # fmt: skip
+    tables = {
+        "summary": pd.DataFrame({"item": items.keys(), "value": items.values()}),
+        "channels": channels, "intervals": intervals, "classes": pd.DataFrame({"class": classes}),
+    }  # fmt: skip
+    return SessionReport(session.id, tables, odd)
+
+
+def _gaps(series: Series) -> str:
+    """The gaps of a clock in a sentence: places as samples and seconds from the first."""
+    before, after = series.even[:-1], series.even[1:]
+    length = [b[2] - a[2] - (a[1] - a[0]) / series.rate_hz for a, b in zip(before, after, strict=True)]  # fmt: skip
+    lo, _, start = after[int(np.argmax(length))]
+    return (
+        f"The clock has {len(length)} gaps of {sum(length):.4g} s in all; the longest, of {max(length):.4g} s, ends at "
+        f"sample {lo}, {start - series.start_s:.6g} s after the first. 02 goes on with gaps: cut."
+    )

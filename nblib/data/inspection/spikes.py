@@ -1,0 +1,175 @@
+"""One pass over all spikes: what each unit holds, and what is broken or odd in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput
+from nblib.data.checks import some
+from nblib.data.inspection.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
+from nblib.data.recording import Recording
+
+PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
+RATE_POINTS = 300  # at most so many points in the rate over time
+REFRACTORY_S = 0.0015
+
+
+@dataclass
+class Spikes:
+    """What one pass over all spikes found; one entry per unit."""
+
+    count: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    duplicates: np.ndarray
+    refractory: np.ndarray
+    short: int = 0  # intervals within a unit below SHORT_ISI
+    unsorted: list[int] = field(default_factory=list)  # units whose times fall
+    whole: bool = True  # every time is a whole number in the file
+
+
+def check_index(recording: Recording, where: str) -> None:
+    """BadInput when the positions of the units' spikes do not rise from 0; `where` names the file."""
+    index = np.asarray(recording.spike_index, np.int64)
+    falls = np.flatnonzero(np.diff(index) < 0)
+    if index[0] != 0 or len(falls):
+        at = (
+            f"falls at unit {some(recording.units.index[falls])}"
+            if len(falls)
+            else f"begins at {index[0]}"
+        )
+        raise BadInput(f"{where}: the spike index {at}; expected rising positions from 0.")
+
+
+def pass_over(recording: Recording, where: str) -> Spikes:
+    """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted."""
+    n, per_second = recording.n_units, 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
+    found = Spikes(
+        np.diff(recording.spike_index),
+        np.full(n, np.nan),
+        np.full(n, np.nan),
+        np.zeros(n, int),
+        np.zeros(n, int),
+    )
+    bad: list[int] = []
+    for lo, hi, times, index in recording.chunks(PIECE):
+        count = np.diff(index)
+        firing = np.flatnonzero(count)
+        if not len(times):
+            continue
+        with np.errstate(invalid="ignore"):  # infinite times are told below
+            total, step = times.sum(), np.diff(times)
+        found.first[lo + firing] = times[index[firing]]
+        found.last[lo + firing] = times[index[firing + 1] - 1]
+        if not np.isfinite(total):
+            # A piece is summed first: looking at each value is needed only when the sum is off.
+            broken = _per_unit(~np.isfinite(times), index)
+            bad += (lo + np.flatnonzero(broken)).tolist()
+            continue
+        step[index[1:-1][(index[1:-1] > 0) & (index[1:-1] < len(times))] - 1] = (
+            np.inf
+        )  # from unit to unit
+        if not (step >= 0).all():
+            falls = np.flatnonzero(_per_unit(np.r_[False, step < 0], index))
+            found.unsorted += (lo + falls).tolist()
+            found.first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
+            found.last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
+        close = np.flatnonzero(step < REFRACTORY_S)
+        unit = np.searchsorted(index, close, side="right") - 1
+        found.refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
+        found.duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
+        found.short += int(np.count_nonzero(step < SHORT_ISI))
+        # A few tell enough of most recordings.
+        found.whole = found.whole and _whole(times[:1000] * per_second) and _whole(times * per_second)  # fmt: skip
+    if bad:
+        raise BadInput(
+            f"{where}: NaN or infinite spike times in unit {some(recording.units.index[bad])}; "
+            "mend or remove these units in the file."
+        )
+    return found
+
+
+def _whole(values: np.ndarray) -> bool:
+    return bool((np.abs(values - np.rint(values)) < 1e-6).all())
+
+
+def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """How many flags each unit has; `flags` (spike,), `index` (unit + 1,)."""
+    total = np.r_[0, np.cumsum(flags)]
+    return total[index[1:]] - total[index[:-1]]
+
+
+def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
+    """What tells seconds from milliseconds: of all spikes, and of the intervals in `tables`."""
+    firing = spikes.count > 0
+    first = float(np.nanmin(spikes.first)) if firing.any() else 0.0
+    last = float(np.nanmax(spikes.last)) if firing.any() else 0.0
+    n_isi = int((spikes.count[firing] - 1).sum())
+    return Clock(
+        int(firing.sum()),
+        int(spikes.count.sum()),
+        first,
+        last,
+        n_isi,
+        spikes.short,
+        *interval_clock(tables),
+        whole=spikes.whole,
+    )
+
+
+def span(clock: Clock) -> float:
+    """From the first spike to the last [s]; NaN where that is no time."""
+    return clock.last - clock.first if clock.last > clock.first else np.nan
+
+
+def unit_rates(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
+    """One row a unit: spikes, rate_hz, first_s, last_s, duplicates, closer_than_1.5_ms."""
+    return pd.DataFrame(
+        {
+            "spikes": spikes.count,
+            "rate_hz": spikes.count / span(clock),
+            "first_s": spikes.first,
+            "last_s": spikes.last,
+            "duplicates": spikes.duplicates,
+            "closer_than_1.5_ms": spikes.refractory,
+        },
+        index=recording.units.index,
+    )
+
+
+def mean_rate(recording: Recording, clock: Clock) -> pd.DataFrame:
+    """Mean rate over units in at most RATE_POINTS bins of whole seconds: time_s, rate_hz."""
+    seconds = span(clock)
+    if not seconds > 0:
+        return pd.DataFrame({"time_s": [], "rate_hz": []})
+    long = seconds > RATE_POINTS / 10
+    width = max(1.0, np.ceil(seconds / RATE_POINTS)) if long else seconds / 30
+    edges = clock.first + np.arange(max(1, int(seconds // width)) + 1) * width
+    total = np.zeros(len(edges) - 1, np.int64)
+    for lo, hi, times, index in recording.chunks(PIECE):
+        for i in range(hi - lo):  # sorted within a unit: one search per edge, no pass over spikes
+            total += np.diff(np.searchsorted(times[index[i] : index[i + 1]], edges))
+    return pd.DataFrame(
+        {"time_s": edges[:-1] + width / 2, "rate_hz": total / width / recording.n_units}
+    )
+
+
+def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str]) -> None:
+    """Add to `odd` a sentence for each oddity of the spikes."""
+    ids = recording.units.index
+    silent = np.flatnonzero(spikes.count == 0)
+    if len(silent):
+        odd.append(f"{len(silent)} of {len(ids)} units have no spikes (unit {some(ids[silent])}).")
+    twice = np.flatnonzero(spikes.duplicates)
+    if len(twice):
+        odd.append(
+            f"{spikes.duplicates.sum()} spike times stand twice, in {len(twice)} units (unit {some(ids[twice])}); "
+            "both are counted."
+        )
+    if other := perhaps_other_unit(clock, recording.meta.get("time_unit", "s")):
+        odd.append(other)
+    if clock.first < 0:
+        odd.append(f"Spikes begin before time zero, at {clock.first:.4g} s.")

@@ -1,0 +1,170 @@
+"""The lab's pickled spike tables: one row per bin, a column per unit, and `frame`.
+
+`spike_trains_with_stimulus_session_<id>_<bins>.pkl` enters the road as counts, at stage 02. The
+pickle is read by `guarded_pickle`, which runs nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nblib.core.errors import BadInput
+from nblib.data.checks import some
+from nblib.data.guarded_pickle import read_table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+NAME = re.compile(r"spike_trains_with_stimulus_session_(\d+)(?:_(\d+))?\.pkl")
+LABEL = "frame"
+PRESENTATION_NS = 250_000_000  # the file has no clock: scenes were shown 0.25 s each, on end
+ROWS_AT_ONCE = 512  # a block may lie in memory either way round
+
+
+def read_lab_pickle(
+    path: Path | str, *, n_bins: int | None = None, session: str | None = None
+) -> xr.Dataset:
+    """Read one pickled table as Binned counts (trial, time, unit), presentations in file order.
+
+    `n_bins` and `session` are checked against the file's name, which gives them when they are
+    not given. The file has no clock: `start_s` is 0.25 s times the presentation's number and
+    `attrs["clock"]` says "nominal". Raises BadInput for a table without one `frame` column, for
+    runs of `frame` that do not fit the bins (with the row) and for values that are not counts.
+    """
+    path = Path(path)
+    named = NAME.fullmatch(path.name)
+    told_session, told_bins = named.groups() if named else (None, None)
+    if told_session and session and session.isdigit() and session != told_session:
+        raise BadInput(f"{path}: the name says session {told_session}, asked for was {session}.")
+    if told_bins and n_bins and int(told_bins) != n_bins:
+        raise BadInput(
+            f"{path}: the name says {told_bins} bins per presentation, asked for were {n_bins}. Set n_bins: {told_bins}."
+        )
+    n_bins = n_bins or (int(told_bins) if told_bins else None)
+    if not n_bins:
+        raise BadInput(f"{path}: the name does not tell the bins per presentation; set n_bins.")
+    columns, blocks = read_table(path)
+    frames = [i for i, c in enumerate(columns) if c == LABEL]
+    if len(frames) != 1:
+        raise BadInput(
+            f"{path}: {len(frames)} columns called {LABEL!r} among {len(columns)} (the last are "
+            f"{some(columns[-3:])}); expected one, first or last."
+        )
+    frame = _frame_column(path, blocks, frames[0])
+    check_runs(path, frame, n_bins)
+    units = _unit_ids(path, [c for i, c in enumerate(columns) if i != frames[0]])
+    counts = _counts(path, blocks, frames[0], len(frame), columns)
+    return _dataset(path, counts, frame, units, n_bins, session or told_session or path.stem)
+
+
+def _frame_column(path: Path, blocks: list, position: int) -> np.ndarray:
+    values = next(v[place.index(position)] for place, v in blocks if position in place)
+    try:
+        frame = values.astype(np.float64)
+    except (TypeError, ValueError):
+        raise BadInput(f"{path}: column {LABEL!r} holds text; expected scene numbers.") from None
+    frame = np.where(np.isnan(frame), -1, frame)  # some files write the blank as NaN
+    rows = np.flatnonzero((frame != np.rint(frame)) | (np.abs(frame) > 1e9))
+    if len(rows):
+        raise BadInput(
+            f"{path}: {LABEL} is {frame[rows[0]]} in row {rows[0]}; expected whole scene numbers."
+        )
+    return frame.astype(np.int64)
+
+
+def check_runs(path: Path, frame: np.ndarray, n_bins: int) -> None:
+    """Refuse a table whose runs of equal `frame` are not whole presentations of `n_bins` rows.
+
+    One scene shown twice in a row is a run of twice the length. Raises BadInput with the row.
+    """
+    starts = (
+        np.flatnonzero(np.r_[True, frame[1:] != frame[:-1]]) if len(frame) else np.zeros(0, int)
+    )
+    lengths = np.diff(np.r_[starts, len(frame)])
+    bad = np.flatnonzero(lengths % n_bins)
+    if len(frame) == 0:
+        raise BadInput(f"{path}: the table has no rows.")
+    if len(bad):
+        first = bad[0]
+        row = starts[first] + lengths[first] // n_bins * n_bins
+        raise BadInput(
+            f"{path}: misaligned at row {row}: {LABEL} {frame[row]} begins there and holds for "
+            f"{lengths[first] % n_bins} of {n_bins} bins ({len(bad)} such runs, {len(frame)} rows). Rows are "
+            "missing or n_bins is wrong; make the table again from the NWB file."
+        )
+
+
+def _unit_ids(path: Path, names: list) -> np.ndarray:
+    """Unit ids as integers where all are, else as text."""
+    if not names:
+        raise BadInput(f"{path}: no unit columns beside {LABEL!r}.")
+    texts = [str(int(n)) if isinstance(n, float) and n.is_integer() else str(n) for n in names]
+    twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < len(texts) else []
+    if twice:
+        raise BadInput(
+            f"{path}: several columns are called {some(twice)}; expected one column per unit."
+        )
+    return np.array(texts, np.int64 if all(re.fullmatch(r"\d{1,18}", t) for t in texts) else str)
+
+
+def _counts(path: Path, blocks: list, frame: int, rows: int, columns: list) -> np.ndarray:
+    """Counts (row, unit), uint8 where they fit and uint16 otherwise; refuses what is no count."""
+    out = np.empty((rows, len(columns) - 1), np.uint16)
+    for place, values in blocks:
+        here = np.flatnonzero(np.array(place) != frame)
+        target = np.array(place)[here]
+        target -= target > frame
+        for first in range(0, rows, ROWS_AT_ONCE) if len(here) else ():
+            part = values[here, first : first + ROWS_AT_ONCE]
+            if part.dtype.kind not in "iuf":
+                try:
+                    part = part.astype(np.float64)
+                except (TypeError, ValueError):
+                    raise BadInput(
+                        f"{path}: the columns of {some(columns[place[i]] for i in here)} hold text; expected counts."
+                    ) from None
+            good = (part >= 0) & (part <= 65535)
+            if part.dtype.kind == "f":
+                good &= part == np.rint(part)
+            if not good.all():
+                k, row = np.argwhere(~good)[0]
+                raise BadInput(
+                    f"{path}: column {columns[place[here[k]]]} holds {part[k, row]} in row {first + row}; "
+                    "expected spike counts (whole numbers from 0 to 65535). A table of z-scores cannot be "
+                    "used: take the table from before normalising."
+                )
+            out[first : first + ROWS_AT_ONCE, target] = part.T
+    return out.astype(np.uint8) if not out.size or out.max() < 256 else out
+
+
+def _dataset(
+    path: Path, counts: np.ndarray, frame: np.ndarray, units: np.ndarray, n_bins: int, session: str
+) -> xr.Dataset:
+    import xarray as xr
+
+    n = len(frame) // n_bins
+    start = np.arange(n, dtype=np.int64) * PRESENTATION_NS
+    edges = start[:, None] + np.arange(n_bins + 1) * PRESENTATION_NS // n_bins  # int64 ns
+    return xr.Dataset(
+        {"counts": (("trial", "time", "unit"), counts.reshape(n, n_bins, len(units)))},
+        coords={
+            "trial": ("trial", np.arange(n)),
+            "unit": ("unit", units),
+            "time": ("time", np.arange(n_bins)),
+            "label": ("trial", frame[::n_bins]),
+            LABEL: ("trial", frame[::n_bins]),
+            "start_s": ("trial", edges[:, 0] / 1e9),
+            "stop_s": ("trial", edges[:, -1] / 1e9),
+            "exposure_s": (("trial", "time"), np.diff(edges, axis=1) / 1e9),
+        },
+        attrs={
+            "recording": session, "subject": "", "label_name": LABEL, "source": str(path),
+            "binning": json.dumps({"binning": "per_presentation", "n_bins": n_bins}),
+            "clock": "nominal",
+        },
+    )  # fmt: skip

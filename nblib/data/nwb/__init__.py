@@ -1,0 +1,187 @@
+"""Any NWB file with a units table and interval tables, read with h5py."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput
+from nblib.core.params import SECONDS
+from nblib.data.checks import some
+from nblib.data.nwb import electrodes, hdf5
+from nblib.data.nwb import series as nwb_series
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.recording import Recording
+from nblib.data.trials.intervals import open_ended
+
+# Columns of a units table that other tools use for the brain area, in the order they are tried.
+AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
+# Columns that are numbers where their text allows it.
+NUMBERS = ("x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
+UNITS = "units"
+
+
+def open_nwb(
+    path: Path | str,
+    *,
+    intervals: str,
+    label: str,
+    time_unit: str = "s",
+    recording_id: str | None = None,
+) -> Recording:
+    """Open an NWB file as a Recording; spikes, series and the other tables are read when needed.
+
+    `intervals` names the table that holds the trials and `label` its column to decode; with
+    `intervals=""` the recording has no trials. `time_unit="ms"` converts spike times, timestamps
+    and every interval column ending in `_time` to seconds. Units gain area, probe, channel and
+    x, y, z [um] from the electrodes table, by `peak_channel_id` or by the units' `electrodes`.
+
+    Raises MissingInput for no such file; BadInput for a truncated file, one without units, spike
+    times or that table, or times in the other unit. The trials themselves are looked at when they are
+    asked for (see `labelling.select`).
+    """
+    path = Path(path)
+    seconds = SECONDS[time_unit]
+    notes: list[str] = []
+    with hdf5.opened(path) as file:
+        version = nwb_tables.check_version(file, path)
+        units, spike_index, spikes = _read_units(file, path, seconds, notes)
+        places = nwb_tables.interval_tables(file, path)
+        series, broken = nwb_series.find_series(file, path, seconds)
+        observed = _read_observed(file[UNITS], path, units.index, seconds)
+        meta = _read_meta(file, path, version)
+    notes += nwb_series.in_words(broken, path)
+    tables = nwb_tables.LazyTables(path, places, seconds)
+    if intervals:
+        tables.require(intervals)
+    return Recording(
+        id=recording_id or meta["session_id"] or meta["identifier"] or path.stem,
+        subject=meta["subject"].get("subject_id") or meta["subject"].get("specimen_name", ""),
+        path=path,
+        units=units,
+        spike_index=spike_index,
+        spikes=spikes,
+        intervals=tables,
+        trials=intervals,
+        label=label,
+        series=series,
+        meta={
+            "source": "nwb",
+            "time_unit": time_unit,
+            "notes": notes,
+            "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
+            **meta,
+        },
+        observed=observed,
+    )
+
+
+def _read_units(
+    file: h5py.File, path: Path, seconds: float, notes: list[str]
+) -> tuple[pd.DataFrame, np.ndarray, hdf5.FileSpikes]:
+    group = hdf5.child(file, UNITS, path)
+    if not isinstance(group, h5py.Group):
+        raise BadInput(f"{path}: {_no_units(file, path)}")
+    data, index = (hdf5.child(group, n, path, UNITS) for n in ("spike_times", "spike_times_index"))
+    if data is None or index is None:
+        missing = "spike_times" if data is None else "spike_times_index"
+        raise BadInput(f"{path}: the units table has no {missing}; it holds {some(group, 40)}.")
+    with hdf5.read_errors(path, "units/spike_times", data):
+        kind = data.dtype.kind
+    if not hdf5.is_flat(data) or kind not in "iuf":
+        raise BadInput(
+            f"{path}: units/spike_times is {data.dtype} of shape {data.shape}; expected a row of numbers."
+        )
+    if (
+        hdf5.text(data.attrs.get("unit", "")).lower() in ("ms", "millisecond", "milliseconds")
+        and seconds == 1.0
+    ):
+        raise BadInput(
+            f"{path}: units/spike_times says it is in milliseconds. Set time_unit: ms in the recipe."
+        )
+    n_units = nwb_tables.n_rows(group, path, UNITS)
+    spike_index = _starts(index, n_units, data, path, "units/spike_times_index")
+    units = nwb_tables.read_table(
+        group, path, UNITS, skip=("spike_times", "electrodes", "obs_intervals")
+    )
+    left_out = units.attrs[nwb_tables.LEFT_OUT]
+    nwb_tables.tell_broken(units, UNITS, notes)
+    if units.index.has_duplicates:
+        twice = units.index[units.index.duplicated()].unique()
+        raise BadInput(f"{path}: the units table uses one id for several units: {some(twice)}.")
+    for name in AREA_COLUMNS[1:]:
+        if "area" not in units and name in units:
+            units["area"] = units[name]
+    nwb_tables.as_numbers(units, NUMBERS, f"{path}: {UNITS}", notes)
+    units = electrodes.join(file, path, units, notes)
+    units.index.name = "unit_id"
+    units.attrs = {nwb_tables.LEFT_OUT: left_out}
+    return units, spike_index, hdf5.FileSpikes(path, "units/spike_times", data, seconds)
+
+
+def _no_units(file: h5py.File, path: Path) -> str:
+    """What an NWB file has instead of the units table, and what to do."""
+    elsewhere = [
+        place
+        for place, item in hdf5.walk(file, sorted(file), path)
+        if isinstance(item, h5py.Group)
+        and (hdf5.type_name(item) == "Units" or {"spike_times", "spike_times_index"} <= set(item))
+    ]
+    if elsewhere:
+        return (
+            f"no units table at /units, but one at {some(elsewhere)}. Link it there with "
+            f"h5py, the file being open in mode 'r+':  file['units'] = file[{elsewhere[0]!r}]"
+        )
+    return f"no units table; the file holds {some(file)}. Spike-sorted data are needed."
+
+
+def _starts(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path, where: str) -> np.ndarray:  # fmt: skip
+    """Where each unit's values begin in a ragged column, and their end: int64 (n_units + 1,)."""
+    if n_units == 0:
+        raise BadInput(f"{path}: the units table is empty.")
+    stops = nwb_tables.read_stops(index, data, path, where)
+    if len(stops) != n_units:
+        raise BadInput(f"{path}: {where} has {len(stops)} entries for {n_units} units.")
+    return np.concatenate([[0], stops])
+
+
+def _read_observed(
+    group: h5py.Group, path: Path, unit_ids: pd.Index, seconds: float
+) -> list[np.ndarray | None] | None:
+    """When each unit was observed, (k, 2) [s]; None where obs_intervals says nothing of it or of any."""
+    where = "units/obs_intervals"
+    data, index = (hdf5.child(group, n, path, UNITS) for n in ("obs_intervals", "obs_intervals_index"))  # fmt: skip
+    if data is None:
+        return None
+    with hdf5.read_errors(path, where, data):
+        values = data[()]
+    if values.size == 0:
+        return None
+    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
+        raise BadInput(
+            f"{path}: {where} is {values.dtype} of shape {values.shape}; expected a start and a stop a row."
+        )
+    times = open_ended(values.astype(np.float64) * seconds)
+    if index is None:
+        raise BadInput(f"{path}: {where} has no index, so whose each row is, is not known.")
+    starts = _starts(index, len(unit_ids), data, path, f"{where}_index")
+    parts = [times[a:b] for a, b in itertools.pairwise(starts)]
+    return [part if len(part) else None for part in parts]
+
+
+def _read_meta(file: h5py.File, path: Path, version: str) -> dict[str, Any]:
+    names = ("identifier", "session_description", "session_start_time")
+    return {
+        **{name: hdf5.scalar_text(file, name) for name in names},
+        "session_id": hdf5.scalar_text(file, "general/session_id"),
+        "nwb_version": version,
+        "subject": {
+            name: hdf5.scalar_text(file, f"general/subject/{name}")
+            for name in hdf5.child(file, "general/subject", path) or ()
+        },
+    }

@@ -1,0 +1,116 @@
+"""Sampled signals of an NWB file, each read when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from nblib.core.errors import BadInput
+from nblib.data.nwb import hdf5
+from nblib.data.recording import Series
+
+ROOTS = ("acquisition", "processing", "stimulus/presentation")
+
+
+def find_series(
+    file: h5py.File, path: Path, seconds: float
+) -> tuple[dict[str, Series], dict[str, BadInput]]:
+    """Every numeric TimeSeries by name (by path where two share a name), unread; and, by path,
+    the error to raise for one that cannot be read, should it be needed."""
+    series: dict[str, Series] = {}
+    broken: dict[str, BadInput] = {}
+    for place, group in hdf5.walk(file, ROOTS, path):
+        try:
+            if isinstance(group, BadInput):
+                raise group
+            if (found := _series(group, place, path, seconds)) is not None:
+                series[place] = found
+        except BadInput as error:
+            if place.rpartition("/")[0] not in broken:  # a series that lacks a part is told once
+                broken[place] = error
+    names = [s.name for s in series.values()]
+    short = {p: (p if names.count(s.name) > 1 else s.name) for p, s in series.items()}
+    return {short[p]: s for p, s in series.items()}, broken
+
+
+def in_words(broken: dict[str, BadInput], path: Path) -> list[str]:
+    """A sentence for each series that is left out."""
+    return [f"Left out: {str(error).removeprefix(f'{path}: ')}" for error in broken.values()]
+
+
+def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series | None:
+    """One TimeSeries; None for another group, and for text, pictures and the like."""
+    timed = "timestamps" in group
+    is_series = timed or "starting_time" in group or hdf5.type_name(group).endswith("Series")
+    data = hdf5.child(group, "data", path, place) if is_series else None
+    if not isinstance(data, h5py.Dataset):
+        return None
+    with hdf5.read_errors(path, f"{place}/data", data):
+        if data.ndim not in (1, 2) or data.dtype.kind not in "biuf":
+            return None
+    clock = hdf5.child(group, "timestamps" if timed else "starting_time", path, place)
+    if not isinstance(clock, h5py.Dataset):
+        raise BadInput(f"{path}: {place} has neither timestamps nor a starting_time.")
+    if timed and clock.size != data.shape[0]:
+        raise BadInput(f"{path}: {place} has {clock.size} timestamps for {data.shape[0]} samples.")
+    scale = hdf5.number(data, "conversion", f"{path}: {place}/data", 1.0)
+    scale = scale * _channel_conversion(group, place, path, data)
+    shift = hdf5.number(data, "offset", f"{path}: {place}/data", 0.0)
+    as_it_is = np.all(scale == 1.0) and shift == 0.0
+
+    def read(lo: int, hi: int) -> np.ndarray:
+        with hdf5.opened(path) as file, hdf5.read_errors(path, f"{place}/data[{lo}:{hi}]"):
+            values = file[place]["data"][lo:hi]
+        return values if as_it_is else values * scale + shift
+
+    def timestamps() -> np.ndarray:
+        with hdf5.opened(path) as file:
+            times = file[place]["timestamps"]
+            with hdf5.read_errors(path, f"{place}/timestamps", times):
+                return times[()].astype(np.float64).ravel() * seconds
+
+    return Series(
+        name=place.rsplit("/", 1)[1],
+        unit=hdf5.text(data.attrs.get("unit", "")),
+        read=read,
+        n_samples=data.shape[0],
+        rate_hz=None if timed else _rate(clock, place, path),
+        start_s=0.0 if timed else _first(clock, place, path) * seconds,
+        timestamps=timestamps if timed else None,
+    )
+
+
+def _channel_conversion(
+    group: h5py.Group, place: str, path: Path, data: h5py.Dataset
+) -> np.ndarray | float:
+    """What each channel (channel,) is multiplied with, beside the conversion of all; 1 where not told."""
+    given = hdf5.child(group, "channel_conversion", path, place)
+    if given is None:
+        return 1.0
+    where = f"{path}: {place}/channel_conversion"
+    with hdf5.read_errors(path, f"{place}/channel_conversion", given):
+        values = given[()].ravel()
+    n_channels = data.shape[1] if data.ndim > 1 else 1
+    if len(values) != n_channels:
+        raise BadInput(f"{where} has {len(values)} values for {n_channels} channels.")
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        raise BadInput(f"{where} = {values[:5].tolist()}; expected a finite number a channel.")
+    return values.astype(np.float64)
+
+
+def _first(clock: h5py.Dataset, place: str, path: Path) -> float:
+    """The starting time as it stands."""
+    with hdf5.read_errors(path, f"{place}/starting_time", clock):
+        values = np.ravel(clock[()])
+    if values.size != 1 or values.dtype.kind not in "iuf":
+        raise BadInput(f"{path}: {place}/starting_time is {values.tolist()}; one number is needed.")
+    return float(values[0])
+
+
+def _rate(clock: h5py.Dataset, place: str, path: Path) -> float:
+    rate = hdf5.number(clock, "rate", f"{path}: {place}/starting_time")
+    if not 0 < rate < np.inf:
+        raise BadInput(f"{path}: {place}/starting_time gives a rate of {rate:g} Hz.")
+    return rate

@@ -1,0 +1,138 @@
+"""Arrays and tables that sorters and labs leave as plain files: `.npy`, `.csv`, `.tsv`."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput
+from nblib.core.params import SECONDS
+from nblib.data.checks import some
+from nblib.data.nwb import hdf5
+from nblib.data.recording import InMemorySpikes
+from nblib.data.trials.columns import numbers
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a `.npy` file; BadInput for one that is damaged or holds Python objects."""
+    with _as_arrays(path), path.open("rb") as file:
+        return _read_stream(file, path.stat().st_size)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a `.npz` file by name; BadInput for one that is damaged or holds Python objects."""
+    with _as_arrays(path), zipfile.ZipFile(path) as packed:
+        arrays = {}
+        for member in packed.infolist():
+            size = min(member.file_size, hdf5.MOST_PACKED * max(member.compress_size, 1000))
+            with packed.open(member) as file:
+                arrays[member.filename.removesuffix(".npy")] = _read_stream(file, size)
+        return arrays
+
+
+@contextmanager
+def _as_arrays(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise BadInput(f"{path}: not readable as an array of numbers ({error}).") from None
+
+
+def _read_stream(file: IO[bytes], size: int) -> np.ndarray:
+    """An array in numpy's own format; ValueError where it says it is larger than `size` [bytes]."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"its format has version {version}")
+    shape, _, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError(
+            "it holds Python objects; write numbers, or text as  np.array(values, str)"
+        )
+    if (claimed := math.prod(shape) * dtype.itemsize) > size - file.tell():
+        raise ValueError(f"it says it holds {claimed} bytes, but {size - file.tell()} are there")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """One row of numbers from a `.npy` file, which may have a second axis of length 1.
+
+    Raises BadInput for a file that is damaged, holds Python objects, text or a table.
+    """
+    values = read_npy(path)
+    if values.dtype.kind not in "iuf" or values.size not in values.shape:
+        raise BadInput(
+            f"{path}: holds {values.dtype} of shape {values.shape}; expected a row of numbers."
+        )
+    return values.ravel()
+
+
+def read_table(
+    path: Path, columns: tuple[str, ...], *, separator: str = ",", as_text: bool = False
+) -> pd.DataFrame:
+    """A table with at least these columns; empty cells are NaN.
+
+    as_text: every cell stays what is written, "01" and "NA" too.
+    Raises BadInput, with the columns that there are, when one is missing, and for a file that is
+    no such table.
+    """
+    try:
+        how = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
+        table = pd.read_csv(path, sep=separator, **how)
+    except (OSError, ValueError) as error:  # the parser's errors are ValueErrors
+        raise BadInput(f"{path}: not readable as a table ({error}).") from None
+    if missing := [c for c in columns if c not in table]:
+        raise BadInput(
+            f"{path}: no column {missing[0]!r}; its columns are {some(table.columns, 40)}."
+        )
+    return table
+
+
+def read_trials(path: Path, time_unit: str) -> pd.DataFrame:
+    """Trials of a CSV with start_time and stop_time in seconds; other columns are as written.
+
+    `time_unit="ms"` converts every column that ends in `_time`. Raises BadInput, naming column or
+    for a missing column and a time that is no number.
+    """
+    table = read_table(path, ("start_time", "stop_time"), as_text=True)
+    for column in table.columns[table.columns.str.endswith("_time")]:
+        seconds = numbers(table[column], f"{path}: column {column!r}")
+        table[column] = seconds * SECONDS[time_unit]
+    return table
+
+
+def by_unit(
+    times_s: np.ndarray, owner: np.ndarray, unit_ids: np.ndarray, where: Path | str
+) -> tuple[InMemorySpikes, np.ndarray]:
+    """Spikes in order of time -> unit after unit; those of other owners are left out.
+
+    times_s, owner: (n_spikes,) time [s] and unit id of each spike. Returns what a Recording takes:
+    spikes and index (n_units + 1,). Raises BadInput, naming `where`, for no units, an id that stands
+    twice, and times and owners that differ in number.
+    """
+    if not len(unit_ids):
+        raise BadInput(f"{where}: no units are left to read.")
+    if twice := pd.Index(unit_ids)[pd.Index(unit_ids).duplicated()].unique().tolist():
+        raise BadInput(f"{where}: one id stands for several units: {some(twice)}.")
+    if len(times_s) != len(owner):
+        raise BadInput(f"{where}: {len(times_s)} spike times, but units for {len(owner)} spikes.")
+    unit_ids = np.asarray(unit_ids)
+    place = pd.Index(unit_ids).get_indexer(owner)  # -1: not one of these units
+    order = np.lexsort((times_s, place))
+    order = order[place[order] >= 0]
+    counts = np.bincount(place[order], minlength=len(unit_ids))
+    index = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return InMemorySpikes(np.asarray(times_s, np.float64)[order]), index

@@ -1,0 +1,205 @@
+"""`Recording`: what one session holds, on one clock, in SI units, read lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from nblib.core.errors import BadInput
+from nblib.core.params import LabelRules
+from nblib.data.trials import labelling
+from nblib.data.trials.intervals import check_intervals, covers, open_ended
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits
+
+
+class SpikeArray(Protocol):
+    """All spike times of a recording, unit after unit, in seconds (float64)."""
+
+    def read(self, lo: int, hi: int) -> np.ndarray:
+        """Spike times `lo` to `hi` of the flat array, in seconds."""
+
+    def contiguous(self) -> np.ndarray | None:
+        """The whole flat array as a memory map in seconds, or None when it must be read."""
+
+
+@dataclass(frozen=True)
+class InMemorySpikes:
+    """Spike times already in memory, in seconds."""
+
+    values: np.ndarray
+
+    def read(self, lo: int, hi: int) -> np.ndarray:
+        return self.values[lo:hi]
+
+    def contiguous(self) -> np.ndarray:
+        return self.values
+
+
+@dataclass(frozen=True)
+class Series:
+    """A sampled signal `(time, channel)`; either `rate_hz` or `timestamps` tells the time.
+
+    pieces : of a clock with gaps, the stretches between them: first sample, one past the last, start
+        [s]; empty for one that is even throughout.
+    """
+
+    name: str
+    unit: str
+    read: Callable[[int, int], np.ndarray]
+    n_samples: int
+    rate_hz: float | None = None
+    start_s: float = 0.0
+    timestamps: Callable[[], np.ndarray] | None = None
+    pieces: tuple[tuple[int, int, float], ...] = ()
+
+    @property
+    def even(self) -> tuple[tuple[int, int, float], ...]:
+        """The stretches of even clock, one where there is no gap."""
+        return self.pieces or ((0, self.n_samples, self.start_s),)
+
+    @property
+    def stop_s(self) -> float:
+        """End of the last sample of a signal that has a rate."""
+        lo, hi, start = self.even[-1]
+        return start + (hi - lo) / self.rate_hz
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording session.
+
+    Attributes
+    ----------
+    units : DataFrame, index `unit_id`; where known: area, probe, channel, x, y, z [um],
+        isi_violations, amplitude_cutoff, presence_ratio, firing_rate [Hz].
+    spike_index : int64 (n_units + 1,); unit i owns spikes `spike_index[i]:spike_index[i+1]`.
+    spikes : SpikeArray, float64 seconds, ragged-flat, read lazily.
+    intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
+    series : sampled signals by name, read lazily.
+    trials, label : the interval table that holds the trials, and its column to decode (or an
+        expression of columns), "" without; rules : which trials count, and what is missing.
+    observed : each unit's intervals (k, 2) [s] in which its spikes were looked for; None where
+        nothing is said of it, of all units or of one: then always.
+    """
+
+    id: str
+    subject: str
+    path: Path | None
+    units: pd.DataFrame
+    spike_index: np.ndarray
+    spikes: SpikeArray
+    intervals: dict[str, pd.DataFrame]
+    trials: str
+    label: str
+    series: dict[str, Series] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    observed: list[np.ndarray | None] | None = None
+    rules: LabelRules = field(default_factory=LabelRules)
+
+    def __post_init__(self):
+        if len(self.spike_index) != len(self.units) + 1:
+            raise BadInput(
+                f"{self.path or self.id}: {len(self.units)} units but a spike index of "
+                f"{len(self.spike_index)} entries; expected one more than there are units."
+            )
+
+    @property
+    def n_units(self) -> int:
+        return len(self.units)
+
+    @property
+    def n_spikes(self) -> int:
+        return int(self.spike_index[-1])
+
+    @property
+    def trial_place(self) -> str:
+        """Where the trials stand, for messages."""
+        return f"{self.meta.get('trials_file', self.path or self.id)}: {self.trials}"
+
+    @cached_property
+    def labelled(self) -> labelling.Trials:
+        """The trials that count, with their labels, and those left out (see `labelling.select`)."""
+        if not self.trials:
+            raise BadInput(
+                f"{self.path or self.id}: the recipe names no trials (intervals is empty), and this "
+                f"needs them; there is {', '.join(self.intervals) or 'no interval table'}. Set "
+                "`intervals` and `label` in the recipe."
+            )
+        return labelling.select(
+            self.intervals[self.trials], self.label, self.rules, self.trial_place
+        )
+
+    @property
+    def trial_table(self) -> pd.DataFrame:
+        """The trials that have a label: columns as in the file, and `label`; index: row in the file.
+
+        Raises BadInput where there are none.
+        """
+        return self.labelled.table
+
+    @property
+    def timed_trials(self) -> pd.DataFrame:
+        """Those with a finite start and a stop that is not before it."""
+        bad = labelling.unusable(self.trial_table, labelling.SPAN, self.trial_place)
+        bad.pop("no length", None)
+        return self.trial_table[
+            ~np.any([*bad.values(), np.zeros(len(self.trial_table), bool)], axis=0)
+        ]
+
+    @property
+    def invalid_times(self) -> np.ndarray:
+        """Invalid intervals as float64 (n, 2) [s], without end (inf) where the file gives none;
+        empty when the file names none. BadInput, with the rows, for one without a start or reversed."""
+        table = self.intervals.get("invalid_times")
+        if table is None or len(table) == 0:
+            return np.empty((0, 2))
+        times = open_ended(table[["start_time", "stop_time"]].to_numpy(float))
+        check_intervals(str(self.path or self.id), "invalid_times", times)
+        return times
+
+    def observed_in(self, start_s: np.ndarray, stop_s: np.ndarray) -> np.ndarray:
+        """Whether each unit was observed throughout [start, stop): bool (n, n_units)."""
+        seen = np.ones((len(start_s), self.n_units), bool)
+        known: dict[bytes, np.ndarray] = {}  # many units share their intervals
+        for unit, intervals in enumerate(self.observed or []):
+            if intervals is not None:
+                key = intervals.tobytes()
+                if key not in known:
+                    known[key] = covers(start_s, stop_s, intervals, ROUNDED_S)
+                seen[:, unit] = known[key]
+        return seen
+
+    def spike_times(self, i: int) -> np.ndarray:
+        """Spike times of the i-th unit, float64 seconds."""
+        return self.spikes.read(int(self.spike_index[i]), int(self.spike_index[i + 1]))
+
+    def chunks(
+        self, max_spikes: int = 4_000_000
+    ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Walk over the units in pieces of bounded size.
+
+        Yields (first unit, stop unit, spike times [s], index (units + 1,) into those times).
+        A single unit with more spikes than `max_spikes` comes as one piece.
+        """
+        index = np.asarray(self.spike_index, np.int64)
+        lo = 0
+        while lo < self.n_units:
+            hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
+            hi = min(max(hi, lo + 1), self.n_units)
+            yield (
+                lo,
+                hi,
+                self.spikes.read(int(index[lo]), int(index[hi])),
+                index[lo : hi + 1] - index[lo],
+            )
+            lo = hi

@@ -1,0 +1,156 @@
+"""Questions to the columns of a table, worded as for pandas' `eval`: `contrast_left > contrast_right`.
+
+Comparisons, arithmetic, `and`, `or`, `not`, `in` and four methods of a column are let through, and
+nothing else: no recipe can run code. Rows are asked one by one, so whole numbers stay exact.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import unicodedata
+from collections.abc import Callable
+
+import numpy as np
+
+from nblib.core.errors import BadParameter
+
+ALLOWED = "only columns, numbers, text, comparisons, + - * / // %, and, or, not, in, and a column's isin, isna, notna and fillna are"
+READ = (
+    ast.Expression, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.Compare, ast.BoolOp, ast.BinOp,
+    ast.UnaryOp, ast.boolop, ast.cmpop, ast.operator, ast.unaryop,
+)  # fmt: skip
+REFUSED = (ast.Is, ast.IsNot, ast.Pow, ast.MatMult, ast.LShift, ast.RShift, ast.BitXor, ast.Invert)
+BOTH = (ast.BitAnd, ast.BitOr)
+
+Column = tuple[list, np.ndarray]  # values where there is one, (row,) True where it is missing
+
+
+class Text(str):
+    """Text that refuses to be compared with a number, instead of being unequal to every one."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, str):
+            raise TypeError(
+                f"text {str(self)!r} is compared with {other!r}; text stands in quotes, a number does not"
+            )
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+class _Question(ast.NodeTransformer):
+    """Takes an expression apart and lets pass what is allowed; text and methods become names."""
+
+    def __init__(self, read: Callable[[str], Column], names: list[str], ticked: dict[str, str]):
+        self.read, self.names, self.ticked = read, names, ticked
+        self.columns: dict[str, Column] = {}
+        self.missing: list[np.ndarray] = []
+        self.texts: dict[str, Text] = {}
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        match node:
+            case ast.UnaryOp(ast.Invert()) if self.is_logic(node.operand):  # pandas' `not`
+                node.op = ast.Not()
+        if not isinstance(node, READ) or isinstance(node, REFUSED):
+            raise ValueError(f"{type(node).__name__} is not allowed; {ALLOWED}")
+        both = isinstance(node, ast.BinOp) and isinstance(node.op, BOTH)
+        if both and not (self.is_logic(node.left) and self.is_logic(node.right)):
+            raise ValueError("each comparison beside & or | stands in parentheses")
+        if isinstance(node, ast.Compare):
+            several = [isinstance(part, ast.List | ast.Tuple) for part in node.comparators]
+            if several != [isinstance(sign, ast.In | ast.NotIn) for sign in node.ops]:
+                raise ValueError("`in` wants a list, [1, 2], and nothing else does")
+        return super().generic_visit(node)
+
+    def is_logic(self, part: ast.AST) -> bool:
+        """Whether a part can only be true or false."""
+        if isinstance(part, ast.Name):
+            name = self.ticked.get(part.id, part.id)
+            return name in self.names and all(isinstance(v, bool) for v in self.read(name)[0])
+        if isinstance(part, ast.BinOp | ast.UnaryOp):
+            return isinstance(part.op, (*BOTH, ast.Not, ast.Invert))
+        return isinstance(part, ast.Compare | ast.BoolOp | ast.Call)
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, str):
+            if any(tick in node.value for tick in self.ticked):
+                raise ValueError("a backtick cannot stand inside text")
+            self.texts[f"text_{len(self.texts)}_"] = Text(node.value)
+            return ast.Name([*self.texts][-1], ast.Load())
+        if not isinstance(node.value, (bool, int, float)):
+            raise ValueError(f"{node.value!r} is not allowed; {ALLOWED}")
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        self.columns[node.id] = self.column(node.id)
+        self.missing.append(self.columns[node.id][1])
+        return node
+
+    def column(self, key: str) -> Column:
+        # Python reads a name in its plain form: the micro sign as the Greek letter.
+        plain = {unicodedata.normalize("NFKC", n): n for n in self.names}
+        name = self.ticked.get(key) or plain.get(key, key)
+        if name not in self.names:
+            raise ValueError(f"no column {name!r}")
+        values, gone = self.read(name)
+        return [Text(v) if isinstance(v, str) else v for v in values], gone
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        match node:
+            case ast.Call(func=ast.Attribute(ast.Name() as asked, "isin"), args=[_], keywords=[]):
+                return self.visit(ast.Compare(asked, [ast.In()], node.args))
+            case ast.Call(
+                func=ast.Attribute(ast.Name(key), "isna" | "notna"), args=[], keywords=[]
+            ):
+                gone = self.column(key)[1]
+                values = (gone == (node.func.attr == "isna")).tolist()
+            case ast.Call(func=ast.Attribute(ast.Name(key), "fillna"), args=[_], keywords=[]):
+                held, gone = self.column(key)
+                other = ast.literal_eval(node.args[0])
+                other, rest = Text(other) if isinstance(other, str) else other, iter(held)
+                values = [other if absent else next(rest) for absent in gone]
+            case _:
+                raise ValueError(f"{ast.unparse(node)} is not allowed; {ALLOWED}")
+        name = f"method_{len(self.columns)}_"
+        self.columns[name] = values, np.zeros(len(gone), bool)
+        self.missing.append(self.columns[name][1])
+        return ast.Name(name, ast.Load())
+
+
+def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting: str) -> Column:
+    """Values of an expression, and the rows for which it has none: those that miss an operand.
+
+    names: columns that may be used; read(column): its values where there is one, and (row,) True
+    where it is missing. Raises BadParameter, beginning with `setting`, for an unknown column, for
+    text compared with numbers, and for anything else than a plain question.
+    """
+    ticked: list[str] = []
+    plain = re.sub("`([^`]*)`", lambda m: f"ticked_{ticked.append(m[1]) or len(ticked)}_", text)
+    question = _Question(read, names, {f"ticked_{i}_": n for i, n in enumerate(ticked, 1)})
+    try:
+        tree = question.visit(ast.parse(plain.strip(), mode="eval"))
+        if not question.missing:
+            raise ValueError("it names no column")
+        code = compile(ast.fix_missing_locations(tree), setting, "eval")
+        missing = np.any(question.missing, axis=0)
+        columns = {
+            name: dict(zip(np.flatnonzero(~gone).tolist(), values, strict=True))
+            for name, (values, gone) in question.columns.items()
+        }
+        answers = []
+        for row in np.flatnonzero(~missing).tolist():
+            known = question.texts | {name: values[row] for name, values in columns.items()}
+            # What `visit` lets pass: no call, no attribute and no name that is not known here.
+            answer = eval(code, {"__builtins__": {}}, known)
+            answers.append(str(answer) if isinstance(answer, str) else answer)
+    except SyntaxError as error:
+        why = f"no such column, and not readable as an expression ({error.msg}); a name with blanks, or one such as `class`, stands in backticks"
+    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        why = str(error)
+    else:
+        return answers, missing
+    raise BadParameter(f"{setting} = {text[:200]!r}: {why}. The columns are {', '.join(names)}.")

@@ -1,0 +1,334 @@
+"""The trials of a table and the label of each: the one place where that is decided.
+
+01, 02 and the roads of potentials and of counts all take what `select` gives, so they agree on the
+classes. A missing label is left out and counted; it is never a class. Two labels are never made one,
+unless `join_labels` asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.params import BinSettings, LabelRules
+from nblib.data.trials import expressions
+from nblib.data.trials.columns import LEFT_OUT, numbers, require
+
+SPAN = ("start_time", "stop_time")
+MOST_S = 9.2e9  # whole nanoseconds of 64 bits reach no further
+INTEGERS = ((np.int64, -(2**63), 2**63 - 1), (np.uint64, 0, 2**64 - 1))
+DIGITS = 12  # numbers that agree so far differ by rounding only
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Labelled trials of a table.
+
+    table: as in the file, with `label`; index: the row in the file's table, from 0. left_out:
+    reason -> trials. alike: groups of labels that are probably one, each with its trials.
+    """
+
+    table: pd.DataFrame
+    left_out: dict[str, int]
+    alike: list[dict[Any, int]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Every class once, as text."""
+        return as_text(self.table["label"])
+
+    def attrs(self) -> dict[str, str]:
+        """What counts and windows keep of them: the classes and what was left out, as JSON."""
+        return {"classes": json.dumps(self.classes), "left_out": json.dumps(self.left_out)}
+
+
+def as_text(labels: Any) -> list[str]:
+    """Every class once, as text, in order."""
+    return words(np.unique(as_array(labels)))
+
+
+def check_classes(classes: list[str], seen: list[str], who: str) -> None:
+    """Refuse classes that an earlier stage did not see; BadInput names one."""
+    if new := sorted(set(classes) - set(seen)):
+        raise BadInput(
+            f"{who}: class {new[0]!r} was not there before ({len(seen)} classes: {some(seen)}); the recording's "
+            "artifacts do not belong together, so make them again with --force."
+        )
+
+
+def words(labels: Any) -> list[str]:
+    """Each label as text; a whole number is written alike whether other labels are whole or not."""
+    values = as_array(labels).tolist()
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in values]
+
+
+def as_array(labels: Any) -> np.ndarray:
+    """Labels (trial,) as numbers, or as text of fixed width."""
+    values = np.asarray(labels)
+    return values.astype(str) if values.dtype == object else values
+
+
+def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Trials:
+    """Trials that `rules.where` asks for and that have a label.
+
+    label: a column of the table, or else an expression of columns (see `expressions`); "": none is
+    asked for, and the label of every trial is "". where: file and table, for messages.
+    Raises BadParameter for an unknown column or an expression that cannot be answered, BadInput for
+    labels that are lists, and where no trial is left.
+    """
+    ids = table.index.name
+    asked = table.reset_index(drop=not ids or ids in table)  # rows may be asked for by id
+    table = table.reset_index(drop=True)
+    n_rows = len(table)
+    left_out: dict[str, int] = {}
+    if not n_rows:
+        raise BadInput(f"{where} has no rows; nothing was presented.")
+
+    def read(column: str) -> expressions.Column:
+        values, missing = _present(asked[column], rules, f"{where}: column {column!r}")
+        return typed(values, f"{where}: column {column!r}").tolist(), missing
+
+    kept = np.ones(n_rows, bool)
+    names = [str(c) for c in asked.columns]
+    if rules.where:
+        answers, missing = expressions.evaluate(rules.where, names, read, f"{where}: where")
+        if odd := [v for v in answers if not isinstance(v, bool)]:
+            raise BadParameter(
+                f"{where}: where = {rules.where!r} gives {odd[0]!r}, neither true nor false; compare it "
+                "with something."
+            )
+        kept[:] = False
+        kept[np.flatnonzero(~missing)] = answers
+        left_out[f"not where {rules.where}"] = int((~kept & ~missing).sum())
+        left_out[f"a value missing in where {rules.where}"] = int(missing.sum())
+        if not kept.any():
+            raise BadParameter(
+                f"{where}: where = {rules.where!r} holds for none of {n_rows} trials."
+            )
+    if label in asked or label.isidentifier() or label in table.attrs.get(LEFT_OUT, {}):
+        require(asked, label, where, "label")
+    if label == "":
+        labels, alike = np.full(int(kept.sum()), ""), []
+    else:
+        what = f"{where}: label {label!r}"
+        if label in asked:
+            values, missing = _present(asked[label], rules, what)
+        else:
+            values, missing = expressions.evaluate(label, names, read, f"{where}: label")
+            missing[np.flatnonzero(~missing)] = pd.isna(values)
+            values = [v for v in values if not pd.isna(v)]
+        values = [v for v, keep in zip(values, kept[~missing], strict=True) if keep]
+        left_out["no label"] = int((missing & kept).sum())
+        kept &= ~missing
+        if not values:
+            raise BadInput(
+                f"{what} is missing in all {left_out['no label']} trials; choose another label, or say "
+                "with `missing` what counts as missing."
+            )
+        values, alike = _joined(values, rules.join_labels)
+        labels = typed(values, what)
+        labels = labels.astype(str) if labels.dtype == bool else labels
+    table = table[kept].assign(label=labels.astype(object) if labels.dtype.kind == "U" else labels)
+    return Trials(table, {why: n for why, n in left_out.items() if n}, alike)
+
+
+def _present(column: pd.Series, rules: LabelRules, what: str) -> tuple[list, np.ndarray]:
+    """Values of a column that are not missing, as Python's own, and (row,) True where one is."""
+    if column.dtype.kind == "f" and column.dtype.itemsize < 8:
+        column = column.astype(str).astype(float)  # 0.1 stays 0.1, not 0.10000000149
+    values = [v.item() if isinstance(v, np.generic) else v for v in column.tolist()]
+    if odd := [i for i, v in enumerate(values) if not pd.api.types.is_scalar(v)]:
+        raise BadInput(
+            f"{what} holds lists, in row {odd[0]} {values[odd[0]]}; one value a row is needed."
+        )
+    absent = {v: is_one_of(v, ["", *rules.missing]) for v in set(values) if not pd.isna(v)}
+    missing = np.array([pd.isna(v) or absent[v] for v in values], bool)
+    return [v for v, gone in zip(values, missing, strict=True) if not gone], missing
+
+
+def is_one_of(value: Any, texts: list[str]) -> bool:
+    """Whether a value is meant by one of some texts: text as it stands without its blanks, numbers by
+    what they are."""
+    if isinstance(value, (str, bool)):
+        return _seen(str(value)) in texts
+    return any(number == value for number in map(_number, texts))
+
+
+@lru_cache(maxsize=4096)
+def _number(text: str) -> int | float | None:
+    """A text as a number, whole ones exactly; None when it is none."""
+    for kind in (int, float):
+        try:
+            return None if "_" in text else kind(text)
+        except ValueError:
+            continue
+    return None
+
+
+def typed(values: list, what: str) -> np.ndarray:
+    """Values as bool, int64, uint64, float64 or text: the first that keeps every two of them apart.
+
+    Text becomes numbers only where each is written as that number is: "1", "2.5", never "01" or "1e3".
+    Raises BadInput where even text would make two of them one.
+    """
+    distinct = set(values)
+    for made in (_numbers(values, distinct), np.array([str(v) for v in values], dtype=str)):
+        if made is not None and len(set(made.tolist())) == len(distinct):
+            return made
+    raise BadInput(f"{what}: some values are equal as text but not as they are, such as 1 and '1'.")
+
+
+def _numbers(values: list, distinct: set) -> np.ndarray | None:
+    """Values as bool, int64, uint64 or float64; None where they cannot be."""
+    kinds = {type(v) for v in distinct}
+    if kinds == {bool}:
+        return np.array(values, bool)
+    if kinds == {str}:
+        read = {v: _number(v) for v in distinct}
+        if any(number is None or str(number) != v for v, number in read.items()):
+            return None
+        if not all(isinstance(n, int) or math.isfinite(n) for n in read.values()):
+            return None
+        values = [read[v] for v in values]
+    elif not kinds <= {int, float}:
+        return None
+    if all(isinstance(v, int) or v.is_integer() for v in values):
+        whole = [int(v) for v in values]
+        for kind, least, most in INTEGERS:
+            if all(least <= v <= most for v in whole):
+                return np.array(whole, kind)
+        if all(isinstance(v, int) for v in values):
+            return None
+    try:
+        return np.array(values, float)
+    except OverflowError:
+        return None
+
+
+def _seen(text: str) -> str:
+    """A text as a reader sees it: composed letters, and no signs without a form of their own."""
+    signs = unicodedata.normalize("NFC", text).replace("\0", " ")
+    return "".join(sign for sign in signs if unicodedata.category(sign) != "Cf").strip()
+
+
+def _joined(values: list, join: bool) -> tuple[list, list[dict[Any, int]]]:
+    """Labels that differ in blanks, case or in how a number is written: each group with its trials;
+    with `join`, all of a group by its most frequent label."""
+    groups: dict[Any, dict[Any, int]] = {}
+    shortest_first = sorted(Counter(values).items(), key=lambda pair: (-pair[1], len(str(pair[0]))))
+    for value, n in shortest_first:
+        groups.setdefault(_alike(value), {})[value] = n
+    alike = [group for group in groups.values() if len(group) > 1]
+    if join:
+        name = {value: next(iter(group)) for group in alike for value in group}
+        values = [name.get(v, v) for v in values]
+    return values, alike
+
+
+def _alike(value: Any) -> Any:
+    """What labels have in common that are probably one."""
+    number = value
+    if isinstance(value, str):
+        text = " ".join(_seen(value).split()).casefold()
+        number = _number(text)
+        if number is None:
+            return text
+    if isinstance(number, float):
+        number = int(number) if number.is_integer() else float(f"{number:.{DIGITS}g}")
+    return number
+
+
+def odd_labels(found: Trials, n_rows: int, join: bool, name: str) -> list[str]:
+    """What is odd in the labels of a table: trials left out, and labels that are probably one."""
+    odd = [
+        f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in found.left_out.items()
+    ]
+    if found.alike:
+        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in found.alike), 3)
+        told = (
+            "they were joined (join_labels: true), each group under its most frequent label" if join
+            else "they are classes of their own; join_labels: true makes each group one class"
+        )  # fmt: skip
+        odd.append(
+            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {told}."
+        )
+    if len(found.classes) < 2 and found.classes != [""]:
+        odd.append(f"{name}: only one label ({found.classes[0]}); nothing can be decoded from it.")
+    return odd
+
+
+def odd_times(table: pd.DataFrame, name: str, where: str) -> list[str]:
+    """A sentence for each reason why trials have no proper start and stop."""
+    return [
+        f"{name}: {rows.sum()} of {len(table)} trials have {why} (row {some(table.index[rows])}); 02 refuses "
+        "those that its binning cannot use, or leaves them out (unusable_trials: leave_out)."
+        for why, rows in unusable(table, SPAN, where).items()
+    ]
+
+
+def times_of(settings: BinSettings) -> tuple[str, ...]:
+    """The columns that a binning of spikes takes its times from."""
+    return (settings.event,) if settings.binning in ("event_window", "edges") else SPAN
+
+
+def unusable(table: pd.DataFrame, columns: tuple[str, ...], where: str) -> dict[str, np.ndarray]:
+    """(trial,) True for trials that cannot be used, by reason: each only under the first that holds."""
+    reasons, good = {}, np.ones(len(table), bool)
+    seconds = {
+        column: numbers(require(table, column, where, "event"), f"{where}: column {column!r}")
+        for column in columns
+    }
+    for column, values in seconds.items():
+        finite = np.abs(values) < MOST_S
+        reasons[f"no finite {column} (NaN or infinite)"] = good & ~np.isfinite(values)
+        far = f"a {column} that is no time in seconds (beyond {MOST_S:g})"
+        reasons[far] = good & np.isfinite(values) & ~finite
+        good &= finite
+    if columns == SPAN:
+        lasts = seconds["stop_time"] - seconds["start_time"]
+        reasons["a negative length"], reasons["no length"] = good & (lasts < 0), good & (lasts == 0)
+    return {why: rows for why, rows in reasons.items() if rows.any()}
+
+
+def to_count(
+    found: Trials, rules: LabelRules, settings: BinSettings, where: str, needs: tuple[str, ...]
+) -> Trials:
+    """The trials that 02 takes: without grey screens where these are not kept, and with finite times.
+
+    needs: the columns that the binning takes its times from. Raises BadInput, with the rows, for a
+    trial without them unless `unusable_trials` is leave_out, and where no trial is left; BadParameter
+    where grey screens are to go and nothing says which label they have.
+    """
+    table, left_out = found.table, dict(found.left_out)
+    if not settings.keep_blank:
+        if not rules.blank:
+            raise BadParameter(
+                f"{where}: keep_blank is false, but nothing says which label is a grey screen; say so with "
+                "`blank`."
+            )
+        blank = np.array([is_one_of(v, [rules.blank]) for v in table["label"].tolist()], bool)
+        table, left_out["grey screen"] = table[~blank], int(blank.sum())
+    good = np.ones(len(table), bool)
+    for why, rows in unusable(table, needs, where).items():
+        if settings.unusable_trials == "refuse":
+            advice = (
+                "Set unusable_trials: leave_out to go on without such trials, mend them in the file"
+            )
+            if "stop_time" in why:
+                advice += ", or cut spikes around an event (binning: event_window), which needs no stop_time"
+            raise BadInput(f"{where} has {why} in row {some(table.index[rows])}. {advice}.")
+        left_out[why] = int(rows.sum())
+        good &= ~rows
+    if not good.any():
+        told = ", ".join(f"{n} with {why}" for why, n in left_out.items() if n) or "it has no rows"
+        raise BadInput(f"{where} holds no trial that can be used ({told}).")
+    return Trials(table[good], {why: n for why, n in left_out.items() if n}, found.alike)

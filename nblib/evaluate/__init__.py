@@ -1,0 +1,1 @@
+"""Scores with interval, chance and p; importance; retrieval."""

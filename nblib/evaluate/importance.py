@@ -1,0 +1,111 @@
+"""What carries the answer: the units and bins without which a fitted decoder does worse.
+
+Permutation importance (Breiman 2001, Machine Learning 45:5; Fisher, Rudin and Dominici 2019, JMLR
+20:177): the values of one unit are exchanged between test presentations, the fitted decoder is
+asked again, and its log-loss rises by what it had read from that unit. Nothing is trained again.
+Units that tell the same thing stand in for each other, so a low value does not mean no
+information. Shapes: B presentations, T bins, N units.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+
+from nblib.evaluate import metrics, stats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from nblib.models.base import Decoder
+    from nblib.prepare.windows import Samples
+
+ROWS_AT_ONCE = 8192  # presentations in one forward pass: several permuted units together
+
+
+def sample(samples: Samples, most: int, seed: int) -> np.ndarray:
+    """Rows of at most so many presentations, evenly at random, in order."""
+    if len(samples) <= most:
+        return np.arange(len(samples))
+    rng = np.random.default_rng([seed, 5])
+    return np.sort(rng.choice(len(samples), most, replace=False))
+
+
+def by_unit(
+    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    group: np.ndarray | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Rise of the log-loss when one unit's values change places between presentations.
+
+    Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
+    bootstrap over presentations). most: presentations looked at; group (B,): those that hang together.
+    """
+    linear = hasattr(decoder, "weight") and hasattr(decoder, "bias")
+    return _rises(_linear if linear else _any, decoder, samples, most, n_bootstrap, seed, group)
+
+
+def by_bin(
+    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    group: np.ndarray | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
+    return _rises(_bins, decoder, samples, most, n_bootstrap, seed, group)
+
+
+def _rises(
+    permuted: Callable[..., Iterator[np.ndarray]], decoder: Decoder, samples: Samples, most: int,
+    n_bootstrap: int, seed: int, group: np.ndarray | None,
+) -> pd.DataFrame:  # fmt: skip
+    """Mean rise with its interval; permuted: yields what is left of the log-probability, (B,) each."""
+    rows = sample(samples, most, seed)
+    x, y = samples.x[rows], samples.y[rows]
+    order = np.random.default_rng([seed, 4]).permutation(len(y))
+    base = _log_p(decoder.predict_log_proba(x), y)
+    rises = np.array([base - log_p for log_p in permuted(decoder, x, y, order)])  # (units, B)
+    # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
+    low, high = stats.mean_interval(
+        rises, group=None if group is None else group[rows], n_bootstrap=n_bootstrap, seed=seed,
+        least=-metrics.WORST, most=metrics.WORST,
+    )  # fmt: skip
+    return pd.DataFrame({"rise": rises.mean(axis=1), "ci_low": low, "ci_high": high})
+
+
+def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # A certain error counts as so many nats, not as infinitely many (see `metrics.scores`).
+    return np.maximum(log_proba[np.arange(len(y)), y], -metrics.WORST)
+
+
+def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """Log-probability of the truth with each unit permuted, (B,)."""
+    n, n_units = len(y), x.shape[2]
+    together = max(1, ROWS_AT_ONCE // n)
+    for first in range(0, n_units, together):
+        units = range(first, min(first + together, n_units))
+        block = np.tile(x, (len(units), 1, 1))
+        for i, unit in enumerate(units):
+            block[i * n : (i + 1) * n, :, unit] = x[order, :, unit]
+        log_p = _log_p(decoder.predict_log_proba(block), np.tile(y, len(units)))
+        yield from log_p.reshape(len(units), n)
+
+
+def _linear(decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """As `_any`: the scores of a linear decoder change by the unit's own weights alone."""
+    n, n_bins, n_units = x.shape
+    scores = x.reshape(n, -1).astype(np.float64) @ decoder.weight + decoder.bias  # (B, C)
+    weight = decoder.weight.reshape(n_bins, n_units, -1)
+    for unit in range(n_units):
+        own = x[:, :, unit].astype(np.float64) @ weight[:, unit]  # (B, T) @ (T, C)
+        yield _log_p(log_softmax(scores - own + own[order], axis=1), y)
+
+
+def _bins(
+    decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray
+) -> Iterator[np.ndarray]:
+    """As `_any` with each bin permuted."""
+    for t in range(x.shape[1]):
+        changed = x.copy()
+        changed[:, t] = x[order, t]
+        yield _log_p(decoder.predict_log_proba(changed), y)

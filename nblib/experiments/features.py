@@ -1,0 +1,219 @@
+"""Feature spaces: what an image is, in numbers. Those that learn are fitted on training images.
+
+Images are float32 (n, H, W) in [0, 1]; features float64 (n, D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nblib.core import store
+from nblib.core.errors import BadParameter
+from nblib.data.images import Images, load_lab_latents
+
+if TYPE_CHECKING:
+    from nblib.core.params import ImageParams
+    from nblib.models import training, vae
+    from nblib.road.stages import Stage
+
+
+class Space:
+    """A feature space; `fit` sees training images alone, `val` (or None) chooses what is chosen."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    def fit(self, train: np.ndarray, val: np.ndarray | None) -> None:
+        """Learn from training images; most spaces have nothing to learn."""
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Features (n, D) of images."""
+        raise NotImplementedError
+
+    def decode(self, features: np.ndarray) -> np.ndarray | None:
+        """Images of features; None where the space does not lead back to an image."""
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write what was learnt."""
+
+
+class PCA(Space):
+    """Principal components of the pixels."""
+
+    name, title = "pca", "principal components"
+
+    def __init__(self, n_latents: int):
+        self.n_latents = n_latents
+
+    def fit(self, train: np.ndarray, val: np.ndarray | None) -> None:
+        pixels = train.reshape(len(train), -1).astype(np.float64)
+        self.mean = pixels.mean(axis=0)
+        n = min(self.n_latents, len(train) - 1)
+        self.axes = np.linalg.svd(pixels - self.mean, full_matrices=False)[2][:n]  # (D, H*W)
+        self.shape = train.shape[1:]
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return (images.reshape(len(images), -1) - self.mean) @ self.axes.T
+
+    def decode(self, features: np.ndarray) -> np.ndarray:
+        pixels = features @ self.axes + self.mean
+        return pixels.reshape(len(features), *self.shape).clip(0, 1)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file({"mean": self.mean, "axes": self.axes}, folder / "pca.safetensors")
+
+
+class Gabor(Space):
+    """Energy of Gabor filters, pooled over a grid: local contrast by orientation and scale.
+
+    Quadrature pairs at 4 orientations and 3 wavelengths (6, 12, 24 px), their amplitude averaged
+    over 4 x 5 patches and taken to the root (after Adelson and Bergen 1985, J Opt Soc Am A 2:284).
+    """
+
+    name, title = "gabor", "Gabor energy"
+    wavelengths_px = (6.0, 12.0, 24.0)
+    n_orientations = 4
+    grid = (4, 5)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        height, width = images.shape[1:]
+        fy = np.fft.fftfreq(height)[:, None]
+        fx = np.fft.fftfreq(width)[None, :]
+        spectrum = np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))
+        parts = []
+        for wavelength in self.wavelengths_px:
+            for i in range(self.n_orientations):
+                angle = np.pi * i / self.n_orientations
+                centre = np.array([np.sin(angle), np.cos(angle)]) / wavelength
+                sd = 0.4 / wavelength  # of the filter's passband [cycles/px]
+                # One side of the spectrum alone: its inverse is the quadrature pair.
+                passed = np.exp(-((fy - centre[0]) ** 2 + (fx - centre[1]) ** 2) / (2 * sd**2))
+                amplitude = np.abs(np.fft.ifft2(spectrum * passed))
+                parts.append(np.sqrt(_patches(amplitude, self.grid)))
+        return np.concatenate(parts, axis=1)
+
+
+class Spectrum(Space):
+    """Log power by spatial frequency and orientation: what an image is like, wherever it is.
+
+    6 octave-spaced rings x 6 orientations of the Fourier power, and the mean grey and contrast.
+    """
+
+    name, title = "spectrum", "power spectrum"
+    n_rings, n_orientations = 6, 6
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        height, width = images.shape[1:]
+        fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+        radius, angle = np.hypot(fy, fx), np.arctan2(fy, fx) % np.pi
+        power = np.abs(np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))) ** 2
+        edges = np.geomspace(1.0 / max(height, width), 0.5, self.n_rings + 1)
+        turn = np.pi / self.n_orientations
+        parts = [images.mean(axis=(1, 2)), np.log(images.std(axis=(1, 2)) + 1e-3)]
+        for low, high in pairwise(edges):
+            for i in range(self.n_orientations):
+                off = np.abs((angle - i * turn + np.pi / 2) % np.pi - np.pi / 2)
+                inside = (radius >= low) & (radius < high) & (off <= turn / 2)
+                if inside.any():
+                    parts.append(np.log(power[:, inside].mean(axis=1) + 1e-3))
+        return np.stack(parts, axis=1)
+
+
+class Latents(Space):
+    """Latents of a convolutional VAE (see `vae`)."""
+
+    name, title = "vae", "VAE latents"
+
+    def __init__(self, n_latents: int, settings: training.FitSettings, folder: Path | None = None):
+        self.n_latents, self.settings, self.folder = n_latents, settings, folder
+
+    net: vae.ConvVAE
+
+    def fit(self, train: np.ndarray, val: np.ndarray | None) -> None:
+        from nblib.models import vae
+
+        self.net, self.history = vae.fit_vae(
+            train, val, n_latents=self.n_latents, settings=self.settings, folder=self.folder
+        )
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        from nblib.models import vae
+
+        return vae.encode(self.net, images)
+
+    def decode(self, features: np.ndarray) -> np.ndarray:
+        from nblib.models import vae
+
+        return vae.decode(self.net, features)
+
+    def save(self, folder: Path) -> None:
+        from nblib.models import vae
+
+        vae.save(self.net, folder)
+        self.history.to_parquet(folder / "vae_history.parquet", index=False)
+
+
+class Given(Space):
+    """Latents that were made elsewhere: one row for each image, in the order of the images.
+
+    Nothing is known of the images they were fitted on: held-out images may have been among them.
+    """
+
+    name, title = "lab", "given latents"
+
+    def __init__(self, latents: np.ndarray):
+        self.latents = latents
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        if len(images) != len(self.latents):
+            raise BadParameter("given latents stand for all images together, not for some.")
+        return self.latents
+
+
+SPACES = {space.name: space for space in (PCA, Latents, Gabor, Spectrum, Given)}
+
+
+def check_spaces(p: ImageParams) -> None:
+    """BadParameter for an unknown space, one named twice, or lab latents without their file."""
+    if unknown := [name for name in p.spaces if name not in SPACES]:
+        raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
+    if len(set(p.spaces)) != len(p.spaces):
+        raise BadParameter(f"spaces = {p.spaces}: named twice.")
+    if ("lab" in p.spaces) != bool(p.latents):
+        raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
+
+
+def make_spaces(stage: Stage, shown: Images) -> list[Space]:
+    """The feature spaces that were asked for, not yet fitted; BadParameter as in `check_spaces`."""
+    p = stage.params
+    check_spaces(p)
+    made = []
+    for name in p.spaces:
+        if name == "lab":
+            made.append(Given(load_lab_latents(p.latents, len(shown.label))))
+        elif name == "vae":
+            from nblib.models import training, vae
+
+            asked = {"max_epochs": p.vae_epochs, "device": p.device, "threads": p.threads, "seed": p.seed}  # fmt: skip
+            wanted = training.FitSettings.of(SimpleNamespace(**asked), vae.FIT)
+            folder = store.log_dir(stage.name, stage.recording, stage.key)
+            made.append(SPACES[name](p.n_latents, replace(wanted, progress=False), folder))
+        else:
+            made.append(SPACES[name](p.n_latents) if name == "pca" else SPACES[name]())
+    return made
+
+
+def _patches(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Mean over each patch of a grid: (n, H, W) -> (n, rows * columns)."""
+    rows = np.array_split(maps, grid[0], axis=1)
+    means = [p.mean(axis=(1, 2)) for row in rows for p in np.array_split(row, grid[1], axis=2)]
+    return np.stack(means, axis=1)

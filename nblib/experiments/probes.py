@@ -1,0 +1,156 @@
+"""What is fitted on embeddings or windows of few labels (09): a probe, a layer, or a whole network.
+
+Below `FIRST_CHOICE` labels a class nothing is chosen; above, a fifth of the labels chooses (the
+penalty or the epoch). Shapes: n labelled rows, E embedding, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nblib.experiments.pretext import EPS
+
+if TYPE_CHECKING:
+    from nblib.prepare.cohort import Cohort
+
+FIRST_CHOICE = 5
+ALL = 0  # the budget that takes every label
+C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
+C_FIXED = 0.1
+EPOCHS = 100  # at most; most fits stop earlier
+AT_ONCE = 512  # windows judged at a time
+
+
+def inner_split(y: np.ndarray, budget: int) -> np.ndarray | None:
+    """(n,) True for rows that choose: the last fifth of each class in the order drawn; None below 5."""
+    if budget != ALL and budget < FIRST_CHOICE:
+        return None
+    chooses = np.zeros(len(y), bool)
+    for c in np.unique(y):
+        own = np.flatnonzero(y == c)
+        chooses[own[len(own) - max(1, round(0.2 * len(own))) :]] = True
+    return chooses
+
+
+def teach_and_choose(
+    rows: np.ndarray, y: np.ndarray, budget: int, cohort: Cohort
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Rows (n,) of a cohort with their classes, and which of them choose (`inner_split`).
+
+    A row that would choose though it shares samples with one that teaches is left out; where all
+    would, none chooses and all teach.
+    """
+    chooses = inner_split(y, budget)
+    if chooses is None:
+        return rows, y, None
+    record, start = cohort.record[rows], cohort.start_s[rows]
+    alone = np.ones(len(rows), bool)
+    for number in np.unique(record[chooses]):
+        here = np.flatnonzero(chooses & (record == number))
+        teach = np.r_[-np.inf, np.sort(start[~chooses & (record == number)]), np.inf]
+        after = np.searchsorted(teach, start[here])
+        nearest = np.minimum(teach[after] - start[here], start[here] - teach[after - 1])
+        alone[here] = nearest > cohort.window_s - EPS
+    if not alone[chooses].any():
+        return rows, y, None
+    return rows[alone], y[alone], chooses[alone]
+
+
+def probe(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Weight (E, K) and bias (K,) of a logistic probe; `chooses` rows pick the penalty, then all fit."""
+    best = C_FIXED
+    if chooses is not None:
+        losses = {}
+        for c in C_VALUES:
+            weight, bias = _logistic(x[~chooses], y[~chooses], c, n_classes)
+            losses[c] = _log_loss(x[chooses] @ weight + bias, y[chooses])
+        best = min(losses, key=losses.get)
+    return _logistic(x, y, best, n_classes)
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, c: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Multinomial logistic regression with an L2 penalty, by L-BFGS on the span of the rows."""
+    from scipy.optimize import minimize
+
+    n, d = x.shape
+    # Few rows lie in few directions: the answer lies in their span.
+    basis = None
+    if n < d:
+        basis, r = np.linalg.qr(x.T)  # (E, n), (n, n)
+        x, d = r.T, basis.shape[1]
+    target = np.eye(n_classes)[y]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weight, bias = flat[: d * n_classes].reshape(d, n_classes), flat[d * n_classes :]
+        score = x @ weight + bias
+        score -= score.max(axis=1, keepdims=True)
+        e = np.exp(score)
+        total = e.sum(axis=1, keepdims=True)
+        value = c * (np.log(total).sum() - (score * target).sum()) + 0.5 * (weight**2).sum()
+        back = c * (e / total - target)
+        return value, np.r_[(x.T @ back + weight).ravel(), back.sum(axis=0)]
+
+    found = minimize(loss, np.zeros((d + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})  # fmt: skip
+    weight = found.x[: d * n_classes].reshape(d, n_classes)
+    return (weight if basis is None else basis @ weight), found.x[d * n_classes :]
+
+
+def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
+    score = score - score.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(score).sum(axis=1)) - score[np.arange(len(y)), y]).mean())
+
+
+def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
+    """A copy of an embedder with a linear layer, all weights trained on windows (n, T, C).
+
+    how: seed, device, threads and max_epochs (None: 100).
+    """
+    from torch import nn
+
+    from nblib.models import training
+
+    with training.reproducible(how.seed):
+        layer = nn.Linear(embedder.config["embedding"], n_classes)
+    net = nn.Sequential(copy.deepcopy(embedder), layer)
+    own = {"max_epochs": EPOCHS, "batch_size": 64, "learning_rate": 5e-4}
+    return _trained(net, x, y, chooses, own, how)
+
+
+def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
+    """A linear layer on frozen embeddings (n, E), trained by AdamW (the lab: Adam); `how` as above."""
+    from torch import nn
+
+    from nblib.models import training
+
+    with training.reproducible(how.seed):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(h.shape[1], n_classes))
+    own = {"max_epochs": EPOCHS, "batch_size": 256, "learning_rate": 5e-3}
+    return _trained(net, _as_windows(h), y, chooses, own, how)
+
+
+def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, own: dict[str, Any], how: Any) -> Any:  # fmt: skip
+    from nblib.models import training
+    from nblib.prepare.windows import Samples
+
+    settings = training.FitSettings.of(how, {**own, "weight_decay": 1e-3, "patience": 10, "progress": False})  # fmt: skip
+    rows = np.arange(len(y))
+    learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
+    val = None if choose is None else Samples(x[choose], y[choose], choose)
+    training.fit(net, Samples(x[learn], y[learn], learn), val, settings)
+    return net
+
+
+def classes_of(net: Any, x: np.ndarray) -> np.ndarray:
+    """Class (W,) that a trained network gives windows (W, T, C) or embeddings (W, E)."""
+    import torch
+
+    x = torch.from_numpy(x if x.ndim == 3 else _as_windows(x))
+    with torch.inference_mode():
+        return np.concatenate([net(part).argmax(dim=1).numpy() for part in x.split(AT_ONCE)])
+
+
+def _as_windows(h: np.ndarray) -> np.ndarray:
+    return h[:, None].astype(np.float32)  # (W, 1, E)

@@ -1,0 +1,294 @@
+"""Self-supervised training of an embedder on a cohort (08): data, fit, scores, embeddings, files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from nblib.core import store
+from nblib.core.errors import BadParameter
+from nblib.evaluate import metrics, stats
+from nblib.experiments import evaluation, pretext
+from nblib.prepare import cohort, steps
+from nblib.prepare.cohort import Cohort
+from nblib.road import stages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nblib.experiments.pretext import Timeline
+    from nblib.models.pretext_net import PretextNet
+
+EMBEDDINGS, PURITY = "embeddings.safetensors", "neighbours.parquet"
+FIT = {"max_epochs": 40, "learning_rate": 5e-4, "weight_decay": 1e-3, "patience": 8, "clip_norm": 1.0}  # fmt: skip
+TOGETHER = 2  # recordings that one step draws from; their windows are embedded once
+VAL_STEPS, TEST_STEPS = 8, 8
+CPC_SHARE = 16  # a CPC sample is so many times a pair
+
+
+@dataclass
+class Outcome:
+    """What a pretext run found: the embedder, its history, scores on test subjects, embeddings.
+
+    who: recordings by role, numbers in the cohort; embeddings (W, 100) of all windows of the cohort.
+    """
+
+    net: PretextNet
+    history: pd.DataFrame
+    scores: dict[str, metrics.Score]
+    who: dict[str, np.ndarray]
+    embeddings: np.ndarray
+    neighbours: pd.DataFrame
+    fitted: dict[str, Any]
+
+
+def load_cohort(stage: stages.Stage) -> Cohort:
+    """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks."""
+    folders = [stage.input("02_bin", recording) for recording in stage.recipe.recordings]
+    return cohort.load(folders)
+
+
+def folds_of(cohort: Cohort, params: Any) -> list[np.ndarray]:
+    """Test subjects of each fold; the same for 08 and 09."""
+    return pretext.subject_folds(cohort.subject, params.n_folds, params.seed)
+
+
+def test_subjects(cohort: Cohort, params: Any) -> np.ndarray:
+    """Subjects of the fold's test; BadParameter for a fold that is not there."""
+    folds = folds_of(cohort, params)
+    if params.fold >= len(folds):
+        raise BadParameter(f"fold = {params.fold}: there are {len(folds)} folds, numbered from 0.")
+    return folds[params.fold]
+
+
+def draw(lines: list[Timeline], params: Any):
+    """The sampler of a task over some recordings: rng -> (rows (P, ...), y (P,))."""
+    n = params.batch_size if params.pretext != "cpc" else max(2, params.batch_size // CPC_SHARE)
+
+    def one(line: Timeline, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if params.pretext == "cpc":
+            same = params.negatives == "same_recording"
+            context, told = pretext.draw_cpc(line, n, params.n_context, params.n_ahead, params.n_negatives, same, rng)  # fmt: skip
+            index = np.concatenate([context, told.reshape(n, -1)], axis=1)
+            return line.row[index], np.zeros(n * params.n_ahead, np.int64)
+        sample = {"rp": pretext.draw_rp, "ts": pretext.draw_ts}[params.pretext]
+        index, y = sample(line, n, params.tau_pos_s, params.tau_neg_s, rng)
+        return line.row[index], y
+
+    def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        chosen = rng.choice(len(lines), min(TOGETHER, len(lines)), replace=False)
+        if params.pretext == "cpc" and params.negatives == "any_recording":
+            return one(_joined([lines[i] for i in chosen]), n, rng)
+        shares = [len(part) for part in np.array_split(np.arange(n), len(chosen))]
+        parts = [one(lines[i], share, rng) for i, share in zip(chosen, shares, strict=True)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    return drawn
+
+
+def _joined(lines: list[Timeline]) -> Timeline:
+    parts = [np.concatenate([getattr(x, n) for x in lines]) for n in ("row", "record", "start_s")]
+    order = np.lexsort((parts[2], parts[1]))
+    return pretext.Timeline(*(p[order] for p in parts), lines[0].names, lines[0].window_s)
+
+
+def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
+    """Train the embedder on the teachers, score it on the fold's test subjects, embed all windows."""
+    import torch
+
+    from nblib.models import stagernet, training
+    from nblib.models.pretext_net import DrawnBatches, PretextNet, pretext_loss
+
+    params = stage.params
+    test = test_subjects(cohort, params)
+    train, val = pretext.teachers(cohort, test, params.teachers, params.seed)
+    judge = np.flatnonzero(np.isin([p.subject for p in cohort.parts], test))
+    lines = {r: pretext.Timeline.of(cohort, np.array([r])) for r in {*train, *val, *judge}}
+    if params.shuffle_time:  # the control in which order says nothing
+        lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
+    settings = training.FitSettings.of(params, FIT)
+    settings = replace(settings, progress=steps.someone_is_there())
+    device, _ = training.pick_device(settings)
+    with training.reproducible(settings.seed):
+        size = cohort.x.shape[1:]
+        embedder = stagernet.StagerNet(size[1], size[0], cohort.rate_hz, params.preset)
+        net = PretextNet(embedder, params.pretext, params.n_context, params.n_ahead)
+    x = torch.from_numpy(cohort.x).to(device)
+    fit = DrawnBatches(x, draw([lines[r] for r in train], params), params.n_steps, params.seed)
+    choose = DrawnBatches(x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True)  # fmt: skip
+    folder = store.log_dir(stage.name, stage.recording, stage.key)
+    history = training.fit(
+        net, fit, choose, settings, folder, loss=pretext_loss, stage=f"pretext-{params.pretext}",
+        resume="auto", identity={"task": params.pretext, "embedder": json.dumps(embedder.config)},
+    )  # fmt: skip
+    fitted, history.attrs = dict(history.attrs), {}
+    scores = {"accuracy": judge_pretext(net, cohort, {r: lines[r] for r in judge}, params)}
+    embeddings = stagernet.embed(net.embedder, cohort.x, device.type)
+    who = {"train": train, "val": val, "test": judge}
+    return Outcome(net, history, scores, who, embeddings, neighbours(cohort, embeddings), fitted)
+
+
+def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Any) -> metrics.Score:  # fmt: skip
+    """Accuracy of the pretext task, mean over test subjects; interval and p are over subjects too.
+
+    Samples share the windows of a subject, so they do not count. p: signs of the subjects'
+    differences to chance flipped; of n subjects none is below 1 / 2**n. Of a single subject the
+    interval is the whole range. The wrong windows of cpc come from the same recording here,
+    whatever `negatives` says.
+    """
+    import torch
+
+    from nblib.models.pretext_net import DrawnBatches
+
+    x = torch.from_numpy(cohort.x)
+    net.eval()
+    right: dict[str, list[np.ndarray]] = {}
+    for record, line in lines.items():
+        batches = DrawnBatches(x, draw([line], params), TEST_STEPS, params.seed + 2, fixed=True)
+        subject = cohort.parts[record].subject
+        for batch, y in batches:
+            with torch.inference_mode():
+                right.setdefault(subject, []).append(_right(net(batch), y))
+    each = [np.concatenate(parts) for parts in right.values()]
+    chance = 0.5 if params.pretext != "cpc" else 1 / (1 + params.n_negatives)
+    return over_subjects(np.array([part.mean() for part in each]), chance, sum(map(len, each)), params.seed)  # fmt: skip
+
+
+def over_subjects(means: np.ndarray, chance: float, n: int, seed: int) -> metrics.Score:
+    """A score of some subjects, means (S,), that rests on n samples; interval and p over subjects."""
+    low, high = stats.fraction_interval(means)
+    p = stats.sign_flip_p(means - chance, seed=seed)
+    return metrics.Score(float(means.mean()), low, high, chance, p, n)
+
+
+def _right(logits: Tensor, y: Tensor) -> np.ndarray:
+    """(P,) True where the truth stands above every other answer: a tie is no answer."""
+    mine = logits.gather(1, y[:, None])
+    others = logits.scatter(1, y[:, None], -np.inf).max(dim=1).values
+    return (mine[:, 0] > others).cpu().numpy()
+
+
+def neighbours(cohort: Cohort, embeddings: np.ndarray, k: int = 10) -> pd.DataFrame:
+    """Nearest windows in the embedding: how many share the state, the subject, the minute.
+
+    Labelled windows alone; per recording: `state` and `subject` share of the k nearest (itself left
+    out), and what each would be by chance.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    keep = np.flatnonzero(cohort.labelled)
+    h = embeddings[keep]
+    h = (h - h.mean(axis=0)) / np.maximum(h.std(axis=0), 1e-9)
+    k = min(k, len(keep) - 1)
+    near = NearestNeighbors(n_neighbors=k + 1).fit(h).kneighbors(h, return_distance=False)[:, 1:]
+    label, subject = cohort.label[keep], cohort.subject[keep]
+    own = {"state": label, "subject": subject}
+    rows = []
+    for part in range(len(cohort.parts)):
+        here = cohort.record[keep] == part
+        row: dict[str, Any] = {"recording": cohort.parts[part].recording}
+        for name, values in own.items():
+            row[name] = float((values[near[here]] == values[here, None]).mean())
+            counts = pd.Series(values).value_counts()
+            row[f"{name}_chance"] = float((counts[values[here]].mean() - 1) / (len(values) - 1))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def map_2d(embeddings: np.ndarray) -> np.ndarray:
+    """The first two principal components of standardised embeddings (W, 2)."""
+    h = (embeddings - embeddings.mean(axis=0)) / np.maximum(embeddings.std(axis=0), 1e-9)
+    u, s, _ = np.linalg.svd(h, full_matrices=False)
+    return u[:, :2] * s[:2]
+
+
+def example_map(cohort: Cohort, outcome: Outcome) -> tuple[np.ndarray, ...]:
+    """What `plots.embedding_map` takes: places, states ("" for none), subjects and times of all windows."""
+    label = np.where(cohort.labelled, cohort.label, "")
+    return map_2d(outcome.embeddings), label, cohort.subject, cohort.start_s
+
+
+def weights_name(params: Any) -> str:
+    """File name of exported weights, with the tau values they were trained with."""
+    tau = f"{params.tau_pos_s:g}_{params.tau_neg_s:g}"
+    return f"{params.pretext.upper()}_stagernet_{tau if params.pretext != 'cpc' else params.n_ahead}.pth"
+
+
+def save(folder: Path, stage: stages.Stage, cohort: Cohort, outcome: Outcome) -> None:
+    """Write metrics.json, history, embedder (.safetensors and .pth) and embeddings of all windows."""
+    import torch
+    from safetensors.numpy import save_file
+
+    from nblib.models import stagernet
+
+    names = [p.recording for p in cohort.parts]
+    by_role = {role: [names[i] for i in rows] for role, rows in outcome.who.items()}
+    metrics.write_metrics(
+        folder,
+        {
+            "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
+            "model": stage.params.pretext, "fold": stage.params.fold, "seed": stage.params.seed,
+            "split_hash": fold_hash(cohort, stage.params), "n_train": len(by_role["train"]),
+            "n_val": len(by_role["val"]), "n_test": len(by_role["test"]),
+            "val_accuracy": float(outcome.history["val_accuracy"].iloc[outcome.fitted["best_epoch"]]),
+            "fit_s": outcome.fitted["fit_s"], "device": outcome.fitted["device"],
+            "recordings": by_role, "scores": outcome.scores, "oracle": None,
+        },
+    )  # fmt: skip
+    outcome.history.to_parquet(folder / "history.parquet", index=False)
+    outcome.neighbours.to_parquet(folder / PURITY, index=False)
+    stagernet.save(outcome.net.embedder, folder)
+    torch.save(outcome.net.embedder.state_dict(), folder / weights_name(stage.params))
+    save_file(
+        {"h": np.ascontiguousarray(outcome.embeddings), "record": cohort.record.astype(np.int64),
+         "start_s": np.ascontiguousarray(cohort.start_s)},
+        folder / EMBEDDINGS,
+    )  # fmt: skip
+    evaluation.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
+
+
+def fold_hash(cohort: Cohort, params: Any) -> str:
+    """12 hex digits of who is tested in which fold."""
+    import hashlib
+
+    told = json.dumps([list(map(str, fold)) for fold in folds_of(cohort, params)])
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def score_table(outcome: Outcome) -> pd.DataFrame:
+    """The pretext score beside chance, and the neighbours of a window, as people read them."""
+    s, near = outcome.scores["accuracy"], outcome.neighbours
+
+    told = [
+        ("pretext task, test subjects", s.value, f"{s.ci_low:.1%} to {s.ci_high:.1%}", s.chance)
+    ]
+    for kind in ("state", "subject"):
+        share, chance = near[kind].mean(), near[f"{kind}_chance"].mean()
+        told.append((f"nearest windows of the same {kind}", share, "", chance))
+    table = pd.DataFrame(told, columns=["what", "value", "95 % interval", "chance"])
+    percent = {name: table[name].map("{:.1%}".format) for name in ("value", "chance")}
+    return table.assign(**percent)
+
+
+def in_words(stage: stages.Stage, outcome: Outcome) -> str:
+    """The result in a sentence."""
+    s, params = outcome.scores["accuracy"], stage.params
+    near = outcome.neighbours
+    seen = set(outcome.who["test"]) & {*outcome.who["train"], *outcome.who["val"]}
+    part = "were among its teachers (`all_subjects`)" if seen else "had no part in its training"
+    what = {
+        "rp": "tells near from far windows", "ts": "tells whether three windows are in order",
+        "cpc": f"finds the true next window among {1 + params.n_negatives}",
+    }[params.pretext]  # fmt: skip
+    return (
+        f"**Result.** On {len(outcome.who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
+        f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
+        f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
+        f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "
+        f"{near['subject'].mean():.0%} the subject (chance {near['subject_chance'].mean():.0%})."
+    )

@@ -1,0 +1,186 @@
+"""Who listens to whom: directed graphs of units, from activity or anatomy, without labels.
+
+A graph is a list of incoming edges for each unit, first the edge from the unit to itself. G graphs
+may stand side by side, one a time bin. Shapes: B presentations, T bins, N units, K edges a unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadInput, BadParameter
+
+KINDS = ("full", "correlation", "learned", "anatomy")
+# Tensors of one number an edge, presentation, bin and channel that a training step keeps; measured.
+KEPT_TENSORS = 6
+DENSE_TENSORS = 5  # tensors of one number a pair of units, while a graph is made
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Edges by target: source (G, N, K) unit index, weight (G, N, K), present (G, N, K) bool.
+
+    Absent edges fill up the rows of units that have fewer than K.
+    """
+
+    source: np.ndarray
+    weight: np.ndarray
+    present: np.ndarray
+
+    @property
+    def n_edges(self) -> int:
+        """Edges that are there, those of a unit to itself left out."""
+        return int(self.present[:, :, 1:].sum())
+
+    def matrix(self) -> np.ndarray:
+        """Mean weight over the G graphs, (N target, N source); 0 = no edge."""
+        n_graphs, n, _ = self.source.shape
+        dense = np.zeros((n_graphs, n, n))
+        where = self.present.nonzero()
+        dense[where[0], where[1], self.source[where]] = self.weight[where]
+        return dense.mean(axis=0)
+
+
+def correlation(x: np.ndarray) -> np.ndarray:
+    """|Pearson r| between units, (N, N) with zeros on the diagonal; x (rows, N) or (B, T, N).
+
+    A unit that never changes is correlated with none.
+    """
+    x = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
+    x = x - x.mean(axis=0)
+    sd = np.sqrt((x**2).mean(axis=0))
+    x = np.divide(x, sd, out=np.zeros_like(x), where=sd > 0)
+    r = np.abs(x.T @ x) / len(x)
+    np.fill_diagonal(r, 0.0)
+    return np.minimum(r, 1.0)
+
+
+def correlation_graph(
+    x: np.ndarray, k: int, threshold: float = 0.0, *, by_bin: bool = False
+) -> Graph:
+    """Edges from the k units with the largest |r| (k = 0: from all), where |r| >= threshold.
+
+    x (B, T, N): train rows only. by_bin: one graph a time bin, from that bin's counts. The weight
+    of an edge is |r|.
+    """
+    parts = [x[:, t] for t in range(x.shape[1])] if by_bin else [x]
+    return strongest(np.stack([correlation(part) for part in parts]), k, threshold)
+
+
+def strongest(weight: np.ndarray, k: int, threshold: float = 0.0) -> Graph:
+    """The k largest weights of each row (k = 0: all) that are positive and reach the threshold.
+
+    weight (G, N target, N source), its diagonal 0.
+    """
+    n = weight.shape[1]
+    k = min(k or n - 1, n - 1)
+    order = np.argsort(-weight, axis=2, kind="stable")[:, :, :k]
+    found = np.take_along_axis(weight, order, axis=2)
+    keep = (found > 0) & (found >= threshold)
+    most = int(keep.sum(axis=2).max(initial=0))
+    return _with_self(order[:, :, :most], found[:, :, :most], keep[:, :, :most])
+
+
+def full_graph(n: int) -> Graph:
+    """An edge from every unit to every unit, all of weight 1."""
+    return strongest(1.0 - np.eye(n)[None], 0)
+
+
+def anatomy_graph(units: pd.DataFrame | None, k: int) -> Graph:
+    """Edges of weight 1 from the k nearest units on the same probe, else from those of one area.
+
+    units: one row a unit; `probe` with x, y or z [um] gives distances; where these are missing,
+    `area` gives all units of the same area. Raises BadInput for a recording with neither.
+    """
+    place = _positions(units)
+    if place is not None:
+        probe, where = place
+        distance = np.sqrt(((where[:, None] - where[None]) ** 2).sum(axis=2))
+        near = np.where(probe[:, None] == probe[None], 1 / (1 + distance), 0.0)
+        np.fill_diagonal(near, 0.0)
+        graph = strongest(near[None], k)
+        return Graph(graph.source, graph.present.astype(np.float32), graph.present)
+    if units is not None and "area" in units and _known(units["area"]).any():
+        area, known = units["area"].astype(str).to_numpy(), _known(units["area"])
+        same = (area[:, None] == area[None]) & known[:, None] & known[None]
+        np.fill_diagonal(same, False)
+        return strongest(same[None].astype(float), 0)
+    raise BadInput(
+        "graph = 'anatomy': this recording names neither the area of its units nor their place on "
+        "a probe; choose graph 'correlation', 'learned' or 'full'."
+    )
+
+
+def _known(column: pd.Series) -> np.ndarray:
+    return (column.notna() & ~column.astype(str).isin(["", "nan", "None", "unknown"])).to_numpy()
+
+
+def _positions(units: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Probe (N,) and place (N, 1 to 3) [um] where every unit has them, else None."""
+    if units is None or "probe" not in units or not _known(units["probe"]).all():
+        return None
+    axes = [a for a in "xyz" if a in units and np.isfinite(units[a].to_numpy(float)).all()]
+    where = units[axes].to_numpy(float)
+    if not axes or not np.ptp(where, axis=0).any():
+        return None
+    return units["probe"].astype(str).to_numpy(), where
+
+
+def _with_self(source: np.ndarray, weight: np.ndarray, present: np.ndarray) -> Graph:
+    """Put each unit's edge to itself first, with weight 1, so that no unit is left without one."""
+    n_graphs, n, _ = source.shape
+    own = np.broadcast_to(np.arange(n)[None, :, None], (n_graphs, n, 1))
+    one = np.ones((n_graphs, n, 1))
+    return Graph(
+        np.concatenate([own, np.where(present, source, own)], axis=2).astype(np.int64),
+        np.concatenate([one, np.where(present, weight, 0.0)], axis=2).astype(np.float32),
+        np.concatenate([one.astype(bool), present], axis=2),
+    )
+
+
+def step_bytes(n_units: int, k: int, n_bins: int, batch_size: int, channels: int) -> int:
+    """About how much memory one training step on a graph takes [bytes]."""
+    return 4 * KEPT_TENSORS * batch_size * n_bins * n_units * (k + 1) * channels
+
+
+def learned_bytes(n_units: int, n_graphs: int) -> int:
+    """Memory of a trainable adjacency: scores, gradients, two moments, and what ranks them [bytes]."""
+    return 4 * 6 * n_graphs * n_units**2
+
+
+def check_units(n_units: int, n_graphs: int, limit_gb: float) -> None:
+    """Refuse so many units that comparing each with each would not fit; BadParameter."""
+    needed = DENSE_TENSORS * 8 * n_graphs * n_units**2
+    if needed > limit_gb * 1e9:
+        raise BadParameter(
+            f"a graph of {n_units:,} units compares each with each, which takes about {needed / 1e9:.3g} "
+            f"GB, more than memory_gb = {limit_gb:g}; use a decoder of 05, or raise memory_gb in "
+            "model_params."
+        )
+
+
+def check_memory(needed: int, limit_gb: float, what: str) -> None:
+    """Refuse a graph that would not fit; BadParameter says how much it needs."""
+    if needed > limit_gb * 1e9:
+        raise BadParameter(
+            f"{what} would take about {needed / 1e9:.3g} GB in a training step, more than "
+            f"memory_gb = {limit_gb:g}; choose a smaller k (graph 'correlation' or 'learned'), "
+            "a smaller batch_size, or raise memory_gb in model_params."
+        )
+
+
+def area_flow(matrix: np.ndarray, areas: np.ndarray) -> pd.DataFrame:
+    """Mean weight between two units, by area: rows listen, columns speak; matrix (N, N)."""
+    table = np.array(matrix, float)
+    np.fill_diagonal(table, np.nan)
+    names = list(dict.fromkeys(np.asarray(areas, str)))
+    flow = [[_mean(table[np.ix_(areas == to, areas == come)]) for come in names] for to in names]
+    return pd.DataFrame(flow, index=names, columns=names)
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else 0.0

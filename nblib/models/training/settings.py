@@ -1,0 +1,72 @@
+"""How to train, and on what: the fit settings and the device they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from nblib.core.errors import BadParameter
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to train. clip_norm: largest gradient norm; patience [epochs]; threads: 0 = as is."""
+
+    max_epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int = 5
+    clip_norm: float = 1.0
+    device: str = "auto"
+    precision: str = "32"
+    threads: int = 0
+    logger: str = "csv"
+    seed: int = 0
+    progress: bool = True
+
+    @classmethod
+    def of(cls, settings: Any, defaults: dict[str, Any]) -> FitSettings:
+        """The attributes of `settings` (a `TrainParams`, say) over a model's own defaults."""
+        given = {f.name: getattr(settings, f.name, None) for f in fields(cls)}
+        return cls(**{**defaults, **{k: v for k, v in given.items() if v is not None}})
+
+
+def gpu_problem() -> str:
+    """Why no GPU can be used; "" when one can. Tries it, since a driver may be there in vain."""
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch sees no GPU; look at the driver and CUDA_VISIBLE_DEVICES"
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def pick_device(settings: FitSettings) -> tuple[torch.device, str]:
+    """The device and one sentence that says which; BadParameter when it cannot do what was asked.
+
+    "auto" is a usable GPU, else the CPU; "cuda" without a usable GPU is an error.
+    """
+    problem = "" if settings.device == "cpu" else gpu_problem()
+    if settings.device == "cuda" and problem:
+        raise BadParameter(
+            f"device = 'cuda': no usable GPU ({problem}); mend that, or choose 'auto' or 'cpu'."
+        )
+    on_gpu = settings.device != "cpu" and not problem
+    if settings.precision == "16-mixed" and not on_gpu:
+        raise BadParameter("precision = '16-mixed' needs a GPU; choose '32' or 'bf16-mixed'.")
+    if on_gpu:
+        return torch.device("cuda", 0), f"Training on the GPU {torch.cuda.get_device_name(0)}."
+    return torch.device("cpu"), f"Training on the CPU{f' (no GPU: {problem})' if problem else ''}."
+
+
+def say_device(device: str) -> str:
+    """Where several fits will train, "cuda" or "cpu": chosen once and said once, not by every fit."""
+    found, words = pick_device(FitSettings(device=device))
+    print(words)
+    return found.type

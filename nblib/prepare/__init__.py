@@ -1,0 +1,1 @@
+"""From a recording to samples: counts, cleaning, roles and statistics of train, windows."""

@@ -1,0 +1,226 @@
+"""Spike times to counts: per presentation, fixed width, event window, or any list of edges.
+
+Times are rounded to int64 nanoseconds and bins are half-open `[edge, next edge)`; the counts are
+defined by those integers alone, so no bin depends on float rounding late in a recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import h5netcdf
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.backends import H5NetCDFStore
+
+from nblib.core.errors import BadInput, BadParameter
+from nblib.core.params import BinSettings
+from nblib.data.nwb import hdf5
+from nblib.data.recording import Recording
+from nblib.data.trials import labelling
+from nblib.data.trials.columns import numbers, require
+from nblib.prepare.counting import count_flat, first_at_or_after, in_threads
+
+FILE = "binned.nc"
+UNIT_TEXT = ("area", "probe")
+UNIT_NUMBERS = (
+    "channel",
+    "x",
+    "y",
+    "z",
+    "isi_violations",
+    "amplitude_cutoff",
+    "presence_ratio",
+    "firing_rate",
+)
+THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
+
+
+def to_ns(seconds: np.ndarray) -> np.ndarray:
+    """Seconds (float64) to the nearest int64 nanosecond; without end (inf) to the farthest."""
+    return np.rint(np.clip(np.asarray(seconds, np.float64), -9.2e9, 9.2e9) * 1e9).astype(np.int64)
+
+
+def presentation_edges(start_s: np.ndarray, stop_s: np.ndarray, n_bins: int) -> np.ndarray:
+    """Edges that cut each presentation into `n_bins` equal bins.
+
+    start_s, stop_s : (trial,) seconds. Returns int64 ns (trial, n_bins + 1); edge i is
+    `start + i * (stop - start) // n_bins`, exact in integers.
+    """
+    start, stop = to_ns(start_s), to_ns(stop_s)
+    steps = np.arange(n_bins + 1, dtype=np.int64)
+    return start[:, None] + (steps * (stop - start)[:, None]) // n_bins
+
+
+def window_edges(event_s: np.ndarray, offsets_s: np.ndarray) -> np.ndarray:
+    """Edges at fixed offsets from each event: int64 ns (trial, n_offsets)."""
+    return to_ns(event_s)[:, None] + to_ns(offsets_s)[None, :]
+
+
+def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THREADS) -> np.ndarray:
+    """Count each unit's spikes in each bin of each trial.
+
+    edges_ns : int64 ns (trial, bins + 1), rising within a trial; trials may overlap.
+    Returns counts (trial, bin, unit), uint8 or, when a bin holds more than 255 spikes, uint16.
+    Streams over units: beyond the result, memory does not grow with the recording.
+    Raises BadInput when a count exceeds 65,535 and BadParameter when edges do not rise.
+    """
+    edges_ns = np.ascontiguousarray(edges_ns, np.int64)
+    n_trials, n_edges = edges_ns.shape
+    if n_trials == 0 or n_edges < 2:
+        raise BadParameter(
+            f"edges of shape {edges_ns.shape}: expected at least one trial and two edges."
+        )
+    if (np.diff(edges_ns, axis=1) < 0).any():
+        row = int(np.argmax((np.diff(edges_ns, axis=1) < 0).any(axis=1)))
+        raise BadParameter(f"bin edges of trial {row} do not rise.")
+    order = np.argsort(edges_ns[:, 0], kind="stable")
+    out, wide = count_flat(recording, first_at_or_after(edges_ns[order]), threads)
+    return _assemble(out, wide, order, recording, threads)
+
+
+def _assemble(
+    out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording, threads
+) -> np.ndarray:
+    """(unit, sorted trial, bin + 1) to (trial, bin, unit) in the smallest sufficient type."""
+    kind = np.uint16 if wide else np.uint8
+    for unit, counts in wide.items():
+        if counts.max() > np.iinfo(np.uint16).max:
+            raise BadInput(
+                f"{recording.path or recording.id}: unit {recording.units.index[unit]} has {counts.max()} spikes "
+                "in one bin, more than a uint16 holds; use narrower bins or check the unit's spike times."
+            )
+    counts = np.empty((out.shape[1], out.shape[2] - 1, out.shape[0]), kind)
+    step = 128  # a blocked transpose: both sides stay in cache
+
+    def turn(first: int) -> None:
+        counts[order[first : first + step]] = out[:, first : first + step, :-1].transpose(1, 2, 0)
+
+    in_threads(turn, list(range(0, len(order), step)), threads)
+    for unit, values in wide.items():
+        counts[order, :, unit] = values
+    return counts
+
+
+def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.ndarray:
+    """Bin edges of every trial as the settings ask: int64 ns (trial, bins + 1)."""
+    if settings.binning == "per_presentation":
+        return presentation_edges(table["start_time"], table["stop_time"], settings.n_bins)
+    if settings.binning == "fixed_width":
+        shortest = float((table["stop_time"] - table["start_time"]).min())
+        n = int(np.floor(shortest / settings.bin_s + 1e-9))
+        if n < 1:
+            raise BadParameter(
+                f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s."
+            )
+        return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
+    event = numbers(
+        require(table, settings.event, where, "event"), f"{where}: column {settings.event!r}"
+    )
+    if settings.binning == "edges":
+        return window_edges(event, np.asarray(settings.edges_s))
+    span = settings.window_stop_s - settings.window_start_s
+    n = round(span / settings.bin_s)
+    if n < 1 or abs(n * settings.bin_s - span) > 1e-6:
+        raise BadParameter(
+            f"bin_s = {settings.bin_s} does not divide the window of {span:.6g} s into whole bins."
+        )
+    return window_edges(event, settings.window_start_s + np.arange(n + 1) * settings.bin_s)
+
+
+def bin_recording(
+    recording: Recording, settings: BinSettings, threads: int = THREADS
+) -> xr.Dataset:
+    """Count the spikes of a recording's trials.
+
+    Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
+    dictionary. Raises what `labelling.to_count` raises.
+    """
+    where = recording.trial_place
+    chosen = labelling.to_count(
+        recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
+    )
+    table = chosen.table
+    edges = trial_edges(table, settings, where)
+    counts = count_spikes(recording, edges, threads)
+    return build(
+        counts, table.index.to_numpy(), labelling.as_array(table["label"]), edges, recording.units,
+        block=_numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
+        attrs={
+            "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
+            "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
+            "clock": "recorded", **chosen.attrs(),
+        },
+    )  # fmt: skip
+
+
+def build(counts, trial, label, edges_ns, units: pd.DataFrame, *, attrs, block=None) -> xr.Dataset:
+    """Put counts and what is known of them into the Binned layout; refuses a count overflow."""
+    if counts.dtype not in (np.uint8, np.uint16):
+        raise BadInput(f"counts of type {counts.dtype}; expected uint8 or uint16.")
+    coords = {
+        "trial": ("trial", np.asarray(trial, np.int64)),
+        "unit": ("unit", units.index.to_numpy()),
+        "time": ("time", np.arange(counts.shape[1])),
+        "label": ("trial", np.asarray(label)),
+        "start_s": ("trial", edges_ns[:, 0] / 1e9),
+        "stop_s": ("trial", edges_ns[:, -1] / 1e9),
+        "exposure_s": (("trial", "time"), np.diff(edges_ns, axis=1) / 1e9),
+    }
+    if block is not None:
+        coords["block"] = ("trial", block)
+    for name in UNIT_TEXT:
+        if name in units:
+            coords[name] = ("unit", units[name].fillna("").astype(str).to_numpy(dtype=str))
+    for name in UNIT_NUMBERS:
+        if name in units:
+            coords[name] = ("unit", _numbers_or_text(units[name]))
+    return xr.Dataset({"counts": (("trial", "time", "unit"), counts)}, coords=coords, attrs=attrs)
+
+
+def _numbers_or_text(values: pd.Series) -> np.ndarray:
+    """A column as float; one that holds text (channel A-017, position ?) as text, as it is only shown."""
+    if any(isinstance(v, str) for v in values):
+        return values.fillna("").astype(str).to_numpy(dtype=str)
+    return values.to_numpy(float)
+
+
+def edges_of(binned: xr.Dataset) -> np.ndarray:
+    """The integer edges that a Dataset's counts were taken with: int64 ns (trial, bins + 1)."""
+    width = to_ns(binned.exposure_s.values)
+    start = to_ns(binned.start_s.values)[:, None]
+    return np.concatenate([start, start + np.cumsum(width, axis=1)], axis=1)
+
+
+def save(binned: xr.Dataset, folder: Path) -> None:
+    """Write `binned.nc` (NetCDF4): zlib and fletcher32, so a flipped byte cannot pass."""
+    n_trials, n_bins, n_units = binned.counts.shape
+    rows = max(1, min(n_trials, 1_000_000 // max(1, n_bins * n_units)))
+    # Level 1: counts are mostly zeros, higher levels cost time and gain little.
+    encoding = {
+        "counts": {
+            "zlib": True,
+            "complevel": 1,
+            "shuffle": False,
+            "fletcher32": True,
+            "chunksizes": (rows, n_bins, n_units),
+        }
+    }
+    # As to_netcdf would, which cannot be told how to open the file.
+    place = H5NetCDFStore.open(str(folder / FILE), mode="w", driver_kwds=hdf5.UNLOCKED)
+    with contextlib.closing(place):
+        binned.dump_to_store(place, encoding=encoding)
+
+
+def load(folder: Path) -> xr.Dataset:
+    """Read a Binned artifact into memory; BadInput when it is not readable."""
+    try:
+        with hdf5.reading(folder / FILE) as file:
+            store = H5NetCDFStore(h5netcdf.File(file, "r", decode_vlen_strings=True))
+            binned = xr.open_dataset(store, decode_times=False).load()
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{folder / FILE}: not readable as binned counts ({error}).") from error
+    return binned

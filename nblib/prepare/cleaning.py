@@ -1,0 +1,211 @@
+"""What is removed before any statistics are taken: invalid times, recorded quality, regions, what
+was not observed.
+
+Nothing here looks at counts across trials, so nothing here can leak. Every removal is counted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nblib.core.errors import BadInput, BadParameter
+from nblib.core.params import CleanSettings
+from nblib.data.checks import some
+from nblib.data.recording import Recording
+from nblib.data.trials.intervals import merged, touches
+from nblib.prepare import binning
+from nblib.prepare.counting import first_at_or_after
+
+FILE = "removals.parquet"
+
+
+def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
+    """Number of spikes, over all units, inside a disjoint union of intervals [ns]."""
+    if len(union_ns) == 0:
+        return 0
+    edges = first_at_or_after(union_ns.ravel())
+    whole, index = recording.spikes.contiguous(), recording.spike_index
+    total = 0
+    for unit in range(recording.n_units):
+        times = (
+            recording.spike_times(unit) if whole is None else whole[index[unit] : index[unit + 1]]
+        )
+        total += int(np.diff(np.searchsorted(times, edges).reshape(-1, 2), axis=1).sum())
+    return total
+
+
+def drop_invalid_spikes(
+    binned: xr.Dataset, recording: Recording, union_ns: np.ndarray
+) -> xr.Dataset:
+    """Take the spikes inside invalid intervals out of the counts, and their time out of exposure."""
+    edges = binning.edges_of(binned)
+    rows = np.flatnonzero(touches(edges[:, 0], edges[:, -1], union_ns))
+    counts = binned.counts.values.copy()
+    exposure = binned.exposure_s.values.copy()
+    for start, stop in union_ns:
+        hit = rows[(edges[rows, 0] < stop) & (edges[rows, -1] > start)]
+        if len(hit) == 0:
+            continue
+        clipped = np.clip(edges[hit], start, stop)
+        counts[hit] -= binning.count_spikes(recording, clipped).astype(counts.dtype)
+        exposure[hit] -= np.diff(clipped, axis=1) / 1e9
+    cleaned = binned.assign_coords(exposure_s=(("trial", "time"), exposure))
+    return cleaned.assign(counts=(("trial", "time", "unit"), counts))
+
+
+def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, np.ndarray]]:
+    """(reason, units that fail) for each recorded quality limit that is set."""
+    limits = [
+        ("isi_violations", settings.isi_violations_max, np.greater),
+        ("amplitude_cutoff", settings.amplitude_cutoff_max, np.greater),
+        ("presence_ratio", settings.presence_ratio_min, np.less),
+    ]
+    failing = []
+    for name, limit, beyond in limits:
+        if not np.isfinite(limit):
+            continue
+        if name not in binned.coords:
+            raise BadParameter(
+                f"recording {binned.attrs['recording']!r} has no recorded {name}, so its limit "
+                f"({limit}) cannot be applied; leave that limit out for this recording."
+            )
+        values = binned[name].values
+        if values.dtype.kind not in "biuf":
+            wrong = np.flatnonzero(np.isnan(pd.to_numeric(values, errors="coerce")))
+            raise BadInput(
+                f"{binned.attrs['source']}: units column {name!r} holds {str(values[wrong[0]])!r} in row "
+                f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
+            )
+        word = "above" if beyond is np.greater else "below"
+        failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
+        failing.append((f"{name} not recorded", np.isnan(values)))
+    return failing
+
+
+def drop_unobserved(
+    binned: xr.Dataset, seen: np.ndarray, how: str
+) -> tuple[xr.Dataset, list[tuple[str, str, int, int]]]:
+    """Leave out presentations or units so that every unit was observed in every presentation.
+
+    seen: bool (trial, unit), whether it was observed throughout; how: `CleanSettings.unobserved`.
+    Returns what is left and rows of the table of removals. Raises BadInput when nothing is, with
+    the setting that would leave most.
+    """
+    trials, units = np.ones(len(seen), bool), np.ones(seen.shape[1], bool)
+    if how == "largest":
+        trials, units = largest_block(seen)
+    elif how == "presentations":
+        trials = seen.all(axis=1)
+    elif how == "units":
+        units = seen.all(axis=0)
+    if not (trials.any() and units.any()):
+        best_trials, best_units = largest_block(seen)
+        other = (
+            f"unobserved: largest leaves {best_units.sum()} of {len(units)} units and {best_trials.sum()} "
+            f"of {len(trials)} presentations."
+            if best_units.any()
+            else "No unit was observed throughout any presentation."
+        )
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r}: units were observed at different times "
+            f"(units/obs_intervals), and unobserved: {how} would leave no {'unit' if trials.any() else 'presentation'}. {other}"
+        )
+    rows = [
+        (what, "not observed throughout", int((~kept).sum()), int(kept.sum()))
+        for what, kept in (("presentations", trials), ("units", units))
+        if how in (what, "largest")
+    ]
+    return binned.isel(trial=trials, unit=units), rows
+
+
+def largest_block(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Presentations (trial,) and units (unit,) of the largest block that was observed as a whole.
+
+    Looked at are the presentations in which some one unit was observed, with all units that were
+    observed in them; the block with most counts is taken, the first of equals.
+    """
+    best = (np.zeros(len(seen), bool), np.zeros(seen.shape[1], bool))
+    for trials in np.unique(seen, axis=1).T[::-1]:
+        units = seen[trials].all(axis=0)
+        if trials.sum() * units.sum() > best[0].sum() * best[1].sum():
+            best = (trials, units)
+    return best
+
+
+def _outside(binned: xr.Dataset, regions: list[str]) -> np.ndarray:
+    areas = binned["area"].values if "area" in binned.coords else np.array([], str)
+    unknown = sorted(set(regions) - set(areas))
+    if unknown:
+        known = ", ".join(sorted(set(areas) - {""})) or "none"
+        raise BadParameter(
+            f"region {unknown[0]!r} is not in recording {binned.attrs['recording']!r}; its areas: {known}."
+        )
+    return ~np.isin(areas, regions)
+
+
+def clean(
+    binned: xr.Dataset, recording: Recording | None, settings: CleanSettings
+) -> tuple[xr.Dataset, pd.DataFrame]:
+    """Apply the settings of 03_clean.
+
+    Returns the cleaned Dataset and one row per removal: what, reason, removed, kept.
+    `recording` is None only for counts that came without their spike times (a lab pickle).
+    Raises BadParameter for a limit or region the recording does not have, BadInput when no
+    trial or no unit is left.
+    """
+    rows: list[tuple[str, str, int, int]] = []
+    if recording is not None:
+        union = merged(binning.to_ns(recording.invalid_times))
+        if settings.invalid_spikes == "drop":
+            inside = spikes_inside(recording, union)
+            rows.append(
+                ("spikes", "inside an invalid interval", inside, recording.n_spikes - inside)
+            )
+        hit = touches(
+            binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values), union
+        )
+        if settings.invalid_presentations == "drop":
+            rows.append(
+                ("presentations", "touches an invalid interval", int(hit.sum()), int((~hit).sum()))
+            )
+            binned = binned.isel(trial=~hit)
+        if (
+            settings.invalid_spikes == "drop"
+            and hit.any()
+            and settings.invalid_presentations == "keep"
+        ):
+            binned = drop_invalid_spikes(binned, recording, union)
+    failing = unit_limits(binned, settings)
+    if settings.regions:
+        failing.append(
+            (f"area not in {', '.join(settings.regions)}", _outside(binned, settings.regions))
+        )
+    kept = np.ones(binned.sizes["unit"], bool)
+    for reason, fails in failing:  # a unit that fails several limits counts once, at the first
+        rows.append(("units", reason, int((kept & fails).sum()), int((kept & ~fails).sum())))
+        kept &= ~fails
+    binned = binned.isel(unit=kept)
+    if recording is not None and recording.observed is not None and binned.counts.size:
+        place = recording.units.index.get_indexer(binned.unit.values)
+        seen = recording.observed_in(binned.start_s.values, binned.stop_s.values)[:, place]
+        binned, more = drop_unobserved(binned, seen, settings.unobserved)
+        rows += more
+    if settings.n_units:
+        if settings.n_units > binned.sizes["unit"]:
+            raise BadParameter(
+                f"n_units = {settings.n_units}: only {binned.sizes['unit']} units are left to choose from."
+            )
+        chosen = np.random.default_rng(settings.units_seed).choice(
+            binned.sizes["unit"], settings.n_units, replace=False
+        )
+        rows.append(("units", f"not in the random subset (seed {settings.units_seed})",
+                     binned.sizes["unit"] - settings.n_units, settings.n_units))  # fmt: skip
+        binned = binned.isel(unit=np.sort(chosen))
+    for dim, word in (("trial", "presentation"), ("unit", "unit")):
+        if binned.sizes[dim] == 0:
+            raise BadInput(
+                f"recording {binned.attrs['recording']!r}: no {word} is left after cleaning."
+            )
+    return binned, pd.DataFrame(rows, columns=["what", "reason", "removed", "kept"])

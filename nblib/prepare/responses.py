@@ -1,0 +1,202 @@
+"""What units do around a presentation: aligned spikes, mean responses, tuning.
+
+These are for looking, not for decoding: nothing here feeds a later stage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nblib.core.errors import BadParameter
+from nblib.data.recording import Recording
+from nblib.data.trials import labelling
+from nblib.prepare import binning
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+BINS_SHOWN = 25  # bins per presentation in a PSTH; 10 ms for a scene of 250 ms
+SHOWN_S = 8.0  # what is shown of a recording without trials
+MOST_TRIALS = 500  # presentations that a population PSTH is averaged over
+
+
+def units_of(binned: xr.Dataset) -> pd.DataFrame:
+    """What the counts know of their units: one row a unit, with area and quality where known."""
+    known = [name for name, c in binned.coords.items() if c.dims == ("unit",) and name != "unit"]
+    index = pd.Index(binned["unit"].to_numpy(), name="unit_id")
+    return pd.DataFrame({name: binned[name].to_numpy() for name in known}, index=index)
+
+
+def areas_of(units: pd.DataFrame) -> np.ndarray:
+    """Area of each unit as text (unit,); '' where the recording does not say."""
+    if "area" not in units:
+        return np.full(len(units), "", dtype="<U1")
+    return units["area"].fillna("").to_numpy(dtype=str)
+
+
+def labels_of(recording: Recording) -> np.ndarray:
+    """Label of every presentation (trial,), as decoders see it."""
+    return labelling.as_array(recording.trial_table["label"])
+
+
+def shown_s(trials: pd.DataFrame) -> float:
+    """How long a presentation lasts: the median of stop_time - start_time, seconds."""
+    return float((trials["stop_time"] - trials["start_time"]).median())
+
+
+def drawn_trials(recording: Recording) -> pd.DataFrame:
+    """Presentations in time order, to look at: those with a start, which is all that an event needs.
+
+    One without a proper stop is drawn as long as the others, or, where none has one, to the next start.
+    """
+    trials = recording.trial_table
+    trials = trials[np.isfinite(trials["start_time"])].sort_values("start_time")
+    start, timed = trials["start_time"], recording.timed_trials
+    usual = shown_s(timed) if len(timed) else float(start.diff().median())
+    return trials.assign(
+        stop_time=trials["stop_time"].where(trials.index.isin(timed.index), start + usual)
+    )
+
+
+def spikes_between(
+    recording: Recording, start_s: float, stop_s: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """All spikes in [start_s, stop_s): times in seconds and positions of their units."""
+    times, units = [], []
+    whole = recording.spikes.contiguous()
+    index = recording.spike_index
+    for i in range(recording.n_units):
+        own = recording.spike_times(i) if whole is None else whole[index[i] : index[i + 1]]
+        lo, hi = np.searchsorted(own, (start_s, stop_s))
+        times.append(np.array(own[lo:hi]))
+        units.append(np.full(hi - lo, i))
+    return np.concatenate(times), np.concatenate(units)
+
+
+def example_window(recording: Recording, n_trials: int = 16) -> tuple[float, float]:
+    """A stretch of time worth looking at: `n_trials` presentations in mid-session, seconds.
+
+    It begins one presentation before them and ends one after. Without trials: SHOWN_S seconds
+    around the middle spike of the busiest unit.
+    """
+    if not recording.trials:
+        times = recording.spike_times(int(np.diff(recording.spike_index).argmax()))
+        middle = float(times[len(times) // 2])
+        return middle - SHOWN_S / 2, middle + SHOWN_S / 2
+    trials = drawn_trials(recording)
+    first = max(0, (len(trials) - n_trials) // 2)
+    part = trials.iloc[first : first + n_trials]
+    length = shown_s(trials)
+    start, stop = float(part["start_time"].iloc[0]), float(part["stop_time"].iloc[-1])
+    stop = min(
+        stop, start + 2 * n_trials * length
+    )  # a pause between blocks is not worth looking at
+    return start - length, stop + length
+
+
+def align(
+    spike_s: np.ndarray, onset_s: np.ndarray, window: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes of one unit around each onset.
+
+    spike_s: rising seconds; onset_s (trial,): seconds; window: start and stop from the onset.
+    Returns, one entry per spike, the position of the trial and the time from its onset.
+    """
+    onset_s = np.asarray(onset_s, float)
+    lo = np.searchsorted(spike_s, onset_s + window[0])
+    hi = np.searchsorted(spike_s, onset_s + window[1])
+    trial = np.repeat(np.arange(len(onset_s)), hi - lo)
+    place = np.arange(len(trial)) - np.repeat(np.cumsum(hi - lo) - (hi - lo), hi - lo) + lo[trial]
+    return trial, np.asarray(spike_s)[place] - onset_s[trial]
+
+
+def area_psth(recording: Recording) -> pd.DataFrame:
+    """Mean firing rate around the onset of a presentation, by area.
+
+    At most 500 presentations, evenly spread over the session, in bins of 1/25 of a presentation
+    (10 ms for a scene of 250 ms), from 5 bins before the onset to 10 after the end.
+    Returns area, time_s (bin centre), rate_hz and sem_hz (mean and standard error over units),
+    n_units; `attrs["shown_s"]` is the length of a presentation.
+    """
+    trials = drawn_trials(recording)
+    width = shown_s(trials) / BINS_SHOWN
+    offsets = np.arange(-5, BINS_SHOWN + 11) * width
+    rows = np.unique(np.linspace(0, len(trials) - 1, min(MOST_TRIALS, len(trials))).astype(int))
+    edges = binning.window_edges(trials["start_time"].to_numpy()[rows], offsets)
+    counts = binning.count_spikes(recording, edges)  # (trial, bin, unit)
+    rate = counts.mean(axis=0) / width  # (bin, unit)
+    return _by_area(
+        rate, areas_of(recording.units), (offsets[:-1] + offsets[1:]) / 2, shown_s(trials)
+    )
+
+
+def binned_psth(binned: xr.Dataset) -> pd.DataFrame:
+    """As `area_psth`, from binned counts alone: for counts that came without spike times."""
+    exposure = binned["exposure_s"].to_numpy()  # (trial, bin)
+    rate = binned["counts"].to_numpy().sum(axis=0) / exposure.sum(axis=0)[:, None]
+    width = exposure.mean(axis=0)
+    return _by_area(rate, areas_of(units_of(binned)), np.cumsum(width) - width / 2, width.sum())
+
+
+def _by_area(
+    rate: np.ndarray, areas: np.ndarray, time_s: np.ndarray, shown_s: float
+) -> pd.DataFrame:
+    parts = []
+    for area in np.unique(areas):
+        own = rate[:, areas == area]  # (bin, unit)
+        n = own.shape[1]
+        error = own.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(own))
+        columns = {"area": area, "time_s": time_s, "rate_hz": own.mean(axis=1), "sem_hz": error}
+        parts.append(pd.DataFrame(columns | {"n_units": n}))
+    psth = pd.concat(parts, ignore_index=True)
+    psth.attrs["shown_s"] = float(shown_s)
+    return psth
+
+
+def tuning_curves(binned: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Mean rate of every unit for every label: (unit, label) in Hz, and the labels (label,).
+
+    Rates are spikes over exposure, so presentations of unequal length count for what they are.
+    """
+    labels, code = np.unique(binned["label"].to_numpy(), return_inverse=True)
+    spikes = binned["counts"].to_numpy().sum(axis=1, dtype=np.float64)  # (trial, unit)
+    exposure = binned["exposure_s"].to_numpy().sum(axis=1)  # (trial,)
+    shown = (code[:, None] == np.arange(len(labels))).astype(float)  # (trial, label)
+    return (spikes.T @ shown) / (exposure @ shown), labels
+
+
+def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object]:
+    """The unit and label with the clearest response: position of the unit, and the label.
+
+    Clear: the mean count for the label, over the overall mean, in standard errors of a Poisson
+    count. Only `most` units, the most active ones, are looked at.
+    """
+    trials = drawn_trials(recording)
+    active = np.argsort(-np.diff(recording.spike_index), kind="stable")[:most]
+    labels, code = np.unique(labelling.as_array(trials["label"]), return_inverse=True)
+    n = np.bincount(code)
+    best = (-np.inf, 0, labels[0])
+    for unit in active:
+        own = recording.spike_times(int(unit))
+        counts = np.searchsorted(own, trials["stop_time"]) - np.searchsorted(
+            own, trials["start_time"]
+        )
+        mean = counts.mean()
+        if mean == 0:
+            continue
+        z = (np.bincount(code, counts) / n - mean) / np.sqrt(mean / n)
+        if z.max() > best[0]:
+            best = (float(z.max()), int(unit), labels[z.argmax()])
+    return best[1], best[2]
+
+
+def onsets(recording: Recording, label) -> np.ndarray:
+    """Onsets of the presentations of one label, seconds, rising; BadParameter when there is none."""
+    trials = drawn_trials(recording)
+    chosen = trials.loc[labelling.as_array(trials["label"]) == label, "start_time"]
+    if chosen.empty:
+        raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
+    return np.sort(chosen.to_numpy(float))

@@ -1,0 +1,365 @@
+"""Who may teach and who may judge: splits by presentation, and statistics of train rows alone.
+
+A split is made once per recording and shared by every model. Whole presentations (and groups of
+presentations that overlap in time) get one role; a blocked split also keeps a gap in seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.params import SplitSettings
+from nblib.data.nwb import hdf5
+from nblib.data.trials import labelling
+from nblib.data.trials.intervals import merged, touches
+from nblib.evaluate import stats
+from nblib.prepare import moments
+from nblib.prepare.binning import to_ns
+
+SPLIT_FILE = "split.parquet"
+STATISTICS_FILE = "statistics.h5"
+LEAST_OF_CLASS = 3  # one for train, validation and test each
+ROLES = ("train", "val", "test", "gap")
+MOST_CORRELATED = 2000  # units; the correlations of more are left out
+RUNS_AND_RANDOM = (
+    "Labels come in runs and the split is random: neighbours in time can give the answer away, "
+    "whatever the units say. Take `split: blocked`."
+)
+
+
+def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
+    """Group number of each trial; trials that share time share a group."""
+    order = np.argsort(start_ns, kind="stable")
+    reach = np.maximum.accumulate(stop_ns[order])
+    new = np.concatenate([[True], start_ns[order][1:] >= reach[:-1]])
+    group = np.empty(len(order), np.int64)
+    group[order] = np.cumsum(new) - 1
+    return group
+
+
+def _blocked(n: int, k: int, fold: int, settings: SplitSettings) -> np.ndarray:
+    """Roles of `n` groups in time order: contiguous test block, validation block beside it."""
+    role = np.full(n, "train", dtype="<U5")
+    if k == 1:
+        test = np.arange(n - max(1, round(settings.test_fraction * n)), n)
+        rest = np.arange(test[0])
+        val = rest[len(rest) - max(1, round(settings.val_fraction * len(rest))) :]
+    else:
+        test = np.array_split(np.arange(n), k)[fold]
+        # The rest in cyclic order after the test block: validation lies next to test, so that
+        # only one more gap is spent.
+        rest = np.concatenate([np.arange(test[-1] + 1, n), np.arange(test[0])])
+        val = rest[: max(1, round(settings.val_fraction * len(rest)))]
+    role[test], role[val] = "test", "val"
+    return role
+
+
+def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSettings) -> np.ndarray:
+    """Roles of trials dealt at random, whole groups together, stratified by label on request."""
+    from sklearn.model_selection import (
+        GroupKFold,
+        GroupShuffleSplit,
+        StratifiedGroupKFold,
+        StratifiedShuffleSplit,
+    )
+
+    seed, k = settings.split_seed, settings.n_folds
+
+    def deal(rows: np.ndarray, fraction: float, folds: int, fold: int) -> np.ndarray:
+        """Rows of the held-out part."""
+        try:
+            if folds > 1:
+                kind = StratifiedGroupKFold if settings.stratified else GroupKFold
+                splitter = kind(folds, shuffle=True, random_state=seed)
+                return rows[list(splitter.split(rows, label[rows], group[rows]))[fold][1]]
+            if not settings.stratified:
+                splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+                return rows[next(splitter.split(rows, label[rows], group[rows]))[1]]
+            # Whole groups, each with the label of its first presentation.
+            groups, first = np.unique(group[rows], return_index=True)
+            splitter = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
+            held = next(splitter.split(groups, label[rows][first]))[1]
+            return rows[np.isin(group[rows], groups[held])]
+        except ValueError as error:
+            raise BadParameter(
+                f"split: random cannot deal {len(rows)} presentations of {len(np.unique(label[rows]))} "
+                f"labels ({str(error).split('Classes with too few')[0].strip(' .')}); use fewer folds, other fractions, or stratified: false."
+            ) from None
+
+    role = np.full(len(group), "train", dtype="<U5")
+    everything = np.arange(len(group))
+    test = deal(everything, settings.test_fraction, k, fold)
+    rest = np.setdiff1d(everything, test)
+    role[test] = "test"
+    role[deal(rest, settings.val_fraction, 1, 0)] = "val"
+    return role
+
+
+def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
+    """Deal roles to presentations, once for every fold.
+
+    Returns rows (fold, trial): recording, subject, trial, group, label, start_s, stop_s, fold,
+    role, seed. Raises BadParameter for fewer presentations than folds, BadInput for a single
+    class, a class that is absent from train, or an empty role.
+    """
+    who = f"recording {binned.attrs['recording']!r}"
+    label = binned.label.values
+    start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
+    group = overlap_groups(start, stop)
+    n_groups = int(group.max()) + 1
+    labelling.check_classes(labelling.as_text(label), json.loads(binned.attrs["classes"]), who)
+    _check_label(label, binned.attrs["label_name"], settings, group, who)
+    if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
+        raise BadParameter(
+            f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
+            f"too few for {settings.n_folds} fold(s) with train, validation and test."
+        )
+    folds = []
+    for fold in range(settings.n_folds):
+        if settings.split == "blocked":
+            role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
+            role = _with_gaps(role, start, stop, round(settings.gap_s * 1e9))
+        else:
+            role = _random(group, label, fold, settings)
+        _check_roles(role, label, fold, settings, who)
+        folds.append(
+            pd.DataFrame({
+                "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
+                "trial": binned.trial.values, "group": group, "label": label,
+                "start_s": binned.start_s.values, "stop_s": binned.stop_s.values,
+                "fold": fold, "role": role, "seed": settings.split_seed,
+            })
+        )  # fmt: skip
+    return pd.concat(folds, ignore_index=True)
+
+
+def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, who: str) -> None:
+    """Refuse labels that cannot be learned and judged, whatever the roles."""
+    classes, n = np.unique(label, return_counts=True)
+    if name == "":
+        raise BadInput(f"{who}: its trials have no label (label is empty); nothing to decode.")
+    if len(classes) < 2:
+        raise BadInput(f"{who}: label {name!r} has one class only ({label[0]}); nothing to decode.")
+    if n.max() == 1:
+        half = (
+            f"label: {name} > {np.median(classes):g}"
+            if classes.dtype.kind in "iuf" and name.isidentifier()
+            else ""
+        )
+        raise BadInput(
+            f"{who}: label {name!r} is another one in each of the {len(label)} presentations ({some(classes, 3)}); "
+            "nothing comes twice, so nothing can be learned. Take a label with few classes"
+            + (f", or make them by an expression such as  {half}" if half else "") + "."
+        )  # fmt: skip
+    if settings.split == "random" and settings.stratified:
+        # Each role needs a group of every class; a group goes by its first presentation.
+        first = label[np.unique(group, return_index=True)[1]]
+        n = np.array([(first == c).sum() for c in classes])
+        if n.min() < LEAST_OF_CLASS:
+            few = [f"{c} ({k})" for c, k in zip(classes, n, strict=True) if k < LEAST_OF_CLASS]
+            raise BadInput(
+                f"{who}: stratified: true needs {LEAST_OF_CLASS} presentations of each class that do not overlap; too few "
+                f"have {some(few)}. Leave such classes out with `where`, or set stratified: false."
+            )
+
+
+def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: int) -> np.ndarray:
+    """Set aside train and validation trials closer than the gap to test, then train to validation."""
+    role = role.astype("<U5")
+    for judge, losers in (("test", ("train", "val")), ("val", ("train",))):
+        held = role == judge
+        zone = merged(np.column_stack([start[held] - gap_ns, stop[held] + gap_ns]))
+        role[np.isin(role, losers) & touches(start, stop, zone)] = "gap"
+    return role
+
+
+def _check_roles(role, label, fold, settings, who) -> None:
+    for name in ("train", "val", "test"):
+        if not (role == name).any():
+            raise BadInput(
+                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); "
+                "use a smaller gap, fewer folds or other fractions."
+            )
+    absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
+    if absent:
+        fewest = int(np.unique(label, return_counts=True)[1].min())
+        raise BadInput(
+            f"{who}, fold {fold}: {len(absent)} class(es) have no training presentation, first {absent[0]!r}; "
+            + (
+                "split: random with stratified: true gives every class its share of each role."
+                if fewest >= LEAST_OF_CLASS
+                else f"the rarest class has {fewest} in all, too few for every role: leave such classes out with `where`."
+            )
+        )
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """12 hex digits of who has which role; equal hashes mean comparable scores."""
+    rows = split.sort_values(["recording", "fold", "trial"])[["recording", "trial", "fold", "role"]]
+    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
+
+
+def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
+    """What hangs together when presentations judge: block length, and trial -> number of its group.
+
+    The length is that of `stats.label_block`: 1 where labels come in random order, and then a group
+    holds the presentations that overlap in time. Where labels come in runs, groups that follow each
+    other are joined into blocks of that length.
+    """
+    part = split[split["fold"] == split["fold"].min()].sort_values("start_s", kind="stable")
+    length = stats.label_block(part["label"].to_numpy())
+    return length, part.set_index("trial")["group"] // length
+
+
+def runs_in_words(split: pd.DataFrame, how: str) -> str:
+    """A sentence where labels come in runs, with a warning where `how` (blocked, random) is random."""
+    length = time_blocks(split)[0]
+    if length == 1:
+        return ""
+    if how == "random":
+        return f" **{RUNS_AND_RANDOM}**"
+    return f" Labels come in runs: those of about {length} presentations in a row depend on each other."
+
+
+@dataclass(frozen=True)
+class TrainStatistics:
+    """Everything fitted to data before a model: on train rows of one fold, and stored beside it.
+
+    unit_ids : kept units (N,); mean, scale : (N,) per-bin counts; classes : (C,) sorted labels;
+    correlation : (N, N) Pearson r over train rows (trial x bin), empty (0, 0) for more than
+    `MOST_CORRELATED` units; dropped : unit, reason.
+    """
+
+    fold: int
+    unit_ids: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    classes: np.ndarray
+    correlation: np.ndarray
+    dropped: pd.DataFrame
+
+    def transform(self, counts: np.ndarray, unit_ids: np.ndarray) -> np.ndarray:
+        """Counts (B, T, units) to scaled float32 (B, T, N), kept units in the stored order."""
+        place = pd.Index(unit_ids).get_indexer(self.unit_ids)
+        if (place < 0).any():
+            raise BadInput(
+                f"unit {self.unit_ids[place < 0][0]} of the training data is not in these counts."
+            )
+        x = counts[:, :, place].astype(np.float32)
+        x -= self.mean.astype(np.float32)
+        x /= self.scale.astype(np.float32)
+        return x
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Labels to class codes int64; BadInput for a label that training never saw."""
+        code = np.searchsorted(self.classes, labels)
+        code = np.minimum(code, len(self.classes) - 1)
+        wrong = self.classes[code] != labels
+        if wrong.any():
+            raise BadInput(
+                f"label {labels[wrong][0]!r} is not among the {len(self.classes)} training classes."
+            )
+        return code.astype(np.int64)
+
+
+def train_rows(
+    binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "train"
+) -> np.ndarray:
+    """Positions along `trial` of one role of one fold, in time order."""
+    rows = split[(split.fold == fold) & (split.role == role)].sort_values("start_s", kind="stable")
+    place = pd.Index(binned.trial.values).get_indexer(rows.trial)
+    if len(place) == 0 or (place < 0).any():
+        raise BadInput(f"the split's fold {fold} has no {role} trial among these counts.")
+    return place
+
+
+def fit_statistics(
+    binned: xr.Dataset, split: pd.DataFrame, fold: int, settings: SplitSettings
+) -> TrainStatistics:
+    """Fit unit choice, scaler, label codes and unit correlation on the train rows of one fold.
+
+    A row is one bin of one trial. Silent and zero-variance units go, and units whose train
+    z-score exceeds `highest_value` or never exceeds `lowest_value` (the lab's limits).
+    """
+    place = train_rows(binned, split, fold)
+    counts = binned.counts.values
+    mean, std, peak = moments.of_units(counts, place)
+    reason = moments.faults(mean, std, peak, settings)
+    keep = reason == ""
+    if not keep.any():
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r}, fold {fold}: no unit passes the limits on train rows."
+        )
+    units = binned.unit.values
+    scale = std[keep]
+    correlation = np.zeros((0, 0))
+    if keep.sum() <= MOST_CORRELATED:
+        correlation = moments.correlation(counts[:, :, keep], place, mean[keep], scale)
+    zscore = settings.scaler == "zscore"
+    return TrainStatistics(
+        fold=fold, unit_ids=units[keep],
+        mean=mean[keep] if zscore else np.zeros(keep.sum()),
+        scale=scale if zscore else np.ones(keep.sum()),
+        classes=np.unique(binned.label.values[place]),
+        correlation=correlation.astype(np.float32),
+        dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
+    )  # fmt: skip
+
+
+def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:
+    """Write `split.parquet` and `statistics.h5` (one group a fold, zlib + fletcher32)."""
+    split.to_parquet(folder / SPLIT_FILE, index=False)
+    with h5py.File(folder / STATISTICS_FILE, "w", **hdf5.UNLOCKED) as file:
+        file.attrs["split_hash"] = split_hash(split)
+        for s in statistics:
+            group = file.create_group(f"fold{s.fold}")
+            arrays = {
+                "unit_ids": s.unit_ids, "mean": s.mean, "scale": s.scale, "classes": s.classes,
+                "correlation": s.correlation, "dropped_unit": s.dropped["unit"].to_numpy(),
+                "dropped_reason": s.dropped["reason"].to_numpy(),
+            }  # fmt: skip
+            for name, values in arrays.items():
+                _write(group, name, values)
+
+
+def _write(group: h5py.Group, name: str, values: np.ndarray) -> None:
+    values = np.asarray(values)
+    if values.dtype.kind in "OU":
+        values = np.array([str(v).encode() for v in values], dtype="S")
+        if values.dtype.itemsize == 0:
+            values = values.astype("S1")
+    filters = (
+        {"compression": "gzip", "compression_opts": 1, "fletcher32": True} if values.size else {}
+    )
+    group.create_dataset(name, data=values, **filters)
+
+
+def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
+    """Read a split artifact: the role table and the statistics of each fold."""
+    split = pd.read_parquet(folder / SPLIT_FILE)
+    statistics = []
+    try:
+        with hdf5.reading(folder / STATISTICS_FILE) as file:
+            for fold in sorted(int(name[4:]) for name in file):
+                g = {name: _read(file[f"fold{fold}"][name]) for name in file[f"fold{fold}"]}
+                dropped = pd.DataFrame(
+                    {"unit": g.pop("dropped_unit"), "reason": g.pop("dropped_reason")}
+                )
+                statistics.append(TrainStatistics(fold=fold, dropped=dropped, **g))
+    except (OSError, KeyError) as error:
+        raise BadInput(f"{folder / STATISTICS_FILE}: not readable ({error}).") from error
+    return split, statistics
+
+
+def _read(dataset: h5py.Dataset) -> np.ndarray:
+    values = dataset[()]
+    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

@@ -1,0 +1,112 @@
+"""Leakage audit: what every run says of itself, checked against the files it was made from.
+
+Nothing is trusted that can be read: roles from the stored split, test rows from the stored
+predictions, teachers from the runs of 08, and what a recording is from the hash of its raw file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pandas as pd
+
+from nblib.core.errors import NblibError
+from nblib.report import results
+from nblib.report.audit import checks
+from nblib.report.audit.checks import LEAK, UNTOLD, Finding
+from nblib.report.audit.run import Run, Shared
+
+CHECKS = {
+    "files": "what a run and its split hold is what was written",
+    "one split": "runs compared with each other were judged by one split, the one that is stored",
+    "roles": "no presentation, and none that overlaps or lies inside the gap, teaches and judges",
+    "test rows": "predictions are of the test rows of their fold, and the numbers of rows agree",
+    "random split": "no split is random where labels come in runs",
+    "choice": "what a run chose itself (epoch, penalty) it chose on validation",
+    "recordings": "no recording takes part under two names",
+    "subjects": "no test subject taught the embedder that it judges",
+}
+LOOKS = {
+    "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice, "subjects": checks.subjects,
+}  # fmt: skip
+ACROSS = {
+    "one split": checks.one_split,
+    "roles": checks.roles,
+    "recordings": checks.recordings,
+}
+
+
+# What reading raises: one run that is not as its stage writes it must not end the audit.
+UNREADABLE = (NblibError, OSError)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at, how often, and what was found."""
+
+    looked: dict[str, int]
+    findings: list[Finding]
+
+    def table(self) -> pd.DataFrame:
+        """One row a finding, and one for each check without any."""
+        rows = []
+        for check, asked in CHECKS.items():
+            found = [f for f in self.findings if f.check == check]
+            more = {"looked at": self.looked[check], "what must hold": asked}
+            empty = "passed" if self.looked[check] else "nothing to look at"
+            told = [(f.verdict, "/".join(f.folder.parts[-2:]), f.what) for f in found] or [
+                (empty, "", "")
+            ]
+            for verdict, run, what in told:
+                rows.append({"check": check, "verdict": verdict, "run": run, "found": what} | more)
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        return self.table().to_string(index=False)
+
+    def in_words(self) -> str:
+        """The verdict in a sentence."""
+        if not self.findings:
+            return f"{self.looked['files']} runs audited: no leak found."
+        leaks = sum(f.verdict == LEAK for f in self.findings)
+        return (
+            f"{self.looked['files']} runs audited: **{leaks} leaks**, and "
+            f"{len(self.findings) - leaks} that cannot be told."
+        )
+
+
+def audit(recipe: str = "") -> Audit:
+    """Check every run of the data root, or those of one recipe and the recipes derived from it.
+
+    Raises BadParameter for a recipe that is not there and has no run.
+    """
+    everything = results.read_all()
+    table = results.table_of(everything, recipe)
+    asked = set(table["folder"])
+    looked, findings, shared = Counter(), [], Shared()
+    runs = []
+    for run in everything:
+        if str(run.folder) not in asked:
+            continue
+        looked["files"] += 1
+        if isinstance(run, results.Unreadable):
+            findings.append(Finding("files", run.folder, str(run.error), UNTOLD))
+        else:
+            runs.append(Run.of(run, shared))
+    # Runs of one split and fold in a row: their samples are cut once, and one at a time is held.
+    for run in sorted(runs, key=lambda run: (str(run.split_folder), run.metrics.get("fold", 0))):
+        for check, look in LOOKS.items():
+            try:
+                found = look(run)
+            except UNREADABLE as error:
+                found = [Finding(check, run.folder, str(error), UNTOLD)]
+            if found is not None:
+                looked[check] += 1
+                findings += found
+    shared.answers.keep()
+    for check, look in ACROSS.items():
+        number, found = look(runs, table)
+        looked[check] += number
+        findings += found
+    return Audit({check: looked[check] for check in CHECKS}, findings)

@@ -1,0 +1,292 @@
+"""One plotting style: colours that colour-blind readers can tell apart, fonts that stay readable.
+
+Figures are made without pyplot, so nothing is shown twice in a notebook and nothing leaks in a
+long run. Sizes are final sizes: 7.5 inches is the width of a page of the book, and no text is
+smaller than 9 points there.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from nblib.core.errors import StorageError
+from nblib.report.plots import texts
+
+WIDTH_IN = 7.5
+MOST_ENTRIES = 12  # of a legend beside the panels
+DPI = 144  # of the picture in a notebook: sharp on dense screens, about 60 kB a figure
+
+# Okabe & Ito (2008), "Color Universal Design"
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#8C8C8C"
+LIGHT = "#DDDDDD"
+INK = "#222222"
+
+SERIES = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]  # lines, in this order
+ROLE_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "gap": "#BBBBBB", "unused": "#E8E8E8"}
+
+STYLE: dict[str, Any] = {
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.titlesize": 11.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.6,
+    "axes.prop_cycle": mpl.cycler(color=SERIES),
+    "image.cmap": "cividis",
+    "image.interpolation": "nearest",
+    "text.parse_math": False,  # a label may hold a dollar: text of the data is never a formula
+    "svg.fonttype": "none",  # text stays text: searchable, editable
+    "svg.hashsalt": "nblib",  # the same figure gives the same file
+    "figure.constrained_layout.w_pad": 0.09,
+    "figure.constrained_layout.h_pad": 0.09,
+    "figure.dpi": 100,
+    "savefig.dpi": DPI,
+}
+
+# Areas of the mouse visual system, in the order in which light reaches them, then hippocampus.
+_AREAS = {
+    "LGd": ORANGE,
+    "VISp": BLUE,
+    "VISl": SKY,
+    "VISrl": ("#56B4E9", 0.30),
+    "VISal": GREEN,
+    "VISpm": ("#009E73", -0.35),
+    "VISam": ("#009E73", 0.45),
+    "VISmma": ("#0072B2", -0.45),
+    "VIS": ("#0072B2", 0.45),
+    "LP": VERMILLION,
+    "CA1": PURPLE,
+    "CA3": ("#CC79A7", -0.40),
+    "DG": ("#CC79A7", 0.45),
+    "SUB": ("#D55E00", 0.45),
+    "ProS": ("#D55E00", -0.40),
+    "APN": ("#E69F00", -0.45),
+}
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in a notebook, once, as a PNG of moderate size.
+
+    `mark` tells which run stands behind a point; the book makes links of these. `sentence` says what
+    is drawn and `result` what came out; `alt` adds what stands in the figure, for readers who cannot see it.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sentence, self.result = "", ""
+        self._marks: list[tuple[Axes, float, float, str]] = []
+
+    def alt(self) -> str:
+        """What is drawn, what came out, and what stands in the figure, in plain words."""
+        parts = (self.sentence, self.result, texts.in_words(self))
+        text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip()) + "."
+        return " ".join(text.split())
+
+    def legend_outside(self, handles: list, columns: int = 4, place: str = "lower center") -> None:
+        """A legend beside the panels, of the first 12 entries, in as many columns as have room."""
+        names = [texts.short(handle.get_label()) for handle in handles[:MOST_ENTRIES]]
+        if len(handles) > MOST_ENTRIES:
+            names[-1] = f"and {len(handles) - MOST_ENTRIES + 1} more"
+        room = self.get_figwidth() / (max(map(len, names)) * texts.LETTER_IN + 0.75)
+        columns = max(1, min(columns, int(room)))
+        rows = -(-len(names) // columns)
+        self.set_figheight(self.get_figheight() + 0.19 * max(0, rows - 2))
+        self.legend(handles[: len(names)], names, loc=f"outside {place}", ncols=columns)
+
+    def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
+        """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
+        self._marks += [(ax, float(x), float(y), run) for run in runs]
+
+    def marks(self) -> list[list[Any]]:
+        """[run, x, y] of every mark, x and y as shares of width and height from the top left.
+
+        As laid out when the figure was drawn last.
+        """
+        width, height = self.bbox.width, self.bbox.height
+        rows = []
+        for ax, x, y, run in self._marks:
+            across, up = ax.transData.transform((x, y))
+            rows.append([run, round(across / width, 4), round(1 - up / height, 4)])
+        return rows
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        png, shown = png_bytes(self), {"width": round(self.get_figwidth() * 96)}
+        shown |= {"alt": self.alt()} | ({"runs": self.marks()} if self._marks else {})
+        return png, shown
+
+
+def use_style() -> None:
+    """Set the project's style for figures that you draw yourself with matplotlib."""
+    mpl.rcParams.update(STYLE)
+
+
+def styled(draw):
+    """Decorate a drawing function: it draws in the project's style and changes no global setting.
+
+    The first sentence of its docstring becomes the figure's, and its texts are made to fit.
+    """
+    sentence = " ".join(draw.__doc__.split("\n\n")[0].split()).replace("`", "")
+
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        with mpl.rc_context(STYLE):
+            fig = draw(*args, **kwargs)
+            texts.fit(fig)
+        fig.sentence = fig.sentence or sentence
+        return fig
+
+    return wrapper
+
+
+def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Picture:
+    """An empty figure of final size in inches, laid out so that labels do not overlap."""
+    return Picture(figsize=(width_in, height_in), layout="constrained")
+
+
+def png_bytes(fig: Figure, dpi: int = DPI) -> bytes:
+    """The figure as PNG bytes; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save_svg(fig: Figure, path: str | Path) -> Path:
+    """Save a figure as SVG for a paper or a poster; returns the path.
+
+    Text stays text, and images and point clouds inside are pictures, so that files stay small.
+    Raises ValueError when the name does not end in .svg, StorageError when it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".svg":
+        raise ValueError(f"{path.name}: expected a file name that ends in .svg.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with mpl.rc_context(STYLE):
+            fig.savefig(beside, format="svg", dpi=200, metadata={"Date": None})
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageError(f"{path}: the figure could not be written ({error.strerror}).") from None
+    return path
+
+
+def shade(colour: str, amount: float) -> str:
+    """A lighter (amount > 0) or darker (amount < 0) version of a colour; amount in [-1, 1]."""
+    rgb = np.array(to_rgb(colour))
+    goal = 1.0 if amount > 0 else 0.0
+    return to_hex(rgb + (goal - rgb) * abs(amount))
+
+
+def area_colour(area: str) -> str:
+    """The fixed colour of a brain area, the same in every figure; grey when there is no area."""
+    if not area:
+        return GREY
+    known = _AREAS.get(area)
+    if known is None:  # any other name: a colour that depends on the name alone
+        code = zlib.crc32(area.encode())
+        base = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)[code % 6]
+        return shade(base, (-0.45, -0.2, 0.15, 0.35)[code // 6 % 4])
+    return known if isinstance(known, str) else shade(*known)
+
+
+def area_order(areas) -> list[str]:
+    """Each area once: the visual pathway in its order, then the others by name, then no area."""
+    names = list(_AREAS)
+    return sorted(
+        {area_name(a) for a in areas},
+        key=lambda a: (a == "", names.index(a) if a in names else len(names), a),
+    )
+
+
+def area_name(area) -> str:
+    """An area's name as text; a missing one (NaN, None) becomes ''."""
+    return area if isinstance(area, str) else ""
+
+
+def area_label(area: str) -> str:
+    """How an area is written in a figure."""
+    return area or "no area"
+
+
+def shade_intervals(ax: Axes, intervals: np.ndarray, label: str, colour: str = VERMILLION) -> None:
+    """Shade (n, 2) intervals on a time axis, named once in the legend."""
+    for i, (start, stop) in enumerate(np.asarray(intervals, float).reshape(-1, 2)):
+        ax.axvspan(start, stop, color=colour, alpha=0.25, lw=0, label=label if i == 0 else None)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis as 0.1, 1, 10: powers of ten would be formulas."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
+def note(ax: Axes, text: str) -> None:
+    """Say in an otherwise empty axes why there is nothing to draw."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=INK, wrap=True)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def say(text: str) -> Picture:
+    """A figure that holds a sentence, where there is nothing to draw."""
+    with mpl.rc_context(STYLE):
+        fig = new_figure(1.4)
+        note(fig.add_subplot(), text)
+        fig.sentence = "Nothing to draw"
+    return fig
+
+
+def label_text(value) -> str:
+    """A class label as written in a figure: 3.0 as 3."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)
+    return str(value)
+
+
+def label_ticks(labels, most: int = 12) -> tuple[np.ndarray, list[str]]:
+    """Positions and texts that name about `most` of the labels; numbers are named when round."""
+    labels = np.asarray(labels)
+    n = len(labels)
+    places = np.arange(n)
+    if n > most:
+        step = next(s for s in (2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, 5000) if n / s <= most)
+        number = np.issubdtype(labels.dtype, np.number)
+        places = np.flatnonzero(labels % step == 0) if number else places[::step]
+        if number and labels[0] == -1 and step > 5:
+            places = np.r_[0, places[1:]]  # name -1, often a grey screen; 0 stands too close to it
+    return places, [label_text(labels[i]) for i in places]

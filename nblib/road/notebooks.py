@@ -1,0 +1,95 @@
+"""The code of a notebook: what its file holds, what its kernel has run, and its fingerprint."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from nblib.core import store
+from nblib.core.errors import BadParameter
+
+
+def code_cells(notebook: Path) -> list[str]:
+    """Sources of a notebook's code cells, without its parameters cells."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    skip = {"parameters", "injected-parameters"}
+    return [
+        "".join(c["source"]).strip()
+        for c in cells
+        if c["cell_type"] == "code" and not skip & set(c.get("metadata", {}).get("tags", []))
+    ]
+
+
+def code_hash(cells: list[str]) -> str:
+    """16 hex digits of the cells, in order; empty ones do not count."""
+    return hashlib.sha256("\0".join(c for c in cells if c).encode()).hexdigest()[:16]
+
+
+def own_notebook(name: str) -> Path:
+    """The notebook file this kernel runs: told by the runner, else by Jupyter, else the shipped one."""
+    shipped = store.notebooks_dir() / f"{name}.ipynb"
+    for variable in ("NBLIB_NOTEBOOK", "JPY_SESSION_NAME"):
+        path = Path(os.environ.get(variable, ""))
+        if path.suffix == ".ipynb" and path.is_file():
+            return path
+    return shipped
+
+
+def executed_cells() -> list[str]:
+    """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return (
+        []
+        if shell is None
+        else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
+    )
+
+
+def _assigned(source: str) -> list[str] | None:
+    """Names that a cell of plain `name = literal` lines assigns; None for any other cell."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return None
+    names = []
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or not isinstance(target, ast.Name):
+            return None
+        names.append(target.id)
+    return names
+
+
+def sets_parameters(cell: str, taken: Collection[str]) -> bool:
+    """Whether a cell does nothing but assign values to parameters, of those in `taken`."""
+    assigned = _assigned(cell)
+    return assigned is not None and set(assigned) <= set(taken)
+
+
+def check_injected(name: str, taken: Collection[str]) -> set[str]:
+    """Names that papermill injected or a person typed; BadParameter for one not in `taken`.
+
+    name: of the notebook, for the message. papermill itself only warns of an unknown name and
+    runs with the defaults.
+    """
+    injected: set[str] = set()
+    typed: set[str] = set()
+    for cell in executed_cells():
+        assigned = set(_assigned(cell) or [])
+        if cell.startswith(("# Parameters", "# parameters")):
+            injected |= assigned
+        elif assigned & set(taken):
+            typed = assigned  # the parameters cell as it was run last: a fault may have been mended
+    injected |= typed
+    if unknown := sorted(injected - set(taken)):
+        close = difflib.get_close_matches(unknown[0], taken, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}."
+        raise BadParameter(f"{name}: unknown parameter {unknown[0]!r}; {hint}")
+    return injected

@@ -1,0 +1,433 @@
+"""The road as a notebook meets it: `stage = nblib.begin("02_bin", globals())`.
+
+`begin` checks the parameters, settles the recipe, computes the key and finds the input;
+`stage.commit` stores the result. Keys can be computed before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nblib.core import params as P
+from nblib.core import rawfiles, recipes, store
+from nblib.core.errors import BadInput, BadParameter, MissingInput
+from nblib.core.markup import in_html
+from nblib.data import sources
+from nblib.road import notebooks
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What a stage is: its version, what it needs, and which parameters it takes."""
+
+    version: int  # raise it whenever the stage's code changes what it writes
+    upstream: str | None
+    settings: type[P.Params]
+    params: type[P.Params]
+    is_run: bool = False
+    signal: str = "spikes"  # what its recordings hold: "spikes", "lfp" or "any"
+    cohort: bool = False  # takes all recordings of a recipe together
+
+
+STAGES: dict[str, StageInfo] = {
+    "01_ingest": StageInfo(4, None, P.IngestSettings, P.StageParams, signal="any"),
+    "02_bin": StageInfo(3, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
+    "03_clean": StageInfo(2, "02_bin", P.CleanSettings, P.StageParams),
+    "04_split": StageInfo(3, "03_clean", P.SplitSettings, P.StageParams),
+    "05_train_lstm": StageInfo(3, "04_split", P.Params, P.TrainParams, is_run=True),
+    "06_train_st_gat": StageInfo(2, "04_split", P.Params, P.GraphParams, is_run=True),
+    "07_few_shot": StageInfo(3, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "08_ssl_pretext": StageInfo(
+        3, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
+    ),
+    "09_downstream_one_vs_all": StageInfo(
+        4, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+    ),
+    "10_image_latents": StageInfo(2, "04_split", P.Params, P.ImageParams, is_run=True),
+    "90_results": StageInfo(2, None, P.Params, P.ResultsParams, is_run=True),
+    "91_search": StageInfo(2, None, P.Params, P.SearchParams, is_run=True),
+}
+# What refuses names that only the modules at work know: decoders, spaces, embedders.
+CHECKS = {
+    "05_train_lstm": ["experiments.evaluation:check_decoder"],
+    "06_train_st_gat": ["experiments.evaluation:check_decoder"],
+    "07_few_shot": ["experiments.few_shot:check_choices"],
+    "09_downstream_one_vs_all": ["experiments.downstream:check_embedders"],
+    "10_image_latents": [
+        "experiments.features:check_spaces",
+        "experiments.regression:check_regressor",
+    ],
+}
+# Parameters that say how to work or what to call it, not what comes out: left out of the key.
+NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
+COHORT = "cohort"  # stands for the recording where a stage takes all of them
+# Parameters that name a file or folder: its content counts, not its name.
+BY_CONTENT = ("images", "latents")
+
+
+def stage_info(name: str) -> StageInfo:
+    if name not in STAGES:
+        raise BadParameter(f"no notebook {name!r}; there are {', '.join(STAGES)}.")
+    return STAGES[name]
+
+
+def chain(name: str, source: str) -> list[str]:
+    """The stages that lead to `name`, in order, `name` last.
+
+    What holds counts is binned already, so its road begins at 02.
+    """
+    steps = [name]
+    while (upstream := stage_info(steps[0]).upstream) is not None:
+        if upstream == "01_ingest" and P.SOURCES[source] == "counts":
+            break
+        steps.insert(0, upstream)
+    return steps
+
+
+def accepted_names(name: str) -> dict[str, Any]:
+    """Every parameter a notebook may be given: its own and the recipe's; name -> pydantic field."""
+    info = stage_info(name)
+    if issubclass(info.params, P.ReportParams):
+        return dict(info.params.model_fields)
+    return {**P.Recipe.model_fields, **info.params.model_fields}
+
+
+def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe | None]:
+    """Check the values given to notebook `name`; return its parameters and its recipe.
+
+    `values` may hold the notebook's own parameters and any recipe setting (None = unset).
+    Raises BadParameter for unknown names, wrong types and recordings outside the recipe.
+    """
+    info = stage_info(name)
+    own = {
+        k: v
+        for k, v in values.items()
+        if k not in P.Recipe.model_fields or k in info.params.model_fields
+    }
+    checked = P.checked(info.params, own, name)
+    if not isinstance(checked, (P.StageParams, P.CohortParams)):
+        if extra := sorted(set(values) - set(own)):
+            raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
+        return checked, None
+    overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
+    recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides, checked.recipe)
+    kind = "lfp" if recipe.is_lfp else "spikes"
+    if info.signal not in ("any", kind):
+        has, wants = "field potentials", "spikes"
+        if kind == "spikes":
+            has, wants = wants, has
+        there = [name for name, other in STAGES.items() if other.signal in ("any", kind)]
+        raise BadParameter(
+            f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
+            f"For these there are {', '.join(there)}."
+        )
+    sources.check_used(recipe)
+    sources.own_settings(recipe)
+    if info.cohort:
+        return checked, recipe
+    if checked.recording not in recipe.recordings:
+        raise BadParameter(
+            f"{name}: recording {checked.recording!r} is not in recipe {recipe.recipe!r}, which "
+            f"holds {', '.join(recipe.recordings)}."
+        )
+    return checked, recipe
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What the key of an artifact is made of, beside stage and version."""
+
+    values: dict[str, Any]
+    upstream: list[str]
+
+    def key(self, name: str) -> str:
+        return store.make_key(name, stage_info(name).version, self.values, self.upstream)
+
+
+def key_for(
+    name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
+) -> str:
+    """Key of a stage's artifact, computable before anything runs.
+
+    Runs need their checked `params` and the hash of the notebook's `code`. Raises MissingInput
+    when a raw file is not there yet.
+    """
+    return made_of(name, recipe, recording, params, code).key(name)
+
+
+def made_of(
+    name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
+) -> MadeOf:
+    """What `key_for` makes a key of."""
+    info = stage_info(name)
+    steps = chain(name, recipe.source)
+    own = {
+        k: v for k, v in recipe.settings(info.settings).model_dump().items() if k not in NOT_IN_KEY
+    }
+    if info.is_run:
+        own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {
+            "code": code
+        }
+        files = {k: own.pop(k) for k in BY_CONTENT if own.get(k)}
+        own |= {f"content of {k}": rawfiles.content_hash(path) for k, path in files.items()}
+        own |= {path: rawfiles.content_hash(path) for path in weight_files(params)}
+    if info.cohort:  # who they are and in which order: two files may hold the same
+        own["recordings"] = recipe.recordings
+        return MadeOf(own, cohort_upstream(name, recipe, params))
+    if len(steps) == 1:
+        upstream = sources.identity(recipe, recording)
+        for source in ("simulate", "simulate_lfp"):
+            if recipe.source != source:
+                own.pop(source, None)
+        own.pop("source_params", None)
+        if (settings := sources.own_settings(recipe)) is not None:
+            own["settings of the source"] = settings.model_dump()
+        own |= recipe.settings(P.LabelRules).model_dump() | {"label": recipe.label}
+    else:
+        upstream = key_for(steps[-2], recipe, recording)
+    return MadeOf(own, [upstream])
+
+
+def raw_content(name: str, recipe: P.Recipe, recording: str, params: P.Params) -> dict[str, str]:
+    """sha256 of the files from outside the data root that a stage may read: path -> content."""
+    if not stage_info(name).is_run:
+        return sources.raw_content(recipe, recording)
+    given = [getattr(params, k, "") for k in BY_CONTENT]
+    return {path: rawfiles.content_hash(path) for path in [*given, *weight_files(params)] if path}
+
+
+def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
+    """Keys behind a stage that takes all recordings: their windows, and for 09 its embedders."""
+    keys = [key_for("02_bin", recipe, recording) for recording in recipe.recordings]
+    return keys + [pretext_key(recipe, wanted) for wanted in pretext_runs(name, recipe, params)]
+
+
+def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | None:
+    """The run of 08 behind one embedder of 09 and fold; None for an embedder that 08 does not make.
+
+    `rp`, `ts`, `cpc`: taught without the fold's test subjects; `rp@all`: taught by all subjects, once.
+    """
+    pretext, at, teachers = part.partition("@")
+    if pretext not in P.PRETEXTS or (at and teachers != "all"):
+        return None
+    own = ("recipe", "n_folds", "seed", "preset", "pretext", "fold", "teachers", "shuffle_time")
+    if twice := [name for name in own if name in params.pretext_params]:
+        raise BadParameter(
+            f"09: pretext_params holds {twice[0]!r}, which 09 itself decides: otherwise 08 could learn "
+            "from subjects that 09 tests. Taught by all subjects is `rp@all`."
+        )
+    values = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
+    values |= {**params.pretext_params, "pretext": pretext, "fold": fold}
+    if at:
+        values |= {"teachers": "all_subjects", "fold": min(params.folds)}
+    return P.checked(P.PretextParams, values, "09: pretext_params")
+
+
+def weight_files(params: P.Params) -> list[str]:
+    """The weight files among the embedders of 09; their content counts, whatever they are called."""
+    parts = {p for embedder in getattr(params, "embedders", []) for p in embedder.split("+")}
+    return sorted(part for part in parts if part.endswith(".pth"))
+
+
+def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.PretextParams]:
+    """The runs of 08 that notebook 09 rests on, each once."""
+    if name != "09_downstream_one_vs_all":
+        return []
+    named = sorted({part for embedder in params.embedders for part in embedder.split("+")})
+    found = [pretext_run(part, fold, params) for part in named for fold in params.folds]
+    return [run for i, run in enumerate(found) if run is not None and run not in found[:i]]
+
+
+def pretext_key(recipe: P.Recipe, params: P.PretextParams) -> str:
+    """Key of a run of the shipped 08."""
+    code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
+    return key_for("08_ssl_pretext", recipe, COHORT, params, code)
+
+
+def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
+    """What must be committed before this stage, in order: (stage, values that make it)."""
+    if recipe is None:
+        return []
+    info = stage_info(name)
+    recordings = recipe.recordings if info.cohort else [params.recording]
+    steps = [
+        (stage, {"recipe": recipe_name, "recording": recording})
+        for recording in recordings
+        for stage in chain(name, recipe.source)[:-1]
+    ]
+    for wanted in pretext_runs(name, recipe, params):
+        steps.append(("08_ssl_pretext", {**_given(wanted), "recipe": recipe_name}))
+    return steps
+
+
+def _given(params: P.PretextParams) -> dict[str, Any]:
+    """What differs from the defaults."""
+    defaults = {name: field.default for name, field in P.PretextParams.model_fields.items()}
+    return {name: value for name, value in params.model_dump().items() if value != defaults[name]}
+
+
+def recording_of(name: str, recipe: P.Recipe | None, params: P.Params) -> str:
+    """What stands for the recording in the store: its id, the cohort, or all runs."""
+    if recipe is None:
+        return "all"
+    return COHORT if stage_info(name).cohort else params.recording
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook at work: its checked parameters, its recipe, its place in the store."""
+
+    name: str
+    params: Any
+    recipe: P.Recipe | None
+    key: str
+    made_of: MadeOf = MadeOf({}, [])
+    raw: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict, repr=False)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def info(self) -> StageInfo:
+        return STAGES[self.name]
+
+    @property
+    def recording(self) -> str:
+        return recording_of(self.name, self.recipe, self.params)
+
+    @property
+    def recipe_name(self) -> str:
+        """What finds this recipe again: the name or path given, or the name of the derived one."""
+        given = self.params.recipe
+        return (
+            given if recipes.find_recipe(given).recipe == self.recipe.recipe else self.recipe.recipe
+        )
+
+    @property
+    def settings(self) -> Any:
+        """The settings this stage owns, after overrides."""
+        return self.recipe.settings(self.info.settings) if self.recipe else self.params
+
+    @property
+    def folder(self) -> Path:
+        return store.folder(self.name, self.recording, self.key)
+
+    def input(self, name: str, recording: str = "") -> Path:
+        """Verified folder of an upstream stage; MissingInput names the command that makes it.
+
+        recording: of a cohort; "" = the stage's own.
+        """
+        recording = recording or self.recording
+        key = key_for(name, self.recipe, recording)
+        if not store.is_committed(name, recording, key):
+            raise MissingInput(
+                f"{self.name} needs the artifact of {name} for recording {recording!r}, recipe "
+                f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
+                f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {recording}"
+            )
+        return store.open_artifact(store.folder(name, recording, key))
+
+    def pretext(self, params: P.PretextParams) -> Path:
+        """Verified folder of a run of 08; MissingInput names the command that makes it."""
+        key = pretext_key(self.recipe, params)
+        if not store.is_committed("08_ssl_pretext", COHORT, key):
+            given = _given(params) | {"recipe": self.recipe_name}
+            told = " ".join(f"-p {k} {v}" for k, v in given.items())
+            raise MissingInput(
+                f"{self.name} needs the embedder of pretext {params.pretext!r}, fold {params.fold} (key "
+                f"{key}), which is not in {store.home()}. Make it with:  nblib run 08_ssl_pretext "
+                f"--with-upstream {told}"
+            )
+        return store.open_artifact(store.folder("08_ssl_pretext", COHORT, key))
+
+    def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
+        """Store what `write(folder)` puts into a folder; a key that stands already is left alone,
+        unless the run is to replace it. BadInput when a raw file changed since the stage began."""
+        made, code = self.made_of, dict(self.code)
+        for path, content in self.raw.items():
+            if Path(path).exists() and rawfiles.content_hash(path) != content:
+                raise BadInput(
+                    f"{path}: it changed while {self.name} read it; run {self.name} again."
+                )
+        if self.info.is_run:
+            known, taken = set(code.pop("cells")), accepted_names(self.name)
+            foreign = [
+                c
+                for c in notebooks.executed_cells()
+                if c not in known and not notebooks.sets_parameters(c, taken)
+            ]
+            if foreign:  # cells the notebook file does not hold: this is not that notebook's result
+                code["code_hash"] = notebooks.code_hash([code["code_hash"], *foreign])
+                code["edited"] = True
+                made = MadeOf(made.values | {"code": code["code_hash"]}, made.upstream)
+        if upstream is not None:
+            made = MadeOf(made.values, upstream)
+        values = self.settings.model_dump() | self.params.model_dump()
+        extra = {"recipe": self.recipe.model_dump() if self.recipe else None, "notebook": code}
+        extra |= {"stage_version": self.info.version, "in_key": made.values, "raw": self.raw}
+        place = store.commit(
+            self.name, self.recording, made.key(self.name), write, params=values, upstream=made.upstream,
+            seed=values.get("seed"), started=self.started, extra=extra, replace=bool(os.environ.get(REPLACE)),
+        )  # fmt: skip
+        if os.environ.get("NBLIB_RESULT"):
+            store.write_text(Path(os.environ["NBLIB_RESULT"]), str(place))
+        return place
+
+    def _repr_html_(self) -> str:
+        shown = self.params.model_dump() | (self.settings.model_dump() if self.recipe else {})
+        shown["recipe"] = self.recipe.recipe if self.recipe else shown.get("recipe", "")
+        fields = {**self.info.params.model_fields, **self.info.settings.model_fields}
+        rows = "".join(
+            f"<tr><td><code>{in_html(k)}</code></td><td>{in_html(str(v))}</td>"
+            f"<td>{in_html(fields[k].description or '')}</td></tr>"
+            for k, v in shown.items()
+        )
+        return f"<table class='tex2jax_ignore'><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
+
+
+def begin(name: str, namespace: dict[str, Any]) -> Stage:
+    """Open a notebook: check its parameters, settle its recipe, compute its key.
+
+    `namespace` is the notebook's `globals()`. Raises BadParameter for an injected name the
+    notebook does not take, a missing or mistyped parameter, or an unknown recipe or recording.
+    """
+    import pandas as pd
+
+    pd.set_option("display.html.use_mathjax", False)  # a name that holds dollars is no formula
+    info = stage_info(name)
+    injected = notebooks.check_injected(name, accepted_names(name))
+    wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
+    if missing := sorted(set(info.params.model_fields) - set(namespace)):
+        raise BadParameter(
+            f"{name}: parameter {missing[0]!r} is not set; run the parameters cell first."
+        )
+    values = {k: namespace[k] for k in wanted if k in namespace}
+    params, recipe = settle_recipe(name, values)
+    for module, function in (check.split(":") for check in CHECKS.get(name, [])):
+        getattr(importlib.import_module(f"nblib.{module}"), function)(params)
+    if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
+        sources.fetch(recipe, params.recording)
+    code = {}
+    if info.is_run:
+        cells = notebooks.code_cells(notebooks.own_notebook(name))
+        shipped = notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb")
+        code = {"code_hash": notebooks.code_hash(cells), "edited": cells != shipped, "cells": cells}
+    code_hash, raw = code.get("code_hash", ""), {}
+    if recipe is None:
+        made = MadeOf(params.model_dump() | {"code": code_hash}, [])
+    else:
+        where = recording_of(name, recipe, params)
+        made = made_of(name, recipe, where, params, code_hash)
+        raw = raw_content(name, recipe, where, params)
+    stage = Stage(name, params, recipe, made.key(name), made, raw, code)
+    if recipe is not None and stage.recipe_name != params.recipe:
+        print(
+            f"Settings differ from recipe {params.recipe!r}; downstream notebooks take recipe={recipe.recipe!r}."
+        )
+    return stage

@@ -1,0 +1,191 @@
+"""What the data root holds and what can be freed (`nblib du`, `nblib gc`).
+
+Freed is only what no result rests on: artifacts of 00-04 that no run names among its inputs,
+directly or through others, the leavings of killed writers, and notebooks kept because they failed.
+Results themselves, and files fetched from elsewhere, are never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nblib.core import rawfiles, store, swap
+from nblib.core.errors import NblibError, OutdatedArtifact
+from nblib.road import stages
+from nblib.run import cluster, runner, searched
+from nblib.run.runner.outcome import at_work, size
+
+A_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Waste:
+    """Something that can be deleted, why, and what that frees [bytes]."""
+
+    path: Path
+    why: str
+    n_bytes: int
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files in a folder."""
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
+    return sum(p.stat().st_size for p in files)
+
+
+def usage() -> list[tuple[str, int, int]]:
+    """(name, number of things in it, bytes) of each part of the data root, the largest first."""
+    rows = []
+    for part in sorted(p for p in store.home().iterdir() if p.is_dir()):
+        n = sum(1 for a in store.artifacts() if a.parts[-3] == part.name) or len(list(part.iterdir()))  # fmt: skip
+        rows.append((part.name, n, size_of(part)))
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def is_result(artifact: Path) -> bool:
+    """Whether an artifact is a run: what people keep a data root for."""
+    info = stages.STAGES.get(artifact.parts[-3])
+    return info is not None and info.is_run
+
+
+def needed() -> set[str]:
+    """Keys that results rest on, directly or through others. NblibError when a manifest cannot be
+    read: then nobody knows what rests on what."""
+    upstream = {}
+    for artifact in store.places():
+        with contextlib.suppress(OutdatedArtifact):  # nothing of this version can rest on it
+            upstream[artifact.name] = store.read_manifest(artifact)["upstream"]
+    found: set[str] = set()
+    waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
+    waiting += [key for name in searched.names() for key in _inputs_of_search(name)]
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found.add(key)
+            waiting += upstream.get(key, [])
+    return found
+
+
+def _inputs_of_search(name: str) -> list[str]:
+    """Keys that the trials of a search rest on: calling it again must not make them again."""
+    runs = [run for study in searched.current(name) for run in study.inputs()]
+    roads = [runner.road(runner.plan(*run)) for run in runs]
+    return [key for road in roads for step in road if (key := runner.plan(*step).key)]
+
+
+def at_work_now() -> list[str]:
+    """What is at work on this data root: notebooks, and drivers of sweeps.
+
+    Of a notebook on another host nobody here can tell; one that did not stir for a day is gone.
+    """
+    found = []
+    for path in store.failed_dir().glob("*/*.ipynb"):
+        who = at_work(path)
+        fresh = who is not None and time.time() - path.stat().st_mtime < A_DAY_S
+        if who is not None and (who.alive or (who.alive is None and fresh)):
+            found.append(str(path))
+    drivers = [p.parent for p in store.home().glob(f"sweeps/*/{cluster.DRIVER}")]
+    return found + [str(folder) for folder in drivers if cluster.driver(folder) is not None]
+
+
+def waste() -> list[Waste]:
+    """All that can be freed, the largest first."""
+    kept = needed()
+    found = [
+        Waste(a, "no result rests on it", size_of(a))
+        for a in store.artifacts()
+        if not is_result(a) and a.parts[-1] not in kept
+    ]
+    found += [Waste(p, "a writer was killed", size_of(p)) for p in _leavings()]
+    failed = sorted(store.failed_dir().glob("*/*.ipynb"))
+    found += [Waste(p, "a notebook that failed", size_of(p)) for p in failed if not _running(p)]
+    return sorted(found, key=lambda w: -w.n_bytes)
+
+
+def _leavings() -> Iterator[Path]:
+    """Half-written artifacts of processes of this host that are gone."""
+    for parent in store.home().glob("[0-9][0-9]_*/*"):
+        yield from swap.leftovers(parent)
+
+
+def verify() -> tuple[list[str], int, int]:
+    """Hash all that is stored again, and the raw files it came from: (what is wrong or gone, a line
+    each; number of sound artifacts; number of faults). A raw file that is gone is no fault."""
+    lines, sound, faults = [], 0, 0
+    known: dict[str, dict[str, Path]] = {}  # raw file -> content -> an artifact that rests on it
+    for folder in store.places():
+        try:
+            store.open_artifact(folder)
+            if (folder / store.ATTACHED[0]).is_file():
+                store.read_attached(folder)
+            for path, content in store.read_manifest(folder).get("raw", {}).items():
+                known.setdefault(path, {})[content] = folder
+            sound += 1
+        except (NblibError, OSError) as error:
+            faults += 1
+            lines.append(f"BROKEN  {error}")
+    for path, contents in sorted(known.items()):
+        example = next(iter(contents.values()))
+        if not Path(path).exists():
+            lines.append(f"GONE    {path}: what {example} was read from is not there any more.")
+        elif rawfiles.content_hash(path, afresh=True) not in contents:
+            faults += 1
+            lines.append(
+                f"BROKEN  {path}: it no longer holds what {example} was read from. Put the old file back, or "
+                "run the notebooks again: what it holds now has keys of its own."
+            )
+    lines += [f"LEFT    {path}: of a killed process; nblib gc --delete frees it." for path in _leavings()]  # fmt: skip
+    return lines, sound, faults
+
+
+def _running(notebook: Path) -> bool:
+    """Whether a notebook in the folder of failures is one that runs now, or may."""
+    who = at_work(notebook)
+    return who is not None and who.alive is not False
+
+
+def free(found: list[Waste]) -> int:
+    """Delete what `waste` found; bytes freed."""
+    for one in found:
+        if one.path.is_dir():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+    return sum(one.n_bytes for one in found)
+
+
+def du() -> str:
+    """`nblib du` as text."""
+    rows = usage()
+    total = sum(row[2] for row in rows)
+    lines = [f"data root: {store.home()}", ""]
+    lines += [f"{name:28}{n:7}{size(n_bytes):>12}" for name, n, n_bytes in rows]
+    lines.append(f"{'all':28}{'':7}{size(total):>12}")
+    try:
+        freed = sum(one.n_bytes for one in waste())
+        lines.append(f"nblib gc would free {size(freed)}.")
+    except NblibError as error:
+        lines.append(f"What could be freed is not known: {error}")
+    return "\n".join(lines)
+
+
+def gc(*, delete: bool) -> str:
+    """`nblib gc` as text; deletes only when told to."""
+    found = waste()
+    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
+    total = sum(one.n_bytes for one in found)
+    if not found:
+        return "Nothing to free: results rest on all that is there."
+    if delete and (busy := at_work_now()):
+        raise NblibError(
+            f"{len(busy)} notebooks or sweeps are at work, and what they will need looks like waste: "
+            f"{busy[0]}. Nothing was freed; try again when they have ended."
+        )
+    if delete:
+        return "\n".join([*lines, f"Freed {size(free(found))}."])
+    return "\n".join([*lines, f"{size(total)} could be freed; nblib gc --delete does so."])

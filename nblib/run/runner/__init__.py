@@ -1,0 +1,228 @@
+"""Run a notebook safely and judge it by what it committed, not by how it looks.
+
+Names and types are checked before a kernel starts. papermill executes the notebook with a kernel
+on a private Unix socket; signals are passed on to that kernel; the executed notebook is attached
+to the artifact, a failed one is kept where the message says.
+
+Exit codes: 0 committed, 2 bad parameters, 3 notebook error, 4 kernel died, 128 + n stopped by
+signal n.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import Any
+
+from nblib.core import errors, store
+from nblib.core.errors import BadParameter, CorruptArtifact, NblibError, StorageError
+from nblib.road import stages
+from nblib.run.runner.many import cores, progress_line, run_calls, run_many
+from nblib.run.runner.outcome import (  # fmt: skip
+    BAD_PARAMETERS,
+    KERNEL_DIED,
+    NOTEBOOK_ERROR,
+    OK,
+    RUNNING,
+    Outcome,
+    size,
+)
+from nblib.run.runner.plan import (
+    Job,
+    Run,
+    check_names,
+    find_notebook,
+    key_of,
+    names_recordings,
+    needs,
+    place_of,
+    plan,
+    recordings_of,
+    road,
+)
+
+__all__ = [
+    "Job", "Outcome", "Run", "attempt", "check_names", "cores", "execute", "find_notebook",
+    "names_recordings", "needs", "place_of", "plan", "progress_line", "recordings_of", "road", "run",
+    "run_calls", "run_many", "size",
+]  # fmt: skip
+
+
+def run(
+    notebook: str | Path,
+    params: dict[str, Any] | None = None,
+    *,
+    progress: bool = True,
+    **how: bool,
+) -> int:
+    """`attempt` to run one notebook; return the exit code and say on the terminal what happened."""
+    outcome = attempt(notebook, params, progress=progress, **how)
+    if outcome.code:
+        print(f"nblib: {outcome.message}", file=sys.stderr)
+    elif progress:
+        print(outcome.message)
+    return outcome.code
+
+
+def attempt(
+    notebook: str | Path,
+    params: dict[str, Any] | None = None,
+    *,
+    with_upstream: bool = False,
+    progress: bool = True,
+    force: bool = False,
+) -> Outcome:
+    """Run one notebook, and what is missing before it if asked; never raises an NblibError.
+
+    A committed key is not run again unless `force`; the old artifact then stands until the new
+    one replaces it.
+    """
+    try:
+        job = plan(notebook, params)
+        if job.committed and not force:
+            _verify(job)
+            done = f"{job.label}: already committed, nothing to do: {job.folder}"
+            return Outcome(OK, done, job.folder)
+        before = road(job)
+        if not with_upstream:
+            _need(before, job)
+        for stage, values in before if with_upstream else []:
+            step = attempt(stage, values, progress=progress)
+            if step.code:
+                return changed(step, message=f"{job.label} was not run. {step.message}")
+            if progress:
+                print(step.message, flush=True)
+        job = changed(job, key=key_of(job))
+        return execute(job, progress=progress, replace=force)
+    except NblibError as error:
+        code = BAD_PARAMETERS if isinstance(error, BadParameter) else NOTEBOOK_ERROR
+        return Outcome(code, str(error))
+    except OSError as error:  # a disk that is full, or may not be written
+        place = Path(error.filename or store.home())
+        return Outcome(NOTEBOOK_ERROR, str(store.storage_error(error, place)))
+
+
+def _verify(job: Job) -> None:
+    """Raise CorruptArtifact, with the command that mends it, when stored bytes have changed."""
+    try:
+        store.open_artifact(job.folder)
+    except CorruptArtifact as error:
+        recipe = f" -p recipe {job.recipe_name} -p recording {job.recording}" if job.recipe else ""
+        raise CorruptArtifact(
+            f"{job.label}: {error} The command that does so:  "
+            f"nblib run {job.stage} --force{recipe}, with its other parameters."
+        ) from None
+
+
+def _need(before: list[Run], job: Job) -> None:
+    """Raise what the notebook would raise for a missing input, before its kernel starts."""
+    here = stages.Stage(job.stage, job.params, job.recipe, "")
+    for stage, values in before:
+        if stage == stages.stage_info(job.stage).upstream:
+            key = stages.key_for(stage, job.recipe, values["recording"])
+            if not store.is_committed(stage, values["recording"], key):
+                here.input(stage, values["recording"])
+    for wanted in stages.pretext_runs(job.stage, job.recipe, job.params):
+        key = stages.pretext_key(job.recipe, wanted)
+        if not store.is_committed("08_ssl_pretext", stages.COHORT, key):
+            here.pretext(wanted)
+
+
+@store.shared()
+def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcome:
+    """Execute a planned job in a kernel of its own and judge it by its manifest.
+
+    replace: its artifact takes the place of the one there, when it is complete.
+    """
+    from nblib.run.runner import kernel
+
+    began = time.monotonic()
+    name = f"{job.stage}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
+    kept = store.failed_dir() / job.recording / f"{name}.ipynb"
+    running = kept.with_name(f"{name}.{os.getpid()}@{platform.node()}{RUNNING}")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        end = kernel.execute(
+            job.notebook, running, job.values, label=job.label, progress=progress, replace=replace
+        )
+    except (OSError, NblibError) as error:  # no notebook was run
+        running.unlink(missing_ok=True)
+        raise store.storage_error(error, kept.parent) from error
+    spent = {"seconds": time.monotonic() - began, "peak_rss_bytes": end.peak_rss_bytes}
+    folder, fault = None, "the notebook ran to its end but committed nothing (no stage.commit)"
+    if end.result is not None:
+        try:
+            folder = store.open_artifact(end.result)
+        except NblibError as error:
+            fault = str(error)
+    if end.error or folder is None:
+        code, said = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
+        running.replace(kept)
+        return Outcome(code, _farewell(job, said, folder, kept), folder, kept, **spent)
+    gpu = store.read_manifest(folder).get("peak_gpu_bytes") or end.peak_gpu_bytes
+    told = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
+    told += f", GPU {size(gpu)}" if gpu else ""
+    message = f"{job.label}: {_score(folder)}committed {folder} ({told})"
+    try:
+        notebook = _attach(end.notebook, folder)
+    except StorageError as error:  # the result stands; only its notebook is elsewhere
+        running.replace(kept)
+        message += f". The executed notebook could not be attached ({error}) and is kept: {kept}"
+        return Outcome(OK, message, folder, kept, **spent)
+    running.unlink(missing_ok=True)
+    kept.unlink(missing_ok=True)  # an earlier failure of this very key is repaired
+    return Outcome(OK, message, folder, notebook, **spent)
+
+
+def _score(folder: Path) -> str:
+    """The accuracy of a run with its interval and chance, for the terminal; "" without one."""
+    path = folder / "metrics.json"
+    told = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.is_file() else {}
+    if "accuracy" not in told:
+        return ""
+    s = told["accuracy"]
+    return (
+        f"accuracy {s['value']:.1%} (95 % interval {s['ci_low']:.1%} to {s['ci_high']:.1%}, "
+        f"chance {s['chance']:.1%}, n = {s['n']}); "
+    )
+
+
+def _goes_on(job: Job) -> str:
+    """What the same command does after a run was stopped."""
+    folder = store.log_dir(job.stage, job.recording, job.key) if job.key else None
+    if folder is not None and any(folder.glob("*.ckpt")):
+        return f"The training so far is kept in {folder}: the same command goes on from there"
+    return "The same command begins it again"
+
+
+def _judge(end: Any, job: Job) -> tuple[int, str]:
+    """Exit code and sentence for a run that did not end well."""
+    if end.signal:
+        return 128 + end.signal, f"stopped by {signal.Signals(end.signal).name}. {_goes_on(job)}"
+    if end.died:
+        return KERNEL_DIED, end.error
+    kind = getattr(errors, end.error_name, None)
+    if isinstance(kind, type) and issubclass(kind, BadParameter):
+        return BAD_PARAMETERS, end.error
+    return NOTEBOOK_ERROR, end.error
+
+
+def _farewell(job: Job, said: str, folder: Path | None, kept: Path) -> str:
+    stands = f"Its result was committed before that and stands: {folder}." if folder else (
+        "Nothing was committed."
+    )  # fmt: skip
+    said = said if said.endswith(("?", "!")) else f"{said.rstrip('.')}."
+    return f"{job.label}: {said} {stands} The notebook is kept: {kept}"
+
+
+def _attach(notebook: Any, folder: Path) -> Path:
+    """Put the executed notebook into the artifact, whole or not at all."""
+    told = notebook.metadata.papermill
+    told.output_path, told.input_path = store.ATTACHED[0], Path(told.input_path).name
+    return store.attach(folder, notebook)

@@ -1,0 +1,187 @@
+"""Everything about a run that can be checked before a kernel starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nblib import models
+from nblib.core import recipes, store
+from nblib.core.checking import shown
+from nblib.core.errors import BadParameter, MissingInput, NblibError
+from nblib.road import notebooks, stages
+
+Run = tuple[str | Path, dict[str, Any]]  # notebook, parameters
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run: its file, its stage, the checked values and its place in the store."""
+
+    stage: str
+    notebook: Path
+    values: dict[str, Any]  # what is injected
+    params: Any
+    recipe: Any  # the settled Recipe, or None
+    recipe_name: str  # a name or path by which an upstream notebook finds that recipe
+    key: str | None  # None where it is not known before the run
+
+    @property
+    def recording(self) -> str:
+        return stages.recording_of(self.stage, self.recipe, self.params)
+
+    @property
+    def label(self) -> str:
+        model = getattr(self.params, "model", "") or getattr(self.params, "pretext", "")
+        return f"{self.stage} {self.recording} {model}".rstrip()
+
+    @property
+    def folder(self) -> Path | None:
+        return store.folder(self.stage, self.recording, self.key) if self.key else None
+
+    @property
+    def committed(self) -> bool:
+        return bool(self.key) and store.is_committed(self.stage, self.recording, self.key)
+
+
+def find_notebook(name: str | Path) -> tuple[Path, str]:
+    """Notebook file and stage of '05', '05_train_lstm' or a path; BadParameter otherwise."""
+    text = str(name)
+    if text.endswith(".ipynb"):
+        path = Path(text).expanduser().resolve()
+        if not path.is_file():
+            raise BadParameter(f"{path}: no such notebook.")
+        return path, stage_of(path)
+    found = [s for s in stages.STAGES if text in (s, s.split("_")[0])]
+    if not found:
+        close = difflib.get_close_matches(text, stages.STAGES, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
+        raise BadParameter(f"no notebook {shown(text)}{hint} There are {', '.join(stages.STAGES)}.")
+    path = store.notebooks_dir() / f"{found[0]}.ipynb"
+    if not path.is_file():
+        raise BadParameter(f"{path}: the notebook of stage {found[0]} is not there.")
+    return path, found[0]
+
+
+def stage_of(path: Path) -> str:
+    """The stage that a notebook opens with `nblib.begin("...", globals())`."""
+    try:
+        cells = notebooks.code_cells(path)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadParameter(f"{path}: not a readable notebook ({error}).") from None
+    opened = re.findall(r"^[^#\n]*\bbegin\(\s*[\"']([^\"']+)[\"']", "\n".join(cells), re.M)
+    if len(set(opened)) != 1 or opened[0] not in stages.STAGES:
+        raise BadParameter(
+            f'{path}: expected one call nblib.begin("<stage>", globals()) with a stage out of '
+            f"{', '.join(stages.STAGES)}; found {', '.join(opened) or 'none'}."
+        )
+    return opened[0]
+
+
+def check_names(stage: str, values: dict[str, Any]) -> None:
+    """BadParameter with a did-you-mean list for names that the notebook does not take."""
+    accepted = stages.accepted_names(stage)
+    faults = []
+    for name in sorted(set(values) - set(accepted)):
+        close = difflib.get_close_matches(name, accepted, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(accepted)}"
+        faults.append(f"unknown parameter {name!r}; {hint}")
+    if faults:
+        raise BadParameter(f"{stage}: {'. '.join(faults)}")
+
+
+def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
+    """Check names, types, recipe and recording, and compute the key; BadParameter otherwise.
+
+    `session` may stand for `recording`. Without either, the recipe's only recording is meant.
+    """
+    path, stage = find_notebook(notebook)
+    values = dict(values or {})
+    if "session" in values and "recording" not in values:  # the Allen Institute's word
+        values["recording"] = values.pop("session")
+    check_names(stage, values)
+    if str(values.get("recipe", "")).endswith((".yml", ".yaml")):
+        values["recipe"] = str(Path(values["recipe"]).expanduser().resolve())
+    if names_recordings(stage, values):
+        recordings = recordings_of(values["recipe"])
+        if len(recordings) > 1:
+            raise BadParameter(
+                f"{stage}: recipe {values['recipe']!r} holds {len(recordings)} recordings; give "
+                f"one of {', '.join(recordings)} as `recording`."
+            )
+        values["recording"] = recordings[0]
+    params, recipe = stages.settle_recipe(stage, values)
+    for model in [getattr(params, "model", None), *getattr(params, "models", [])]:
+        if model is not None and model not in models.MODELS:
+            models.MODELS[model]  # raises, and names the models there are
+    name = "" if recipe is None else stages.Stage(stage, params, recipe, "").recipe_name
+    job = Job(stage, path, values, params, recipe, name, None)
+    return replace(job, key=key_of(job))
+
+
+def names_recordings(stage: str, values: dict[str, Any]) -> bool:
+    """Whether a recipe is given and no recording: then its recordings are meant."""
+    takes = "recording" in stages.accepted_names(stage)
+    return takes and "recipe" in values and "recording" not in values
+
+
+def recordings_of(recipe: Any) -> list[str]:
+    """The recordings of a recipe, given by name or path."""
+    if not isinstance(recipe, str):
+        raise BadParameter(f"recipe = {recipe!r}: expected the name of a recipe, a string.")
+    return recipes.find_recipe(recipe).recordings
+
+
+def key_of(job: Job) -> str | None:
+    """The key, or None: a report's inputs, or a recording not fetched yet, are known only later."""
+    if job.recipe is None:
+        return None
+    info = stages.STAGES[job.stage]
+    code = notebooks.code_hash(notebooks.code_cells(job.notebook)) if info.is_run else ""
+    try:
+        return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
+    except MissingInput:
+        return None
+
+
+def needs(runs: list[Run]) -> list[set[int]]:
+    """For each run the positions of those whose artifacts it rests on.
+
+    A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.
+    """
+    planned: list[Job | None] = []
+    for run in runs:
+        try:
+            planned.append(plan(*run))
+        except NblibError:
+            planned.append(None)
+    place: dict[tuple[str, str, str], list[int]] = {}
+    for i, job in enumerate(planned):
+        if job is not None:
+            place.setdefault(place_of(job), []).append(i)
+    found = []
+    for i, job in enumerate(planned):
+        if job is None:
+            found.append(set())
+        elif job.recipe is None:
+            found.append(
+                {k for k, other in enumerate(planned) if k != i and other and other.recipe}
+            )
+        else:
+            wanted = (place_of(plan(*step)) for step in road(job))
+            found.append({k for where in wanted for k in place.get(where, [])})
+    return found
+
+
+def road(job: Job) -> list[Run]:
+    """What a job rests on, directly or not, in order."""
+    return stages.road(job.stage, job.recipe, job.params, job.recipe_name)
+
+
+def place_of(job: Job) -> tuple[str, str, str]:
+    """(stage, recording, key); recipe and parameters stand for a key not known before the run."""
+    own = {k: v for k, v in job.params.model_dump().items() if k not in ("recipe", "recording")}
+    return job.stage, job.recording, job.key or f"{job.recipe_name} {own}"

@@ -1,0 +1,190 @@
+"""What searches found: the tables and sentences of notebook 91.
+
+Validation chose the winner out of many trials, so its validation score is too good to be believed;
+the score on test presentations, which no trial has seen, is the honest one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nblib.core import store
+from nblib.core.errors import CorruptArtifact, MissingInput
+from nblib.core.markup import in_markdown
+from nblib.run import runner, search, tuning
+from nblib.run.search import Study
+
+STATES = {"COMPLETE": "whole", "PRUNED": "given up early", "FAIL": "failed"}
+OBJECTIVE_TEXT = {"val_accuracy": "validation accuracy", "val_loss": "validation loss [nats]"}
+TRIALS = "trials.parquet"
+
+
+def names() -> list[str]:
+    """The sweeps that have searched something in this data root."""
+    return sorted(p.parent.name for p in store.searches_dir().glob(f"*/{tuning.CURRENT}"))
+
+
+def current(name: str = "") -> list[Study]:
+    """The studies of a sweep; name "" = the only one. MissingInput when there is none."""
+    known = names()
+    if name not in known and (name or len(known) != 1):
+        told = f"there are {', '.join(known)}" if known else "none was run in this data root"
+        raise MissingInput(
+            f"search = {name!r}: {told}. Run one with:  nblib sweep params/sweeps/lab_search.yml"
+        )
+    folder = store.searches_dir() / (name or known[0])
+    try:
+        keys = json.loads((folder / tuning.CURRENT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptArtifact(f"{folder / tuning.CURRENT}: not readable ({error}); call the sweep again.") from None  # fmt: skip
+    return [tuning.read(folder / key) for key in keys]
+
+
+def inputs(studies: list[Study]) -> list[str]:
+    """What a report of these studies rests on: their trials and the runs that were tested."""
+    found = []
+    for study in studies:
+        told = [
+            [i, t.state.name, t.value, t.params] for i, t in sorted(tuning.ended(study).items())
+        ]
+        found.append(
+            store.make_key("trials", search.VERSION, {"trials": told}, [study.folder().name])
+        )
+        found += [job.key for job in _tested(study) if job.committed]
+    return sorted(set(found))
+
+
+def _tested(study: Study) -> list[runner.Job]:
+    return [runner.plan(*run) for run in tuning.tested(study)]
+
+
+def trials(studies: list[Study]) -> pd.DataFrame:
+    """One row a trial: study, trial, state, value (NaN unless whole), a column for each setting,
+    epochs, last (the objective of the last epoch), seconds, error."""
+    rows = []
+    for study in studies:
+        for index, trial in sorted(tuning.ended(study).items()):
+            reported = trial.intermediate_values
+            last = reported[max(reported)] if reported else None
+            rows.append(
+                {"study": study.title(), "trial": index, "state": STATES[trial.state.name],
+                 "value": trial.value if trial.state.name == "COMPLETE" else None, **trial.params,
+                 "epochs": max(reported, default=0), "last": last, "seconds": trial.duration.total_seconds(),
+                 "error": trial.user_attrs.get("error", "")}
+            )  # fmt: skip
+    columns = ["study", "trial", "state", "value", "epochs", "last", "seconds", "error"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    return table.astype({"value": float, "last": float})
+
+
+def importances(studies: list[Study]) -> pd.DataFrame:
+    """How much of the spread of the objective each setting explains: study, setting, share.
+
+    A functional analysis of variance over the whole trials (Hutter et al. 2014); no row for a study
+    with fewer than four of them, or whose trials all scored the same.
+    """
+    import optuna
+
+    rows = []
+    for study in studies:
+        values = [t.value for t in tuning.ended(study).values() if t.state.name == "COMPLETE"]
+        if len(values) < 4 or len(set(values)) < 2:
+            continue
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.search.seed)
+        found = optuna.importance.get_param_importances(
+            tuning.open_study(study), evaluator=evaluator
+        )
+        rows += [
+            {"study": study.title(), "setting": k, "share": float(v)} for k, v in found.items()
+        ]
+    return pd.DataFrame(rows, columns=["study", "setting", "share"])
+
+
+def outcome(studies: list[Study]) -> pd.DataFrame:
+    """The settings chosen and the settings as they were, side by side: two rows a study.
+
+    study, settings, validation (the objective's accuracy of that run), test, ci_low, ci_high,
+    chance, n_test, key; scores are fractions, of the runs in the store.
+    """
+    rows = []
+    for study in studies:
+        best = tuning.best(study)
+        names = ("chosen by validation", "as they were")
+        for name, job in zip(names, _tested(study), strict=False):  # none before all trials ended
+            if not job.committed:
+                continue
+            metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
+            score = metrics["scores"]["accuracy"]
+            told = (
+                search.in_words(best.params)
+                if name == names[0]
+                else search.in_words(_before(study, best.params))
+            )
+            rows.append(
+                {"study": study.title(), "which": name, "settings": told,
+                 "validation": metrics["val_accuracy"], "test": score["value"],
+                 "ci_low": score["ci_low"], "ci_high": score["ci_high"], "chance": score["chance"],
+                 "n_test": score["n"], "key": job.key}
+            )  # fmt: skip
+    columns = ["study", "which", "settings", "validation", "test", "ci_low", "ci_high", "chance", "n_test", "key"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
+    """The values that the settings searched have without a search, where they are told."""
+    from nblib import models
+
+    job = runner.plan(*study.run({}))
+    decoder = models.make(job.params.model, job.params.model_params)
+    known = {**job.recipe.model_dump(), **type(decoder).training}
+    known |= {k: v for k, v in job.params.model_dump().items() if v is not None}
+    known |= {f"model_params.{k}": v for k, v in decoder.params.items()}
+    return {name: known[name] for name in names if name in known}
+
+
+def outcome_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`outcome` as people read it."""
+    told = found.assign(
+        validation=found["validation"].map("{:.1%}".format),
+        test=found["test"].map("{:.1%}".format),
+        interval=[f"{a:.1%} to {b:.1%}" for a, b in zip(found["ci_low"], found["ci_high"], strict=True)],
+        chance=found["chance"].map("{:.1%}".format),
+    )  # fmt: skip
+    told = told[["study", "which", "settings", "validation", "test", "interval", "chance", "n_test", "key"]]  # fmt: skip
+    return told.rename(columns={"interval": "95 % interval (test)"})
+
+
+def save(found: pd.DataFrame, folder: Path) -> None:
+    """Write the table of trials."""
+    found.to_parquet(folder / TRIALS, index=False)
+
+
+def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) -> str:
+    """What each search came to, in a sentence with the test score of the settings chosen."""
+    parts = []
+    for study in studies:
+        own = found[found["study"] == study.title()]
+        count = own["state"].value_counts()
+        told = ", ".join(f"{count[s]} {s}" for s in STATES.values() if s in count)
+        line = f"- {in_markdown(study.title())}: {len(own)} trials ({told})"
+        rows = tested[tested["study"] == study.title()].set_index("which")
+        if len(rows) == 2:
+            new, old = rows.loc["chosen by validation"], rows.loc["as they were"]
+            line += (
+                f". The settings chosen ({in_markdown(new['settings'])}) name {new['test']:.1%} of {new['n_test']:,} test "
+                f"presentations (95 % interval {new['ci_low']:.1%} to {new['ci_high']:.1%}, chance "
+                f"{new['chance']:.1%}); the settings as they were, {old['test']:.1%}"
+            )
+        elif len(own) < study.search.trials:
+            line += f" of {study.search.trials}. Nothing was tested: the others have not ended"
+        elif "whole" not in count:
+            line += f". Nothing was tested: none ran to its end ({in_markdown((own['error'].tolist() or [''])[0])})"
+        parts.append(f"{line.rstrip('.')}.")
+    return (
+        "**Result.** No trial has seen a test presentation; what was chosen is tested when all trials have "
+        "ended.\n\n" + "\n".join(parts)
+    )

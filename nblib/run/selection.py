@@ -1,0 +1,144 @@
+"""Which recordings a sweep means: ids, files that match a pattern, or a query on Allen sessions."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from nblib.core import params as P
+from nblib.core import recipes
+from nblib.core.errors import BadParameter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Recordings(P.Params):
+    """Recordings that are not listed by hand: `files` or `allen`, one of them."""
+
+    files: str | None = Field(
+        None, description="local files by a pattern, such as ~/nwb/*.nwb; an id is a file's name"
+    )
+    allen: dict[str, Any] | None = Field(
+        None, description="sessions by columns of their table: a value, a list, or {min, max}"
+    )
+    table: str | None = Field(
+        None, description="the sessions as `nblib allen list --csv` wrote them; None = ask the Institute"
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one(self) -> Recordings:
+        if (self.files is None) == (self.allen is None):
+            raise ValueError("give either files or allen")
+        if self.table is not None and self.allen is None:
+            raise ValueError("table goes with allen")
+        return self
+
+
+def settle(wanted: Recordings, recipe: str) -> tuple[str, list[str]]:
+    """The recipe that holds the recordings meant, derived from `recipe`, and their ids, sorted.
+
+    Raises BadParameter when nothing matches, files lie in several folders, an id could not be one,
+    or the table of sessions has no such column.
+    """
+    base = recipes.find_recipe(recipe)
+    if wanted.allen is not None and base.source != "allen":
+        raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
+    if base.source.startswith("simulate"):
+        raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
+    if wanted.files is not None:
+        ids, path = _matching(wanted.files)
+        return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids
+    ids = query(_sessions(wanted.table), wanted.allen)
+    return recipes.derive(base, {"recordings": ids}).recipe, ids
+
+
+def _matching(pattern: str) -> tuple[list[str], str]:
+    """Ids of the files that match, and the path that finds each of them."""
+    full = str(Path(pattern).expanduser())
+    if not Path(full).is_absolute():
+        raise BadParameter(f"recordings.files = {pattern!r}: give an absolute path, or one with ~.")
+    paths = sorted(Path(p) for p in glob.glob(full, recursive=True) if Path(p).is_file())  # noqa: PTH207 - a whole pattern
+    if not paths:
+        raise BadParameter(f"recordings.files = {pattern!r}: no file matches.")
+    places = {(p.parent, p.suffix) for p in paths}
+    if len(places) > 1:
+        two = sorted(f"{folder}/*{suffix}" for folder, suffix in places)[:2]
+        raise BadParameter(
+            f"recordings.files = {pattern!r}: matches {' and '.join(two)}; one recipe finds files of "
+            "one folder and ending, so write a step for each."
+        )
+    for path in paths:
+        if not re.fullmatch(P.RECORDING_ID, path.stem):
+            raise BadParameter(
+                f"recordings.files: {path}: {path.stem!r} cannot be a recording id, which holds letters, "
+                "digits, '.', '_' and '-' only; rename the file."
+            )
+    folder, suffix = places.pop()
+    return [p.stem for p in paths], f"{folder}/{{recording}}{suffix}"
+
+
+def _sessions(table: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    if table is None:
+        from nblib.data import allen
+
+        return allen.list_sessions("")
+    try:
+        found = pd.read_csv(Path(table).expanduser(), dtype={"session_id": str, "id": str})
+    except (OSError, ValueError) as error:
+        raise BadParameter(f"recordings.table = {table!r}: cannot be read ({error}).") from None
+    name = next((n for n in ("session_id", "id") if n in found), None)
+    if name is None:
+        raise BadParameter(f"recordings.table = {table!r}: no column session_id.")
+    return found.set_index(name)
+
+
+def query(table: pd.DataFrame, wanted: dict[str, Any]) -> list[str]:
+    """Ids (the index) of the rows that meet every condition, sorted.
+
+    wanted: column -> a value; a list, of which one must hold; or {min, max}, both included. Where a
+    cell holds a list of names, such as the structures, a value must be among them.
+    """
+    keep = [True] * len(table)
+    table = table.assign(**{table.index.name or "session_id": table.index})
+    for column, value in wanted.items():
+        if column not in table:
+            raise BadParameter(
+                f"recordings.allen: no column {column!r}; there are {', '.join(table.columns)}."
+            )
+        cells = table[column].tolist()
+        keep = [k and _meets(cell, value, column) for k, cell in zip(keep, cells, strict=True)]
+    ids = sorted(str(i) for i in table.index[keep])
+    if not ids:
+        raise BadParameter(f"recordings.allen = {wanted}: none of {len(table)} sessions is such.")
+    return ids
+
+
+def _meets(cell: Any, value: Any, column: str) -> bool:
+    if isinstance(value, dict):
+        if not value or set(value) - {"min", "max"}:
+            raise BadParameter(f"recordings.allen.{column} = {value}: expected min, max or both.")
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            raise BadParameter(f"recordings.allen.{column}: {cell!r} is not a number.") from None
+        for end in value.values():
+            if isinstance(end, bool) or not isinstance(end, (int, float)):
+                raise BadParameter(f"recordings.allen.{column}: {end!r} is not a number.")
+        return value.get("min", number) <= number <= value.get("max", number)
+    names = {_text(cell)}
+    if isinstance(cell, list) or str(cell).startswith("["):
+        names = set(re.findall(r"[^\[\]',\"\s]+", str(cell)))
+    options = value if isinstance(value, list) else [value]
+    return any(_text(option) in names for option in options)
+
+
+def _text(value: Any) -> str:
+    """110.0 and 110 are the same: a column with gaps is read as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

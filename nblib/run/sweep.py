@@ -1,0 +1,336 @@
+"""Many runs from one file: params/sweeps/*.yml read, checked, put in order, run.
+
+A sweep is a list of steps; a step is a notebook, run once for each combination of its recordings,
+its models and the values in `each`. What the runs rest on (01-04, the pretexts of 09) is found by
+itself and run once. A `search:` block looks for settings first and runs what validation chose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from nblib.core import params as P
+from nblib.core import store, yamlfile
+from nblib.core.errors import BadParameter, NblibError
+from nblib.run import selection
+from nblib.run.runner.plan import Run
+from nblib.run.search import Search, Study
+from nblib.run.selection import Recordings
+
+SIGNALLED = 128  # exit codes from here on: stopped by a signal
+SECTIONS = ("defaults", "lab")  # of a file of params/models
+
+
+class Step(P.Params):
+    """One step: a notebook, run once for each combination of recordings, models and `each`.
+
+    A notebook may have several steps; in a book, the first one holds the run that is shown in its
+    place.
+    """
+
+    notebook: str
+    params: dict[str, Any] | None = None  # None: the parameters of the whole sweep
+    recordings: list[str] | Recordings | None = None  # None: as params say
+    models: list[str | dict[str, Any]] = []
+    each: dict[str, list[Any]] = {}
+    show: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Step:
+        axes = [("recording", self.recordings is not None), ("model", bool(self.models))]
+        for name, there in axes:
+            if there and name in {**self.each, **(self.params or {})}:
+                raise ValueError(f"{name} is given twice: in {name}s, and in params or each")
+        of_models = {k for m in self.models if isinstance(m, dict) for v in m.values() if isinstance(v, dict) for k in v}  # fmt: skip
+        if twice := sorted(of_models & set(self.each)):
+            raise ValueError(f"{twice[0]} is given twice: in models and in each")
+        if "models" in self.model_fields_set and not self.models:
+            raise ValueError("models is empty, so nothing would run")
+        return self
+
+    def runs(self, common: dict[str, Any]) -> list[Run]:
+        """Every run of this step."""
+        given = dict(common if self.params is None else self.params)
+        axes = [[{name: value} for value in values] for name, values in self.each.items()]
+        if self.models:
+            axes.insert(0, [_model(model) for model in self.models])
+        if self.recordings is not None:
+            ids = self.recordings
+            if isinstance(ids, Recordings):
+                given["recipe"], ids = _settled(ids, given.get("recipe"))
+            axes.insert(0, [{"recording": i} for i in ids])
+        return [
+            (self.notebook, {**given, **{k: v for part in parts for k, v in part.items()}})
+            for parts in itertools.product(*axes)
+        ]
+
+    def shown(self, common: dict[str, Any]) -> int:
+        """Position of the run that stands for this notebook in a book."""
+        for i, (_, given) in enumerate(self.runs(common)):
+            if self.show.items() <= given.items():
+                return i
+        raise BadParameter(f"{self.notebook} has no run with {self.show} to show.")
+
+
+def _settled(wanted: Recordings, recipe: Any) -> tuple[str, list[str]]:
+    if not isinstance(recipe, str):
+        raise BadParameter("recordings by files or by query need `recipe` in params.")
+    return _settle_once(wanted.model_dump_json(), recipe)
+
+
+@cache
+def _settle_once(wanted: str, recipe: str) -> tuple[str, list[str]]:
+    """Asked once a call: the table of sessions may come over the network."""
+    return selection.settle(Recordings.model_validate_json(wanted), recipe)
+
+
+def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
+    """Parameters of one entry of `models`: a name; {name: section of its file} or {name: overrides}."""
+    if isinstance(entry, str):
+        return {"model": entry}
+    if len(entry) != 1:
+        raise BadParameter(f"models: {entry}: expected a name, or one name with what differs.")
+    ((name, more),) = entry.items()
+    if isinstance(more, dict):
+        if "model" in more:
+            raise BadParameter(f"models: {name}: names another model, {more['model']!r}.")
+        return {"model": name, **more}
+    path = store.models_dir() / f"{name}.yml"
+    if more not in SECTIONS:
+        raise BadParameter(
+            f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
+        )
+    sections = yamlfile.read_settings(yamlfile.text_of(path, f"models: {path}"), str(path))
+    if more not in sections:
+        raise BadParameter(f"models: {path} has no section {more!r}.")
+    return {"model": name, **sections[more]}
+
+
+class Sweep(P.Params):
+    """A file of params/sweeps."""
+
+    sweep: str = Field(pattern=P.RECORDING_ID, description="name of the sweep")
+    params: dict[str, Any] = {}
+    search: Search | None = None
+    steps: list[Step] = []
+    resources: dict[str, dict[str, str | int]] = Field(
+        {}, description="kind of notebook -> what it asks of the cluster, over the profile's"
+    )
+
+    def runs(self) -> list[Run]:
+        """Every run of every step, in the order of the file."""
+        return [run for step in self.steps for run in step.runs(self.params)]
+
+    def studies(self) -> list[Study]:
+        """Every study of its search."""
+        return [] if self.search is None else self.search.studies(self.sweep, self.params)
+
+
+def read(path: Path) -> Sweep:
+    """Read and check a sweep; BadParameter names what is wrong in it."""
+    values = yamlfile.read_settings(yamlfile.text_of(path, str(path)), str(path))
+    sweep = P.checked(Sweep, values, str(path))
+    if sweep.sweep != path.stem:
+        raise BadParameter(
+            f"{path}: calls itself {sweep.sweep!r}; name and file must agree, so write 'sweep: {path.stem}'."
+        )
+    return sweep
+
+
+def check(sweep: Sweep, path: Path) -> list[Run]:
+    """The runs, each planned without fault; BadParameter for an empty product, a faulty run or one
+    that stands twice."""
+    from nblib import models
+    from nblib.run import runner
+
+    if not sweep.steps and sweep.search is None:
+        raise BadParameter(f"{path}: no steps and no search, so nothing would run.")
+    for step in sweep.steps:
+        listed = step.each if step.recordings != [] else {**step.each, "recordings": []}
+        for name, values in listed.items():
+            if not values:
+                raise BadParameter(f"{path}: {step.notebook}: {'' if name == 'recordings' else 'each.'}{name} is empty, so nothing would run.")  # fmt: skip
+    try:
+        runs = sweep.runs()
+        for study in sweep.studies():
+            study.check()
+    except NblibError as error:
+        raise type(error)(f"{path}: {error}") from None
+    _check_resources(sweep, path)
+    seen: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        try:
+            job = runner.plan(*run)
+            if getattr(job.params, "model_params", None):
+                models.make(job.params.model, job.params.model_params)
+        except NblibError as error:
+            raise BadParameter(f"{path}: {_words(run)}: {error}") from None
+        where = runner.place_of(job)
+        if where in seen:
+            raise BadParameter(f"{path}: {_words(run)} stands twice (as {_words(seen[where])}).")
+        seen[where] = run
+    return runs
+
+
+def _check_resources(sweep: Sweep, path: Path) -> None:
+    from nblib.run.cluster import KINDS, SEARCH, STAGES
+
+    known = (STAGES, *dict.fromkeys(KINDS.values()), SEARCH)
+    for kind in sweep.resources:
+        if kind not in known:
+            raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
+
+
+def with_roads(runs: list[Run]) -> list[Run]:
+    """The runs and, before them, all that they rest on; each artifact once."""
+    from nblib.run import runner
+
+    found: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        for step in (*runner.road(runner.plan(*run)), run):
+            found.setdefault(runner.place_of(runner.plan(*step)), step)
+    return list(found.values())
+
+
+def split_up(sweep: Sweep, runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    """(what runs first, what waits for the search): reports wait, and inputs of studies run first."""
+    from nblib.run import runner
+
+    if sweep.search is None:
+        return with_roads(runs), []
+    reports = [r for r in runs if runner.plan(*r).recipe is None]
+    inputs = [
+        step for study in sweep.studies() for run in study.inputs()
+        for step in runner.road(runner.plan(*run))
+    ]  # fmt: skip
+    first = with_roads([*(r for r in runs if r not in reports), *inputs])
+    own = ("91_search", {"search": sweep.sweep})
+    return first, reports if own in reports else [own, *reports]
+
+
+def _words(run: Run) -> str:
+    return f"{run[0]} ({', '.join(f'{k}={v!r}' for k, v in run[1].items())})"
+
+
+def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
+    """`nblib sweep`: print the outlook, then run what is not done. Returns the largest exit code.
+
+    A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
+    folder of workflow/profiles, whose cluster then does the work.
+    """
+    from nblib.run import outlook, runner, tuning
+
+    sweep = read(path)
+    asked = check(sweep, path)
+    if sweep.search is not None:
+        tuning.need_optuna()  # now, not when everything else is done
+    first, last = split_up(sweep, asked)
+    print(f"sweep {path}, data root {store.home()}")
+    print(outlook.table(first + last, asked), flush=True)
+    for study in sweep.studies():
+        print(outlook.of_study(study), flush=True)
+    if dry:
+        print(outlook.reasons(first + last))
+        return 0
+    work = _Work(path, n_jobs, profile, sweep.resources)
+    todo = _undone(first)
+    fresh = any(runner.plan(*run).recipe is not None for run in todo)
+    if fresh:  # a report will be of other runs than those there are
+        todo = [r for r in first if r in todo or runner.plan(*r).recipe is None]
+    codes = [work.runs(todo)]
+    if (studies := sweep.studies()) and max(codes) < SIGNALLED:
+        codes.append(_search(studies, sweep, last, work))
+    if work.total and profile == "local":  # a cluster's calls say it each
+        print(f"{work.total - work.failed} of {work.total} runs done, {work.failed} failed.")
+    return max(codes)
+
+
+def progress(path: Path) -> str:
+    """`nblib status FILE` as text."""
+    from nblib.run import outlook
+
+    sweep = read(path)
+    first, last = split_up(sweep, check(sweep, path))
+    return outlook.progress(path, first + last, sweep.studies())
+
+
+def search_here(sweep: Sweep, n_jobs: int) -> int:
+    """The search of a sweep on this machine, without its reports; the largest exit code."""
+    studies = sweep.studies()
+    return _search(studies, sweep, [], _Work(Path(), n_jobs, "local", {})) if studies else 0
+
+
+def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:
+    """Trials, then each study's winner beside the settings as they were, then the reports."""
+    from nblib.run import runner, tuning
+
+    codes, sound, waiting = [], [], []
+    for study in studies:
+        try:
+            waiting += tuning.calls([study])
+            sound.append(study)
+        except NblibError as error:  # its input failed: the others go on
+            print(f"nblib: search {study.title()}: {error}", file=sys.stderr)
+            codes.append(runner.NOTEBOOK_ERROR)
+    codes.append(work.trials(waiting, sweep.search.workers))
+    if max(codes) >= SIGNALLED:
+        return max(codes)
+    tested = [run for study in sound for run in tuning.tested(study)]
+    for study in sound:
+        if not tuning.tested(study):
+            print(f"nblib: search {study.title()}: nothing is tested, since its trials have not all ended, or none of them ran whole.", file=sys.stderr)  # fmt: skip
+            codes.append(runner.NOTEBOOK_ERROR)
+    if len(sound) == len(studies):  # else 91 goes on showing what it showed
+        tuning.keep(sweep.sweep, sound)
+    for runs in (with_roads(tested), last):
+        codes.append(work.runs(_undone(runs)))
+        if max(codes) >= SIGNALLED:
+            break
+    return max(codes)
+
+
+def _undone(runs: list[Run]) -> list[Run]:
+    """Those that are not committed, and reports of other runs than there are now."""
+    from nblib.run import outlook, runner
+
+    return [run for run in runs if not outlook.done_already(runner.plan(*run))]
+
+
+class _Work:
+    """Who does the work: processes of this machine, or jobs of a cluster."""
+
+    def __init__(self, path: Path, n_jobs: int, profile: str, resources: dict[str, dict]):
+        self.path, self.n_jobs, self.profile, self.resources = path, n_jobs, profile, resources
+        self.total = self.failed = 0
+
+    def runs(self, runs: list[Run]) -> int:
+        from nblib.run import cluster, runner
+
+        if not runs:
+            return 0
+        if self.profile != "local":
+            return self._told(cluster.run(self.path, cluster.make_jobs(runs), self.profile, self.resources))  # fmt: skip
+        outcomes = runner.run_many(runs, self.n_jobs, count=True, retries=1)
+        return self._told((len(runs), [o.code for o in outcomes if o.code]))
+
+    def trials(self, calls: list[dict[str, Any]], workers: int) -> int:
+        from nblib.run import cluster, runner
+
+        if not calls:
+            return 0
+        if self.profile != "local":
+            return self._told(cluster.run(self.path, cluster.make_workers(calls, workers), self.profile, self.resources))  # fmt: skip
+        outcomes = runner.run_calls(calls, self.n_jobs, count=True, retries=1)
+        return self._told((len(calls), [o.code for o in outcomes if o.code]))
+
+    def _told(self, ended: tuple[int, list[int]]) -> int:
+        total, bad = ended
+        self.total += total
+        self.failed += len(bad)
+        return max(bad, default=0)

@@ -1,0 +1,1 @@
+"""Recordings with a known truth, and the best score that anyone could reach on them."""

@@ -1,0 +1,308 @@
+"""One training run: what is loaded, fitted, scored and written."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nblib.core import recipes, store
+from nblib.core.errors import BadParameter, MissingInput
+from nblib.core.params import Recipe
+from nblib.data.inspection import session_report
+from nblib.evaluate import metrics
+from nblib.experiments import evaluation
+from nblib.prepare import binning, cleaning, splits, steps
+from nblib.report import results
+from nblib.report.runs import load_run
+from nblib.road import stages
+
+FEW = {"n_permutations": 100, "n_bootstrap": 100}
+
+
+def begin(name, **given):
+    info = stages.STAGES[name]
+    values = {k: f.default for k, f in info.params.model_fields.items()}
+    given = {"recipe": "tiny", "recording": "tiny", **given}
+    return stages.begin(name, {**values, **dict.fromkeys(info.settings.model_fields), **given})
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory):
+    """01 to 04 of the tiny recording, in the data root of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
+        stage = begin("01_ingest")
+        session = steps.open_session(stage)
+        report = session_report(session)
+        stage.commit(lambda folder: steps.save_report(report, folder))
+        stage = begin("02_bin")
+        counts = steps.bin_session(session, stage)
+        stage.commit(lambda folder: steps.save_counts(counts, folder))
+        stage = begin("03_clean")
+        cleaned, removals = cleaning.clean(counts, session, stage.settings)
+        stage.commit(lambda folder: steps.save_cleaned(cleaned, removals, folder))
+        stage = begin("04_split")
+        roles = splits.make_split(cleaned, stage.settings)
+        fitted = steps.fit_folds(cleaned, roles, stage.settings)
+        stage.commit(lambda folder: splits.save(folder, roles, fitted))
+        yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
+
+
+def trained(**given):
+    stage = begin("05_train_lstm", **FEW, **given)
+    data = evaluation.load_data(stage)
+    decoder = evaluation.make_decoder(stage)
+    history = evaluation.fit(decoder, data, stage)
+    return stage, data, decoder, history, evaluation.evaluate(decoder, data, stage)
+
+
+def test_data_are_the_split_s(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    sizes = road.roles["role"].value_counts()
+    assert data.table()["presentations"].to_dict() == {
+        r: sizes[r] for r in ("train", "val", "test")
+    }
+    assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
+    assert data.split_hash == splits.split_hash(road.roles)
+    blocks = splits.time_blocks(road.roles)[1]
+    np.testing.assert_array_equal(data.group, blocks.loc[data.test.trial])
+    np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
+
+
+def test_who_chooses_units_on_fewer_rows_gets_all_as_they_are(road):
+    data = evaluation.load_data(begin("05_train_lstm"), every_unit=True)
+    np.testing.assert_array_equal(data.unit_ids, road.cleaned["unit"])
+    counts = road.cleaned["counts"].sel(trial=data.train.trial)
+    np.testing.assert_array_equal(data.train.x, counts)
+    for name in ("07_few_shot", "10_image_latents"):
+        text = (store.notebooks_dir() / f"{name}.ipynb").read_text()
+        assert "load_data(stage, every_unit=True)" in text
+
+
+def test_an_unknown_fold_is_refused(road):
+    with pytest.raises(BadParameter, match="fold = 1: the split has 1 fold"):
+        evaluation.load_data(begin("05_train_lstm", fold=1))
+
+
+def test_missing_upstream_is_named(home):
+    with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream"):
+        evaluation.load_data(begin("05_train_lstm"))
+
+
+def test_a_run_from_start_to_artifact(road):
+    stage, data, decoder, history, outcome = trained(model="linear_svm")
+    place = stage.commit(
+        lambda folder: evaluation.save_run(folder, stage, data, decoder, history, outcome)
+    )
+    run = load_run(place)
+    assert run.metrics["scores"]["accuracy"]["value"] == outcome.predictions["correct"].mean()
+    assert run.metrics["n_test"] == len(data.test) and run.metrics["n_classes"] == 7
+    assert run.metrics["oracle"]["accuracy"]["value"] > 0.5
+    test = road.cleaned.sel(trial=data.test.trial)
+    np.testing.assert_array_equal(run.predict(test), outcome.predictions["predicted"])
+    assert len(run.history) == len(history)
+    assert len(pd.read_parquet(place / metrics.BY_TIME)) == data.test.x.shape[1]
+    assert json.loads((place / "config.json").read_text())["model"] == "linear_svm"
+    row = results.scan()
+    row = row[row["key"] == run.key].iloc[0]
+    assert row["flag"] == "" and row["oracle"] == run.metrics["oracle"]["accuracy"]["value"]
+
+
+def rows_of(road, role):
+    """The counts of a role's trials as the fold's statistics scale them, and its classes, by trial."""
+    trials = np.sort(road.roles.loc[road.roles["role"] == role, "trial"])
+    picked, statistics = road.cleaned.sel(trial=trials), road.fitted[0]
+    x = statistics.transform(picked["counts"].to_numpy(), picked["unit"].to_numpy())
+    return trials, x, statistics.encode(picked["label"].to_numpy())
+
+
+def only_train_and_validation(road, seen):
+    """Each fit saw the train rows, then the validation rows, and nothing else of the recording."""
+    assert seen
+    pairs = [p for both in seen for p in zip(both, ("train", "val"), strict=True)]
+    for samples, role in pairs:
+        trials, x, _ = rows_of(road, role)
+        assert samples.trial.tolist() == trials.tolist(), f"rows of another role than {role}"
+        for unit in np.moveaxis(samples.x, 2, 0):  # some of the units, as they are
+            assert (unit[:, :, None] == x).all(axis=(0, 1)).any(), "other counts than the trials'"
+
+
+def test_no_fit_sees_a_test_row(road, monkeypatch):
+    """Whoever is fitted for a run (the decoder, its network, the decoders of single areas)."""
+    from nblib import models
+    from nblib.models import training
+
+    seen, loop, kind = [], training.fit, models.MODELS["mlp"]
+    fit = kind.fit
+
+    def spy(decoder, train, val, **how):
+        seen.append((train, val))
+        return fit(decoder, train, val, **how)
+
+    def spied_loop(net, train, val, *more, **how):
+        seen.append((train, val))
+        return loop(net, train, val, *more, **how)
+
+    monkeypatch.setattr(kind, "fit", spy)
+    monkeypatch.setattr(training, "fit", spied_loop)
+    trained(model="mlp", areas=True, importance=0, max_epochs=2)
+    assert len(seen) >= 2 * 3, "the decoder and those of areas, and the networks of both"
+    only_train_and_validation(road, seen)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_validation_accuracy_is_that_of_validation_rows(road, shuffle):
+    _, data, decoder, _, outcome = trained(model="linear_svm", shuffle_labels=shuffle)
+    _, x, y = rows_of(road, "val")
+    if shuffle:
+        y = data.val.y
+    right = (decoder.predict(x) == y).mean()
+    assert outcome.val_accuracy == right != outcome.scores["accuracy"].value
+
+
+def test_the_oracle_reads_the_units_of_the_decoder_alone(road):
+    stage = begin("05_train_lstm", model="nearest_mean", **FEW)
+    data = evaluation.load_data(stage)
+    few = evaluation.of_units(data, np.arange(len(data.unit_ids)) < 3)
+    all_units, three = (evaluation.oracle_log_proba(d, stage) for d in (data, few))
+    rows = np.arange(len(data.test))
+    assert three[rows, data.test.y].mean() < all_units[rows, data.test.y].mean() - 0.1
+
+
+def test_the_last_moment_is_the_whole_presentation(road):
+    _, data, decoder, _, outcome = trained(model="linear_svm")
+    assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value
+    filled = rows_of(road, "train")[1].mean(axis=0)  # bins not yet known: nothing of test rows
+    again = metrics.accuracy_over_time(decoder, data.test, data.stop_s, filled, data.group)
+    pd.testing.assert_frame_equal(outcome.by_time, again)
+
+
+def test_the_oracle_says_nothing_about_shuffled_labels(road):
+    stage, data, *_, outcome = trained(model="linear_svm", shuffle_labels=True)
+    assert outcome.oracle is None and "best possible" not in evaluation.in_words(
+        stage, data, outcome
+    )
+    assert "best possible" not in outcome.table()
+    plain = evaluation.load_data(begin("05_train_lstm"))
+    assert not np.array_equal(plain.test.y, data.test.y)
+    np.testing.assert_array_equal(np.sort(plain.test.y), np.sort(data.test.y))
+
+
+def test_the_sentence_states_the_numbers(road):
+    stage, data, *_, outcome = trained(model="linear_svm")
+    words = evaluation.in_words(stage, data, outcome)
+    for number in (
+        f"{outcome.scores['accuracy'].value:.1%} of {len(data.test)}",
+        f"{outcome.scores['accuracy'].chance:.1%}",
+        f"{outcome.oracle['accuracy'].value:.1%}",
+    ):
+        assert number in words
+
+
+def test_table_shows_every_score_beside_the_best_possible(road):
+    outcome = trained(model="linear_svm")[-1]
+    assert outcome.table().index.tolist() == list(outcome.scores)
+    numbers = outcome.table().select_dtypes("number")
+    assert {"value", "chance", "p", "best possible"} <= set(numbers)
+    assert "best possible" not in replace(outcome, oracle=None).table()
+
+
+def test_a_killed_run_goes_on_and_a_foreign_checkpoint_is_put_aside(road, capsys):
+    given = {"model": "mlp", "max_epochs": 3, "model_params": {"hidden": 8}}
+    _, _, _, whole, judged = trained(**given)
+    stage = begin("05_train_lstm", **FEW, **given)
+    folder = store.log_dir(stage.name, stage.recording, stage.key)
+    assert list(folder.glob("*.ckpt")), "until the run is committed its checkpoint stays"
+    again = trained(**given)[3]  # every epoch is there already
+    columns = ["epoch", "train_loss", "val_loss", "val_accuracy"]
+    pd.testing.assert_frame_equal(again[columns], whole[columns])
+    (checkpoint,) = folder.glob("*.ckpt")
+    checkpoint.write_bytes(b"not a checkpoint")
+    _, _, decoder, fresh, again = trained(**given)
+    assert decoder.fitted and again.val_accuracy == judged.val_accuracy
+    pd.testing.assert_frame_equal(again.predictions, judged.predictions)
+    assert "Starting afresh" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(fresh[columns], whole[columns])
+
+
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [
+        ({"binning": "per_presentation"}, 0.0),
+        ({"binning": "fixed_width", "bin_s": 0.05}, 0.0),
+        ({"binning": "event_window", "window_start_s": -0.1, "window_stop_s": 0.15, "bin_s": 0.05}, -0.1),
+        ({"binning": "edges", "edges_s": [-0.05, 0.05, 0.2]}, -0.05),
+    ],
+)  # fmt: skip
+def test_bins_end_where_they_end(settings, first):
+    from handmade import recording
+
+    session = recording([np.array([1.1])], [0, 1], [1.0, 2.0])
+    recipe = Recipe(recipe="r", recordings=["r"], **settings)
+    counts = binning.bin_recording(session, recipe.settings(stages.STAGES["02_bin"].settings))
+    stops = evaluation.bin_stops(counts, recipe)
+    width = counts["exposure_s"].to_numpy()[0]
+    np.testing.assert_allclose(stops, first + np.cumsum(width), atol=1e-6)
+
+
+def test_a_run_is_held_against_another_on_the_same_presentations(road):
+    stage, data, decoder, history, outcome = trained(model="logistic")
+    run = evaluation.identity(stage, data)
+
+    def beside(predictions=outcome.predictions, **other):
+        return results.against_in_words(stage, run | other, predictions, "logistic")
+
+    assert "no run of `logistic`" in beside()
+    assert beside(seed=3).endswith("-p model logistic -p seed 3`.")
+    place = stage.commit(lambda f: evaluation.save_run(f, stage, data, decoder, history, outcome))
+    said = beside()
+    assert f"run {place.name[:8]}) on the same {len(data.test)} test presentations: +0.0%" in said
+    assert said.endswith("no difference that these presentations could show.")
+    wrong = outcome.predictions.assign(correct=False)
+    said = beside(wrong, model="x")
+    assert f"presentations: {-outcome.scores['accuracy'].value:+.1%}" in said
+    assert said.endswith("logistic is right more often.")
+    assert "no run of" in beside(split_hash="other")
+    # A recipe derived from this one has another input, whatever its split.
+    assert "no run of" in beside(recipe="tiny-12345678")
+    assert "compared with nothing" in beside(shuffle_labels=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"binning": "per_presentation"}, (0, np.inf)),
+        ({"binning": "edges", "edges_s": [0.0, 0.02, 0.05]}, (0, 0.05)),
+        ({"binning": "event_window", "window_start_s": -0.1, "window_stop_s": 0.1}, (0, 0.1)),
+        ({"binning": "fixed_width", "bin_s": 0.04}, (0, 0.24)),
+    ],
+)
+def test_the_oracle_sees_no_more_than_the_decoder(settings, window):
+    recipe = Recipe(recipe="r", recordings=["r"], **settings)
+    data = SimpleNamespace(stop_s=np.array([0.01, window[1]]))
+    assert evaluation.seen_window(data, recipe) == window
+
+
+def test_another_event_than_the_onset_has_no_oracle(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    settings = {"binning": "event_window", "event": "stop_time"}
+    recipe = recipes.derive(begin("05_train_lstm").recipe, settings)
+    stage = begin("05_train_lstm", recipe=recipe.recipe)
+    assert evaluation.oracle_log_proba(data, stage) is None
+
+
+def test_a_graph_is_named_once(road):
+    stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
+    assert evaluation.make_decoder(stage).params["graph"] == "anatomy"
+    with pytest.raises(BadParameter, match="give it once"):
+        begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
+
+
+def test_units_stand_in_the_order_of_the_samples(road):
+    data = evaluation.load_data(begin("05_train_lstm"))
+    assert data.units.index.tolist() == data.unit_ids.tolist()
+    area = road.counts["area"].sel(unit=data.unit_ids).to_numpy()
+    assert data.units["area"].tolist() == area.tolist()

@@ -1,0 +1,96 @@
+"""Explorers: moving a control changes the picture; in a batch there is a picture and no widget."""
+
+import base64
+
+import numpy as np
+import pandas as pd
+import pytest
+from handmade import recording
+
+from nblib.core.errors import BadParameter
+from nblib.report import plots, widgets
+
+
+@pytest.fixture
+def session():
+    rng = np.random.default_rng(0)
+    start = 5 + 0.25 * np.arange(60)
+    labels = np.tile([-1, 0, 1], 20)
+    spikes = [np.sort(rng.uniform(0, 25, 60)) for _ in range(4)]
+    spikes[2] = np.sort(np.concatenate([spikes[2], start[1::3] + 0.08]))
+    return recording(spikes, labels, start, areas=["VISp", "VISp", "CA1", "LGd"])
+
+
+def test_opens_at_the_clearest_response(session):
+    explorer = widgets.ResponseExplorer(session)
+    assert explorer.unit == 102 and explorer.label == 0
+
+
+def test_every_control_changes_the_picture(session):
+    explorer = widgets.ResponseExplorer(session)
+    explorer.widget()
+    seen = [bytes(explorer.image.value)]
+    for change in (
+        lambda: setattr(explorer.unit_box, "value", 101),
+        lambda: setattr(explorer.label_box, "value", -1),
+        lambda: setattr(explorer.window_box, "value", (-0.05, 0.3)),
+        lambda: setattr(explorer.area_box, "value", "LGd"),
+    ):
+        change()
+        assert bytes(explorer.image.value) not in seen
+        seen.append(bytes(explorer.image.value))
+    assert explorer.unit == 103 and list(explorer.unit_box.options) == [103]
+    explorer.area_box.value = None
+    assert len(explorer.unit_box.options) == 4 and explorer.unit == 103
+    assert bytes(explorer.image.value) == plots.png_bytes(explorer.figure(), dpi=100)
+
+
+def test_an_area_of_other_units_chooses_its_first(session):
+    explorer = widgets.ResponseExplorer(session, unit=103, label=1)
+    explorer.widget()
+    explorer.area_box.value = "VISp"
+    assert explorer.unit == 100
+    assert "Unit 100 (VISp), frame 1" in explorer.figure().axes[0].get_title(loc="left")
+
+
+def test_unknown_unit_or_label(session):
+    with pytest.raises(BadParameter, match="77"):
+        widgets.ResponseExplorer(session, unit=77)
+    with pytest.raises(BadParameter, match="9"):
+        widgets.ResponseExplorer(session, label=9)
+
+
+def test_recording_without_areas():
+    plain = recording([np.array([1.01, 2.01]), np.array([1.5])], [0, 1], [1.0, 2.0])
+    explorer = widgets.ResponseExplorer(plain)
+    explorer.widget()
+    assert [text for text, _ in explorer.area_box.options] == ["all", "no area"]
+
+
+def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
+    import ipywidgets
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a widget was made where nobody can use it")
+
+    monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
+    assert not widgets.someone_is_there()
+    bundle, told = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    assert "Raster and PSTH of one unit" in told["image/png"]["alt"]
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert set(bundle) == {"image/png", "text/plain"}
+
+
+def test_before_a_reader_there_are_controls(session, monkeypatch):
+    monkeypatch.setattr(widgets, "someone_is_there", lambda: True)
+    bundle, _ = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
+
+
+def test_a_table_on_a_page_shows_whole_cells_and_says_what_is_left_out():
+    long = "a sentence of more than fifty characters, so that pandas would cut it off"
+    shown = widgets.show_table(pd.DataFrame({"found": [long] * 26}))
+    assert shown._repr_html_().count(long) == 25 and repr(shown).count(long) == 25
+    assert "The first 25 rows; 1 more." in shown._repr_html_() and "1 more" in repr(shown)
+    assert "more" not in widgets.show_table(pd.DataFrame({"found": ["x"]}))._repr_html_()
+    assert "Nothing to show" in widgets.show_table(pd.DataFrame())._repr_html_()
