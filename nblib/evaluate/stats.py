@@ -102,35 +102,6 @@ def effective_interval(
     return binomial_interval(share * n, n, level)
 
 
-def label_block(labels: np.ndarray, seed: int = 0) -> int:
-    """How many presentations in a row have labels that depend on each other; 1 = random order.
-
-    labels (n,) in the order of time. They come in runs when equal labels lie close together (1 to
-    10 apart) more often than in each of 1,000 random orders. The block ends at the first distance
-    at which equal labels are as frequent as anywhere, within two standard errors.
-    """
-    labels = np.unique(labels, return_inverse=True)[1]
-    n, count = len(labels), np.bincount(labels)
-    if n < 3 or len(count) == 1:
-        return 1
-    anywhere = (count * (count - 1)).sum() / (n * (n - 1))
-    lags = np.arange(1, min(10, n - 1) + 1)
-
-    def closeness(rows: np.ndarray) -> np.ndarray:
-        same = np.stack([(rows[:, lag:] == rows[:, :-lag]).mean(axis=1) for lag in lags], axis=1)
-        return (np.cumsum(same - anywhere, axis=1) / np.sqrt(lags)).max(axis=1)
-
-    observed, rng = closeness(labels[None])[0], np.random.default_rng([seed, 6])
-    for _ in range(20):  # the first 50 orders mostly suffice
-        if (closeness(rng.permuted(np.tile(labels, (50, 1)), axis=1)) >= observed).any():
-            return 1
-    for lag in range(2, n // 4 + 1):
-        error = np.sqrt(anywhere * (1 - anywhere) / (n - lag))
-        if (labels[lag:] == labels[:-lag]).mean() < anywhere + 2 * error:
-            return lag
-    return max(2, n // 4)
-
-
 def in_blocks(group: np.ndarray | None) -> bool:
     """Whether some group of `group` (n,) holds several presentations."""
     return group is not None and len(np.unique(group)) < len(group)

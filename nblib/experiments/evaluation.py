@@ -15,7 +15,7 @@ from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import importance, metrics, stats
-from nblib.prepare import binning, responses, splits, steps, windows
+from nblib.prepare import binning, blocks, responses, splits, steps, windows
 from nblib.prepare.windows import Samples
 from nblib.road import stages
 
@@ -35,7 +35,7 @@ class Data:
     classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
     and place where known; scaling: mean and scale (N,) that made counts into x; stop_s (T,): end
     of each bin, seconds from the onset. group (B,): test presentations that hang together, blocks
-    of time where labels come in runs (see `splits.time_blocks`); None where each stands alone.
+    of time where labels come in runs (see `blocks.time_blocks`); None where each stands alone.
     """
 
     train: Samples
@@ -106,7 +106,7 @@ def load_data(stage: stages.Stage, every_unit: bool = False) -> Data:
         as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
         fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
     samples = windows.role_samples(binned, roles, fitted, fold)
-    length, group = splits.time_blocks(roles)
+    length, group = blocks.time_blocks(roles)
     if stage.params.shuffle_labels:
         samples = windows.shuffle_labels(samples, stage.params.seed)
     return Data(
@@ -383,7 +383,7 @@ def in_words(stage: stages.Stage, data: Data, outcome: Outcome) -> str:
     if data.labels_in_runs:
         how = "moving labels along time, as they come in runs"
         if stage.recipe.split == "random":
-            best += f" **{splits.RUNS_AND_RANDOM}**"
+            best += f" **{blocks.RUNS_AND_RANDOM}**"
     return (
         f"**Result.** {stage.params.model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "

@@ -21,7 +21,6 @@ from nblib.core.params import SplitSettings
 from nblib.data.nwb import hdf5
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged, touches
-from nblib.evaluate import stats
 from nblib.prepare import moments
 from nblib.prepare.binning import to_ns
 
@@ -30,10 +29,6 @@ STATISTICS_FILE = "statistics.h5"
 LEAST_OF_CLASS = 3  # one for train, validation and test each
 ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
-RUNS_AND_RANDOM = (
-    "Labels come in runs and the split is random: neighbours in time can give the answer away, "
-    "whatever the units say. Take `split: blocked`."
-)
 
 
 def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
@@ -206,28 +201,6 @@ def split_hash(split: pd.DataFrame) -> str:
     """12 hex digits of who has which role; equal hashes mean comparable scores."""
     rows = split.sort_values(["recording", "fold", "trial"])[["recording", "trial", "fold", "role"]]
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
-
-
-def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
-    """What hangs together when presentations judge: block length, and trial -> number of its group.
-
-    The length is that of `stats.label_block`: 1 where labels come in random order, and then a group
-    holds the presentations that overlap in time. Where labels come in runs, groups that follow each
-    other are joined into blocks of that length.
-    """
-    part = split[split["fold"] == split["fold"].min()].sort_values("start_s", kind="stable")
-    length = stats.label_block(part["label"].to_numpy())
-    return length, part.set_index("trial")["group"] // length
-
-
-def runs_in_words(split: pd.DataFrame, how: str) -> str:
-    """A sentence where labels come in runs, with a warning where `how` (blocked, random) is random."""
-    length = time_blocks(split)[0]
-    if length == 1:
-        return ""
-    if how == "random":
-        return f" **{RUNS_AND_RANDOM}**"
-    return f" Labels come in runs: those of about {length} presentations in a row depend on each other."
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate import metrics, stats
+from nblib.prepare.blocks import label_block
 from nblib.prepare.windows import Samples
 
 
@@ -146,7 +147,7 @@ def test_slow_signals_are_no_decoders_where_labels_come_in_runs(knows):
     for _ in range(40 if knows else 100):
         x, y = slow(rng, knows)
         log_proba = nearest_mean(x[:170], y[:170], x[180:])
-        blocks = np.arange(80) // stats.label_block(y)
+        blocks = np.arange(80) // label_block(y)
         p = metrics.scores(y[180:], log_proba, group=blocks, **how)["accuracy"].p
         small.append(p < 0.05)
         if knows:

@@ -13,7 +13,6 @@ from nblib.evaluate.stats import (
     effective_interval,
     fraction_interval,
     holm,
-    label_block,
     mean_interval,
     mean_variance,
     paired_difference,
@@ -170,19 +169,6 @@ def test_intervals_hold_the_truth_as_often_as_they_say(name):
     held = ((ends[:, 0] <= truth) & (truth <= ends[:, 1])).mean()
     assert held >= 0.92, f"{name}: {held:.1%}"
     assert (ends[:, 1] > ends[:, 0]).all(), "an interval of width 0"
-
-
-def test_runs_of_labels_are_told_from_a_random_order():
-    rng = np.random.default_rng(0)
-    assert all(label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10))
-    scenes = np.concatenate([rng.permutation(40) for _ in range(20)])
-    assert label_block(scenes) == 1  # each shown once before any is shown again
-    assert label_block(np.tile([0, 1], 50)) == 1
-    assert 8 <= label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
-    assert label_block(np.repeat(np.array(list("abab")), 25)) >= 10
-    likely = np.where(np.arange(400) // 50 % 2, 0.8, 0.2)
-    assert label_block(rng.random(400) < likely) > 5  # no run is pure
-    assert label_block(np.array(["a"] * 9)) == label_block(np.array(["a", "b"])) == 1
 
 
 def test_p_is_never_0_and_right_for_few():

@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.inspection import session_report
 from nblib.evaluate import metrics
 from nblib.experiments import evaluation
-from nblib.prepare import binning, cleaning, splits, steps
+from nblib.prepare import binning, blocks, cleaning, splits, steps
 from nblib.report import results
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -67,8 +67,8 @@ def test_data_are_the_split_s(road):
     }
     assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
     assert data.split_hash == splits.split_hash(road.roles)
-    blocks = splits.time_blocks(road.roles)[1]
-    np.testing.assert_array_equal(data.group, blocks.loc[data.test.trial])
+    group = blocks.time_blocks(road.roles)[1]
+    np.testing.assert_array_equal(data.group, group.loc[data.test.trial])
     np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
 
 

@@ -13,7 +13,7 @@ from nblib.core.errors import NblibError
 from nblib.core.params import PRETEXTS
 from nblib.evaluate.metrics import PREDICTIONS
 from nblib.models.base import CONFIG
-from nblib.prepare import splits
+from nblib.prepare import blocks
 from nblib.prepare.binning import to_ns
 from nblib.prepare.cleaning import merged, touches
 from nblib.report import results
@@ -104,7 +104,7 @@ def random_split(run: Run) -> list[Finding] | None:
     if run.split_folder is None:
         return None
     if run.manifest["recipe"]["split"] == "random" and run.shared.block(run.split_folder) > 1:
-        return [Finding("random split", run.folder, splits.RUNS_AND_RANDOM)]
+        return [Finding("random split", run.folder, blocks.RUNS_AND_RANDOM)]
     return []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nblib.core import store
-from nblib.prepare import signals, splits
+from nblib.prepare import blocks, signals, splits
 from nblib.report import runs
 from nblib.report.audit.again import Memory
 from nblib.road import stages
@@ -37,9 +37,9 @@ class Shared:
         return self.splits[folder]
 
     def block(self, folder: Path) -> int:
-        """How many presentations of a stored split hang together in time (`splits.time_blocks`)."""
+        """How many presentations of a stored split hang together in time (`blocks.time_blocks`)."""
         if folder not in self.blocks:
-            self.blocks[folder] = splits.time_blocks(self.split(folder)[0])[0]
+            self.blocks[folder] = blocks.time_blocks(self.split(folder)[0])[0]
         return self.blocks[folder]
 
     def rows(self, folder: Path, fold: int) -> dict[str, frozenset]:
