@@ -117,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     command(
         "book", book, "run the notebooks on the demo recording and render the book", add_help=False
     )
+    command(
+        "cells", cells, "write the parameters cell of every notebook from its declared parameters"
+    )
     command("doctor", doctor, "check this machine and say what mends it")
     command("version", version, "the version of nblib and of its checkout")
     return top
@@ -321,6 +324,12 @@ def book(options: argparse.Namespace) -> int:
     from nblib.book import build
 
     return build.main(options.rest)
+
+
+def cells(options: argparse.Namespace) -> None:
+    from nblib.road.cells import write_cells
+
+    print(*write_cells() or ["every parameters cell is as declared"], sep="\n")
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import tiny_project
 from nblib import models
 from nblib.core import params, rawfiles, recipes, sealed, store
 from nblib.evaluate import metrics
+from nblib.experiments import evaluation
 from nblib.prepare import binning, splits, windows
 from nblib.report.runs import HISTORY
 from nblib.road import stages
@@ -77,7 +78,7 @@ class Laboratory:
         """
         recipe = recipe or self.recipe
         given = {"model": "logistic"} | given
-        asked = params.TrainParams(
+        asked = evaluation.Params(
             recipe=recipe_given or recipe.recipe, recording=recording, **given
         )
         split_key = self.split(recipe, recording)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from nblib import models
-from nblib.core.params import BinSettings, SplitSettings, TrainParams
+from nblib.core.params import BinSettings, SplitSettings
 from nblib.data import nwb
 from nblib.evaluate import metrics, stats
+from nblib.experiments.evaluation import Params as TrainParams
 from nblib.models import MODELS
 from nblib.prepare import binning, splits, windows
 from nblib.simulate import allen, oracle

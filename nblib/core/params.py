@@ -106,7 +106,7 @@ class OriginSettings(Params):
     )
     path: str = Field(
         "",
-        description="file or folder; {recording} and ${VARIABLES} are filled in; empty = made or fetched",
+        description="file or folder; {recording} and ${VARIABLES} filled in; empty = made or fetched",
     )
     intervals: str = Field(
         "natural_scenes_presentations", description="interval table that holds the trials"
@@ -211,8 +211,7 @@ class CleanSettings(Params):
     )
     unobserved: Literal["presentations", "units", "largest", "keep"] = Field(
         "presentations",
-        description="what goes where a unit was not observed: presentations, units, all but the "
-        "largest block observed as a whole, or nothing",
+        description="what goes where a unit was not observed; largest: all but one block",
     )
     isi_violations_max: Limit = Field(math.inf, description="unit limit; Allen default 0.5")
     amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
@@ -319,94 +318,6 @@ class StageParams(Params):
     )
 
 
-class TrainParams(StageParams):
-    """Parameters of 05_train_lstm: one decoder, one fold, one seed."""
-
-    model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")
-    fold: int = Field(0, ge=0, description="fold of the split")
-    seed: int = Field(0, ge=0, description="seed of initial weights and batches")
-    model_params: dict[str, Any] = Field({}, description="overrides of the model's own settings")
-    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
-    batch_size: int | None = Field(None, ge=1, description="None = the model's own [count]")
-    learning_rate: float | None = Field(None, gt=0, description="None = the model's own")
-    weight_decay: float | None = Field(None, ge=0, description="None = the model's own")
-    patience: int | None = Field(None, ge=1, description="None = the model's own [epochs]")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-    logger: Literal["csv", "wandb"] = Field("csv", description="wandb is offline unless set up")
-    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
-    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
-    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
-    importance: int = Field(
-        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
-    )
-    areas: bool = Field(False, description="train again on each area alone and on all others")
-
-
-class GraphParams(TrainParams):
-    """Parameters of 06_train_st_gat: those of 05, and the graph of units."""
-
-    model: Literal["st_gat", "st_gat_dynamic", "gat", "gcn"] = Field(
-        "st_gat", description="decoder on a graph"
-    )
-    graph: Literal["full", "correlation", "learned", "anatomy"] | None = Field(
-        None, description="who listens to whom; None = the model's own"
-    )
-
-
-class FewShotParams(StageParams):
-    """Parameters of 07_few_shot: which decoders, with how many presentations of each class."""
-
-    models: list[str] = Field(
-        ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"],
-        min_length=1,
-        description="decoders, names in nblib.models.MODELS",
-    )
-    shots: list[int] = Field(
-        [1, 3, 5, 10, 20, 0], description="presentations a class; 0 = all [count]"
-    )
-    n_draws: int = Field(10, ge=1, le=1000, description="draws up to 5 a class [count]")
-    n_draws_large: int = Field(5, ge=1, le=1000, description="draws above 5 a class [count]")
-    fold: int = Field(0, ge=0, description="fold of the split")
-    seed: int = Field(0, ge=0, description="seed of draws, initial weights and batches")
-    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-    importance: int = Field(
-        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
-    )
-    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
-    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
-    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
-
-
-class ImageParams(StageParams):
-    """Parameters of 10_image_latents: which features of the images, decoded how."""
-
-    spaces: list[str] = Field(
-        ["vae", "pca", "gabor", "spectrum"],
-        min_length=1,
-        description="feature spaces, names in nblib.experiments.features.SPACES",
-    )
-    regressor: str = Field("ridge", description="from counts to features: ridge, pls or a network")
-    n_latents: int = Field(24, ge=1, le=500, description="latents of vae and pca [count]")
-    held_out: float = Field(
-        0.2, ge=0, lt=0.8, description="share of the images never seen in training"
-    )
-    images: str = Field("", description="folder of pictures or .npy; empty = the recording's own")
-    latents: str = Field("", description="the lab's .pt file of latents, for the space 'lab'")
-    vae_epochs: int | None = Field(None, ge=1, description="None = the VAE's own [count]")
-    max_epochs: int | None = Field(None, ge=1, description="of a network; None = its own [count]")
-    fold: int = Field(0, ge=0, description="fold of the split")
-    seed: int = Field(0, ge=0, description="seed of held-out images, initial weights and batches")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
-    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
-    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
-
-
 class CohortParams(Params):
     """Parameters of notebooks that take all recordings of a recipe together."""
 
@@ -415,107 +326,23 @@ class CohortParams(Params):
     )
 
 
-class PretextParams(CohortParams):
-    """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
-
-    pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
-    tau_pos_s: Limit = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
-    tau_neg_s: float = Field(60.0, gt=0, description="windows farther apart are far (rp, ts) [s]")
-    n_context: int = Field(10, ge=1, description="windows of context (cpc) [count]")
-    n_ahead: int = Field(8, ge=1, description="windows to tell (cpc) [count]")
-    n_negatives: int = Field(10, ge=1, description="wrong windows beside each true one (cpc)")
-    negatives: Literal["same_recording", "any_recording"] = Field(
-        "same_recording", description="where wrong windows come from (cpc)"
-    )
-    teachers: Literal["train_subjects", "all_subjects"] = Field(
-        "train_subjects", description="who may teach: all but the fold's test subjects, or all"
-    )
-    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
-    n_folds: int = Field(5, ge=2, description="folds by subject [count]")
-    fold: int = Field(0, ge=0, description="whose subjects are the test")
-    seed: int = Field(0, ge=0, description="seed of folds, initial weights and draws")
-    n_steps: int = Field(40, ge=1, description="steps of an epoch [count]")
-    batch_size: int = Field(256, ge=2, description="pairs or triplets of a step (cpc: a sixteenth)")
-    max_epochs: int | None = Field(None, ge=1, description="None = 40 [count]")
-    learning_rate: float | None = Field(None, gt=0, description="None = 5e-4")
-    patience: int | None = Field(None, ge=1, description="None = 8 [epochs]")
-    shuffle_time: bool = Field(False, description="control: windows of a recording change places")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
-
-    @model_validator(mode="after")
-    def _near_is_not_far(self) -> PretextParams:
-        if self.pretext != "cpc" and self.tau_neg_s < self.tau_pos_s:
-            raise ValueError(
-                f"tau_neg_s = {self.tau_neg_s:g} below tau_pos_s = {self.tau_pos_s:g}: a pair could be near and far"
-            )
-        return self
-
-
-PRETEXTS = ("rp", "ts", "cpc")
-
-
-class DownstreamParams(CohortParams):
-    """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
-
-    embedders: list[str] = Field(
-        ["rp", "ts", "cpc", "random", "bandpower"],
-        min_length=1,
-        description="rp, ts, cpc (rp@all: taught by all subjects), random, bandpower, supervised, a .pth, or some joined by +",
-    )
-    head: Literal["logistic", "linear", "finetune"] = Field(
-        "logistic", description="logistic probe, a linear layer, or all layers trained on"
-    )
-    tasks: list[Literal["one_vs_all", "multiclass"]] = Field(
-        ["one_vs_all", "multiclass"], min_length=1, description="what is asked of the embedding"
-    )
-    budgets: list[Annotated[int, Field(ge=0)]] = Field(
-        [1, 10, 100, 0], min_length=1, description="labels a class; 0 = all [count]"
-    )
-    n_draws: int = Field(20, ge=1, le=1000, description="draws at each budget [count]")
-    n_draws_trained: int = Field(3, ge=1, le=1000, description="draws where a network is trained")
-    folds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0, 1, 2, 3, 4], min_length=1, description="folds to judge on"
-    )
-    n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
-    pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
-    compare: list[str] = Field(
-        ["rp - bandpower", "ts - bandpower", "cpc - bandpower"],
-        description="differences to test, named beforehand",
-    )
-    seed: int = Field(0, ge=0, description="seed of folds, draws and random weights")
-    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
-    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 100 [count]")
-    shuffle_labels: bool = Field(
-        False, description="control: labels permuted within each recording"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
-
-    @field_validator("embedders", "tasks", "budgets", "folds", "compare")
-    @classmethod
-    def _each_once(cls, values: list[Any]) -> list[Any]:
-        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
-            raise ValueError(f"{twice[0]!r} stands twice")
-        return values
-
-
 class ReportParams(Params):
     """Parameters of notebooks that look at other runs and take no recording."""
 
 
-class ResultsParams(ReportParams):
-    """Parameters of 90_results."""
+class Fit(Params):
+    """How whatever is fitted is fitted: parameters that notebooks 05-10 share."""
 
-    recipe: str = Field("", description="show one recipe only; empty = every run")
-    metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
-        "accuracy", description="score to compare"
-    )
+    seed: int = Field(0, ge=0, description="seed of all that is drawn: weights, batches, subsets")
+    max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")
 
 
-class SearchParams(ReportParams):
-    """Parameters of 91_search."""
+class Judge(Params):
+    """How decoders are judged: parameters that 05, 06, 07 and 10 share."""
 
-    search: str = Field("", description="name of the sweep that searched; empty = the only one")
+    fold: int = Field(0, ge=0, description="fold of the split")
+    shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
+    n_permutations: int = Field(1000, ge=100, le=100_000, description="label permutations [count]")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")

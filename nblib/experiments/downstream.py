@@ -11,15 +11,16 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, field_validator
 
+from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
-from nblib.core.params import PRETEXTS
 from nblib.evaluate import metrics, stats
 from nblib.experiments import probes, ssl
 from nblib.experiments.probes import ALL
@@ -27,9 +28,51 @@ from nblib.prepare import signals
 from nblib.road import stages
 
 if TYPE_CHECKING:
-    from nblib.core.params import PretextParams
     from nblib.prepare.cohort import Cohort
     from nblib.road.stages import Stage
+
+
+class Params(P.Fit, P.CohortParams):
+    """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
+
+    embedders: list[str] = Field(
+        ["rp", "ts", "cpc", "random", "bandpower"],
+        min_length=1,
+        description="also supervised, rp@all, .pth, a+b",
+    )
+    head: Literal["logistic", "linear", "finetune"] = Field(
+        "logistic", description="logistic probe, a linear layer, or all layers trained on"
+    )
+    tasks: list[Literal["one_vs_all", "multiclass"]] = Field(
+        ["one_vs_all", "multiclass"], min_length=1, description="what is asked of the embedding"
+    )
+    budgets: list[Annotated[int, Field(ge=0)]] = Field(
+        [1, 10, 100, 0], min_length=1, description="labels a class; 0 = all [count]"
+    )
+    n_draws: int = Field(20, ge=1, le=1000, description="draws at each budget [count]")
+    n_draws_trained: int = Field(3, ge=1, le=1000, description="draws where a network is trained")
+    folds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2, 3, 4], min_length=1, description="folds to judge on"
+    )
+    n_folds: int = Field(5, ge=2, description="folds by subject, as in 08 [count]")
+    pretext_params: dict[str, Any] = Field({}, description="parameters of 08 beside its defaults")
+    compare: list[str] = Field(
+        ["rp - bandpower", "ts - bandpower", "cpc - bandpower"],
+        description="differences to test",
+    )
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    max_epochs: int | None = Field(None, ge=1, description="of a network; None = 100 [count]")
+    shuffle_labels: bool = Field(
+        False, description="control: labels permuted within each recording"
+    )
+
+    @field_validator("embedders", "tasks", "budgets", "folds", "compare")
+    @classmethod
+    def _each_once(cls, values: list[Any]) -> list[Any]:
+        if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+            raise ValueError(f"{twice[0]!r} stands twice")
+        return values
+
 
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip
 BAND_POWER = "bandpower"  # the embedder that learns nothing: log power by channel and band
@@ -154,7 +197,7 @@ def embeddings(name: str, cohort: Cohort, fold: Fold, stage: Stage, kept: dict) 
     return np.concatenate(parts, axis=1)
 
 
-def _one_embedding(part: str, cohort: Cohort, made: PretextParams | None, stage: Stage) -> np.ndarray:  # fmt: skip
+def _one_embedding(part: str, cohort: Cohort, made: ssl.Params | None, stage: Stage) -> np.ndarray:  # fmt: skip
     from nblib.models import stagernet
 
     if made is not None:
@@ -169,7 +212,7 @@ def _one_embedding(part: str, cohort: Cohort, made: PretextParams | None, stage:
     return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 
-def embedder_net(part: str, cohort: Cohort, made: PretextParams | None, stage: Stage) -> Any:
+def embedder_net(part: str, cohort: Cohort, made: ssl.Params | None, stage: Stage) -> Any:
     """The StagerNet behind a name: trained by the run `made` of 08, random, fresh, or from a file."""
     from nblib.models import stagernet, training
 
@@ -204,7 +247,7 @@ def check_embedders(params: Any) -> None:
             known = part in ("random", "supervised", BAND_POWER) or part.endswith(".pth")
             if not known and stages.pretext_run(part, 0, params) is None:
                 raise BadParameter(
-                    f"embedder {part!r}: expected {', '.join(PRETEXTS)} (or one followed by @all), "
+                    f"embedder {part!r}: expected {', '.join(stages.PRETEXTS)} (or one followed by @all), "
                     "random, bandpower, supervised or a path to a .pth file."
                 )
 

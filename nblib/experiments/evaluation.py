@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from nblib import models
+from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
@@ -22,8 +24,37 @@ from nblib.road import stages
 if TYPE_CHECKING:
     import xarray as xr
 
-    from nblib.core.params import Recipe, TrainParams
+    from nblib.core.params import Recipe
     from nblib.models.base import Decoder
+
+
+class Params(P.Judge, P.Fit, P.StageParams):
+    """Parameters of 05_train_lstm: one decoder, one fold, one seed."""
+
+    model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")
+    model_params: dict[str, Any] = Field({}, description="overrides of the model's own settings")
+    batch_size: int | None = Field(None, ge=1, description="None = the model's own [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = the model's own")
+    weight_decay: float | None = Field(None, ge=0, description="None = the model's own")
+    patience: int | None = Field(None, ge=1, description="None = the model's own [epochs]")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    logger: Literal["csv", "wandb"] = Field("csv", description="wandb is offline unless set up")
+    importance: int = Field(
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+    )
+    areas: bool = Field(False, description="train again on each area alone and on all others")
+
+
+class GraphParams(Params):
+    """Parameters of 06_train_st_gat: those of 05, and the graph of units."""
+
+    model: Literal["st_gat", "st_gat_dynamic", "gat", "gcn"] = Field(
+        "st_gat", description="decoder on a graph"
+    )
+    graph: Literal["full", "correlation", "learned", "anatomy"] | None = Field(
+        None, description="who listens to whom; None = the model's own"
+    )
+
 
 CHECKPOINTS = "*.ckpt"
 
@@ -132,7 +163,7 @@ def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
     return first.get(recipe.binning, 0.0) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
 
 
-def check_decoder(params: TrainParams) -> None:
+def check_decoder(params: Params) -> None:
     """BadParameter for a decoder that is not there, or a setting that it does not take."""
     if params.model not in models.MODELS or params.model_params:
         make_decoder(SimpleNamespace(params=params))

@@ -18,7 +18,7 @@ from nblib.core.errors import BadParameter
 from nblib.data.images import Images, load_lab_latents
 
 if TYPE_CHECKING:
-    from nblib.core.params import ImageParams
+    from nblib.experiments.latents import Params
     from nblib.models import training, vae
     from nblib.road.stages import Stage
 
@@ -182,7 +182,7 @@ class Given(Space):
 SPACES = {space.name: space for space in (PCA, Latents, Gabor, Spectrum, Given)}
 
 
-def check_spaces(p: ImageParams) -> None:
+def check_spaces(p: Params) -> None:
     """BadParameter for an unknown space, one named twice, or lab latents without their file."""
     if unknown := [name for name in p.spaces if name not in SPACES]:
         raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from nblib import models
+from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import metrics, stats
@@ -26,9 +28,27 @@ from nblib.prepare.windows import Samples
 from nblib.road import stages
 
 if TYPE_CHECKING:
-    from nblib.core.params import FewShotParams
     from nblib.experiments.evaluation import Data
     from nblib.models.base import Decoder
+
+
+class Params(P.Judge, P.Fit, P.StageParams):
+    """Parameters of 07_few_shot: which decoders, with how many presentations of each class."""
+
+    models: list[str] = Field(
+        ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"],
+        min_length=1,
+        description="decoders, see models",
+    )
+    shots: list[int] = Field(
+        [1, 3, 5, 10, 20, 0], description="presentations a class; 0 = all [count]"
+    )
+    n_draws: int = Field(10, ge=1, le=1000, description="draws up to 5 a class [count]")
+    n_draws_large: int = Field(5, ge=1, le=1000, description="draws above 5 a class [count]")
+    importance: int = Field(
+        300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
+    )
+
 
 FIRST_CHOICE = 5  # presentations a class from which on some are validation
 ALL = 0
@@ -63,7 +83,7 @@ def check(data: Data, shots: list[int]) -> None:
         )
 
 
-def check_choices(params: FewShotParams) -> None:
+def check_choices(params: Params) -> None:
     """BadParameter for a decoder that is not there or named twice, and for k that are none."""
     names, shots = params.models, params.shots
     for name in names:

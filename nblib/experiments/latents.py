@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from nblib.core import params as P
 from nblib.core import store
 from nblib.data import images
 from nblib.evaluate import metrics
@@ -35,6 +37,25 @@ if TYPE_CHECKING:
     from nblib.experiments.evaluation import Data
     from nblib.experiments.features import Space
     from nblib.road.stages import Stage
+
+
+class Params(P.Judge, P.Fit, P.StageParams):
+    """Parameters of 10_image_latents: which features of the images, decoded how."""
+
+    spaces: list[str] = Field(
+        ["vae", "pca", "gabor", "spectrum"],
+        min_length=1,
+        description="feature spaces of images, also lab",
+    )
+    regressor: str = Field("ridge", description="from counts to features: ridge, pls or a network")
+    n_latents: int = Field(24, ge=1, le=500, description="latents of vae and pca [count]")
+    held_out: float = Field(
+        0.2, ge=0, lt=0.8, description="share of the images never seen in training"
+    )
+    images: str = Field("", description="folder of pictures or .npy; empty = the recording's own")
+    latents: str = Field("", description="the lab's .pt file of latents, for the space 'lab'")
+    vae_epochs: int | None = Field(None, ge=1, description="None = the VAE's own [count]")
+
 
 MOST_GAIN = 3.0
 SETS = {

@@ -15,7 +15,7 @@ from nblib import models
 from nblib.core.errors import BadParameter
 
 if TYPE_CHECKING:
-    from nblib.core.params import ImageParams
+    from nblib.experiments.latents import Params
     from nblib.prepare.windows import Samples
 
 PENALTIES = tuple(10.0**i for i in range(-2, 5))  # in units of the mean variance of the counts
@@ -24,7 +24,7 @@ COMPONENTS = (2, 5, 10, 20, 40)  # of partial least squares
 NETWORKS = ("mlp", "cnn", "lstm", "gru", "transformer")
 
 
-def check_regressor(params: ImageParams) -> None:
+def check_regressor(params: Params) -> None:
     """BadParameter for a method that is not there."""
     known = ["ridge", "pls", *NETWORKS]
     if params.regressor not in known:
@@ -38,7 +38,7 @@ class Regressor:
     Ridge and partial least squares are then fitted again on all training scenes.
     """
 
-    def __init__(self, presentations: dict[str, Samples], params: ImageParams, folder: Path):
+    def __init__(self, presentations: dict[str, Samples], params: Params, folder: Path):
         """presentations: "fit", "choose", "fit, all", "seen", "unseen", with y the row of the
         image; folder: where networks keep their checkpoints. BadParameter for an unknown name."""
         self.presentations, self.params, self.folder = presentations, params, folder

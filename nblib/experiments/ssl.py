@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 
+from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.evaluate import metrics, stats
@@ -23,6 +25,43 @@ if TYPE_CHECKING:
 
     from nblib.experiments.pretext import Timeline
     from nblib.models.pretext_net import PretextNet
+
+
+class Params(P.Fit, P.CohortParams):
+    """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
+
+    pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
+    tau_pos_s: P.Limit = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
+    tau_neg_s: float = Field(60.0, gt=0, description="windows farther apart are far (rp, ts) [s]")
+    n_context: int = Field(10, ge=1, description="windows of context (cpc) [count]")
+    n_ahead: int = Field(8, ge=1, description="windows to tell (cpc) [count]")
+    n_negatives: int = Field(10, ge=1, description="wrong windows beside each true one (cpc)")
+    negatives: Literal["same_recording", "any_recording"] = Field(
+        "same_recording", description="where wrong windows come from (cpc)"
+    )
+    teachers: Literal["train_subjects", "all_subjects"] = Field(
+        "train_subjects", description="who may teach: all but the fold's test subjects, or all"
+    )
+    preset: Literal["banville", "lab"] = Field("banville", description="layers of the StagerNet")
+    n_folds: int = Field(5, ge=2, description="folds by subject [count]")
+    fold: int = Field(0, ge=0, description="whose subjects are the test")
+    n_steps: int = Field(40, ge=1, description="steps of an epoch [count]")
+    batch_size: int = Field(256, ge=2, description="pairs or triplets of a step (cpc: a sixteenth)")
+    max_epochs: int | None = Field(None, ge=1, description="None = 40 [count]")
+    learning_rate: float | None = Field(None, gt=0, description="None = 5e-4")
+    patience: int | None = Field(None, ge=1, description="None = 8 [epochs]")
+    shuffle_time: bool = Field(False, description="control: windows of a recording change places")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
+
+    @model_validator(mode="after")
+    def _near_is_not_far(self) -> Params:
+        if self.pretext != "cpc" and self.tau_neg_s < self.tau_pos_s:
+            raise ValueError(
+                f"tau_neg_s = {self.tau_neg_s:g} below tau_pos_s = {self.tau_pos_s:g}: a pair could be near and far"
+            )
+        return self
+
 
 EMBEDDINGS, PURITY = "embeddings.safetensors", "neighbours.parquet"
 FIT = {"max_epochs": 40, "learning_rate": 5e-4, "weight_decay": 1e-3, "patience": 8, "clip_norm": 1.0}  # fmt: skip

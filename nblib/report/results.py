@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import Field
 
 from nblib.core import params, recipes, store
+from nblib.core import params as P
 from nblib.core.errors import (
     BadInput,
     BadParameter,
@@ -22,6 +24,16 @@ from nblib.core.errors import (
 from nblib.evaluate import stats
 from nblib.report.runs import Run, load_run, read_run
 from nblib.road import stages
+
+
+class Params(P.ReportParams):
+    """Parameters of 90_results."""
+
+    recipe: str = Field("", description="show one recipe only; empty = every run")
+    metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
+        "accuracy", description="score to compare"
+    )
+
 
 COLUMNS = {
     "notebook": str, "group": str, "recipe": str, "base": str, "changed": str, "recording": str,

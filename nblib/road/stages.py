@@ -29,47 +29,85 @@ class StageInfo:
     version: int  # raise it whenever the stage's code changes what it writes
     upstream: str | None
     settings: type[P.Params]
-    params: type[P.Params]
+    params_at: (
+        str  # module of nblib and class of the notebook's parameters; imported when asked for
+    )
     is_run: bool = False
     signal: str = "spikes"  # what its recordings hold: "spikes", "lfp" or "any"
     cohort: bool = False  # takes all recordings of a recipe together
 
+    @property
+    def params(self) -> type[P.Params]:
+        """The parameters that the notebook takes."""
+        return by_name(self.params_at)
+
 
 STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(4, None, P.IngestSettings, P.StageParams, signal="any"),
-    "02_bin": StageInfo(3, "01_ingest", P.BinSettings, P.StageParams, signal="any"),
-    "03_clean": StageInfo(2, "02_bin", P.CleanSettings, P.StageParams),
-    "04_split": StageInfo(3, "03_clean", P.SplitSettings, P.StageParams),
-    "05_train_lstm": StageInfo(3, "04_split", P.Params, P.TrainParams, is_run=True),
-    "06_train_st_gat": StageInfo(2, "04_split", P.Params, P.GraphParams, is_run=True),
-    "07_few_shot": StageInfo(3, "04_split", P.Params, P.FewShotParams, is_run=True),
+    "01_ingest": StageInfo(
+        4, None, P.IngestSettings, "nblib.core.params:StageParams", signal="any"
+    ),
+    "02_bin": StageInfo(
+        3, "01_ingest", P.BinSettings, "nblib.core.params:StageParams", signal="any"
+    ),
+    "03_clean": StageInfo(2, "02_bin", P.CleanSettings, "nblib.core.params:StageParams"),
+    "04_split": StageInfo(3, "03_clean", P.SplitSettings, "nblib.core.params:StageParams"),
+    "05_train_lstm": StageInfo(
+        3, "04_split", P.Params, "nblib.experiments.evaluation:Params", is_run=True
+    ),
+    "06_train_st_gat": StageInfo(
+        2, "04_split", P.Params, "nblib.experiments.evaluation:GraphParams", is_run=True
+    ),
+    "07_few_shot": StageInfo(
+        3, "04_split", P.Params, "nblib.experiments.few_shot:Params", is_run=True
+    ),
     "08_ssl_pretext": StageInfo(
-        3, "02_bin", P.Params, P.PretextParams, is_run=True, signal="lfp", cohort=True
+        3,
+        "02_bin",
+        P.Params,
+        "nblib.experiments.ssl:Params",
+        is_run=True,
+        signal="lfp",
+        cohort=True,
     ),
     "09_downstream_one_vs_all": StageInfo(
-        4, "02_bin", P.Params, P.DownstreamParams, is_run=True, signal="lfp", cohort=True
+        4,
+        "02_bin",
+        P.Params,
+        "nblib.experiments.downstream:Params",
+        is_run=True,
+        signal="lfp",
+        cohort=True,
     ),
-    "10_image_latents": StageInfo(2, "04_split", P.Params, P.ImageParams, is_run=True),
-    "90_results": StageInfo(2, None, P.Params, P.ResultsParams, is_run=True),
-    "91_search": StageInfo(2, None, P.Params, P.SearchParams, is_run=True),
+    "10_image_latents": StageInfo(
+        2, "04_split", P.Params, "nblib.experiments.latents:Params", is_run=True
+    ),
+    "90_results": StageInfo(2, None, P.Params, "nblib.report.results:Params", is_run=True),
+    "91_search": StageInfo(2, None, P.Params, "nblib.run.search:Params", is_run=True),
 }
 # What refuses names that only the modules at work know: decoders, spaces, embedders.
 CHECKS = {
-    "05_train_lstm": ["experiments.evaluation:check_decoder"],
-    "06_train_st_gat": ["experiments.evaluation:check_decoder"],
-    "07_few_shot": ["experiments.few_shot:check_choices"],
-    "09_downstream_one_vs_all": ["experiments.downstream:check_embedders"],
+    "05_train_lstm": ["nblib.experiments.evaluation:check_decoder"],
+    "06_train_st_gat": ["nblib.experiments.evaluation:check_decoder"],
+    "07_few_shot": ["nblib.experiments.few_shot:check_choices"],
+    "09_downstream_one_vs_all": ["nblib.experiments.downstream:check_embedders"],
     "10_image_latents": [
-        "experiments.features:check_spaces",
-        "experiments.regression:check_regressor",
+        "nblib.experiments.features:check_spaces",
+        "nblib.experiments.regression:check_regressor",
     ],
 }
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
 COHORT = "cohort"  # stands for the recording where a stage takes all of them
+PRETEXTS = ("rp", "ts", "cpc")
 # Parameters that name a file or folder: its content counts, not its name.
 BY_CONTENT = ("images", "latents")
+
+
+def by_name(at: str) -> Any:
+    """What `module:name` names, such as `nblib.experiments.few_shot:Params`."""
+    module, _, name = at.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def stage_info(name: str) -> StageInfo:
@@ -209,13 +247,13 @@ def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
     return keys + [pretext_key(recipe, wanted) for wanted in pretext_runs(name, recipe, params)]
 
 
-def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | None:
+def pretext_run(part: str, fold: int, params: P.Params) -> P.Params | None:
     """The run of 08 behind one embedder of 09 and fold; None for an embedder that 08 does not make.
 
     `rp`, `ts`, `cpc`: taught without the fold's test subjects; `rp@all`: taught by all subjects, once.
     """
     pretext, at, teachers = part.partition("@")
-    if pretext not in P.PRETEXTS or (at and teachers != "all"):
+    if pretext not in PRETEXTS or (at and teachers != "all"):
         return None
     own = ("recipe", "n_folds", "seed", "preset", "pretext", "fold", "teachers", "shuffle_time")
     if twice := [name for name in own if name in params.pretext_params]:
@@ -227,7 +265,7 @@ def pretext_run(part: str, fold: int, params: P.Params) -> P.PretextParams | Non
     values |= {**params.pretext_params, "pretext": pretext, "fold": fold}
     if at:
         values |= {"teachers": "all_subjects", "fold": min(params.folds)}
-    return P.checked(P.PretextParams, values, "09: pretext_params")
+    return P.checked(stage_info("08_ssl_pretext").params, values, "09: pretext_params")
 
 
 def weight_files(params: P.Params) -> list[str]:
@@ -236,7 +274,7 @@ def weight_files(params: P.Params) -> list[str]:
     return sorted(part for part in parts if part.endswith(".pth"))
 
 
-def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.PretextParams]:
+def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.Params]:
     """The runs of 08 that notebook 09 rests on, each once."""
     if name != "09_downstream_one_vs_all":
         return []
@@ -245,7 +283,7 @@ def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.Pretex
     return [run for i, run in enumerate(found) if run is not None and run not in found[:i]]
 
 
-def pretext_key(recipe: P.Recipe, params: P.PretextParams) -> str:
+def pretext_key(recipe: P.Recipe, params: P.Params) -> str:
     """Key of a run of the shipped 08."""
     code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
     return key_for("08_ssl_pretext", recipe, COHORT, params, code)
@@ -267,9 +305,9 @@ def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str)
     return steps
 
 
-def _given(params: P.PretextParams) -> dict[str, Any]:
+def _given(params: P.Params) -> dict[str, Any]:
     """What differs from the defaults."""
-    defaults = {name: field.default for name, field in P.PretextParams.model_fields.items()}
+    defaults = {name: field.default for name, field in type(params).model_fields.items()}
     return {name: value for name, value in params.model_dump().items() if value != defaults[name]}
 
 
@@ -333,7 +371,7 @@ class Stage:
             )
         return store.open_artifact(store.folder(name, recording, key))
 
-    def pretext(self, params: P.PretextParams) -> Path:
+    def pretext(self, params: P.Params) -> Path:
         """Verified folder of a run of 08; MissingInput names the command that makes it."""
         key = pretext_key(self.recipe, params)
         if not store.is_committed("08_ssl_pretext", COHORT, key):
@@ -409,8 +447,8 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
-    for module, function in (check.split(":") for check in CHECKS.get(name, [])):
-        getattr(importlib.import_module(f"nblib.{module}"), function)(params)
+    for check in CHECKS.get(name, []):
+        by_name(check)(params)
     if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)
     code = {}

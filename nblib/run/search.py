@@ -22,6 +22,13 @@ from nblib.road import stages
 from nblib.run import runner
 from nblib.run.runner.plan import Run
 
+
+class Params(P.ReportParams):
+    """Parameters of 91_search."""
+
+    search: str = Field("", description="name of the sweep that searched; empty = the only one")
+
+
 VERSION = 1  # raise it when a trial comes to judge in another way
 TRAINING = ("max_epochs", "batch_size", "learning_rate", "weight_decay", "patience")
 DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}

@@ -50,8 +50,9 @@ def _task(units, bins, classes, repeats, shots):
     import numpy as np
     import pandas as pd
 
-    from nblib.core.params import FewShotParams, SplitSettings
+    from nblib.core.params import SplitSettings
     from nblib.experiments import evaluation
+    from nblib.experiments.few_shot import Params as FewShotParams
     from nblib.prepare.windows import Samples
 
     rng = np.random.default_rng(0)

@@ -42,8 +42,8 @@ def _samplers(cohort, steps: int, repeats: int) -> list[Row]:
     import numpy as np
     import torch
 
-    from nblib.core.params import PretextParams
     from nblib.experiments import pretext, ssl
+    from nblib.experiments.ssl import Params as PretextParams
     from nblib.models.pretext_net import DrawnBatches
 
     x = torch.from_numpy(cohort.x)
@@ -148,8 +148,8 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     """09 without its pretexts: frozen embedders (random ones here) in 5 folds at 5 budgets."""
     import numpy as np
 
-    from nblib.core.params import DownstreamParams
     from nblib.experiments import downstream
+    from nblib.experiments.downstream import Params as DownstreamParams
 
     smallest = int(np.bincount(np.unique(cohort.label, return_inverse=True)[1]).min())
     names = [f"e{i}" for i in range(embedders)]

@@ -18,8 +18,9 @@ import yaml
 from nblib.book import build, check, layout, marks, pages, tables
 from nblib.core import params, sealed, store
 from nblib.core.errors import BadParameter, NblibError
+from nblib.experiments import evaluation
 from nblib.report import choice, plots, results, summary
-from nblib.run import sweep
+from nblib.run import search, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -118,9 +119,9 @@ def test_every_parameter_is_in_the_data_dictionary():
     models = (
         params.Recipe,
         params.SimulateSettings,
-        params.TrainParams,
-        params.ResultsParams,
-        params.SearchParams,
+        evaluation.Params,
+        results.Params,
+        search.Params,
     )
     assert shown >= {name for model in models for name in model.model_fields}
 

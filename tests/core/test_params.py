@@ -9,6 +9,7 @@ from nblib.core import recipes
 from nblib.core.errors import BadParameter
 from nblib.core.recipes import load_recipe
 from nblib.core.yamlfile import read_settings, read_yaml
+from nblib.experiments.evaluation import Params as TrainParams
 
 
 def recipe_text(**changes):
@@ -38,14 +39,14 @@ def load(tmp_path, text, name="x"):
 )
 def test_wrong_parameters_are_named(values, says):
     with pytest.raises(BadParameter) as error:
-        P.checked(P.TrainParams, values, "05_train_lstm")
+        P.checked(TrainParams, values, "05_train_lstm")
     assert str(error.value).startswith("05_train_lstm: ")
     assert says in str(error.value)
 
 
 def test_every_fault_is_told_at_once():
     with pytest.raises(BadParameter) as error:
-        P.checked(P.TrainParams, {"fold": -1, "seed": "a", "nope": 1}, "n")
+        P.checked(TrainParams, {"fold": -1, "seed": "a", "nope": 1}, "n")
     assert all(word in str(error.value) for word in ("fold", "seed", "nope"))
 
 

@@ -7,10 +7,11 @@ from scipy.stats import spearmanr
 
 from nblib import models
 from nblib.core.errors import BadInput
-from nblib.core.params import BinSettings, SplitSettings, TrainParams
+from nblib.core.params import BinSettings, SplitSettings
 from nblib.data import nwb
 from nblib.evaluate import importance
 from nblib.experiments import evaluation
+from nblib.experiments.evaluation import Params as TrainParams
 from nblib.prepare import binning, splits, windows
 from nblib.prepare.windows import Samples
 from nblib.simulate import allen, oracle

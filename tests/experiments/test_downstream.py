@@ -9,8 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.core.params import DownstreamParams, PretextParams
 from nblib.experiments import downstream, probes, ssl
+from nblib.experiments.downstream import Params as DownstreamParams
+from nblib.experiments.ssl import Params as PretextParams
 from nblib.prepare import signals
 from nblib.prepare.cohort import Cohort
 from nblib.prepare.signals import Windows

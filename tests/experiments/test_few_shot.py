@@ -9,9 +9,10 @@ import pytest
 
 from nblib import models
 from nblib.core.errors import BadParameter
-from nblib.core.params import FewShotParams, Recipe
+from nblib.core.params import Recipe
 from nblib.evaluate import metrics
 from nblib.experiments import evaluation, few_shot
+from nblib.experiments.few_shot import Params as FewShotParams
 from nblib.prepare.windows import Samples
 
 N_CLASSES, N_UNITS, N_BINS = 4, 9, 2

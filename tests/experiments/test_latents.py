@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.core.params import ImageParams, Recipe
+from nblib.core.params import Recipe
 from nblib.data.images import Images
 from nblib.evaluate import metrics
 from nblib.experiments import evaluation, features, latents
+from nblib.experiments.latents import Params as ImageParams
 from nblib.experiments.scenes import split_scenes
 from nblib.prepare.windows import Samples
 

@@ -7,8 +7,9 @@ import re
 import nbformat
 import pytest
 
-from nblib.core import params, store
+from nblib.core import store
 from nblib.road import stages
+from nblib.road.cells import parameters_cell
 
 NAMES = sorted(stages.STAGES)
 MOST_CELLS, MOST_LINES = 26, 15
@@ -95,47 +96,20 @@ def test_file_is_clean_json_with_fixed_ids(name, notebook):
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", i) for i in ids), "ids that a person chose"
 
 
-def test_parameters_agree_with_their_model(name, notebook):
-    info = stages.STAGES[name]
-    tree = ast.parse(parameters(notebook).source)
-    assert all(isinstance(n, ast.AnnAssign) and n.simple for n in tree.body), "name: type = value"
-    found = {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in tree.body}
-    own = dict(info.params.model_fields)
-    settings = (
-        {} if issubclass(info.params, params.ReportParams) else dict(info.settings.model_fields)
-    )
-    assert list(found) == [*own, *settings]
-    for key, field in own.items():
-        assert found[key] == (written_type(field.annotation), field.default), key
-    for key, field in settings.items():
-        assert found[key] == (written_type(field.annotation), None), key
-
-
-def written_type(annotation) -> str:
-    """The plain type that a parameters cell writes, and papermill reads, for a model's field."""
-    import types
-    import typing
-
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        (kept,) = [a for a in args if a is not type(None)]
-        return written_type(kept)
-    if origin is typing.Literal:
-        return type(args[0]).__name__
-    if origin in (list, dict):
-        return origin.__name__
-    return "dict" if issubclass(annotation, params.Params) else annotation.__name__
+def test_the_parameters_cell_is_the_one_written_from_their_model(name, notebook):
+    assert parameters(notebook).source == parameters_cell(name), "run `nblib cells`"
+    values = {}
+    exec(parameters(notebook).source, values)
+    declared = stages.STAGES[name].params.model_fields.items()
+    assert {key: values[key] for key, _ in declared} == {key: f.default for key, f in declared}
 
 
 def test_each_parameter_says_what_it_means(name, notebook):
-    info = stages.STAGES[name]
     for line in parameters(notebook).source.splitlines():
+        if line == "# None: as the recipe says":
+            continue
         assert re.fullmatch(r"\w+: \w+ = \S.*?  # \S.+", line), line
         assert line.count("=") == 1, "papermill cannot read a line with two equals signs"
-        key = line.split(":")[0]
-        unset = "None" in line.split("#")[0]
-        if unset and key not in info.params.model_fields:
-            assert line.endswith("; None: as the recipe says"), line
 
 
 def test_papermill_reads_every_parameter(name):
@@ -145,6 +119,7 @@ def test_papermill_reads_every_parameter(name):
     assert list(inspect_notebook(path)) == [
         line.split(":")[0]
         for line in parameters(nbformat.read(path, as_version=4)).source.splitlines()
+        if not line.startswith("#")
     ]
 
 

@@ -15,9 +15,10 @@ import tiny_project
 from laboratory import N_TRIALS, Laboratory, change_manifest
 
 import nblib
-from nblib.core import params, recipes, store
+from nblib.core import recipes, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.evaluate import metrics
+from nblib.experiments import downstream, few_shot
 from nblib.report import results, summary
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -73,7 +74,7 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
         {"model": "ridge", "variant": f"k={k}", "n_train": 3 * k, "scores": {"accuracy": score}}
         for k in (1, 5)
     ]
-    asked = params.FewShotParams(recipe="tiny", recording="000021", n_draws=2)
+    asked = few_shot.Params(recipe="tiny", recording="000021", n_draws=2)
     told = {
         "notebook": "07_few_shot", "recipe": "tiny", "recording": "000021", "fold": 0, "seed": 0,
         "scores": {"ridge, k = 1": score}, "rows": rows,
@@ -114,7 +115,7 @@ def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory)
         "notebook": "09_downstream_one_vs_all", "recipe": "tiny", "recording": "cohort",
         "model": "rp", "fold": -1, "seed": 0, "scores": {"balanced_accuracy": score},
     }  # fmt: skip
-    asked = params.DownstreamParams(recipe="tiny")
+    asked = downstream.Params(recipe="tiny")
     extra = {
         "recipe": laboratory.recipe.model_dump(),
         "notebook": {"edited": False},

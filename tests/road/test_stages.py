@@ -150,7 +150,7 @@ def test_an_error_in_jupyter_is_a_sentence(project):
     shell.user_ns["values"] = names("02_bin", recording=21)
     shown = []
     shell._showtraceback = lambda kind, error, lines: shown.append((kind.__name__, lines))
-    result = shell.run_cell("from nblib import stages\nstages.begin('02_bin', values)")
+    result = shell.run_cell("from nblib.road import stages\nstages.begin('02_bin', values)")
     assert not result.success  # papermill sees it fail
     ((kind, lines),) = shown
     assert kind == "BadParameter" and len(lines) == 1

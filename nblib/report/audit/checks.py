@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import NblibError
-from nblib.core.params import PRETEXTS
 from nblib.evaluate.metrics import PREDICTIONS
 from nblib.models.base import CONFIG
 from nblib.prepare import blocks
@@ -20,6 +19,7 @@ from nblib.report import results
 from nblib.report.audit.run import Run, content_of, embedders, own_recordings, subjects_of
 from nblib.report.runs import HISTORY
 from nblib.road import stages
+from nblib.road.stages import PRETEXTS
 
 LEAK, UNTOLD = "leak", "cannot be told"
 
