@@ -7,7 +7,7 @@ from pathlib import Path
 from nblib.core import params
 from nblib.data.nwb import open_nwb
 from nblib.data.sources import open_recording
-from nblib.prepare import binning, signals, splits
+from nblib.prepare import binning, splits, windows
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
 
@@ -27,7 +27,7 @@ def make(folder: Path) -> None:
     given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
     recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)
     lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
-    signals.save(signals.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
+    windows.save(windows.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
 
 
 def read(folder: Path) -> dict[str, float]:
@@ -38,5 +38,5 @@ def read(folder: Path) -> dict[str, float]:
         "truth": float(oracle.read_truth(truth_path(spikes)).rates.sum()),
         "counts": float(binning.load(folder).counts.sum()),
         "mean": float(splits.load(folder)[1][0].mean.sum()),
-        "windows": float(abs(signals.load(folder).x).sum()),
+        "windows": float(abs(windows.load(folder).x).sum()),
     }

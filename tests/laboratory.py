@@ -13,7 +13,8 @@ from nblib import models
 from nblib.core import params, rawfiles, recipes, sealed, store
 from nblib.evaluate import metrics
 from nblib.experiments import evaluation
-from nblib.prepare import binning, splits, windows
+from nblib.prepare import binning, splits
+from nblib.prepare.samples import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
 from nblib.road import stages
 
@@ -84,9 +85,9 @@ class Laboratory:
         split_key = self.split(recipe, recording)
         split, statistics = splits.load(store.folder("04_split", recording, split_key))
         binned = binned_counts(recording)
-        samples = windows.role_samples(binned, split, statistics[asked.fold], asked.fold)
+        samples = role_samples(binned, split, statistics[asked.fold], asked.fold)
         if asked.shuffle_labels:
-            samples = windows.shuffle_labels(samples, asked.seed)
+            samples = shuffle_labels(samples, asked.seed)
         model = models.make(asked.model, asked.model_params)
         history = model.fit(samples["train"], samples[val], n_classes=3, settings=asked)
         score = metrics.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)

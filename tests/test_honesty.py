@@ -12,7 +12,8 @@ from nblib.data import nwb
 from nblib.evaluate import metrics, stats
 from nblib.experiments.evaluation import Params as TrainParams
 from nblib.models import MODELS
-from nblib.prepare import binning, splits, windows
+from nblib.prepare import binning, splits
+from nblib.prepare.samples import role_samples, shuffle_labels
 from nblib.simulate import allen, oracle
 
 SPLITS = {
@@ -35,7 +36,7 @@ def session(tmp_path_factory):
 
 def cut(binned, asked):
     split = splits.make_split(binned, asked)
-    return windows.role_samples(binned, split, splits.fit_statistics(binned, split, 0, asked), 0)
+    return role_samples(binned, split, splits.fit_statistics(binned, split, 0, asked), 0)
 
 
 def fitted(name, samples, epochs=3):
@@ -56,14 +57,14 @@ def inside_chance(right, chance, level=0.9999):
 @pytest.mark.parametrize("how", SPLITS)
 @pytest.mark.parametrize("name", MODELS)
 def test_shuffled_labels_score_at_chance(session, name, how):
-    samples = windows.shuffle_labels(cut(session[2], SPLITS[how]), seed=0)
+    samples = shuffle_labels(cut(session[2], SPLITS[how]), seed=0)
     right = fitted(name, samples, epochs=2).predict(samples["test"].x) == samples["test"].y
     assert inside_chance(right, 1 / N_CLASSES), f"{name}, {how}: {right.mean():.2f} of {len(right)}"
 
 
 def test_the_chance_check_sees_a_leak(session):
     """Test rows among the train rows: the same check, the same shuffled labels, now fails."""
-    samples = windows.shuffle_labels(cut(session[2], SPLITS["blocked"]), seed=0)
+    samples = shuffle_labels(cut(session[2], SPLITS["blocked"]), seed=0)
     leaked = samples | {"train": samples["test"]}
     right = fitted("logistic", leaked).predict(samples["test"].x) == samples["test"].y
     assert not inside_chance(right, 1 / N_CLASSES)

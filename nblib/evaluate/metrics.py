@@ -20,7 +20,7 @@ from nblib.evaluate import stats
 
 if TYPE_CHECKING:
     from nblib.models.base import Decoder
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 BY_TIME = "accuracy_by_time.parquet"

@@ -24,7 +24,7 @@ from nblib.core.markup import in_markdown
 from nblib.evaluate import metrics, stats
 from nblib.experiments import probes, ssl
 from nblib.experiments.probes import ALL
-from nblib.prepare import signals
+from nblib.prepare import windows
 from nblib.road import stages
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _one_embedding(part: str, cohort: Cohort, made: ssl.Params | None, stage: St
             raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
     if part == BAND_POWER:
-        return signals.log_band_power(cohort.x, cohort.rate_hz)
+        return windows.log_band_power(cohort.x, cohort.rate_hz)
     return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 

@@ -17,8 +17,8 @@ from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import importance, metrics, stats
-from nblib.prepare import binning, blocks, responses, splits, steps, windows
-from nblib.prepare.windows import Samples
+from nblib.prepare import binning, blocks, responses, splits, steps
+from nblib.prepare.samples import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import stages
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Data:
 
     def table(self) -> pd.DataFrame:
         """Shape of the samples of each role."""
-        rows = {role: getattr(self, role).x.shape for role in windows.ROLES}
+        rows = {role: getattr(self, role).x.shape for role in ROLES}
         return pd.DataFrame(rows, index=["presentations", "bins", "units"]).T
 
 
@@ -136,10 +136,10 @@ def load_data(stage: stages.Stage, every_unit: bool = False) -> Data:
         n = binned.sizes["unit"]
         as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
         fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
-    samples = windows.role_samples(binned, roles, fitted, fold)
+    samples = role_samples(binned, roles, fitted, fold)
     length, group = blocks.time_blocks(roles)
     if stage.params.shuffle_labels:
-        samples = windows.shuffle_labels(samples, stage.params.seed)
+        samples = shuffle_labels(samples, stage.params.seed)
     return Data(
         samples["train"],
         samples["val"],
@@ -302,7 +302,7 @@ def of_units(data: Data, keep: np.ndarray) -> Data:
         role: replace(
             getattr(data, role), x=np.ascontiguousarray(getattr(data, role).x[:, :, keep])
         )
-        for role in windows.ROLES
+        for role in ROLES
     }
     mean, scale = data.scaling
     return replace(

@@ -24,7 +24,7 @@ from nblib.core.markup import in_markdown
 from nblib.evaluate import metrics, stats
 from nblib.experiments import evaluation
 from nblib.prepare import moments
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 from nblib.road import stages
 
 if TYPE_CHECKING:

@@ -133,7 +133,7 @@ def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_clas
 
 def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, own: dict[str, Any], how: Any) -> Any:  # fmt: skip
     from nblib.models import training
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
     settings = training.FitSettings.of(how, {**own, "weight_decay": 1e-3, "patience": 10, "progress": False})  # fmt: skip
     rows = np.arange(len(y))

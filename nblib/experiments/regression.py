@@ -16,7 +16,7 @@ from nblib.core.errors import BadParameter
 
 if TYPE_CHECKING:
     from nblib.experiments.latents import Params
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
 PENALTIES = tuple(10.0**i for i in range(-2, 5))  # in units of the mean variance of the counts
 COMPONENTS = (2, 5, 10, 20, 40)  # of partial least squares

@@ -12,7 +12,7 @@ from nblib.models.base import require
 from nblib.models.network import TorchDecoder
 from nblib.models.transformer import BinEncoder, Transformer, attention_blocks, check_sizes
 from nblib.models.transformer_lstm import EncoderLSTM
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 class AutoencoderLSTM(TorchDecoder):

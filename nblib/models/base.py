@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 1

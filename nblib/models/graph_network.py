@@ -18,7 +18,7 @@ from nblib.models import graphs
 from nblib.models.base import require, require_shares
 from nblib.models.network import TorchDecoder
 from nblib.models.training import FitSettings
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
 _NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time

@@ -18,7 +18,7 @@ from scipy.special import log_softmax
 
 from nblib.core.errors import BadParameter
 from nblib.models.base import Decoder
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 class LinearDecoder(Decoder):

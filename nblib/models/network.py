@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nblib.models.base import Decoder
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 _PREDICT_BATCH = 512
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nblib.core.errors import BadParameter, CorruptArtifact
 from nblib.models import training
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 CONFIG, WEIGHTS = "vae.json", "vae.safetensors"
 FIT = {

@@ -12,8 +12,8 @@ import pandas as pd
 
 from nblib.core.errors import BadInput
 from nblib.data.checks import some
-from nblib.prepare import signals
-from nblib.prepare.signals import Windows
+from nblib.prepare import windows
+from nblib.prepare.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def load(folders: list[Path]) -> Cohort:
 
     Raises BadInput for recordings that do not fit together, or a damaged file.
     """
-    sizes = [signals.shape(folder) for folder in folders]
+    sizes = [windows.shape(folder) for folder in folders]
     if len({size[1:] for size in sizes}) > 1:  # says in which of them, and in what
-        return Cohort([signals.load(folder) for folder in folders])
+        return Cohort([windows.load(folder) for folder in folders])
     whole = np.empty((sum(size[0] for size in sizes), *sizes[0][1:]), np.float32)
     parts, first = [], 0
     for folder, size in zip(folders, sizes, strict=True):
-        parts.append(signals.load(folder, whole[first : first + size[0]]))
+        parts.append(windows.load(folder, whole[first : first + size[0]]))
         first += size[0]
     return Cohort(parts, whole)
 

@@ -20,8 +20,8 @@ from nblib.data import inspection, sources
 from nblib.data.inspection import SessionReport, potentials
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, cleaning, responses, signals, splits
-from nblib.prepare.signals import Windows
+from nblib.prepare import binning, cleaning, responses, splits, windows
+from nblib.prepare.windows import Windows
 from nblib.road import stages
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def open_session(stage: stages.Stage) -> Recording | None:
 
 
 def look(session: Recording) -> SessionReport:
-    """What a recording holds and what is odd in it (see `inspection` and `signals`)."""
-    if signals.LFP in session.series:
+    """What a recording holds and what is odd in it (see `inspection` and `windows`)."""
+    if windows.LFP in session.series:
         return potentials.report(session)
     return inspection.session_report(session)
 
@@ -66,8 +66,8 @@ def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset | 
     windows of a field potential. Raises BadInput where their classes are not those that 01 saw."""
     if session is None:
         return sources.open_binned(stage.recipe, stage.recording)
-    if signals.LFP in session.series:
-        made = signals.cut(session, stage.settings)
+    if windows.LFP in session.series:
+        made = windows.cut(session, stage.settings)
         told = made.classes
     else:
         made = binning.bin_recording(session, stage.settings)
@@ -79,8 +79,8 @@ def bin_session(session: Recording | None, stage: stages.Stage) -> xr.Dataset | 
 
 
 def save_counts(binned: xr.Dataset | Windows, folder: Path) -> None:
-    """Write counts (see `binning.save`) or windows (see `signals.save`)."""
-    signals.save(binned, folder) if isinstance(binned, Windows) else binning.save(binned, folder)
+    """Write counts (see `binning.save`) or windows (see `windows.save`)."""
+    windows.save(binned, folder) if isinstance(binned, Windows) else binning.save(binned, folder)
 
 
 def load_counts(folder: Path) -> xr.Dataset:
@@ -92,7 +92,7 @@ def psth(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFram
     """Mean response by area: in fine bins from spike times, else in the bins that there are; the
     spectra by state of windows."""
     if isinstance(binned, Windows):
-        return signals.spectra(binned)
+        return windows.spectra(binned)
     return responses.binned_psth(binned) if session is None else responses.area_psth(session)
 
 
@@ -129,7 +129,7 @@ def odd_in_words(report: SessionReport) -> str:
 def ingest_in_words(session: Recording, report: SessionReport) -> str:
     """What 01 found, in a sentence."""
     found = report.tables["summary"].set_index("item")["value"]
-    if signals.LFP in session.series:
+    if windows.LFP in session.series:
         held = (
             f"{found['channels']} channels of field potential ({found['electrodes']} electrodes, "
             f"{found['signal to [s]'] - found['signal from [s]']:,.0f} s at {found['rate [Hz]']:g} Hz) and "

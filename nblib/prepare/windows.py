@@ -1,147 +1,380 @@
-"""Arrays for the decoders: one set of samples per role, and batches that stay on the device."""
+"""Field potentials become windows: filtered, resampled, cut, scaled, with the state of each.
+
+Shapes: W windows, T samples, C channels. One HDF5 file a recording.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter
+from nblib.data.nwb import hdf5
+from nblib.data.recording import Recording, Series
+from nblib.data.trials import labelling
+from nblib.data.trials.intervals import merged
 
 if TYPE_CHECKING:
-    import torch
-    import xarray as xr
+    from nblib.core.params import BinSettings
 
-ROLES = ("train", "val", "test")
+FILE = "windows.h5"
+LFP = "lfp"
+ORDER = 8  # of the Butterworth low-pass
+PASS = 0.45  # the low-pass must lie below this share of the new rate
+PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
+BANDS = {
+    "delta": (1, 4),
+    "theta": (4, 8),
+    "alpha": (8, 13),
+    "beta": (13, 30),
+    "gamma": (30, 50),
+}  # Hz
+PIECE_S = 60.0  # the signal is read in pieces of so many seconds
+RATE_SLACK = 1e-4  # a measured clock is not exact
+ROUNDED = 1e-3  # of a sample: an interval that ends there ends on it
+WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
+# Attributes of the file, fields of `Windows`.
+STORED = {
+    "recording": str, "subject": str, "rate_hz": float, "window_s": float, "hop_s": float, "dropped": int,
+    "how": str, "classes": str, "left_out": str,
+}  # fmt: skip
+MOST_NAN = 0.5  # a recording with more of its windows touched by NaN is refused
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Presentations of one role: x (B, T, N) float32, y (B,) class index, trial (B,) row index."""
+class Windows:
+    """Windows of one recording.
+
+    x (W, T, C) float32, z-scored by window and channel; start_s (W,); label (W,) text of the state
+    that fills most of the window, "" for none; purity (W,): the share it fills.
+    """
 
     x: np.ndarray
-    y: np.ndarray
-    trial: np.ndarray
-
-    def __post_init__(self):
-        if self.x.ndim != 3 or self.y.shape != self.x.shape[:1] or self.trial.shape != self.y.shape:
-            raise BadInput(
-                "samples need x (B, T, N), y (B,) and trial (B,), not "
-                f"{self.x.shape}, {self.y.shape} and {self.trial.shape}."
-            )
+    start_s: np.ndarray
+    label: np.ndarray
+    purity: np.ndarray
+    recording: str
+    subject: str
+    rate_hz: float
+    window_s: float
+    hop_s: float
+    channels: list[str]
+    dropped: int  # windows left out because they touch NaN
+    how: str  # filter and resampling in words
+    classes: str = "[]"  # every state of the recording, and
+    left_out: str = "{}"  # reason -> intervals that count for none, as JSON
 
     def __len__(self) -> int:
-        return len(self.y)
-
-
-def role_samples(
-    binned: xr.Dataset, split: pd.DataFrame, stats: Any, fold: int
-) -> dict[str, Samples]:
-    """Cut a binned recording into train, validation and test samples of one fold.
-
-    binned: `counts (trial, time, unit)` with coordinates trial, label and unit; split: rows
-    trial x fold with role and label; stats: the fold's `TrainStatistics`, fitted on train rows.
-    Presentations keep their order in time. Raises BadParameter for an unknown fold, BadInput when
-    the split was made from another recording or a label is not among the train classes.
-    """
-    rows = split[split["fold"] == fold]
-    if rows.empty:
-        known = sorted(int(f) for f in split["fold"].unique())
-        raise BadParameter(f"fold = {fold}: this split has the folds {known}.")
-    if stats.fold != fold:
-        raise BadInput(f"fold {fold} was asked with the statistics of fold {stats.fold}.")
-    position = pd.Index(binned["trial"].to_numpy()).get_indexer(rows["trial"])
-    if (position < 0).any():
-        gone = rows["trial"].to_numpy()[position < 0][0]
-        raise BadInput(
-            f"trial {gone} of the split is not in the binned recording; "
-            "the two do not belong together, run 04_split again."
-        )
-    label = binned["label"].to_numpy()
-    if not (pd.Series(label[position]).astype(str).to_numpy() == rows["label"].astype(str)).all():
-        raise BadInput(
-            "the labels of the split differ from those of the binned recording; "
-            "the two do not belong together, run 04_split again."
-        )
-    unit_ids = binned["unit"].to_numpy()
-    samples = {}
-    for role in ROLES:
-        index = np.sort(position[(rows["role"] == role).to_numpy()])
-        x = stats.transform(binned["counts"][index].to_numpy(), unit_ids)  # (B, T, N)
-        samples[role] = Samples(
-            x=np.ascontiguousarray(x, dtype=np.float32),
-            y=stats.encode(label[index]),
-            trial=binned["trial"].to_numpy()[index].astype(np.int64),
-        )
-    return samples
-
-
-def shuffle_labels(samples: dict[str, Samples], seed: int) -> dict[str, Samples]:
-    """The control: labels permuted within each role, so every class count stays as it was."""
-    rng = np.random.default_rng([seed, 20240])
-    return {role: replace(s, y=rng.permutation(s.y)) for role, s in samples.items()}
-
-
-class DeviceBatches:
-    """Batches of (x, y) cut by index from tensors that already lie on the device.
-
-    x (B, T, N) and y (B,) move to `device` once; a batch is then one gather, with no worker
-    process and no copy between host and device. The order of epoch e depends on (seed, e) alone,
-    so a resumed run sees the batches that an unbroken run would have seen. The last batch may be
-    smaller; no sample is dropped.
-    """
-
-    def __init__(
-        self,
-        x: np.ndarray | torch.Tensor,
-        y: np.ndarray | torch.Tensor,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ):
-        import torch
-
-        if len(x) != len(y) or len(x) == 0:
-            raise BadInput(
-                f"batches need one label a sample, at least one: {len(x)} samples, {len(y)} labels."
-            )
-        if batch_size < 1:
-            raise BadParameter(f"batch_size = {batch_size}: must be at least 1.")
-        self.x = torch.as_tensor(x).to(device)  # (B, T, N)
-        self.y = torch.as_tensor(y).to(device)  # (B,)
-        self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
+        return len(self.start_s)
 
     @property
-    def n(self) -> int:
-        """Samples of a pass."""
-        return len(self.y)
+    def labelled(self) -> np.ndarray:
+        """(W,) True for windows that lie inside one state; those that straddle two have no label."""
+        return (self.label != "") & (self.purity >= WHOLE)
 
-    def __len__(self) -> int:
-        return -(-len(self.y) // self.batch_size)
+    def _repr_html_(self) -> str:
+        inside = pd.Series(self.label[self.labelled]).value_counts().sort_index()
+        rows = {
+            "recording": self.recording, "subject": self.subject, "windows": len(self),
+            "samples x channels": f"{self.x.shape[1]} x {self.x.shape[2]}", "rate [Hz]": f"{self.rate_hz:g}",
+            "inside a state": ", ".join(f"{k} {v}" for k, v in inside.items()) or "none",
+            "touch NaN, left out": self.dropped, "how": self.how,
+        }  # fmt: skip
+        return pd.Series(rows, name="value").to_frame().to_html(header=False)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass."""
-        self.epoch = epoch
 
-    def order(self) -> torch.Tensor:
-        """The permutation (B,) of the current epoch; the same on every device."""
-        import torch
+def signal_of(session: Recording) -> Series:
+    """The averaged field potential of a recording."""
+    return session.series[LFP]
 
-        # SeedSequence mixes the pair: (0, 1) and (1, 0) give unrelated orders.
-        mixed = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
-        return torch.randperm(len(self.y), generator=torch.Generator().manual_seed(mixed))
 
-    def __iter__(self):
-        # A generator: nothing is drawn before the first batch is asked for.
-        if self.shuffle:
-            order = self.order().to(self.x.device)
-            for index in order.split(self.batch_size):
-                yield self.x.index_select(0, index), self.y.index_select(0, index)
+def cut(session: Recording, settings: BinSettings) -> Windows:
+    """Filter, resample and cut a recording into windows.
+
+    Windows lie every `hop_s` seconds from the first sample on; where the clock has gaps and `gaps`
+    is "cut", each stretch between them is filtered and cut by itself, from its own first sample;
+    so is each between invalid times, which no window touches.
+    Stretches of NaN are bridged for the filter, and windows that touch one, or its neighbourhood of
+    a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
+    carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
+    """
+    series = signal_of(session)
+    chosen = labelling.to_count(
+        session.labelled, session.rules, settings, session.trial_place, labelling.SPAN
+    )
+    rate = float(settings.resample_hz or series.rate_hz)
+    how = _check_filter(settings, series.rate_hz, rate)
+    size = round(settings.window_s * rate)
+    invalid = merged(session.invalid_times)
+    pieces = outside(series.even, invalid, series.rate_hz)
+    stretches = [p for p in pieces if (p[1] - p[0]) * rate / series.rate_hz >= size]
+    if len(series.even) > 1:
+        _check_gaps(session, series, settings)
+        how += f", cut at {len(series.even) - 1} gaps"
+    if len(invalid):
+        how += f", cut at {len(invalid)} invalid intervals"
+    if len(pieces) > 1:
+        how += f" ({len(pieces) - len(stretches)} stretches shorter than a window left out)"
+    parts = [_piece(series, *stretch, settings, rate) for stretch in stretches]
+    n_windows = sum(len(keep) for _, _, keep, _ in parts)
+    if n_windows < 1:
+        longest = max([0, *(hi - lo for lo, hi, _ in pieces)]) / series.rate_hz
+        raise BadInput(
+            f"{session.path}: {longest:.3g} s of signal{' without a gap' * (len(pieces) > 1)}, less than one "
+            f"window of {settings.window_s:g} s."
+        )
+    dropped = n_windows - sum(keep.sum() for _, _, keep, _ in parts)
+    if dropped > MOST_NAN * n_windows:
+        first = min(bad for _, _, _, bad in parts if bad is not None)
+        raise BadInput(
+            f"{session.path}: {dropped} of {n_windows} windows touch NaN (the first stretch "
+            f"begins {first - series.start_s:.3f} s after the first sample); too little is left."
+        )
+    cuts, start = (
+        parts[0][i] if len(parts) == 1 else np.concatenate([p[i] for p in parts]) for i in (0, 1)
+    )
+    label, purity = label_windows(chosen.table, start, settings.window_s, session.trial_place)
+    return Windows(
+        cuts, start, label, purity, session.id, session.subject, rate,
+        settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), how,
+        **chosen.attrs(),
+    )  # fmt: skip
+
+
+def outside(
+    pieces: tuple[tuple[int, int, float], ...], invalid: np.ndarray, rate_hz: float
+) -> list[tuple[int, int, float]]:
+    """Stretches of a clock (first sample, one past the last, start [s]) without the samples in invalid
+    intervals (n, 2) [s], which are half-open."""
+    left = list(pieces)
+    for interval in invalid:
+        before, left = left, []
+        for lo, hi, start_s in before:
+            at = lo + np.ceil((interval - start_s) * rate_hz - ROUNDED)
+            first, last = (int(x) for x in np.clip(at, lo, hi))
+            left += [(lo, first, start_s), (last, hi, start_s + (last - lo) / rate_hz)]
+    return [piece for piece in left if piece[1] > piece[0]]
+
+
+def _check_gaps(session: Recording, series: Series, settings: BinSettings) -> None:
+    """Refuse a clock with gaps unless the settings say what to do."""
+    lo, _, start = series.even[1]
+    if settings.gaps == "refuse":
+        raise BadInput(
+            f"{session.path}: the clock of the signal has {len(series.even) - 1} gaps, the first before sample "
+            f"{lo}, {start - series.start_s:.6g} s after the first; windows need an even rate. Set gaps: cut "
+            "in the recipe to cut there and go on."
+        )
+
+
+def _piece(
+    series: Series, lo: int, hi: int, start_s: float, settings: BinSettings, rate: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float | None]:
+    """Windows (W, T, C) of a stretch of even clock, their starts (W,) [s]; of all windows that fit in
+    it, which were kept; and where its first NaN lies [s], None without."""
+    size, hop = round(settings.window_s * rate), settings.hop_s * rate
+    if settings.hop_s >= settings.window_s:
+        hop = max(hop, size)  # at an odd rate, rounding would let neighbours share a sample
+    raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series, lo, hi)])  # (n, C)
+    bad = ~np.isfinite(raw).all(axis=1)
+    x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
+    del raw
+    n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
+    first = np.floor(np.arange(n_windows) * hop + 0.5).astype(np.int64)  # evenly, halves too
+    keep = ~_touched(bad, first / rate, settings, series.rate_hz)
+    first = first[keep]
+    cuts = np.empty((len(first), size, x.shape[1]), np.float32)
+    for w, at in enumerate(first):
+        part = x[at : at + size] - x[at : at + size].mean(axis=0)  # (T, C)
+        sd = part.std(axis=0)
+        cuts[w] = np.divide(part, sd, out=np.zeros_like(part), where=sd > 1e-12)
+    where = start_s + int(bad.argmax()) / series.rate_hz if bad.any() else None
+    return cuts, start_s + first / rate, keep, where
+
+
+def _pieces(series: Series, first: int, stop: int) -> Iterator[np.ndarray]:
+    """Samples of the signal (n, C) a minute at a time: electrodes are averaged as they are read."""
+    step = max(1, round(PIECE_S * series.rate_hz))
+    for lo in range(first, stop, step):
+        yield series.read(lo, min(lo + step, stop))
+
+
+def _check_filter(settings: BinSettings, old: float, new: float) -> str:
+    if settings.hop_s > settings.window_s:
+        raise BadParameter(f"hop_s = {settings.hop_s}: longer than window_s = {settings.window_s}.")
+    if new > old:
+        raise BadParameter(f"resample_hz = {new:g}: above the recording's own {old:.10g} Hz.")
+    cutoff = settings.lowpass_hz
+    most = (PASS_CAUSAL if settings.causal else PASS) * new
+    if new < old and not 0 < cutoff <= most:
+        raise BadParameter(
+            f"lowpass_hz = {cutoff:g} with resample_hz = {new:g}: too much would fold back; choose a "
+            f"lowpass_hz of at most {most:g}."
+        )
+    if cutoff >= old / 2:
+        raise BadParameter(f"lowpass_hz = {cutoff:g}: above half the rate of {old:g} Hz.")
+    if settings.causal and abs(old / new - round(old / new)) > RATE_SLACK:
+        raise BadParameter(
+            f"causal = true needs resample_hz to divide the rate of {old:.10g} Hz; {new:.10g} does not."
+        )
+    side = "causal" if settings.causal else "zero-phase"
+    words = f"{side} Butterworth low-pass {cutoff:g} Hz, order {ORDER}" if cutoff else "no filter"
+    return words + (f", {old:g} to {new:g} Hz" if new != old else "")
+
+
+def _prepared(x: np.ndarray, settings: BinSettings, old: float, new: float) -> np.ndarray:
+    """One channel, filtered and resampled; NaN bridged by straight lines."""
+    from scipy import signal
+
+    bad = ~np.isfinite(x)
+    if bad.all():
+        return np.zeros(int(np.ceil(len(x) * new / old)))
+    if bad.any():
+        at = np.arange(len(x))
+        x = np.where(bad, np.interp(at, at[~bad], x[~bad]), x)
+    if settings.lowpass_hz:
+        sos = signal.butter(ORDER, settings.lowpass_hz, "low", fs=old, output="sos")
+        if settings.causal:  # begun as if the first sample had always been there
+            x, _ = signal.sosfilt(sos, x, zi=signal.sosfilt_zi(sos) * x[0])
         else:
-            yield from zip(
-                self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True
+            x = signal.sosfiltfilt(sos, x)
+    if new == old:
+        return x
+    if settings.causal:  # the low-pass has gone before, so every k-th sample may be taken
+        return x[:: round(old / new)]
+    ratio = Fraction(new / old).limit_denominator(1000)
+    return signal.resample_poly(x, ratio.numerator, ratio.denominator)
+
+
+def _touched(bad: np.ndarray, start: np.ndarray, settings: BinSettings, rate: float) -> np.ndarray:
+    """(W,) True for windows within a filter length of a NaN."""
+    if not bad.any():
+        return np.zeros(len(start), bool)
+    margin = 2.0 / settings.lowpass_hz if settings.lowpass_hz else 0.0
+    before = np.r_[0, np.cumsum(bad)]
+    lo = np.clip(np.round((start - margin) * rate).astype(int), 0, len(bad))
+    hi = np.clip(np.round((start + settings.window_s + margin) * rate).astype(int), 0, len(bad))
+    return before[hi] > before[lo]
+
+
+def label_windows(
+    table: pd.DataFrame, start_s: np.ndarray, window_s: float, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
+
+    table: start_time, stop_time, label; half-open.
+    Raises BadInput where intervals of different labels overlap.
+    """
+    table = table.assign(label=labelling.words(table["label"])).sort_values("start_time")
+    for a, b in itertools.pairwise(
+        table[["start_time", "stop_time", "label"]].itertuples(index=False)
+    ):
+        if b.start_time < a.stop_time - 1e-9 and a.label != b.label:
+            raise BadInput(
+                f"{where}: intervals overlap: {a.label!r} until {a.stop_time:g} s, {b.label!r} from {b.start_time:g} s; "
+                "a window in both would have two labels."
             )
+    label = np.full(len(start_s), "", dtype=object)
+    share: dict[str, np.ndarray] = {}
+    for begin, end, name in table[["start_time", "stop_time", "label"]].itertuples(index=False):
+        inside = np.minimum(start_s + window_s, end) - np.maximum(start_s, begin)
+        share.setdefault(name, np.zeros(len(start_s)))
+        share[name] += np.maximum(inside, 0) / window_s
+    purity = np.zeros(len(start_s))
+    for name in sorted(share):
+        more = share[name] > purity + 1e-12
+        label[more], purity[more] = name, share[name][more]
+    return label.astype(str), np.minimum(np.round(purity, 9), 1.0)
+
+
+def save(windows: Windows, folder: Path) -> None:
+    """Write windows.h5: compressed and checksummed, in pieces, so that no copy is made."""
+    import h5py
+
+    with h5py.File(folder / FILE, "w", **hdf5.UNLOCKED) as file:
+        file.attrs["kind"] = "nblib windows"
+        for name in STORED:
+            file.attrs[name] = getattr(windows, name)
+        file.attrs["channels"] = windows.channels
+        n, size, channels = windows.x.shape
+        step = max(1, 2**20 // (4 * size * channels))  # about 1 MB a chunk
+        packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+        x = file.create_dataset("x", windows.x.shape, "f4", chunks=(min(step, n), size, channels), **packed)  # fmt: skip
+        for lo in range(0, n, step):
+            x[lo : lo + step] = windows.x[lo : lo + step]
+        file.create_dataset("start_s", data=windows.start_s, fletcher32=True, chunks=True)
+        file.create_dataset("purity", data=windows.purity, fletcher32=True, chunks=True)
+        file.create_dataset("label", data=windows.label.astype(object), dtype=h5py.string_dtype())
+
+
+def load(folder: Path, x: np.ndarray | None = None) -> Windows:
+    """Read what `save` wrote, into `x` (W, T, C) where given; BadInput when it is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
+        x = np.empty(file["x"].shape, np.float32) if x is None else x
+        file["x"].read_direct(x)
+        return Windows(
+            x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]), file["purity"][()],
+            channels=[hdf5.text(c) for c in file.attrs["channels"]],
+            **{name: kind(file.attrs[name]) for name, kind in STORED.items()},
+        )  # fmt: skip
+
+
+def shape(folder: Path) -> tuple[int, int, int]:
+    """(W, T, C) of the stored windows; BadInput when the file is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
+        return file["x"].shape
+
+
+def subject(folder: Path) -> str:
+    """Whose windows are stored; BadInput when the file is damaged."""
+    path = folder / FILE
+    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
+        return str(file.attrs["subject"])
+
+
+def spectra(windows: Windows) -> pd.DataFrame:
+    """Power of z-scored windows by state and channel, Welch's estimate averaged over windows.
+
+    Returns label, channel, frequency_hz, power (share of the variance per Hz).
+    """
+    from scipy import signal
+
+    rows = []
+    size = windows.x.shape[1]
+    segment = min(size, max(8, round(windows.rate_hz)))
+    for label in sorted(set(windows.label[windows.labelled])):
+        own = windows.x[windows.labelled & (windows.label == label)]
+        frequency, power = signal.welch(own, windows.rate_hz, nperseg=segment, axis=1)
+        mean = power.mean(axis=0)  # (F, C)
+        for c, channel in enumerate(windows.channels):
+            one = {"label": label, "channel": channel, "frequency_hz": frequency}
+            rows.append(pd.DataFrame(one | {"power": mean[:, c]}))
+    if not rows:
+        raise BadInput(f"recording {windows.recording!r}: no window lies inside a state.")
+    return pd.concat(rows, ignore_index=True)
+
+
+def log_band_power(x: np.ndarray, rate_hz: float) -> np.ndarray:
+    """Logarithm of the power of each channel in each of `BANDS`: (W, T, C) -> (W, C x bands).
+
+    By Welch's estimate. A band of which a window at this rate holds no frequency is left out;
+    BadInput when that leaves none.
+    """
+    from scipy import signal
+
+    segment = min(x.shape[1], round(2 * rate_hz))
+    frequency, power = signal.welch(x, rate_hz, nperseg=segment, axis=1)  # (W, F, C)
+    inside = [(frequency >= low) & (frequency < high) for low, high in BANDS.values()]
+    if not any(band.any() for band in inside):
+        raise BadInput(f"windows of {x.shape[1]} samples at {rate_hz:g} Hz hold none of the bands {', '.join(BANDS)}.")  # fmt: skip
+    means = [power[:, band].mean(axis=1) for band in inside if band.any()]
+    return np.log(np.concatenate(means, axis=1) + 1e-12)

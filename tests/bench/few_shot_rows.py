@@ -53,7 +53,7 @@ def _task(units, bins, classes, repeats, shots):
     from nblib.core.params import SplitSettings
     from nblib.experiments import evaluation
     from nblib.experiments.few_shot import Params as FewShotParams
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
     rng = np.random.default_rng(0)
     rates = np.exp(0.5 * rng.standard_normal((classes, bins, units)))

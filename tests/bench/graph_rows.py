@@ -66,7 +66,7 @@ def one(graph: str, units: int, batch: int, steps: int, classes: int) -> dict:
     import torch
 
     from nblib import models
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
     before = memory("VmRSS")
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ def _cohort(recordings: int, windows: int):
     import numpy as np
 
     from nblib.prepare.cohort import Cohort
-    from nblib.prepare.signals import Windows
+    from nblib.prepare.windows import Windows
 
     rng = np.random.default_rng(0)
     label = np.repeat(["a", "b", "c"], windows // 3 + 1)[:windows]

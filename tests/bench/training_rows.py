@@ -124,7 +124,7 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
     import numpy as np
 
     from nblib.models.training import FitSettings, fit
-    from nblib.prepare.windows import Samples
+    from nblib.prepare.samples import Samples
 
     began: list[float] = []  # of every step
     net.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))

@@ -16,7 +16,8 @@ from nblib.book import pages
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
 from nblib.data.inspection import SessionReport
-from nblib.prepare import signals, steps
+from nblib.prepare import steps
+from nblib.prepare.windows import Windows
 from nblib.report import plots, summary, widgets
 from nblib.report.plots import style
 from nblib.road import stages
@@ -113,7 +114,7 @@ def test_windows_and_parameters_show_labels_as_text(tmp_path, monkeypatch):
         def __len__(self):
             return 1
 
-    shown = Text(signals.Windows._repr_html_(Some(**vars(windows))))
+    shown = Text(Windows._repr_html_(Some(**vars(windows))))
     assert BAD in shown.text and "script" not in shown.tags
     recipe = stages.P.Recipe(recipe="r", recordings=["a"], label=BAD)
     stage = stages.Stage("01_ingest", stages.P.StageParams(recipe="r", recording="a"), recipe, "k")

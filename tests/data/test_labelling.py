@@ -12,7 +12,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
 from nblib.data.inspection import session_report
 from nblib.data.trials import labelling
-from nblib.prepare import binning, signals, splits
+from nblib.prepare import binning, splits, windows
 
 NAN = float("nan")
 
@@ -304,5 +304,5 @@ def test_states_of_windows_are_labels_too():
     table = pd.DataFrame({"start_time": [0.0, 10.0, 20.0], "stop_time": [9.0, 19.0, 29.0]})
     table["state"] = [1.0, NAN, 0.5]
     found = labelling.select(table, "state", LabelRules(), "t")
-    label, _ = signals.label_windows(found.table, np.array([1.0, 11.0, 21.0]), 2.0, "f")
+    label, _ = windows.label_windows(found.table, np.array([1.0, 11.0, 21.0]), 2.0, "f")
     assert label.tolist() == ["1", "", "0.5"] and found.classes == ["0.5", "1"]

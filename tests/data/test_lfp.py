@@ -183,7 +183,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.prepare import signals, steps
+    from nblib.prepare import steps, windows
     from nblib.report import plots
 
     session = lfp.open_lfp(recipe(path=str(simulated), intervals=""), "a")
@@ -192,7 +192,7 @@ def test_without_intervals_there_is_a_report_and_no_window(simulated):
     plots.recording_close_up(session)
     assert report.odd == [] and "11 channels" in steps.ingest_in_words(session, report)
     with pytest.raises(BadInput, match=r"names no trials .intervals is empty.*there is states"):
-        signals.cut(session, BinSettings())
+        windows.cut(session, BinSettings())
 
 
 def test_notebooks_of_spikes_do_not_take_them():

@@ -12,8 +12,8 @@ from nblib.data import nwb
 from nblib.evaluate import importance
 from nblib.experiments import evaluation
 from nblib.experiments.evaluation import Params as TrainParams
-from nblib.prepare import binning, splits, windows
-from nblib.prepare.windows import Samples
+from nblib.prepare import binning, splits
+from nblib.prepare.samples import Samples, role_samples
 from nblib.simulate import allen, oracle
 
 N_CLASSES, N_UNITS = 4, 8
@@ -101,7 +101,7 @@ def test_the_ranking_agrees_with_each_unit_s_true_information(tmp_path):
     asked = SplitSettings(gap_s=0.5, test_fraction=0.3)
     split = splits.make_split(binned, asked)
     fitted_on = splits.fit_statistics(binned, split, 0, asked)
-    samples = windows.role_samples(binned, split, fitted_on, 0)
+    samples = role_samples(binned, split, fitted_on, 0)
     decoder = models.make("logistic")
     decoder.fit(samples["train"], samples["val"], n_classes=len(fitted_on.classes))
     units = importance.by_unit(decoder, samples["test"])

@@ -10,7 +10,7 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate import metrics, stats
 from nblib.prepare.blocks import label_block
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 def guess(y, n_classes, right, seed=0):

@@ -12,9 +12,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.experiments import downstream, probes, ssl
 from nblib.experiments.downstream import Params as DownstreamParams
 from nblib.experiments.ssl import Params as PretextParams
-from nblib.prepare import signals
 from nblib.prepare.cohort import Cohort
-from nblib.prepare.signals import Windows
+from nblib.prepare.windows import Windows, log_band_power
 from nblib.road import stages
 
 STATES = ("a", "b", "c")
@@ -153,12 +152,10 @@ def test_band_power_is_an_embedder_that_learns_nothing():
     h = downstream._one_embedding("bandpower", data, None, stage())
     assert h.shape == (len(data), 2 * 5)  # two channels, five bands
     time = np.arange(192)[:, None] / 64
-    slow, fast = (
-        signals.log_band_power(np.sin(2 * np.pi * hz * time)[None], 64.0) for hz in (6, 20)
-    )
+    slow, fast = (log_band_power(np.sin(2 * np.pi * hz * time)[None], 64.0) for hz in (6, 20))
     assert slow.argmax() == 1 and fast.argmax() == 3  # theta, beta
     with pytest.raises(BadInput, match="hold none of the bands"):
-        signals.log_band_power(np.zeros((1, 2, 1)), 1.0)
+        log_band_power(np.zeros((1, 2, 1)), 1.0)
 
 
 def test_shuffled_labels_stay_at_chance(features):

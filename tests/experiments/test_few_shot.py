@@ -13,7 +13,7 @@ from nblib.core.params import Recipe
 from nblib.evaluate import metrics
 from nblib.experiments import evaluation, few_shot
 from nblib.experiments.few_shot import Params as FewShotParams
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 N_CLASSES, N_UNITS, N_BINS = 4, 9, 2
 

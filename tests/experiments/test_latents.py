@@ -16,7 +16,7 @@ from nblib.evaluate import metrics
 from nblib.experiments import evaluation, features, latents
 from nblib.experiments.latents import Params as ImageParams
 from nblib.experiments.scenes import split_scenes
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 N_SCENES, N_UNITS, N_BINS = 40, 60, 2
 FEW = {"n_permutations": 100, "n_bootstrap": 100}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from easy_task import N_CLASSES, QUICK, easy, small
 
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 @pytest.fixture(scope="session")

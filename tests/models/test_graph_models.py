@@ -15,7 +15,7 @@ from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graphs, load, make
 from nblib.models.graph_network import FixedEdges, GATv2, LearnedEdges
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 def settings(**changes):

@@ -16,7 +16,7 @@ from nblib.core.errors import BadParameter
 from nblib.models import make
 from nblib.models.linear import temperature
 from nblib.models.linear_svm import squared_hinge
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 
 def flat(samples):

@@ -25,7 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
 from nblib.models import training
 from nblib.models.training import FitSettings, classify, fit
-from nblib.prepare.windows import Samples
+from nblib.prepare.samples import Samples
 
 N_CLASSES = 3
 SETTINGS = FitSettings(

@@ -128,7 +128,7 @@ def test_a_kernel_knows_a_person_from_a_batch(home):
     try:
         told = {}
         for allow in (True, False):
-            code = "from nblib import steps; print(steps.someone_is_there())"
+            code = "from nblib.prepare import steps; print(steps.someone_is_there())"
             said = []
             client.allow_stdin = allow
             client.execute_interactive(

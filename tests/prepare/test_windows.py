@@ -1,192 +1,308 @@
-"""Samples per role, and batches that stay where they are."""
+"""Field potentials as windows: filtered, cut, labelled, stored; what is broken is told."""
 
-from __future__ import annotations
-
-from dataclasses import replace
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
-import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.core.params import SplitSettings
-from nblib.prepare.splits import fit_statistics, make_split
-from nblib.prepare.windows import DeviceBatches, Samples, role_samples, shuffle_labels
+from nblib.core.params import BinSettings, SimulateLfpSettings
+from nblib.data.inspection import potentials
+from nblib.data.recording import InMemorySpikes, Recording, Series
+from nblib.prepare import cohort, windows
+from nblib.prepare.cohort import Cohort
+from nblib.simulate import lfp
 
-SETTINGS = SplitSettings(gap_s=0.0, n_folds=1)
+RATE = 200.0
 
 
-def recording(n=60, n_bins=2, n_units=4, seed=0) -> xr.Dataset:
-    rng = np.random.default_rng(seed)
-    label = rng.permutation(np.arange(n) % 3) * 10 - 1  # -1, 9, 19
-    counts = rng.poisson(2.0, (n, n_bins, n_units)).astype(np.uint8)
-    start = np.arange(n) * 0.25
-    return xr.Dataset(
-        {"counts": (("trial", "time", "unit"), counts)},
-        coords={
-            "trial": 100 + 2 * np.arange(n), "unit": np.arange(n_units) * 7,
-            "label": ("trial", label), "start_s": ("trial", start),
-            "stop_s": ("trial", start + 0.25),
-        },
-        attrs={"recording": "r", "subject": "s", "label_name": "frame", "classes": '["-1", "9", "19"]'},
+def session(x, table=None, start_s=0.0, name="m1", pieces=()):
+    """A recording of field potentials (time, channel) in memory."""
+    x = np.asarray(x, float).reshape(len(x), -1)
+    if table is None:
+        table = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
+    channels = [f"r{i}" for i in range(x.shape[1])]
+    return Recording(
+        name, name, None, pd.DataFrame(index=pd.Index([], name="unit_id")), np.zeros(1, np.int64),
+        InMemorySpikes(np.empty(0)), {"states": pd.DataFrame(table)}, "states", "state",
+        series={"lfp": Series("lfp", "V", lambda lo, hi: x[lo:hi], len(x), RATE, start_s, pieces=pieces)},
+        meta={"channels": channels, "electrodes": dict.fromkeys(channels, 1), "notes": []},
     )  # fmt: skip
 
 
-def samples_of(binned, fold=0, settings=SETTINGS):
-    split = make_split(binned, settings)
-    stats = fit_statistics(binned, split, fold, settings)
-    return role_samples(binned, split, stats, fold), split, stats
+def settings(**given):
+    return BinSettings(**{"window_s": 2.0, "hop_s": 1.0, "lowpass_hz": 40.0, **given})
 
 
-def test_roles_hold_their_own_presentations():
-    binned = recording()
-    samples, split, stats = samples_of(binned)
-    assert set(samples) == {"train", "val", "test"}
-    for role, s in samples.items():
-        rows = split[split["role"] == role]
-        assert s.trial.tolist() == sorted(rows["trial"])  # in time order
-        assert stats.classes[s.y].tolist() == rows.sort_values("trial")["label"].tolist()
-        counts = binned["counts"].sel(trial=s.trial).to_numpy()
-        np.testing.assert_allclose(s.x, (counts - stats.mean) / stats.scale, rtol=1e-5)
-        assert s.x.dtype == np.float32 and s.y.dtype == np.int64
-        assert s.x.flags["C_CONTIGUOUS"]
-    train = samples["train"].x.reshape(-1, 4)
-    np.testing.assert_allclose(train.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(train.std(axis=0, ddof=1), 1, atol=1e-5)
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).standard_normal((4000, 3))
 
 
-def test_the_order_of_the_split_s_rows_does_not_matter():
-    binned = recording()
-    samples, split, stats = samples_of(binned)
-    mixed = role_samples(binned, split.sample(frac=1, random_state=0), stats, 0)
-    for role, s in samples.items():
-        assert (mixed[role].trial == s.trial).all() and (mixed[role].y == s.y).all()
-        assert (mixed[role].x == s.x).all()
+def test_windows_lie_where_they_should_and_are_scaled(noise):
+    found = windows.cut(session(noise, start_s=5.0), settings(lowpass_hz=0.0))
+    assert found.x.shape == (19, 400, 3) and found.x.dtype == np.float32
+    np.testing.assert_allclose(found.start_s, 5 + np.arange(19))
+    part = noise[600:1000] - noise[600:1000].mean(axis=0)
+    np.testing.assert_allclose(found.x[3], part / part.std(axis=0), atol=1e-5)
+    np.testing.assert_allclose(found.x.std(axis=1), 1, atol=1e-4)
 
 
-def test_folds_are_kept_apart():
-    binned = recording()
-    settings = SplitSettings(gap_s=0.0, n_folds=3)
-    tested = [samples_of(binned, fold, settings)[0]["test"].trial for fold in range(3)]
-    assert sorted(np.concatenate(tested)) == binned["trial"].to_numpy().tolist()
-    with pytest.raises(BadParameter, match=r"fold = 3.*\[0, 1, 2\]"):
-        split = make_split(binned, settings)
-        role_samples(binned, split, fit_statistics(binned, split, 0, settings), 3)
-    with pytest.raises(BadInput, match="fold 1 was asked with the statistics of fold 0"):
-        role_samples(binned, split, fit_statistics(binned, split, 0, settings), 1)
+def test_no_window_touches_invalid_times(noise):
+    made = session(noise, start_s=5.0)
+    rows = {"start_time": [9.0, 9.5, 20.0], "stop_time": [9.8, 11.3, np.nan]}
+    made.intervals["invalid_times"] = pd.DataFrame(rows)
+    found = windows.cut(made, settings(lowpass_hz=0.0))
+    # half-open: to 9 s and from 11.3 s on, each stretch from its own first sample
+    np.testing.assert_allclose(found.start_s, [5, 6, 7, *(11.3 + np.arange(7))])
+    part = noise[1260:1660] - noise[1260:1660].mean(axis=0)
+    np.testing.assert_allclose(found.x[3], part / part.std(axis=0), atol=1e-5)
+    assert "cut at 2 invalid intervals (0 stretches" in found.how
+    odd = potentials.report(made).odd
+    assert any("3 invalid intervals cover 7.3 s of the signal" in told for told in odd)
+    made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9.0], "stop_time": [3.0]})
+    for read in (potentials.report, lambda made: windows.cut(made, settings())):
+        with pytest.raises(BadInput, match="invalid_times ends before it starts in row 0"):
+            read(made)
 
 
-def test_poisoned_test_rows_leave_training_as_it_was():
-    binned = recording()
-    clean, split, _ = samples_of(binned)
-    poisoned = binned.copy(deep=True)
-    held = np.isin(binned["trial"], split.loc[split["role"] == "test", "trial"])
-    poisoned["counts"][held] = 255
-    dirty, _, _ = samples_of(poisoned)
-    for role in ("train", "val"):
-        for name in ("x", "y", "trial"):
-            a, b = getattr(clean[role], name), getattr(dirty[role], name)
-            assert a.tobytes() == b.tobytes()
-    assert (dirty["test"].x != clean["test"].x).any()
+def test_labels_by_hand():
+    table = pd.DataFrame(
+        {"start_time": [0.0, 5.0, 12.0], "stop_time": [5.0, 10.0, 14.0], "label": ["a", "b", "a"]}
+    )
+    label, purity = windows.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0, "f")  # fmt: skip
+    assert label.tolist() == ["a", "a", "a", "b", "b", "b", "", "a"]
+    assert purity.tolist() == [1, 1, 0.5, 0.75, 1, 0.5, 0, 1]
 
 
-def test_a_split_of_other_counts_is_refused():
-    binned = recording()
-    _, split, stats = samples_of(binned)
-    with pytest.raises(BadInput, match="trial 100 of the split is not in"):
-        role_samples(binned.isel(trial=slice(1, None)), split, stats, 0)
-    with pytest.raises(BadInput, match="labels of the split differ"):
-        role_samples(
-            binned.assign_coords(label=("trial", np.roll(binned["label"], 1))), split, stats, 0
-        )
+def test_windows_that_straddle_keep_no_label_but_stay():
+    found = windows.cut(session(np.random.default_rng(1).standard_normal((4000, 2))), settings())
+    assert len(found) == 19 and found.labelled.sum() == 18
+    assert found.label[found.labelled].tolist() == ["a"] * 9 + ["b"] * 9
 
 
-def test_a_label_that_training_never_saw_is_refused():
-    binned = recording()
-    _, split, stats = samples_of(binned)
-    fewer = replace(stats, classes=stats.classes[:2])
-    with pytest.raises(BadInput, match="19"):
-        role_samples(binned, split, fewer, 0)
+def power_at(x, hz, rate):
+    spectrum = np.abs(np.fft.rfft(x, axis=0)) ** 2
+    return spectrum[np.argmin(np.abs(np.fft.rfftfreq(len(x), 1 / rate) - hz))]
 
 
-def test_misshapen_samples_are_refused():
-    with pytest.raises(BadInput, match="samples need"):
-        Samples(np.zeros((3, 2)), np.zeros(3), np.zeros(3))
-    with pytest.raises(BadInput, match="samples need"):
-        Samples(np.zeros((3, 2, 1)), np.zeros(2), np.zeros(3))
+def test_the_low_pass_passes_and_stops():
+    t = np.arange(8000) / RATE
+    x = np.sin(2 * np.pi * 20 * t) + np.sin(2 * np.pi * 60 * t)
+    for causal in (False, True):
+        w = windows.cut(session(x), settings(causal=causal))
+        ratio = power_at(w.x[10, :, 0], 60, RATE) / power_at(w.x[10, :, 0], 20, RATE)
+        assert ratio < 1e-4
+    plain = windows.cut(session(x), settings(lowpass_hz=0.0)).x[10, :, 0]
+    assert power_at(plain, 60, RATE) == pytest.approx(power_at(plain, 20, RATE), rel=0.05)
 
 
-def test_shuffled_labels_stay_in_their_role():
-    samples, _, _ = samples_of(recording())
-    shuffled = shuffle_labels(samples, seed=4)
-    for role, s in samples.items():
-        assert np.bincount(shuffled[role].y).tolist() == np.bincount(s.y).tolist()
-        assert shuffled[role].x is s.x
-        assert (shuffled[role].y != s.y).any(), f"{role} kept its labels"
-    again = shuffle_labels(samples, seed=4)
-    assert (again["train"].y == shuffled["train"].y).all()
-    assert (shuffle_labels(samples, seed=5)["train"].y != shuffled["train"].y).any()
+def test_zero_phase_does_not_delay_and_causal_does():
+    x = np.zeros(8000)
+    x[4000] = 1.0
+    at = {
+        c: np.abs(windows._prepared(x, settings(causal=c), RATE, RATE)).argmax()
+        for c in (False, True)
+    }
+    assert at[False] == 4000 and at[True] > 4000
+    # The future has no part in a causal filter.
+    later = x.copy()
+    later[5000:] = 7.0
+    one, two = (windows._prepared(v, settings(causal=True), RATE, RATE) for v in (x, later))
+    np.testing.assert_array_equal(one[:5000], two[:5000])
+    one, two = (windows._prepared(v, settings(), RATE, RATE) for v in (x, later))
+    assert not np.array_equal(one[:5000], two[:5000])
 
 
-def batches(n=10, size=4, **kwargs):
-    x = np.arange(n, dtype=np.float32).reshape(n, 1, 1)
-    return DeviceBatches(x, np.arange(n), size, **kwargs)
+@pytest.mark.parametrize("causal", [False, True])
+def test_resampling_keeps_the_signal(causal):
+    t = np.arange(8000) / RATE
+    w = windows.cut(
+        session(np.sin(2 * np.pi * 7 * t)),
+        settings(resample_hz=100.0, lowpass_hz=25.0, causal=causal),
+    )
+    assert w.x.shape[1:] == (200, 1) and w.rate_hz == 100
+    freq = np.fft.rfftfreq(200, 0.01)
+    assert freq[np.abs(np.fft.rfft(w.x[5, :, 0])).argmax()] == 7
 
 
-def order(data) -> list[int]:
-    return [int(i) for _, y in data for i in y]
+def test_windows_that_touch_nan_are_left_out_and_counted(noise):
+    noise[1000:1010, 1] = np.nan
+    found = windows.cut(session(noise), settings())
+    assert found.dropped == 3 and np.isfinite(found.x).all()
+    assert not {4.0, 5.0} & set(found.start_s)
+    noise[200:3000] = np.nan
+    with pytest.raises(BadInput, match=r"touch NaN \(the first stretch begins 1.000 s after"):
+        windows.cut(session(noise), settings())
 
 
-def test_an_epoch_shows_each_sample_once_with_its_label():
-    data = batches(shuffle=True, seed=1)
-    assert len(data) == 3
-    parts = list(data)
-    assert [len(y) for _, y in parts] == [4, 4, 2]  # nothing is dropped
-    assert all((x[:, 0, 0] == y).all() for x, y in parts)
-    assert sorted(order(data)) == list(range(10))
+def test_gaps_are_refused_or_each_stretch_is_cut_by_itself(noise):
+    """Three stretches, the middle one shorter than a window; the clock counts from 1970."""
+    at = 1.7e9
+    pieces = ((0, 1500, at), (1500, 1800, at + 8.0), (1800, 4000, at + 30.25))
+    table = {"start_time": [at, at + 30.0], "stop_time": [at + 10, at + 41], "state": ["a", "b"]}
+    gapped = session(noise, table, at, pieces=pieces)
+    with pytest.raises(BadInput, match=r"2 gaps, the first before sample 1500, 8 s after the first; .* gaps: cut"):  # fmt: skip
+        windows.cut(gapped, settings())
+    found = windows.cut(gapped, settings(gaps="cut"))
+    alone = [
+        windows.cut(session(noise[lo:hi], table, start), settings())
+        for lo, hi, start in (pieces[0], pieces[2])
+    ]
+    np.testing.assert_array_equal(found.x, np.concatenate([w.x for w in alone]))
+    np.testing.assert_array_equal(found.start_s, np.concatenate([w.start_s for w in alone]))
+    assert found.label.tolist() == ["a"] * 6 + ["b"] * 10
+    assert "cut at 2 gaps (1 stretches shorter than a window left out)" in found.how
+    (odd,) = potentials.report(gapped).odd
+    assert (
+        "2 gaps of 21.25 s in all; the longest, of 20.75 s, ends at sample 1800, 30.25 s after"
+        in odd
+    )
+    short = session(noise, table, at, pieces=((0, 300, at), (300, 600, at + 9)))
+    with pytest.raises(BadInput, match=r"1\.5 s of signal without a gap, less than one window"):
+        windows.cut(short, settings(gaps="cut"))
+    noise[:3000] = np.nan
+    with pytest.raises(BadInput, match=r"begins 0\.000 s after the first sample"):
+        windows.cut(gapped, settings(gaps="cut", window_s=7.0, hop_s=7.0))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
-    data = batches(40, shuffle=True, seed=1)
-    first = order(data)
-    torch.manual_seed(5)
-    assert order(data) == first
-    data.set_epoch(1)
-    second = order(data)
-    assert second != first
-    fresh = batches(40, shuffle=True, seed=1)
-    fresh.set_epoch(1)
-    assert order(fresh) == second
-    assert order(batches(40, shuffle=True, seed=2)) not in (first, second)
-    swapped = batches(40, shuffle=True, seed=0)  # (0, 1) is not (1, 0)
-    swapped.set_epoch(1)
-    assert order(swapped) != first
+def test_potentials_and_their_intervals_share_a_clock(noise):
+    def report(scale=1.0, shift=0.0):
+        table = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
+        table |= {c: np.array(table[c]) * scale + shift for c in ("start_time", "stop_time")}
+        return potentials.report(session(noise, table))
+
+    assert report().odd == [] and "outside" in report(shift=15.0).odd[0]
+    for how, says in (
+        ({"scale": 1000.0}, r"from 0 to 20 s, states from 0 to 20,000 s: .*two units of time.*time_unit: ms"),
+        ({"shift": 1.7e9}, r"from 0 to 20 s, states from 1,700,000,000 to .* counts from 1970"),
+        ({"shift": 25.0}, r"from 0 to 20 s, states from 25 to 45 s: they share no time"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=says):
+            report(**how)
 
 
-def test_the_epoch_may_be_set_until_the_first_batch():
-    data = batches(40, shuffle=True, seed=1)
-    iterator = iter(data)
-    data.set_epoch(3)
-    late = [int(i) for _, y in iterator for i in y]
-    assert late == order(data)
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"resample_hz": 80.0, "lowpass_hz": 40.0}, BadParameter, "would fold back"),
+        ({"resample_hz": 100.0, "lowpass_hz": 40.0, "causal": True}, BadParameter, "at most 30"),
+        ({"resample_hz": 400.0}, BadParameter, "above the recording's own 200 Hz"),
+        ({"lowpass_hz": 150.0}, BadParameter, "above half the rate"),
+        (
+            {"resample_hz": 90.0, "lowpass_hz": 20.0, "causal": True},
+            BadParameter,
+            "divide the rate",
+        ),
+        ({"hop_s": 3.0}, BadParameter, "longer than window_s"),
+        ({"window_s": 60.0, "hop_s": 60.0}, BadInput, "less than one window"),
+    ],
+)
+def test_settings_that_cannot_be_met(noise, given, error, says):
+    with pytest.raises(error, match=says):
+        windows.cut(session(noise), settings(**given))
 
 
-def test_unshuffled_batches_keep_their_order():
-    assert order(batches(shuffle=False)) == list(range(10))
+def test_stored_windows_come_back_and_a_flipped_byte_is_seen(noise, tmp_path):
+    found = windows.cut(session(noise), settings())
+    windows.save(found, tmp_path)
+    again = windows.load(tmp_path)
+    for name in ("x", "start_s", "label", "purity"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+    assert (again.channels, again.how, again.subject) == (found.channels, found.how, "m1")
+    path = tmp_path / windows.FILE
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(BadInput):
+        windows.load(tmp_path)
 
 
-def test_bad_batches_are_refused():
-    with pytest.raises(BadParameter, match="batch_size"):
-        batches(size=0, shuffle=False)
-    with pytest.raises(BadInput, match="one label a sample"):
-        DeviceBatches(np.zeros((3, 1, 1)), np.zeros(2), 1, shuffle=False)
-    with pytest.raises(BadInput, match="one label a sample"):
-        batches(0, shuffle=False)
+def test_a_cohort_is_flat_and_must_be_alike(noise):
+    one, two = (windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2"))
+    both = Cohort([one, two])
+    assert len(both) == 38 and both.subject[[0, 37]].tolist() == ["m1", "m2"]
+    assert both.table()["a"].tolist() == [9, 9]
+    other = windows.cut(session(noise[:, :2], name="m3"), settings())
+    with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
+        Cohort([one, two, other])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_batches_live_on_the_device():
-    data = batches(shuffle=True, seed=1, device="cuda")
-    assert all(x.is_cuda and y.is_cuda for x, y in data)
-    assert order(data) == order(batches(shuffle=True, seed=1))
+def test_a_stored_cohort_is_read_once_into_place(noise, tmp_path):
+    found = [windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2")]
+    found.append(windows.cut(session(noise[:, :2], name="m3"), settings()))
+    folders = [tmp_path / n for n in ("m1", "m2", "m3")]
+    for one, folder in zip(found, folders, strict=True):
+        folder.mkdir()
+        windows.save(one, folder)
+    both = cohort.load(folders[:2])
+    np.testing.assert_array_equal(both.x, np.concatenate([w.x for w in found[:2]]))
+    assert all(part.x.base is both.x for part in both.parts)
+    assert both.table().equals(Cohort(found[:2]).table())
+    with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
+        cohort.load(folders)
+
+
+def test_the_report_tells_what_is_odd(noise):
+    assert potentials.report(session(noise)).odd == []
+    noise[:, 1] = 0.0
+    noise[:, 2] *= 100
+    noise[5, 0] = np.nan
+    late = {"start_time": [0.0, 15.0], "stop_time": [16.0, 30.0], "state": ["a", "b"]}
+    odd = " ".join(potentials.report(session(noise, late)).odd)
+    for told in ("without any signal: r1", "stronger or weaker", "NaN", "outside the signal", "overlap"):  # fmt: skip
+        assert told in odd
+
+
+def test_what_has_two_labels_or_none(noise):
+    both = {"start_time": [0.0, 9.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
+    with pytest.raises(BadInput, match="'a' until 10 s, 'b' from 9 s"):
+        windows.cut(session(noise, both), settings())
+    none = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", np.nan]}
+    found = windows.cut(session(noise, none), settings())
+    assert set(found.label) == {"a", ""} and set(found.label[found.labelled]) == {"a"}
+
+
+@pytest.mark.parametrize("tone_hz", [52.0, 60.0, 90.0])
+def test_causal_resampling_folds_little_back(tone_hz):
+    """A tone above half the new rate leaves less than 2 % of its amplitude below it."""
+    t = np.arange(40_000) / 1000.0
+    given = settings(lowpass_hz=30.0, resample_hz=100.0, causal=True)
+    x = windows._prepared(np.sin(2 * np.pi * tone_hz * t), given, 1000.0, 100.0)
+    assert np.abs(x[500:]).max() < 0.02
+
+
+def test_spectra_tell_the_states_apart():
+    t = np.arange(4000) / RATE
+    x = np.where(t < 10, np.sin(2 * np.pi * 8 * t), np.sin(2 * np.pi * 20 * t))
+    x = x + 0.1 * np.random.default_rng(0).standard_normal(4000)
+    table = windows.spectra(windows.cut(session(x), settings()))
+    peak = table.loc[table.groupby("label")["power"].idxmax()].set_index("label")["frequency_hz"]
+    assert peak.to_dict() == {"a": 8.0, "b": 20.0}
+
+
+@pytest.mark.slow
+def test_a_long_recording_at_full_rate_needs_little_memory(tmp_path):
+    """Twenty minutes at 1000 Hz from 11 regions, of which a cohort holds 29, one after the other."""
+    code = f"""
+from pathlib import Path
+import numpy as np
+from nblib.core.params import BinSettings, Recipe
+from nblib.data import lfp
+from nblib.prepare import windows
+path = Path({str(tmp_path / "a.nwb")!r})
+recipe = Recipe(recipe="r", recordings=["a"], source="lfp_nwb", path=str(path), intervals="states", label="state")
+made = windows.cut(lfp.open_lfp(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
+assert made.x.shape == (399, 3000, 11), made.x.shape
+windows.save(made, Path({str(tmp_path)!r}))
+status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory too
+print(int(status.split("VmHWM:")[1].split()[0]) / 1e6)
+"""
+    settings = SimulateLfpSettings(state_s=393.0, rate_hz=1000.0)
+    lfp.simulate(tmp_path / "a.nwb", settings, "a")
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert float(out.stdout) < 1.5  # GB

@@ -23,7 +23,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter
 from nblib.evaluate import metrics
 from nblib.models.base import CONFIG
-from nblib.prepare import splits, windows
+from nblib.prepare import samples, splits
 from nblib.report import audit, results
 from nblib.report.audit.checks import role_faults
 from nblib.report.runs import HISTORY
@@ -236,7 +236,7 @@ def test_an_epoch_kept_by_its_test_score_is_found(laboratory, monkeypatch):
     from nblib.models.training import loop
 
     split, statistics = splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
-    test = windows.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
+    test = samples.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
     as_it_is, kept = loop.Keeper.on_train_epoch_end, {}
 
     def by_test(self, trainer, lit):
@@ -364,7 +364,7 @@ def cohort(home):
             with h5py.File(folder / "windows.h5", "w") as file:
                 file.attrs["subject"] = f"subject of {name}"
 
-        store.commit("02_bin", name, keys[-1], windows, params={}, upstream=[ingest.name])
+        store.commit("02_bin", name, keys[-1], samples, params={}, upstream=[ingest.name])
     score = metrics.Score(0.6, 0.5, 0.7, 0.5, 0.01, 10)
     extra = {"recipe": recipe, "notebook": {"edited": False, "code_hash": "x"}, "stage_version": 2}
     roles = {"train": ["m1", "m2"], "val": ["m3"], "test": ["m4"]}

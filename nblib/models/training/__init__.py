@@ -47,7 +47,7 @@ from nblib.models.training.loop import (
 )
 from nblib.models.training.settings import FitSettings, gpu_problem, pick_device, say_device
 from nblib.models.training.surroundings import deterministic, quiet, reproducible, run, wandb_logger
-from nblib.prepare.windows import DeviceBatches, Samples
+from nblib.prepare.samples import DeviceBatches, Samples
 
 __all__ = [
     "Batches", "FitSettings", "classify", "fit", "gpu_problem", "load_checkpoint", "pick_device",

@@ -13,7 +13,8 @@ import numpy as np
 from nblib import models
 from nblib.core import store
 from nblib.core.errors import StorageError
-from nblib.prepare import splits, steps, windows
+from nblib.prepare import splits, steps
+from nblib.prepare.samples import Samples, role_samples, shuffle_labels
 from nblib.road import stages
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Memory:
             self.known[key], self.new = asdict(_ask(run, self._samples(run)[role])), True
         return Answers(**self.known[key])
 
-    def _samples(self, run: Run) -> dict[str, windows.Samples]:
+    def _samples(self, run: Run) -> dict[str, Samples]:
         given = run.manifest["parameters"]
         seed = given["seed"] if given.get("shuffle_labels") else None
         wanted = (run.split_folder, run.metrics["fold"], seed)
@@ -83,8 +84,8 @@ class Memory:
             folder = store.folder("03_clean", run.manifest["recording"], counts)
             binned, fold = steps.load_counts(store.open_artifact(folder)), run.metrics["fold"]
             of_fold = {s.fold: s for s in statistics}.get(fold)
-            samples = windows.role_samples(binned, roles, of_fold, fold)
-            self.at = wanted, samples if seed is None else windows.shuffle_labels(samples, seed)
+            samples = role_samples(binned, roles, of_fold, fold)
+            self.at = wanted, samples if seed is None else shuffle_labels(samples, seed)
         return self.at[1]
 
     def keep(self) -> None:
@@ -94,7 +95,7 @@ class Memory:
                 store.write_text(self.path, json.dumps(self.known))
 
 
-def _ask(run: Run, samples: windows.Samples) -> Answers:
+def _ask(run: Run, samples: Samples) -> Answers:
     model = models.load(store.open_artifact(run.folder))
     log_proba = model.predict_log_proba(samples.x)
     ordered = np.sort(log_proba, axis=1)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nblib.core import store
-from nblib.prepare import blocks, signals, splits
+from nblib.prepare import blocks, splits, windows
 from nblib.report import runs
 from nblib.report.audit.again import Memory
 from nblib.road import stages
@@ -110,7 +110,7 @@ def embedders(run: Run) -> list[Run]:
 def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
     keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
-    return {r: signals.subject(store.folder("02_bin", r, key)) for r, key in keys}
+    return {r: windows.subject(store.folder("02_bin", r, key)) for r, key in keys}
 
 
 def own_recordings(run: Run) -> list[str]:

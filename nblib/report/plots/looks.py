@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nblib.prepare import responses, signals
+from nblib.prepare import responses, windows
 from nblib.report.plots import potentials
 from nblib.report.plots import responses as response_plots
 from nblib.report.plots import session as session_plots
@@ -19,7 +19,7 @@ TRACE_S = 6.0
 
 def recording_overview(session: Recording, report: SessionReport) -> Picture:
     """The session at a glance: units, presentations and rate, or channels and intervals."""
-    if signals.LFP in session.series:
+    if windows.LFP in session.series:
         return potentials.lfp_overview(report.tables["channels"], report.tables["intervals"])
     labels = responses.labels_of(session) if session.trials else None
     invalid = report.tables["invalid"][["start_time", "stop_time"]].to_numpy()
@@ -31,8 +31,8 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
 
 def recording_close_up(session: Recording) -> Picture:
     """A few seconds from the middle: spikes of all units, or the potential of every channel."""
-    if signals.LFP in session.series:
-        series = signals.signal_of(session)
+    if windows.LFP in session.series:
+        series = windows.signal_of(session)
         first, stop, start = max(series.even, key=lambda piece: piece[1] - piece[0])
         n = min(stop - first, round(TRACE_S * series.rate_hz))
         lo = first + (stop - first - n) // 2
@@ -46,14 +46,14 @@ def recording_close_up(session: Recording) -> Picture:
 
 def average_response(binned: Any, psth: Any) -> Picture:
     """Mean firing rate by area around the onset (`steps.psth`), or power spectra by state."""
-    if isinstance(binned, signals.Windows):
+    if isinstance(binned, windows.Windows):
         return potentials.state_spectra(psth)
     return response_plots.psth_by_area(psth, psth.attrs["shown_s"])
 
 
 def label_differences(binned: Any, psth: Any) -> Picture:
     """What tells labels apart: tuning of every unit, or band power of every channel."""
-    if isinstance(binned, signals.Windows):
+    if isinstance(binned, windows.Windows):
         return potentials.band_power(psth)
     tuning, labels = responses.tuning_curves(binned)
     areas = responses.areas_of(responses.units_of(binned))
