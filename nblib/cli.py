@@ -152,7 +152,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
     from nblib.core import recipes, yamlfile
     from nblib.core.errors import BadParameter
     from nblib.road import stages
-    from nblib.run import runner
+    from nblib.run import plan
 
     values: dict[str, Any] = {}
     if file is not None:
@@ -164,7 +164,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
             values["recipe"] = str(path)
     accepted = stages.accepted_names(stage)
     names = [name for name, _ in pairs]
-    runner.check_names(stage, dict.fromkeys([*values, *names]))
+    plan.check_names(stage, dict.fromkeys([*values, *names]))
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadParameter(f"{stage}: -p {twice[0]} stands twice.")
     return values | {name: from_text(name, text, accepted[name].annotation) for name, text in pairs}
@@ -174,21 +174,21 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
 
 
 def run(options: argparse.Namespace) -> int:
-    from nblib.run import runner
+    from nblib.run import execute, many, plan
 
-    _, stage = runner.find_notebook(options.notebook)
+    _, stage = plan.find_notebook(options.notebook)
     values = gather(stage, options.pairs, options.file)
     choices = {"with_upstream": options.with_upstream, "force": options.force}
     jobs = [values]
-    if runner.names_recordings(stage, values):
-        jobs = [values | {"recording": r} for r in runner.recordings_of(values["recipe"])]
+    if plan.names_recordings(stage, values):
+        jobs = [values | {"recording": r} for r in plan.recordings_of(values["recipe"])]
     if options.jobs > 1 and len(jobs) > 1:
         pairs = [(options.notebook, job) for job in jobs]
-        outcomes = runner.run_many(pairs, options.jobs, progress=not options.quiet, **choices)
+        outcomes = many.run_many(pairs, options.jobs, progress=not options.quiet, **choices)
         return max(outcome.code for outcome in outcomes)
     codes = []
     for job in jobs:
-        codes.append(runner.run(options.notebook, job, progress=not options.quiet, **choices))
+        codes.append(execute.run(options.notebook, job, progress=not options.quiet, **choices))
         if codes[-1] > 128:
             break  # told to stop
     return max(codes)
@@ -254,7 +254,7 @@ def status(options: argparse.Namespace) -> int:
 
         print(plan.progress(Path(options.file).expanduser()))
         return 0
-    from nblib.run.runner import status as source
+    from nblib.run import status as source
 
     print(source.report())
     return 0
@@ -301,21 +301,21 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def du(options: argparse.Namespace) -> None:
-    from nblib.run import housekeeping
+    from nblib.run import clean_up
 
-    print(housekeeping.du())
+    print(clean_up.du())
 
 
 def gc(options: argparse.Namespace) -> None:
-    from nblib.run import housekeeping
+    from nblib.run import clean_up
 
-    print(housekeeping.gc(delete=options.delete))
+    print(clean_up.gc(delete=options.delete))
 
 
 def verify(options: argparse.Namespace) -> int:
-    from nblib.run import housekeeping
+    from nblib.run import clean_up
 
-    lines, sound, faults = housekeeping.verify()
+    lines, sound, faults = clean_up.verify()
     print(*lines, f"{sound} artifacts hold the bytes they were written with; {faults} faults.", sep="\n")  # fmt: skip
     return 1 if faults else 0
 

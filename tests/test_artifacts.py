@@ -21,7 +21,7 @@ from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedA
 from nblib.data import sources
 from nblib.experiments import latents, ssl
 from nblib.road import stages
-from nblib.run import housekeeping
+from nblib.run import clean_up
 
 pytestmark = pytest.mark.usefixtures("home")
 SETTINGS = {"n": 5, "limit": 0.25}
@@ -111,7 +111,7 @@ def test_a_manifest_of_an_earlier_version_is_refused_and_can_be_freed():
     (folder / store.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(OutdatedArtifact, match="earlier version of nblib"):
         store.open_artifact(folder)
-    assert [w.path for w in housekeeping.waste()] == [folder]
+    assert [w.path for w in clean_up.waste()] == [folder]
 
 
 def test_what_a_stage_commits_can_be_checked(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_a_kill_while_a_result_is_replaced_loses_neither(n):
     assert (folder / "new").exists() == (n > 2)
     left = list(swap.leftovers(folder.parent))
     assert len(left) == (n < 5)
-    housekeeping.gc(delete=True) if n < 5 else None
+    clean_up.gc(delete=True) if n < 5 else None
     assert not any(swap.leftovers(folder.parent))
 
 
@@ -351,7 +351,7 @@ def test_what_was_replaced_is_seen_and_freed(capsys):
     aside.mkdir()
     (aside / store.MANIFEST).write_text("{}")
     assert main(["verify"]) == 0 and f"LEFT    {aside}" in capsys.readouterr().out
-    assert aside in {w.path for w in housekeeping.waste()}
+    assert aside in {w.path for w in clean_up.waste()}
     put("another")  # the next commit cleans up, too
     assert not aside.exists()
 

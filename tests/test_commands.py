@@ -11,7 +11,7 @@ import pytest
 from nblib import cli
 from nblib.core import store
 from nblib.road import stages
-from nblib.run import runner, sweep
+from nblib.run import plan, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book/methods").glob("*.md"))]  # fmt: skip
@@ -43,7 +43,7 @@ def test_commands_are_found_wherever_they_stand():
 def asked(command: str) -> tuple[str, dict]:
     """Stage and typed values of a printed `nblib run`; what a shell fills in stands as it is."""
     options = cli.parser().parse_args(shlex.split(command))
-    _, stage = runner.find_notebook(options.notebook)
+    _, stage = plan.find_notebook(options.notebook)
     pairs = [[name, value if value != "$seed" else "0"] for name, value in options.pairs]
     return stage, cli.gather(stage, pairs, None)
 
@@ -56,7 +56,7 @@ def test_a_printed_command_of_nblib_is_understood(command, home):
         stage, values = asked(command)
         shipped = (store.recipes_dir() / f"{values.get('recipe', 'demo')}.yml").is_file()
         if shipped and values.get("model") not in MINE and "$" not in command:
-            runner.plan(stage, runner_values(stage, values))
+            plan.job_of(stage, runner_values(stage, values))
         else:
             assert values.get("recipe", "mine") in (
                 "mine",
@@ -71,8 +71,8 @@ def test_a_printed_command_of_nblib_is_understood(command, home):
 
 def runner_values(stage: str, values: dict) -> dict:
     """With the first recording of the recipe, where several are meant."""
-    if runner.names_recordings(stage, values):
-        return values | {"recording": runner.recordings_of(values["recipe"])[0]}
+    if plan.names_recordings(stage, values):
+        return values | {"recording": plan.recordings_of(values["recipe"])[0]}
     return values
 
 
@@ -84,9 +84,9 @@ def test_a_printed_command_of_another_program_names_what_is_here(command):
         assert words[0] in targets
     if program == "papermill":
         source, _, *given = words
-        stage = runner.find_notebook(ROOT / source)[1]
+        stage = plan.find_notebook(ROOT / source)[1]
         assert given[::3] == ["-p"] * (len(given) // 3)
-        runner.check_names(stage, dict.fromkeys(given[1::3]))
+        plan.check_names(stage, dict.fromkeys(given[1::3]))
     for flag in ("-c", "-f"):
         if program in ("pip", "conda") and flag in words:
             assert (ROOT / words[words.index(flag) + 1]).is_file()

@@ -427,10 +427,10 @@ def test_readme_calls_of_nblib_are_understood():
 
 @pytest.mark.parametrize("page", ["README.md", "book/longleaf.md"])
 def test_every_exit_code_is_documented(page):
-    from nblib.run.runner import outcome
+    from nblib.run import execute
 
     told = " ".join((ROOT / page).read_text().split()).lower().split("exit code")[1][:500]
-    codes = {outcome.OK, 1, outcome.BAD_PARAMETERS, outcome.NOTEBOOK_ERROR, outcome.KERNEL_DIED}
+    codes = {execute.OK, 1, execute.BAD_PARAMETERS, execute.NOTEBOOK_ERROR, execute.KERNEL_DIED}
     assert {int(n) for n in re.findall(r"(?:^|[ :,]) ?(\d)(?= \w)", told)} == codes
     assert "128 + n" in told
 

@@ -21,9 +21,9 @@ PLAN = "params/sweeps/book.yml"
 
 def settled(notebook: str, given: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    from nblib.run import reports, runner
+    from nblib.run import plan, reports
 
-    job = runner.plan(notebook, given)
+    job = plan.job_of(notebook, given)
     if job.recipe is None:
         return reports.there(job)
     folder = job.folder
@@ -36,7 +36,7 @@ def run_plan(plan: Sweep, n_jobs: int) -> dict[str, Path]:
     Raises NblibError with the runner's message when a run fails.
     """
     from nblib.road import stages
-    from nblib.run import runner
+    from nblib.run import many
 
     jobs = plan.runs()
     no_road = {
@@ -49,7 +49,7 @@ def run_plan(plan: Sweep, n_jobs: int) -> dict[str, Path]:
             folders[i] = settled(*jobs[i])
         todo = [i for i, f in enumerate(folders) if f is None and is_report[i] == reports]
         # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
-        outcomes = runner.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
+        outcomes = many.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
         failed = [outcome for outcome in outcomes if outcome.code]
         if failed:
             raise NblibError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nblib.book.marks import linked_figure
 from nblib.core.markup import in_html, in_markdown
-from nblib.report import choice, results, summary
+from nblib.report import compare, results, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
     """What validation chooses on the demo and how it did, with its run; compared: `choice.paired`."""
     demo = results.comparable(table)
     demo = demo[demo["group"] == "demo"]
-    best = choice.chosen(demo)
+    best = compare.chosen(demo)
     if best.empty:
         return ""
     run = best.iloc[0]
@@ -62,7 +62,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
         return ""
     from nblib.report import plots
 
-    figure = plots.compare_runs(choice.marked(fair))
+    figure = plots.compare_runs(compare.marked(fair))
     return linked_figure(figure, links, "../", COMPARISON)
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from nblib.core.markup import in_markdown
 from nblib.evaluate import metrics, stats
-from nblib.report import choice, published, results
-from nblib.report.choice import EACH, chosen, label, narrow
+from nblib.report import compare, published, results
+from nblib.report.compare import EACH, chosen, label, narrow
 from nblib.report.runs import load_run
 
 
@@ -231,5 +231,5 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str =
     fewer = f" {out} more, not run on the same recordings and folds, took no part." if out else ""
     return (
         f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{metrics.SCORE_TEXT[metric]} of "
-        f"{each.mean():.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible}).{fewer} {in_markdown(choice.standing(compared))}"
+        f"{each.mean():.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible}).{fewer} {in_markdown(compare.standing(compared))}"
     ).rstrip()

@@ -82,7 +82,7 @@ STAGES: dict[str, StageInfo] = {
         2, "04_split", P.Params, "nblib.experiments.latents:Params", is_run=True
     ),
     "90_results": StageInfo(2, None, P.Params, "nblib.report.results:Params", is_run=True),
-    "91_search": StageInfo(2, None, P.Params, "nblib.run.search:Params", is_run=True),
+    "91_search": StageInfo(2, None, P.Params, "nblib.run.search.definition:Params", is_run=True),
 }
 # What refuses names that only the modules at work know: decoders, spaces, embedders.
 CHECKS = {

@@ -23,8 +23,8 @@ from typing import Any
 
 from nblib.core import store, swap, yamlfile
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
-from nblib.run.runner import progress_line
-from nblib.run.runner.plan import Run
+from nblib.run.many import progress_line
+from nblib.run.plan import Task
 
 PLAN, FAILED, DRIVER = "plan.json", "failed", "driver.json"
 KINDS = {
@@ -42,14 +42,14 @@ NO_SLURM = (
 )
 
 
-def make_jobs(runs: list[Run]) -> list[dict[str, Any]]:
+def make_jobs(runs: list[Task]) -> list[dict[str, Any]]:
     """Runs as cluster jobs: id, kind, runs, needs (ids). 01-04 of a recording are one job."""
-    from nblib.run import runner
+    from nblib.run import plan
 
-    needs = runner.needs(runs)
+    needs = plan.needs(runs)
     group: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
-        job = runner.plan(*run)
+        job = plan.job_of(*run)
         kind = KINDS.get(job.stage, STAGES)
         group.setdefault((kind, job.recording if kind == STAGES else i), []).append(i)
     name = {}
@@ -188,7 +188,7 @@ def job(plan: Path, name: str) -> int:
 
     A notebook's own error is written down, so that a second try ends at once with the same answer.
     """
-    from nblib.run import runner
+    from nblib.run import many
 
     jobs = {job["id"]: job for job in json.loads(plan.read_text(encoding="utf-8"))["jobs"]}
     if name not in jobs:
@@ -197,9 +197,9 @@ def job(plan: Path, name: str) -> int:
     if told.is_file():
         return int(json.loads(told.read_text())["code"])
     if jobs[name]["kind"] == SEARCH:
-        outcomes = runner.run_calls(jobs[name]["calls"], 1)
+        outcomes = many.run_calls(jobs[name]["calls"], 1)
     else:
-        outcomes = runner.run_many([tuple(run) for run in jobs[name]["runs"]], 1)
+        outcomes = many.run_many([tuple(run) for run in jobs[name]["runs"]], 1)
     bad = [outcome for outcome in outcomes if outcome.code]
     if not bad:
         return 0

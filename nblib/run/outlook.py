@@ -11,20 +11,20 @@ import numpy as np
 
 from nblib.core import store
 from nblib.core.errors import MissingInput, NblibError, RunFailed
-from nblib.run import cluster, reports, runner, search, tuning
-from nblib.run.runner import status
-from nblib.run.runner.outcome import RUNNING, at_work
-from nblib.run.runner.plan import Job, Run
+from nblib.run import cluster, plan, reports, status
+from nblib.run.execute import RUNNING, at_work
+from nblib.run.plan import Job, Task
+from nblib.run.search import definition, trials
 
 MOST_LINES = 40
 
 
-def table(runs: list[Run], asked: list[Run]) -> str:
+def table(runs: list[Task], asked: list[Task]) -> str:
     """Runs and how many of them are done, notebook by notebook; what they share; what is left costs.
 
     runs: all, with what they rest on; asked: those that the file names.
     """
-    jobs = [runner.plan(*run) for run in runs]
+    jobs = [plan.job_of(*run) for run in runs]
     open_jobs = [job for job in jobs if not done_already(job)]
     total = Counter(j.stage for j in jobs)
     done = total - Counter(j.stage for j in open_jobs)
@@ -41,7 +41,7 @@ def table(runs: list[Run], asked: list[Run]) -> str:
         lines.append(f"{stage:26}{total[stage]:6}{done[stage]:6}{total[stage] - done[stage]:7}{told:>12}")  # fmt: skip
     todo = total.total() - done.total()
     lines.append(f"{'all':26}{total.total():6}{done.total():6}{todo:7}{_time(sum(seconds)) if seconds else '':>12}")  # fmt: skip
-    before = len(jobs) - len({runner.place_of(runner.plan(*run)) for run in asked})
+    before = len(jobs) - len({plan.place_of(plan.job_of(*run)) for run in asked})
     if before > 0:
         lines.append(f"{before} of these are not asked for, but what the others rest on: each is made once for all.")  # fmt: skip
     if unknown and todo:
@@ -79,9 +79,9 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def reasons(runs: list[Run]) -> str:
+def reasons(runs: list[Task]) -> str:
     """For each run that is to do, why: it was never made, it failed, or something it came from changed."""
-    todo = [(run, job) for run in runs if not done_already(job := runner.plan(*run))]
+    todo = [(run, job) for run in runs if not done_already(job := plan.job_of(*run))]
     made = _made()
     lines = [f"{_label(run):56}  {reason(job, made)}" for run, job in todo[:MOST_LINES]]
     if len(todo) > MOST_LINES:
@@ -89,7 +89,7 @@ def reasons(runs: list[Run]) -> str:
     return "\n".join(["to do, and why:", *lines]) if lines else "Nothing to do."
 
 
-def _label(run: Run) -> str:
+def _label(run: Task) -> str:
     """A run by what was given for it."""
     notebook, given = run
     return f"{notebook} {', '.join(f'{k} {v}' for k, v in given.items())}"
@@ -142,17 +142,17 @@ def failed_notebook(job: Job) -> Path:
     return store.failed_dir() / job.recording / f"{job.stage}-{job.key}.ipynb"
 
 
-def of_study(study: search.Study) -> str:
+def of_study(study: definition.Study) -> str:
     """One line on a study: how many of its trials are done."""
     try:
-        n = len(tuning.ended(study))
+        n = len(trials.ended(study))
     except MissingInput:
         n = 0  # its recording is not fetched yet
     line = (
         f"search of {', '.join(study.search.space)} ({study.title()}): {n} of {study.search.trials} "
         f"trials done; what {study.search.objective} chooses is then tested once"
     )
-    left, cost = study.search.trials - n, _cost(runner.plan(*study.run({})), _spent())
+    left, cost = study.search.trials - n, _cost(plan.job_of(*study.run({})), _spent())
     if left:
         line += (
             f"; about {_time((left + 2) * cost)} of work"
@@ -167,14 +167,14 @@ def of_study(study: search.Study) -> str:
 STATES = ("done", "running", "queued", "failed")
 
 
-def states(runs: list[Run], *, elsewhere: bool = False) -> list[tuple[Job, str, str]]:
+def states(runs: list[Task], *, elsewhere: bool = False) -> list[tuple[Job, str, str]]:
     """For each run its state and, where there is one, the reason and the notebook.
 
     "queued" is what nobody has begun; elsewhere: whether notebooks on other hosts may be at work
     (jobs of the sweep are in the queue).
     """
     found = []
-    for job in (runner.plan(*run) for run in runs):
+    for job in (plan.job_of(*run) for run in runs):
         kept = failed_notebook(job)
         begun = [(path, at_work(path)) for path in kept.parent.glob(f"{kept.stem}.*{RUNNING}")]
         at_it = [p for p, who in begun if who.alive or (who.alive is None and elsewhere)]
@@ -194,7 +194,7 @@ def states(runs: list[Run], *, elsewhere: bool = False) -> list[tuple[Job, str, 
     return found
 
 
-def progress(path: Path, runs: list[Run], studies: list[search.Study]) -> str:
+def progress(path: Path, runs: list[Task], studies: list[definition.Study]) -> str:
     """`nblib status FILE`: how far a sweep is, what runs now, what failed and why."""
     lines = [f"sweep {path}, data root {store.home()}"]
     waiting: list[tuple[str, str, str]] = []

@@ -8,14 +8,14 @@ from nblib.core import store
 from nblib.core.errors import NblibError
 from nblib.report import results, summary
 from nblib.road import notebooks, stages
-from nblib.run import searched
-from nblib.run.runner.plan import Job
+from nblib.run.plan import Job
+from nblib.run.search import tables
 
 
 def inputs(job: Job) -> list[str]:
     """Keys of what a report would rest on if it were made now. MissingInput without any search."""
     if job.stage == "91_search":
-        return searched.inputs(searched.current(job.params.search))
+        return tables.inputs(tables.current(job.params.search))
     return summary.inputs(results.scan(job.params.recipe, job.params.metric))
 
 

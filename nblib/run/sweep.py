@@ -19,8 +19,8 @@ from nblib.core import params as P
 from nblib.core import store, yamlfile
 from nblib.core.errors import BadParameter, NblibError
 from nblib.run import selection
-from nblib.run.runner.plan import Run
-from nblib.run.search import Search, Study
+from nblib.run.plan import Task
+from nblib.run.search.definition import Search, Study
 from nblib.run.selection import Recordings
 
 SIGNALLED = 128  # exit codes from here on: stopped by a signal
@@ -54,7 +54,7 @@ class Step(P.Params):
             raise ValueError("models is empty, so nothing would run")
         return self
 
-    def runs(self, common: dict[str, Any]) -> list[Run]:
+    def runs(self, common: dict[str, Any]) -> list[Task]:
         """Every run of this step."""
         given = dict(common if self.params is None else self.params)
         axes = [[{name: value} for value in values] for name, values in self.each.items()]
@@ -123,7 +123,7 @@ class Sweep(P.Params):
         {}, description="kind of notebook -> what it asks of the cluster, over the profile's"
     )
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[Task]:
         """Every run of every step, in the order of the file."""
         return [run for step in self.steps for run in step.runs(self.params)]
 
@@ -143,11 +143,11 @@ def read(path: Path) -> Sweep:
     return sweep
 
 
-def check(sweep: Sweep, path: Path) -> list[Run]:
+def check(sweep: Sweep, path: Path) -> list[Task]:
     """The runs, each planned without fault; BadParameter for an empty product, a faulty run or one
     that stands twice."""
     from nblib import models
-    from nblib.run import runner
+    from nblib.run import plan
 
     if not sweep.steps and sweep.search is None:
         raise BadParameter(f"{path}: no steps and no search, so nothing would run.")
@@ -163,15 +163,15 @@ def check(sweep: Sweep, path: Path) -> list[Run]:
     except NblibError as error:
         raise type(error)(f"{path}: {error}") from None
     _check_resources(sweep, path)
-    seen: dict[tuple[str, str, str], Run] = {}
+    seen: dict[tuple[str, str, str], Task] = {}
     for run in runs:
         try:
-            job = runner.plan(*run)
+            job = plan.job_of(*run)
             if getattr(job.params, "model_params", None):
                 models.make(job.params.model, job.params.model_params)
         except NblibError as error:
             raise BadParameter(f"{path}: {_words(run)}: {error}") from None
-        where = runner.place_of(job)
+        where = plan.place_of(job)
         if where in seen:
             raise BadParameter(f"{path}: {_words(run)} stands twice (as {_words(seen[where])}).")
         seen[where] = run
@@ -187,34 +187,34 @@ def _check_resources(sweep: Sweep, path: Path) -> None:
             raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
 
 
-def with_roads(runs: list[Run]) -> list[Run]:
+def with_roads(runs: list[Task]) -> list[Task]:
     """The runs and, before them, all that they rest on; each artifact once."""
-    from nblib.run import runner
+    from nblib.run import plan
 
-    found: dict[tuple[str, str, str], Run] = {}
+    found: dict[tuple[str, str, str], Task] = {}
     for run in runs:
-        for step in (*runner.road(runner.plan(*run)), run):
-            found.setdefault(runner.place_of(runner.plan(*step)), step)
+        for step in (*plan.road(plan.job_of(*run)), run):
+            found.setdefault(plan.place_of(plan.job_of(*step)), step)
     return list(found.values())
 
 
-def split_up(sweep: Sweep, runs: list[Run]) -> tuple[list[Run], list[Run]]:
+def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
     """(what runs first, what waits for the search): reports wait, and inputs of studies run first."""
-    from nblib.run import runner
+    from nblib.run import plan
 
     if sweep.search is None:
         return with_roads(runs), []
-    reports = [r for r in runs if runner.plan(*r).recipe is None]
+    reports = [r for r in runs if plan.job_of(*r).recipe is None]
     inputs = [
         step for study in sweep.studies() for run in study.inputs()
-        for step in runner.road(runner.plan(*run))
+        for step in plan.road(plan.job_of(*run))
     ]  # fmt: skip
     first = with_roads([*(r for r in runs if r not in reports), *inputs])
     own = ("91_search", {"search": sweep.sweep})
     return first, reports if own in reports else [own, *reports]
 
 
-def _words(run: Run) -> str:
+def _words(run: Task) -> str:
     return f"{run[0]} ({', '.join(f'{k}={v!r}' for k, v in run[1].items())})"
 
 
@@ -224,12 +224,13 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
     folder of workflow/profiles, whose cluster then does the work.
     """
-    from nblib.run import outlook, runner, tuning
+    from nblib.run import outlook, plan
+    from nblib.run.search import trials
 
     sweep = read(path)
     asked = check(sweep, path)
     if sweep.search is not None:
-        tuning.need_optuna()  # now, not when everything else is done
+        trials.need_optuna()  # now, not when everything else is done
     first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
     print(outlook.table(first + last, asked), flush=True)
@@ -240,9 +241,9 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
         return 0
     work = _Work(path, n_jobs, profile, sweep.resources)
     todo = _undone(first)
-    fresh = any(runner.plan(*run).recipe is not None for run in todo)
+    fresh = any(plan.job_of(*run).recipe is not None for run in todo)
     if fresh:  # a report will be of other runs than those there are
-        todo = [r for r in first if r in todo or runner.plan(*r).recipe is None]
+        todo = [r for r in first if r in todo or plan.job_of(*r).recipe is None]
     codes = [work.runs(todo)]
     if (studies := sweep.studies()) and max(codes) < SIGNALLED:
         codes.append(_search(studies, sweep, last, work))
@@ -266,28 +267,29 @@ def search_here(sweep: Sweep, n_jobs: int) -> int:
     return _search(studies, sweep, [], _Work(Path(), n_jobs, "local", {})) if studies else 0
 
 
-def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) -> int:
+def _search(studies: list[Study], sweep: Sweep, last: list[Task], work: _Work) -> int:
     """Trials, then each study's winner beside the settings as they were, then the reports."""
-    from nblib.run import runner, tuning
+    from nblib.run import execute
+    from nblib.run.search import trials
 
     codes, sound, waiting = [], [], []
     for study in studies:
         try:
-            waiting += tuning.calls([study])
+            waiting += trials.calls([study])
             sound.append(study)
         except NblibError as error:  # its input failed: the others go on
             print(f"nblib: search {study.title()}: {error}", file=sys.stderr)
-            codes.append(runner.NOTEBOOK_ERROR)
+            codes.append(execute.NOTEBOOK_ERROR)
     codes.append(work.trials(waiting, sweep.search.workers))
     if max(codes) >= SIGNALLED:
         return max(codes)
-    tested = [run for study in sound for run in tuning.tested(study)]
+    tested = [run for study in sound for run in trials.tested(study)]
     for study in sound:
-        if not tuning.tested(study):
+        if not trials.tested(study):
             print(f"nblib: search {study.title()}: nothing is tested, since its trials have not all ended, or none of them ran whole.", file=sys.stderr)  # fmt: skip
-            codes.append(runner.NOTEBOOK_ERROR)
+            codes.append(execute.NOTEBOOK_ERROR)
     if len(sound) == len(studies):  # else 91 goes on showing what it showed
-        tuning.keep(sweep.sweep, sound)
+        trials.keep(sweep.sweep, sound)
     for runs in (with_roads(tested), last):
         codes.append(work.runs(_undone(runs)))
         if max(codes) >= SIGNALLED:
@@ -295,11 +297,11 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Run], work: _Work) ->
     return max(codes)
 
 
-def _undone(runs: list[Run]) -> list[Run]:
+def _undone(runs: list[Task]) -> list[Task]:
     """Those that are not committed, and reports of other runs than there are now."""
-    from nblib.run import outlook, runner
+    from nblib.run import outlook, plan
 
-    return [run for run in runs if not outlook.done_already(runner.plan(*run))]
+    return [run for run in runs if not outlook.done_already(plan.job_of(*run))]
 
 
 class _Work:
@@ -309,24 +311,24 @@ class _Work:
         self.path, self.n_jobs, self.profile, self.resources = path, n_jobs, profile, resources
         self.total = self.failed = 0
 
-    def runs(self, runs: list[Run]) -> int:
-        from nblib.run import cluster, runner
+    def runs(self, runs: list[Task]) -> int:
+        from nblib.run import cluster, many
 
         if not runs:
             return 0
         if self.profile != "local":
             return self._told(cluster.run(self.path, cluster.make_jobs(runs), self.profile, self.resources))  # fmt: skip
-        outcomes = runner.run_many(runs, self.n_jobs, count=True, retries=1)
+        outcomes = many.run_many(runs, self.n_jobs, count=True, retries=1)
         return self._told((len(runs), [o.code for o in outcomes if o.code]))
 
     def trials(self, calls: list[dict[str, Any]], workers: int) -> int:
-        from nblib.run import cluster, runner
+        from nblib.run import cluster, many
 
         if not calls:
             return 0
         if self.profile != "local":
             return self._told(cluster.run(self.path, cluster.make_workers(calls, workers), self.profile, self.resources))  # fmt: skip
-        outcomes = runner.run_calls(calls, self.n_jobs, count=True, retries=1)
+        outcomes = many.run_calls(calls, self.n_jobs, count=True, retries=1)
         return self._told((len(calls), [o.code for o in outcomes if o.code]))
 
     def _told(self, ended: tuple[int, list[int]]) -> int:

@@ -19,8 +19,9 @@ from nblib.book import build, check, layout, marks, pages, tables
 from nblib.core import params, sealed, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import evaluation
-from nblib.report import choice, plots, results, summary
-from nblib.run import search, sweep
+from nblib.report import compare, plots, results, summary
+from nblib.run import sweep
+from nblib.run.search import definition
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
@@ -121,7 +122,7 @@ def test_every_parameter_is_in_the_data_dictionary():
         params.SimulateSettings,
         evaluation.Params,
         results.Params,
-        search.Params,
+        definition.Params,
     )
     assert shown >= {name for model in models for name in model.model_fields}
 
@@ -294,21 +295,21 @@ def test_a_step_that_shows_no_run_is_refused():
 
 
 def test_only_what_is_not_done_runs(tmp_path, monkeypatch):
-    from nblib.run import runner
+    from nblib.run import execute, many
 
     done, asked = {"lstm": tmp_path / "lstm"}, []
 
     def run_many(jobs, n_jobs, force):
         asked.extend(given["model"] for _, given in jobs)
-        return [runner.Outcome(0, "", tmp_path / given["model"]) for _, given in jobs]
+        return [execute.Exit(0, "", tmp_path / given["model"]) for _, given in jobs]
 
     monkeypatch.setattr(build, "settled", lambda notebook, given: done.get(given["model"]))
-    monkeypatch.setattr(runner, "run_many", run_many)
+    monkeypatch.setattr(many, "run_many", run_many)
     step = sweep.Step(notebook="n", each={"model": ["mlp", "lstm"]}, show={"model": "lstm"})
     plan = sweep.Sweep(sweep="b", steps=[step])
     assert build.run_plan(plan, 1) == {"n": tmp_path / "lstm"}
     assert asked == ["mlp"]
-    monkeypatch.setattr(runner, "run_many", lambda *a, **k: [runner.Outcome(3, "it broke")])
+    monkeypatch.setattr(many, "run_many", lambda *a, **k: [execute.Exit(3, "it broke")])
     with pytest.raises(NblibError, match="it broke"):
         build.run_plan(plan, 1)
 
@@ -472,7 +473,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     runs = runs.assign(
         n_units=1200.0, n_classes=119.0, val_accuracy=[0.9, 0.5]
     )  # mlp, behind on test
-    compared = choice.paired(results.comparable(runs))
+    compared = compare.paired(results.comparable(runs))
     home = tables.headline(runs, linked(runs), compared)
     assert "with 1,200 units and 119 classes, validation chooses **<a href=" in home
     assert ">mlp</a>**, out of 2 decoders, with an accuracy of 50.0% (95 % interval 40.0% to 90.0%, chance 1.0%, best possible 95.0%)" in home  # fmt: skip
@@ -484,7 +485,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     )
     alike = tables.headline(runs, linked(runs), compared.assign(holm=0.2))
     assert "On test it cannot be told apart from lstm." in alike
-    figure = plots.compare_runs(choice.marked(results.comparable(runs)))
+    figure = plots.compare_runs(compare.marked(results.comparable(runs)))
     assert "chosen by validation" in [t.get_text() for t in figure.legends[0].get_texts()]
     colours = [line.get_color() for line in figure.axes[0].containers[1].lines[:1]]
     assert colours == [plots.style.VERMILLION]  # mlp, the second from above

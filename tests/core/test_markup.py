@@ -21,7 +21,7 @@ from nblib.prepare.windows import Windows
 from nblib.report import plots, summary, widgets
 from nblib.report.plots import style
 from nblib.road import stages
-from nblib.run.runner import kernel
+from nblib.run import kernel
 
 EVIL = [
     "<script>alert(1)</script>", "[x](http://evil)", "![x](http://evil/x.png)", "**b**", "__b__", "_i_", "a|b",

@@ -15,7 +15,7 @@ import pytest
 import tiny_project
 
 from nblib.core import store
-from nblib.run import runner
+from nblib.run import execute
 
 KEY = "0123456789abcdef"
 GROUP, ANNA, BEN = 54321, 54322, 54323  # a group and two people who are in it
@@ -88,9 +88,9 @@ def test_whole_runs_leave_nothing_that_is_ones_own(tmp_path, monkeypatch, strict
         monkeypatch.setenv(name, value)
     project.home.chmod(0o2770)
     given = {"recipe": "tiny", "n_bins": 10}
-    assert runner.run("02_bin", given, with_upstream=True, progress=False) == 0
+    assert execute.run("02_bin", given, with_upstream=True, progress=False) == 0
     project.notebook("03_clean", "raise ValueError('no')")
-    assert runner.run("03_clean", given, progress=False) == 3
+    assert execute.run("03_clean", given, progress=False) == 3
     assert project.failed() and list((project.home / "recipes").iterdir())
     assert modes(project.home) == {"files": {0o660}, "folders": {0o2770}}
 
@@ -131,7 +131,8 @@ def as_person(user: int, root: Path, body: str) -> subprocess.Popen:
     code = """
         import os, sys, tempfile, time
         from pathlib import Path
-        from nblib import housekeeping, provenance, runner, store
+        from nblib.core import provenance, store
+        from nblib.run import clean_up, execute
         provenance.environment()  # reads the installed packages, which may be another's
         os.setgroups([]); os.setgid({group}); os.setuid({user}); os.umask(0o077)
         os.chdir("/")
@@ -166,7 +167,7 @@ def test_two_people_work_in_one_folder(project_folder):
         store.write_text(folder / "executed.ipynb", "attached by Ben")
         put("bbbb", "beside it")
         store.write_text(store.home() / "recipes" / "x.yml", "of Ben")
-        print(housekeeping.gc(delete=True))
+        print(clean_up.gc(delete=True))
     """
     assert "Freed" in done(as_person(BEN, project_folder, ben))
     assert list(project_folder.glob("02_bin/r/*")) == []

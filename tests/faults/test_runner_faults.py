@@ -17,8 +17,7 @@ import pytest
 import tiny_project
 
 from nblib.core import store
-from nblib.run import runner
-from nblib.run.runner import kernel, status
+from nblib.run import execute, kernel, many, plan, status
 
 SLEEP = """\
 import os, pathlib, time
@@ -75,7 +74,7 @@ def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
     )
     notebook = project.notebook("killed", f"{kill}\n---\n{tiny_project.COMMIT}", stage="01_ingest")
     began = time.monotonic()
-    assert runner.run(notebook, {"recipe": "tiny"}, progress=False) == 4
+    assert execute.run(notebook, {"recipe": "tiny"}, progress=False) == 4
     assert time.monotonic() - began < 60  # a busy machine takes a while to start it
     said = capsys.readouterr().err
     assert "killed by SIGKILL" in said and "Nothing was committed" in said
@@ -92,33 +91,33 @@ def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
 
 def test_a_notebook_that_raises_gives_3_and_is_kept(project, capsys):
     project.notebook("01_ingest", "raise ValueError('first line\\nunit 7 has no spikes')")
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
     said = capsys.readouterr().err
     assert "raised ValueError: unit 7 has no spikes" in said and "Traceback" not in said
     nothing_left(project)
     (kept,) = project.failed()
-    key = runner.plan("01_ingest", {"recipe": "tiny"}).key
+    key = plan.job_of("01_ingest", {"recipe": "tiny"}).key
     assert kept == project.home / "failed" / "000021" / f"01_ingest-{key}.ipynb"
     assert str(kept) in said
 
     # Mended, it runs, and the notebook that was kept is gone.
     project.notebook("01_ingest")
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
     assert project.failed() == [] and len(project.committed()) == 1
 
 
 def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, capsys):
     refuse = "from nblib.core.errors import BadParameter\nraise BadParameter('fold 7: this split has 5.')"
     project.notebook("01_ingest", refuse)
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 2
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 2
     assert "01_ingest 000021: fold 7: this split has 5. Nothing" in capsys.readouterr().err
     nothing_left(project)
 
 
 def test_names_and_types_are_refused_before_a_kernel_starts(project, monkeypatch):
     monkeypatch.setattr(kernel, "execute", None)
-    assert runner.run("01_ingest", {"recipe": "tiny", "sessoin": "1"}, progress=False) == 2
-    assert runner.run("01_ingest", {"recipe": "tiny", "recording": 21}, progress=False) == 2
+    assert execute.run("01_ingest", {"recipe": "tiny", "sessoin": "1"}, progress=False) == 2
+    assert execute.run("01_ingest", {"recipe": "tiny", "recording": 21}, progress=False) == 2
     nothing_left(project)
     assert project.failed() == []
 
@@ -134,7 +133,7 @@ def test_two_runs_of_one_key_at_once_make_one_artifact(project):
     )
     project.notebook("01_ingest", f"{meet}\n---\n{tiny_project.COMMIT}")
     job = ("01_ingest", {"recipe": "tiny"})
-    outcomes = runner.run_many([job, job], 2, progress=False)
+    outcomes = many.run_many([job, job], 2, progress=False)
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     assert len(list(project.home.glob("met-*"))) == 2, "they did not run at once"
     (folder,) = project.committed()
@@ -176,12 +175,12 @@ def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
 
 
 def test_a_stopped_training_says_that_it_goes_on(project):
-    job = runner.plan("01_ingest", {"recipe": "tiny"})
+    job = plan.job_of("01_ingest", {"recipe": "tiny"})
     folder = store.log_dir(job.stage, job.recording, job.key)
     folder.mkdir(parents=True)
-    assert runner._goes_on(job) == "The same command begins it again"
+    assert execute._goes_on(job) == "The same command begins it again"
     (folder / "fit.ckpt").touch()
-    assert runner._goes_on(job).startswith(f"The training so far is kept in {folder}: the same")
+    assert execute._goes_on(job).startswith(f"The training so far is kept in {folder}: the same")
 
 
 def test_a_runner_that_is_killed_leaves_no_kernel_and_no_artifact(project):
@@ -221,7 +220,7 @@ def test_a_disk_too_full_for_the_notebook_itself_is_one_clear_error(project, mon
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(kernel, "execute", full)
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
     assert "no space left on the disk" in capsys.readouterr().err
     nothing_left(project)
     assert not any(Path(project.home / "failed").rglob("*.ipynb"))

@@ -15,7 +15,7 @@ from nblib.prepare import binning, steps
 from nblib.prepare.cleaning import clean
 from nblib.report import plots, widgets
 from nblib.road import stages
-from nblib.run import runner
+from nblib.run import execute
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_lab_pickle_goes_the_whole_road(lab_pickle):
         "n_bootstrap": 100,
         "gap_s": 0.0,
     }
-    outcome = runner.attempt("05_train_lstm", given, with_upstream=True, progress=False)
+    outcome = execute.attempt("05_train_lstm", given, with_upstream=True, progress=False)
     assert outcome.code == 0, outcome.message
     assert {f.parts[-3] for f in store.artifacts()} == {
         "02_bin",

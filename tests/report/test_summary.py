@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib.report import choice, plots, results, summary
+from nblib.report import compare, plots, results, summary
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def predictions(folder, right, first_trial=0):
 @pytest.fixture
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
-    for module in (choice, summary):
+    for module in (compare, summary):
         monkeypatch.setattr(
             module, "load_run",
             lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
@@ -102,8 +102,8 @@ def stored(runs, tmp_path, monkeypatch):
 
 
 def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
-    compared = choice.paired(stored)
-    table = choice.table(compared).set_index("other")
+    compared = compare.paired(stored)
+    table = compare.table(compared).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
     assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
     assert table.loc["mlp", "p, Holm"] == pytest.approx(2 * table.loc["mlp", "p"], abs=2e-4)
@@ -111,15 +111,15 @@ def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
     assert "recipe" not in table  # the same in every row
     words = summary.in_words(stored, compared=compared)
     assert words.endswith("On test it cannot be told apart from gru.")
-    assert choice.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
+    assert compare.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
     worse = compared.assign(low=-compared["high"], high=-compared["low"])
-    assert choice.standing(worse).startswith("On test it is beaten by mlp, which")
+    assert compare.standing(worse).startswith("On test it is beaten by mlp, which")
 
 
 def test_runs_of_another_split_are_not_compared(stored):
     stored["split_hash"] = ["s", "other", "s", "s"]
-    assert choice.paired(stored)["other"].tolist() == ["gru"]
-    assert choice.paired(stored.iloc[:1]).empty
+    assert compare.paired(stored)["other"].tolist() == ["gru"]
+    assert compare.paired(stored.iloc[:1]).empty
 
 
 def test_folds_are_pooled(stored):
@@ -149,17 +149,17 @@ def cohort(scores, validation=None, folds=(0,), group="demo"):
 
 def test_validation_chooses_the_best_of_each_recording():
     runs = cohort({"lstm": [0.9, 0.2], "mlp": [0.5, 0.6]}, {"lstm": [0.5, 0.7], "mlp": [0.4, 0.1]}, folds=(0, 1))  # fmt: skip
-    found = choice.chosen(runs)
+    found = compare.chosen(runs)
     assert set(found["decoder"]) == {"lstm"}  # for r1 too, although its test score is lower
     assert found.groupby("recording").size().to_dict() == {"r0": 2, "r1": 2}  # a row a fold
-    assert choice.chosen(runs.iloc[:0]).empty
+    assert compare.chosen(runs.iloc[:0]).empty
 
 
 def test_a_decoder_that_was_not_run_on_every_fold_is_not_chosen():
     runs = cohort({"lstm": [0.9], "mlp": [0.5]}, folds=(0, 1, 2))
     easy = runs[~((runs["model"] == "lstm") & (runs["fold"] > 0))]
-    assert set(choice.chosen(easy)["decoder"]) == {"mlp"}
-    assert set(choice.chosen(runs)["decoder"]) == {"lstm"}
+    assert set(compare.chosen(easy)["decoder"]) == {"mlp"}
+    assert set(compare.chosen(runs)["decoder"]) == {"lstm"}
 
 
 def test_decoders_are_compared_over_recordings():
@@ -168,7 +168,7 @@ def test_decoders_are_compared_over_recordings():
     runs = cohort(
         {"lstm": base, "gru": base + rng.normal(0, 0.02, 10) - 0.001, "ridge": base - 0.1}
     )
-    table = choice.over_recordings(runs).set_index("other")
+    table = compare.over_recordings(runs).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 10).all()
     assert table.loc["ridge", "difference"] == pytest.approx(0.1)
     assert table.loc["ridge", "p"] == pytest.approx(2 / 2**10, abs=1e-4)
@@ -178,23 +178,23 @@ def test_decoders_are_compared_over_recordings():
 
 def test_only_recordings_and_splits_that_both_share_are_compared():
     runs = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.5, 0.6, None]})
-    (row,) = choice.over_recordings(runs).to_dict("records")
+    (row,) = compare.over_recordings(runs).to_dict("records")
     assert row["n"] == 2 and row["difference"] == pytest.approx(0.35)
     runs.loc[(runs["model"] == "mlp") & (runs["recording"] == "r1"), "split_hash"] = "other"
-    assert choice.over_recordings(runs).empty  # a single recording says nothing of others
+    assert compare.over_recordings(runs).empty  # a single recording says nothing of others
     few = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.99, None, None]})
-    assert choice.over_recordings(few).empty  # and a decoder of one recording is not the best
+    assert compare.over_recordings(few).empty  # and a decoder of one recording is not the best
 
 
 def test_one_recording_is_compared_over_its_presentations(stored):
-    table = choice.table(choice.comparisons(stored))
+    table = compare.table(compare.comparisons(stored))
     assert set(table["of"]) == {"presentations"} and len(table) == 2
     both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
-    table = choice.table(choice.comparisons(both))
+    table = compare.table(compare.comparisons(both))
     assert set(table["of"]) == {"presentations", "recordings"}
     assert table["recipe"].tolist() == ["many", "demo", "demo"]
     assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
-    assert choice.comparisons(stored.iloc[:0]).empty
+    assert compare.comparisons(stored.iloc[:0]).empty
 
 
 def test_the_words_hold_the_verdict_of_the_audit_and_tell_of_several_versions(runs):
@@ -273,32 +273,32 @@ def test_a_decoder_of_the_easy_recording_is_announced_nowhere(runs):
     """LSTM was run on both recordings, ridge on the easy one alone, where LSTM beats it too."""
     some = cohort({"lstm": [0.95, 0.40], "ridge": [0.90, None]})
     easy = some[some["recording"] == "r0"]
-    assert set(choice.chosen(some, ("group",))["decoder"]) == {"lstm"}
-    assert set(choice.chosen(some)["decoder"]) == set(choice.chosen(easy)["decoder"]) == {"lstm"}
+    assert set(compare.chosen(some, ("group",))["decoder"]) == {"lstm"}
+    assert set(compare.chosen(some)["decoder"]) == set(compare.chosen(easy)["decoder"]) == {"lstm"}
     folds = cohort({"lstm": [0.6], "gru": [0.5]}, folds=(0, 1))
     one = cohort({"ridge": [0.99]})  # on the easy fold alone
     table = pd.concat([folds, one], ignore_index=True)
-    best = choice.chosen(table)
+    best = compare.chosen(table)
     assert set(best["decoder"]) == {"lstm"} and set(best["rivals"]) == {2} and set(best["left_out"]) == {1}  # fmt: skip
-    assert set(choice.chosen(table, ("group",))["decoder"]) == {"lstm"}
+    assert set(compare.chosen(table, ("group",))["decoder"]) == {"lstm"}
 
 
 def test_decoders_of_other_recordings_are_not_compared(runs):
     apart = cohort({"lstm": [0.9, None], "mlp": [None, 0.5]})
-    assert choice.chosen(apart, ("group",)).empty
-    assert set(choice.chosen(apart)["decoder"]) == {"lstm", "mlp"}  # each the only one of its own
+    assert compare.chosen(apart, ("group",)).empty
+    assert set(compare.chosen(apart)["decoder"]) == {"lstm", "mlp"}  # each the only one of its own
     told = summary.verdicts(apart.assign(chance=0.1, oracle=np.nan), by=("group",))
     assert told[0].startswith("demo: validation chooses none")
     # Of equally large sets, the one on which the most decoders were run.
     more = cohort({"lstm": [0.9, None], "mlp": [None, 0.5], "gru": [None, 0.6]})
-    assert set(choice.chosen(more, ("group",))["decoder"]) == {"gru"}
+    assert set(compare.chosen(more, ("group",))["decoder"]) == {"gru"}
 
 
 def test_more_seeds_and_more_folds_do_not_weigh_more():
     base = cohort({"lstm": [0.5, 0.9], "mlp": [0.8, 0.5]})
     lucky = base[(base["model"] == "lstm") & (base["recording"] == "r1")]
     seeds = pd.concat([base, *(lucky.assign(seed=s) for s in range(1, 9))], ignore_index=True)
-    base_best = choice.chosen(base, ("group",))["decoder"].unique().tolist()
-    assert choice.chosen(seeds, ("group",))["decoder"].unique().tolist() == base_best == ["lstm"]
+    base_best = compare.chosen(base, ("group",))["decoder"].unique().tolist()
+    assert compare.chosen(seeds, ("group",))["decoder"].unique().tolist() == base_best == ["lstm"]
     worse = seeds.assign(val_accuracy=seeds["val_accuracy"].replace(0.8, 0.95))
-    assert set(choice.chosen(worse, ("group",))["decoder"]) == {"mlp"}
+    assert set(compare.chosen(worse, ("group",))["decoder"]) == {"mlp"}

@@ -22,8 +22,7 @@ from nblib import cli
 from nblib.core import params, store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
-from nblib.run import cluster, runner
-from nblib.run.runner import kernel
+from nblib.run import cluster, execute, kernel, many, plan
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def asked(monkeypatch):
         calls.append((notebook, values, options))
         return 0
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(execute, "run", run)
     return calls
 
 
@@ -143,7 +142,7 @@ def test_a_file_that_is_a_recipe_itself(project, tmp_path):
     file.write_text(text.replace("tiny", "mine") + "n_bins: 3\n")
     found = cli.gather("02_bin", [], str(file))
     assert found == {"recipe": str(file)}
-    job = runner.plan("02_bin", found)
+    job = plan.job_of("02_bin", found)
     assert job.recipe.n_bins == 3 and job.recording == "000021" and job.recipe_name == str(file)
 
 
@@ -202,7 +201,7 @@ def test_a_cohort_is_run_recording_by_recording(project, asked, monkeypatch, cap
         together.append((jobs, n_jobs))
         return [SimpleNamespace(code=code) for code in (0, 3, 0)]
 
-    monkeypatch.setattr(runner, "run_many", run_many)
+    monkeypatch.setattr(many, "run_many", run_many)
     assert cli.main(["run", "01_ingest", "-p", "recipe", "cohort", "--jobs", "2"]) == 3
     ((jobs, n_jobs),) = together
     assert n_jobs == 2 and [job[1]["recording"] for job in jobs] == ["a", "b", "c"]

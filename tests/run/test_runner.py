@@ -14,8 +14,7 @@ import tiny_project
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.run import runner
-from nblib.run.runner import kernel, watch
+from nblib.run import execute, kernel, many, plan, watch
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def no_kernel(monkeypatch):
 def test_bad_parameters_are_refused_before_a_kernel_starts(
     project, no_kernel, capsys, values, said
 ):
-    assert runner.run("01_ingest", {"recipe": "tiny", **values}) == 2
+    assert execute.run("01_ingest", {"recipe": "tiny", **values}) == 2
     assert said in capsys.readouterr().err
     assert project.committed() == [] and project.failed() == []
 
@@ -70,16 +69,16 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(
     ],
 )
 def test_an_unknown_notebook_is_refused(project, no_kernel, capsys, name, said):
-    assert runner.run(name, {}) == 2
+    assert execute.run(name, {}) == 2
     assert said in capsys.readouterr().err
 
 
 def test_a_notebook_is_found_by_stage_number_or_path(project):
     path = project.root / "notebooks" / "02_bin.ipynb"
     for name in ("02", "02_bin", path, str(path)):
-        assert runner.find_notebook(name) == (path, "02_bin")
+        assert plan.find_notebook(name) == (path, "02_bin")
     copy = project.notebook("my copy", stage="02_bin")
-    assert runner.find_notebook(copy) == (copy, "02_bin")
+    assert plan.find_notebook(copy) == (copy, "02_bin")
 
 
 @pytest.mark.parametrize("text", ["not json", "{}", '{"cells": []}'])
@@ -87,40 +86,40 @@ def test_a_file_that_opens_no_stage_is_refused(project, text):
     path = project.root / "odd.ipynb"
     path.write_text(text)
     with pytest.raises(BadParameter, match=r"odd\.ipynb"):
-        runner.find_notebook(path)
+        plan.find_notebook(path)
 
 
 def test_the_only_recording_of_a_recipe_is_meant(project):
-    assert runner.plan("01", {"recipe": "tiny"}).recording == "000021"
+    assert plan.job_of("01", {"recipe": "tiny"}).recording == "000021"
     project.recipe("cohort", ["a", "b"])
     with pytest.raises(BadParameter, match="give one of a, b"):
-        runner.plan("01", {"recipe": "cohort"})
+        plan.job_of("01", {"recipe": "cohort"})
 
 
 def test_a_recording_may_be_called_a_session(project):
     said = {"recipe": "tiny", "session": "000021"}
-    assert runner.plan("01", said).key == runner.plan("01", {"recipe": "tiny"}).key
+    assert plan.job_of("01", said).key == plan.job_of("01", {"recipe": "tiny"}).key
     with pytest.raises(BadParameter, match="unknown parameter 'session'"):
-        runner.plan("01", {**said, "recording": "000021"})
+        plan.job_of("01", {**said, "recording": "000021"})
 
 
 def test_an_override_gives_another_key_and_a_recipe_that_upstream_notebooks_find(project):
-    plain = runner.plan("02", {"recipe": "tiny"})
-    finer = runner.plan("02", {"recipe": "tiny", "n_bins": 10})
+    plain = plan.job_of("02", {"recipe": "tiny"})
+    finer = plan.job_of("02", {"recipe": "tiny", "n_bins": 10})
     assert plain.key != finer.key
     assert plain.recipe_name == "tiny" and finer.recipe_name.startswith("tiny-")
-    assert runner.plan("02", {"recipe": finer.recipe_name}).key == finer.key
+    assert plan.job_of("02", {"recipe": finer.recipe_name}).key == finer.key
 
 
 def test_an_unknown_model_is_refused_before_a_kernel_starts(project, no_kernel, capsys):
     project.notebook("05_train_lstm")
-    assert runner.run("05", {"recipe": "tiny", "model": "lsmt"}) == 2
+    assert execute.run("05", {"recipe": "tiny", "model": "lsmt"}) == 2
     said = capsys.readouterr().err
     assert "model = 'lsmt': no such decoder" in said and "Did you mean lstm?" in said
 
 
 def test_a_missing_input_is_told_before_a_kernel_starts(project, no_kernel, capsys):
-    assert runner.run("02_bin", {"recipe": "tiny"}) == 3
+    assert execute.run("02_bin", {"recipe": "tiny"}) == 3
     said = capsys.readouterr().err
     assert "nblib run 01_ingest --with-upstream -p recipe tiny -p recording 000021" in said
 
@@ -131,12 +130,12 @@ def test_a_missing_input_is_told_before_a_kernel_starts(project, no_kernel, caps
 def test_the_missing_chain_is_made_and_then_nothing_is_run_again(project, capsys, monkeypatch):
     monkeypatch.chdir(project.root.parent)  # the working folder changes nothing
     given = {"recipe": "tiny", "n_bins": 10, "isi_violations_max": math.inf}
-    assert runner.run("02_bin", given, with_upstream=True) == 0
+    assert execute.run("02_bin", given, with_upstream=True) == 0
     out = capsys.readouterr().out
     assert "02_bin 000021  cell  4/5" in out and "GB" in out
     assert [folder.parts[-3] for folder in project.committed()] == ["01_ingest", "02_bin"]
 
-    folder = runner.plan("02_bin", given).folder
+    folder = plan.job_of("02_bin", given).folder
     executed = nbformat.read(folder / "executed.ipynb", as_version=4)
     nbformat.validate(executed)
     injected = [c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", [])]
@@ -147,28 +146,28 @@ def test_the_missing_chain_is_made_and_then_nothing_is_run_again(project, capsys
 
     monkeypatch.setattr(kernel, "execute", None)
     began = time.monotonic()
-    assert runner.run("02_bin", given, with_upstream=True) == 0
+    assert execute.run("02_bin", given, with_upstream=True) == 0
     assert time.monotonic() - began < 5
     assert "already committed" in capsys.readouterr().out
 
 
 def test_a_stored_result_whose_bytes_changed_is_not_called_done(project, capsys):
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
-    folder = runner.plan("01_ingest", {"recipe": "tiny"}).folder
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    folder = plan.job_of("01_ingest", {"recipe": "tiny"}).folder
     file = next(p for p in folder.iterdir() if p.name not in (store.MANIFEST, "executed.ipynb"))
     file.chmod(0o644)
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
     assert "nblib run 01_ingest --force -p recipe tiny" in capsys.readouterr().err
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 0
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 0
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
 
 
 def test_force_replaces_what_is_there_and_a_failure_brings_it_back(project, monkeypatch):
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
-    folder = runner.plan("01_ingest", {"recipe": "tiny"}).folder
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
+    folder = plan.job_of("01_ingest", {"recipe": "tiny"}).folder
     before = store.read_manifest(folder)["created"], folder.stat().st_ino
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 0
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 0
     after = store.read_manifest(folder)["created"], folder.stat().st_ino
     assert after[1] != before[1]
 
@@ -179,18 +178,18 @@ def test_force_replaces_what_is_there_and_a_failure_brings_it_back(project, monk
     monkeypatch.setattr(
         Path, "replace", lambda self, target: target
     )  # there is no notebook to keep
-    assert runner.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 3
+    assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False, force=True) == 3
     assert folder.stat().st_ino == after[1] and len(list(folder.parent.iterdir())) == 1
 
 
 def test_the_manifest_decides_not_the_look(project, capsys):
     quiet = project.notebook("quiet", "'all is well'", stage="01_ingest")
-    assert runner.run(quiet, {"recipe": "tiny"}, progress=False) == 3
+    assert execute.run(quiet, {"recipe": "tiny"}, progress=False) == 3
     said = capsys.readouterr().err
     assert "committed nothing" in said and str(project.failed()[0]) in said
 
     late = project.notebook("late", f"{tiny_project.COMMIT}\n---\n1 / 0", stage="01_ingest")
-    assert runner.run(late, {"recipe": "tiny"}, progress=False) == 3
+    assert execute.run(late, {"recipe": "tiny"}, progress=False) == 3
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said and "committed before that and stands" in said
     assert len(project.committed()) == 1
@@ -206,7 +205,7 @@ def test_jobs_side_by_side_share_the_cores(project, capsys):
     project.notebook("01_ingest", f"{threads}\n---\n{tiny_project.COMMIT}")
     jobs = [("01_ingest", {"recipe": "cohort", "recording": r}) for r in ("a", "b")]
     jobs.append(("01_ingest", {"recipe": "cohort", "recording": "nobody"}))
-    outcomes = runner.run_many(jobs, 2)
+    outcomes = many.run_many(jobs, 2)
     assert [outcome.code for outcome in outcomes] == [0, 0, 2]
     assert [outcome.folder.parts[-2] for outcome in outcomes[:2]] == ["a", "b"]
     assert "'nobody' is not in recipe" in capsys.readouterr().err
@@ -215,13 +214,13 @@ def test_jobs_side_by_side_share_the_cores(project, capsys):
         max(1, cores // 2), int(os.environ["OMP_NUM_THREADS"])
     )
     with pytest.raises(BadParameter, match="at least 1"):
-        runner.run_many(jobs, 0)
+        many.run_many(jobs, 0)
 
 
 def test_peaks_are_told_in_units_for_people():
     assert watch.gpu_bytes({os.getpid()}) >= 0
-    assert runner.size(12_300_000) == "12 MB" and runner.size(3.21e9) == "3.2 GB"
-    assert runner.size(7_300) == "7 kB"
+    assert execute.size(12_300_000) == "12 MB" and execute.size(3.21e9) == "3.2 GB"
+    assert execute.size(7_300) == "7 kB"
 
 
 def test_jobs_wait_for_what_they_rest_on_and_are_withheld_when_it_fails(project, capsys):
@@ -233,8 +232,8 @@ def test_jobs_wait_for_what_they_rest_on_and_are_withheld_when_it_fails(project,
         for recording in ("b", "a")
         for stage in ("03_clean", "02_bin", "01_ingest")
     ]
-    assert runner.needs(one) == [{1, 2}, {2}, set(), {4, 5}, {5}, set()]
-    outcomes = runner.run_many(one, 2)
+    assert plan.needs(one) == [{1, 2}, {2}, set(), {4, 5}, {5}, set()]
+    outcomes = many.run_many(one, 2)
     assert [outcome.code for outcome in outcomes] == [3, 3, 3, 0, 0, 0]
     assert "02_bin was not run, since 01_ingest failed" in outcomes[1].message
     assert "broken" in outcomes[0].message
@@ -245,4 +244,4 @@ def test_jobs_wait_for_what_they_rest_on_and_are_withheld_when_it_fails(project,
 def test_a_report_waits_for_all_and_an_impossible_job_for_nobody(project):
     project.notebook("90_results")
     jobs = [("90_results", {}), ("01_ingest", {"recipe": "tiny"}), ("02_bin", {"recipe": "none"})]
-    assert runner.needs(jobs) == [{1}, set(), set()]
+    assert plan.needs(jobs) == [{1}, set(), set()]

@@ -22,8 +22,10 @@ from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingIn
 from nblib.experiments import evaluation
 from nblib.report import results
 from nblib.road import stages
-from nblib.run import housekeeping, reports, runner, searched, sweep, tuning
-from nblib.run.search import Search, Study
+from nblib.run import clean_up, execute, many, plan, reports, sweep
+from nblib.run.search import tables
+from nblib.run.search import trials as tuning
+from nblib.run.search.definition import Search, Study
 
 FIXED = {
     "recipe": "tiny", "recording": "tiny", "model": "lstm", "importance": 0, "max_epochs": 3,
@@ -39,7 +41,7 @@ def road(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLIB_HOME", str(folder))
         runs = sweep.with_roads([("04_split", {"recipe": "tiny", "n_bins": n}) for n in (1, 5)])
-        assert not any(o.code for o in runner.run_many(runs, 2, progress=False))
+        assert not any(o.code for o in many.run_many(runs, 2, progress=False))
     return folder
 
 
@@ -224,15 +226,15 @@ def test_a_lock_left_by_a_killed_process_gives_way(home, monkeypatch):
 def test_settings_that_cannot_be_trained_are_a_failed_trial(home):
     own = study(trials=2, space={"learning_rate": {"choices": [1e30, 0.01]}}, sampler="grid")
     work(own)
-    table = searched.trials([own]).set_index("learning_rate")
+    table = tables.trials([own]).set_index("learning_rate")
     assert table.loc[1e30, "state"] == "failed" and "not finite" in table.loc[1e30, "error"]
     assert tuning.winner(own)[1]["learning_rate"] == 0.01
     assert tuning.begin(own) == []  # an error of its own is not tried again
     hopeless = work(study(trials=1, space={"learning_rate": {"choices": [1e30]}}))
     assert tuning.winner(hopeless) is None and tuning.tested(hopeless) == []
-    words = searched.in_words([hopeless], searched.trials([hopeless]), searched.outcome([hopeless]))
+    words = tables.in_words([hopeless], tables.trials([hopeless]), tables.outcome([hopeless]))
     assert "Nothing was tested: none ran to its end" in words
-    assert searched.importances([hopeless]).empty and len(searched.inputs([hopeless])) == 1
+    assert tables.importances([hopeless]).empty and len(tables.inputs([hopeless])) == 1
 
 
 def test_a_grid_takes_every_point_once(home):
@@ -257,19 +259,19 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
     space = {"learning_rate": {"choices": rates}}
     fixed = {**FIXED, "max_epochs": 12, "patience": 12, "batch_size": 16}
     own = Study("s", Search(trials=8, space=space, pruner=pruner, sampler="grid", grace_epochs=4, objective="val_loss"), fixed)  # fmt: skip
-    found = searched.trials([work(own)])
+    found = tables.trials([work(own)])
     given_up = found[found["state"] == "given up early"]
     assert len(given_up) and (given_up["epochs"] < 12).all() and (given_up["epochs"] >= 4).all()
     assert found.loc[found["state"] == "whole", "value"].min() == tuning.best(own).value
     assert tuning.best(own).params["learning_rate"] > 1e-3
     none = study(pruner="none", trials=4)
-    assert (searched.trials([work(none)])["state"] == "whole").all()
+    assert (tables.trials([work(none)])["state"] == "whole").all()
 
 
 def test_the_objective_is_the_validation_score_of_the_notebook(home):
     """The run with a trial's settings has the validation accuracy that the trial told."""
     own = work(study(trials=2))
-    assert runner.run(*tuning.winner(own), progress=False) == 0
+    assert execute.run(*tuning.winner(own), progress=False) == 0
     (row,) = results.scan().itertuples()
     assert row.val_accuracy == pytest.approx(tuning.best(own).value)
     loss = work(study(trials=2, objective="val_loss"))
@@ -290,27 +292,27 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
     assert main(["sweep", str(path)]) == 0
     said = capsys.readouterr().out
     assert "trial 3 (" in said and "7 of 7 runs done, 0 failed" in said  # trials, two runs, report
-    (own,) = searched.current("s")
+    (own,) = tables.current("s")
     runs = results.scan()
-    assert set(runs["key"]) == {runner.plan(*run).key for run in tuning.tested(own)}
+    assert set(runs["key"]) == {plan.job_of(*run).key for run in tuning.tested(own)}
     (report,) = [a for a in store.artifacts() if a.parts[-3] == "91_search"]
-    trials = pd.read_parquet(report / searched.TRIALS)
+    trials = pd.read_parquet(report / tables.TRIALS)
     whole = trials[trials["state"] == "whole"]
-    chosen = runner.plan(*tuning.winner(own)).params
+    chosen = plan.job_of(*tuning.winner(own)).params
     best = whole.loc[whole["value"].idxmax(), "learning_rate"]
     assert best == pytest.approx(chosen.learning_rate, rel=1e-3)
     assert len(f"{chosen.learning_rate:.15g}".lstrip("0.").replace(".", "")) <= 4  # for people
-    assert store.read_manifest(report)["upstream"] == searched.inputs([own])
-    words = searched.in_words([own], trials, searched.outcome([own]))
+    assert store.read_manifest(report)["upstream"] == tables.inputs([own])
+    words = tables.in_words([own], trials, tables.outcome([own]))
     assert "4 trials" in words and "the settings as they were" in words
-    assert reports.there(runner.plan("91_search", {"search": "s"})) == report
+    assert reports.there(plan.job_of("91_search", {"search": "s"})) == report
 
     made = sorted(store.artifacts())
     assert main(["sweep", str(path)]) == 0 and "runs done" not in capsys.readouterr().out
     assert sorted(store.artifacts()) == made
     with pytest.raises(MissingInput, match="search = 'other': there are s"):
-        searched.current("other")
-    assert searched.current() == [own]
+        tables.current("other")
+    assert tables.current() == [own]
 
 
 def test_the_shares_of_the_settings_say_which_one_matters(home):
@@ -328,9 +330,9 @@ def test_the_shares_of_the_settings_say_which_one_matters(home):
                 value=np.log10(rate), user_attrs={"index": i},
             )
         )  # fmt: skip
-    share = searched.importances([own]).set_index("setting")["share"]
+    share = tables.importances([own]).set_index("setting")["share"]
     assert share["learning_rate"] > 0.8 > 0.2 > share["batch_size"]
-    assert searched.importances([study(seed=5)]).empty
+    assert tables.importances([study(seed=5)]).empty
 
 
 def test_pruned_trials_never_win_and_dotted_settings_reach_the_test(home):
@@ -374,30 +376,30 @@ def test_damaged_files_are_named(home):
         tuning.ended(own)
     (own.folder() / tuning.STUDY).unlink()
     with pytest.raises(CorruptArtifact, match=r"study.json: not readable"):
-        searched.current("s")
+        tables.current("s")
     (store.searches_dir() / "s" / tuning.CURRENT).write_text("[")
     with pytest.raises(CorruptArtifact, match=r"current.json: not readable"):
-        searched.current()
+        tables.current()
 
 
 def test_inputs_of_a_search_are_no_waste_and_nothing_is_freed_under_work(home):
     own = work(study(trials=2, space={"n_bins": {"choices": [1, 5]}}, sampler="grid"))
     tuning.keep("s", [own])
-    assert not [w for w in housekeeping.waste() if w.why == "no result rests on it"]
+    assert not [w for w in clean_up.waste() if w.why == "no result rests on it"]
     shutil.rmtree(store.searches_dir())
-    assert len([w for w in housekeeping.waste() if w.why == "no result rests on it"]) == 8
+    assert len([w for w in clean_up.waste() if w.why == "no result rests on it"]) == 8
     kept = store.failed_dir() / "tiny" / f"05_train_lstm-abc.{os.getpid()}@{platform.node()}.running.ipynb"  # fmt: skip
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("{}")
     with pytest.raises(NblibError, match="Nothing was freed"):
-        housekeeping.gc(delete=True)
+        clean_up.gc(delete=True)
     kept.unlink()
-    assert "Freed" in housekeeping.gc(delete=True)
+    assert "Freed" in clean_up.gc(delete=True)
 
 
 def test_without_any_search_the_report_says_how_to_make_one(home):
     with pytest.raises(MissingInput, match="none was run in this data root"):
-        searched.current()
-    assert reports.there(runner.plan("91_search", {})) is None
+        tables.current()
+    assert reports.there(plan.job_of("91_search", {})) is None
     with pytest.raises(BadParameter, match="unknown parameter 'serch'"):
-        runner.plan("91_search", {"serch": "s"})
+        plan.job_of("91_search", {"serch": "s"})

@@ -16,7 +16,7 @@ from tiny_project import wait_until
 
 from nblib.cli import main
 from nblib.core.errors import BadParameter
-from nblib.run import cluster, runner, selection, sweep
+from nblib.run import cluster, plan, selection, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,7 +153,7 @@ def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch
     assert [name for name, _ in runs] == [
         "01_ingest", "02_bin", "03_clean", "04_split", "05_train_lstm", "05_train_lstm",
     ] * 2  # fmt: skip
-    needs = runner.needs(runs)
+    needs = plan.needs(runs)
     assert needs[5] == {0, 1, 2, 3} and needs[10] == {6, 7, 8, 9} and needs[0] == set()
     jobs = cluster.make_jobs(runs)
     assert [j["kind"] for j in jobs] == ["stages", "train", "train"] * 2
@@ -200,10 +200,10 @@ def test_files_by_a_pattern(project, tmp_path):
     path = write(project, text.replace("PATTERN", f"{folder}/*.nwb"))
     runs = sweep.check(sweep.read(path), path)
     assert [r[1]["recording"] for r in runs] == ["m1", "m2"]
-    recipe = runner.plan(*runs[0]).recipe
+    recipe = plan.job_of(*runs[0]).recipe
     assert recipe.recordings == ["m1", "m2"] and recipe.file("m2") == folder / "m2.nwb"
     # The key is that of the file's content, whatever recipe named it.
-    keys = {runner.plan("01_ingest", r[1]).key for r in runs}
+    keys = {plan.job_of("01_ingest", r[1]).key for r in runs}
     assert len(keys) == 2
     for pattern, said in [
         (f"{folder}/*.mat", "no file matches"),
@@ -249,7 +249,7 @@ def test_sessions_by_a_query(tmp_path, home, wanted, ids):
     chosen = selection.Recordings(allen=wanted, table=str(table))
     recipe, found = selection.settle(chosen, "allen_natural_scenes")
     assert found == ids
-    assert runner.recordings_of(recipe) == ids
+    assert plan.recordings_of(recipe) == ids
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from tiny_project import wait_until
 
 from nblib.core.errors import RunFailed
-from nblib.run.runner import warm
+from nblib.run import warm
 
 SHOW = "import os; print(*(open(f'/proc/self/task/{t}/comm').read() for t in os.listdir('/proc/self/task')))"
 
@@ -30,7 +30,7 @@ def tasks(tmp_path):
     """A module of tasks for the server to import."""
     (tmp_path / "more_tasks.py").write_text(
         "import os, random, sys, time\n"
-        "from nblib.run.runner import warm\n"
+        "from nblib.run import warm\n"
         "def tell():\n"
         "    import numpy\n"
         "    print(os.environ.get('COLOUR'), os.getcwd(), numpy.random.random(), random.random(),"
@@ -96,7 +96,7 @@ def test_a_tied_process_ends_with_who_asked_for_it(tasks, tmp_path):
 def test_the_server_outlives_its_parent_until_its_children_end(tasks, tmp_path):
     code = (
         "import os, signal, sys, time\n"
-        "from nblib.run.runner import warm\n"
+        "from nblib.run import warm\n"
         "with warm.server(('more_tasks',), {}) as environment, open(os.devnull, 'r+') as null:\n"
         "    process = warm.Process(environment[warm.ADDRESS], 'sleep', [1.0], [null] * 3, env=dict(os.environ))\n"
         "    print(environment[warm.ADDRESS], process.pid, flush=True)\n"

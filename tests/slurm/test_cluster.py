@@ -63,9 +63,9 @@ def test_the_same_artifacts_as_at_home(project):
     path = project.root / "s.yml"
     assert cluster.queue(path) == []
     runs = sweep.with_roads(sweep.check(sweep.read(path), path))
-    from nblib.run import runner
+    from nblib.run import plan
 
-    assert sorted((j.stage, j.recording, j.key) for j in (runner.plan(*r) for r in runs)) == there
+    assert sorted((j.stage, j.recording, j.key) for j in (plan.job_of(*r) for r in runs)) == there
     again = drive(project)
     said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0 and "jobs; logs in" not in said  # nothing to do: nothing submitted

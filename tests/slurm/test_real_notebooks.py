@@ -16,7 +16,7 @@ from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt,
 from nblib.core import store
 from nblib.report import results
 from nblib.report.runs import load_run
-from nblib.run import searched
+from nblib.run.search import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -166,8 +166,8 @@ def test_a_search_on_the_cluster(project, tmp_path, monkeypatch):
     said = sweep(project, tmp_path / "home", text, "--profile", "private")
     assert "2 of 2 jobs done, 0 failed" in said
     monkeypatch.setenv("NBLIB_HOME", str(tmp_path / "home"))
-    studies = searched.current("s")
-    trials = searched.trials(studies)
+    studies = tables.current("s")
+    trials = tables.trials(studies)
     assert sorted(trials["trial"]) == list(range(6))
-    assert len(results.scan()) == 2 and len(searched.outcome(studies)) == 2
+    assert len(results.scan()) == 2 and len(tables.outcome(studies)) == 2
     assert [a.parts[-3] for a in store.artifacts()].count("91_search") == 1

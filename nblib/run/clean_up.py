@@ -17,8 +17,9 @@ from pathlib import Path
 from nblib.core import rawfiles, store, swap
 from nblib.core.errors import NblibError, OutdatedArtifact
 from nblib.road import stages
-from nblib.run import cluster, runner, searched
-from nblib.run.runner.outcome import at_work, size
+from nblib.run import cluster, plan
+from nblib.run.execute import at_work, size
+from nblib.run.search import tables
 
 A_DAY_S = 86_400.0
 
@@ -62,7 +63,7 @@ def needed() -> set[str]:
             upstream[artifact.name] = store.read_manifest(artifact)["upstream"]
     found: set[str] = set()
     waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
-    waiting += [key for name in searched.names() for key in _inputs_of_search(name)]
+    waiting += [key for name in tables.names() for key in _inputs_of_search(name)]
     while waiting:
         key = waiting.pop()
         if key not in found:
@@ -73,9 +74,9 @@ def needed() -> set[str]:
 
 def _inputs_of_search(name: str) -> list[str]:
     """Keys that the trials of a search rest on: calling it again must not make them again."""
-    runs = [run for study in searched.current(name) for run in study.inputs()]
-    roads = [runner.road(runner.plan(*run)) for run in runs]
-    return [key for road in roads for step in road if (key := runner.plan(*step).key)]
+    runs = [run for study in tables.current(name) for run in study.inputs()]
+    roads = [plan.road(plan.job_of(*run)) for run in runs]
+    return [key for road in roads for step in road if (key := plan.job_of(*step).key)]
 
 
 def at_work_now() -> list[str]:

@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ ADDRESS = "NBLIB_WARM"
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
-    "matplotlib.pyplot", "nblib.run.runner", "nblib.run.runner.kernel", "nblib.simulate.allen", "nblib.prepare.steps",
+    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.steps",
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots",
 )  # fmt: skip
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.evaluation")  # fmt: skip
@@ -80,7 +81,12 @@ def server(modules: tuple[str, ...], environment: dict[str, str]) -> Iterator[di
         environment = {**environment, ADDRESS: str(folder / "warm")}
         # Figures of every kernel go into its notebook, whichever process read this first.
         environment.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        command = [sys.executable, "-c", "from nblib.run.runner import warm; warm.main()", *modules]
+        command = [
+            sys.executable,
+            "-c",
+            "from nblib.run import warm; warm.main()",
+            *modules,
+        ]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, env={**os.environ, **environment}, process_group=0
         )
@@ -297,9 +303,12 @@ def _kernel(connection_file: str) -> int:
 
 
 def _job() -> int:
-    from nblib.run.runner import many
-
-    return many.child()
+    """One call on stdin, one `Exit` on stdout."""
+    call = json.load(sys.stdin)
+    module, _, name = call.pop("call", "nblib.run.execute:attempt").partition(":")
+    end = getattr(importlib.import_module(module), name)(**call)
+    print(json.dumps(asdict(end), default=str))
+    return end.code
 
 
 TASKS = {"kernel": _kernel, "job": _job}

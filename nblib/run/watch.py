@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nblib.run.runner.kernel import Kernel
+    from nblib.run.kernel import Kernel
 
 
 class Stopped(Exception):

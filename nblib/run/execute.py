@@ -16,42 +16,56 @@ import platform
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from nblib.core import errors, store
+from nblib.core import errors, store, swap
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError, StorageError
 from nblib.road import stages
-from nblib.run.runner.many import cores, progress_line, run_calls, run_many
-from nblib.run.runner.outcome import (  # fmt: skip
-    BAD_PARAMETERS,
-    KERNEL_DIED,
-    NOTEBOOK_ERROR,
-    OK,
-    RUNNING,
-    Outcome,
-    size,
-)
-from nblib.run.runner.plan import (
-    Job,
-    Run,
-    check_names,
-    find_notebook,
-    key_of,
-    names_recordings,
-    needs,
-    place_of,
-    plan,
-    recordings_of,
-    road,
-)
+from nblib.run.plan import Job, Task, job_of, key_of, road
 
-__all__ = [
-    "Job", "Outcome", "Run", "attempt", "check_names", "cores", "execute", "find_notebook",
-    "names_recordings", "needs", "place_of", "plan", "progress_line", "recordings_of", "road", "run",
-    "run_calls", "run_many", "size",
-]  # fmt: skip
+OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
+RUNNING = ".running.ipynb"  # <stage>-<key>.<pid>@<host>.running.ipynb: a notebook at work
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a run ended: exit code, one message, the artifact, the executed or failed notebook."""
+
+    code: int
+    message: str
+    folder: Path | None = None
+    notebook: Path | None = None
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """Whose a notebook at work is. alive: None where only its own host could tell."""
+
+    name: str  # <stage>-<key>
+    pid: int
+    host: str
+    alive: bool | None
+
+
+def at_work(path: Path) -> AtWork | None:
+    """What the name of a notebook at work says; None for any other file."""
+    if not path.name.endswith(RUNNING):
+        return None
+    name, _, who = path.name.removesuffix(RUNNING).partition(".")
+    pid, _, host = who.partition("@")
+    return AtWork(name, int(pid), host, swap.alive(int(pid)) if host == platform.node() else None)
+
+
+def size(n_bytes: float) -> str:
+    """Bytes for people: '3.2 GB', '12 MB', '7 kB'."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e6 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def run(
@@ -77,18 +91,18 @@ def attempt(
     with_upstream: bool = False,
     progress: bool = True,
     force: bool = False,
-) -> Outcome:
+) -> Exit:
     """Run one notebook, and what is missing before it if asked; never raises an NblibError.
 
     A committed key is not run again unless `force`; the old artifact then stands until the new
     one replaces it.
     """
     try:
-        job = plan(notebook, params)
+        job = job_of(notebook, params)
         if job.committed and not force:
             _verify(job)
             done = f"{job.label}: already committed, nothing to do: {job.folder}"
-            return Outcome(OK, done, job.folder)
+            return Exit(OK, done, job.folder)
         before = road(job)
         if not with_upstream:
             _need(before, job)
@@ -102,10 +116,10 @@ def attempt(
         return execute(job, progress=progress, replace=force)
     except NblibError as error:
         code = BAD_PARAMETERS if isinstance(error, BadParameter) else NOTEBOOK_ERROR
-        return Outcome(code, str(error))
+        return Exit(code, str(error))
     except OSError as error:  # a disk that is full, or may not be written
         place = Path(error.filename or store.home())
-        return Outcome(NOTEBOOK_ERROR, str(store.storage_error(error, place)))
+        return Exit(NOTEBOOK_ERROR, str(store.storage_error(error, place)))
 
 
 def _verify(job: Job) -> None:
@@ -120,7 +134,7 @@ def _verify(job: Job) -> None:
         ) from None
 
 
-def _need(before: list[Run], job: Job) -> None:
+def _need(before: list[Task], job: Job) -> None:
     """Raise what the notebook would raise for a missing input, before its kernel starts."""
     here = stages.Stage(job.stage, job.params, job.recipe, "")
     for stage, values in before:
@@ -135,12 +149,12 @@ def _need(before: list[Run], job: Job) -> None:
 
 
 @store.shared()
-def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcome:
+def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
     """Execute a planned job in a kernel of its own and judge it by its manifest.
 
     replace: its artifact takes the place of the one there, when it is complete.
     """
-    from nblib.run.runner import kernel
+    from nblib.run import kernel
 
     began = time.monotonic()
     name = f"{job.stage}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
@@ -164,7 +178,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcom
     if end.error or folder is None:
         code, said = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
         running.replace(kept)
-        return Outcome(code, _farewell(job, said, folder, kept), folder, kept, **spent)
+        return Exit(code, _farewell(job, said, folder, kept), folder, kept, **spent)
     gpu = store.read_manifest(folder).get("peak_gpu_bytes") or end.peak_gpu_bytes
     told = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
     told += f", GPU {size(gpu)}" if gpu else ""
@@ -174,10 +188,10 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Outcom
     except StorageError as error:  # the result stands; only its notebook is elsewhere
         running.replace(kept)
         message += f". The executed notebook could not be attached ({error}) and is kept: {kept}"
-        return Outcome(OK, message, folder, kept, **spent)
+        return Exit(OK, message, folder, kept, **spent)
     running.unlink(missing_ok=True)
     kept.unlink(missing_ok=True)  # an earlier failure of this very key is repaired
-    return Outcome(OK, message, folder, notebook, **spent)
+    return Exit(OK, message, folder, notebook, **spent)
 
 
 def _score(folder: Path) -> str:

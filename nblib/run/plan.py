@@ -14,7 +14,7 @@ from nblib.core.checking import shown
 from nblib.core.errors import BadParameter, MissingInput, NblibError
 from nblib.road import notebooks, stages
 
-Run = tuple[str | Path, dict[str, Any]]  # notebook, parameters
+Task = tuple[str | Path, dict[str, Any]]  # notebook, parameters
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def check_names(stage: str, values: dict[str, Any]) -> None:
         raise BadParameter(f"{stage}: {'. '.join(faults)}")
 
 
-def plan(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
+def job_of(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     """Check names, types, recipe and recording, and compute the key; BadParameter otherwise.
 
     `session` may stand for `recording`. Without either, the recipe's only recording is meant.
@@ -147,7 +147,7 @@ def key_of(job: Job) -> str | None:
         return None
 
 
-def needs(runs: list[Run]) -> list[set[int]]:
+def needs(runs: list[Task]) -> list[set[int]]:
     """For each run the positions of those whose artifacts it rests on.
 
     A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.
@@ -155,7 +155,7 @@ def needs(runs: list[Run]) -> list[set[int]]:
     planned: list[Job | None] = []
     for run in runs:
         try:
-            planned.append(plan(*run))
+            planned.append(job_of(*run))
         except NblibError:
             planned.append(None)
     place: dict[tuple[str, str, str], list[int]] = {}
@@ -171,12 +171,12 @@ def needs(runs: list[Run]) -> list[set[int]]:
                 {k for k, other in enumerate(planned) if k != i and other and other.recipe}
             )
         else:
-            wanted = (place_of(plan(*step)) for step in road(job))
+            wanted = (place_of(job_of(*step)) for step in road(job))
             found.append({k for where in wanted for k in place.get(where, [])})
     return found
 
 
-def road(job: Job) -> list[Run]:
+def road(job: Job) -> list[Task]:
     """What a job rests on, directly or not, in order."""
     return stages.road(job.stage, job.recipe, job.params, job.recipe_name)
 

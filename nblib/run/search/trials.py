@@ -22,9 +22,9 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
 from nblib.road import stages
-from nblib.run import runner
-from nblib.run.runner.plan import Run
-from nblib.run.search import Search, Space, Study, in_words
+from nblib.run import execute, plan
+from nblib.run.plan import Task
+from nblib.run.search.definition import Search, Space, Study, in_words
 
 if TYPE_CHECKING:
     import optuna
@@ -123,7 +123,7 @@ def begin(study: Study) -> list[int]:
 
     hashes = {}
     for run in study.inputs():
-        job = runner.plan(*run)
+        job = plan.job_of(*run)
         stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
         roles, _ = splits.load(stage.input("04_split"))
         hashes[splits.split_hash(roles)] = job.recipe_name
@@ -151,7 +151,7 @@ def read(folder: Path | str) -> Study:
     return Study(told["name"], P.checked(Search, told["search"], str(folder)), told["fixed"])
 
 
-def attempt_trial(folder: str, index: int) -> runner.Outcome:
+def attempt_trial(folder: str, index: int) -> execute.Exit:
     """One trial, in a process of its own; its outcome is in the journal when this returns.
 
     Settings with which the decoder cannot be trained are a trial that failed, not a failed sweep.
@@ -159,7 +159,7 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
     optuna = need_optuna()
     study = read(folder)
     if index in ended(study):
-        return runner.Outcome(runner.OK, f"trial {index}: done already")
+        return execute.Exit(execute.OK, f"trial {index}: done already")
     trial = open_study(study, index).ask()
     trial.set_user_attr("index", index)
     trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
@@ -170,14 +170,14 @@ def attempt_trial(folder: str, index: int) -> runner.Outcome:
         value = judge(study, settings, trial)
     except optuna.TrialPruned:
         trial.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        return runner.Outcome(runner.OK, f"{words}: given up early")
+        return execute.Exit(execute.OK, f"{words}: given up early")
     except Exception as error:  # whatever it is, it is this trial's end and stands in its record
         told = str(error) if isinstance(error, NblibError) else f"{type(error).__name__}: {error}"
         trial.set_user_attr("error", told)
         trial.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return runner.Outcome(runner.OK, f"{words}: failed. {told}")
+        return execute.Exit(execute.OK, f"{words}: failed. {told}")
     trial.study.tell(trial, value)
-    return runner.Outcome(runner.OK, f"{words}: {study.search.objective} {value:.4f}")
+    return execute.Exit(execute.OK, f"{words}: {study.search.objective} {value:.4f}")
 
 
 def _suggest(trial: optuna.Trial, name: str, space: Space) -> Any:
@@ -196,7 +196,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
     from nblib.experiments import evaluation
     from nblib.models import training
 
-    job = runner.plan(*study.run(settings))
+    job = plan.job_of(*study.run(settings))
     stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
     data = evaluation.load_data(stage)
     decoder = evaluation.make_decoder(stage)
@@ -220,7 +220,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
 def calls(studies: list[Study]) -> list[dict[str, Any]]:
     """The trials that are still to do, as calls for `runner.run_calls`."""
     return [
-        {"call": "nblib.run.tuning:attempt_trial", "folder": str(study.folder()), "index": i}
+        {"call": "nblib.run.search.trials:attempt_trial", "folder": str(study.folder()), "index": i}
         for study in studies
         for i in begin(study)
     ]
@@ -236,7 +236,7 @@ def best(study: Study) -> optuna.trial.FrozenTrial | None:
     return min(whole, key=lambda found: sign * found[1].value)[1] if whole else None
 
 
-def winner(study: Study) -> Run | None:
+def winner(study: Study) -> Task | None:
     """The run that is tested: the best trial's settings. None while no trial ran to its end."""
     found = best(study)
     return None if found is None else study.run(found.params)
@@ -248,7 +248,7 @@ def keep(name: str, studies: list[Study]) -> None:
     store.write_text(store.searches_dir() / name / CURRENT, told)
 
 
-def tested(study: Study) -> list[Run]:
+def tested(study: Study) -> list[Task]:
     """The runs that are evaluated on test presentations: the winner, and the settings as they were.
 
     None before every trial has ended: who looks at the test halfway, and goes on, has chosen by it.

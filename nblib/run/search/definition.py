@@ -19,8 +19,8 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
-from nblib.run import runner
-from nblib.run.runner.plan import Run
+from nblib.run import plan
+from nblib.run.plan import Task
 
 
 class Params(P.ReportParams):
@@ -164,7 +164,7 @@ class Study:
     search: Search
     fixed: dict[str, Any]
 
-    def run(self, settings: dict[str, Any]) -> Run:
+    def run(self, settings: dict[str, Any]) -> Task:
         """The run with these settings; a name "model_params.x" sets x of the model.
 
         Of a number drawn from a range four digits count: more say nothing, and nobody reads them.
@@ -177,7 +177,7 @@ class Study:
             values[outer] = {**values.get(outer, {}), inner: value} if dot else value
         return self.search.notebook, values
 
-    def inputs(self) -> list[Run]:
+    def inputs(self) -> list[Task]:
         """One run for each input that trials may have, such as another number of bins."""
         of_recipe = [
             name for name in self.search.space
@@ -195,26 +195,26 @@ class Study:
         """BadParameter for a setting that the notebook or the model would not take."""
         from nblib import models
 
-        decoder = models.MODELS[runner.plan(*self.run({})).params.model]
+        decoder = models.MODELS[plan.job_of(*self.run({})).params.model]
         for name, space in self.search.space.items():
             if name in TRAINING and not decoder.training:
                 raise BadParameter(
                     f"search: {decoder.name} is not trained by epochs and has no {name}."
                 )
             for value in space.ends:
-                job = runner.plan(*self.run({name: value}))
+                job = plan.job_of(*self.run({name: value}))
                 models.make(job.params.model, job.params.model_params)
         self.inputs()
 
     def folder(self) -> Path:
         """Where its trials are kept. MissingInput for a recording that is not fetched yet."""
         search = self.search.model_dump(exclude={"trials", "workers", "params", "each"})
-        fixed = runner.plan(*self.run({}))
+        fixed = plan.job_of(*self.run({}))
         search["fixed"] = {k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}}  # fmt: skip
         search["stage"] = stages.STAGES[fixed.stage].version
         keys = []
         for run in self.inputs():
-            job = runner.plan(*run)
+            job = plan.job_of(*run)
             keys.append(stages.key_for("04_split", job.recipe, job.recording))
         return (
             store.searches_dir()
@@ -224,6 +224,6 @@ class Study:
 
     def title(self) -> str:
         """What it is about: the model and the values that tell studies apart."""
-        params = runner.plan(*self.run({})).params
+        params = plan.job_of(*self.run({})).params
         told = [f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")]
         return ", ".join([params.recording, params.model, *told])

@@ -10,7 +10,7 @@ import pytest
 from nblib.cli import main
 from nblib.core import store
 from nblib.core.errors import NblibError
-from nblib.run import housekeeping
+from nblib.run import clean_up
 
 
 def put(stage, key, upstream, n_bytes=1000):
@@ -34,7 +34,7 @@ def root(home):
 
 def test_only_what_no_result_rests_on_is_freed(root, capsys):
     kept, waste = root
-    assert [w.path for w in housekeeping.waste()] == waste  # the largest first
+    assert [w.path for w in clean_up.waste()] == waste  # the largest first
     assert main(["gc"]) == 0 and "could be freed; nblib gc --delete" in capsys.readouterr().out
     assert all(p.is_dir() for p in kept + waste)
     assert main(["gc", "--delete"]) == 0 and "Freed" in capsys.readouterr().out
@@ -56,7 +56,7 @@ def test_leavings_of_the_dead_are_freed_and_those_of_the_living_are_not(root):
         path.mkdir()
     for path in (failed, running):
         path.write_text("{}")
-    found = {w.path for w in housekeeping.waste()}
+    found = {w.path for w in clean_up.waste()}
     assert {dead, failed} <= found and not {alive, elsewhere, running} & found
 
 
@@ -64,7 +64,7 @@ def test_a_manifest_that_cannot_be_read_stops_it(root, capsys):
     kept, waste = root
     (kept[3] / store.MANIFEST).write_text("{")
     with pytest.raises(NblibError):
-        housekeeping.gc(delete=True)
+        clean_up.gc(delete=True)
     assert all(p.is_dir() for p in kept + waste)
     assert main(["du"]) == 0 and "is not known" in capsys.readouterr().out
 

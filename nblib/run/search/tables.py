@@ -15,8 +15,10 @@ import pandas as pd
 from nblib.core import store
 from nblib.core.errors import CorruptArtifact, MissingInput
 from nblib.core.markup import in_markdown
-from nblib.run import runner, search, tuning
-from nblib.run.search import Study
+from nblib.run import plan
+from nblib.run.search import definition
+from nblib.run.search import trials as study_trials
+from nblib.run.search.definition import Study
 
 STATES = {"COMPLETE": "whole", "PRUNED": "given up early", "FAIL": "failed"}
 OBJECTIVE_TEXT = {"val_accuracy": "validation accuracy", "val_loss": "validation loss [nats]"}
@@ -25,7 +27,7 @@ TRIALS = "trials.parquet"
 
 def names() -> list[str]:
     """The sweeps that have searched something in this data root."""
-    return sorted(p.parent.name for p in store.searches_dir().glob(f"*/{tuning.CURRENT}"))
+    return sorted(p.parent.name for p in store.searches_dir().glob(f"*/{study_trials.CURRENT}"))
 
 
 def current(name: str = "") -> list[Study]:
@@ -38,10 +40,10 @@ def current(name: str = "") -> list[Study]:
         )
     folder = store.searches_dir() / (name or known[0])
     try:
-        keys = json.loads((folder / tuning.CURRENT).read_text(encoding="utf-8"))
+        keys = json.loads((folder / study_trials.CURRENT).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptArtifact(f"{folder / tuning.CURRENT}: not readable ({error}); call the sweep again.") from None  # fmt: skip
-    return [tuning.read(folder / key) for key in keys]
+        raise CorruptArtifact(f"{folder / study_trials.CURRENT}: not readable ({error}); call the sweep again.") from None  # fmt: skip
+    return [study_trials.read(folder / key) for key in keys]
 
 
 def inputs(studies: list[Study]) -> list[str]:
@@ -49,17 +51,18 @@ def inputs(studies: list[Study]) -> list[str]:
     found = []
     for study in studies:
         told = [
-            [i, t.state.name, t.value, t.params] for i, t in sorted(tuning.ended(study).items())
+            [i, t.state.name, t.value, t.params]
+            for i, t in sorted(study_trials.ended(study).items())
         ]
         found.append(
-            store.make_key("trials", search.VERSION, {"trials": told}, [study.folder().name])
+            store.make_key("trials", definition.VERSION, {"trials": told}, [study.folder().name])
         )
         found += [job.key for job in _tested(study) if job.committed]
     return sorted(set(found))
 
 
-def _tested(study: Study) -> list[runner.Job]:
-    return [runner.plan(*run) for run in tuning.tested(study)]
+def _tested(study: Study) -> list[plan.Job]:
+    return [plan.job_of(*run) for run in study_trials.tested(study)]
 
 
 def trials(studies: list[Study]) -> pd.DataFrame:
@@ -67,7 +70,7 @@ def trials(studies: list[Study]) -> pd.DataFrame:
     epochs, last (the objective of the last epoch), seconds, error."""
     rows = []
     for study in studies:
-        for index, trial in sorted(tuning.ended(study).items()):
+        for index, trial in sorted(study_trials.ended(study).items()):
             reported = trial.intermediate_values
             last = reported[max(reported)] if reported else None
             rows.append(
@@ -91,12 +94,12 @@ def importances(studies: list[Study]) -> pd.DataFrame:
 
     rows = []
     for study in studies:
-        values = [t.value for t in tuning.ended(study).values() if t.state.name == "COMPLETE"]
+        values = [t.value for t in study_trials.ended(study).values() if t.state.name == "COMPLETE"]
         if len(values) < 4 or len(set(values)) < 2:
             continue
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.search.seed)
         found = optuna.importance.get_param_importances(
-            tuning.open_study(study), evaluator=evaluator
+            study_trials.open_study(study), evaluator=evaluator
         )
         rows += [
             {"study": study.title(), "setting": k, "share": float(v)} for k, v in found.items()
@@ -112,7 +115,7 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
     """
     rows = []
     for study in studies:
-        best = tuning.best(study)
+        best = study_trials.best(study)
         names = ("chosen by validation", "as they were")
         for name, job in zip(names, _tested(study), strict=False):  # none before all trials ended
             if not job.committed:
@@ -120,9 +123,9 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
             score = metrics["scores"]["accuracy"]
             told = (
-                search.in_words(best.params)
+                definition.in_words(best.params)
                 if name == names[0]
-                else search.in_words(_before(study, best.params))
+                else definition.in_words(_before(study, best.params))
             )
             rows.append(
                 {"study": study.title(), "which": name, "settings": told,
@@ -138,7 +141,7 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
     """The values that the settings searched have without a search, where they are told."""
     from nblib import models
 
-    job = runner.plan(*study.run({}))
+    job = plan.job_of(*study.run({}))
     decoder = models.make(job.params.model, job.params.model_params)
     known = {**job.recipe.model_dump(), **type(decoder).training}
     known |= {k: v for k, v in job.params.model_dump().items() if v is not None}

@@ -8,7 +8,7 @@ from typing import Any
 
 from nblib.core import store
 from nblib.core.errors import NblibError
-from nblib.run.runner.outcome import at_work, size
+from nblib.run.execute import at_work, size
 
 
 def artifacts() -> list[dict[str, Any]]:

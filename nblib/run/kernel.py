@@ -21,8 +21,8 @@ from typing import Any
 
 from nblib.core.markup import in_markdown
 from nblib.road.stages import REPLACE
-from nblib.run.runner import warm
-from nblib.run.runner.watch import Stopped, Watch
+from nblib.run import warm
+from nblib.run.watch import Stopped, Watch
 
 GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
 

@@ -1,0 +1,1 @@
+"""A search for settings: what is asked, its trials, what they found."""
