@@ -2,7 +2,7 @@
 
 A study is the search on one recording, fold and seed. Its name is made from the settings of the
 search and the keys of its input, so that trials of another question or of other data are never mixed
-in. Validation presentations alone choose; `tuning` does the work.
+in. Validation presentations alone choose; `trials` does the work.
 """
 
 from __future__ import annotations
