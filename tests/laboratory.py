@@ -11,8 +11,8 @@ import tiny_project
 
 from nblib import models
 from nblib.core import params, rawfiles, recipes, sealed, store
-from nblib.evaluate import metrics
-from nblib.experiments import evaluation
+from nblib.evaluate import scores
+from nblib.experiments import decode
 from nblib.prepare import binning, splits
 from nblib.prepare.samples import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
@@ -79,9 +79,7 @@ class Laboratory:
         """
         recipe = recipe or self.recipe
         given = {"model": "logistic"} | given
-        asked = evaluation.Params(
-            recipe=recipe_given or recipe.recipe, recording=recording, **given
-        )
+        asked = decode.Params(recipe=recipe_given or recipe.recipe, recording=recording, **given)
         split_key = self.split(recipe, recording)
         split, statistics = splits.load(store.folder("04_split", recording, split_key))
         binned = binned_counts(recording)
@@ -90,7 +88,7 @@ class Laboratory:
             samples = shuffle_labels(samples, asked.seed)
         model = models.make(asked.model, asked.model_params)
         history = model.fit(samples["train"], samples[val], n_classes=3, settings=asked)
-        score = metrics.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
+        score = scores.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
         right = (model.predict(samples["val"].x) == samples["val"].y).mean()
         chosen = float(right) if val_accuracy is None else val_accuracy
         told = {
@@ -104,11 +102,11 @@ class Laboratory:
 
         def write(folder):
             model.save(folder)
-            metrics.write_metrics(folder, told)
+            scores.write_metrics(folder, told)
             log_proba = model.predict_log_proba(samples["test"].x)
             classes = statistics[asked.fold].classes
-            table = metrics.predictions(samples["test"], log_proba, classes)
-            table.to_parquet(folder / metrics.PREDICTIONS)
+            table = scores.predictions(samples["test"], log_proba, classes)
+            table.to_parquet(folder / scores.PREDICTIONS)
             history.to_parquet(folder / HISTORY, index=False)
 
         key = stages.key_for("05_train_lstm", recipe, recording, asked, code)
@@ -142,9 +140,9 @@ def vouch(folder: Path, name: str) -> None:
 
 def change_metrics(folder: Path, **changed) -> None:
     """Change what a run says of itself, so that its manifest vouches for it."""
-    told = json.loads((folder / metrics.METRICS).read_text())
-    (folder / metrics.METRICS).write_text(json.dumps(told | changed))
-    vouch(folder, metrics.METRICS)
+    told = json.loads((folder / scores.METRICS).read_text())
+    (folder / scores.METRICS).write_text(json.dumps(told | changed))
+    vouch(folder, scores.METRICS)
 
 
 def change_manifest(folder: Path, **changed) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from laboratory import Laboratory, reseal
 
 from nblib.core import store
-from nblib.evaluate import metrics
+from nblib.evaluate import scores
 
 
 def make(laboratory: Laboratory, n: int) -> None:
     """Commit n runs of 05 that differ in their seed; those that are there already stay."""
     first = laboratory.run()
     manifest = store.read_manifest(first)
-    told = json.loads((first / metrics.METRICS).read_text())
+    told = json.loads((first / scores.METRICS).read_text())
     for seed in range(1, n):
         in_key = manifest["in_key"] | {"seed": seed}
         version = manifest["stage_version"]
@@ -31,8 +31,8 @@ def make(laboratory: Laboratory, n: int) -> None:
 
 
 def _link(first: Path, folder: Path, manifest: dict, told: dict, in_key: dict) -> None:
-    seed, path = in_key["seed"], folder / metrics.METRICS
-    for name in set(manifest["outputs"]) - {metrics.METRICS}:
+    seed, path = in_key["seed"], folder / scores.METRICS
+    for name in set(manifest["outputs"]) - {scores.METRICS}:
         os.link(first / name, folder / name)
     path.write_text(json.dumps(told | {"seed": seed}))
     written = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
@@ -41,6 +41,6 @@ def _link(first: Path, folder: Path, manifest: dict, told: dict, in_key: dict) -
         "seed": seed,
         "in_key": in_key,
         "parameters": manifest["parameters"] | {"seed": seed},
-        "outputs": manifest["outputs"] | {metrics.METRICS: written},
+        "outputs": manifest["outputs"] | {scores.METRICS: written},
     }
     reseal(folder, manifest | changed)

@@ -19,7 +19,7 @@ from nblib.cli import main
 from nblib.core import params, rawfiles, sealed, store, swap
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
 from nblib.data import sources
-from nblib.experiments import latents, ssl
+from nblib.experiments import images, self_supervision
 from nblib.road import stages
 from nblib.run import clean_up
 
@@ -118,7 +118,7 @@ def test_what_a_stage_commits_can_be_checked(tmp_path, monkeypatch):
     recipe = params.Recipe(recipe="r", recordings=["a"])
     path = tmp_path / "x.npy"
     np.save(path, np.zeros(3))
-    asked = latents.Params(recipe="r", recording="a", images=str(path))
+    asked = images.Params(recipe="r", recording="a", images=str(path))
     made = stages.made_of("10_image_latents", recipe, "a", asked, "code")
     raw = stages.raw_content("10_image_latents", recipe, "a", asked)
     code = {"code_hash": "code", "edited": False, "cells": []}
@@ -263,7 +263,9 @@ def test_data_in_a_file_that_depends_on_the_working_folder_are_refused(tmp_path,
 
 def cohort_key(recordings, **more):
     recipe = params.Recipe(recipe="r", recordings=recordings, **{"source": "simulate_lfp"} | more)
-    return stages.key_for("08_ssl_pretext", recipe, stages.COHORT, ssl.Params(recipe="r"))
+    return stages.key_for(
+        "08_ssl_pretext", recipe, stages.COHORT, self_supervision.Params(recipe="r")
+    )
 
 
 def test_cohorts_of_other_recordings_have_other_keys(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from nblib import models
 from nblib.core.params import BinSettings, SplitSettings
 from nblib.data import nwb
-from nblib.evaluate import metrics, stats
-from nblib.experiments.evaluation import Params as TrainParams
+from nblib.evaluate import scores, stats
+from nblib.experiments.decode import Params as TrainParams
 from nblib.models import MODELS
 from nblib.prepare import binning, splits
 from nblib.prepare.samples import role_samples, shuffle_labels
@@ -104,7 +104,7 @@ def test_the_oracle_check_sees_a_leak(truth):
 def test_decoders_decode(truth):
     """The other side: with true labels the baseline is far above chance and p says so."""
     samples, _ = truth
-    found = metrics.scores(
+    found = scores.decoding_scores(
         samples["test"].y, fitted("logistic", samples).predict_log_proba(samples["test"].x)
     )
     assert found["accuracy"].ci_low > found["accuracy"].chance and found["accuracy"].p < 0.01

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from nblib.evaluate import metrics, stats
+from nblib.evaluate import scores as metrics
+from nblib.evaluate import stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ def _rises(
 
 
 def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # A certain error counts as so many nats, not as infinitely many (see `metrics.scores`).
+    # A certain error counts as so many nats, not as infinitely many (see `scores.decoding_scores`).
     return np.maximum(log_proba[np.arange(len(y)), y], -metrics.WORST)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nblib.evaluate import metrics, stats
+from nblib.evaluate import scores, stats
 
 
 def similarity(decoded: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def similarity(decoded: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 def retrieval_scores(
     near: np.ndarray, y: np.ndarray, *, n_permutations: int, seed: int
-) -> dict[str, metrics.Score]:
+) -> dict[str, scores.Score]:
     """How often the true image is the nearest of S, among the five nearest, and its median rank.
 
     near (B, S); y (B,) column of the true image. The interval is over scenes, not presentations, as
@@ -55,9 +55,9 @@ def retrieval_scores(
     names = ("accuracy", "top5", "median_rank")
     columns = zip(names, values, chances, intervals, np.array(null).T, strict=True)
     for name, value, chance, (low, high), null_values in columns:
-        sign, unit = (-1, "rank") if name == "median_rank" else (1, metrics.FRACTION)
+        sign, unit = (-1, "rank") if name == "median_rank" else (1, scores.FRACTION)
         p = stats.permutation_p(sign * value, sign * null_values)
-        found[name] = metrics.Score(float(value), float(low), float(high), chance, p, n, unit)
+        found[name] = scores.Score(float(value), float(low), float(high), chance, p, n, unit)
     return found
 
 
@@ -114,7 +114,7 @@ def reconstruction(
     n_bootstrap: int,
     n_permutations: int,
     seed: int,
-) -> metrics.Score:
+) -> scores.Score:
     """Pixel correlation of reconstructions and images (n, H, W), beside that with other images.
 
     What all images share, the mean training image (H, W), is taken off both. Interval over
@@ -127,7 +127,7 @@ def reconstruction(
     low, high = stats.mean_interval(own, least=-1.0, most=1.0, n_bootstrap=n_bootstrap, seed=seed)
     others = float((r.sum() - own.sum()) / (n * (n - 1)))
     p = stats.permutation_p(float(own.mean()), np.array(null))
-    return metrics.Score(float(own.mean()), float(low), float(high), others, p, n, "correlation")
+    return scores.Score(float(own.mean()), float(low), float(high), others, p, n, "correlation")
 
 
 def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from nblib.core.errors import BadParameter
 from nblib.data.images import Images, load_lab_latents
 
 if TYPE_CHECKING:
-    from nblib.experiments.latents import Params
+    from nblib.experiments.images import Params
     from nblib.models import training, vae
     from nblib.road.stages import Stage
 

@@ -21,14 +21,15 @@ from nblib import models
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
-from nblib.evaluate import metrics, stats
-from nblib.experiments import evaluation
+from nblib.evaluate import scores as metrics
+from nblib.evaluate import stats
+from nblib.experiments import decode
 from nblib.prepare import moments
 from nblib.prepare.samples import Samples
 from nblib.road import stages
 
 if TYPE_CHECKING:
-    from nblib.experiments.evaluation import Data
+    from nblib.experiments.decode import Data
     from nblib.models.base import Decoder
 
 
@@ -200,7 +201,7 @@ def run(data: Data, stage: stages.Stage) -> Curves:
                      "accuracy": float((answer == data.test.y).mean())}
                 )  # fmt: skip
             predicted[name, k] = np.array(answers)  # (draws, B)
-    how = evaluation.resampling(data, stage)
+    how = decode.resampling(data, stage)
     draws = {"n_permutations": params.n_permutations, "seed": params.seed, "group": data.group}
     scores = {key: score(p, data.test.y, **draws) for key, p in predicted.items()}
     curve = pd.DataFrame(
@@ -210,11 +211,11 @@ def run(data: Data, stage: stages.Stage) -> Curves:
             for (name, k), s in scores.items()
         ]
     )  # fmt: skip
-    best = evaluation.oracle_log_proba(data, stage)
-    oracle = None if best is None else metrics.scores(data.test.y, best, **how)["accuracy"]
+    best = decode.oracle_log_proba(data, stage)
+    oracle = None if best is None else metrics.decoding_scores(data.test.y, best, **how)["accuracy"]
     named = {f"{name}, k = {k or 'all'}": s for (name, k), s in scores.items()}
     seen = scaled(test, reader.fitted["scale"])
-    carriers = evaluation.carriers(reader, seen, data, stage)
+    carriers = decode.carriers(reader, seen, data, stage)
     return Curves(pd.DataFrame(rows), curve, named, oracle, *carriers)
 
 
@@ -316,7 +317,7 @@ def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
     metrics.write_metrics(
         folder,
         {
-            **evaluation.identity(stage, data), "models": list(stage.params.models),
+            **decode.identity(stage, data), "models": list(stage.params.models),
             "scores": curves.scores, "rows": rows,
             "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
         },

@@ -15,7 +15,7 @@ from nblib import models
 from nblib.core.errors import BadParameter
 
 if TYPE_CHECKING:
-    from nblib.experiments.latents import Params
+    from nblib.experiments.images import Params
     from nblib.prepare.samples import Samples
 
 PENALTIES = tuple(10.0**i for i in range(-2, 5))  # in units of the mean variance of the counts

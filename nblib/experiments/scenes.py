@@ -20,7 +20,7 @@ from nblib.prepare.samples import Samples
 
 if TYPE_CHECKING:
     from nblib.data.images import Images
-    from nblib.experiments.evaluation import Data
+    from nblib.experiments.decode import Data
     from nblib.road.stages import Stage
 
 VAL_SHARE = 0.15  # of the training scenes: they choose penalties and epochs

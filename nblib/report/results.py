@@ -274,7 +274,7 @@ def against_in_words(
 ) -> str:
     """A run beside the stored run of `other`, or how to make that one, in a sentence.
 
-    metrics: who the run at hand is (`evaluation.identity`); predictions: its table, one row a test
+    metrics: who the run at hand is (`decode.identity`); predictions: its table, one row a test
     presentation. The other one had the very same recipe, split, fold and seed, and defaults. The
     difference is right minus right, presentation by presentation.
     """

@@ -14,7 +14,7 @@ import pandas as pd
 
 from nblib.core import params, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
-from nblib.evaluate.metrics import METRICS, PREDICTIONS
+from nblib.evaluate.scores import METRICS, PREDICTIONS
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nblib.core.markup import in_markdown
-from nblib.evaluate import metrics, stats
+from nblib.evaluate import scores, stats
 from nblib.report import compare, published, results
 from nblib.report.compare import EACH, chosen, label, narrow
 from nblib.report.runs import load_run
@@ -43,7 +43,7 @@ def differs(runs: pd.DataFrame) -> pd.Series:
             run.variant, run.changed, run.group if several else "",
             "" if run.notebook in results.DECODERS else run.notebook[:2],
             *(f"{k} {v:g}" for k, v in (("fold", run.fold), ("seed", run.seed)) if pd.notna(v) and v > 0),
-            "" if run.metric in ("accuracy", None) else metrics.SCORE_TEXT.get(run.metric, run.metric), run.flag,
+            "" if run.metric in ("accuracy", None) else scores.SCORE_TEXT.get(run.metric, run.metric), run.flag,
         ]  # fmt: skip
         return ", ".join(filter(None, told))
 
@@ -118,7 +118,7 @@ def over_folds(runs: pd.DataFrame) -> pd.DataFrame:
     for who, part in kept.groupby(["group", "recording", "decoder", "seed"], sort=True):
         if len(part) < 2:
             continue
-        found = metrics.out_of_fold([load_run(f).predictions for f in part["folder"]])
+        found = scores.out_of_fold([load_run(f).predictions for f in part["folder"]])
         rows.append(
             dict(zip(("recipe", "recording", "decoder", "seed"), who, strict=True))
             | {"folds": found["n_folds"], "pooled accuracy": percent(found["value"]),
@@ -230,6 +230,6 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str =
     out = first["left_out"]
     fewer = f" {out} more, not run on the same recordings and folds, took no part." if out else ""
     return (
-        f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{metrics.SCORE_TEXT[metric]} of "
+        f"**{name or in_markdown(first['decoder'])}**, {alone}, with {'a mean ' if len(best) > 1 else 'an '}{scores.SCORE_TEXT[metric]} of "
         f"{each.mean():.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible}).{fewer} {in_markdown(compare.standing(compared))}"
     ).rstrip()

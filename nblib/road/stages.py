@@ -52,10 +52,10 @@ STAGES: dict[str, StageInfo] = {
     "03_clean": StageInfo(2, "02_bin", P.CleanSettings, "nblib.core.params:StageParams"),
     "04_split": StageInfo(3, "03_clean", P.SplitSettings, "nblib.core.params:StageParams"),
     "05_train_lstm": StageInfo(
-        3, "04_split", P.Params, "nblib.experiments.evaluation:Params", is_run=True
+        3, "04_split", P.Params, "nblib.experiments.decode:Params", is_run=True
     ),
     "06_train_st_gat": StageInfo(
-        2, "04_split", P.Params, "nblib.experiments.evaluation:GraphParams", is_run=True
+        2, "04_split", P.Params, "nblib.experiments.decode:GraphParams", is_run=True
     ),
     "07_few_shot": StageInfo(
         3, "04_split", P.Params, "nblib.experiments.few_shot:Params", is_run=True
@@ -64,7 +64,7 @@ STAGES: dict[str, StageInfo] = {
         3,
         "02_bin",
         P.Params,
-        "nblib.experiments.ssl:Params",
+        "nblib.experiments.self_supervision:Params",
         is_run=True,
         signal="lfp",
         cohort=True,
@@ -73,23 +73,23 @@ STAGES: dict[str, StageInfo] = {
         4,
         "02_bin",
         P.Params,
-        "nblib.experiments.downstream:Params",
+        "nblib.experiments.label_budget:Params",
         is_run=True,
         signal="lfp",
         cohort=True,
     ),
     "10_image_latents": StageInfo(
-        2, "04_split", P.Params, "nblib.experiments.latents:Params", is_run=True
+        2, "04_split", P.Params, "nblib.experiments.images:Params", is_run=True
     ),
     "90_results": StageInfo(2, None, P.Params, "nblib.report.results:Params", is_run=True),
     "91_search": StageInfo(2, None, P.Params, "nblib.run.search.definition:Params", is_run=True),
 }
 # What refuses names that only the modules at work know: decoders, spaces, embedders.
 CHECKS = {
-    "05_train_lstm": ["nblib.experiments.evaluation:check_decoder"],
-    "06_train_st_gat": ["nblib.experiments.evaluation:check_decoder"],
+    "05_train_lstm": ["nblib.experiments.decode:check_decoder"],
+    "06_train_st_gat": ["nblib.experiments.decode:check_decoder"],
     "07_few_shot": ["nblib.experiments.few_shot:check_choices"],
-    "09_downstream_one_vs_all": ["nblib.experiments.downstream:check_embedders"],
+    "09_downstream_one_vs_all": ["nblib.experiments.label_budget:check_embedders"],
     "10_image_latents": [
         "nblib.experiments.features:check_spaces",
         "nblib.experiments.regression:check_regressor",

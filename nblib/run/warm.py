@@ -38,7 +38,7 @@ LIGHT = (
     "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.steps",
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots",
 )  # fmt: skip
-HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.evaluation")  # fmt: skip
+HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode")  # fmt: skip
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its kernel in half of it
 SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes

@@ -51,7 +51,7 @@ def _task(units, bins, classes, repeats, shots):
     import pandas as pd
 
     from nblib.core.params import SplitSettings
-    from nblib.experiments import evaluation
+    from nblib.experiments import decode
     from nblib.experiments.few_shot import Params as FewShotParams
     from nblib.prepare.samples import Samples
 
@@ -63,7 +63,7 @@ def _task(units, bins, classes, repeats, shots):
         counts = rng.poisson(rates[y]).astype(np.float32)
         return Samples(counts, y, np.arange(first, first + len(y)))
 
-    data = evaluation.Data(
+    data = decode.Data(
         samples(repeats, 0), samples(4, 10**6), samples(1, 10**7), classes=np.arange(classes),
         unit_ids=np.arange(units), units=pd.DataFrame(index=range(units)),
         scaling=(np.zeros(units), np.ones(units)), stop_s=np.arange(bins), label_name="frame",

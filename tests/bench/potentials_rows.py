@@ -42,8 +42,8 @@ def _samplers(cohort, steps: int, repeats: int) -> list[Row]:
     import numpy as np
     import torch
 
-    from nblib.experiments import pretext, ssl
-    from nblib.experiments.ssl import Params as PretextParams
+    from nblib.experiments import pretext, self_supervision
+    from nblib.experiments.self_supervision import Params as PretextParams
     from nblib.models.pretext_net import DrawnBatches
 
     x = torch.from_numpy(cohort.x)
@@ -51,7 +51,7 @@ def _samplers(cohort, steps: int, repeats: int) -> list[Row]:
     work, counts = {}, {}
     for task in pretext.TASKS:
         params = PretextParams(recipe="bench", pretext=task, batch_size=BATCH, **TAU_S)
-        batches = DrawnBatches(x, ssl.draw(lines, params), steps, 0)
+        batches = DrawnBatches(x, self_supervision.draw(lines, params), steps, 0)
         counts[task] = steps * len(batches._drawn(0, 0)[1])
         work[task] = lambda batches=batches: [None for _ in batches]
     theirs = _braindecode(cohort, x, steps)
@@ -148,8 +148,8 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     """09 without its pretexts: frozen embedders (random ones here) in 5 folds at 5 budgets."""
     import numpy as np
 
-    from nblib.experiments import downstream
-    from nblib.experiments.downstream import Params as DownstreamParams
+    from nblib.experiments import label_budget
+    from nblib.experiments.label_budget import Params as DownstreamParams
 
     smallest = int(np.bincount(np.unique(cohort.label, return_inverse=True)[1]).min())
     names = [f"e{i}" for i in range(embedders)]
@@ -164,15 +164,15 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     state = np.unique(cohort.label, return_inverse=True)[1]
     means = rng.standard_normal((embedders, 3, 100))
     known = {n: means[i][state] + 3 * rng.standard_normal((len(cohort), 100)) for i, n in enumerate(names)}  # fmt: skip
-    kept = (downstream.check_embedders, downstream.embeddings)
-    downstream.check_embedders = lambda params: None
-    downstream.embeddings = lambda name, *rest: known[name]
+    kept = (label_budget.check_embedders, label_budget.embeddings)
+    label_budget.check_embedders = lambda params: None
+    label_budget.embeddings = lambda name, *rest: known[name]
     try:
         began = time.perf_counter()
-        downstream.run(cohort, stage)
+        label_budget.run(cohort, stage)
         seconds = time.perf_counter() - began
     finally:
-        downstream.check_embedders, downstream.embeddings = kept
+        label_budget.check_embedders, label_budget.embeddings = kept
     return Row(
         "potentials", "label curves of frozen embedders", seconds, "s", limit="at most 180 s", holds=seconds <= 180,
         note=f"{embedders} embedders, 5 folds, 5 budgets, {draws} draws, both tasks; {len(cohort.parts)} recordings of "

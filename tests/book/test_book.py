@@ -18,7 +18,7 @@ import yaml
 from nblib.book import build, check, layout, marks, pages, tables
 from nblib.core import params, sealed, store
 from nblib.core.errors import BadParameter, NblibError
-from nblib.experiments import evaluation
+from nblib.experiments import decode
 from nblib.report import compare, plots, results, summary
 from nblib.run import sweep
 from nblib.run.search import definition
@@ -120,7 +120,7 @@ def test_every_parameter_is_in_the_data_dictionary():
     models = (
         params.Recipe,
         params.SimulateSettings,
-        evaluation.Params,
+        decode.Params,
         results.Params,
         definition.Params,
     )

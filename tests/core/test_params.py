@@ -9,7 +9,7 @@ from nblib.core import recipes
 from nblib.core.errors import BadParameter
 from nblib.core.recipes import load_recipe
 from nblib.core.yamlfile import read_settings, read_yaml
-from nblib.experiments.evaluation import Params as TrainParams
+from nblib.experiments.decode import Params as TrainParams
 
 
 def recipe_text(**changes):

@@ -10,8 +10,8 @@ from nblib.core.errors import BadInput
 from nblib.core.params import BinSettings, SplitSettings
 from nblib.data import nwb
 from nblib.evaluate import importance
-from nblib.experiments import evaluation
-from nblib.experiments.evaluation import Params as TrainParams
+from nblib.experiments import decode
+from nblib.experiments.decode import Params as TrainParams
 from nblib.prepare import binning, splits
 from nblib.prepare.samples import Samples, role_samples
 from nblib.simulate import allen, oracle
@@ -116,12 +116,12 @@ def test_the_ranking_agrees_with_each_unit_s_true_information(tmp_path):
 
 
 def test_some_units_of_the_data():
-    data = evaluation.Data(
+    data = decode.Data(
         planted(8), planted(8, 1), planted(8, 2), classes=np.arange(4), unit_ids=np.arange(10, 18),
         units=pd.DataFrame({"area": list("aabbccdd")}, index=np.arange(10, 18)),
         scaling=(np.arange(8.0), np.ones(8)), stop_s=np.arange(3), label_name="frame", split_hash="h",
     )  # fmt: skip
-    part = evaluation.of_units(data, np.array([0, 1, 0, 0, 0, 0, 0, 1], bool))
+    part = decode.of_units(data, np.array([0, 1, 0, 0, 0, 0, 0, 1], bool))
     assert part.unit_ids.tolist() == [11, 17] and part.units["area"].tolist() == ["a", "d"]
     np.testing.assert_array_equal(part.test.x, data.test.x[:, :, [1, 7]])
     assert part.scaling[0].tolist() == [1, 7] and data.train.x.shape[2] == 8
@@ -129,7 +129,7 @@ def test_some_units_of_the_data():
 
 def area_data(areas):
     """Area "a" holds the two units that tell the class."""
-    return evaluation.Data(
+    return decode.Data(
         planted(), planted(80, 9), planted(300, 1), classes=np.arange(4), unit_ids=np.arange(8),
         units=pd.DataFrame({"area": areas}), scaling=(np.full(8, 20.0), np.ones(8)),
         stop_s=np.arange(3), label_name="frame", split_hash="h",
@@ -146,7 +146,7 @@ def test_the_area_that_tells_is_told_from_the_one_that_does_not():
     decoder = models.make("nearest_mean")
     decoder.fit(data.train, data.val, n_classes=4)
     how = {"n_bootstrap": 200, "n_permutations": 100, "seed": 0}
-    table = evaluation.by_area(decoder.predict_log_proba(data.test.x), data, FakeStage(), how)
+    table = decode.by_area(decoder.predict_log_proba(data.test.x), data, FakeStage(), how)
     assert table["kind"].tolist() == ["all", *["alone", "without"] * 3]
     row = table.set_index(["area", "kind"])
     assert row.loc[("a", "alone"), "n_units"] == 2 and row.loc[("a", "without"), "n_units"] == 6
@@ -157,4 +157,4 @@ def test_the_area_that_tells_is_told_from_the_one_that_does_not():
     )
     assert row.loc[("b", "alone"), "p"] > 0.001 and row.loc[("", "all"), "less"] == 0
     with pytest.raises(BadInput, match="names 1 area"):
-        evaluation.by_area(np.zeros((300, 4)), area_data(["a"] * 8), FakeStage(), how)
+        decode.by_area(np.zeros((300, 4)), area_data(["a"] * 8), FakeStage(), how)

@@ -10,8 +10,8 @@ import pytest
 from nblib import models
 from nblib.core.errors import BadParameter
 from nblib.core.params import Recipe
-from nblib.evaluate import metrics
-from nblib.experiments import evaluation, few_shot
+from nblib.evaluate import scores
+from nblib.experiments import decode, few_shot
 from nblib.experiments.few_shot import Params as FewShotParams
 from nblib.prepare.samples import Samples
 
@@ -33,7 +33,7 @@ def counts_data(n=80, seed=0, signal=1.0):
     mean = parts[0][0].reshape(-1, N_UNITS).mean(0)
     scale = parts[0][0].reshape(-1, N_UNITS).std(0)
     train, val, test = (Samples(((x - mean) / scale).astype(np.float32), y, t) for x, y, t in parts)
-    return evaluation.Data(
+    return decode.Data(
         train, val, test, classes=np.arange(N_CLASSES), unit_ids=np.arange(N_UNITS),
         units=pd.DataFrame(index=range(N_UNITS)), scaling=(mean, scale), stop_s=np.array([0.1, 0.2]),
         label_name="frame", split_hash="h",
@@ -271,7 +271,7 @@ def test_what_is_written(tmp_path):
     assert len(pd.read_parquet(tmp_path / few_shot.DRAWS)) == 3
     curve = pd.read_parquet(tmp_path / few_shot.CURVE)
     assert {"model", "k", "value", "ci_low", "ci_high", "chance", "p", "n"} <= set(curve)
-    written = (tmp_path / metrics.METRICS).read_text()
+    written = (tmp_path / scores.METRICS).read_text()
     assert '"ridge, k = all"' in written and '"split_hash": "h"' in written
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nblib.core.yamlfile import read_yaml
-from nblib.experiments.evaluation import Params as TrainParams
+from nblib.experiments.decode import Params as TrainParams
 from nblib.models import MODELS
 from nblib.models.base import check_params, hyper_parameters
 

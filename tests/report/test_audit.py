@@ -21,7 +21,7 @@ from laboratory import (
 from nblib import models
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter
-from nblib.evaluate import metrics
+from nblib.evaluate import scores
 from nblib.models.base import CONFIG
 from nblib.prepare import samples, splits
 from nblib.report import audit, results
@@ -144,9 +144,9 @@ def test_runs_that_are_compared_and_were_judged_by_two_splits_are_found(laborato
     split = pd.read_parquet(split_of(odd) / splits.SPLIT_FILE)
     split = split[split["trial"] != 0]  # one presentation less
     restated(odd, split)
-    if 0 in set(pd.read_parquet(odd / metrics.PREDICTIONS)["trial"]):
-        told = pd.read_parquet(odd / metrics.PREDICTIONS)
-        rewrite(odd, metrics.PREDICTIONS, told[told["trial"] != 0])
+    if 0 in set(pd.read_parquet(odd / scores.PREDICTIONS)["trial"]):
+        told = pd.read_parquet(odd / scores.PREDICTIONS)
+        rewrite(odd, scores.PREDICTIONS, told[told["trial"] != 0])
     only("one split", odd, "most runs of two, 000021, by")
     assert run.name != odd.name
 
@@ -168,10 +168,10 @@ def test_a_changed_or_missing_split_cannot_be_told(laboratory):
 
 def test_predictions_of_rows_that_are_no_test_rows_are_found(laboratory):
     run = laboratory.run()
-    told = pd.read_parquet(run / metrics.PREDICTIONS)
-    rewrite(run, metrics.PREDICTIONS, told.assign(trial=told["trial"] + 1000))
+    told = pd.read_parquet(run / scores.PREDICTIONS)
+    rewrite(run, scores.PREDICTIONS, told.assign(trial=told["trial"] + 1000))
     only("test rows", run, "predictions are of no test row")
-    rewrite(run, metrics.PREDICTIONS, told.iloc[:-1])
+    rewrite(run, scores.PREDICTIONS, told.iloc[:-1])
     only("test rows", run, "1 test rows have no prediction")
 
 
@@ -179,9 +179,9 @@ def test_predictions_of_train_rows_are_found(laboratory):
     run = laboratory.run()
     split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
     taught = split[(split["fold"] == 0) & (split["role"] == "train")]["trial"]
-    told = pd.read_parquet(run / metrics.PREDICTIONS)
+    told = pd.read_parquet(run / scores.PREDICTIONS)
     told.loc[0, "trial"] = taught.iloc[0]
-    rewrite(run, metrics.PREDICTIONS, told)
+    rewrite(run, scores.PREDICTIONS, told)
     only("test rows", run, f"1 predictions are of rows that taught, first trial {taught.iloc[0]}")
 
 
@@ -218,15 +218,15 @@ def test_a_run_that_fitted_on_test_rows_is_found(laboratory, model):
 def test_test_accuracy_said_to_be_validation_accuracy_is_found(laboratory, model):
     sound = laboratory.run(model=model, max_epochs=4)
     assert found() == []
-    accuracy = pd.read_parquet(sound / metrics.PREDICTIONS)["correct"].mean()
-    assert accuracy != json.loads((sound / metrics.METRICS).read_text())["val_accuracy"]
+    accuracy = pd.read_parquet(sound / scores.PREDICTIONS)["correct"].mean()
+    assert accuracy != json.loads((sound / scores.METRICS).read_text())["val_accuracy"]
     change_metrics(sound, val_accuracy=accuracy)
     only("choice", sound, f"its validation accuracy {accuracy:.4f} is not that of its model")
 
 
 def test_both_faults_at_once_are_found(laboratory):
     run = laboratory.run(val="test")
-    accuracy = pd.read_parquet(run / metrics.PREDICTIONS)["correct"].mean()
+    accuracy = pd.read_parquet(run / scores.PREDICTIONS)["correct"].mean()
     change_metrics(run, val_accuracy=accuracy)
     only("choice", run, "is not that of its model on the validation rows")
 
@@ -303,10 +303,10 @@ def test_a_bug_of_ours_does_not_look_like_a_broken_run(laboratory, monkeypatch):
 
 def test_a_field_that_is_gone_cannot_be_told(laboratory):
     run = laboratory.run()
-    told = json.loads((run / metrics.METRICS).read_text())
+    told = json.loads((run / scores.METRICS).read_text())
     del told["fold"]
-    (run / metrics.METRICS).write_text(json.dumps(told))
-    vouch(run, metrics.METRICS)
+    (run / scores.METRICS).write_text(json.dumps(told))
+    vouch(run, scores.METRICS)
     assert {f.verdict for f in found()} == {"cannot be told"}
     assert all("has no field 'fold'" in f.what for f in found())
 
@@ -326,7 +326,7 @@ def test_a_choice_that_left_no_trace_cannot_be_told(laboratory):
 
 def test_a_run_that_is_not_as_its_stage_writes_it_does_not_end_the_audit(laboratory):
     run, other = laboratory.run(), laboratory.run(seed=1)
-    rewrite(run, metrics.PREDICTIONS, pd.DataFrame({"row": [1]}))
+    rewrite(run, scores.PREDICTIONS, pd.DataFrame({"row": [1]}))
     only("test rows", run, "it has no column 'trial'", audit.UNTOLD)
     assert audit.audit().looked["test rows"] == 2 and other.is_dir()
 
@@ -365,14 +365,14 @@ def cohort(home):
                 file.attrs["subject"] = f"subject of {name}"
 
         store.commit("02_bin", name, keys[-1], samples, params={}, upstream=[ingest.name])
-    score = metrics.Score(0.6, 0.5, 0.7, 0.5, 0.01, 10)
+    score = scores.Score(0.6, 0.5, 0.7, 0.5, 0.01, 10)
     extra = {"recipe": recipe, "notebook": {"edited": False, "code_hash": "x"}, "stage_version": 2}
     roles = {"train": ["m1", "m2"], "val": ["m3"], "test": ["m4"]}
 
     def pretext(folder):
         told = {"recordings": roles, "scores": {"accuracy": score}, "val_accuracy": 0.5, "model": "rp", "fold": 0,
                 "seed": 0, "split_hash": "s", "recipe": "mice"}  # fmt: skip
-        metrics.write_metrics(folder, told)
+        scores.write_metrics(folder, told)
         history = {"epoch": [0, 1], "val_loss": [0.7, 0.9], "val_accuracy": [0.5, 0.6]}
         pd.DataFrame(history).to_parquet(folder / HISTORY)
 
@@ -383,7 +383,7 @@ def cohort(home):
 
     def downstream(folder):
         told = {"scores": {"rp": score}, "model": "rp", "fold": 0, "seed": 0, "split_hash": "s"}
-        metrics.write_metrics(folder, told)
+        scores.write_metrics(folder, told)
         draws = {"embedder": ["rp", "random"], "fold": [0, 0], "subject": ["subject of m4"] * 2}
         pd.DataFrame(draws).to_parquet(folder / "draws.parquet")
 

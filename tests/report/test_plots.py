@@ -12,7 +12,7 @@ import pytest
 from matplotlib.text import Text
 
 from nblib.core.errors import StorageError
-from nblib.evaluate.metrics import Score
+from nblib.evaluate.scores import Score
 from nblib.report import plots
 from nblib.report.plots import style
 

@@ -17,8 +17,8 @@ from laboratory import N_TRIALS, Laboratory, change_manifest
 import nblib
 from nblib.core import recipes, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
-from nblib.evaluate import metrics
-from nblib.experiments import downstream, few_shot
+from nblib.evaluate import scores as metrics
+from nblib.experiments import few_shot, label_budget
 from nblib.report import results, summary
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -115,7 +115,7 @@ def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory)
         "notebook": "09_downstream_one_vs_all", "recipe": "tiny", "recording": "cohort",
         "model": "rp", "fold": -1, "seed": 0, "scores": {"balanced_accuracy": score},
     }  # fmt: skip
-    asked = downstream.Params(recipe="tiny")
+    asked = label_budget.Params(recipe="tiny")
     extra = {
         "recipe": laboratory.recipe.model_dump(),
         "notebook": {"edited": False},

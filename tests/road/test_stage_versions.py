@@ -168,16 +168,21 @@ def test_every_module_stands_behind_a_stage_or_is_named_apart():
 
 def test_runs_are_covered_by_what_they_train_and_judge_with():
     assert {
-        "experiments/evaluation.py", "evaluate/metrics.py", "models/lstm.py", "models/training/loop.py",
+        "experiments/decode.py", "evaluate/scores.py", "models/lstm.py", "models/training/loop.py",
     } <= behind("05_train_lstm")  # fmt: skip
     assert "models/graphs.py" in behind("06_train_st_gat")
     assert "experiments/few_shot.py" in behind("07_few_shot")
-    ssl = {"experiments/ssl.py", "experiments/pretext.py", "prepare/cohort.py", "evaluate/stats.py"}
+    ssl = {
+        "experiments/self_supervision.py",
+        "experiments/pretext.py",
+        "prepare/cohort.py",
+        "evaluate/stats.py",
+    }
     assert ssl <= behind("08_ssl_pretext")
-    assert {"experiments/downstream.py", "experiments/probes.py"} <= behind(
+    assert {"experiments/label_budget.py", "experiments/readouts.py"} <= behind(
         "09_downstream_one_vs_all"
     )
-    images = {"experiments/latents.py", "experiments/regression.py", "models/vae.py"}
+    images = {"experiments/images.py", "experiments/regression.py", "models/vae.py"}
     assert images <= behind("10_image_latents")
     assert {"report/summary.py", "report/audit/checks.py"} <= behind("90_results")
     assert "prepare/binning.py" not in behind("05_train_lstm")  # a new 02 gives every run a new key

@@ -19,7 +19,7 @@ import pytest
 from nblib.cli import main
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
-from nblib.experiments import evaluation
+from nblib.experiments import decode
 from nblib.report import results
 from nblib.road import stages
 from nblib.run import clean_up, execute, many, plan, reports, sweep
@@ -141,7 +141,7 @@ def test_inputs_with_another_split_are_refused(home):
 
 def test_no_trial_looks_at_test_presentations(home, monkeypatch):
     """With the test presentations replaced by noise of a million every trial is what it was."""
-    load = evaluation.load_data
+    load = decode.load_data
     clean = told(work(study()))
 
     def poisoned(stage):
@@ -149,21 +149,21 @@ def test_no_trial_looks_at_test_presentations(home, monkeypatch):
         noise = np.full_like(data.test.x, np.nan)
         return replace(data, test=replace(data.test, x=noise, y=data.test.y[::-1].copy()))
 
-    monkeypatch.setattr(evaluation, "load_data", poisoned)
+    monkeypatch.setattr(decode, "load_data", poisoned)
     shutil.rmtree(store.searches_dir())
     assert told(work(study())) == clean and len(clean) == 4
 
 
 def test_a_trial_that_looked_at_the_test_would_be_seen(home, monkeypatch):
     """The test above, tested: judged on test presentations, trials change with them."""
-    load = evaluation.load_data
+    load = decode.load_data
 
     def leaking(stage):
         data = load(stage)
         return replace(data, val=data.test)
 
     clean = told(work(study()))
-    monkeypatch.setattr(evaluation, "load_data", leaking)
+    monkeypatch.setattr(decode, "load_data", leaking)
     shutil.rmtree(store.searches_dir())
     assert told(work(study())) != clean
 

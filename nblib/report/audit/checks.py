@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import NblibError
-from nblib.evaluate.metrics import PREDICTIONS
+from nblib.evaluate.scores import PREDICTIONS
 from nblib.models.base import CONFIG
 from nblib.prepare import blocks
 from nblib.prepare.binning import to_ns

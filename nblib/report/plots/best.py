@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from nblib.evaluate.metrics import SCORE_TEXT
+from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import style
 from nblib.report.plots.style import Picture
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from nblib.evaluate.metrics import SCORE_TEXT
+from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import style
 from nblib.report.plots.style import Picture
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nblib.evaluate.metrics import SCORE_TEXT
+from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import style
 from nblib.report.plots.style import Picture
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from nblib.evaluate.metrics import SCORE_TEXT
+from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import style
 from nblib.report.plots.comparison import decoder_name
 from nblib.report.plots.style import Picture

@@ -193,13 +193,13 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
 
     trial: told the objective of every epoch; raises optuna.TrialPruned when it shall be given up.
     """
-    from nblib.experiments import evaluation
+    from nblib.experiments import decode
     from nblib.models import training
 
     job = plan.job_of(*study.run(settings))
     stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-    data = evaluation.load_data(stage)
-    decoder = evaluation.make_decoder(stage)
+    data = decode.load_data(stage)
+    decoder = decode.make_decoder(stage)
     decoder.units, decoder.scaling = data.units, data.scaling
     how = SimpleNamespace(**stage.params.model_dump(), progress=False)
 

@@ -12,8 +12,8 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
 from nblib.data.inspection import session_report
-from nblib.evaluate import metrics
-from nblib.experiments import evaluation
+from nblib.evaluate import scores
+from nblib.experiments import decode
 from nblib.prepare import binning, blocks, cleaning, splits, steps
 from nblib.report import results
 from nblib.report.runs import load_run
@@ -53,14 +53,14 @@ def road(tmp_path_factory):
 
 def trained(**given):
     stage = begin("05_train_lstm", **FEW, **given)
-    data = evaluation.load_data(stage)
-    decoder = evaluation.make_decoder(stage)
-    history = evaluation.fit(decoder, data, stage)
-    return stage, data, decoder, history, evaluation.evaluate(decoder, data, stage)
+    data = decode.load_data(stage)
+    decoder = decode.make_decoder(stage)
+    history = decode.fit(decoder, data, stage)
+    return stage, data, decoder, history, decode.evaluate(decoder, data, stage)
 
 
 def test_data_are_the_split_s(road):
-    data = evaluation.load_data(begin("05_train_lstm"))
+    data = decode.load_data(begin("05_train_lstm"))
     sizes = road.roles["role"].value_counts()
     assert data.table()["presentations"].to_dict() == {
         r: sizes[r] for r in ("train", "val", "test")
@@ -73,7 +73,7 @@ def test_data_are_the_split_s(road):
 
 
 def test_who_chooses_units_on_fewer_rows_gets_all_as_they_are(road):
-    data = evaluation.load_data(begin("05_train_lstm"), every_unit=True)
+    data = decode.load_data(begin("05_train_lstm"), every_unit=True)
     np.testing.assert_array_equal(data.unit_ids, road.cleaned["unit"])
     counts = road.cleaned["counts"].sel(trial=data.train.trial)
     np.testing.assert_array_equal(data.train.x, counts)
@@ -84,18 +84,18 @@ def test_who_chooses_units_on_fewer_rows_gets_all_as_they_are(road):
 
 def test_an_unknown_fold_is_refused(road):
     with pytest.raises(BadParameter, match="fold = 1: the split has 1 fold"):
-        evaluation.load_data(begin("05_train_lstm", fold=1))
+        decode.load_data(begin("05_train_lstm", fold=1))
 
 
 def test_missing_upstream_is_named(home):
     with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream"):
-        evaluation.load_data(begin("05_train_lstm"))
+        decode.load_data(begin("05_train_lstm"))
 
 
 def test_a_run_from_start_to_artifact(road):
     stage, data, decoder, history, outcome = trained(model="linear_svm")
     place = stage.commit(
-        lambda folder: evaluation.save_run(folder, stage, data, decoder, history, outcome)
+        lambda folder: decode.save_run(folder, stage, data, decoder, history, outcome)
     )
     run = load_run(place)
     assert run.metrics["scores"]["accuracy"]["value"] == outcome.predictions["correct"].mean()
@@ -104,7 +104,7 @@ def test_a_run_from_start_to_artifact(road):
     test = road.cleaned.sel(trial=data.test.trial)
     np.testing.assert_array_equal(run.predict(test), outcome.predictions["predicted"])
     assert len(run.history) == len(history)
-    assert len(pd.read_parquet(place / metrics.BY_TIME)) == data.test.x.shape[1]
+    assert len(pd.read_parquet(place / scores.BY_TIME)) == data.test.x.shape[1]
     assert json.loads((place / "config.json").read_text())["model"] == "linear_svm"
     row = results.scan()
     row = row[row["key"] == run.key].iloc[0]
@@ -165,9 +165,9 @@ def test_validation_accuracy_is_that_of_validation_rows(road, shuffle):
 
 def test_the_oracle_reads_the_units_of_the_decoder_alone(road):
     stage = begin("05_train_lstm", model="nearest_mean", **FEW)
-    data = evaluation.load_data(stage)
-    few = evaluation.of_units(data, np.arange(len(data.unit_ids)) < 3)
-    all_units, three = (evaluation.oracle_log_proba(d, stage) for d in (data, few))
+    data = decode.load_data(stage)
+    few = decode.of_units(data, np.arange(len(data.unit_ids)) < 3)
+    all_units, three = (decode.oracle_log_proba(d, stage) for d in (data, few))
     rows = np.arange(len(data.test))
     assert three[rows, data.test.y].mean() < all_units[rows, data.test.y].mean() - 0.1
 
@@ -176,24 +176,22 @@ def test_the_last_moment_is_the_whole_presentation(road):
     _, data, decoder, _, outcome = trained(model="linear_svm")
     assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value
     filled = rows_of(road, "train")[1].mean(axis=0)  # bins not yet known: nothing of test rows
-    again = metrics.accuracy_over_time(decoder, data.test, data.stop_s, filled, data.group)
+    again = scores.accuracy_over_time(decoder, data.test, data.stop_s, filled, data.group)
     pd.testing.assert_frame_equal(outcome.by_time, again)
 
 
 def test_the_oracle_says_nothing_about_shuffled_labels(road):
     stage, data, *_, outcome = trained(model="linear_svm", shuffle_labels=True)
-    assert outcome.oracle is None and "best possible" not in evaluation.in_words(
-        stage, data, outcome
-    )
+    assert outcome.oracle is None and "best possible" not in decode.in_words(stage, data, outcome)
     assert "best possible" not in outcome.table()
-    plain = evaluation.load_data(begin("05_train_lstm"))
+    plain = decode.load_data(begin("05_train_lstm"))
     assert not np.array_equal(plain.test.y, data.test.y)
     np.testing.assert_array_equal(np.sort(plain.test.y), np.sort(data.test.y))
 
 
 def test_the_sentence_states_the_numbers(road):
     stage, data, *_, outcome = trained(model="linear_svm")
-    words = evaluation.in_words(stage, data, outcome)
+    words = decode.in_words(stage, data, outcome)
     for number in (
         f"{outcome.scores['accuracy'].value:.1%} of {len(data.test)}",
         f"{outcome.scores['accuracy'].chance:.1%}",
@@ -243,21 +241,21 @@ def test_bins_end_where_they_end(settings, first):
     session = recording([np.array([1.1])], [0, 1], [1.0, 2.0])
     recipe = Recipe(recipe="r", recordings=["r"], **settings)
     counts = binning.bin_recording(session, recipe.settings(stages.STAGES["02_bin"].settings))
-    stops = evaluation.bin_stops(counts, recipe)
+    stops = decode.bin_stops(counts, recipe)
     width = counts["exposure_s"].to_numpy()[0]
     np.testing.assert_allclose(stops, first + np.cumsum(width), atol=1e-6)
 
 
 def test_a_run_is_held_against_another_on_the_same_presentations(road):
     stage, data, decoder, history, outcome = trained(model="logistic")
-    run = evaluation.identity(stage, data)
+    run = decode.identity(stage, data)
 
     def beside(predictions=outcome.predictions, **other):
         return results.against_in_words(stage, run | other, predictions, "logistic")
 
     assert "no run of `logistic`" in beside()
     assert beside(seed=3).endswith("-p model logistic -p seed 3`.")
-    place = stage.commit(lambda f: evaluation.save_run(f, stage, data, decoder, history, outcome))
+    place = stage.commit(lambda f: decode.save_run(f, stage, data, decoder, history, outcome))
     said = beside()
     assert f"run {place.name[:8]}) on the same {len(data.test)} test presentations: +0.0%" in said
     assert said.endswith("no difference that these presentations could show.")
@@ -283,26 +281,26 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
 def test_the_oracle_sees_no_more_than_the_decoder(settings, window):
     recipe = Recipe(recipe="r", recordings=["r"], **settings)
     data = SimpleNamespace(stop_s=np.array([0.01, window[1]]))
-    assert evaluation.seen_window(data, recipe) == window
+    assert decode.seen_window(data, recipe) == window
 
 
 def test_another_event_than_the_onset_has_no_oracle(road):
-    data = evaluation.load_data(begin("05_train_lstm"))
+    data = decode.load_data(begin("05_train_lstm"))
     settings = {"binning": "event_window", "event": "stop_time"}
     recipe = recipes.derive(begin("05_train_lstm").recipe, settings)
     stage = begin("05_train_lstm", recipe=recipe.recipe)
-    assert evaluation.oracle_log_proba(data, stage) is None
+    assert decode.oracle_log_proba(data, stage) is None
 
 
 def test_a_graph_is_named_once(road):
     stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
-    assert evaluation.make_decoder(stage).params["graph"] == "anatomy"
+    assert decode.make_decoder(stage).params["graph"] == "anatomy"
     with pytest.raises(BadParameter, match="give it once"):
         begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
 
 
 def test_units_stand_in_the_order_of_the_samples(road):
-    data = evaluation.load_data(begin("05_train_lstm"))
+    data = decode.load_data(begin("05_train_lstm"))
     assert data.units.index.tolist() == data.unit_ids.tolist()
     area = road.counts["area"].sel(unit=data.unit_ids).to_numpy()
     assert data.units["area"].tolist() == area.tolist()

@@ -21,9 +21,9 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
-from nblib.evaluate import metrics, stats
-from nblib.experiments import probes, ssl
-from nblib.experiments.probes import ALL
+from nblib.evaluate import scores, stats
+from nblib.experiments import readouts, self_supervision
+from nblib.experiments.readouts import ALL
 from nblib.prepare import windows
 from nblib.road import stages
 
@@ -107,7 +107,7 @@ def make_folds(cohort: Cohort, stage: Stage) -> list[Fold]:
     """The folds asked for. BadParameter for one that is not there; BadInput when a fold's training
     subjects or a whole test set lack a state."""
     p = stage.params
-    known = ssl.folds_of(cohort, p)
+    known = self_supervision.folds_of(cohort, p)
     if max(p.folds) >= len(known) or len(set(p.folds)) != len(p.folds):
         raise BadParameter(
             f"folds = {p.folds}: there are {len(known)}, numbered from 0, each once."
@@ -197,13 +197,13 @@ def embeddings(name: str, cohort: Cohort, fold: Fold, stage: Stage, kept: dict) 
     return np.concatenate(parts, axis=1)
 
 
-def _one_embedding(part: str, cohort: Cohort, made: ssl.Params | None, stage: Stage) -> np.ndarray:  # fmt: skip
+def _one_embedding(part: str, cohort: Cohort, made: self_supervision.Params | None, stage: Stage) -> np.ndarray:  # fmt: skip
     from nblib.models import stagernet
 
     if made is not None:
         from safetensors.numpy import load_file
 
-        found = load_file(stage.pretext(made) / ssl.EMBEDDINGS)
+        found = load_file(stage.pretext(made) / self_supervision.EMBEDDINGS)
         if not np.array_equal(found["start_s"], cohort.start_s):
             raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
@@ -212,7 +212,9 @@ def _one_embedding(part: str, cohort: Cohort, made: ssl.Params | None, stage: St
     return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 
-def embedder_net(part: str, cohort: Cohort, made: ssl.Params | None, stage: Stage) -> Any:
+def embedder_net(
+    part: str, cohort: Cohort, made: self_supervision.Params | None, stage: Stage
+) -> Any:
     """The StagerNet behind a name: trained by the run `made` of 08, random, fresh, or from a file."""
     from nblib.models import stagernet, training
 
@@ -263,16 +265,16 @@ def trains_a_network(name: str, head: str) -> bool:
 def _answers(fold: Fold, rows: np.ndarray, y: np.ndarray, n_classes: int, budget: int, how: Any) -> np.ndarray:  # fmt: skip
     """Class (W_test,) that a decoder fitted on `rows` gives each test window."""
     p = how.stage.params
-    rows, y, chooses = probes.teach_and_choose(rows, y, budget, how.cohort)
+    rows, y, chooses = readouts.teach_and_choose(rows, y, budget, how.cohort)
     seed = zlib.crc32(repr((p.seed, fold.number, how.number)).encode()) % 2**31
     fit = SimpleNamespace(seed=seed, device=how.device, threads=p.threads, max_epochs=p.max_epochs)
     if how.net is not None:
-        net = probes.train_network(how.net, how.x[rows], y, chooses, n_classes, fit)
-        return probes.classes_of(net, how.x[fold.test])
+        net = readouts.train_network(how.net, how.x[rows], y, chooses, n_classes, fit)
+        return readouts.classes_of(net, how.x[fold.test])
     if p.head == "linear":
-        net = probes.train_layer(how.h[rows], y, chooses, n_classes, fit)
-        return probes.classes_of(net, how.h[fold.test])
-    weight, bias = probes.probe(how.h[rows], y, chooses, n_classes)
+        net = readouts.train_layer(how.h[rows], y, chooses, n_classes, fit)
+        return readouts.classes_of(net, how.h[fold.test])
+    weight, bias = readouts.probe(how.h[rows], y, chooses, n_classes)
     return (how.h[fold.test] @ weight + bias).argmax(axis=1)
 
 
@@ -414,16 +416,16 @@ def save(folder: Path, stage: Stage, cohort: Cohort, curves: Curves) -> None:
 
     rows, every = [], {}
     for r in curves.curve.itertuples():
-        score = metrics.Score(r.value, r.ci_low, r.ci_high, r.chance, r.p, r.n_subjects)
+        score = scores.Score(r.value, r.ci_low, r.ci_high, r.chance, r.p, r.n_subjects)
         budget = "all" if r.budget == ALL else r.budget
         every[f"{r.embedder}, {r.task}, {budget}"] = score
         rows.append({"model": f"{r.embedder} ({stage.params.head})", "variant": f"{r.task}, {budget} labels", "scores": {"balanced_accuracy": score}})  # fmt: skip
-    metrics.write_metrics(
+    scores.write_metrics(
         folder,
         {
             "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
             "fold": -1 if len(stage.params.folds) > 1 else stage.params.folds[0], "seed": stage.params.seed,
-            "split_hash": ssl.fold_hash(cohort, stage.params), "n_test": curves.n_test,
+            "split_hash": self_supervision.fold_hash(cohort, stage.params), "n_test": curves.n_test,
             "n_classes": int(curves.classes["class"].nunique()) if len(curves.classes) else 0,
             "scores": every, "rows": rows, "oracle": {},
         },

@@ -16,7 +16,8 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
-from nblib.evaluate import importance, metrics, stats
+from nblib.evaluate import importance, stats
+from nblib.evaluate import scores as metrics
 from nblib.prepare import binning, blocks, responses, splits, steps
 from nblib.prepare.samples import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import stages
@@ -215,8 +216,8 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
     areas = by_area(log_proba, data, stage, how) if stage.params.areas else None
     return Outcome(
         predictions=metrics.predictions(data.test, log_proba, data.classes, data.group),
-        scores=metrics.scores(data.test.y, log_proba, **how),
-        oracle=None if best is None else metrics.scores(data.test.y, best, **how),
+        scores=metrics.decoding_scores(data.test.y, log_proba, **how),
+        oracle=None if best is None else metrics.decoding_scores(data.test.y, best, **how),
         by_time=metrics.accuracy_over_time(
             decoder, data.test, data.stop_s, data.train.x.mean(axis=0), data.group
         ),
@@ -228,7 +229,7 @@ def evaluate(decoder: Decoder, data: Data, stage: stages.Stage) -> Outcome:
 
 
 def resampling(data: Data, stage: stages.Stage) -> dict[str, Any]:
-    """How scores of the test presentations get interval and p: arguments of `metrics.scores`."""
+    """How scores of the test presentations get interval and p: arguments of `scores.decoding_scores`."""
     p = stage.params
     draws = {"n_permutations": p.n_permutations, "n_bootstrap": p.n_bootstrap, "seed": p.seed}
     return {"group": data.group, **draws}
@@ -268,7 +269,7 @@ def by_area(
     def row(area: str, kind: str, n_units: int, log_proba: np.ndarray) -> dict[str, Any]:
         right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
         d = stats.paired_difference(all_right, right, group=data.group)
-        score = asdict(metrics.scores(data.test.y, log_proba, **how)["accuracy"])
+        score = asdict(metrics.decoding_scores(data.test.y, log_proba, **how)["accuracy"])
         less = {"less": d.value, "less_low": d.ci_low, "less_high": d.ci_high}
         return {"area": area, "kind": kind, "n_units": n_units, **score, **less}
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from nblib.core import params as P
 from nblib.core import store
 from nblib.data import images
-from nblib.evaluate import metrics
+from nblib.evaluate import scores as metrics
 from nblib.evaluate.retrieval import (
     agreement,
     best_agreement,
@@ -27,14 +27,14 @@ from nblib.evaluate.retrieval import (
     retrieval_scores,
     similarity,
 )
-from nblib.experiments import evaluation
+from nblib.experiments import decode
 from nblib.experiments.features import make_spaces
 from nblib.experiments.regression import Regressor
 from nblib.experiments.scenes import Scenes, split_scenes
 
 if TYPE_CHECKING:
     from nblib.data.images import Images
-    from nblib.experiments.evaluation import Data
+    from nblib.experiments.decode import Data
     from nblib.experiments.features import Space
     from nblib.road.stages import Stage
 
@@ -112,7 +112,7 @@ def open_shown(data: Data, stage: Stage) -> Images:
 def run(data: Data, shown: Images, stage: Stage) -> Outcome:
     """Fit every feature space and its decoder; judge each on the same test presentations."""
     scenes = split_scenes(data, shown, stage)
-    how = {k: v for k, v in evaluation.resampling(data, stage).items() if k != "group"}
+    how = {k: v for k, v in decode.resampling(data, stage).items() if k != "group"}
     folder = store.log_dir(stage.name, stage.recording, stage.key)
     regressor = Regressor(scenes.presentations, stage.params, folder)
     spaces = {}
@@ -139,7 +139,7 @@ def run(data: Data, shown: Images, stage: Stage) -> Outcome:
                 "of_the_true_features": reconstruction(one.limit, held, mean, **how),
             }
         spaces[space.name] = one
-    truth = evaluation.oracle_log_proba(data, stage)
+    truth = decode.oracle_log_proba(data, stage)
     oracle: dict[str, dict[str, metrics.Score]] = {}
     if truth is not None:
         labels = images.scene_labels(data.classes, stage.recording, stage.recipe.label_rules.blank)
@@ -276,7 +276,7 @@ def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
     from safetensors.numpy import save_file
 
     shared = {
-        **evaluation.identity(stage, data), "regressor": stage.params.regressor, "n_test": outcome.n_test,
+        **decode.identity(stage, data), "regressor": stage.params.regressor, "n_test": outcome.n_test,
         "images": outcome.scenes.shown.origin, "held_out": outcome.scenes.shown.label[outcome.scenes.held].tolist(),
     }  # fmt: skip
     rows, every = [], {}
@@ -306,7 +306,7 @@ def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
         folder / LATENTS,
     )  # fmt: skip
     comparison(outcome).to_parquet(folder / COMPARISON, index=False)
-    evaluation.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
+    decode.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
     found = [ranks(outcome, name) for name in outcome.spaces]
     pd.concat(found, ignore_index=True).to_parquet(folder / RETRIEVAL, index=False)
 

@@ -12,9 +12,9 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import Recipe
 from nblib.data.images import Images
-from nblib.evaluate import metrics
-from nblib.experiments import evaluation, features, latents
-from nblib.experiments.latents import Params as ImageParams
+from nblib.evaluate import scores
+from nblib.experiments import decode, features, images
+from nblib.experiments.images import Params as ImageParams
 from nblib.experiments.scenes import split_scenes
 from nblib.prepare.samples import Samples
 
@@ -46,7 +46,7 @@ def data(shown):
         x = rng.poisson(rates[y]).astype(np.float32)
         return Samples(x, y, np.arange(first, first + len(y)))
 
-    return evaluation.Data(
+    return decode.Data(
         samples(12, 0), samples(2, 1000), samples(4, 2000),
         classes=np.arange(-1, N_SCENES), unit_ids=np.arange(N_UNITS),
         units=pd.DataFrame(index=range(N_UNITS)), scaling=(np.zeros(N_UNITS), np.ones(N_UNITS)),
@@ -92,8 +92,8 @@ def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
     poisoned = replace(data, train=replace(data.train, x=x))
     pixels = shown.pixels.copy()
     pixels[scenes.held] = 1.0
-    one = latents.run(data, shown, asked)
-    other = latents.run(poisoned, replace(shown, pixels=pixels), asked)
+    one = images.run(data, shown, asked)
+    other = images.run(poisoned, replace(shown, pixels=pixels), asked)
     for name in asked.params.spaces:
         a, b = one.spaces[name], other.spaces[name]
         assert a.chosen == b.chosen
@@ -105,7 +105,7 @@ def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
 
 @pytest.mark.parametrize("regressor", ["ridge", "pls", "mlp"])
 def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, regressor):
-    found = latents.run(data, shown, stage(tmp_path, regressor=regressor))
+    found = images.run(data, shown, stage(tmp_path, regressor=regressor))
     s = found.spaces["pca"].scores
     for which in ("seen", "unseen_held", "unseen_all"):
         assert s[which]["accuracy"].ci_low > s[which]["accuracy"].chance, which
@@ -115,18 +115,18 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, re
     assert s["reconstruction"]["of_the_true_features"].value > 0.99
     fit = found.spaces["pca"].fit
     assert 0.5 < fit["unseen"]["r"] < fit["unseen"]["reliability"] + 0.05 < 1.05
-    table = latents.comparison(found).set_index("which")
-    assert table.loc[latents.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
+    table = images.comparison(found).set_index("which")
+    assert table.loc[images.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
 
 
 def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, tmp_path):
     """One held-out image of other counts: the picture of another held-out image stays as it was."""
     asked = stage(tmp_path)
-    one = latents.run(data, shown, asked)
+    one = images.run(data, shown, asked)
     first, *_ = one.scenes.held
     x = data.test.x.copy()
     x[data.test.y == first + 1] += 9  # class 0 is the blank
-    other = latents.run(replace(data, test=replace(data.test, x=x)), shown, asked)
+    other = images.run(replace(data, test=replace(data.test, x=x)), shown, asked)
     drawn = [o.spaces["pca"].pictures for o in (one, other)]
     assert not np.allclose(drawn[0][0], drawn[1][0])
     np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
@@ -135,57 +135,57 @@ def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(dat
 def test_shuffled_labels_are_at_chance(data, shown, tmp_path):
     rng = np.random.default_rng(5)
     parts = {n: replace(getattr(data, n), y=rng.permutation(getattr(data, n).y)) for n in ("train", "val", "test")}  # fmt: skip
-    s = latents.run(replace(data, **parts), shown, stage(tmp_path)).spaces["pca"].scores
+    s = images.run(replace(data, **parts), shown, stage(tmp_path)).spaces["pca"].scores
     for which in ("seen", "unseen_held", "unseen_all"):
         assert s[which]["accuracy"].p > 0.01, which
     # Test the test: test scenes that taught after all are found far too often.
     assert (
-        latents.run(data, shown, stage(tmp_path)).spaces["pca"].scores["seen"]["accuracy"].p < 0.02
+        images.run(data, shown, stage(tmp_path)).spaces["pca"].scores["seen"]["accuracy"].p < 0.02
     )
 
 
 def test_without_held_out_images_only_seen_ones_are_judged(data, shown, tmp_path):
     for regressor in ("ridge", "mlp"):
         asked = stage(tmp_path, held_out=0.0, regressor=regressor, max_epochs=2)
-        found = latents.run(data, shown, asked)
+        found = images.run(data, shown, asked)
         assert set(found.spaces["pca"].scores) == {"seen"} and not found.oracle
-        assert "images in so many" in latents.in_words(asked, found)
-        assert latents.examples(found)["row"].nunique() == 5
-    assert "No space of this run" in latents.drawn_in_words(found)
+        assert "images in so many" in images.in_words(asked, found)
+        assert images.examples(found)["row"].nunique() == 5
+    assert "No space of this run" in images.drawn_in_words(found)
 
 
 def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_says(
     shown, data, tmp_path
 ):
-    found = latents.run(data, shown, stage(tmp_path, spaces=["spectrum", "pca"]))
+    found = images.run(data, shown, stage(tmp_path, spaces=["spectrum", "pca"]))
     val, y = found.scenes.val, found.scenes.presentations["choose"].y
     good, bad = found.spaces["pca"], found.spaces["spectrum"]
     for one, right in ((good, y), (bad, np.roll(val, 1)[np.searchsorted(val, y)])):
         one.decoded["choose"] = one.features[right]  # one finds every image, the other none
     good.decoded["unseen"] = -good.decoded["unseen"]  # and the worst of spaces on the test
-    assert latents.preferred(found) == "pca"
-    assert set(latents.examples(found)["space"]) == {"pca"}
-    assert set(latents.examples(found, "spectrum")["space"]) == {"spectrum"}
+    assert images.preferred(found) == "pca"
+    assert set(images.examples(found)["space"]) == {"pca"}
+    assert set(images.examples(found, "spectrum")["space"]) == {"spectrum"}
 
 
 def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
     asked = stage(tmp_path, spaces=["pca", "vae"], vae_epochs=2)
     # The network halves its sides three times.
-    found = latents.run(data, shown, asked)
-    latents.save(tmp_path, asked, data, found)
-    told = json.loads((tmp_path / metrics.METRICS).read_text())
+    found = images.run(data, shown, asked)
+    images.save(tmp_path, asked, data, found)
+    told = json.loads((tmp_path / scores.METRICS).read_text())
     assert len(told["rows"]) == 6 and len(told["held_out"]) == 8
     assert told["rows"][1]["model"] == "pca by ridge"
     assert {"accuracy", "top5", "median_rank"} <= set(told["rows"][0]["scores"])
     from safetensors.numpy import load_file
 
-    kept = load_file(tmp_path / latents.LATENTS)
+    kept = load_file(tmp_path / images.LATENTS)
     np.testing.assert_array_equal(kept["pca"], found.spaces["pca"].features)
     weights = load_file(tmp_path / "decoder_pca.safetensors")
     x = found.scenes.presentations["unseen"].x
     again = x.reshape(len(x), -1) @ weights["weight"] + weights["bias"]
     np.testing.assert_allclose(again, found.spaces["pca"].decoded["unseen"], atol=1e-6)
-    table = pd.read_parquet(tmp_path / latents.RETRIEVAL)
+    table = pd.read_parquet(tmp_path / images.RETRIEVAL)
     assert len(table) == 2 * 4 * N_SCENES and table["rank"].between(1, N_SCENES).all()
     assert Path(tmp_path / "vae.safetensors").is_file()
 
@@ -204,7 +204,7 @@ def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
 )
 def test_bad_settings_are_named(data, shown, tmp_path, given, error, says):
     with pytest.raises(error, match=says):
-        latents.run(data, shown, stage(tmp_path, **given))
+        images.run(data, shown, stage(tmp_path, **given))
 
 
 def test_lab_latents_are_a_space(data, shown, tmp_path):
@@ -214,5 +214,5 @@ def test_lab_latents_are_a_space(data, shown, tmp_path):
     space.fit(shown.pixels, None)
     torch.save(torch.as_tensor(space.encode(shown.pixels)), tmp_path / "z.pt")
     asked = stage(tmp_path, spaces=["lab"], latents=str(tmp_path / "z.pt"))
-    s = latents.run(data, shown, asked).spaces["lab"].scores["unseen_held"]["accuracy"]
+    s = images.run(data, shown, asked).spaces["lab"].scores["unseen_held"]["accuracy"]
     assert s.ci_low > s.chance

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.evaluate import metrics, stats
+from nblib.evaluate import scores, stats
 from nblib.prepare.blocks import label_block
 from nblib.prepare.samples import Samples
 
@@ -25,14 +25,14 @@ def guess(y, n_classes, right, seed=0):
 def test_scores_by_hand():
     y = np.array([0, 0, 0, 1])
     p = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.3, 0.6]])
-    s = metrics.scores(y, np.log(p), n_permutations=200, n_bootstrap=200)
+    s = scores.decoding_scores(y, np.log(p), n_permutations=200, n_bootstrap=200)
     assert s["accuracy"].value == 0.5 and s["accuracy"].chance == 0.75
     assert s["balanced_accuracy"].value == pytest.approx((2 / 3 + 0) / 2)
     assert s["balanced_accuracy"].chance == 0.5
     assert s["top5"].value == 1.0 and s["top5"].chance == 1.0
     assert s["log_loss"].value == pytest.approx(-np.log([0.7, 0.6, 0.2, 0.3]).mean())
     assert s["log_loss"].chance == pytest.approx(np.log(3)) and s["log_loss"].unit == "nats"
-    np.testing.assert_array_equal(metrics.rank_of_truth(np.log(p), y), [1, 1, 3, 2])
+    np.testing.assert_array_equal(scores.rank_of_truth(np.log(p), y), [1, 1, 3, 2])
     assert all(v.n == 4 and v.ci_low <= v.value <= v.ci_high for v in s.values())
 
 
@@ -40,7 +40,7 @@ def test_a_constant_answer_scores_exactly_chance():
     """Whatever it answers: no way of guessing may look like decoding."""
     y = np.random.default_rng(0).integers(0, 20, 500)
     constant = np.tile(np.log(np.full(20, 1 / 20)), (500, 1))
-    s = metrics.scores(y, constant)
+    s = scores.decoding_scores(y, constant)
     assert s["top5"].value == 0.0  # ties count against the decoder
     assert s["balanced_accuracy"].value == pytest.approx(s["balanced_accuracy"].chance)
     assert s["log_loss"].value == pytest.approx(s["log_loss"].chance)
@@ -49,18 +49,21 @@ def test_a_constant_answer_scores_exactly_chance():
     tilted = constant.copy()
     tilted[:, majority] += 1
     assert (
-        metrics.scores(y, tilted)["accuracy"].value == metrics.scores(y, tilted)["accuracy"].chance
+        scores.decoding_scores(y, tilted)["accuracy"].value
+        == scores.decoding_scores(y, tilted)["accuracy"].chance
     )
 
 
 def test_permuted_labels_are_not_significant_and_true_ones_are():
     y = np.random.default_rng(1).integers(0, 8, 400)
     log_proba = guess(y, 8, right=0.3)
-    assert all(s.p == pytest.approx(1 / 1001) for s in metrics.scores(y, log_proba).values())
+    assert all(
+        s.p == pytest.approx(1 / 1001) for s in scores.decoding_scores(y, log_proba).values()
+    )
     p = [
-        metrics.scores(np.random.default_rng(i).permutation(y), log_proba, n_permutations=100)[
-            "accuracy"
-        ].p
+        scores.decoding_scores(
+            np.random.default_rng(i).permutation(y), log_proba, n_permutations=100
+        )["accuracy"].p
         for i in range(60)
     ]
     assert 0.3 < np.mean(p) < 0.7 and np.mean(np.array(p) < 0.05) < 0.2
@@ -92,7 +95,7 @@ def test_intervals_of_scores_hold_the_truth(name, n, right):
             p_true = np.where(rng.random(n) < 0.95, 0.6, 0.01)
         p = np.repeat((1 - p_true)[:, None] / 6, 7, axis=1) * (1 + 1e-6 * np.arange(7))
         p[np.arange(n), y] = p_true
-        s = metrics.scores(y, np.log(p), **FEW)[name]
+        s = scores.decoding_scores(y, np.log(p), **FEW)[name]
         held += s.ci_low <= truth[name] <= s.ci_high and s.ci_high > s.ci_low
         if name == "balanced_accuracy" and len(np.unique(y)) < 7:
             held += not s.ci_low <= truth[name] <= s.ci_high  # of other classes than asked for
@@ -103,11 +106,13 @@ def test_intervals_of_scores_hold_the_truth(name, n, right):
 def test_a_perfect_score_is_1(seed):
     """Sums of shares of unequal classes miss 1 by a last digit."""
     y = np.random.default_rng(seed).integers(0, 7, 61)
-    found = metrics.scores(y, np.log(np.eye(7)[y] + 1e-12), n_permutations=20, n_bootstrap=20)
+    found = scores.decoding_scores(
+        y, np.log(np.eye(7)[y] + 1e-12), n_permutations=20, n_bootstrap=20
+    )
     assert found["balanced_accuracy"].value == 1 == found["balanced_accuracy"].ci_high
     assert found["accuracy"].value == found["top5"].value == 1
     assert 0 < found["balanced_accuracy"].ci_low < 1 and found["accuracy"].p > 0
-    wrong = metrics.scores(
+    wrong = scores.decoding_scores(
         y, np.log(np.eye(7)[(y + 1) % 7] + 1e-12), n_permutations=20, n_bootstrap=20
     )
     assert wrong["balanced_accuracy"].value == wrong["accuracy"].ci_low == 0
@@ -115,11 +120,13 @@ def test_a_perfect_score_is_1(seed):
 
 def test_one_presentation_and_one_class_have_scores_that_say_little(tmp_path):
     for y in (np.array([1]), np.array([1, 1, 1]), np.array([0, 0, 2])):
-        found = metrics.scores(y, np.log(np.full((len(y), 4), 0.1) + 0.6 * np.eye(4)[y]), **FEW)
+        found = scores.decoding_scores(
+            y, np.log(np.full((len(y), 4), 0.1) + 0.6 * np.eye(4)[y]), **FEW
+        )
         assert found["accuracy"].ci_low < 0.31 and found["accuracy"].ci_high == 1
         assert found["log_loss"].ci_low <= found["log_loss"].value <= found["log_loss"].ci_high
-        metrics.write_metrics(tmp_path, {"scores": found})
-    alone = metrics.scores(np.array([1]), np.log(np.full((1, 4), 0.25)), **FEW)["log_loss"]
+        scores.write_metrics(tmp_path, {"scores": found})
+    alone = scores.decoding_scores(np.array([1]), np.log(np.full((1, 4), 0.25)), **FEW)["log_loss"]
     assert (alone.ci_low, alone.ci_high) == (0, 700)
 
 
@@ -148,11 +155,11 @@ def test_slow_signals_are_no_decoders_where_labels_come_in_runs(knows):
         x, y = slow(rng, knows)
         log_proba = nearest_mean(x[:170], y[:170], x[180:])
         blocks = np.arange(80) // label_block(y)
-        p = metrics.scores(y[180:], log_proba, group=blocks, **how)["accuracy"].p
+        p = scores.decoding_scores(y[180:], log_proba, group=blocks, **how)["accuracy"].p
         small.append(p < 0.05)
         if knows:
             continue
-        free.append(metrics.scores(y[180:], log_proba, **how)["accuracy"].p < 0.05)
+        free.append(scores.decoding_scores(y[180:], log_proba, **how)["accuracy"].p < 0.05)
     if knows:
         assert np.mean(small) > 0.8
     else:
@@ -164,17 +171,17 @@ def test_a_thousand_permutations_of_the_demo_are_quick():
     y = np.random.default_rng(0).integers(0, 119, 1180)
     log_proba = guess(y, 119, 0.8)
     started = time.process_time()
-    metrics.scores(y, log_proba)
+    scores.decoding_scores(y, log_proba)
     assert time.process_time() - started < 5  # a second when the machine is quiet
 
 
 def test_bad_shapes():
     with pytest.raises(BadInput, match="scores need"):
-        metrics.scores(np.zeros(3, int), np.zeros((4, 2)))
+        scores.decoding_scores(np.zeros(3, int), np.zeros((4, 2)))
     with pytest.raises(BadInput, match="below C"):
-        metrics.scores(np.array([0, 2]), np.zeros((2, 2)))
+        scores.decoding_scores(np.array([0, 2]), np.zeros((2, 2)))
     with pytest.raises(BadInput, match="not NaN"):
-        metrics.scores(np.array([0, 1]), np.full((2, 2), np.nan))
+        scores.decoding_scores(np.array([0, 1]), np.full((2, 2), np.nan))
 
 
 class FirstBin:
@@ -189,7 +196,7 @@ def test_accuracy_over_time_uses_no_later_bin():
     x = np.zeros((40, 4, 3), np.float32)
     x[:, 2, 0] = y
     x[:, 3, 1] = 99
-    table = metrics.accuracy_over_time(
+    table = scores.accuracy_over_time(
         FirstBin(), Samples(x, y, np.arange(40)), np.arange(1, 5) * 0.05, np.zeros((4, 3))
     )
     assert table.accuracy.tolist() == [0.5, 0.5, 1.0, 1.0]
@@ -206,9 +213,9 @@ def test_bins_not_yet_known_hold_the_training_mean():
     """Counts that are not scaled: 0 is a rare value, the mean is not."""
     samples = Samples(np.full((4, 2, 1), 5.0), np.ones(4, int), np.arange(4))
     known = np.array([0.05, 0.1])
-    table = metrics.accuracy_over_time(LastBin(), samples, known, np.array([[5.0], [5.0]]))
+    table = scores.accuracy_over_time(LastBin(), samples, known, np.array([[5.0], [5.0]]))
     assert table.accuracy.tolist() == [1.0, 1.0]
-    table = metrics.accuracy_over_time(LastBin(), samples, known, np.zeros((2, 1)))
+    table = scores.accuracy_over_time(LastBin(), samples, known, np.zeros((2, 1)))
     assert table.accuracy.tolist() == [0.0, 1.0]
 
 
@@ -216,7 +223,7 @@ def test_predictions():
     y = np.array([0, 1, 1])
     log_proba = np.log(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))
     classes = np.array([-1, 7])
-    table = metrics.predictions(
+    table = scores.predictions(
         Samples(np.zeros((3, 1, 1)), y, np.array([4, 5, 6])), log_proba, classes
     )
     assert table.predicted.tolist() == [-1, -1, 7] and table["rank"].tolist() == [1, 2, 1]
@@ -231,13 +238,13 @@ def test_out_of_fold_pools_and_refuses_a_presentation_tested_twice():
         return table.assign(correct=table["label"] == table["predicted"])
 
     one, two = fold([0, 1], [0, 1], [0, 1]), fold([2, 3, 4, 5], [0, 0, 1, 0], [0, 1, 0, 1])
-    pooled = metrics.out_of_fold([one, two])
+    pooled = scores.out_of_fold([one, two])
     # Swapping the two labels of fold one costs two hits; fold two has one or three hits.
     assert pooled["p"] == pytest.approx(0.75, abs=0.05)
     assert pooled["value"] == 0.5 and pooled["n"] == 6 and pooled["chance"] == pytest.approx(4 / 6)
     assert (pooled["fold_min"], pooled["fold_max"]) == (0.25, 1.0)
     with pytest.raises(BadInput, match="trial 0 is tested in more than one"):
-        metrics.out_of_fold([one, one])
+        scores.out_of_fold([one, one])
 
 
 def test_the_interval_over_folds_is_that_of_all_presentations():
@@ -249,14 +256,14 @@ def test_the_interval_over_folds_is_that_of_all_presentations():
                       "predicted": np.where(right, y, (y + 1) % 3), "correct": right})
         for k in range(2)
     ]  # fmt: skip
-    pooled = metrics.out_of_fold(folds, n_permutations=50)
+    pooled = scores.out_of_fold(folds, n_permutations=50)
     assert (pooled["ci_low"], pooled["ci_high"]) == pytest.approx(stats.binomial_interval(36, 60))
     blocks = [fold.assign(group=fold["trial"] // 10) for fold in folds]
-    wide = metrics.out_of_fold(blocks, n_permutations=50)
+    wide = scores.out_of_fold(blocks, n_permutations=50)
     assert wide["ci_high"] - wide["ci_low"] > pooled["ci_high"] - pooled["ci_low"]
     # One fold whose labels change once: of 30 places along time, one scores as well.
     once = blocks[0].assign(label=np.arange(30) // 15, predicted=np.arange(30) // 15, correct=True)
-    assert metrics.out_of_fold([once])["p"] == pytest.approx(1 / 30, abs=0.01)
+    assert scores.out_of_fold([once])["p"] == pytest.approx(1 / 30, abs=0.01)
 
 
 GOOD = {
@@ -272,8 +279,8 @@ GOOD = {
 
 def test_metrics_are_written_with_their_scores(tmp_path):
     y = np.arange(100) % 4
-    found = metrics.scores(y, guess(y, 4, 0.6), n_permutations=100, n_bootstrap=100)
-    metrics.write_metrics(
+    found = scores.decoding_scores(y, guess(y, 4, 0.6), n_permutations=100, n_bootstrap=100)
+    scores.write_metrics(
         tmp_path, {"model": "x", "scores": found, "oracle": None, "n_test": np.int64(100)}
     )
     stored = json.loads((tmp_path / "metrics.json").read_text())
@@ -284,15 +291,15 @@ def test_metrics_are_written_with_their_scores(tmp_path):
 
 def test_fractions_are_rounded_where_they_are_made_and_where_they_are_written(tmp_path):
     loose = {"value": 1.0000000000000002, "ci_high": 1.0000000000000004, "ci_low": -1e-17}
-    kept = metrics.Score(**(GOOD | loose))
+    kept = scores.Score(**(GOOD | loose))
     assert (kept.value, kept.ci_low, kept.ci_high) == (1, 0, 1)
-    metrics.write_metrics(
+    scores.write_metrics(
         tmp_path, {"scores": {"a": GOOD | loose}, "rows": [{"scores": {"a": kept}}]}
     )
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert stored["scores"]["a"] == stored["rows"][0]["scores"]["a"]
     assert stored["scores"]["a"]["value"] == 1 and stored["scores"]["a"]["ci_low"] == 0
-    nats = metrics.Score(**(GOOD | {"unit": "nats", "value": 1.0000000000000002}))
+    nats = scores.Score(**(GOOD | {"unit": "nats", "value": 1.0000000000000002}))
     assert nats.value == 1.0000000000000002
 
 
@@ -312,15 +319,15 @@ def test_impossible_scores_are_refused(tmp_path, change, says):
     for group in ("scores", "oracle"):
         metrics_ = {"scores": {"accuracy": GOOD}} | {group: {"accuracy": GOOD | change}}
         with pytest.raises(BadParameter, match=says):
-            metrics.write_metrics(tmp_path, metrics_)
+            scores.write_metrics(tmp_path, metrics_)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_score_never_stands_alone(tmp_path):
     for field in ("chance", "ci_low", "n", "p"):
         with pytest.raises(BadParameter, match=f"without {field}"):
-            metrics.write_metrics(
+            scores.write_metrics(
                 tmp_path, {"scores": {"accuracy": {k: v for k, v in GOOD.items() if k != field}}}
             )
     with pytest.raises(BadParameter, match="nothing to report"):
-        metrics.write_metrics(tmp_path, {"scores": {}})
+        scores.write_metrics(tmp_path, {"scores": {}})

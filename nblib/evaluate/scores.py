@@ -63,7 +63,7 @@ def rank_of_truth(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (log_proba >= truth[:, None]).sum(axis=1)
 
 
-def scores(
+def decoding_scores(
     y: np.ndarray,
     log_proba: np.ndarray,
     *,

@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.evaluate import metrics, stats
-from nblib.experiments import evaluation, pretext
+from nblib.evaluate import scores as metrics
+from nblib.evaluate import stats
+from nblib.experiments import decode, pretext
 from nblib.prepare import cohort, steps
 from nblib.prepare.cohort import Cohort
 from nblib.road import stages
@@ -288,7 +289,7 @@ def save(folder: Path, stage: stages.Stage, cohort: Cohort, outcome: Outcome) ->
          "start_s": np.ascontiguousarray(cohort.start_s)},
         folder / EMBEDDINGS,
     )  # fmt: skip
-    evaluation.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
+    decode.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
 
 
 def fold_hash(cohort: Cohort, params: Any) -> str:

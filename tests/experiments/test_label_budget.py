@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.experiments import downstream, probes, ssl
-from nblib.experiments.downstream import Params as DownstreamParams
-from nblib.experiments.ssl import Params as PretextParams
+from nblib.experiments import label_budget, readouts, self_supervision
+from nblib.experiments.label_budget import Params as DownstreamParams
+from nblib.experiments.self_supervision import Params as PretextParams
 from nblib.prepare.cohort import Cohort
 from nblib.prepare.windows import Windows, log_band_power
 from nblib.road import stages
@@ -58,12 +58,12 @@ def features(monkeypatch):
     def power(part, windows, fold, stage):
         return np.log(np.abs(np.fft.rfft(windows.x, axis=1))[:, [4, 10, 16]].reshape(len(windows), -1) + 1)  # fmt: skip
 
-    monkeypatch.setattr(downstream, "_one_embedding", power)
+    monkeypatch.setattr(label_budget, "_one_embedding", power)
 
 
 def test_folds_keep_subjects_apart():
     data = cohort()
-    folds = downstream.make_folds(data, stage(folds=[0, 1, 2, 3]))
+    folds = label_budget.make_folds(data, stage(folds=[0, 1, 2, 3]))
     tested = [set(data.subject[f.test]) for f in folds]
     assert sorted(s for t in tested for s in t) == [f"m{i}" for i in range(8)]
     for fold, test in zip(folds, tested, strict=True):
@@ -72,17 +72,17 @@ def test_folds_keep_subjects_apart():
 
 
 def test_draws_hold_each_other_and_count_positives():
-    fold = downstream.make_folds(cohort(), stage())[0]
+    fold = label_budget.make_folds(cohort(), stage())[0]
     for positive in (None, 0, 2):
-        small, large = (downstream.draw(fold, k, 1, 0, positive) for k in (3, 10))
+        small, large = (label_budget.draw(fold, k, 1, 0, positive) for k in (3, 10))
         assert set(small) <= set(large) and set(large) <= set(fold.train)
         if positive is None:
             assert np.bincount(fold.y[large]).tolist() == [10, 10, 10]
         else:
             assert (fold.y[large] == positive).sum() == 10 == (fold.y[large] != positive).sum()
-    one, two = (downstream.draw(fold, 3, number, 0, None) for number in (0, 1))
+    one, two = (label_budget.draw(fold, 3, number, 0, None) for number in (0, 1))
     assert set(one) != set(two)
-    assert len(downstream.draw(fold, 0, 0, 0, None)) == len(fold.train)
+    assert len(label_budget.draw(fold, 0, 0, 0, None)) == len(fold.train)
 
 
 @pytest.mark.parametrize("hop", [1.0, 2.0, 3.0])
@@ -95,23 +95,23 @@ def test_no_sample_teaches_and_chooses(hop):
     rng = np.random.default_rng(0)
     rows = rng.permutation(2 * n)[:80]
     y = rng.integers(0, 3, len(rows))
-    kept, labels, chooses = probes.teach_and_choose(rows, y, 30, cohort)
+    kept, labels, chooses = readouts.teach_and_choose(rows, y, 30, cohort)
     assert np.isin(kept, rows).all() and (labels == y[np.isin(rows, kept)]).all()
     record, start = cohort.record[kept], cohort.start_s[kept]
     for i in np.flatnonzero(chooses):
         taught = start[~chooses & (record == record[i])]
         assert np.abs(taught - start[i]).min() >= 3.0
-    assert chooses.any() and (~chooses).sum() == (~probes.inner_split(y, 30)).sum()
+    assert chooses.any() and (~chooses).sum() == (~readouts.inner_split(y, 30)).sum()
     if hop == 3.0:
         np.testing.assert_array_equal(kept, rows)
-    every, _, none = probes.teach_and_choose(rows, y, 30, SimpleNamespace(**vars(cohort) | {"window_s": 1e4}))  # fmt: skip
+    every, _, none = readouts.teach_and_choose(rows, y, 30, SimpleNamespace(**vars(cohort) | {"window_s": 1e4}))  # fmt: skip
     assert none is None and len(every) == len(rows)
 
 
 def test_what_chooses_comes_out_of_the_budget():
     y = np.repeat([0, 1], 10)
-    assert probes.inner_split(y[:8], 4) is None
-    chooses = probes.inner_split(y, 10)
+    assert readouts.inner_split(y[:8], 4) is None
+    chooses = readouts.inner_split(y, 10)
     assert chooses.sum() == 4 and chooses[[8, 9, 18, 19]].all()
 
 
@@ -119,7 +119,7 @@ def test_what_chooses_comes_out_of_the_budget():
 def test_the_probe_is_logistic_regression(n, d, k):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((n, d)), np.arange(n) % k
-    weight, bias = probes._logistic(x, y, 0.5, k)
+    weight, bias = readouts._logistic(x, y, 0.5, k)
     theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=5000)
     if k > 2:
         p = theirs.fit(x, y).predict_proba(x)
@@ -132,24 +132,24 @@ def test_the_probe_is_logistic_regression(n, d, k):
 
 
 def test_an_embedding_that_knows_needs_few_labels(features):
-    curves = downstream.run(cohort(signal=0.5), stage(embedders=["random"]))
+    curves = label_budget.run(cohort(signal=0.5), stage(embedders=["random"]))
     at = curves.curve.set_index(["task", "budget"])
     assert at.loc[("multiclass", 0), "value"] > 0.9 > at.loc[("multiclass", 1), "value"] > 0.4
     assert at.loc[("one_vs_all", 0), "value"] > 0.9
     assert (at["n_subjects"] == 4).all() and at.loc[("one_vs_all", 1), "chance"] == 0.5
     assert at.loc[("multiclass", 0), "chance"] == pytest.approx(1 / 3)
     assert curves.draws.groupby(["task", "budget", "fold"])["draw"].nunique().unique().tolist() == [1, 3]  # fmt: skip
-    told = downstream.lab_dictionary(curves)["random"]["multiclass"]
+    told = label_budget.lab_dictionary(curves)["random"]["multiclass"]
     assert set(told) == {"1", "10", "None"}
-    assert "random" in downstream.in_words(stage(), curves)
+    assert "random" in label_budget.in_words(stage(), curves)
 
 
 def test_band_power_is_an_embedder_that_learns_nothing():
     data = cohort()
-    curve = downstream.run(data, stage(embedders=["bandpower"], tasks=["multiclass"])).curve
+    curve = label_budget.run(data, stage(embedders=["bandpower"], tasks=["multiclass"])).curve
     at = curve.set_index("budget")["value"]  # 4, 10 and 16 Hz lie in three bands
     assert at[0] > 0.9 and set(curve["embedder"]) == {"bandpower"}
-    h = downstream._one_embedding("bandpower", data, None, stage())
+    h = label_budget._one_embedding("bandpower", data, None, stage())
     assert h.shape == (len(data), 2 * 5)  # two channels, five bands
     time = np.arange(192)[:, None] / 64
     slow, fast = (log_band_power(np.sin(2 * np.pi * hz * time)[None], 64.0) for hz in (6, 20))
@@ -161,38 +161,40 @@ def test_band_power_is_an_embedder_that_learns_nothing():
 def test_shuffled_labels_stay_at_chance(features):
     """The 99.99 % interval of what permuted labels give, over subjects; and true labels leave it."""
     asked = {"budgets": [10, 0], "tasks": ["multiclass"], "folds": [0, 1, 2, 3]}
-    null = downstream.run(cohort(), stage(**asked, shuffle_labels=True)).subjects
+    null = label_budget.run(cohort(), stage(**asked, shuffle_labels=True)).subjects
     sd = np.sqrt(2 / 9 / (3 * PER_STATE))  # of one subject's balanced accuracy under chance
     mean = null.groupby("budget")["accuracy"].mean()
     assert (np.abs(mean - 1 / 3) < 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
-    true = downstream.run(cohort(), stage(**asked)).subjects.groupby("budget")["accuracy"].mean()
+    true = label_budget.run(cohort(), stage(**asked)).subjects.groupby("budget")["accuracy"].mean()
     assert (np.abs(true - 1 / 3) > 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
 
 
 def test_every_embedder_gets_the_same_draws(features, monkeypatch):
     seen = []
-    draw = downstream.draw
-    monkeypatch.setattr(downstream, "draw", lambda *a: seen.append(draw(*a).tolist()) or (seen[-1] and draw(*a)))  # fmt: skip
-    downstream.run(cohort(), stage(embedders=["random", "rp+ts"], folds=[0], tasks=["multiclass"]))
+    draw = label_budget.draw
+    monkeypatch.setattr(label_budget, "draw", lambda *a: seen.append(draw(*a).tolist()) or (seen[-1] and draw(*a)))  # fmt: skip
+    label_budget.run(
+        cohort(), stage(embedders=["random", "rp+ts"], folds=[0], tasks=["multiclass"])
+    )
     assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
 
 def test_each_fold_reads_the_embedders_that_spared_its_mice(features, monkeypatch):
-    made, read = [], downstream._one_embedding
-    monkeypatch.setattr(downstream, "_one_embedding", lambda part, windows, run, stage: made.append(run.fold) or read(part, windows, run, stage))  # fmt: skip
-    monkeypatch.setattr(downstream, "embedder_net", lambda part, windows, run, stage: made.append(run.fold))  # fmt: skip
-    monkeypatch.setattr(downstream, "_answers", lambda fold, *_: fold.y[fold.test])
+    made, read = [], label_budget._one_embedding
+    monkeypatch.setattr(label_budget, "_one_embedding", lambda part, windows, run, stage: made.append(run.fold) or read(part, windows, run, stage))  # fmt: skip
+    monkeypatch.setattr(label_budget, "embedder_net", lambda part, windows, run, stage: made.append(run.fold))  # fmt: skip
+    monkeypatch.setattr(label_budget, "_answers", lambda fold, *_: fold.y[fold.test])
     for head in ("logistic", "finetune"):
-        downstream.run(cohort(), stage(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head))  # fmt: skip
+        label_budget.run(cohort(), stage(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head))  # fmt: skip
     assert made == [0, 2, 0, 2]
 
 
 def test_named_differences_are_paired_over_subjects(features, monkeypatch):
-    good = downstream._one_embedding
+    good = label_budget._one_embedding
     noise = np.random.default_rng(0).standard_normal((len(cohort()), 6))
-    monkeypatch.setattr(downstream, "_one_embedding", lambda part, *a: noise if part == "random" else good(part, *a))  # fmt: skip
+    monkeypatch.setattr(label_budget, "_one_embedding", lambda part, *a: noise if part == "random" else good(part, *a))  # fmt: skip
     asked = stage(embedders=["rp", "random"], compare=["rp - random", "ts - random"], folds=[0, 1, 2, 3], tasks=["multiclass"])  # fmt: skip
-    table = downstream.run(cohort(), asked).compared.set_index("budget")
+    table = label_budget.run(cohort(), asked).compared.set_index("budget")
     assert set(table["difference"]) == {"rp - random"}  # ts was not run
     assert (table.loc[[10, 0], "ci_low"] > 0.3).all() and (table["n_subjects"] == 8).all()
     assert (table["p, Holm"] >= table["p"]).all() and table.loc[0, "p"] == pytest.approx(2 / 2**8)
@@ -201,7 +203,7 @@ def test_named_differences_are_paired_over_subjects(features, monkeypatch):
 @pytest.mark.parametrize("head", ["linear", "finetune"])
 def test_other_heads(features, head):
     given = {"head": head, "max_epochs": 40, "folds": [0], "tasks": ["multiclass"], "budgets": [10], "n_draws": 1, "n_draws_trained": 1}  # fmt: skip
-    value = downstream.run(cohort(signal=2.0), stage(**given)).curve["value"].iloc[0]
+    value = label_budget.run(cohort(signal=2.0), stage(**given)).curve["value"].iloc[0]
     assert value > 0.5
 
 
@@ -229,7 +231,7 @@ def test_other_heads(features, head):
 )
 def test_bad_settings_are_named(given, error, says):
     with pytest.raises(error, match=says):
-        downstream.run(cohort(), stage(**given))
+        label_budget.run(cohort(), stage(**given))
 
 
 def test_a_state_that_a_fold_lacks_is_named():
@@ -238,7 +240,7 @@ def test_a_state_that_a_fold_lacks_is_named():
     lone = np.where(part.label == "c", "", part.label)
     parts = [p if i == 0 else Windows(**{**vars(p), "label": lone, "purity": (lone != "") * 1.0}) for i, p in enumerate(data.parts)]  # fmt: skip
     with pytest.raises(BadInput, match=r"no labelled (training|test) window of 'c'"):
-        downstream.run(Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
+        label_budget.run(Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
 
 
 def test_who_teaches_makes_another_run_of_08():
@@ -255,19 +257,19 @@ def test_who_teaches_makes_another_run_of_08():
 
 def test_08_and_09_test_the_same_mice():
     data, asked = cohort(), stage(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
-    for fold in downstream.make_folds(data, asked):
+    for fold in label_budget.make_folds(data, asked):
         made = stages.pretext_run("rp", fold.number, asked.params)
-        mine, theirs = set(data.subject[fold.test]), set(ssl.test_subjects(data, made))
+        mine, theirs = set(data.subject[fold.test]), set(self_supervision.test_subjects(data, made))
         assert mine == theirs
 
 
 def test_test_mice_do_not_scale_the_embedding():
     data = cohort()
-    fold = downstream.make_folds(data, stage())[0]
+    fold = label_budget.make_folds(data, stage())[0]
     rng = np.random.default_rng(0)
     h = rng.standard_normal((len(data), 5))
     other = np.where(np.isin(data.subject, data.subject[fold.test])[:, None], 100 * h + 7, h)
-    one, two = downstream._standardised(h, fold), downstream._standardised(other, fold)
+    one, two = label_budget._standardised(h, fold), label_budget._standardised(other, fold)
     np.testing.assert_array_equal(one[fold.train], two[fold.train])
     assert not np.allclose(one[fold.test], two[fold.test])
 
@@ -276,9 +278,9 @@ def test_rows_that_choose_do_not_fit():
     """Labels of noise: on the rows of the fit the weakest penalty wins, on others the strongest."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 40)), np.arange(60) % 2
-    chooses = probes.inner_split(y, 30)
-    weight, _ = probes.probe(x, y, chooses, 2)
-    strong, weak = (probes._logistic(x, y, c, 2)[0] for c in (min(probes.C_VALUES), max(probes.C_VALUES)))  # fmt: skip
+    chooses = readouts.inner_split(y, 30)
+    weight, _ = readouts.probe(x, y, chooses, 2)
+    strong, weak = (readouts._logistic(x, y, c, 2)[0] for c in (min(readouts.C_VALUES), max(readouts.C_VALUES)))  # fmt: skip
     np.testing.assert_array_equal(weight, strong)
     assert not np.allclose(weight, weak)
 
@@ -301,14 +303,14 @@ def test_networks_learn_from_rows_that_do_not_choose_and_leave_the_embedder_alon
     data = cohort(4)
     rows = np.flatnonzero(data.labelled)[:40]
     y = np.arange(40) % 2
-    chooses = probes.inner_split(y, 20)
+    chooses = readouts.inner_split(y, 20)
     how = SimpleNamespace(seed=0, device="cpu", threads=0, max_epochs=2)
     net = StagerNet(2, 64, 64.0)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     if head == "network":
-        probes.train_network(net, data.x[rows], y, chooses, 2, how)
+        readouts.train_network(net, data.x[rows], y, chooses, 2, how)
     else:
-        probes.train_layer(np.random.default_rng(0).standard_normal((40, 6)), y, chooses, 2, how)
+        readouts.train_layer(np.random.default_rng(0).standard_normal((40, 6)), y, chooses, 2, how)
     ((train, val),) = seen
     assert train.trial.tolist() == np.flatnonzero(~chooses).tolist()
     assert val.trial.tolist() == np.flatnonzero(chooses).tolist()
@@ -323,24 +325,24 @@ def test_stored_embeddings_are_of_these_very_windows(tmp_path):
     asked = stage(embedders=["rp"], n_folds=2)
     asked.pretext = lambda made: tmp_path
     made = stages.pretext_run("rp", 0, asked.params)
-    save_file({"h": h, "start_s": data.start_s}, tmp_path / ssl.EMBEDDINGS)
-    np.testing.assert_array_equal(downstream._one_embedding("rp", data, made, asked), h)
-    save_file({"h": h, "start_s": data.start_s + 1}, tmp_path / ssl.EMBEDDINGS)
+    save_file({"h": h, "start_s": data.start_s}, tmp_path / self_supervision.EMBEDDINGS)
+    np.testing.assert_array_equal(label_budget._one_embedding("rp", data, made, asked), h)
+    save_file({"h": h, "start_s": data.start_s + 1}, tmp_path / self_supervision.EMBEDDINGS)
     with pytest.raises(BadInput, match="of other windows"):
-        downstream._one_embedding("rp", data, made, asked)
+        label_budget._one_embedding("rp", data, made, asked)
 
 
 def test_one_against_all_is_balanced_with_all_labels_too(features, monkeypatch):
     seen = []
-    answers = downstream._answers
-    monkeypatch.setattr(downstream, "_answers", lambda fold, rows, y, *a: seen.append(np.bincount(y)) or answers(fold, rows, y, *a))  # fmt: skip
-    downstream.run(cohort(), stage(tasks=["one_vs_all"], budgets=[0], folds=[0]))
+    answers = label_budget._answers
+    monkeypatch.setattr(label_budget, "_answers", lambda fold, rows, y, *a: seen.append(np.bincount(y)) or answers(fold, rows, y, *a))  # fmt: skip
+    label_budget.run(cohort(), stage(tasks=["one_vs_all"], budgets=[0], folds=[0]))
     assert len(seen) == 3 and all(counts[0] == counts[1] for counts in seen)
 
 
 def test_balanced_accuracy_does_not_reward_the_frequent_state():
     truth, answer = np.array([0, 0, 0, 0, 1]), np.zeros(5, int)
-    assert downstream.balanced(truth, answer) == 0.5
+    assert label_budget.balanced(truth, answer) == 0.5
 
 
 def test_a_weight_file_is_known_by_its_content(tmp_path):
@@ -364,14 +366,14 @@ def test_the_score_of_a_pretext_task_counts_mice_not_samples(n_mice):
     """No effect, and mice that differ by three points: samples by the thousand do not count."""
     rng = np.random.default_rng(n_mice)
     found = [
-        ssl.over_subjects(
+        self_supervision.over_subjects(
             rng.binomial(1500, rng.normal(0.5, 0.03, n_mice)) / 1500, 0.5, 1500 * n_mice, 0
         )
         for _ in range(300)
     ]
     assert np.mean([s.p < 0.05 for s in found]) < 0.08
     assert np.mean([s.ci_low <= 0.5 <= s.ci_high for s in found]) >= 0.92
-    alone = ssl.over_subjects(np.array([0.8]), 0.5, 1500, 0)
+    alone = self_supervision.over_subjects(np.array([0.8]), 0.5, 1500, 0)
     assert (alone.value, alone.ci_low, alone.ci_high, alone.p) == (0.8, 0, 1, 0.5)
 
 
@@ -379,10 +381,10 @@ def test_intervals_of_budget_curves_hold_the_truth_over_subjects():
     rng, held = np.random.default_rng(2), {n: 0 for n in (2, 4, 8)}
     for n in held:
         for _ in range(250):
-            row = downstream._interval(pd.Series(np.clip(rng.normal(0.9, 0.04, n), 0, 1)), SimpleNamespace(seed=0), 0.5)  # fmt: skip
+            row = label_budget._interval(pd.Series(np.clip(rng.normal(0.9, 0.04, n), 0, 1)), SimpleNamespace(seed=0), 0.5)  # fmt: skip
             held[n] += row["ci_low"] <= 0.9 <= row["ci_high"]
     assert min(held.values()) >= 0.92 * 250, held
-    one = downstream._interval(
+    one = label_budget._interval(
         pd.Series([1.0]), SimpleNamespace(seed=0), 0.5
     )  # a state of one mouse
     assert (one["ci_low"], one["ci_high"]) == (0, 1)
@@ -391,23 +393,25 @@ def test_intervals_of_budget_curves_hold_the_truth_over_subjects():
 @pytest.mark.parametrize("task", ["rp", "ts", "cpc"])
 def test_order_in_time_teaches_and_shuffled_time_does_not(task):
     data = cohort(signal=2.0)
-    found = ssl.run(data, pretext_stage(pretext=task))
+    found = self_supervision.run(data, pretext_stage(pretext=task))
     s = found.scores["accuracy"]
     assert found.embeddings.shape == (len(data), 100) and 0 <= s.ci_low <= s.value <= s.ci_high
     subject = [p.subject for p in data.parts]
     of = {role: {subject[i] for i in rows} for role, rows in found.who.items()}
     assert not of["test"] & (of["train"] | of["val"]) and not of["train"] & of["val"]
-    assert "had no part in its training" in ssl.in_words(pretext_stage(pretext=task), found)
+    assert "had no part in its training" in self_supervision.in_words(
+        pretext_stage(pretext=task), found
+    )
     if task == "rp":  # near windows share the state, far ones do not: easily learnt
         assert s.value > 0.6 and s.p == 1 / 4  # two test mice: no p is smaller
         rng = np.random.default_rng(3)
         mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
-        null = ssl.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
+        null = self_supervision.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
         assert abs(null.value - 0.5) < 0.06
 
 
 def test_windows_in_another_order_teach_nothing():
-    found = ssl.run(cohort(signal=2.0), pretext_stage(pretext="rp", shuffle_time=True))
+    found = self_supervision.run(cohort(signal=2.0), pretext_stage(pretext="rp", shuffle_time=True))
     assert abs(found.scores["accuracy"].value - 0.5) < 0.06
     # The windows themselves stay where they are: state and embedding belong together.
     assert len(found.embeddings) == len(cohort())
@@ -418,7 +422,7 @@ def test_an_embedder_that_answers_nothing_is_not_right():
 
     y = torch.tensor([0, 0, 1])
     logits = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
-    assert ssl._right(logits, y).tolist() == [False, True, True]
+    assert self_supervision._right(logits, y).tolist() == [False, True, True]
 
 
 def test_a_window_is_not_its_own_neighbour():
@@ -426,15 +430,17 @@ def test_a_window_is_not_its_own_neighbour():
     h = np.random.default_rng(0).standard_normal((len(data), 4))
     keep = np.flatnonzero(data.labelled)
     h[keep[:60:2]] = h[keep[1:60:2]] + 1e-6  # twins; the first pairs are of one state and mouse
-    found = ssl.neighbours(data, h, k=1)
+    found = self_supervision.neighbours(data, h, k=1)
     assert found["state"].iloc[1:].max() < 0.9  # no twins there: by chance
 
 
 def test_the_same_seed_gives_the_same_embedder():
     data = cohort(5)
-    one, two = (ssl.run(data, pretext_stage(n_folds=5, max_epochs=2)) for _ in range(2))
+    one, two = (
+        self_supervision.run(data, pretext_stage(n_folds=5, max_epochs=2)) for _ in range(2)
+    )
     np.testing.assert_array_equal(one.embeddings, two.embeddings)
-    other = ssl.run(data, pretext_stage(n_folds=5, max_epochs=2, seed=1))
+    other = self_supervision.run(data, pretext_stage(n_folds=5, max_epochs=2, seed=1))
     assert not np.array_equal(one.embeddings, other.embeddings)
 
 
@@ -442,8 +448,8 @@ def test_what_test_mice_do_has_no_part_in_the_embedder():
     """Poison every window of the test mice: the network is the same to the last bit."""
     data = cohort(6)
     asked = {"n_folds": 3, "max_epochs": 2}
-    test = ssl.test_subjects(data, pretext_stage(**asked).params)
+    test = self_supervision.test_subjects(data, pretext_stage(**asked).params)
     poisoned = [Windows(**{**vars(p), "x": p.x * 0 + 9}) if p.subject in test else p for p in data.parts]  # fmt: skip
     both = (data, Cohort(poisoned))
-    one, two = (ssl.run(c, pretext_stage(**asked)).net.state_dict() for c in both)
+    one, two = (self_supervision.run(c, pretext_stage(**asked)).net.state_dict() for c in both)
     assert all((one[k] == two[k]).all() for k in one)
