@@ -239,12 +239,12 @@ def inventory(options: argparse.Namespace) -> int:
 
 
 def cohort(options: argparse.Namespace) -> None:
-    from nblib.data import lfp
+    from nblib.data.lfp import mat
 
     chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
-    records = lfp.cohort(options.folder, **chosen)
+    records = mat.cohort(options.folder, **chosen)
     if options.names:
-        lfp.write_names(records, options.names)
+        mat.write_names(records, options.names)
     print(f"recordings: [{', '.join(records)}]")
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 from nblib.core.checking import checked as checked
 from nblib.core.checking import shown
 from nblib.core.errors import BadParameter
+from nblib.core.registry import SOURCES
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
@@ -72,20 +73,6 @@ class SimulateLfpSettings(Params):
 
 
 SECONDS = {"s": 1.0, "ms": 1e-3}  # of one unit of time, by `time_unit`
-# Where recordings come from, and what they hold: one line each (see nblib.data.sources). What holds
-# counts is binned already, so its road begins at 02.
-SOURCES = {
-    "allen": "spikes",
-    "nwb": "spikes",
-    "simulate": "spikes",
-    "lab_pickle": "counts",
-    "counts": "counts",
-    "simulate_lfp": "lfp",
-    "lfp_nwb": "lfp",
-    "lfp_mat": "lfp",
-}
-# The label of a grey screen where the source's own layout says it.
-GREY_SCREEN = {"allen": "-1", "simulate": "-1", "lab_pickle": "-1"}
 # What pandas reads as missing in a table of text.
 MISSING = [
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>",
@@ -102,7 +89,7 @@ class OriginSettings(Params):
     """Where a recording comes from, which table holds its trials, and what is decoded."""
 
     source: str = Field(
-        "simulate", description="kind of origin, a name in nblib.core.params.SOURCES"
+        "simulate", description="kind of origin, a name in nblib.core.registry.SOURCES"
     )
     path: str = Field(
         "",
@@ -269,7 +256,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     def label_rules(self) -> LabelRules:
         """How trials are chosen and labelled; the grey screen is the source's own if none is named."""
         rules = self.settings(LabelRules)
-        grey = "" if (own := GREY_SCREEN.get(self.source, "")) in rules.missing else own
+        grey = "" if (own := SOURCES[self.source].blank) in rules.missing else own
         return rules if rules.blank else rules.model_copy(update={"blank": grey})
 
     def file(self, recording: str) -> Path | None:
@@ -301,7 +288,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     @property
     def holds(self) -> str:
         """What the recordings are: "spikes", "lfp" or "counts"."""
-        return SOURCES[self.source]
+        return SOURCES[self.source].holds
 
     @property
     def is_lfp(self) -> bool:

@@ -31,7 +31,6 @@ from nblib.data.plainfiles import read_arrays
 if TYPE_CHECKING:
     import xarray as xr
 
-FILES = ()
 USES = ("path",)
 AXES = ("trial", "time", "unit")
 MADE = ("stop_s", "exposure_s")

@@ -57,17 +57,15 @@ def open_images(recipe: Recipe, recording: str, labels: np.ndarray, given: str =
     """The images behind `labels`, reduced to SHAPE.
 
     given: a folder of pictures whose names end in their label, or a .npy file (n, height, width)
-    of uint8 whose row is the label; "": the templates of the simulation, or those of the Allen
-    Institute, fetched by allensdk once. Raises MissingInput where a recording has none, BadInput
+    of uint8 whose row is the label; "": those that the recording's source has. Raises MissingInput where a recording has none, BadInput
     for a file that cannot be read or a label without an image.
     """
     if given:
         images = _from_path(Path(given).expanduser())
-    elif recipe.source == "simulate":
-        images = _simulated(recipe, recording)
-    elif recipe.source == "allen" and recipe.intervals == "natural_scenes_presentations":
-        images = _allen([int(x) for x in labels])
     else:
+        behind = sources.offered(recipe.source, "images")
+        images = behind(recipe, recording, labels) if behind else None
+    if images is None:
         raise MissingInput(
             f"recording {recording!r} of recipe {recipe.recipe!r} (source {recipe.source!r}, intervals "
             f"{recipe.intervals!r}) holds no images. Give them: images = a folder of pictures named by "
@@ -75,26 +73,6 @@ def open_images(recipe: Recipe, recording: str, labels: np.ndarray, given: str =
         )
     images.rows(labels)
     return images
-
-
-def _simulated(recipe: Recipe, recording: str) -> Images:
-    from nblib.simulate import allen as simulate
-    from nblib.simulate import oracle
-
-    path = sources.open_recording(recipe, recording).path
-    templates = oracle.read_truth(simulate.truth_path(path)).templates
-    return Images(reduced(templates), np.arange(len(templates)), "the simulation")
-
-
-def _allen(labels: list[int]) -> Images:
-    from nblib.data import allen
-
-    paths = allen.download_scenes(labels)
-    return Images(
-        np.concatenate([reduced(_read(path)[None]) for path in paths]),
-        np.array(labels),
-        "the Allen Institute",
-    )
 
 
 def _from_path(path: Path) -> Images:
@@ -120,11 +98,11 @@ def _from_path(path: Path) -> Images:
     if not found:
         raise BadInput(f"{path}: no picture whose name ends in a number ({', '.join(PICTURES)}).")
     label = np.array(sorted(found))
-    pixels = [reduced(_read(found[int(i)])[None]) for i in label]
+    pixels = [reduced(read_picture(found[int(i)])[None]) for i in label]
     return Images(np.concatenate(pixels), label, str(path))
 
 
-def _read(path: Path) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
     """A picture as grey uint8 (height, width)."""
     from PIL import Image
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,10 +20,18 @@ from nblib.data.guarded_pickle import read_table
 if TYPE_CHECKING:
     import xarray as xr
 
+    from nblib.core.params import Recipe
+
+USES = ("path", "n_bins")  # the bins are checked against the file
 NAME = re.compile(r"spike_trains_with_stimulus_session_(\d+)(?:_(\d+))?\.pkl")
 LABEL = "frame"
 PRESENTATION_NS = 250_000_000  # the file has no clock: scenes were shown 0.25 s each, on end
 ROWS_AT_ONCE = 512  # a block may lie in memory either way round
+
+
+def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Any = None) -> xr.Dataset:
+    """The table as Binned counts, its bins and session as the recipe says (see `read_lab_pickle`)."""
+    return read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
 
 
 def read_lab_pickle(

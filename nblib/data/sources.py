@@ -1,30 +1,40 @@
-"""Where recordings come from: one file per origin, one way in.
+"""Where recordings come from: one module per origin, one way in.
 
-A new source is a line in `params.SOURCES` and a module of that name with
+A source is a line in `nblib.core.registry.SOURCES` and a module with one of
 
-- `FILES`: what is read inside the folder that a recipe's `path` names; () where it names a file
-- `Settings`: what only this source has to know, given under `source_params` in a recipe
 - `open_recording(path, recipe, recording_id, settings) -> Recording`, times in seconds; of columns
-  whose name does not end in `_time`, the recipe's `event` is converted here; where it holds counts,
-  `read_counts`, with the same arguments, that gives Binned counts and what else is known of trials
-- `USES`, if it likes: which of the settings in `WIRED` it reads; others are then refused
+  whose name does not end in `_time`, the recipe's `event` is converted here
+- `read_counts`, with the same arguments, where it holds counts: Binned counts (trial, time, unit) and
+  what else is known of trials
+
+and, where it likes, with
+
+- `USES`: which of `NOT_ALL_USE` it reads; others are then refused. Without it, any
+- `Settings`: what only this source has to know, given under `source_params` in a recipe
+- `files(folder)`: what is read in the folder that a recipe's `path` names; without it, `path` is a file
+- `beside(path, recipe, recording_id)`: what is read beside that file, by its part in the recording
+- `fetch(recording_id)` and `fetched(recording_id) -> path`: where it can be downloaded
+- `make(settings, recording_id) -> path` and `key(settings, recording_id)`: where it is simulated; the
+  settings are the recipe's block of the source's name where there is one, else `source_params`
+- `truth_path(path)` and `oracle_log_posterior(truth, ...)`: of a simulated one, where its truth lies and
+  what the best possible decoder would say (see `nblib.simulate.oracle`)
+- `images(recipe, recording_id, labels) -> Images`: the images behind labels (see `nblib.data.images`)
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nblib.core import params, rawfiles, store
 from nblib.core.errors import BadParameter, MissingInput
+from nblib.core.registry import SOURCES
 from nblib.data.files import require_file
 from nblib.data.nwb import linked
 from nblib.data.trials import columns, labelling
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
     import xarray as xr
 
@@ -32,18 +42,8 @@ if TYPE_CHECKING:
     from nblib.data.recording import Recording
 
 
-# Wired by hand below: they are made, fetched, spread over several files or are a pickle.
-# With each, the settings it reads out of those that not every source does.
-WIRED = {
-    "allen": ("path", "time_unit"),
-    "nwb": ("path", "time_unit"),
-    "simulate": (),
-    "lab_pickle": ("path",),
-    "simulate_lfp": (),
-    "lfp_nwb": ("path", "series", "times", "time_unit"),
-    "lfp_mat": ("path", "times"),
-}
-# The settings of 02 that only one kind of recording reads.
+# The settings of a recipe that not every source reads, and those of 02 that one kind of them reads.
+NOT_ALL_USE = ("path", "time_unit", "series", "times")
 BINNED_BY = {
     "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s"),
     "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
@@ -51,22 +51,16 @@ BINNED_BY = {
 }
 
 
-def _module(recipe: Recipe) -> ModuleType | None:
-    """The module of a source that follows the protocol above; None for one that is wired."""
-    if recipe.source in WIRED:
-        return None
-    return importlib.import_module(f"nblib.data.{recipe.source}")
+def offered(source: str, name: str) -> Any:
+    """What the module of a source has under a name of the protocol above, None where it has not."""
+    return getattr(SOURCES[source].module, name, None)
 
 
 def check_used(recipe: Recipe) -> None:
     """BadParameter for a setting that is given though the recipe's source does not read it."""
-    module = _module(recipe)
-    read_by_some = {name for names in WIRED.values() for name in names}
-    uses = getattr(module, "USES", read_by_some) if module else WIRED[recipe.source]
-    uses = {*uses, *BINNED_BY[params.SOURCES[recipe.source]]}
-    if recipe.source == "lab_pickle":
-        uses.add("n_bins")  # checked against the file
-    for name in sorted(read_by_some.union(*BINNED_BY.values()) - uses):
+    read = offered(recipe.source, "USES")
+    uses = {*(NOT_ALL_USE if read is None else read), *BINNED_BY[recipe.holds]}
+    for name in sorted({*NOT_ALL_USE}.union(*BINNED_BY.values()) - uses):
         value = getattr(recipe, name)
         if value != params.Recipe.model_fields[name].default:
             raise BadParameter(
@@ -81,70 +75,57 @@ def own_settings(recipe: Recipe) -> Any:
     Raises BadParameter for an unknown name, a wrong type or a value out of bounds.
     """
     where = f"source_params of recipe {recipe.recipe!r}"
-    module = _module(recipe)
-    if module is not None:
-        return params.checked(module.Settings, recipe.source_params, where)
+    if model := offered(recipe.source, "Settings"):
+        return params.checked(model, recipe.source_params, where)
     if recipe.source_params:
         raise BadParameter(
             f"{where}: source {recipe.source!r} takes none; found {', '.join(recipe.source_params)}."
         )
-    return None
+    return getattr(recipe, recipe.source, None)
 
 
 def raw_file(recipe: Recipe, recording: str) -> Path:
-    """The recording's file or folder: the recipe's path, or where a fetched Allen session lies.
+    """The recording's file or folder: the recipe's path, or where a fetched one lies.
 
     Raises MissingInput when it, or what the source reads in it, is not there.
     """
-    path = recipe.file(recording)
-    if path is None and recipe.source == "allen":
-        from nblib.data import allen
-
-        path = allen.local_path(recording)
-        if not path.is_file():
-            raise MissingInput(
-                f"Allen session {recording} is not here yet; fetch it with:  nblib allen get {recording}"
-            )
+    path, fetched = recipe.file(recording), offered(recipe.source, "fetched")
+    if path is None and fetched:
+        path = fetched(recording)
     if path is None:
         raise BadParameter(f"recipe {recipe.recipe!r}: source {recipe.source!r} needs a path.")
-    module = _module(recipe)
-    files = module.FILES if module else ()
+    files = offered(recipe.source, "files")
     if files and not path.is_dir():
         raise MissingInput(f"{path}: no such folder; check `path` in recipe {recipe.recipe!r}.")
-    for file in [path / name for name in files] or [path]:
+    for file in files(path) if files else [path]:
         require_file(file, f"check `path` in recipe {recipe.recipe!r}")
     return path
 
 
 def fetch(recipe: Recipe, recording: str) -> None:
-    """Download the recording where its recipe names an Allen session and no file; else nothing."""
-    if recipe.source == "allen" and not recipe.path:
-        from nblib.data import allen
+    """Download the recording where its recipe names no file and its source can; else nothing."""
+    if (download := offered(recipe.source, "fetch")) and not recipe.path:
+        download(recording)
 
-        allen.download(recording)
+
+def is_simulated(source: str) -> bool:
+    """Whether recordings of this source are made from settings and read no file."""
+    return offered(source, "make") is not None
 
 
 def raw_files(recipe: Recipe, recording: str) -> dict[str, Path]:
     """Every file that a recording is read from, by its part in it; none for a simulated one.
 
-    The file or those of its folder, the file of its times, the Allen tables beside it, and all
-    that HDF5 links or external data in these lead to, which need not be there.
+    The file or those of its folder, what the source reads beside it, and all that HDF5 links or
+    external data in these lead to, which need not be there.
     """
-    if recipe.source in ("simulate", "simulate_lfp"):
+    if is_simulated(recipe.source):
         return {}
     path = raw_file(recipe, recording)
-    files = {"": path}
-    if path.is_dir():
-        files = {name: path / name for name in _module(recipe).FILES}
-    elif recipe.source in WIRED and recipe.is_lfp:
-        from nblib.data import lfp
-
-        if times := lfp.times_file(recipe, recording):
-            files["times"] = times
-    elif recipe.source == "allen":
-        from nblib.data.allen import tables
-
-        files |= tables.beside(path)  # they are joined, so they are part of it
+    inside, beside = offered(recipe.source, "files"), offered(recipe.source, "beside")
+    files = {str(f.relative_to(path)): f for f in inside(path)} if inside else {"": path}
+    if beside:
+        files |= beside(path, recipe, recording)
     for name, file in list(files.items()):
         files |= {f"{name}:{k}": target for k, target in linked.linked_files(file).items()}
     return files
@@ -159,14 +140,8 @@ def raw_content(recipe: Recipe, recording: str) -> dict[str, str]:
 def identity(recipe: Recipe, recording: str) -> str:
     """What a recording is, before reading it: the sha256 of its file, or what stands for those of
     all its files, or the simulation's key."""
-    if recipe.source == "simulate":
-        from nblib.simulate import allen as simulate
-
-        return simulate.key(recipe.simulate, recording)
-    if recipe.source == "simulate_lfp":
-        from nblib.simulate import lfp as simulate_lfp
-
-        return simulate_lfp.key(recipe.simulate_lfp, recording)
+    if key := offered(recipe.source, "key"):
+        return key(own_settings(recipe), recording)
     files = raw_files(recipe, recording)
     content = {n: rawfiles.file_hash(p) if p.is_file() else "absent" for n, p in files.items()}
     if list(content) == [""]:
@@ -221,31 +196,16 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
 
 
 def _open(recipe: Recipe, recording_id: str) -> Recording:
-    how = {"intervals": recipe.intervals, "label": recipe.label, "recording_id": recording_id}
-    if recipe.source == "simulate":
-        from nblib.data.nwb import open_nwb
-        from nblib.simulate.allen import make
-
-        path = make(recipe.simulate, recording_id)
+    settings = own_settings(recipe)
+    if make := offered(recipe.source, "make"):
+        path = make(settings, recording_id)
         store.open_artifact(path.parent)
-        recording = open_nwb(path, **how)
-        recording.meta["source"] = "simulate"
-        return recording
-    if module := _module(recipe):
+    else:
         path = raw_file(recipe, recording_id)
-        return module.open_recording(path, recipe, recording_id, own_settings(recipe))
-    if recipe.is_lfp:
-        from nblib.data import lfp
-
-        return lfp.open_lfp(recipe, recording_id)
-    path = raw_file(recipe, recording_id)
-    if recipe.source == "allen":
-        from nblib.data.allen import open_allen
-
-        return open_allen(path, time_unit=recipe.time_unit, **how)
-    from nblib.data.nwb import open_nwb
-
-    return open_nwb(path, time_unit=recipe.time_unit, **how)
+    read = SOURCES[recipe.source].module.open_recording
+    recording = read(path, recipe, recording_id, settings)
+    recording.meta["source"] = recipe.source
+    return recording
 
 
 def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
@@ -265,12 +225,8 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
         )
     check_used(recipe)
     path, rules = raw_file(recipe, recording_id), recipe.label_rules
-    if recipe.source == "lab_pickle":
-        from nblib.data.lab_pickle import read_lab_pickle
-
-        binned = read_lab_pickle(path, n_bins=recipe.n_bins, session=recording_id)
-    else:
-        binned = _module(recipe).read_counts(path, recipe, recording_id, own_settings(recipe))
+    read = SOURCES[recipe.source].module.read_counts
+    binned = read(path, recipe, recording_id, own_settings(recipe))
     table = binned.coords.to_dataset().drop_dims(["unit", "time"]).to_dataframe()
     other = {n: f"is there, but its axes are {', '.join(binned[n].dims)}" for n in binned.variables}
     table.attrs[columns.LEFT_OUT] = {n: why for n, why in other.items() if n not in table}

@@ -16,6 +16,7 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
+from nblib.data import sources
 from nblib.evaluate import importance, stats
 from nblib.evaluate import scores as metrics
 from nblib.prepare import binning, blocks, responses, splits, steps
@@ -328,15 +329,14 @@ def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
     """
     recipe = stage.recipe
     shown = (recipe.intervals, recipe.label) == ("natural_scenes_presentations", "frame")
-    if recipe.source != "simulate" or not shown or stage.params.shuffle_labels:
+    posterior = sources.offered(recipe.source, "oracle_log_posterior")
+    if posterior is None or not shown or stage.params.shuffle_labels:
         return None
-    from nblib.simulate import allen, oracle
-
     session = steps.open_session(stage)
     if recipe.binning != "per_presentation" and recipe.event != "start_time":
         return None  # the decoder's window does not begin with the presentation
-    log_proba, classes = oracle.oracle_log_posterior(
-        allen.truth_path(session.path),
+    log_proba, classes = posterior(
+        sources.offered(recipe.source, "truth_path")(session.path),
         session,
         data.test.trial,
         data.unit_ids,

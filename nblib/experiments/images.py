@@ -18,7 +18,7 @@ from pydantic import Field
 
 from nblib.core import params as P
 from nblib.core import store
-from nblib.data import images
+from nblib.data import images, sources
 from nblib.evaluate import scores as metrics
 from nblib.evaluate.retrieval import (
     agreement,
@@ -360,7 +360,7 @@ def in_words(stage: Stage, outcome: Outcome) -> str:
         best = f" The best possible decoder, which knows the truth, finds {outcome.oracle[which]['accuracy'].value:.1%}."
     told = "images never seen in training" if which == "unseen_held" else "images"
     note = ""
-    if stage.recipe.source == "simulate":
+    if sources.is_simulated(stage.recipe.source):
         note = (
             " In this simulated recording the units *are* filters on the image, so features made "
             "of filters have an advantage here that real recordings need not give them."

@@ -18,6 +18,7 @@ from nblib.core import params as P
 from nblib.core import rawfiles, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.markup import in_html
+from nblib.core.registry import SOURCES
 from nblib.data import sources
 from nblib.road import notebooks
 
@@ -123,7 +124,7 @@ def chain(name: str, source: str) -> list[str]:
     """
     steps = [name]
     while (upstream := stage_info(steps[0]).upstream) is not None:
-        if upstream == "01_ingest" and P.SOURCES[source] == "counts":
+        if upstream == "01_ingest" and SOURCES[source].holds == "counts":
             break
         steps.insert(0, upstream)
     return steps
@@ -221,11 +222,11 @@ def made_of(
         return MadeOf(own, cohort_upstream(name, recipe, params))
     if len(steps) == 1:
         upstream = sources.identity(recipe, recording)
-        for source in ("simulate", "simulate_lfp"):
-            if recipe.source != source:
-                own.pop(source, None)
+        for other in SOURCES.keys() - {recipe.source}:
+            own.pop(other, None)  # settings that go by another source's name
         own.pop("source_params", None)
-        if (settings := sources.own_settings(recipe)) is not None:
+        settings = sources.own_settings(recipe)
+        if settings is not None and recipe.source not in own:
             own["settings of the source"] = settings.model_dump()
         own |= recipe.settings(P.LabelRules).model_dump() | {"label": recipe.label}
     else:

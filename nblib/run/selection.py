@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from nblib.core import params as P
 from nblib.core import recipes
 from nblib.core.errors import BadParameter
+from nblib.data import sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ def settle(wanted: Recordings, recipe: str) -> tuple[str, list[str]]:
     base = recipes.find_recipe(recipe)
     if wanted.allen is not None and base.source != "allen":
         raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
-    if base.source.startswith("simulate"):
+    if sources.is_simulated(base.source):
         raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
     if wanted.files is not None:
         ids, path = _matching(wanted.files)

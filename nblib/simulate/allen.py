@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from nblib.core import store
 from nblib.core.errors import BadParameter
+from nblib.data import nwb
+from nblib.data.images import Images, reduced
 from nblib.data.nwb import hdf5
 from nblib.simulate import session, tables
 from nblib.simulate import units as model
@@ -26,10 +29,12 @@ from nblib.simulate.oracle import (
 )
 
 if TYPE_CHECKING:
-    from nblib.core.params import SimulateSettings
+    from nblib.core.params import Recipe, SimulateSettings
+    from nblib.data.recording import Recording
 
 __all__ = ["VERSION", "make", "oracle_log_posterior", "read_truth", "simulate", "truth_path"]
 
+USES = ()
 VERSION = 2  # raise it whenever the same settings would give another file
 STAGE = "00_simulate"
 FILE_NAME = "simulated.nwb"
@@ -132,8 +137,6 @@ def in_key(settings: SimulateSettings, recording: str) -> dict[str, Any]:
 
 def key(settings: SimulateSettings, recording: str) -> str:
     """Key of a simulated recording in the store."""
-    from nblib.core import store
-
     return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
 
 
@@ -142,8 +145,6 @@ def make(settings: SimulateSettings, recording_id: str) -> Path:
 
     Raises BadParameter for settings that cannot be met, StorageError when the disk is full.
     """
-    from nblib.core import store
-
     params = settings.model_dump()
     folder = store.commit(
         STAGE,
@@ -156,6 +157,21 @@ def make(settings: SimulateSettings, recording_id: str) -> Path:
         extra={"stage_version": VERSION, "in_key": in_key(settings, recording_id)},
     )
     return folder / FILE_NAME
+
+
+def open_recording(
+    path: Path, recipe: Recipe, recording_id: str, settings: Any = None
+) -> Recording:
+    """Open a simulated file as any other."""
+    return nwb.open_recording(path, recipe, recording_id)
+
+
+def images(recipe: Recipe, recording_id: str, labels: np.ndarray) -> Images:
+    """The images that were shown, all of them."""
+    path = make(recipe.simulate, recording_id)
+    store.open_artifact(path.parent)
+    templates = read_truth(truth_path(path)).templates
+    return Images(reduced(templates), np.arange(len(templates)), "the simulation")
 
 
 def _truth(params, templates, shown, units, anatomy, grid) -> Truth:

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nblib.core import store
 from nblib.data.lfp import REGIONS, STATES
+from nblib.data.lfp.nwb import open_recording as open_recording
 
 if TYPE_CHECKING:
     from nblib.core.params import SimulateLfpSettings
 
+USES = ()
 VERSION = 3  # raise it whenever the same settings would give another file
 STAGE = "00_simulate_lfp"
 FILE_NAME = "simulated_lfp.nwb"
@@ -172,15 +175,11 @@ def in_key(settings: SimulateLfpSettings, recording: str) -> dict[str, Any]:
 
 def key(settings: SimulateLfpSettings, recording: str) -> str:
     """Key of a simulated recording in the store."""
-    from nblib.core import store
-
     return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
 
 
 def make(settings: SimulateLfpSettings, recording: str) -> Path:
     """The NWB file of a simulated recording, made and stored when it does not exist yet."""
-    from nblib.core import store
-
     folder = store.commit(
         STAGE, recording, key(settings, recording),
         lambda folder: simulate(folder / FILE_NAME, settings, recording),

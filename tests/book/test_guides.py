@@ -102,9 +102,9 @@ def test_a_source_can_be_added_as_the_guide_says(tmp_path):
         file = place / PLACED.match(block)[1]
         assert not file.exists(), "the guide makes a new file"
         file.write_text(block)
-    params = place / "nblib" / "core" / "params.py"
-    table = re.compile(r"^SOURCES = \{.*?^\}\n", re.M | re.S)
-    params.write_text(table.sub(lambda found: found[0] + line, params.read_text(), count=1))
+    registry = place / "nblib" / "core" / "registry.py"
+    opening = "SOURCES = {\n"
+    registry.write_text(registry.read_text().replace(opening, f"{opening}    {line}", 1))
     sorted_in_phy(tmp_path / "user" / "sorted" / "mouse7")
 
     env = os.environ | {

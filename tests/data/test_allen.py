@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_before_and_during(house, home, monkeypatch):
             allen.download(ONE)
     assert left_behind(home) == []
     code = (
-        "import resource, sys; from nblib.data.sources import allen\n"
+        "import resource, sys; from nblib.data import allen\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"allen.download({ONE!r})"
@@ -335,7 +335,7 @@ def cache(tmp_path):
 
 
 def test_tables_fill_what_the_file_lacks_and_never_replace(cache):
-    recording = allen.open_allen(cache, recording_id=ONE)
+    recording = allen.open_recording(cache, recipe(), ONE)
     assert recording.units.area.tolist() == ["VISp", "VISam", "CA1", "LGd"]  # the second was empty
     assert recording.units.snr.tolist() == [2.0] * 4
     assert recording.units.channel.tolist() == [850, 851, 852, 853]
@@ -356,12 +356,12 @@ def test_tables_are_part_of_what_a_recording_is(cache):
 def test_a_table_that_is_none_is_refused(cache, text):
     (cache.parents[1] / "probes.csv").write_text(text)
     with pytest.raises(BadInput, match=r"probes\.csv"):
-        allen.open_allen(cache, recording_id=ONE)
+        allen.open_recording(cache, recipe(), ONE)
 
 
 def test_a_file_without_tables_and_of_another_session(tmp_path):
     path = write_session(tmp_path / "deep" / "folder" / "x.nwb", TWO)
-    recording = allen.open_allen(path, recording_id=ONE)
+    recording = allen.open_recording(path, recipe(), ONE)
     assert recording.units.area.tolist() == ["VISp", "", "CA1", "LGd"]
     assert any(TWO in note and ONE in note for note in recording.meta["notes"])
 
@@ -371,7 +371,7 @@ def test_a_peak_channel_that_is_not_there(tmp_path):
     with h5py.File(path, "r+") as file:
         file["units/peak_channel_id"][2] = 12345
     with pytest.raises(BadInput, match=r"peak_channel_id of unit 952"):
-        allen.open_allen(path)
+        allen.open_recording(path, recipe(), ONE)
 
 
 # --- templates of the natural scenes -------------------------------------------------------------

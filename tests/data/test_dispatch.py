@@ -15,6 +15,7 @@ from pydantic import Field
 from nblib.core import params, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
+from nblib.core.registry import SOURCES, Source
 from nblib.data import sources
 from nblib.road import stages
 from nblib.simulate import allen
@@ -84,15 +85,18 @@ class Settings(Params):
 
 @pytest.fixture
 def registered(monkeypatch):
-    """A source of one's own: a module with the three names, and its line in the table."""
+    """A source of one's own: a module, and its line in the table."""
 
     def open_recording(path, recipe, recording_id, settings):
         made = handmade.recording([[1.0]], [settings.gain], [0.5])
         return replace(made, path=path, id=recording_id)
 
-    module = SimpleNamespace(FILES=("a", "b"), Settings=Settings, open_recording=open_recording)
-    monkeypatch.setitem(sys.modules, "nblib.data.sources.mine", module)
-    monkeypatch.setitem(params.SOURCES, "mine", "spikes")
+    def files(folder):
+        return [folder / "a", *sorted(folder.glob("b*"))]
+
+    module = SimpleNamespace(files=files, Settings=Settings, open_recording=open_recording)
+    monkeypatch.setitem(sys.modules, "nblib.data.mine", module)
+    monkeypatch.setitem(SOURCES, "mine", Source("data.mine", "spikes"))
     return module
 
 
@@ -102,10 +106,10 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
     with pytest.raises(MissingInput, match="715: no such folder"):
         sources.identity(asked, "715")
     folder.mkdir()
-    (folder / "a").write_text("1")
-    with pytest.raises(MissingInput, match="715/b: no such file"):
-        sources.identity(asked, "715")
     (folder / "b").write_text("2")
+    with pytest.raises(MissingInput, match="715/a: no such file"):
+        sources.identity(asked, "715")
+    (folder / "a").write_text("1")
     opened = sources.open_recording(asked, "715")
     assert (opened.path, opened.id, opened.trial_table["label"].tolist()) == (folder, "715", [2])
     before = sources.identity(asked, "715")
@@ -114,14 +118,17 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
     (folder / "b").write_text("22")
     assert sources.identity(asked, "715") != before
 
-    registered.FILES = ()
+    (folder / "b2").write_text("22")
+    assert len(sources.raw_files(asked, "715")) == 3
+
+    del registered.files
     one = recipe(source="mine", path=str(folder / "{recording}"), recordings=["a"])
     assert sources.open_recording(one, "a").path == folder / "a"
     assert sources.identity(one, "a") == store.sha256(folder / "a")
 
 
 def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, registered):
-    registered.FILES = ()
+    del registered.files
     (tmp_path / "715").write_text("1")
     given = {"source": "mine", "path": str(tmp_path / "{recording}")}
     keys = {

@@ -258,7 +258,7 @@ WATCH = """
 import json, sys
 from pathlib import Path
 from nblib.errors import BadInput
-from nblib.sources import guarded_pickle
+from nblib.data import guarded_pickle
 seen, watching = [], False
 def hook(event, arguments):
     if watching and not event.startswith(("object.", "sys._getframe")):

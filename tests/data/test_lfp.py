@@ -8,6 +8,7 @@ from scipy.io import savemat
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Recipe, SimulateLfpSettings
 from nblib.data import lfp, sources
+from nblib.data.lfp import mat
 from nblib.simulate import lfp as simulate_lfp
 
 SHORT = SimulateLfpSettings(state_s=10.0, rate_hz=125.0)
@@ -42,7 +43,7 @@ def test_the_simulation_is_the_same_numbers_and_real_nwb(simulated, tmp_path):
 
 
 def test_electrodes_of_a_region_are_averaged(simulated):
-    session = lfp.open_lfp(recipe(path=str(simulated)), "a")
+    session = sources.open_recording(recipe(path=str(simulated)), "a")
     assert session.meta["channels"] == list(simulate_lfp.REGIONS)
     assert set(session.meta["electrodes"].values()) == {2} and session.subject == "a"
     x = session.series["lfp"].read(100, 200)
@@ -58,15 +59,15 @@ def test_intervals_may_lie_in_another_file(simulated, tmp_path):
     with h5py.File(signal, "a") as file:
         del file["intervals/states"]
     with pytest.raises(BadInput, match="no interval table 'states'"):
-        lfp.open_lfp(recipe(path=str(signal)), "a")
+        sources.open_recording(recipe(path=str(signal)), "a")
     both = recipe(path=str(signal), times=str(times))
-    assert len(lfp.open_lfp(both, "a").trial_table) == 3
+    assert len(sources.open_recording(both, "a").trial_table) == 3
     key = sources.identity(both, "a")
     with h5py.File(times, "a") as file:
         file["intervals/states/stop_time"][0] = 9.0
     assert sources.identity(both, "a") != key  # the intervals are part of the recording
     with pytest.raises(MissingInput, match=r"none.nwb: no such file; it should hold the intervals"):
-        lfp.open_lfp(recipe(path=str(signal), times=str(tmp_path / "none.nwb")), "a")
+        sources.open_recording(recipe(path=str(signal), times=str(tmp_path / "none.nwb")), "a")
 
 
 @pytest.mark.parametrize(
@@ -95,14 +96,14 @@ def stamped(simulated, tmp_path):
 
 
 def test_a_clock_with_gaps_is_read_in_stretches(stamped):
-    series = lfp.open_lfp(recipe(path=str(stamped())), "a").series["lfp"]
+    series = sources.open_recording(recipe(path=str(stamped())), "a").series["lfp"]
     assert series.rate_hz == pytest.approx(125) and len(series.even) == 1
 
     def late(times):
         times[3000:] += 2.0
         return times + 1.5e9
 
-    series = lfp.open_lfp(recipe(path=str(stamped(late))), "a").series["lfp"]
+    series = sources.open_recording(recipe(path=str(stamped(late))), "a").series["lfp"]
     assert series.rate_hz == pytest.approx(125)
     assert [piece[:2] for piece in series.even] == [(0, 3000), (3000, 6250)]
     assert series.stop_s == pytest.approx(1.5e9 + 52)
@@ -124,13 +125,13 @@ def test_timestamps_that_are_no_clock_are_named_by_sample(stamped, at, value, sa
         return times + 1.5e9 * (not np.isnan(value).any())
 
     with pytest.raises(BadInput, match=says) as error:
-        lfp.open_lfp(recipe(path=str(stamped(spoil))), "a")
+        sources.open_recording(recipe(path=str(stamped(spoil))), "a")
     assert "e+09" not in str(error.value)
 
 
 def test_milliseconds_reach_every_time(stamped, tmp_path):
     """Timestamps, a starting time, intervals here and in another file."""
-    plain = lfp.open_lfp(recipe(path=str(stamped(lambda t: t + 3.0))), "a")
+    plain = sources.open_recording(recipe(path=str(stamped(lambda t: t + 3.0))), "a")
     stop = plain.trial_table["stop_time"]
     path = stamped(lambda t: (t + 3.0) * 1000)
     with h5py.File(path, "a") as file:
@@ -139,7 +140,7 @@ def test_milliseconds_reach_every_time(stamped, tmp_path):
     times = tmp_path / "times.nwb"
     times.write_bytes(path.read_bytes())
     for given in ({}, {"times": str(times)}):
-        found = lfp.open_lfp(recipe(path=str(path), time_unit="ms", **given), "a")
+        found = sources.open_recording(recipe(path=str(path), time_unit="ms", **given), "a")
         one, two = found.series["lfp"], plain.series["lfp"]
         assert (one.rate_hz, one.start_s, one.stop_s) == pytest.approx((two.rate_hz, two.start_s, two.stop_s))  # fmt: skip
         np.testing.assert_allclose(found.trial_table["stop_time"], stop)
@@ -148,27 +149,27 @@ def test_milliseconds_reach_every_time(stamped, tmp_path):
         del series["timestamps"]
         series["starting_time"] = 3000.0
         series["starting_time"].attrs["rate"] = 125.0
-    found = lfp.open_lfp(recipe(path=str(path), time_unit="ms"), "a").series["lfp"]
+    found = sources.open_recording(recipe(path=str(path), time_unit="ms"), "a").series["lfp"]
     assert (found.rate_hz, found.start_s) == (125.0, 3.0)
 
 
 def test_channels_have_their_own_conversion(simulated, tmp_path):
     path = tmp_path / "gains.nwb"
     path.write_bytes(simulated.read_bytes())
-    plain = lfp.open_lfp(recipe(path=str(simulated)), "a").series["lfp"].read(10, 20)
+    plain = sources.open_recording(recipe(path=str(simulated)), "a").series["lfp"].read(10, 20)
     gain = np.repeat([1.0, 10.0, 0.5], [2, 2, 18])
     with h5py.File(path, "a") as file:
         series = file["processing/ecephys/LFP/LFP"]
         series["channel_conversion"] = gain
         series["data"].attrs["offset"] = 0.25
         raw = series["data"][10:20] * series["data"].attrs["conversion"]
-    found = lfp.open_lfp(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    found = sources.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
     expected = plain * gain[::2] + 0.25  # two electrodes a region, of one gain each
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     with h5py.File(path, "a") as file:  # unlike gains: before the mean is taken
         gain[1] = 7.0
         file["processing/ecephys/LFP/LFP/channel_conversion"][...] = gain
-    found = lfp.open_lfp(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    found = sources.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
     np.testing.assert_allclose(found[:, 0], (raw[:, :2] * [1.0, 7.0]).mean(axis=1) + 0.25)
     for values, says in (
         (gain[:-1], "has 21 values for 22 channels"),
@@ -178,7 +179,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
             del file["processing/ecephys/LFP/LFP/channel_conversion"]
             file["processing/ecephys/LFP/LFP/channel_conversion"] = values
         with pytest.raises(BadInput, match=f"LFP/LFP/channel_conversion .*{says}"):
-            lfp.open_lfp(recipe(path=str(path)), "a")
+            sources.open_recording(recipe(path=str(path)), "a")
 
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
@@ -186,7 +187,7 @@ def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.prepare import steps, windows
     from nblib.report import plots
 
-    session = lfp.open_lfp(recipe(path=str(simulated), intervals=""), "a")
+    session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")
     report = steps.look(session)
     plots.recording_overview(session, report)
     plots.recording_close_up(session)
@@ -227,7 +228,7 @@ def lab_recipe(lab):
 def test_the_labs_files_are_read_region_by_region(lab):
     from scipy.io import loadmat
 
-    session = lfp.open_lfp(lab_recipe(lab), RECORD)
+    session = sources.open_recording(lab_recipe(lab), RECORD)
     assert session.meta["electrodes"] == {"BLA": 2, "VTA": 3} and session.subject == "MouseA"
     raw = loadmat(lab / f"LFP_Data/{RECORD}_LFP.mat")
     x = session.series["lfp"].read(10, 20)
@@ -238,7 +239,7 @@ def test_the_labs_files_are_read_region_by_region(lab):
 
 def test_intervals_have_their_own_starts_and_ends(lab):
     """Not the original's reading, which takes the second number for start and length at once."""
-    table = lfp.open_lfp(lab_recipe(lab), RECORD).trial_table
+    table = sources.open_recording(lab_recipe(lab), RECORD).trial_table
     assert table[["start_time", "stop_time"]].to_numpy().tolist() == [
         [0, 300],
         [310, 560],
@@ -249,7 +250,7 @@ def test_intervals_have_their_own_starts_and_ends(lab):
 
 def test_matlab_7_3_is_hdf5(lab):
     path = lab / f"LFP_Data/{RECORD}_LFP.mat"
-    before = lfp.open_lfp(lab_recipe(lab), RECORD).series["lfp"].read(0, 50)
+    before = sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50)
     from scipy.io import loadmat
 
     names = ("BLA_01", "BLA_02", "L_VTA_01", "R_VTA_01", "R_VTA_02")
@@ -260,25 +261,25 @@ def test_matlab_7_3_is_hdf5(lab):
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     with path.open("r+b") as file:
         file.write(header.ljust(128, b" ")[:128])
-    np.testing.assert_allclose(lfp.open_lfp(lab_recipe(lab), RECORD).series["lfp"].read(0, 50), before)  # fmt: skip
+    np.testing.assert_allclose(sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50), before)  # fmt: skip
 
 
 def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):
-    assert lfp.cohort(lab) == [RECORD, "MouseB_030515_HCOFTS"]
-    assert lfp.cohort(lab, skip=["MouseA"]) == ["MouseB_030515_HCOFTS"]
-    assert len(lfp.cohort(lab, all_records=True)) == 3
-    lfp.write_names(lfp.cohort(lab), tmp_path / "training_names.txt")
-    assert lfp.read_names(tmp_path / "training_names.txt") == lfp.cohort(lab)
+    assert mat.cohort(lab) == [RECORD, "MouseB_030515_HCOFTS"]
+    assert mat.cohort(lab, skip=["MouseA"]) == ["MouseB_030515_HCOFTS"]
+    assert len(mat.cohort(lab, all_records=True)) == 3
+    mat.write_names(mat.cohort(lab), tmp_path / "training_names.txt")
+    assert mat.read_names(tmp_path / "training_names.txt") == mat.cohort(lab)
     (tmp_path / "two.txt").write_text(f"MouseB_030515_HCOFTS\n{RECORD}\n\n")
-    told = lfp.cohort(lab, names=tmp_path / "two.txt")
+    told = mat.cohort(lab, names=tmp_path / "two.txt")
     assert told == ["MouseB_030515_HCOFTS", RECORD]
     with pytest.raises(BadInput, match=f"two.txt: '{RECORD}' is not among the 1 records"):
-        lfp.cohort(lab, skip=["MouseA"], names=tmp_path / "two.txt")
+        mat.cohort(lab, skip=["MouseA"], names=tmp_path / "two.txt")
     (lab / f"INT_TIME/{RECORD}_TIME.mat").unlink()
     with pytest.raises(BadInput, match=f"no INT_TIME/{RECORD}_TIME.mat"):
-        lfp.cohort(lab)
+        mat.cohort(lab)
     with pytest.raises(MissingInput, match="should hold the intervals"):
-        lfp.open_lfp(lab_recipe(lab), RECORD)
+        sources.open_recording(lab_recipe(lab), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -293,20 +294,20 @@ def test_int_time_that_makes_no_sense(lab, told, says):
     path = lab / f"INT_TIME/{RECORD}_TIME.mat"
     savemat(path, {"INT_TIME": np.array([told])})
     with pytest.raises(BadInput, match=says):
-        lfp.int_time(path)
+        mat.int_time(path)
 
 
 def test_broken_matlab_files(lab):
     path = lab / f"LFP_Data/{RECORD}_LFP.mat"
     savemat(path, {"BLA_01": np.zeros(100), "VTA_01": np.zeros(90)})
     with pytest.raises(BadInput, match="VTA_01 has 90 samples, BLA_01 has 100"):
-        lfp.open_lfp(lab_recipe(lab), RECORD).series["lfp"].read(0, 10)
+        sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 10)
     savemat(path, {"notes": np.zeros(3)})
     with pytest.raises(BadInput, match="no electrode"):
-        lfp.open_lfp(lab_recipe(lab), RECORD)
+        sources.open_recording(lab_recipe(lab), RECORD)
     path.write_bytes(b"not a file of numbers")
     with pytest.raises(BadInput, match="not readable as a MATLAB file"):
-        lfp.open_lfp(lab_recipe(lab), RECORD)
+        sources.open_recording(lab_recipe(lab), RECORD)
 
 
 def test_channels_lie_in_the_labs_order_whatever_the_files():

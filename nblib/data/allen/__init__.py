@@ -11,41 +11,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nblib.core import store
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput, BadParameter, MissingInput
+from nblib.core.params import Recipe
+from nblib.data import nwb
 from nblib.data.allen import tables, warehouse
-from nblib.data.nwb import hdf5, open_nwb
+from nblib.data.images import Images, read_picture, reduced
+from nblib.data.nwb import hdf5
 from nblib.data.recording import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
 
+USES = ("path", "time_unit")
 NATURAL_SCENES = "brain_observatory_1.1"  # the session type in which natural scenes were shown
 LISTED = ("session_type", "specimen_id", "sex", "age_in_days", "genotype", "has_nwb")
 
 
-def open_allen(
-    path: Path | str,
-    *,
-    intervals: str = "natural_scenes_presentations",
-    label: str = "frame",
-    time_unit: str = "s",
-    recording_id: str | None = None,
+def open_recording(
+    path: Path, recipe: Recipe, recording_id: str, settings: Any = None
 ) -> Recording:
     """Open a local NWB file in the AllenSDK ecephys layout; the CSV tables beside it are joined.
 
     Raises what `nwb.open_nwb` raises, and BadInput for a table that cannot be read.
     """
-    recording = open_nwb(
-        path, intervals=intervals, label=label, time_unit=time_unit, recording_id=recording_id
-    )
-    recording.meta["source"] = "allen"
+    recording = nwb.open_recording(path, recipe, recording_id)
     told = recording.meta["session_id"] or recording.meta["identifier"]
-    if recording_id and recording_id.isdigit() and told.isdigit() and told != recording_id:
+    if recording_id.isdigit() and told.isdigit() and told != recording_id:
         recording.meta["notes"].append(
             f"The file is of session {told}, the recipe calls it {recording_id}."
         )
     return tables.join(recording)
+
+
+def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:
+    """The tables beside the file: they are joined, so they are part of the recording."""
+    return tables.beside(path)
 
 
 def local_path(session_id: str) -> Path:
@@ -55,6 +58,16 @@ def local_path(session_id: str) -> Path:
             f"{session_id!r} is not an Allen session id (digits only); set `path` for a file of your own."
         )
     return store.raw_dir() / "allen" / f"session_{session_id}" / f"session_{session_id}.nwb"
+
+
+def fetched(session_id: str) -> Path:
+    """A fetched session's file; MissingInput when it is not here yet."""
+    path = local_path(session_id)
+    if not path.is_file():
+        raise MissingInput(
+            f"Allen session {session_id} is not here yet; fetch it with:  nblib allen get {session_id}"
+        )
+    return path
 
 
 def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
@@ -96,6 +109,18 @@ def download(session_id: str, *, again: bool = False) -> Path:
         lambda api: _session_stream(api, session_id),
         lambda path: _verify(path, session_id),
     )
+
+
+fetch = download
+
+
+def images(recipe: Recipe, recording_id: str, labels: np.ndarray) -> Images | None:
+    """The templates of the natural scenes, fetched once; None where other stimuli were shown."""
+    if recipe.intervals != "natural_scenes_presentations":
+        return None
+    paths = download_scenes([int(x) for x in labels])
+    pixels = np.concatenate([reduced(read_picture(path)[None]) for path in paths])
+    return Images(pixels, np.array(labels, int), "the Allen Institute")
 
 
 def scene_place(number: int) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput
-from nblib.core.params import SECONDS
+from nblib.core.params import SECONDS, Recipe
 from nblib.data.checks import some
 from nblib.data.nwb import electrodes, hdf5
 from nblib.data.nwb import series as nwb_series
@@ -24,6 +24,20 @@ AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
 # Columns that are numbers where their text allows it.
 NUMBERS = ("x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
 UNITS = "units"
+USES = ("path", "time_unit")
+
+
+def open_recording(
+    path: Path, recipe: Recipe, recording_id: str, settings: Any = None
+) -> Recording:
+    """Open the file as the recipe says (see `open_nwb`)."""
+    return open_nwb(
+        path,
+        intervals=recipe.intervals,
+        label=recipe.label,
+        time_unit=recipe.time_unit,
+        recording_id=recording_id,
+    )
 
 
 def open_nwb(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from nblib.core import store
+from nblib.data import sources
 from nblib.prepare import blocks, splits, windows
 from nblib.report import runs
 from nblib.report.audit.again import Memory
@@ -130,5 +131,5 @@ def content_of(run: Run, recording: str) -> str:
         for stage in reversed(stages.chain(run.stage, source)[:-1]):
             manifest = store.read_manifest(store.folder(stage, recording, key))
             key = runs.Fields(run.folder, manifest)["upstream"][0]
-        known[recording, first] = f"{key} {recording}" if source.startswith("simulate") else key
+        known[recording, first] = f"{key} {recording}" if sources.is_simulated(source) else key
     return known[recording, first]

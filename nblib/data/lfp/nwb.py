@@ -1,0 +1,91 @@
+"""Field potentials in NWB files; intervals with labels may lie in another file."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from nblib.core.errors import BadInput
+from nblib.core.params import SECONDS, Recipe
+from nblib.data.checks import some
+from nblib.data.lfp import SERIES, in_order, recording_of, times_file
+from nblib.data.lfp.clock import even_pieces
+from nblib.data.nwb import electrodes as nwb_electrodes
+from nblib.data.nwb import hdf5
+from nblib.data.nwb import series as nwb_series
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.recording import Recording, Series
+
+USES = ("path", "series", "times", "time_unit")
+INVALID = "invalid_times"
+
+
+def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:
+    """The file of the intervals, where the recipe names another one."""
+    return times_file(recipe, recording_id)
+
+
+def open_recording(
+    path: Path, recipe: Recipe, recording_id: str, settings: Any = None
+) -> Recording:
+    """Open a recording of field potentials; its signal is `series["lfp"]`, (time, region) [V].
+
+    Raises MissingInput for a file that is not there, BadInput for one that is broken.
+    """
+    times = beside(path, recipe, recording_id).get("times", path)
+    seconds = SECONDS[recipe.time_unit]
+    with hdf5.opened(path) as file:
+        nwb_tables.check_version(file, path)
+        found, broken = nwb_series.find_series(file, path, seconds)
+        place = _electrical(file, broken, recipe, path)
+        raw = found.get(place) or found.get(place.rsplit("/", 1)[1])
+        data = hdf5.child(file, f"{place}/data", path)
+        if raw is None:
+            held = f"{data.dtype} of shape {data.shape}" if data is not None else "nothing"
+            raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
+        where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
+        subject = hdf5.scalar_text(file, "general/subject/subject_id")
+        invalid = {n: p for n, p in nwb_tables.interval_tables(file, path).items() if n == INVALID}
+    notes = nwb_series.in_words(broken, path)
+    with hdf5.opened(times) as file:
+        tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
+    if recipe.intervals:
+        tables.require(recipe.intervals)
+    tables = ChainMap(nwb_tables.LazyTables(path, invalid, seconds), tables)  # of the signal first
+    regions = in_order(where)
+    columns = [np.flatnonzero(np.array(where) == region) for region in regions]
+
+    def read(lo: int, hi: int) -> np.ndarray:
+        values = np.asarray(raw.read(lo, hi), np.float64).reshape(hi - lo, -1)
+        return np.stack([values[:, c].mean(axis=1) for c in columns], axis=1)
+
+    if not subject:
+        notes.append("The file names no subject; the recording stands for one of its own.")
+    rate, pieces = even_pieces(raw, path)
+    series = Series(SERIES, raw.unit, read, raw.n_samples, rate, pieces[0][2], pieces=pieces)
+    counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
+    return recording_of(recipe, recording_id, path, subject, times, tables, series, counts, notes)
+
+
+def _electrical(file: h5py.File, broken: dict[str, BadInput], recipe: Recipe, path: Path) -> str:
+    """Place in the file of the ElectricalSeries to read; BadInput when there is not one, or when
+    it is among the `broken`."""
+    places = [
+        place
+        for place, item in hdf5.walk(file, ("acquisition", "processing"), path)
+        if isinstance(item, h5py.Group) and hdf5.type_name(item) == "ElectricalSeries"
+    ]
+    fits = [p for p in [*places, *broken] if recipe.series in (p, p.rsplit("/", 1)[1])]
+    wanted = list(dict.fromkeys(fits)) if recipe.series else places
+    if len(wanted) == 1 and wanted[0] in broken:
+        raise broken[wanted[0]]
+    if len(wanted) != 1:
+        raise BadInput(
+            f"{path}: {len(wanted)} electrical series fit series = {recipe.series!r}; there is "
+            f"{some(places, 20) or 'none'}. Set `series` in the recipe."
+        )
+    return wanted[0]
