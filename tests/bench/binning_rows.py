@@ -135,14 +135,35 @@ def _pynapple(trains: dict, start: Any, stop: Any) -> float:
     return best(2, count=lambda: group.count(ep=bins))["count"]
 
 
+def _give_back_names() -> None:
+    """Give numpy and pynwb the names that allensdk 2.16 still uses and newer releases dropped."""
+    import numpy as np
+    import pynwb
+
+    dropped = {
+        "VisibleDeprecationWarning": np.exceptions.VisibleDeprecationWarning,
+        "NaN": np.nan, "NAN": np.nan, "Inf": np.inf, "string_": np.bytes_, "unicode_": np.str_,
+    }  # fmt: skip
+    for name, value in dropped.items():
+        if name not in vars(np):
+            setattr(np, name, value)
+    for verb in ("get", "add"):
+        if not hasattr(pynwb.ProcessingModule, f"{verb}_data_interface"):
+            setattr(
+                pynwb.ProcessingModule,
+                f"{verb}_data_interface",
+                getattr(pynwb.ProcessingModule, verb),
+            )
+    if not hasattr(pynwb.NWBFile, "modules"):
+        pynwb.NWBFile.modules = property(lambda self: self.processing)
+
+
 def _allensdk(trains: dict, start: Any, stop: Any) -> float:
     """The SDK's own method on a stand-in for its session: its slow reader is not timed."""
     import numpy as np
     import pandas as pd
 
-    from nblib.data.allen.warehouse import give_back_names
-
-    give_back_names()
+    _give_back_names()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from allensdk.brain_observatory.ecephys.ecephys_session import EcephysSession

@@ -275,16 +275,6 @@ def test_two_downloads_at_once_give_one_file(house):
     assert [p.name for p in results[0].parent.iterdir()] == [results[0].name]
 
 
-def test_the_sdk_is_left_as_it_was(house):
-    import requests
-
-    house.faults = [404]
-    with pytest.raises(MissingInput):
-        allen.download(ONE)
-    http_engine, rma_engine, _ = warehouse.import_sdk()
-    assert http_engine.requests is requests and rma_engine.requests is requests
-
-
 # --- opening ---------------------------------------------------------------------------------------
 
 

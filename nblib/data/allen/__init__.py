@@ -77,8 +77,7 @@ def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
     Raises MissingInput when the warehouse cannot be reached or allensdk is not installed.
     """
     warehouse.check_reachable()
-    with warehouse.warehouse() as (api, _):
-        table = warehouse.persist(api.get_sessions, "the list of sessions")
+    table = warehouse.persist(lambda: warehouse.api().get_sessions(), "the list of sessions")
     if session_type:
         table = table[table["session_type"] == session_type]
     table = table[[c for c in LISTED if c in table]].sort_index()
@@ -106,7 +105,7 @@ def download(session_id: str, *, again: bool = False) -> Path:
     return warehouse.fetch(
         place,
         f"session {session_id}",
-        lambda api: _session_stream(api, session_id),
+        lambda api: _session_link(api, session_id),
         lambda path: _verify(path, session_id),
     )
 
@@ -139,7 +138,7 @@ def download_scenes(numbers: list[int]) -> list[Path]:
             warehouse.fetch(
                 place,
                 f"the template of natural scene {number}",
-                lambda api, number=number: _scene_stream(api, number),
+                lambda api, number=number: _scene_link(api, number),
                 _verify_picture,
             )
     return [scene_place(number) for number in numbers]
@@ -159,9 +158,9 @@ def _verify(path: Path, session_id: str) -> Path:
     return path
 
 
-def _session_stream(api: Any, session_id: str) -> Iterator[bytes]:
+def _session_link(api: Any, session_id: str) -> str:
     try:
-        return api.get_session_data(int(session_id))  # bytes, not the SDK's reader
+        return api.get_session_data(int(session_id))
     except ValueError as error:
         if "expected exactly 1 nwb file" not in str(error):
             raise
@@ -171,7 +170,7 @@ def _session_stream(api: Any, session_id: str) -> Iterator[bytes]:
         ) from None
 
 
-def _scene_stream(api: Any, number: int) -> Iterator[bytes]:
+def _scene_link(api: Any, number: int) -> str:
     try:
         return api.get_natural_scene_template(number)
     except ValueError as error:

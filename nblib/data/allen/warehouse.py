@@ -21,7 +21,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -33,16 +32,21 @@ TRIES = 5
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 CONNECT_S, STALL_S = 20.0, 60.0
 CHUNK_BYTES = 1 << 20  # at most so much is fetched twice after a break
-LONGEST_S = 6 * 3600.0  # one try of one file
 RETRY_STATUS = (429, 500, 502, 503, 504)
-_ONE_AT_A_TIME = threading.Lock()  # the SDK's modules are altered while they work
+
+
+class _Unusable(Exception):
+    """An answer that is not what was asked for."""
 
 
 @store.shared()
 def fetch(
-    place: Path, what: str, stream: Callable[[Any], Iterator[bytes]], verify: Callable[[Path], Any]
+    place: Path, what: str, link: Callable[[Any], str], verify: Callable[[Path], Any]
 ) -> Path:
-    """Stream one file to a name of its own beside `place`, verify it, and only then rename it."""
+    """Download a file to a name of its own beside `place`, verify it, and only then rename it.
+
+    link: asks the warehouse's API for the file's address.
+    """
     part = place.with_name(
         f".{place.stem}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
     )
@@ -50,9 +54,10 @@ def fetch(
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(place.parent)
-        with warehouse() as (api, guard), part.open("wb") as file:
-            link = _Resume(file, guard)
-            persist(lambda: _attempt(stream(api), link), what, link.retry)
+        address = persist(lambda: link(api()), what)
+        with part.open("wb") as file:
+            download = _Download(address, what, file)
+            persist(download.go_on, what)
             os.fsync(file.fileno())
         verify(part)
         part.replace(place)
@@ -66,69 +71,68 @@ def fetch(
     return place
 
 
-class _Resume:
-    """A file being filled, over several tries: where it stands and how to go on."""
+class _Download:
+    """A file being filled, over several tries."""
 
-    def __init__(self, file: BinaryIO, guard: SimpleNamespace):
-        self.file, self.guard = file, guard
+    def __init__(self, address: str, what: str, file: BinaryIO):
+        self.address, self.what, self.file = address, what, file
         self.version = ""  # what names this version of the file to the server
-        self.total: int | None = None
+        self.total: int | None = None  # bytes, where the server tells
 
-    def retry(self) -> None:
-        """Ask for the rest when the server can tell that it is the rest of the same file."""
-        have = self.file.tell()
-        self.guard.headers = {}
+    def go_on(self) -> None:
+        """Ask for the rest when the server can tell that it is the rest of the same file, else for all."""
+        from tqdm.auto import tqdm
+
+        have, headers = self.file.tell(), {}
         if have and self.version and (self.total is None or have < self.total):
-            self.guard.headers = {"Range": f"bytes={have}-", "If-Range": self.version}
+            headers = {"Range": f"bytes={have}-", "If-Range": self.version}
+        with _get(self.address, headers) as response:
+            if response.status_code == 206:
+                self._check_part(response.headers.get("Content-Range", ""))
+            else:
+                self._start_over(response.headers)
+            have = self.file.tell()
+            with tqdm(desc=self.what, total=self.total, initial=have, unit="B", unit_scale=True) as bar:  # fmt: skip
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    bar.update(self.file.write(chunk))
+        have = self.file.tell()
+        if not have or (self.total is not None and have != self.total):
+            raise _Unusable(f"{have} of {self.total} bytes came")
 
-    def begin(self, response: Any) -> None:
-        """At the first bytes: go on where we stand, or start over."""
-        told = response.headers
-        if response.status_code == 206:
-            span, _, total = told.get("Content-Range", "").removeprefix("bytes ").partition("/")
-            if span.partition("-")[0] == str(self.file.tell()) and total == str(self.total):
-                return
+    def _check_part(self, content_range: str) -> None:
+        span, _, total = content_range.removeprefix("bytes ").partition("/")
+        if span.partition("-")[0] != str(self.file.tell()) or total != str(self.total):
             self.version = ""
-            raise _Short("the server sent another part of the file than was asked for")
+            raise _Unusable("the server sent another part of the file than was asked for")
+
+    def _start_over(self, headers: Any) -> None:
         self.file.seek(0)
         self.file.truncate()
-        plain = "Content-Length" in told and "Content-Encoding" not in told
-        self.total = int(told["Content-Length"]) if plain else None
-        strong = told.get("ETag", "")
+        plain = "Content-Length" in headers and "Content-Encoding" not in headers
+        self.total = int(headers["Content-Length"]) if plain else None
+        strong = headers.get("ETag", "")
         # Without byte ranges or a strong name for this version, a retry starts over.
-        self.version = strong if strong.startswith('"') else told.get("Last-Modified", "")
-        self._check_space()
-
-    def _check_space(self) -> None:
-        place = Path(self.file.name).parent
-        free = shutil.disk_usage(place).free
+        self.version = strong if strong.startswith('"') else headers.get("Last-Modified", "")
+        folder = Path(self.file.name).parent
+        free = shutil.disk_usage(folder).free
         if self.total is not None and self.total > free:
             raise StorageError(
-                f"{place}: the file needs {self.total / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
+                f"{folder}: the file needs {self.total / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; "
                 "nothing was kept. Free space there or point NBLIB_HOME at a larger disk."
             )
 
 
-class _Short(Exception):
-    """A body that is not what its headers said."""
+def _get(address: str, headers: dict[str, str] | None = None) -> Any:
+    """The answer to a request, its body unread; an error page is an error."""
+    import requests
+
+    headers = {"Accept-Encoding": "identity", **(headers or {})}
+    response = requests.get(address, stream=True, headers=headers, timeout=(CONNECT_S, STALL_S))
+    response.raise_for_status()
+    return response
 
 
-def _attempt(stream: Iterator[bytes], link: _Resume) -> None:
-    """One try: take the bytes, count them."""
-    begun = False
-    for chunk in stream:
-        if not begun:
-            link.begin(link.guard.response)
-            begun = True
-        link.file.write(chunk)
-    have = link.file.tell() if begun else 0
-    if not have or (link.total is not None and have != link.total):
-        raise _Short(f"{have} of {link.total} bytes came")
-
-
-def persist(
-    work: Callable[[], Any], what: str, before_retry: Callable[[], None] = lambda: None
-) -> Any:
+def persist(work: Callable[[], Any], what: str) -> Any:
     """Run `work`, again after a pause when the network failed; MissingInput after `TRIES` times."""
     import requests
 
@@ -139,22 +143,16 @@ def persist(
             fault = f"HTTP {error.response.status_code}"
             if error.response.status_code not in RETRY_STATUS:
                 break
-        except (requests.JSONDecodeError, ValueError, LookupError) as error:
+        except (ValueError, LookupError) as error:
             fault = f"an answer that is not a warehouse's ({type(error).__name__})"
-        except (requests.RequestException, _Short) as error:
-            fault = f"{type(error).__name__}: {str(error)[:160]}"
-        except Exception as error:
-            # The SDK's own class for a refused query; nothing else is taken for a network fault.
-            if type(error).__name__ != "RmaRequestError":
-                raise
-            fault = f"the warehouse refused the query: {str(error)[:160]}"
+        except (requests.RequestException, _Unusable) as error:
+            fault = f"{type(error).__name__.strip('_')}: {str(error)[:160]}"
         if k + 1 < TRIES:
             pause = PAUSES_S[min(k, len(PAUSES_S) - 1)]
             print(
                 f"{what}: {fault}; again in {pause:g} s (try {k + 2} of {TRIES})", file=sys.stderr
             )
             time.sleep(pause)
-            before_retry()
     scheme, host = _address()
     raise MissingInput(
         f"{what} could not be fetched from {scheme}://{host} in {k + 1} tries (last: {fault}); "
@@ -201,65 +199,37 @@ def _address() -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-@contextlib.contextmanager
-def warehouse() -> Iterator[tuple[Any, SimpleNamespace]]:
-    """allensdk's warehouse API, its requests made careful; and what they last got."""
+def api() -> Any:
+    """allensdk's warehouse API: it words the queries, and names files by their address.
+
+    The SDK's own requests have no time limit and take an error page for data, so none is sent by it.
+    """
     scheme, host = _address()
-    http_engine, rma_engine, project = import_sdk()
-    import requests  # the SDK needs it, so it is there
+    rma_engine, project = import_sdk()
 
-    guard = SimpleNamespace(headers={}, response=None)
+    class Engine(rma_engine.RmaEngine):
+        def get_rma(self, query: str) -> Iterator[list]:
+            first, total = 0, 1
+            while first < total:
+                route = f"{self.rma_prefix}/{self.format_query_string}?{query}"
+                with _get(self.add_page_params(self._build_url(route), first)) as response:
+                    page = response.json()
+                if not page["success"]:
+                    raise _Unusable(f"the warehouse refused the query: {page['msg']}")
+                first, total = first + page["num_rows"], page["total_rows"]
+                yield page["msg"]
 
-    def careful_get(url: str, stream: bool = False) -> Any:
-        """The SDK sets no time limit and takes an error page for data; this does neither."""
-        headers = {"Accept-Encoding": "identity", **(guard.headers if stream else {})}
-        response = requests.get(url, stream=stream, headers=headers, timeout=(CONNECT_S, STALL_S))
-        response.raise_for_status()
-        guard.response = response
-        return response
+        def stream(self, route: str) -> str:
+            return self._build_url(route)
 
-    stand_in = SimpleNamespace(get=careful_get, Timeout=requests.Timeout)
-    with _ONE_AT_A_TIME:
-        http_engine.requests = rma_engine.requests = stand_in
-        try:
-            engine = rma_engine.RmaEngine(
-                scheme=scheme, host=host, timeout=LONGEST_S, chunksize=CHUNK_BYTES
-            )
-            yield project.EcephysProjectWarehouseApi(engine), guard
-        finally:
-            http_engine.requests = rma_engine.requests = requests
+    return project.EcephysProjectWarehouseApi(Engine(scheme=scheme, host=host))
 
 
-def give_back_names() -> None:
-    """Give numpy and pynwb the names that allensdk 2.16 still uses and newer releases dropped."""
-    import numpy as np
-    import pynwb
-
-    dropped = {
-        "VisibleDeprecationWarning": np.exceptions.VisibleDeprecationWarning,
-        "NaN": np.nan, "NAN": np.nan, "Inf": np.inf, "string_": np.bytes_, "unicode_": np.str_,
-    }  # fmt: skip
-    for name, value in dropped.items():
-        if name not in vars(np):
-            setattr(np, name, value)
-    for verb in ("get", "add"):
-        if not hasattr(pynwb.ProcessingModule, f"{verb}_data_interface"):
-            setattr(
-                pynwb.ProcessingModule,
-                f"{verb}_data_interface",
-                getattr(pynwb.ProcessingModule, verb),
-            )
-    if not hasattr(pynwb.NWBFile, "modules"):
-        pynwb.NWBFile.modules = property(lambda self: self.processing)
-
-
-def import_sdk() -> tuple[Any, Any, Any]:
-    """allensdk's http engine, query engine and warehouse API; MissingInput when not installed."""
-    give_back_names()
+def import_sdk() -> tuple[Any, Any]:
+    """allensdk's query engine and warehouse API; MissingInput when not installed."""
     try:
         from allensdk.brain_observatory.ecephys.ecephys_project_api import (
             ecephys_project_warehouse_api,
-            http_engine,
             rma_engine,
         )
     except ImportError as error:
@@ -267,7 +237,7 @@ def import_sdk() -> tuple[Any, Any, Any]:
             f"allensdk cannot be imported ({error}); `make setup` installs it, or: "
             "pip install 'nblib[allen]' && pip install --no-deps allensdk==2.16.2"
         ) from None
-    return http_engine, rma_engine, ecephys_project_warehouse_api
+    return rma_engine, ecephys_project_warehouse_api
 
 
 def _remove_leftovers(folder: Path) -> None:
