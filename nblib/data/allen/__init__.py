@@ -7,7 +7,6 @@ deletes the local file when reading raises.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
