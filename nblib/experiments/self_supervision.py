@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nblib.experiments.pretext import Timeline
-    from nblib.models.pretext_net import PretextNet
+    from nblib.models.stagernet import PretextNet
 
 
 class Params(P.Fit, P.CohortParams):
@@ -142,7 +142,7 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
     import torch
 
     from nblib.models import stagernet, training
-    from nblib.models.pretext_net import DrawnBatches, PretextNet, pretext_loss
+    from nblib.models.stagernet import DrawnBatches, PretextNet, pretext_loss
 
     params = stage.params
     test = test_subjects(cohort, params)
@@ -183,7 +183,7 @@ def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], p
     """
     import torch
 
-    from nblib.models.pretext_net import DrawnBatches
+    from nblib.models.stagernet import DrawnBatches
 
     x = torch.from_numpy(cohort.x)
     net.eval()

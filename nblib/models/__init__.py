@@ -1,4 +1,4 @@
-"""The decoders, by name. One file each; the registry imports a file when its model is asked for.
+"""The decoders, by name; the registry imports a decoder's file when it is asked for.
 
 A new decoder is one file with a class that takes its hyper-parameters by keyword, and one line
 here.
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from nblib.models.base import Decoder
 
 _CLASSES = {
-    "nearest_mean": "NearestMean",
-    "ridge": "Ridge",
-    "poisson_naive_bayes": "PoissonNaiveBayes",
-    "logistic": "Logistic",
-    "pca_logistic": "PCALogistic",
-    "linear_svm": "LinearSVM",
-    "mlp": "MLP",
-    "cnn": "CNN",
-    "lstm": "LSTM",
-    "gru": "GRU",
-    "transformer": "Transformer",
-    "transformer_lstm": "TransformerLSTM",
-    "autoencoder_lstm": "AutoencoderLSTM",
-    "st_gat": "STGAT",
-    "st_gat_dynamic": "DynamicSTGAT",
-    "gat": "GAT",
-    "gcn": "GCN",
+    "nearest_mean": "linear.NearestMean",
+    "ridge": "linear.Ridge",
+    "poisson_naive_bayes": "linear.PoissonNaiveBayes",
+    "logistic": "linear.Logistic",
+    "pca_logistic": "linear.PCALogistic",
+    "linear_svm": "linear.LinearSVM",
+    "mlp": "feedforward.MLP",
+    "cnn": "feedforward.CNN",
+    "lstm": "recurrent.LSTM",
+    "gru": "recurrent.GRU",
+    "transformer": "transformer.Transformer",
+    "transformer_lstm": "transformer.TransformerLSTM",
+    "autoencoder_lstm": "transformer.AutoencoderLSTM",
+    "st_gat": "graph_decoders.STGAT",
+    "st_gat_dynamic": "graph_decoders.DynamicSTGAT",
+    "gat": "graph_decoders.GAT",
+    "gcn": "graph_decoders.GCN",
 }
 ON_GRAPHS = ("st_gat", "st_gat_dynamic", "gat", "gcn")  # the decoders of notebook 06
 
@@ -49,7 +49,8 @@ class _Registry(Mapping):
             raise BadParameter(
                 f"model = {name!r}: no such decoder; choose one of {', '.join(_CLASSES)}.{hint}"
             )
-        return getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])
+        module, cls = _CLASSES[name].split(".")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), cls)
 
     def __contains__(self, name: object) -> bool:
         return name in _CLASSES

@@ -1,7 +1,7 @@
-"""The linear decoders' common part: one weight per bin, unit and class.
+"""Linear decoders: one weight per bin, unit and class.
 
-Logistic regression, PCA + logistic regression and the linear SVM differ in how they find the
-weights. What they predict with is the same, and all that is stored is the matrix and the bias.
+They differ in how they find the weights. What they predict with is the same, and all that is
+stored is the matrix and the bias.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 
-from nblib.core.errors import BadParameter
-from nblib.models.base import Decoder
+from nblib.core.errors import BadInput, BadParameter
+from nblib.models.base import Decoder, require
 from nblib.prepare.samples import Samples
 
 
@@ -129,3 +129,238 @@ def _threads(n: int):
 
     with threadpool_limits(limits=n):
         yield
+
+
+class Logistic(LinearDecoder):
+    """Multinomial logistic regression with an L2 penalty (scikit-learn, L-BFGS).
+
+    c_values: inverse penalties tried, the best on validation is kept; max_iter: L-BFGS steps.
+    """
+
+    name = "logistic"
+    title = "Logistic regression"
+    fixed = {"c_values": (1e-2,)}
+
+    def __init__(
+        self,
+        *,
+        c_values: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        max_iter: int = 200,
+    ):
+        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        yield from logistic_path(x, y, self.params["c_values"], self.params["max_iter"])
+
+
+def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max_iter: int):
+    """Yield ({"c": c}, weight, bias) from the strongest penalty to the weakest, each from the last."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(tol=1e-4, max_iter=max_iter, warm_start=True)
+    for c in sorted(c_values):
+        model.set_params(C=c)
+        with warnings.catch_warnings():
+            # Stopping early is a penalty of its own; validation judges it like any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            # One presentation a class is no mistake here: it is where a learning curve begins.
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than")
+            model.fit(x, y)
+        yield ({"c": c}, *logistic_solution(model, int(y.max()) + 1))
+
+
+class PCALogistic(LinearDecoder):
+    """PCA of the bins x units of a presentation, fitted on train rows, then logistic regression.
+
+    Both steps are linear, so one matrix is stored. components: numbers of components tried (at
+    most min(B, T*N) count); c_values and max_iter as in the logistic decoder. The best pair on
+    validation is kept.
+    """
+
+    name = "pca_logistic"
+    title = "PCA + logistic regression"
+    fixed = {"components": (100,), "c_values": (1e-2,)}
+
+    def __init__(
+        self,
+        *,
+        components: tuple[int, ...] = (50, 100, 200, 400),
+        c_values: tuple[float, ...] = (1e-3, 1e-2, 1e-1),
+        max_iter: int = 200,
+    ):
+        require(min(components) >= 1, self, "components >= 1 needed")
+        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        from sklearn.decomposition import PCA
+
+        sizes = sorted({min(k, *x.shape) for k in self.params["components"]})
+        # The covariance is small for few features; for many, a randomised sketch is far faster.
+        solver = "covariance_eigh" if x.shape[1] <= 2000 else "randomized"
+        pca = PCA(sizes[-1], svd_solver=solver, random_state=seed)
+        scores = pca.fit_transform(x)  # (B, T*N) -> (B, K)
+        basis, mean = pca.components_.T.astype(np.float64), pca.mean_.astype(np.float64)
+        for k in sizes:
+            first = np.ascontiguousarray(scores[:, :k])
+            path = logistic_path(first, y, self.params["c_values"], self.params["max_iter"])
+            for setting, weight, bias in path:
+                folded = basis[:, :k] @ weight  # (T*N, k) @ (k, C)
+                yield {"components": k, **setting}, folded, bias - mean @ folded
+
+
+class LinearSVM(LinearDecoder):
+    """One-against-rest linear SVM with the squared hinge loss and an L2 penalty.
+
+    c_values: inverse penalties tried, the best on validation is kept; max_iter: L-BFGS steps.
+    The objective is that of scikit-learn's LinearSVC (Fan et al. 2008, JMLR 9:1871). It is smooth,
+    so all classes are solved together with matrix products, some fifty times faster than one by
+    one for 119 classes. Margins become probabilities by softmax and a temperature.
+    """
+
+    name = "linear_svm"
+    title = "Linear SVM"
+    fixed = {"c_values": (1e-4,)}
+
+    def __init__(
+        self,
+        *,
+        c_values: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
+        max_iter: int = 200,
+    ):
+        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        n_classes = int(y.max()) + 1
+        x = np.hstack([x, np.ones((len(x), 1), dtype=x.dtype)])  # the bias as a last feature
+        start = np.zeros(x.shape[1] * n_classes)
+        for c in sorted(self.params["c_values"]):
+            start = squared_hinge(x, y, n_classes, c, self.params["max_iter"], start)
+            solution = start.reshape(-1, n_classes)
+            yield {"c": c}, solution[:-1].copy(), solution[-1].copy()
+
+
+def squared_hinge(
+    x: np.ndarray, y: np.ndarray, n_classes: int, c: float, max_iter: int, start: np.ndarray
+) -> np.ndarray:
+    """Minimise |w|^2 / 2 + c * sum max(0, 1 - s x w)^2 for all classes; x (B, D) -> w (D*C,)."""
+    sign = np.full((len(x), n_classes), -1, dtype=x.dtype)  # (B, C): +1 at the true class
+    sign[np.arange(len(y)), y] = 1
+
+    def value_and_slope(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        w = flat.reshape(-1, n_classes).astype(x.dtype)  # (D, C)
+        short = np.maximum(1 - sign * (x @ w), 0)  # (B, C): how far each margin falls short
+        slope = w - 2 * c * (x.T @ (sign * short))
+        value = 0.5 * np.sum(w * w, dtype=np.float64) + c * np.sum(short**2, dtype=np.float64)
+        return value, slope.ravel().astype(np.float64)
+
+    options = {"maxiter": max_iter, "ftol": 1e-7}
+    return minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options=options).x
+
+
+class Ridge(LinearDecoder):
+    """Least squares on one column a class with an L2 penalty, in closed form.
+
+    c_values: inverse penalties in units of the mean variance of the data, tried on validation.
+    One eigendecomposition of the smaller of the two Gram matrices serves all of them (Hastie,
+    Tibshirani and Friedman 2009, section 3.4). Scores become probabilities by softmax and a
+    temperature.
+    """
+
+    name = "ridge"
+    title = "Ridge regression"
+    fixed = {"c_values": (0.1,)}
+
+    def __init__(self, *, c_values: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)):
+        require(min(c_values) > 0, self, "c_values > 0 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        x = np.asarray(x, np.float64)
+        target = np.eye(int(y.max()) + 1)[y]  # (B, C)
+        x_mean, y_mean = x.mean(axis=0), target.mean(axis=0)
+        x, target = x - x_mean, target - y_mean
+        n, d = x.shape
+        gram = x @ x.T if n < d else x.T @ x
+        values, vectors = np.linalg.eigh(gram)  # of size min(B, D)
+        values = np.maximum(values, 0.0)
+        unit = values.sum() / d or 1.0  # the trace is that of either matrix
+        right = vectors.T @ (target if n < d else x.T @ target)
+        for c in sorted(self.params["c_values"]):
+            solved = vectors @ (right / (values + unit / c)[:, None])
+            weight = x.T @ solved if n < d else solved  # (D, C)
+            yield {"c": c}, weight, y_mean - x_mean @ weight
+
+
+class NearestMean(LinearDecoder):
+    """The class whose mean training response is nearest (Euclid); linear in the response.
+
+    shrink: how far each class mean is drawn to the mean of all classes, values between 0 and 1
+    that are tried. Source: Tibshirani et al. 2002, PNAS 99:6567 (shrunken centroids, here with
+    one factor for all).
+    """
+
+    name = "nearest_mean"
+    title = "Nearest class mean"
+    fixed = {"shrink": (0.0,)}
+
+    def __init__(self, *, shrink: tuple[float, ...] = (0.0, 0.25, 0.5)):
+        require(min(shrink) >= 0 and max(shrink) < 1, self, "0 <= shrink < 1 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        sums, shown = class_sums(x, y)
+        means = sums / shown[:, None]  # (C, D)
+        centre = means.mean(axis=0)
+        for shrink in sorted(self.params["shrink"]):
+            mean = centre + (1 - shrink) * (means - centre)
+            yield {"c": 1 - shrink}, mean.T.copy(), -0.5 * (mean**2).sum(axis=1)
+
+
+def class_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the rows of each class, float64 (C, D), and how many there are (C,)."""
+    order = np.argsort(y, kind="stable")
+    shown = np.bincount(y)
+    first = np.concatenate([[0], np.cumsum(shown)[:-1]])
+    return np.add.reduceat(np.asarray(x, np.float64)[order], first, axis=0), shown
+
+
+class PoissonNaiveBayes(LinearDecoder):
+    """Independent Poisson counts with a rate for each class, unit and bin; linear in the counts.
+
+    pseudo: how many presentations of the average response each class's rate is mixed with (the
+    mean of a Gamma prior), values that are tried. Scaled samples become counts again by
+    `scaling`. Source: Zhang et al. 1998, J. Neurophysiol. 79:1017. Raises BadInput for counts
+    below zero.
+    """
+
+    name = "poisson_naive_bayes"
+    title = "Poisson naive Bayes"
+    fixed = {"pseudo": (1.0,)}
+
+    def __init__(self, *, pseudo: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)):
+        require(min(pseudo) > 0, self, "pseudo > 0 needed")
+
+    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+        mean, scale = self._per_feature(x.shape[1])
+        counts = x * scale + mean  # (B, T*N)
+        if counts.min() < -0.01:
+            raise BadInput(
+                f"{self.name} needs counts, none below 0; the least of these is {counts.min():.3g}. "
+                "Set `scaling` to the mean and scale that made them."
+            )
+        counts = np.maximum(counts, 0.0)
+        sums, shown = class_sums(counts, y)
+        average = counts.mean(axis=0) + 1e-3  # a bin that is empty in training is not impossible
+        for pseudo in sorted(self.params["pseudo"], reverse=True):
+            rate = (sums + pseudo * average) / (shown[:, None] + pseudo)  # (C, D)
+            log_rate = np.log(rate)
+            weight = (log_rate * scale).T.copy()
+            yield {"c": 1 / pseudo}, weight, log_rate @ mean - rate.sum(axis=1)
+
+    def _per_feature(self, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale of each bin of each unit, (T*N,)."""
+        if self.scaling is None:
+            return np.zeros(n_features), np.ones(n_features)
+        mean, scale = self.scaling
+        return np.tile(mean, self.n_bins), np.tile(scale, self.n_bins)

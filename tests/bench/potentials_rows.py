@@ -44,7 +44,7 @@ def _samplers(cohort, steps: int, repeats: int) -> list[Row]:
 
     from nblib.experiments import pretext, self_supervision
     from nblib.experiments.self_supervision import Params as PretextParams
-    from nblib.models.pretext_net import DrawnBatches
+    from nblib.models.stagernet import DrawnBatches
 
     x = torch.from_numpy(cohort.x)
     lines = [pretext.Timeline.of(cohort, np.array([r])) for r in range(len(cohort.parts))]

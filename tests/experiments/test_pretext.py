@@ -180,7 +180,7 @@ def test_pairs_come_in_both_orders():
 
 def test_samples_are_fresh_each_epoch_and_fixed_where_they_choose():
     torch = pytest.importorskip("torch")
-    from nblib.models.pretext_net import DrawnBatches
+    from nblib.models.stagernet import DrawnBatches
 
     x = torch.arange(180.0).reshape(180, 1, 1)
 
@@ -205,7 +205,7 @@ def test_samples_are_fresh_each_epoch_and_fixed_where_they_choose():
 def test_the_heads_are_those_of_the_paper():
     """By hand, on an embedder that passes a window's two numbers on."""
     torch = pytest.importorskip("torch")
-    from nblib.models.pretext_net import PretextNet
+    from nblib.models.stagernet import PretextNet
 
     class Through(torch.nn.Module):
         config = {"embedding": 2}

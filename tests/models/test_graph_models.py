@@ -14,7 +14,7 @@ from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graphs, load, make
-from nblib.models.graph_network import FixedEdges, GATv2, LearnedEdges
+from nblib.models.graph_layers import FixedEdges, GATv2, LearnedEdges
 from nblib.prepare.samples import Samples
 
 
@@ -69,7 +69,7 @@ def test_attention_equals_pytorch_geometric_s(heads):
     )
     torch.testing.assert_close(ours(x, source, weight, present), expected, atol=1e-5, rtol=1e-5)
     with torch.no_grad():  # in pieces, as for prediction
-        import nblib.models.graph_network as module
+        import nblib.models.graph_layers as module
 
         whole, module._NUMBERS_AT_ONCE = module._NUMBERS_AT_ONCE, 1
         try:
@@ -209,11 +209,11 @@ def test_a_learned_graph_counts_every_pair_of_units():
 
 
 def test_gcn_answers_piece_by_piece_as_at_once(task, monkeypatch):
-    from nblib.models import gcn
+    from nblib.models import graph_decoders
 
     decoder = trained("gcn", *task)
     whole = decoder.predict_log_proba(task[1].x)
-    monkeypatch.setattr(gcn, "AT_ONCE", 7)
+    monkeypatch.setattr(graph_decoders, "AT_ONCE", 7)
     np.testing.assert_allclose(decoder.predict_log_proba(task[1].x), whole, atol=1e-5)
 
 
@@ -268,8 +268,6 @@ def test_areas_so_large_that_they_would_not_fit_are_refused():
 BIG = """
 import sys, time, numpy as np, torch
 from pathlib import Path
-from nblib import graphs
-from nblib.models.st_gat import STGATNet
 from nblib.models import make
 torch.set_num_threads(2)
 n_units, k = map(int, sys.argv[1:])

@@ -14,8 +14,7 @@ from sklearn.svm import LinearSVC
 
 from nblib.core.errors import BadParameter
 from nblib.models import make
-from nblib.models.linear import temperature
-from nblib.models.linear_svm import squared_hinge
+from nblib.models.linear import squared_hinge, temperature
 from nblib.prepare.samples import Samples
 
 

@@ -8,7 +8,7 @@ from scipy.stats import poisson
 
 from nblib.core.errors import BadInput
 from nblib.models import make
-from nblib.models.nearest_mean import class_sums
+from nblib.models.linear import class_sums
 from nblib.prepare.samples import Samples
 
 N_CLASSES = 3

@@ -1,4 +1,4 @@
-"""LSTM over the bins of a presentation: the lab's best decoder."""
+"""Recurrent networks over the bins of a presentation: LSTM (the lab's best decoder) and GRU."""
 
 from __future__ import annotations
 
@@ -57,3 +57,24 @@ class RecurrentNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         states, _ = self.recurrent(self.input_dropout(x))  # (B, T, N) -> (B, T, H)
         return self.head(self.dropout(states[:, -1]))  # (B, H) -> (B, C)
+
+
+class GRU(LSTM):
+    """Gated recurrent units (Cho et al. 2014, EMNLP), read out at the last bin.
+
+    hidden, layers and dropout as in the LSTM.
+    """
+
+    name = "gru"
+    title = "GRU"
+    cell = nn.GRU
+
+    def __init__(
+        self,
+        *,
+        hidden: int = 200,
+        layers: int = 1,
+        dropout: float = 0.5,
+        input_dropout: float = 0.5,
+    ):
+        super().__init__(hidden=hidden, layers=layers, dropout=dropout, input_dropout=input_dropout)
