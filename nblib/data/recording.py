@@ -122,6 +122,11 @@ class Recording:
         return int(self.spike_index[-1])
 
     @property
+    def lfp(self) -> Series | None:
+        """The averaged field potential of a recording that holds one."""
+        return self.series.get("lfp")
+
+    @property
     def trial_place(self) -> str:
         """Where the trials stand, for messages."""
         return f"{self.meta.get('trials_file', self.path or self.id)}: {self.trials}"

@@ -19,9 +19,9 @@ from nblib.core.markup import in_markdown
 from nblib.data import sources
 from nblib.evaluate import importance, stats
 from nblib.evaluate import scores as metrics
-from nblib.prepare import binning, blocks, responses, splits, steps
+from nblib.prepare import binning, blocks, responses, splits
 from nblib.prepare.samples import ROLES, Samples, role_samples, shuffle_labels
-from nblib.road import stages
+from nblib.road import notebooks, stages
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -125,7 +125,7 @@ def load_data(stage: stages.Stage, every_unit: bool = False) -> Data:
     chance. Raises MissingInput without the artifacts of 03 or 04, BadParameter for an unknown fold.
     """
     roles, statistics = splits.load(stage.input("04_split"))
-    binned = steps.load_counts(stage.input("03_clean"))
+    binned = binning.load(stage.input("03_clean"))
     if getattr(stage.params, "areas", False):  # now, not after hours of training
         known_areas(responses.units_of(binned), stage)
     fold = stage.params.fold
@@ -190,7 +190,7 @@ def fit(decoder: Decoder, data: Data, stage: stages.Stage) -> pd.DataFrame:
     history: one row an epoch, or a strength of regularisation.
     """
     folder = store.log_dir(stage.name, stage.recording, stage.key)
-    settings = SimpleNamespace(**stage.params.model_dump(), progress=steps.someone_is_there())
+    settings = SimpleNamespace(**stage.params.model_dump(), progress=notebooks.is_interactive())
     what = {"n_classes": len(data.classes), "settings": settings, "folder": folder}
     decoder.units, decoder.scaling = data.units, data.scaling
     if any(folder.glob(CHECKPOINTS)):
@@ -332,7 +332,7 @@ def oracle_log_proba(data: Data, stage: stages.Stage) -> np.ndarray | None:
     posterior = sources.offered(recipe.source, "oracle_log_posterior")
     if posterior is None or not shown or stage.params.shuffle_labels:
         return None
-    session = steps.open_session(stage)
+    session = stage.open_recording()
     if recipe.binning != "per_presentation" and recipe.event != "start_time":
         return None  # the decoder's window does not begin with the presentation
     log_proba, classes = posterior(

@@ -17,9 +17,9 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import scores as metrics
 from nblib.evaluate import stats
 from nblib.experiments import decode, pretext
-from nblib.prepare import cohort, steps
+from nblib.prepare import cohort
 from nblib.prepare.cohort import Cohort
-from nblib.road import stages
+from nblib.road import notebooks, stages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +152,7 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
     if params.shuffle_time:  # the control in which order says nothing
         lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
     settings = training.FitSettings.of(params, FIT)
-    settings = replace(settings, progress=steps.someone_is_there())
+    settings = replace(settings, progress=notebooks.is_interactive())
     device, _ = training.pick_device(settings)
     with training.reproducible(settings.seed):
         size = cohort.x.shape[1:]

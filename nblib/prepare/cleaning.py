@@ -6,6 +6,8 @@ Nothing here looks at counts across trials, so nothing here can leak. Every remo
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -18,7 +20,7 @@ from nblib.data.trials.intervals import merged, touches
 from nblib.prepare import binning
 from nblib.prepare.counting import first_at_or_after
 
-FILE = "removals.parquet"
+REMOVALS_FILE = "removals.parquet"
 
 
 def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
@@ -209,3 +211,9 @@ def clean(
                 f"recording {binned.attrs['recording']!r}: no {word} is left after cleaning."
             )
     return binned, pd.DataFrame(rows, columns=["what", "reason", "removed", "kept"])
+
+
+def save(cleaned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> None:
+    """Write the cleaned counts (see `binning.save`) and the table of what was removed."""
+    binning.save(cleaned, folder)
+    removals.to_parquet(folder / REMOVALS_FILE, index=False)

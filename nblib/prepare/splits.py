@@ -288,6 +288,15 @@ def fit_statistics(
     )  # fmt: skip
 
 
+def fit_folds(
+    binned: xr.Dataset, split: pd.DataFrame, settings: SplitSettings
+) -> list[TrainStatistics]:
+    """What is fitted on train rows, fold by fold (see `fit_statistics`)."""
+    return [
+        fit_statistics(binned, split, int(fold), settings) for fold in sorted(split.fold.unique())
+    ]
+
+
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:
     """Write `split.parquet` and `statistics.h5` (one group a fold, zlib + fletcher32)."""
     split.to_parquet(folder / SPLIT_FILE, index=False)

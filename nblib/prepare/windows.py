@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from nblib.core.params import BinSettings
 
 FILE = "windows.h5"
-LFP = "lfp"
 ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
 PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
@@ -90,11 +89,6 @@ class Windows:
         return pd.Series(rows, name="value").to_frame().to_html(header=False)
 
 
-def signal_of(session: Recording) -> Series:
-    """The averaged field potential of a recording."""
-    return session.series[LFP]
-
-
 def cut(session: Recording, settings: BinSettings) -> Windows:
     """Filter, resample and cut a recording into windows.
 
@@ -105,7 +99,7 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
     carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
     """
-    series = signal_of(session)
+    series = session.lfp
     chosen = labelling.to_count(
         session.labelled, session.rules, settings, session.trial_place, labelling.SPAN
     )

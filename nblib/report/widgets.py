@@ -17,9 +17,9 @@ from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
-from nblib.prepare.steps import someone_is_there
 from nblib.report import plots
 from nblib.report.plots.style import Picture
+from nblib.road.notebooks import is_interactive
 
 
 class ResponseExplorer:
@@ -67,7 +67,7 @@ class ResponseExplorer:
         png, shown = self.figure()._repr_png_()
         picture = base64.b64encode(png).decode()
         bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
-        if someone_is_there():  # the picture stays for pages that show the saved notebook
+        if is_interactive():  # the picture stays for pages that show the saved notebook
             bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
         return bundle, {"image/png": shown}
 
@@ -166,7 +166,7 @@ def show_table(table: pd.DataFrame) -> Any:
 
     The plain one shows whole cells of the first 25 rows, and says how many more there are.
     """
-    if not someone_is_there():
+    if not is_interactive():
         return PlainTable(table)
     try:
         import itables

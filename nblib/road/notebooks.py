@@ -41,6 +41,20 @@ def own_notebook(name: str) -> Path:
     return shipped
 
 
+def is_interactive() -> bool:
+    """True in a notebook whose front end can ask its reader a question.
+
+    Jupyter's front ends allow input with every cell they run; papermill, nbconvert and the book
+    do not. That is the one thing in a kernel's sight that tells a person from a batch.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return False
+    return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+
+
 def executed_cells() -> list[str]:
     """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
     ipython = sys.modules.get("IPython")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nblib.core import params as P
 from nblib.core import rawfiles, recipes, store
@@ -21,6 +21,9 @@ from nblib.core.markup import in_html
 from nblib.core.registry import SOURCES
 from nblib.data import sources
 from nblib.road import notebooks
+
+if TYPE_CHECKING:
+    from nblib.data.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -371,6 +374,17 @@ class Stage:
                 f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {recording}"
             )
         return store.open_artifact(store.folder(name, recording, key))
+
+    def open_recording(self) -> Recording | None:
+        """The recording, once 01 has looked at it; None for counts, which hold no spike times.
+
+        Raises MissingInput when 01 has not been run for it, BadInput for a broken file.
+        """
+        if self.recipe.holds == "counts":
+            return None
+        if self.name != "01_ingest":
+            self.input("01_ingest")
+        return sources.open_recording(self.recipe, self.recording)
 
     def pretext(self, params: P.Params) -> Path:
         """Verified folder of a run of 08; MissingInput names the command that makes it."""

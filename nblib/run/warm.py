@@ -35,7 +35,7 @@ ADDRESS = "NBLIB_WARM"
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
-    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.steps",
+    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.bins",
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots",
 )  # fmt: skip
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode")  # fmt: skip

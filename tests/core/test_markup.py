@@ -16,7 +16,7 @@ from nblib.book import pages
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
 from nblib.data.inspection import SessionReport
-from nblib.prepare import steps
+from nblib.prepare import bins
 from nblib.prepare.windows import Windows
 from nblib.report import plots, summary, widgets
 from nblib.report.plots import style
@@ -79,12 +79,12 @@ BAD = "<script>alert(1)</script>**b**$x$"
 
 def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
     report = SessionReport("r", {}, [f"column {BAD} is odd"])
-    shown = rendered(steps.odd_in_words(report))
+    shown = rendered(report.odd_markdown())
     assert f"column {BAD} is odd" in shown.text and shown.tags == {"ul", "li", "span"}
     psth = pd.DataFrame({"area": [BAD], "time_s": [0.1], "rate_hz": [3.0]})
     psth.attrs["shown_s"] = 0.25
     counts = _counts()
-    assert BAD in rendered(steps.bin_in_words(counts, psth)).text
+    assert BAD in rendered(bins.sentence(counts, psth)).text
     runs = pd.DataFrame(
         {"group": ["demo"], "model": [BAD], "variant": [""], "changed": [""], "value": [0.5], "chance": [0.1],
          "val_accuracy": [0.5], "recording": ["r"], "split_hash": ["s"], "fold": [0], "ci_low": [0.4], "ci_high": [0.6], "oracle": [np.nan], "code_version": ["1"]}

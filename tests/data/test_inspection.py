@@ -1,6 +1,7 @@
 """The session report counts what is there and says what is odd."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -428,7 +429,7 @@ def test_observed_times_and_spikes_share_a_clock():
 
 def test_without_trials_there_are_report_figures_and_sentence():
     from nblib.core.params import BinSettings
-    from nblib.prepare import binning, steps
+    from nblib.prepare import binning
     from nblib.report import plots
 
     made = session(invalid=[(30.0, np.nan)])
@@ -438,6 +439,14 @@ def test_without_trials_there_are_report_figures_and_sentence():
         report = session_report(made)
         plots.recording_overview(made, report)
         plots.recording_close_up(made)
-        assert "and no trials" in steps.ingest_in_words(made, report)
+        assert "and no trials" in report.sentence()
         with pytest.raises(BadInput, match="names no trials"):
             binning.bin_recording(made, BinSettings())
+
+
+def test_a_report_is_stored_whole(tmp_path):
+    report = session_report(session())
+    report.save(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["odd"] == report.odd
+    for name, table in report.tables.items():
+        assert len(pd.read_parquet(tmp_path / f"{name}.parquet")) == len(table), name

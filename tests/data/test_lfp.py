@@ -184,14 +184,15 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.prepare import steps, windows
+    from nblib.data.inspection import session_report
+    from nblib.prepare import windows
     from nblib.report import plots
 
     session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")
-    report = steps.look(session)
+    report = session_report(session)
     plots.recording_overview(session, report)
     plots.recording_close_up(session)
-    assert report.odd == [] and "11 channels" in steps.ingest_in_words(session, report)
+    assert report.odd == [] and "11 channels" in report.sentence()
     with pytest.raises(BadInput, match=r"names no trials .intervals is empty.*there is states"):
         windows.cut(session, BinSettings())
 

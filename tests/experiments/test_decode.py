@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.inspection import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, blocks, cleaning, splits, steps
+from nblib.prepare import binning, bins, blocks, cleaning, splits
 from nblib.report import results
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -35,18 +35,18 @@ def road(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
         stage = begin("01_ingest")
-        session = steps.open_session(stage)
+        session = stage.open_recording()
         report = session_report(session)
-        stage.commit(lambda folder: steps.save_report(report, folder))
+        stage.commit(report.save)
         stage = begin("02_bin")
-        counts = steps.bin_session(session, stage)
-        stage.commit(lambda folder: steps.save_counts(counts, folder))
+        counts = bins.bin_session(session, stage)
+        stage.commit(lambda folder: bins.save(counts, folder))
         stage = begin("03_clean")
         cleaned, removals = cleaning.clean(counts, session, stage.settings)
-        stage.commit(lambda folder: steps.save_cleaned(cleaned, removals, folder))
+        stage.commit(lambda folder: cleaning.save(cleaned, removals, folder))
         stage = begin("04_split")
         roles = splits.make_split(cleaned, stage.settings)
-        fitted = steps.fit_folds(cleaned, roles, stage.settings)
+        fitted = splits.fit_folds(cleaned, roles, stage.settings)
         stage.commit(lambda folder: splits.save(folder, roles, fitted))
         yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
 

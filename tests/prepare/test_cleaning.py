@@ -206,3 +206,14 @@ def test_time_around_an_event_must_be_observed_too(road):
     for settings, kept in ((BinSettings(), 40), (window, 39)):
         binned = binning.bin_recording(recording, settings)
         assert cleaning.clean(binned, recording, CleanSettings())[0].sizes["trial"] == kept
+
+
+def test_cleaned_counts_come_back(road, tmp_path):
+    recording, counts = road
+    cleaned, removals = cleaning.clean(counts, recording, CleanSettings())
+    cleaning.save(cleaned, removals, tmp_path)
+    np.testing.assert_array_equal(binning.load(tmp_path).counts, cleaned.counts)
+    assert (
+        pd.read_parquet(tmp_path / "removals.parquet")["removed"].tolist()
+        == removals["removed"].tolist()
+    )

@@ -269,3 +269,9 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
         t.encode(np.array(["zzz" if label.dtype.kind == "U" else 99], label.dtype))
     with pytest.raises(BadInput, match="not in these counts"):
         t.transform(binned.counts.values[:, :, :2], binned.unit.values[:2])
+
+
+def test_every_fold_is_fitted():
+    settings, counts = SplitSettings(n_folds=3, gap_s=0.0), counts_of()
+    fitted = splits.fit_folds(counts, splits.make_split(counts, settings), settings)
+    assert [s.fold for s in fitted] == [0, 1, 2]

@@ -74,7 +74,7 @@ def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
         raise AssertionError("a widget was made where nobody can use it")
 
     monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
-    assert not widgets.someone_is_there()
+    assert not widgets.is_interactive()
     bundle, told = widgets.ResponseExplorer(session)._repr_mimebundle_()
     assert "Raster and PSTH of one unit" in told["image/png"]["alt"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
@@ -82,7 +82,7 @@ def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
 
 
 def test_before_a_reader_there_are_controls(session, monkeypatch):
-    monkeypatch.setattr(widgets, "someone_is_there", lambda: True)
+    monkeypatch.setattr(widgets, "is_interactive", lambda: True)
     bundle, _ = widgets.ResponseExplorer(session)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
 

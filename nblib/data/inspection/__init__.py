@@ -6,12 +6,15 @@ memory does not grow with the recording.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput
+from nblib.core.markup import in_markdown
 from nblib.data.inspection.clock import Clock, check_clock
 from nblib.data.inspection.spikes import (
     Spikes,
@@ -52,18 +55,39 @@ class SessionReport:
     `rate` (time_s, rate_hz: mean over units); `blocks` (runs of trials without a long gap);
     `invalid` (start_time, stop_time, presentations it touches); `lengths` (trials whose length is
     off); `overlaps` (trials that touch an invalid interval); `observed` (one row a unit, where the
-    file tells when its spikes were looked for). Times in seconds.
+    file tells when its spikes were looked for). Times in seconds. holds: the same in a few words.
     """
 
     recording: str
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
+    holds: str = ""
 
     def __str__(self) -> str:
         lines = [f"{k}: {v}" for k, v in self.tables["summary"].itertuples(index=False)]
         return "\n".join(
             [*lines, "odd:" if self.odd else "nothing odd", *(f"- {o}" for o in self.odd)]
         )
+
+    def odd_markdown(self) -> str:
+        """What is odd in the recording, a line each."""
+        return "\n".join(f"- {in_markdown(o)}" for o in self.odd or ["Nothing odd was found."])
+
+    def sentence(self) -> str:
+        """What 01 found, in a sentence."""
+        return (
+            f"**Result.** Recording *{in_markdown(self.recording)}* holds {self.holds}. "
+            f"Odd findings: {len(self.odd)}."
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write one Parquet file a table, and report.json with what is odd."""
+        for name, table in self.tables.items():
+            plain = table.reset_index() if table.index.name else table
+            texts = {c: plain[c].astype(str) for c in plain if plain[c].dtype == object}
+            plain.assign(**texts).to_parquet(folder / f"{name}.parquet", index=False)
+        text = json.dumps({"recording": self.recording, "odd": self.odd}, indent=1)
+        (folder / "report.json").write_text(text + "\n", encoding="utf-8")
 
 
 def session_report(recording: Recording) -> SessionReport:
@@ -73,6 +97,10 @@ def session_report(recording: Recording) -> SessionReport:
     are not sorted within a unit, a spike index that does not fit, times that are not on one clock
     in seconds (see `inspection.clock`), and invalid or observed times that are reversed or have no start.
     """
+    if recording.lfp is not None:
+        from nblib.data.inspection import potentials
+
+        return potentials.report(recording)
     where = str(recording.path or recording.id)
     check_index(recording, where)
     odd: list[str] = list(recording.meta.get("notes", []))
@@ -114,7 +142,16 @@ def session_report(recording: Recording) -> SessionReport:
         rows = list(missing.items())
         out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])
     out = {"summary": _summary(recording, trials, spikes, clock, out), **out}
-    return SessionReport(recording.id, out, odd)
+    item = out["summary"].set_index("item")["value"]
+    holds = (
+        f"{recording.n_spikes:,} spikes of {recording.n_units:,} units (mean rate {item['mean rate [Hz]']} Hz) and "
+        + (
+            f"{item['presentations']:,} presentations of {item['labels']} labels"
+            if recording.trials
+            else "no trials"
+        )
+    )
+    return SessionReport(recording.id, out, odd, holds)
 
 
 def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:

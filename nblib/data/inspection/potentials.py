@@ -11,7 +11,6 @@ from nblib.data.checks import some
 from nblib.data.inspection import SessionReport
 from nblib.data.inspection.clock import check_shared, check_unit, seconds
 from nblib.data.inspection.trials import trial_oddities
-from nblib.data.lfp import SERIES
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged
@@ -27,7 +26,7 @@ def report(session: Recording) -> SessionReport:
     tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
     start_s, stop_s, length_s). Memory: a minute of signal at a time.
     """
-    series = session.series[SERIES]
+    series = session.lfp
     step = max(1, round(PIECE_S * series.rate_hz))
     n_channels = len(session.meta["channels"])
     total, squares, count = (np.zeros(n_channels) for _ in range(3))
@@ -109,7 +108,12 @@ def report(session: Recording) -> SessionReport:
         "summary": pd.DataFrame({"item": items.keys(), "value": items.values()}),
         "channels": channels, "intervals": intervals, "classes": pd.DataFrame({"class": classes}),
     }  # fmt: skip
-    return SessionReport(session.id, tables, odd)
+    holds = (
+        f"{n_channels} channels of field potential ({items['electrodes']} electrodes, "
+        f"{items['signal to [s]'] - items['signal from [s]']:,.0f} s at {series.rate_hz:g} Hz) and "
+        f"{len(intervals)} intervals of {len(classes)} labels"
+    )
+    return SessionReport(session.id, tables, odd, holds)
 
 
 def _gaps(series: Series) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from nblib import models
 from nblib.core import store
 from nblib.core.errors import StorageError
-from nblib.prepare import splits, steps
+from nblib.prepare import binning, splits
 from nblib.prepare.samples import Samples, role_samples, shuffle_labels
 from nblib.road import stages
 
@@ -82,7 +82,7 @@ class Memory:
             roles, statistics = splits.load(store.open_artifact(run.split_folder))
             counts = run.shared.manifest(run.split_folder)["upstream"][0]
             folder = store.folder("03_clean", run.manifest["recording"], counts)
-            binned, fold = steps.load_counts(store.open_artifact(folder)), run.metrics["fold"]
+            binned, fold = binning.load(store.open_artifact(folder)), run.metrics["fold"]
             of_fold = {s.fold: s for s in statistics}.get(fold)
             samples = role_samples(binned, roles, of_fold, fold)
             self.at = wanted, samples if seed is None else shuffle_labels(samples, seed)

@@ -19,7 +19,7 @@ TRACE_S = 6.0
 
 def recording_overview(session: Recording, report: SessionReport) -> Picture:
     """The session at a glance: units, presentations and rate, or channels and intervals."""
-    if windows.LFP in session.series:
+    if session.lfp is not None:
         return potentials.lfp_overview(report.tables["channels"], report.tables["intervals"])
     labels = responses.labels_of(session) if session.trials else None
     invalid = report.tables["invalid"][["start_time", "stop_time"]].to_numpy()
@@ -31,8 +31,8 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
 
 def recording_close_up(session: Recording) -> Picture:
     """A few seconds from the middle: spikes of all units, or the potential of every channel."""
-    if windows.LFP in session.series:
-        series = windows.signal_of(session)
+    if session.lfp is not None:
+        series = session.lfp
         first, stop, start = max(series.even, key=lambda piece: piece[1] - piece[0])
         n = min(stop - first, round(TRACE_S * series.rate_hz))
         lo = first + (stop - first - n) // 2
@@ -45,7 +45,7 @@ def recording_close_up(session: Recording) -> Picture:
 
 
 def average_response(binned: Any, psth: Any) -> Picture:
-    """Mean firing rate by area around the onset (`steps.psth`), or power spectra by state."""
+    """Mean firing rate by area around the onset (`bins.response`), or power spectra by state."""
     if isinstance(binned, windows.Windows):
         return potentials.state_spectra(psth)
     return response_plots.psth_by_area(psth, psth.attrs["shown_s"])

@@ -1,18 +1,14 @@
 """Where the notebooks' roads part: recordings with spike times, and counts that come without."""
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 from handmade import recording, to_lab_dataframe
 
 from nblib.core import store
 from nblib.core.errors import MissingInput
-from nblib.core.params import BinSettings, CleanSettings, SplitSettings
+from nblib.core.params import BinSettings
 from nblib.data.inspection import session_report
-from nblib.prepare import binning, steps
-from nblib.prepare.cleaning import clean
+from nblib.prepare import binning, bins
 from nblib.report import plots, widgets
 from nblib.road import stages
 from nblib.run import execute
@@ -47,11 +43,11 @@ def begin(name, **given):
 
 def test_a_lab_pickle_begins_at_02(lab_pickle, session):
     stage = begin("02_bin", **lab_pickle)
-    assert steps.open_session(stage) is None
-    binned = steps.bin_session(None, stage)
+    assert stage.open_recording() is None
+    binned = bins.bin_session(None, stage)
     expected = binning.bin_recording(session, BinSettings())
     np.testing.assert_array_equal(binned.counts, expected.counts)
-    psth = steps.psth(None, binned)
+    psth = bins.response(None, binned)
     assert len(psth) == 5 and psth["area"].unique().tolist() == [""]
     assert plots.png_bytes(widgets.explore_responses(None)).startswith(b"\x89PNG")
 
@@ -78,65 +74,11 @@ def test_a_lab_pickle_goes_the_whole_road(lab_pickle):
 def test_a_recording_is_opened_once_01_has_looked_at_it(home):
     given = {"recipe": "tiny", "recording": "tiny"}
     first = begin("01_ingest", **given)
-    opened = steps.open_session(first)
+    opened = first.open_recording()
     assert opened.n_units == 24
     with pytest.raises(MissingInput, match="nblib run 01_ingest"):
-        steps.open_session(begin("02_bin", **given))
+        begin("02_bin", **given).open_recording()
     report = session_report(opened)
-    first.commit(lambda folder: steps.save_report(report, folder))
+    first.commit(report.save)
     second = begin("02_bin", **given)
-    assert steps.bin_session(steps.open_session(second), second).sizes["unit"] == 24
-
-
-def test_a_report_is_stored_whole(session, tmp_path):
-    report = session_report(session)
-    steps.save_report(report, tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text())["odd"] == report.odd
-    for name, table in report.tables.items():
-        assert len(pd.read_parquet(tmp_path / f"{name}.parquet")) == len(table), name
-
-
-def test_cleaned_counts_come_back(session, tmp_path):
-    counts = binning.bin_recording(session, BinSettings())
-    cleaned, removals = clean(counts, session, CleanSettings())
-    steps.save_cleaned(cleaned, removals, tmp_path)
-    np.testing.assert_array_equal(steps.load_counts(tmp_path).counts, cleaned.counts)
-    assert (
-        pd.read_parquet(tmp_path / "removals.parquet")["removed"].tolist()
-        == removals["removed"].tolist()
-    )
-
-
-def test_every_fold_is_fitted(session):
-    from nblib.prepare.splits import make_split
-
-    settings = SplitSettings(n_folds=3, gap_s=0.0)
-    counts = binning.bin_recording(session, BinSettings())
-    fitted = steps.fit_folds(counts, make_split(counts, settings), settings)
-    assert [s.fold for s in fitted] == [0, 1, 2]
-
-
-def test_nobody_is_there_in_a_test():
-    assert steps.someone_is_there() is False
-
-
-def test_a_kernel_knows_a_person_from_a_batch(home):
-    """Jupyter's front ends allow input with a cell, papermill does not: asked of a real kernel."""
-    from jupyter_client.manager import start_new_kernel
-
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        told = {}
-        for allow in (True, False):
-            code = "from nblib.prepare import steps; print(steps.someone_is_there())"
-            said = []
-            client.allow_stdin = allow
-            client.execute_interactive(
-                code, allow_stdin=allow, timeout=60,
-                output_hook=lambda m, said=said: said.append(m["content"].get("text", "")),
-            )  # fmt: skip
-            told[allow] = "".join(said).strip()
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    assert told == {True: "True", False: "False"}
+    assert bins.bin_session(second.open_recording(), second).sizes["unit"] == 24

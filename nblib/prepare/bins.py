@@ -1,0 +1,79 @@
+"""What 02 makes: counts of spikes, counts that came without them, or windows of a potential."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nblib.core.markup import in_markdown
+from nblib.data import sources
+from nblib.data.recording import Recording
+from nblib.data.trials import labelling
+from nblib.prepare import binning, responses, windows
+from nblib.prepare.windows import Windows
+from nblib.road.stages import Stage
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows:
+    """Counts (trial, time, unit) as the recipe asks; those that the source holds when it is None;
+    windows of a field potential. Raises BadInput where their classes are not those that 01 saw."""
+    if session is None:
+        return sources.open_binned(stage.recipe, stage.recording)
+    if session.lfp is not None:
+        made = windows.cut(session, stage.settings)
+        classes = json.loads(made.classes)
+    else:
+        made = binning.bin_recording(session, stage.settings)
+        classes = json.loads(made.attrs["classes"])
+    seen = pd.read_parquet(stage.input("01_ingest") / "classes.parquet")["class"].tolist()
+    for one, other in ((classes, seen), (seen, classes)):
+        labelling.check_classes(one, other, f"recording {stage.recording!r}")
+    return made
+
+
+def save(binned: xr.Dataset | Windows, folder: Path) -> None:
+    """Write counts (see `binning.save`) or windows (see `windows.save`)."""
+    windows.save(binned, folder) if isinstance(binned, Windows) else binning.save(binned, folder)
+
+
+def response(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFrame:
+    """Mean response by area: in fine bins from spike times, else in the bins that there are; the
+    spectra by state of windows."""
+    if isinstance(binned, Windows):
+        return windows.spectra(binned)
+    return responses.binned_psth(binned) if session is None else responses.area_psth(session)
+
+
+def sentence(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
+    """What 02 made, in a sentence."""
+    if isinstance(binned, Windows):
+        inside = pd.Series(binned.label[binned.labelled]).value_counts().sort_index()
+        states = ", ".join(f"{n} of {in_markdown(name)}" for name, n in inside.items())
+        left = f" {binned.dropped} windows touch NaN and were left out." if binned.dropped else ""
+        left += _left_out(binned.left_out, "Intervals")
+        return (
+            f"**Result.** {len(binned):,} windows of {binned.window_s:g} s ({binned.x.shape[1]} samples × "
+            f"{binned.x.shape[2]} channels), {int(binned.labelled.sum()):,} of them inside a state: {states}.{left}"
+        )
+    shown = psth[psth["time_s"].between(0, psth.attrs["shown_s"])]
+    peak = shown.loc[shown["rate_hz"].idxmax()]
+    return (
+        f"**Result.** {binned.sizes['trial']:,} presentations × {binned.sizes['time']} bins × "
+        f"{binned.sizes['unit']:,} units hold {int(binned['counts'].sum()):,} spikes, "
+        f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
+        f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
+        f"{' in ' + in_markdown(peak['area']) if peak['area'] else ''}."
+        f"{_left_out(binned.attrs['left_out'], 'Trials')}"
+    )
+
+
+def _left_out(reasons: str, what: str) -> str:
+    """A sentence on trials or intervals left out, from the JSON of `labelling.Trials.attrs`."""
+    listed = ", ".join(f"{n} ({in_markdown(why)})" for why, n in json.loads(reasons).items())
+    return f" {what} left out: {listed}." if listed else ""
