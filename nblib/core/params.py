@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,6 +30,14 @@ from nblib.core.registry import SOURCES
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
+
+
+def _recording_id(name: str) -> str:
+    if not re.fullmatch(RECORDING_ID, name):
+        raise ValueError(
+            f"recording id {shown(name)} may hold letters, digits, '.', '_' and '-' only, at most 120"
+        )
+    return name
 
 
 Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
@@ -235,10 +244,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     @model_validator(mode="after")
     def _ids(self):
         for name in self.recordings:
-            if not re.fullmatch(RECORDING_ID, name):
-                raise ValueError(
-                    f"recording id {shown(name)} may hold letters, digits, '.', '_' and '-' only, at most 120"
-                )
+            _recording_id(name)
         if len(set(self.recordings)) != len(self.recordings):
             raise ValueError("recordings names one id twice")
         if not self.keep_blank and not self.label_rules.blank:
@@ -300,8 +306,8 @@ class StageParams(Params):
     """Parameters that every notebook of the road takes."""
 
     recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
-    recording: str = Field(
-        "demo", pattern=RECORDING_ID, description="recording id of that recipe, a string"
+    recording: Annotated[str, AfterValidator(_recording_id)] = Field(
+        "demo", description="recording id of that recipe, a string"
     )
 
 

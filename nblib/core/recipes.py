@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,16 @@ def base_of(name: str) -> str:
     return base_of(found[1]) if found else name
 
 
-def derive(recipe: P.Recipe, overrides: dict[str, Any], given: str = "") -> P.Recipe:
+def derive(
+    recipe: P.Recipe,
+    overrides: dict[str, Any],
+    given: str = "",
+    check: Callable[[P.Recipe], None] = lambda recipe: None,
+) -> P.Recipe:
     """The recipe with some settings changed; named by its content, saved, carried downstream.
 
-    given: the name or path that found the recipe, by which `base_of` finds it again.
+    given: the name or path that found the recipe, by which `base_of` finds it again. check: raises
+    for a recipe that is not to be saved.
     """
     root = root_name(recipe.recipe)
     asked = {k: v for k, v in overrides.items() if v is not None}
@@ -132,6 +139,7 @@ def derive(recipe: P.Recipe, overrides: dict[str, Any], given: str = "") -> P.Re
     text = json.dumps(store.plain(settings), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     derived = P.checked(P.Recipe, whole | {"recipe": f"{root}-{digest}"}, f"recipe {root}")
+    check(derived)
     path = store.derived_recipes_dir() / f"{derived.recipe}.yml"
     if not path.is_file():
         text = yaml.safe_dump(derived.model_dump(), sort_keys=False)

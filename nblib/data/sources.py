@@ -23,6 +23,7 @@ and, where it likes, with
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.registry import SOURCES
 from nblib.data.files import require_file
 from nblib.data.nwb import linked
-from nblib.data.trials import columns, labelling
+from nblib.data.trials import columns, expressions, labelling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,18 @@ def check_used(recipe: Recipe) -> None:
                 f"recipe {recipe.recipe!r}: {name} = {value!r}, but source {recipe.source!r} does "
                 f"not use {name}, so it would change nothing. Take it out."
             )
+
+
+def check(recipe: Recipe) -> None:
+    """BadParameter for what no recording could answer: a setting that the source does not use, settings
+    of its own that it does not have, a condition or label that is no expression."""
+    check_used(recipe)
+    own_settings(recipe)
+    where = f"recipe {recipe.recipe!r}"
+    if recipe.where:
+        expressions.check_syntax(recipe.where, f"{where}: where")
+    if re.search("[<>=]", recipe.label):  # anything else may be the name of a column
+        expressions.check_syntax(recipe.label, f"{where}: label")
 
 
 def own_settings(recipe: Recipe) -> Any:

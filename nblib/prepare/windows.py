@@ -213,7 +213,10 @@ def _check_filter(settings: BinSettings, old: float, new: float) -> str:
             f"lowpass_hz of at most {most:g}."
         )
     if cutoff >= old / 2:
-        raise BadParameter(f"lowpass_hz = {cutoff:g}: above half the rate of {old:g} Hz.")
+        raise BadParameter(
+            f"lowpass_hz = {cutoff:g}: above half the rate of {old:g} Hz. If the file's times are "
+            "milliseconds, set time_unit: ms."
+        )
     if settings.causal and abs(old / new - round(old / new)) > RATE_SLACK:
         raise BadParameter(
             f"causal = true needs resample_hz to divide the rate of {old:.10g} Hz; {new:.10g} does not."

@@ -48,12 +48,12 @@ class StageInfo:
 
 STAGES: dict[str, StageInfo] = {
     "01_ingest": StageInfo(
-        4, None, P.IngestSettings, "nblib.core.params:StageParams", signal="any"
+        5, None, P.IngestSettings, "nblib.core.params:StageParams", signal="any"
     ),
     "02_bin": StageInfo(
-        3, "01_ingest", P.BinSettings, "nblib.core.params:StageParams", signal="any"
+        4, "01_ingest", P.BinSettings, "nblib.core.params:StageParams", signal="any"
     ),
-    "03_clean": StageInfo(2, "02_bin", P.CleanSettings, "nblib.core.params:StageParams"),
+    "03_clean": StageInfo(3, "02_bin", P.CleanSettings, "nblib.core.params:StageParams"),
     "04_split": StageInfo(3, "03_clean", P.SplitSettings, "nblib.core.params:StageParams"),
     "05_train_lstm": StageInfo(
         3, "04_split", P.Params, "nblib.experiments.decode:Params", is_run=True
@@ -159,7 +159,8 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
-    recipe = recipes.derive(recipes.find_recipe(checked.recipe), overrides, checked.recipe)
+    base = recipes.find_recipe(checked.recipe)
+    recipe = recipes.derive(base, overrides, checked.recipe, sources.check)
     kind = "lfp" if recipe.is_lfp else "spikes"
     if info.signal not in ("any", kind):
         has, wants = "field potentials", "spikes"
@@ -170,8 +171,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
             f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
             f"For these there are {', '.join(there)}."
         )
-    sources.check_used(recipe)
-    sources.own_settings(recipe)
+    sources.check(recipe)
     if info.cohort:
         return checked, recipe
     if checked.recording not in recipe.recordings:

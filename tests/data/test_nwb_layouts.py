@@ -212,6 +212,21 @@ def test_electrodes_by_region_of_rows(layout):
         opened(layout(beyond))
 
 
+def test_words_for_no_area_are_no_area(layout):
+    found = opened(layout(lambda f: text(f["units"], "area", ["nan", "None", "", "CA1"]))).units
+    assert found.area.tolist() == ["", "", "", "CA1"]
+
+
+def test_a_table_without_rows_may_hold_nothing_at_all(layout):
+    def change(file):
+        table = file.create_group("intervals/invalid_times")
+        for name in ("id", "start_time", "stop_time", "tags"):
+            table[name] = h5py.Empty("f8")
+
+    recording = opened(layout(change))
+    assert recording.intervals["invalid_times"].empty and recording.invalid_times.shape == (0, 2)
+
+
 def test_an_area_of_the_units_table_itself(layout):
     units = opened(layout(lambda f: text(f["units"], "brain_region", list("abcd")))).units
     assert units.area.tolist() == list("abcd")

@@ -118,7 +118,7 @@ def test_nothing_left_is_an_error(road):
 
 
 def test_interval_algebra():
-    union = intervals.merged(np.array([[5, 7], [1, 2], [6, 9], [2, 3]]))
+    union = intervals.merged(np.array([[5, 7], [1, 2], [6, 9], [11, 11], [2, 3]]))
     np.testing.assert_array_equal(union, [[1, 3], [5, 9]])
     start, stop = np.array([0, 3, 4, 8, 9]), np.array([1, 5, 6, 12, 10])
     np.testing.assert_array_equal(

@@ -12,15 +12,24 @@ from nblib.core.errors import BadInput
 from nblib.data.checks import some
 from nblib.data.recording import Recording
 
-NAMES = ("sessions.csv", "probes.csv", "channels.csv", "units.csv")
-CHANNEL_COLUMNS = {
-    "ecephys_structure_acronym": "area",
-    "anterior_posterior_ccf_coordinate": "x",
-    "dorsal_ventral_ccf_coordinate": "y",
-    "left_right_ccf_coordinate": "z",
-    "probe_vertical_position": "probe_vertical_position",
-    "probe_horizontal_position": "probe_horizontal_position",
-    "ecephys_probe_id": "probe_id",
+# Each table; by which column of the units its rows are found, "" their id; and what is taken over by
+# which name: with a column, these alone, else all.
+TABLES = {
+    "sessions.csv": None,
+    "units.csv": ("", {"ecephys_channel_id": "channel"}),
+    "channels.csv": (
+        "channel",
+        {
+            "ecephys_structure_acronym": "area",
+            "anterior_posterior_ccf_coordinate": "x",
+            "dorsal_ventral_ccf_coordinate": "y",
+            "left_right_ccf_coordinate": "z",
+            "probe_vertical_position": "probe_vertical_position",
+            "probe_horizontal_position": "probe_horizontal_position",
+            "ecephys_probe_id": "probe_id",
+        },
+    ),
+    "probes.csv": ("probe_id", {"name": "probe"}),
 }
 
 
@@ -28,7 +37,7 @@ def beside(path: Path) -> dict[str, Path]:
     """The tables that lie beside an NWB file or in the folder above, by name; the nearer wins."""
     found = {}
     for folder in (path.parent, path.parent.parent):
-        for name in NAMES:
+        for name in TABLES:
             if name not in found and (folder / name).is_file():
                 found[name] = folder / name
     return found
@@ -58,20 +67,15 @@ def join(recording: Recording) -> Recording:
     """
     tables = {name: _read(path) for name, path in beside(recording.path).items()}
     units, joined, notes = recording.units.copy(), [], list(recording.meta["notes"])
-    if "units.csv" in tables:
-        own = tables["units.csv"].rename(columns={"ecephys_channel_id": "channel"})
-        _fill(units, own.reindex(units.index), "units.csv", joined, notes)
-    if "channels.csv" in tables and "channel" in units:
-        own = tables["channels.csv"].rename(columns=CHANNEL_COLUMNS)
-        own = own[[c for c in CHANNEL_COLUMNS.values() if c in own]].reindex(units["channel"])
-        _fill(units, own.set_axis(units.index), "channels.csv", joined, notes)
-    if "probes.csv" in tables and "probe_id" in units and "name" in tables["probes.csv"]:
-        own = (
-            tables["probes.csv"][["name"]]
-            .rename(columns={"name": "probe"})
-            .reindex(units["probe_id"])
-        )
-        _fill(units, own.set_axis(units.index), "probes.csv", joined, notes)
+    for name, (key, columns) in (item for item in TABLES.items() if item[1]):
+        if name not in tables or (key and key not in units):
+            continue
+        table = tables[name].rename(columns=columns)
+        if key:
+            table = table[[c for c in columns.values() if c in table]]
+        if len(table.columns):
+            rows = table.reindex(units[key] if key else units.index)
+            _fill(units, rows.set_axis(units.index), name, joined, notes)
     meta = {**recording.meta, "joined": joined, "notes": notes}
     if "sessions.csv" in tables:
         meta["session"] = _session_row(tables["sessions.csv"], recording, notes)
@@ -94,28 +98,20 @@ def _missing(values: pd.Series) -> np.ndarray:
 
 
 def _fill(
-    units: pd.DataFrame, found: pd.DataFrame, name: str, joined: list[str], notes: list[str]
+    units: pd.DataFrame, table: pd.DataFrame, name: str, joined: list[str], notes: list[str]
 ) -> None:
-    """Fill what `units` lacks from `found` (same rows), in place; note what disagrees."""
-    known = ~found.isna().all(axis=1).to_numpy()
+    """Fill what `units` lacks from `table` (same rows), in place; note what disagrees."""
+    known = ~table.isna().all(axis=1).to_numpy()
     if not known.all():
         notes.append(f"{name} knows {int(known.sum())} of the {len(units)} units.")
-    for column in found:
-        new = found[column].set_axis(units.index)
-        have = ~_missing(new)
-        if not have.any():
-            continue
-        if column not in units:
-            units[column] = new
-            joined.append(f"{column} from {name} ({int(have.sum())} units)")
-            continue
-        old = units[column]
-        empty = _missing(old) & have
-        if empty.any():
-            units[column] = old.where(~empty, new)
-            joined.append(f"{column} from {name} ({int(empty.sum())} units)")
-        both = have & ~_missing(old)
-        differ = both & ~_same(old, new)
+    for column in table:
+        new, there = table[column], ~_missing(table[column])
+        old = units[column] if column in units else pd.Series(index=units.index, dtype=object)
+        lacking = there & _missing(old)
+        if lacking.any():
+            units[column] = old.where(~lacking, new) if column in units else new
+            joined.append(f"{column} from {name} ({int(lacking.sum())} units)")
+        differ = there & ~_missing(old) & ~_same(old, new)
         if differ.any():
             notes.append(
                 f"{name} gives another {column} than the NWB file for {int(differ.sum())} units "

@@ -42,6 +42,7 @@ def invalid_tables(
         )
         check_unit(f"{where}: {both}", (first, last), (begin, end), MEND)
     touched = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
+    touched &= times[:, 1:] > times[:, :1]
     rows = np.flatnonzero(touched.any(axis=0))
     if len(times):
         union = merged(times)

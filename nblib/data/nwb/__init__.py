@@ -131,6 +131,8 @@ def _read_units(
     for name in AREA_COLUMNS[1:]:
         if "area" not in units and name in units:
             units["area"] = units[name]
+    if "area" in units:
+        units["area"] = electrodes.known_areas(units["area"])
     nwb_tables.as_numbers(units, NUMBERS, f"{path}: {UNITS}", notes)
     units = electrodes.join(file, path, units, notes)
     units.index.name = "unit_id"

@@ -41,11 +41,16 @@ def read(file: h5py.File, path: Path, notes: list[str]) -> pd.DataFrame | None:
     tables.as_numbers(table, ("x", "y", "z"), f"{path}: {PLACE}", notes)
     found = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
     if "area" in found:
-        found["area"] = found["area"].astype(str).replace({"None": "", "nan": ""})
+        found["area"] = known_areas(found["area"])
     found.insert(0, "channel", table.index)
     if "probe" not in found and "probe_id" in found:
         found["probe"] = found["probe_id"].astype(str)
     return found
+
+
+def known_areas(values: pd.Series) -> pd.Series:
+    """Areas as text, "" where what stands there is only the word for none."""
+    return values.astype(str).replace({"None": "", "nan": "", "NaN": ""})
 
 
 def join(file: h5py.File, path: Path, units: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

@@ -289,20 +289,16 @@ class FileSpikes:
         if not 0 <= lo <= hi <= self._n:
             raise IndexError(f"spikes {lo}:{hi} of {self._n}")
         with read_errors(self.path, f"{self._name}[{lo}:{hi}]"):
-            values = self._bytes(lo, hi) if self._offset is not None else self._hdf5(lo, hi)
+            values = self._hdf5(lo, hi) if self._offset is None else self._bytes(lo, hi)
         values = values.astype(np.float64, copy=False)
         return values if self._seconds == 1.0 else values * self._seconds
 
     def _bytes(self, lo: int, hi: int) -> np.ndarray:
-        if self._handle is None:
-            self._handle = self.path.open("rb", buffering=0)
         values = np.empty(hi - lo, self._dtype)
-        view, at = memoryview(values.view(np.uint8)), self._offset + lo * self._dtype.itemsize
-        while len(view):  # a read may return less than was asked for
-            got = os.preadv(self._handle.fileno(), [view], at)
-            if got == 0:
+        with self.path.open("rb") as file:
+            file.seek(self._offset + lo * self._dtype.itemsize)
+            if file.readinto(values) < values.nbytes:
                 raise OSError("the file ends before the data do")
-            view, at = view[got:], at + got
         return values
 
     def _hdf5(self, lo: int, hi: int) -> np.ndarray:

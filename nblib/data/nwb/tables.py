@@ -45,8 +45,8 @@ def n_rows(group: h5py.Group, path: Path, place: str) -> int:
     """Rows of a DynamicTable, from its id column."""
     for name in ("id", "start_time"):
         data = hdf5.child(group, name, path, place)
-        if isinstance(data, h5py.Dataset) and hdf5.is_flat(data):
-            return data.size
+        if isinstance(data, h5py.Dataset) and (data.shape is None or hdf5.is_flat(data)):
+            return data.size or 0  # an empty table may hold nothing, not even a shape
     raise BadInput(f"{path}: {place} has no id with one value a row; it is not an NWB table.")
 
 
@@ -168,6 +168,8 @@ def _column(
         raise BadInput(f"{path}: {place}/{name} is not there, though the table lists it.")
     if not isinstance(data, h5py.Dataset):
         raise _NotFlat("it is a group")
+    if data.shape is None and rows == 0:
+        return np.empty(0)
     flat, field = hdf5.is_flat(data), f"{place}/{name}"
     index = _index_of(group, name, listed, path, place)
     if index is None:
@@ -225,7 +227,7 @@ def read_table(
         except BadInput as error:
             left_out[name] = str(error).removeprefix(f"{path}: ").rstrip(".")
             broken.append(name)
-    ids = _values(group["id"], path, f"{place}/id") if "id" in group else np.arange(rows)
+    ids = _values(group["id"], path, f"{place}/id") if rows and "id" in group else np.arange(rows)
     table = pd.DataFrame(columns, index=pd.Index(ids, name="id"))
     table.attrs = {LEFT_OUT: left_out, BROKEN: broken}
     return table

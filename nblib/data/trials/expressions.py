@@ -121,6 +121,25 @@ class _Question(ast.NodeTransformer):
         return ast.Name(name, ast.Load())
 
 
+def _parsed(text: str) -> tuple[ast.Expression, list[str]]:
+    """The syntax tree of an expression, and the names that stood in backticks: in it, `ticked_1_` …"""
+    ticked: list[str] = []
+    plain = re.sub("`([^`]*)`", lambda m: f"ticked_{ticked.append(m[1]) or len(ticked)}_", text)
+    return ast.parse(plain.strip(), mode="eval"), ticked
+
+
+def check_syntax(text: str, setting: str) -> None:
+    """BadParameter where a text cannot be read as an expression, whatever columns there are."""
+    try:
+        _parsed(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = getattr(error, "msg", str(error))
+        raise BadParameter(
+            f"{setting} = {text[:200]!r}: not readable as an expression ({why}); a name with blanks, or one "
+            "such as `class`, stands in backticks."
+        ) from None
+
+
 def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting: str) -> Column:
     """Values of an expression, and the rows for which it has none: those that miss an operand.
 
@@ -128,11 +147,10 @@ def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting
     where it is missing. Raises BadParameter, beginning with `setting`, for an unknown column, for
     text compared with numbers, and for anything else than a plain question.
     """
-    ticked: list[str] = []
-    plain = re.sub("`([^`]*)`", lambda m: f"ticked_{ticked.append(m[1]) or len(ticked)}_", text)
-    question = _Question(read, names, {f"ticked_{i}_": n for i, n in enumerate(ticked, 1)})
     try:
-        tree = question.visit(ast.parse(plain.strip(), mode="eval"))
+        tree, ticked = _parsed(text)
+        question = _Question(read, names, {f"ticked_{i}_": n for i, n in enumerate(ticked, 1)})
+        tree = question.visit(tree)
         if not question.missing:
             raise ValueError("it names no column")
         code = compile(ast.fix_missing_locations(tree), setting, "eval")

@@ -30,7 +30,8 @@ def open_ended(times: np.ndarray) -> np.ndarray:
 
 
 def merged(intervals: np.ndarray) -> np.ndarray:
-    """Union of intervals (n, 2) as disjoint rising intervals (m, 2)."""
+    """Union of intervals (n, 2) as disjoint rising intervals (m, 2); one of no length holds nothing."""
+    intervals = intervals[intervals[:, 1] > intervals[:, 0]]
     if len(intervals) == 0:
         return np.empty((0, 2), np.asarray(intervals).dtype)
     intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
