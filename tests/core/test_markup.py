@@ -15,7 +15,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nblib.book import pages
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
-from nblib.data.inspection import SessionReport
+from nblib.data.session import SessionReport
 from nblib.prepare import bins
 from nblib.prepare.windows import Windows
 from nblib.report import plots, summary, widgets

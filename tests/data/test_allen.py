@@ -20,8 +20,9 @@ from warehouse import OTHER, SCENES, Warehouse, write_session
 from nblib.core import rawfiles
 from nblib.core.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.core.params import Recipe
-from nblib.data import allen, inspection, sources
+from nblib.data import allen, sources
 from nblib.data.allen import warehouse
+from nblib.data.session import session_report
 from nblib.road import stages
 
 pytest.importorskip("allensdk", reason="allensdk is not installed")
@@ -330,7 +331,7 @@ def test_tables_fill_what_the_file_lacks_and_never_replace(cache):
     assert recording.units.snr.tolist() == [2.0] * 4
     assert recording.units.channel.tolist() == [850, 851, 852, 853]
     assert recording.meta["session"]["sex"] == "F"
-    notes = [n for n in inspection.session_report(recording).odd if "channels.csv" in n]
+    notes = [n for n in session_report(recording).odd if "channels.csv" in n]
     assert len(notes) == 1 and "1 units" in notes[0] and "952" in notes[0]  # CA3 against CA1
 
 

@@ -10,7 +10,7 @@ from handmade import recording
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
-from nblib.data.inspection import session_report
+from nblib.data.session import session_report
 from nblib.data.trials import labelling
 from nblib.prepare import binning, splits, windows
 

@@ -184,7 +184,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.data.inspection import session_report
+    from nblib.data.session import session_report
     from nblib.prepare import windows
     from nblib.report import plots
 

@@ -8,7 +8,8 @@ import pytest
 
 from nblib.core import params
 from nblib.core.errors import BadInput, MissingInput
-from nblib.data import inspection, nwb, sources
+from nblib.data import nwb, sources
+from nblib.data.session import session_report
 from nblib.simulate import allen
 
 TRIALS = {"intervals": "natural_scenes_presentations", "label": "frame"}
@@ -41,7 +42,7 @@ def refused(path, *words, error=BadInput, read=False, **settings):
         recording = nwb.open_nwb(path, **{**TRIALS, **settings})
         assert len(recording.trial_table)
         if read:
-            inspection.session_report(recording)
+            session_report(recording)
     for word in (path.name, *words):
         assert str(word) in str(told.value), f"{word!r} is not in: {told.value}"
 
@@ -130,7 +131,7 @@ def test_a_file_in_milliseconds_is_read_when_the_recipe_says_so(copy, sound):
     path = copy(to_ms)
     refused(path, "time_unit: ms", read=True)
     recording = nwb.open_nwb(path, **TRIALS, time_unit="ms")
-    inspection.session_report(recording)
+    session_report(recording)
     original = nwb.open_nwb(sound, **TRIALS)
     np.testing.assert_allclose(recording.spike_times(2), original.spike_times(2))
     np.testing.assert_allclose(recording.trial_table.start_time, original.trial_table.start_time)
@@ -141,7 +142,7 @@ def test_what_is_odd_is_reported_and_not_refused(copy):
         table = file[TABLE]
         table["stop_time"][4] = table["start_time"][4] + 0.4  # long, and over the next one
 
-    report = inspection.session_report(nwb.open_nwb(copy(odd), **TRIALS))
+    report = session_report(nwb.open_nwb(copy(odd), **TRIALS))
     told = " ".join(report.odd)
     assert "before an earlier one has ended" in told and "5 %" in told
 
@@ -150,7 +151,7 @@ def test_duplicate_spikes_and_silent_units_are_odd(copy):
     def duplicate(times, stop):
         times[1] = times[0]
 
-    report = inspection.session_report(nwb.open_nwb(copy(spike_fault(duplicate)), **TRIALS))
+    report = session_report(nwb.open_nwb(copy(spike_fault(duplicate)), **TRIALS))
     assert any("duplicate" in o or "twice" in o or "same time" in o for o in report.odd), report.odd
 
 

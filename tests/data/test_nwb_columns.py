@@ -12,9 +12,9 @@ from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.data import sources
 from nblib.data.files import require_file
-from nblib.data.inspection import session_report
 from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import hdf5
+from nblib.data.session import session_report
 from nblib.prepare import binning, cleaning
 
 TRIALS = "intervals/trials"

@@ -11,7 +11,7 @@ import pytest
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
-from nblib.data.inspection import session_report
+from nblib.data.session import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, bins, blocks, cleaning, splits

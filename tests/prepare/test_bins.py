@@ -7,7 +7,7 @@ from handmade import recording, to_lab_dataframe
 from nblib.core import store
 from nblib.core.errors import MissingInput
 from nblib.core.params import BinSettings
-from nblib.data.inspection import session_report
+from nblib.data.session import session_report
 from nblib.prepare import binning, bins
 from nblib.report import plots, widgets
 from nblib.road import stages

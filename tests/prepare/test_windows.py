@@ -9,8 +9,8 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
-from nblib.data.inspection import potentials
 from nblib.data.recording import InMemorySpikes, Recording, Series
+from nblib.data.session import potentials
 from nblib.prepare import cohort, windows
 from nblib.prepare.cohort import Cohort
 from nblib.simulate import lfp

@@ -107,7 +107,11 @@ def test_an_override_makes_a_derived_recipe_that_downstream_finds(project, capsy
         ("02_bin", {"n_bins": 4}, "n_bins must be one of"),
         ("02_bin", {"n_bins": "5"}, "n_bins = '5'"),
         ("04_split", {"test_fraction": 1.0}, "test_fraction"),
-        ("02_bin", {"recording": "../../etc"}, "recording id '../../etc' may hold letters, digits,"),
+        (
+            "02_bin",
+            {"recording": "../../etc"},
+            "recording id '../../etc' may hold letters, digits,",
+        ),
         ("01_ingest", {"where": "frame >"}, "where = 'frame >': not readable as an expression"),
         ("01_ingest", {"label": "frame > > 1"}, "label = 'frame > > 1': not readable"),
     ],

@@ -11,8 +11,8 @@ from nblib.report.plots import session as session_plots
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
-    from nblib.data.inspection import SessionReport
     from nblib.data.recording import Recording
+    from nblib.data.session import SessionReport
 
 TRACE_S = 6.0
 

@@ -15,8 +15,10 @@ import pandas as pd
 
 from nblib.core.errors import BadInput
 from nblib.core.markup import in_markdown
-from nblib.data.inspection.clock import Clock, check_clock
-from nblib.data.inspection.spikes import (
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.recording import Recording
+from nblib.data.session.clock import Clock, check_clock
+from nblib.data.session.spikes import (
     Spikes,
     check_index,
     clock_of,
@@ -26,8 +28,8 @@ from nblib.data.inspection.spikes import (
     span,
     unit_rates,
 )
-from nblib.data.inspection.stretches import invalid_tables, observed_tables
-from nblib.data.inspection.trials import (
+from nblib.data.session.stretches import invalid_tables, observed_tables
+from nblib.data.session.trials import (
     interval_table,
     is_sound,
     odd_intervals,
@@ -35,8 +37,6 @@ from nblib.data.inspection.trials import (
     trial_oddities,
     trial_tables,
 )
-from nblib.data.nwb import tables as nwb_tables
-from nblib.data.recording import Recording
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.
 QUALITY = {
@@ -95,10 +95,10 @@ def session_report(recording: Recording) -> SessionReport:
 
     Raises BadInput, naming unit ids or rows, for NaN or infinite spike times, spike times that
     are not sorted within a unit, a spike index that does not fit, times that are not on one clock
-    in seconds (see `inspection.clock`), and invalid or observed times that are reversed or have no start.
+    in seconds (see `clock`), and invalid or observed times that are reversed or have no start.
     """
     if recording.lfp is not None:
-        from nblib.data.inspection import potentials
+        from nblib.data.session import potentials
 
         return potentials.report(recording)
     where = str(recording.path or recording.id)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nblib.data.checks import some
-from nblib.data.inspection.clock import Clock
 from nblib.data.recording import Recording
+from nblib.data.session.clock import Clock
 from nblib.data.trials import labelling
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from nblib.data.checks import some
-from nblib.data.inspection.clock import Clock, check_shared, check_unit, seconds
-from nblib.data.inspection.spikes import Spikes
 from nblib.data.recording import Recording
+from nblib.data.session.clock import Clock, check_shared, check_unit, seconds
+from nblib.data.session.spikes import Spikes
 from nblib.data.trials.intervals import check_intervals, merged
 
 MEND = "Mend or remove it in the file."

@@ -9,8 +9,8 @@ import pandas as pd
 
 from nblib.core.errors import BadInput
 from nblib.data.checks import some
-from nblib.data.inspection.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
 from nblib.data.recording import Recording
+from nblib.data.session.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
