@@ -18,6 +18,16 @@ from nblib.core.markup import in_markdown
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
 from nblib.data.session.clock import Clock, check_clock
+from nblib.data.session.intervals import (
+    interval_table,
+    invalid_tables,
+    is_sound,
+    observed_tables,
+    odd_intervals,
+    odd_trials,
+    trial_oddities,
+    trial_tables,
+)
 from nblib.data.session.spikes import (
     Spikes,
     check_index,
@@ -27,15 +37,6 @@ from nblib.data.session.spikes import (
     pass_over,
     span,
     unit_rates,
-)
-from nblib.data.session.stretches import invalid_tables, observed_tables
-from nblib.data.session.trials import (
-    interval_table,
-    is_sound,
-    odd_intervals,
-    odd_trials,
-    trial_oddities,
-    trial_tables,
 )
 
 # The Allen Institute's own limits: a unit is good when all that are recorded hold.

@@ -11,7 +11,7 @@ from nblib.data.checks import some
 from nblib.data.recording import Recording, Series
 from nblib.data.session import SessionReport
 from nblib.data.session.clock import check_shared, check_unit, seconds
-from nblib.data.session.trials import trial_oddities
+from nblib.data.session.intervals import trial_oddities
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged
 
