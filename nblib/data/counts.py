@@ -102,7 +102,7 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
         "trial": ("trial", np.arange(n_trials)), "time": ("time", np.arange(n_bins)),
         "stop_s": ("trial", start + lasts), "exposure_s": (AXES[:2], width),
     }  # fmt: skip
-    told = {"binning": "per_presentation", "n_bins": n_bins}
+    binning = {"binning": "per_presentation", "n_bins": n_bins}
     attrs = {
         "recording": recording_id,
         "subject": recording_id,
@@ -110,7 +110,7 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
         "clock": clock,
     }
     return xr.Dataset(
-        {"counts": (AXES, counts), **signals}, coords, attrs | {"binning": json.dumps(told)}
+        {"counts": (AXES, counts), **signals}, coords, attrs | {"binning": json.dumps(binning)}
     )
 
 
@@ -153,13 +153,13 @@ def _checked_counts(path: Path, values: np.ndarray, axes: list[str]) -> np.ndarr
     return np.ascontiguousarray(values, np.uint8 if values.max() < 256 else np.uint16)
 
 
-def _bin_widths(path: Path, told: float | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+def _bin_widths(path: Path, bin_s: float | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     """Width of every bin (trial, time) [s]."""
-    if told is None:
+    if bin_s is None:
         raise BadInput(
             f"{path}: no bin_s: nothing tells how wide a bin is. Say it with source_params: {{bin_s: 0.02}}."
         )
-    width = np.asarray(told)
+    width = np.asarray(bin_s)
     fits = width.size == 1 or width.shape in (shape, shape[1:])
     if not fits or width.dtype.kind not in "iuf" or not ((width > 0) & (width < np.inf)).all():
         raise BadInput(

@@ -162,21 +162,21 @@ class _Block(_StandIn):
 
 
 class _Index(_StandIn):
-    __slots__ = ("kind", "told")
+    __slots__ = ("fields", "kind")
 
-    def __init__(self, kind: Any, told: Any):
-        _demand(isinstance(kind, _Marker) and isinstance(told, dict), "an odd index")
-        self.kind, self.told = kind.name, told
+    def __init__(self, kind: Any, fields: Any):
+        _demand(isinstance(kind, _Marker) and isinstance(fields, dict), "an odd index")
+        self.kind, self.fields = kind.name, fields
 
     def values(self) -> list:
         if self.kind == "RangeIndex":
-            bounds = [self.told.get(k) for k in ("start", "stop", "step")]
+            bounds = [self.fields.get(k) for k in ("start", "stop", "step")]
             _demand(
                 all(type(b) is int and 0 <= b < MOST_COLUMNS for b in bounds) and bounds[2] > 0,
                 "an odd index",
             )
             return list(range(*bounds))
-        data = self.told.get("data")
+        data = self.fields.get("data")
         _demand(isinstance(data, _Array), "an index without data")
         return data.numpy().reshape(-1).tolist()
 

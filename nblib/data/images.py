@@ -85,20 +85,20 @@ def _from_path(path: Path) -> Images:
         return Images(reduced(pixels), np.arange(len(pixels)), str(path))
     if not path.is_dir():
         raise MissingInput(f"images = {str(path)!r}: neither a folder nor a .npy file.")
-    found: dict[int, Path] = {}
+    pictures: dict[int, Path] = {}
     for picture in sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES):
         number = re.search(r"(\d+)$", picture.stem)
         if number is None:
             continue
-        if int(number[1]) in found:
+        if int(number[1]) in pictures:
             raise BadInput(
-                f"{picture} and {found[int(number[1])].name} are both of label {number[1]}."
+                f"{picture} and {pictures[int(number[1])].name} are both of label {number[1]}."
             )
-        found[int(number[1])] = picture
-    if not found:
+        pictures[int(number[1])] = picture
+    if not pictures:
         raise BadInput(f"{path}: no picture whose name ends in a number ({', '.join(PICTURES)}).")
-    label = np.array(sorted(found))
-    pixels = [reduced(read_picture(found[int(i)])[None]) for i in label]
+    label = np.array(sorted(pictures))
+    pixels = [reduced(read_picture(pictures[int(i)])[None]) for i in label]
     return Images(np.concatenate(pixels), label, str(path))
 
 
@@ -134,21 +134,23 @@ def load_lab_latents(path: Path | str, n: int) -> np.ndarray:
     import torch
 
     path = Path(path).expanduser()
-    found = read_tensors(path, "latents")
-    if isinstance(found, dict):
-        found = list(found.values())
-    if isinstance(found, (list, tuple)):
-        tensors = [x for x in found if isinstance(x, torch.Tensor)]
+    latents = read_tensors(path, "latents")
+    if isinstance(latents, dict):
+        latents = list(latents.values())
+    if isinstance(latents, (list, tuple)):
+        tensors = [x for x in latents if isinstance(x, torch.Tensor)]
         # One tensor, or one a row: (D,) or (1, D) for each image.
         one = len(tensors) == 1 and tensors[0].ndim > 1 and len(tensors[0]) == n
-        found = tensors[0] if one else [x.reshape(-1) for x in tensors]
-        if isinstance(found, list):
-            same = len({len(x) for x in found}) == 1
-            found = torch.stack(found) if same else None
-    if not isinstance(found, torch.Tensor) or found.ndim < 2 or len(found) != n:
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        latents = tensors[0] if one else [x.reshape(-1) for x in tensors]
+        if isinstance(latents, list):
+            same = len({len(x) for x in latents}) == 1
+            latents = torch.stack(latents) if same else None
+    if not isinstance(latents, torch.Tensor) or latents.ndim < 2 or len(latents) != n:
+        shape = (
+            tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__
+        )
         raise BadInput(f"{path}: expected latents of {n} images, one row each, not {shape}.")
-    latents = found.detach().to(torch.float64).reshape(n, -1).numpy()
+    latents = latents.detach().to(torch.float64).reshape(n, -1).numpy()
     if not np.isfinite(latents).all():
         raise BadInput(f"{path}: the latents hold NaN or infinite values.")
     return latents

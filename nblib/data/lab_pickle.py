@@ -45,15 +45,15 @@ def read_lab_pickle(
     runs of `frame` that do not fit the bins (with the row) and for values that are not counts.
     """
     path = Path(path)
-    named = NAME.fullmatch(path.name)
-    told_session, told_bins = named.groups() if named else (None, None)
-    if told_session and session and session.isdigit() and session != told_session:
-        raise BadInput(f"{path}: the name says session {told_session}, asked for was {session}.")
-    if told_bins and n_bins and int(told_bins) != n_bins:
+    match = NAME.fullmatch(path.name)
+    named_session, named_bins = match.groups() if match else (None, None)
+    if named_session and session and session.isdigit() and session != named_session:
+        raise BadInput(f"{path}: the name says session {named_session}, asked for was {session}.")
+    if named_bins and n_bins and int(named_bins) != n_bins:
         raise BadInput(
-            f"{path}: the name says {told_bins} bins per presentation, asked for were {n_bins}. Set n_bins: {told_bins}."
+            f"{path}: the name says {named_bins} bins per presentation, asked for were {n_bins}. Set n_bins: {named_bins}."
         )
-    n_bins = n_bins or (int(told_bins) if told_bins else None)
+    n_bins = n_bins or (int(named_bins) if named_bins else None)
     if not n_bins:
         raise BadInput(f"{path}: the name does not tell the bins per presentation; set n_bins.")
     columns, blocks = read_table(path)
@@ -67,7 +67,7 @@ def read_lab_pickle(
     check_runs(path, frame, n_bins)
     units = _unit_ids(path, [c for i, c in enumerate(columns) if i != frames[0]])
     counts = _counts(path, blocks, frames[0], len(frame), columns)
-    return _dataset(path, counts, frame, units, n_bins, session or told_session or path.stem)
+    return _dataset(path, counts, frame, units, n_bins, session or named_session or path.stem)
 
 
 def _frame_column(path: Path, blocks: list, position: int) -> np.ndarray:

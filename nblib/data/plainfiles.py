@@ -90,8 +90,8 @@ def read_table(
     no such table.
     """
     try:
-        how = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
-        table = pd.read_csv(path, sep=separator, **how)
+        options = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
+        table = pd.read_csv(path, sep=separator, **options)
     except (OSError, ValueError) as error:  # the parser's errors are ValueErrors
         raise BadInput(f"{path}: not readable as a table ({error}).") from None
     if missing := [c for c in columns if c not in table]:

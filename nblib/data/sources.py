@@ -243,8 +243,8 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     table = binned.coords.to_dataset().drop_dims(["unit", "time"]).to_dataframe()
     other = {n: f"is there, but its axes are {', '.join(binned[n].dims)}" for n in binned.variables}
     table.attrs[columns.LEFT_OUT] = {n: why for n, why in other.items() if n not in table}
-    found = labelling.select(table, recipe.label, rules, str(path))
-    table = labelling.to_count(found, rules, recipe, str(path), needs=()).table
-    attrs = {"label_name": recipe.label, **found.attrs()}
+    chosen = labelling.select(table, recipe.label, rules, str(path))
+    table = labelling.to_count(chosen, rules, recipe, str(path), needs=()).table
+    attrs = {"label_name": recipe.label, **chosen.attrs()}
     binned = binned.isel(trial=table.index.to_numpy()).assign_attrs(attrs)
     return binned.assign_coords(label=("trial", labelling.as_array(table["label"])))

@@ -7,6 +7,7 @@ deletes the local file when reading raises.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,10 @@ def open_recording(
     Raises what `nwb.open_nwb` raises, and BadInput for a table that cannot be read.
     """
     recording = nwb.open_recording(path, recipe, recording_id)
-    told = recording.meta["session_id"] or recording.meta["identifier"]
-    if recording_id.isdigit() and told.isdigit() and told != recording_id:
+    session = recording.meta["session_id"] or recording.meta["identifier"]
+    if recording_id.isdigit() and session.isdigit() and session != recording_id:
         recording.meta["notes"].append(
-            f"The file is of session {told}, the recipe calls it {recording_id}."
+            f"The file is of session {session}, the recipe calls it {recording_id}."
         )
     return tables.join(recording)
 
@@ -104,7 +105,11 @@ def download(session_id: str, *, again: bool = False) -> Path:
     return warehouse.fetch(
         place,
         f"session {session_id}",
-        lambda api: _session_link(api, session_id),
+        lambda api: _one_link(
+            api.get_session_data,
+            int(session_id),
+            f"one NWB file for session {session_id}; `nblib allen list` shows the sessions.",
+        ),
         lambda path: _verify(path, session_id),
     )
 
@@ -137,7 +142,11 @@ def download_scenes(numbers: list[int]) -> list[Path]:
             warehouse.fetch(
                 place,
                 f"the template of natural scene {number}",
-                lambda api, number=number: _scene_link(api, number),
+                lambda api, number=number: _one_link(
+                    api.get_natural_scene_template,
+                    number,
+                    f"one template of natural scene {number}.",
+                ),
                 _verify_picture,
             )
     return [scene_place(number) for number in numbers]
@@ -149,35 +158,22 @@ def _verify(path: Path, session_id: str) -> Path:
         lacking = [n for n in ("units/spike_times", "intervals") if n not in file]
         if lacking:
             raise BadInput(f"{path}: no {lacking[0]}; this is not a session's NWB file.")
-        told = {hdf5.scalar_text(file, n) for n in ("identifier", "general/session_id")}
-    if any(t.isdigit() for t in told) and session_id not in told:
+        sessions = {hdf5.scalar_text(file, n) for n in ("identifier", "general/session_id")}
+    if any(t.isdigit() for t in sessions) and session_id not in sessions:
         raise BadInput(
-            f"{path}: expected session {session_id}, the file is of session {min(told)}."
+            f"{path}: expected session {session_id}, the file is of session {min(sessions)}."
         )
     return path
 
 
-def _session_link(api: Any, session_id: str) -> str:
+def _one_link(ask: Callable[[int], str], number: int, otherwise: str) -> str:
+    """The address of the one file that the warehouse holds; BadParameter where that is not one."""
     try:
-        return api.get_session_data(int(session_id))
+        return ask(number)
     except ValueError as error:
-        if "expected exactly 1 nwb file" not in str(error):
+        if not str(error).startswith("expected exactly"):
             raise
-        raise BadParameter(
-            f"the warehouse does not hold one NWB file for session {session_id}; `nblib allen list` "
-            "shows the sessions."
-        ) from None
-
-
-def _scene_link(api: Any, number: int) -> str:
-    try:
-        return api.get_natural_scene_template(number)
-    except ValueError as error:
-        if "expected exactly one natural scene" not in str(error):
-            raise
-        raise BadParameter(
-            f"the warehouse does not hold one template of natural scene {number}."
-        ) from None
+        raise BadParameter(f"the warehouse does not hold {otherwise}") from None
 
 
 def _verify_picture(path: Path) -> None:

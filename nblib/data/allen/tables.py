@@ -35,12 +35,12 @@ TABLES = {
 
 def beside(path: Path) -> dict[str, Path]:
     """The tables that lie beside an NWB file or in the folder above, by name; the nearer wins."""
-    found = {}
+    files = {}
     for folder in (path.parent, path.parent.parent):
         for name in TABLES:
-            if name not in found and (folder / name).is_file():
-                found[name] = folder / name
-    return found
+            if name not in files and (folder / name).is_file():
+                files[name] = folder / name
+    return files
 
 
 def _read(path: Path) -> pd.DataFrame:

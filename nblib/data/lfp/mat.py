@@ -145,16 +145,16 @@ def int_time(path: Path) -> pd.DataFrame:
     names, read_one = _mat(path)
     if "INT_TIME" not in names:
         raise BadInput(f"{path}: no INT_TIME in it; there is {some(names) or 'nothing'}.")
-    told = np.asarray(read_one("INT_TIME"), np.float64).ravel()
-    if told.size != 4 or not np.isfinite(told).all() or (told[[1, 3]] <= 0).any():
+    times = np.asarray(read_one("INT_TIME"), np.float64).ravel()
+    if times.size != 4 or not np.isfinite(times).all() or (times[[1, 3]] <= 0).any():
         raise BadInput(
-            f"{path}: INT_TIME = {told.tolist()}; expected [open-field start, duration, "
+            f"{path}: INT_TIME = {times.tolist()}; expected [open-field start, duration, "
             "tail-suspension start, duration] in seconds."
         )
-    start = np.array([0.0, told[0], told[2]])
-    stop = np.array([min(HOME_CAGE_S, told[0]), told[0] + told[1], told[2] + told[3]])
+    start = np.array([0.0, times[0], times[2]])
+    stop = np.array([min(HOME_CAGE_S, times[0]), times[0] + times[1], times[2] + times[3]])
     if (start[1:] < stop[:-1]).any():
-        raise BadInput(f"{path}: INT_TIME = {told.tolist()}: its intervals overlap.")
+        raise BadInput(f"{path}: INT_TIME = {times.tolist()}: its intervals overlap.")
     return pd.DataFrame({"start_time": start, "stop_time": stop, "state": list(STATES)})
 
 
@@ -178,9 +178,9 @@ def _mat(path: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
 
     def read_mat(name: str) -> np.ndarray:
         try:
-            found: dict[str, Any] = io.loadmat(path, variable_names=[name])
+            held: dict[str, Any] = io.loadmat(path, variable_names=[name])
         except (OSError, ValueError, TypeError, EOFError) as error:
             raise BadInput(f"{path}: {name} cannot be read ({error}).") from None
-        return np.asarray(found[name], np.float64).ravel()
+        return np.asarray(held[name], np.float64).ravel()
 
     return names, read_mat

@@ -39,13 +39,13 @@ def read(file: h5py.File, path: Path, notes: list[str]) -> pd.DataFrame | None:
     table = tables.read_table(group, path, PLACE, skip=("group",))
     tables.tell_broken(table, PLACE, notes)
     tables.as_numbers(table, ("x", "y", "z"), f"{path}: {PLACE}", notes)
-    found = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
-    if "area" in found:
-        found["area"] = known_areas(found["area"])
-    found.insert(0, "channel", table.index)
-    if "probe" not in found and "probe_id" in found:
-        found["probe"] = found["probe_id"].astype(str)
-    return found
+    known = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
+    if "area" in known:
+        known["area"] = known_areas(known["area"])
+    known.insert(0, "channel", table.index)
+    if "probe" not in known and "probe_id" in known:
+        known["probe"] = known["probe_id"].astype(str)
+    return known
 
 
 def known_areas(values: pd.Series) -> pd.Series:

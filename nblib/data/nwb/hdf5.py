@@ -205,10 +205,10 @@ def decoded(values: np.ndarray) -> np.ndarray:
     """Bytes as str: UTF-8 where all of them are that, else LATIN-1, so that nothing is lost."""
     flat = [v if isinstance(v, bytes) else str(v).encode() for v in np.ravel(values).tolist()]
     try:
-        found = [v.decode("utf-8") for v in flat]
+        words = [v.decode("utf-8") for v in flat]
     except UnicodeDecodeError:
-        found = [v.decode("latin-1") for v in flat]
-    return np.array(found, object)
+        words = [v.decode("latin-1") for v in flat]
+    return np.array(words, object)
 
 
 def check_claim(item: h5py.HLObject, name: str) -> None:

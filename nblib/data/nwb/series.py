@@ -86,12 +86,12 @@ def _channel_conversion(
     group: h5py.Group, place: str, path: Path, data: h5py.Dataset
 ) -> np.ndarray | float:
     """What each channel (channel,) is multiplied with, beside the conversion of all; 1 where not told."""
-    given = hdf5.child(group, "channel_conversion", path, place)
-    if given is None:
+    gains = hdf5.child(group, "channel_conversion", path, place)
+    if gains is None:
         return 1.0
     where = f"{path}: {place}/channel_conversion"
-    with hdf5.read_errors(path, f"{place}/channel_conversion", given):
-        values = given[()].ravel()
+    with hdf5.read_errors(path, f"{place}/channel_conversion", gains):
+        values = gains[()].ravel()
     n_channels = data.shape[1] if data.ndim > 1 else 1
     if len(values) != n_channels:
         raise BadInput(f"{where} has {len(values)} values for {n_channels} channels.")

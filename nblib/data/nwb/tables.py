@@ -271,12 +271,12 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     link leads nowhere is named too: reading it says so.
     """
     hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
-    found = {}
+    places = {}
     for place, item in hdf5.walk(file, ("intervals", "processing"), path):
         lost = isinstance(item, BadInput) and place.count("/") == 1
         if is_interval_table(item) or (lost and place.startswith("intervals/")):
-            found[place.removeprefix("intervals/")] = place
-    return found
+            places[place.removeprefix("intervals/")] = place
+    return places
 
 
 class LazyTables(Mapping):

@@ -47,7 +47,7 @@ def check_index(recording: Recording, where: str) -> None:
 def pass_over(recording: Recording, where: str) -> Spikes:
     """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted."""
     n, per_second = recording.n_units, 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
-    found = Spikes(
+    spikes = Spikes(
         np.diff(recording.spike_index),
         np.full(n, np.nan),
         np.full(n, np.nan),
@@ -62,8 +62,8 @@ def pass_over(recording: Recording, where: str) -> Spikes:
             continue
         with np.errstate(invalid="ignore"):  # infinite times are told below
             total, step = times.sum(), np.diff(times)
-        found.first[lo + firing] = times[index[firing]]
-        found.last[lo + firing] = times[index[firing + 1] - 1]
+        spikes.first[lo + firing] = times[index[firing]]
+        spikes.last[lo + firing] = times[index[firing + 1] - 1]
         if not np.isfinite(total):
             # A piece is summed first: looking at each value is needed only when the sum is off.
             broken = _per_unit(~np.isfinite(times), index)
@@ -74,22 +74,22 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         )  # from unit to unit
         if not (step >= 0).all():
             falls = np.flatnonzero(_per_unit(np.r_[False, step < 0], index))
-            found.unsorted += (lo + falls).tolist()
-            found.first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
-            found.last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
+            spikes.unsorted += (lo + falls).tolist()
+            spikes.first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
+            spikes.last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
         close = np.flatnonzero(step < REFRACTORY_S)
         unit = np.searchsorted(index, close, side="right") - 1
-        found.refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
-        found.duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
-        found.short += int(np.count_nonzero(step < SHORT_ISI))
+        spikes.refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
+        spikes.duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
+        spikes.short += int(np.count_nonzero(step < SHORT_ISI))
         # A few tell enough of most recordings.
-        found.whole = found.whole and _whole(times[:1000] * per_second) and _whole(times * per_second)  # fmt: skip
+        spikes.whole = spikes.whole and _whole(times[:1000] * per_second) and _whole(times * per_second)  # fmt: skip
     if bad:
         raise BadInput(
             f"{where}: NaN or infinite spike times in unit {some(recording.units.index[bad])}; "
             "mend or remove these units in the file."
         )
-    return found
+    return spikes
 
 
 def _whole(values: np.ndarray) -> bool:

@@ -48,10 +48,10 @@ def numbers(values: pd.Series, where: str) -> np.ndarray:
     if values.dtype.kind in "biuf":
         return values.to_numpy(np.float64)
     words = values.astype(str).str.strip()
-    found = pd.to_numeric(words, errors="coerce")
-    rows = np.flatnonzero(found.isna() & values.notna() & ~words.isin(["", *MISSING]))
+    parsed = pd.to_numeric(words, errors="coerce")
+    rows = np.flatnonzero(parsed.isna() & values.notna() & ~words.isin(["", *MISSING]))
     if len(rows):
         raise BadInput(
             f"{where} holds {values.iloc[rows[0]]!r} in row {some(rows)}; a number is needed."
         )
-    return found.to_numpy(np.float64)
+    return parsed.to_numpy(np.float64)

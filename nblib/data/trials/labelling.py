@@ -247,22 +247,22 @@ def _alike(value: Any) -> Any:
     return number
 
 
-def odd_labels(found: Trials, n_rows: int, join: bool, name: str) -> list[str]:
+def odd_labels(trials: Trials, n_rows: int, join: bool, name: str) -> list[str]:
     """What is odd in the labels of a table: trials left out, and labels that are probably one."""
     odd = [
-        f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in found.left_out.items()
+        f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in trials.left_out.items()
     ]
-    if found.alike:
-        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in found.alike), 3)
-        told = (
+    if trials.alike:
+        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in trials.alike), 3)
+        remedy = (
             "they were joined (join_labels: true), each group under its most frequent label" if join
             else "they are classes of their own; join_labels: true makes each group one class"
         )  # fmt: skip
         odd.append(
-            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {told}."
+            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {remedy}."
         )
-    if len(found.classes) < 2 and found.classes != [""]:
-        odd.append(f"{name}: only one label ({found.classes[0]}); nothing can be decoded from it.")
+    if len(trials.classes) < 2 and trials.classes != [""]:
+        odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
     return odd
 
 
@@ -300,7 +300,7 @@ def unusable(table: pd.DataFrame, columns: tuple[str, ...], where: str) -> dict[
 
 
 def to_count(
-    found: Trials, rules: LabelRules, settings: BinSettings, where: str, needs: tuple[str, ...]
+    trials: Trials, rules: LabelRules, settings: BinSettings, where: str, needs: tuple[str, ...]
 ) -> Trials:
     """The trials that 02 takes: without grey screens where these are not kept, and with finite times.
 
@@ -308,7 +308,7 @@ def to_count(
     trial without them unless `unusable_trials` is leave_out, and where no trial is left; BadParameter
     where grey screens are to go and nothing says which label they have.
     """
-    table, left_out = found.table, dict(found.left_out)
+    table, left_out = trials.table, dict(trials.left_out)
     if not settings.keep_blank:
         if not rules.blank:
             raise BadParameter(
@@ -329,6 +329,8 @@ def to_count(
         left_out[why] = int(rows.sum())
         good &= ~rows
     if not good.any():
-        told = ", ".join(f"{n} with {why}" for why, n in left_out.items() if n) or "it has no rows"
-        raise BadInput(f"{where} holds no trial that can be used ({told}).")
-    return Trials(table[good], {why: n for why, n in left_out.items() if n}, found.alike)
+        reasons = (
+            ", ".join(f"{n} with {why}" for why, n in left_out.items() if n) or "it has no rows"
+        )
+        raise BadInput(f"{where} holds no trial that can be used ({reasons}).")
+    return Trials(table[good], {why: n for why, n in left_out.items() if n}, trials.alike)
