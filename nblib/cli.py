@@ -264,12 +264,14 @@ def results(options: argparse.Namespace) -> None:
     import shutil
 
     from nblib.report import results as source
-    from nblib.report import scores, summary
+    from nblib.report import summary
+    from nblib.report.runs import read_all
 
-    runs = source.read_all()
-    table = source.table_of(runs, options.recipe)
+    runs = read_all()
+    scores = source.scores(runs, options.recipe)
     if options.csv or options.parquet:
-        scores.write(scores.long_table(runs, table), options.csv, options.parquet)
+        source.write(source.export(scores, runs), options.csv, options.parquet)
+    table = source.by_result(scores)
     if table.empty:
         print("no runs yet")
     elif options.wide:

@@ -32,7 +32,7 @@ TABS = {
 
 
 def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
-    """What validation chooses on the demo and how it did, with its run; compared: `choice.paired`."""
+    """What validation chooses on the demo and how it did, with its run; compared: `compare.paired`."""
     demo = results.comparable(table)
     demo = demo[demo["group"] == "demo"]
     best = compare.chosen(demo)

@@ -1,28 +1,31 @@
-"""Run folders become one table. Nothing is typed in."""
+"""Run folders become one table with a row a score; nothing is typed in.
+
+`scores` reads it once. Other views are made from it: `by_result` has a row for each result of a
+run, `export` adds parameters, settings and published numbers for a file.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
-from nblib.core import params, recipes, store
 from nblib.core import params as P
+from nblib.core import recipes, store
 from nblib.core.errors import (
     BadInput,
     BadParameter,
     CorruptArtifact,
     MissingInput,
-    NblibError,
     OutdatedArtifact,
+    StorageError,
     some,
 )
-from nblib.evaluate import stats
-from nblib.report.runs import Run, load_run, read_run
+from nblib.report import published
+from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
 
 
@@ -35,20 +38,38 @@ class Params(P.ReportParams):
     )
 
 
-COLUMNS = {
-    "notebook": str, "group": str, "recipe": str, "base": str, "changed": str, "recording": str,
-    "model": str, "fold": int, "seed": int, "variant": str,
-    "accuracy": float, "val_accuracy": float, "top5": float, "balanced_accuracy": float,
-    "metric": str, "value": float, "ci_low": float, "ci_high": float, "chance": float, "p": float,
-    "oracle": float, "oracle_low": float, "oracle_high": float,
-    "n_train": int, "n_val": int, "n_test": int, "n_classes": int, "n_units": int, "n_bins": int,
-    "fit_s": float, "peak_gpu_bytes": int, "split_hash": str, "key": str, "folder": str,
-    "created": str, "code_version": str, "stage_version": int, "host": str, "wall_s": float,
-    "edited": bool, "executed": bool, "result": int, "run": str, "flag": str,
-}  # fmt: skip
+IDENTITY = (
+    "notebook", "group", "recipe", "base", "changed", "recording", "model", "fold", "seed", "variant",
+)  # fmt: skip
+SCORE = ("value", "ci_low", "ci_high", "chance", "p", "n", "unit")
+ORACLE = {"oracle": "value", "oracle_low": "ci_low", "oracle_high": "ci_high"}
+OF_RESULT = (
+    "split_hash", "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "val_accuracy",
+    "fit_s", "stage_version", "edited", "executed", "run", "key", "folder", "flag",
+)  # fmt: skip
+MANIFEST = ("created", "code_version", "host", "wall_s", "peak_gpu_bytes")
+# One row a score.
+COLUMNS = (*IDENTITY, "metric", *SCORE, *ORACLE, *OF_RESULT, *MANIFEST, "result")
 ALWAYS = ("accuracy", "top5", "balanced_accuracy")
-SCORE_FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
-MANIFEST_FIELDS = ("created", "code_version", "host", "wall_s", "peak_gpu_bytes")
+# One row a result.
+WIDE = (
+    *IDENTITY, "accuracy", "val_accuracy", "top5", "balanced_accuracy",
+    "metric", "value", "ci_low", "ci_high", "chance", "p", *ORACLE,
+    "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "fit_s", "peak_gpu_bytes",
+    "split_hash", "key", "folder", "created", "code_version", "stage_version", "host", "wall_s",
+    "edited", "executed", "result", "run", "flag",
+)  # fmt: skip
+NUMBERS = (*ALWAYS, "val_accuracy", "value", "ci_low", "ci_high", "chance", "p", *ORACLE, "fit_s", "wall_s")  # fmt: skip
+# A file of scores: these, then `param_NAME` and `setting_NAME`.
+MANIFEST_OF_FILE = (
+    "created", "code_version", "host", "job_id", "threads", "wall_s", "peak_rss_bytes", "peak_gpu_bytes",
+)  # fmt: skip
+FILE = (
+    "source", *IDENTITY, "metric", *SCORE, *OF_RESULT, *MANIFEST_OF_FILE, "selected", "provenance", "note",
+)  # fmt: skip
+PLACE = ["folder", "result"]  # what tells one result from another
+ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
+SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Parameters that name a run or say how to work; the others, where they differ from the default,
 # make its `variant`.
 NOT_A_VARIANT = {
@@ -56,174 +77,92 @@ NOT_A_VARIANT = {
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
 WITHOUT_SCORES = ("corrupt", "earlier nblib")  # flags of runs that cannot be read
-ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
-SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
 DECODERS = ("05_train_lstm", "06_train_st_gat")
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """A run whose files cannot be read: what reading raised, and its recipe where that is known."""
-
-    folder: Path
-    error: Exception
-    recipe: dict[str, Any]
+# --- one row a score -----------------------------------------------------------------------------
 
 
-def read_all() -> list[Run | Unreadable]:
-    """Every run of the data root, each read once; reports, which hold no scores, are left out."""
-    found: list[Run | Unreadable] = []
-    for folder in store.artifacts():
-        stage = stages.STAGES.get(folder.parts[-3])
-        if stage is None or not stage.is_run or stage.upstream is None:
-            continue
-        try:
-            found.append(read_run(folder))
-        except (NblibError, OSError) as error:
-            found.append(Unreadable(folder, error, _recipe_of(folder)))
-    return found
+def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
+    """Every score of these runs, sorted, one row each.
 
+    Parameters
+    ----------
+    runs : what `runs.read_all` gives
+    recipe : name or path of a recipe: its runs and those of recipes derived from it; "" = all
 
-def _recipe_of(folder: Path) -> dict[str, Any]:
-    try:
-        return store.read_manifest(folder).get("recipe") or {}
-    except (NblibError, OSError):
-        return {}
-
-
-def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
-    """`table_of` all runs, or those of one recipe, a name or a path, and of recipes derived from it.
-
-    Raises BadParameter for a metric that no run knows, and for a recipe that neither has a run nor
-    is there.
-    """
-    return table_of(read_all(), recipe, metric)
-
-
-def table_of(
-    runs: list[Run | Unreadable], recipe: str = "", metric: str = "accuracy"
-) -> pd.DataFrame:
-    """One row for each result of these runs, sorted; `value` is the score asked for.
-
-    A run that has no such score shows its own first one; `metric` says which it is.
-    A run of 05 or 06 is one row; one of 07, 09 or 10 has a row for each of its results. `base` is the
-    recipe that a derived one came from.
-    `group` is that recipe with the changed settings of the split, if any: runs of one group and
-    recording were judged alike. `changed` holds the other settings that were changed.
+    Returns
+    -------
+    Columns `COLUMNS`. `metric` names the score; `value`, `ci_low`, `ci_high` and `chance` are in
+    `unit`, `fit_s` in seconds; `oracle` is the best possible score where the truth is known.
+    A run of 05 or 06 holds one result, one of 07, 09 or 10 several, numbered by `result`. `run` is
+    recording/key, since simulated recordings of one cohort share their keys.
+    `base` is the recipe that a derived one came from. `group` is that recipe with the changed
+    settings of the split, if any: runs of one group and recording were judged alike. `changed`
+    holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
     "earlier nblib" (without the checksum that tells changed bytes; no scores shown),
     "old split" (made from another split than the recipe gives now), "old code" (made by another
     version of its stage than there is now), "edited notebook", and "duplicate of KEY" (same
     recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
-    `result` numbers the results of a run; `run` is recording/key, since simulated recordings of one
-    cohort share their keys.
-    Scores are fractions, `fit_s` seconds. Raises BadParameter as `scan` does.
+
+    Raises
+    ------
+    BadParameter : for a recipe that neither has a run nor is there
     """
     given = [run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)]
-    bases = recipes.Known(given)
-    rows = [row for run in runs for row in _rows(run, metric, bases)]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "_upstream"])
+    known = recipes.Known(given)
+    rows = [row for run in runs for row in _rows(run, known)]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "split"]).astype({"n": "Int64"})
     table = table[_of_recipe(table, recipe)].reset_index(drop=True)
-    _flag(table, bases)
-    known = table["metric"].notna()
-    if metric not in ALWAYS and known.any() and not (table["metric"] == metric).any():
-        raise BadParameter(f"metric {metric!r}: no run has that score.")
-    table = table.drop(columns="_upstream").sort_values(ORDER, ignore_index=True)
-    return table.astype({k: t for k, t in COLUMNS.items() if t in (bool, float)})
+    flags = _flags(table.drop_duplicates(PLACE), known)
+    table["flag"] = [flags[place] for place in zip(table["folder"], table["result"], strict=True)]
+    return table.sort_values(ORDER, ignore_index=True).drop(columns="split")
 
 
-def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
-    """Which rows are of a recipe, or of one derived from it; "" = all."""
-    name = Path(recipe).stem if recipe.endswith((".yml", ".yaml")) else recipe
-    asked = (table[["recipe", "base"]] == name).any(axis=1) | (recipe == "")
-    if recipe and not asked.any():
-        try:
-            recipes.find_recipe(recipe)
-        except BadParameter as error:
-            names = ", ".join(sorted(set(table["base"]) - {""})) or "no recipe at all"
-            raise BadParameter(f"{error} There are runs of {names}.") from None
-    return asked
-
-
-def clean(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a scan that may be averaged: those without a flag."""
-    return table[table["flag"] == ""]
-
-
-def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that stand for a decoder at its best: no flag, no shuffled labels, all train rows."""
-    fair = clean(table)
-    control = fair["variant"].str.contains("shuffle_labels", na=False).astype(bool)
-    return fair[~control & fair["notebook"].isin(DECODERS)]
-
-
-def several_versions(table: pd.DataFrame) -> list[str]:
-    """A sentence for each recipe whose comparable runs come from several versions of nblib.
-
-    Another commit is no flag: most change nothing in a run. What does raises the stage's version.
-    """
-    told = []
-    for group, part in comparable(table).groupby("group"):
-        versions = part["code_version"].value_counts()
-        if len(versions) > 1:
-            shown = some((f"{name} ({n})" for name, n in versions.items()), 4)
-            told.append(
-                f"{group}: {len(part)} runs of {len(versions)} versions of nblib, all of the current "
-                f"stage versions: {shown}."
-            )
-    return told
-
-
-def _rows(run: Run | Unreadable, metric: str, bases: recipes.Known) -> list[dict[str, Any]]:
-    """A row for each result of a run; one without scores, flagged, for a run that is not readable."""
+def _rows(run: Run | Unreadable, known: recipes.Known) -> list[dict[str, Any]]:
+    """A row for each score of a run; one without scores, flagged, for a run that is not readable."""
     stage, recording, key = run.folder.parts[-3:]
-    row = {name: None for name in COLUMNS} | {
+    row = dict.fromkeys(COLUMNS) | {
         "notebook": stage, "recording": recording, "key": key, "folder": str(run.folder), "flag": "",
-        "_upstream": "", "edited": False, "executed": (run.folder / store.ATTACHED[0]).is_file(),
+        "split": "", "edited": False, "executed": (run.folder / store.ATTACHED[0]).is_file(),
         "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
     if isinstance(run, Unreadable):
         flag = WITHOUT_SCORES[isinstance(run.error, OutdatedArtifact)]
-        return [row | bases.tell(run.recipe) | {"flag": flag}]
-    manifest = run.manifest
+        return [row | known.tell(run.recipe) | {"flag": flag}]
+    manifest, names = run.manifest, {"recipe": "", "base": "", "group": ""}
     try:
-        row |= bases.tell(manifest["recipe"] or {})
-        row |= {name: manifest[name] for name in MANIFEST_FIELDS}
-        row["stage_version"] = manifest["stage_version"]
-        row["edited"] = bool(manifest["notebook"]["edited"])
-        row["_upstream"] = manifest["upstream"][0]
-        variant = _variant(stage, manifest["parameters"])
-        return [
-            row | _result(one, metric, variant) | {"result": i} for i, one in enumerate(run.results)
-        ]
+        told = known.tell(manifest["recipe"] or {})
+        names = {name: told[name] for name in names}
+        row_of_run = row | told | {name: manifest[name] for name in MANIFEST}
+        row_of_run |= {
+            "stage_version": manifest["stage_version"], "split": manifest["upstream"][0],
+            "edited": bool(manifest["notebook"]["edited"]),
+        }  # fmt: skip
+        changed = _changed_parameters(stage, manifest["parameters"])
+        rows = []
+        for i, result in enumerate(run.results):
+            of_result = {
+                k: result[k] for k in (*IDENTITY, *OF_RESULT) if k in result and k != "recipe"
+            }
+            of_result["model"] = result["model"]
+            of_result["variant"] = ", ".join(filter(None, [result.get("variant"), changed]))
+            for metric, score in result["scores"].items():
+                best = (result.get("oracle") or {}).get(metric) or {}
+                rows.append(
+                    row_of_run | of_result | {"metric": metric, "result": i}
+                    | {name: score.get(name) for name in SCORE}
+                    | {name: best.get(field) for name, field in ORACLE.items()}
+                )  # fmt: skip
+        return rows
     except CorruptArtifact:  # a field is missing
-        named = {name: row[name] or "" for name in ("recipe", "base", "group")}
-        return [row | named | {"flag": "corrupt"}]
+        return [row | names | {"flag": "corrupt"}]
 
 
-def _result(metrics: dict[str, Any], metric: str, variant: str) -> dict[str, Any]:
-    """What one result adds to the row of its run."""
-    scores = metrics["scores"]
-    found = {n: metrics[n] for n in COLUMNS if n in metrics and n not in ("oracle", "recipe")}
-    found |= {name: scores[name]["value"] for name in ALWAYS if name in scores}
-    found["metric"] = own = metric if metric in scores else next(iter(scores))
-    found |= {name: scores[own].get(name) for name in SCORE_FIELDS}
-    found |= _oracle(metrics, own)
-    found["variant"] = ", ".join(filter(None, [metrics.get("variant"), variant]))
-    found["model"] = metrics["model"]
-    return found
-
-
-def _oracle(metrics: dict[str, Any], metric: str) -> dict[str, float]:
-    """Score of the best possible decoder, where the truth is known."""
-    score = (metrics.get("oracle") or {}).get(metric) or {}
-    named = {"oracle": "value", "oracle_low": "ci_low", "oracle_high": "ci_high"}
-    return {name: score.get(field) for name, field in named.items()}
-
-
-def _variant(stage: str, given: dict[str, Any]) -> str:
-    """What differs from the notebook's defaults, as text: 'max_epochs=3, shuffle_labels=True'."""
+def _changed_parameters(stage: str, given: dict[str, Any]) -> str:
+    """What differs from the notebook's defaults, as text: 'max_epochs=3, shuffle_labels=true'."""
     fields = stages.STAGES[stage].params.model_fields
     changed = {
         name: value
@@ -233,15 +172,31 @@ def _variant(stage: str, given: dict[str, Any]) -> str:
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(changed.items()))
 
 
-def _flag(table: pd.DataFrame, bases: recipes.Known) -> None:
-    """Fill in `flag`: several words are joined by a comma."""
-    words: dict[int, list[str]] = {i: [flag] if flag else [] for i, flag in table["flag"].items()}
-    sound = table[table["flag"] == ""]
+def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
+    """Which rows are of a recipe, or of one derived from it; "" = all."""
+    name = Path(recipe).stem if recipe.endswith((".yml", ".yaml")) else recipe
+    wanted = (table[["recipe", "base"]] == name).any(axis=1) | (recipe == "")
+    if recipe and not wanted.any():
+        try:
+            recipes.find_recipe(recipe)
+        except BadParameter as error:
+            names = ", ".join(sorted(set(table["base"]) - {""})) or "no recipe at all"
+            raise BadParameter(f"{error} There are runs of {names}.") from None
+    return wanted
+
+
+def _flags(results: pd.DataFrame, known: recipes.Known) -> dict[tuple[str, int], str]:
+    """Place of a result -> its flag, several joined by a comma.
+
+    results: a row each; those without scores bring their flag along.
+    """
+    words: dict[int, list[str]] = {i: [flag] if flag else [] for i, flag in results["flag"].items()}
+    sound = results[results["flag"] == ""]
     single = sound[sound["recording"] != stages.COHORT]  # folds by subject are part of the run
     for (recipe, recording), part in single.groupby(["recipe", "recording"]):
-        current = _current_split(bases.find(recipe), recording)
+        current = _current_split(known.find(recipe), recording)
         if current is not None:
-            old = part["_upstream"] != current
+            old = part["split"] != current
         else:  # the recipe is gone: what was made last stands for it
             old = part["split_hash"] != part.sort_values("created")["split_hash"].iloc[-1]
         for i in part.index[old]:
@@ -258,10 +213,11 @@ def _flag(table: pd.DataFrame, bases: recipes.Known) -> None:
         first = sorted(same.index, key=lambda i: (not words[i], same["created"][i]))[-1]
         for i in same.index.drop(first):
             words[i].append(f"duplicate of {same['key'][first][:8]}")
-    table["flag"] = pd.Series({i: ", ".join(w) for i, w in words.items()}, dtype=object)
+    places = zip(results["folder"], results["result"], strict=True)
+    return {place: ", ".join(words[i]) for i, place in zip(results.index, places, strict=True)}
 
 
-def _current_split(recipe: params.Recipe | None, recording: str) -> str | None:
+def _current_split(recipe: P.Recipe | None, recording: str) -> str | None:
     """Key of the split that a recipe gives today; None when that cannot be told any more."""
     try:
         return None if recipe is None else stages.key_for("04_split", recipe, recording)
@@ -269,40 +225,131 @@ def _current_split(recipe: params.Recipe | None, recording: str) -> str | None:
         return None
 
 
-def against_in_words(
-    stage: stages.Stage, metrics: dict[str, Any], predictions: pd.DataFrame, other: str
-) -> str:
-    """A run beside the stored run of `other`, or how to make that one, in a sentence.
+# --- one row a result ----------------------------------------------------------------------------
 
-    metrics: who the run at hand is (`decode.identity`); predictions: its table, one row a test
-    presentation. The other one had the very same recipe, split, fold and seed, and defaults. The
-    difference is right minus right, presentation by presentation.
+
+def scan(recipe: str = "", metric: str = "accuracy") -> pd.DataFrame:
+    """`by_result` of all runs of the data root, or of those of one recipe (see `scores`)."""
+    return by_result(scores(read_all(), recipe), metric)
+
+
+def by_result(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """One row for each result of a table of `scores`, in its order; `value` is the score asked for.
+
+    A result that has no such score shows its own first one; `metric` says which it is. The scores
+    `ALWAYS` have columns of their own. Raises BadParameter for a metric that no run knows.
     """
-    if metrics["shuffle_labels"]:
-        return "Labels are shuffled: this control is compared with nothing."
-    runs = clean(scan())
-    same = (runs["model"] == other) & (runs["variant"] == "") & (runs["notebook"] == DECODERS[0])
-    # The recipe to the letter: one derived from it has other bins, units or scaling.
-    for name in ("recipe", "recording", "split_hash", "fold", "seed"):
-        same &= runs[name] == metrics[name]
-    if not same.any():
-        more = "".join(f" -p {k} {metrics[k]}" for k in ("fold", "seed") if metrics[k])
-        return (
-            f"There is no run of `{other}` on this input and split to compare with; make it with "
-            f"`nblib run 05_train_lstm -p recipe {stage.recipe_name} "
-            f"-p recording {metrics['recording']} -p model {other}{more}`."
-        )
-    run = load_run(runs.loc[same, "folder"].iloc[-1])
-    theirs = run.predictions.set_index("trial")["correct"].loc[predictions["trial"]].to_numpy(float)
-    d = stats.paired_difference(
-        predictions["correct"].to_numpy(float), theirs,
-        group=predictions["group"].to_numpy(), seed=metrics["seed"],
-    )  # fmt: skip
-    verdict = "no difference that these presentations could show"
-    if d.p < 0.05 and not d.ci_low <= 0 <= d.ci_high:  # interval and test must agree
-        verdict = f"{metrics['model'] if d.value > 0 else other} is right more often"
-    return (
-        f"Beside `{other}` ({theirs.mean():.1%}, run {run.key[:8]}) on the same {d.n:,} test "
-        f"presentations: {d.value:+.1%} (95 % interval {d.ci_low:+.1%} to {d.ci_high:+.1%}, "
-        f"p = {d.p:.2g}): {verdict}."
+    known = set(table["metric"].dropna())
+    if known and metric not in {*known, *ALWAYS}:
+        raise BadParameter(f"metric {metric!r}: no run has that score.")
+    other = (table["metric"] != metric).sort_values(kind="stable").index
+    wide = table.loc[other].drop_duplicates(PLACE).sort_index()
+    for name in ALWAYS:
+        values = table.loc[table["metric"] == name, [*PLACE, "value"]]
+        wide = wide.merge(values.rename(columns={"value": name}), how="left", on=PLACE)
+    return wide[list(WIDE)].astype(
+        dict.fromkeys(NUMBERS, float) | {"edited": bool, "executed": bool}
     )
+
+
+def clean(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that may be averaged: those without a flag."""
+    return table[table["flag"] == ""]
+
+
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand for a decoder at its best: no flag, no shuffled labels, all train rows."""
+    fair = clean(table)
+    control = fair["variant"].str.contains("shuffle_labels", na=False).astype(bool)
+    return fair[~control & fair["notebook"].isin(DECODERS)]
+
+
+def several_versions(table: pd.DataFrame) -> list[str]:
+    """A sentence for each recipe whose comparable runs come from several versions of nblib.
+
+    Another commit is no flag: most change nothing in a run. What does raises the stage's version.
+    """
+    sentences = []
+    for group, part in comparable(table).groupby("group"):
+        versions = part["code_version"].value_counts()
+        if len(versions) > 1:
+            shown = some((f"{name} ({n})" for name, n in versions.items()), 4)
+            sentences.append(
+                f"{group}: {len(part)} runs of {len(versions)} versions of nblib, all of the current "
+                f"stage versions: {shown}."
+            )
+    return sentences
+
+
+# --- a file of all scores ------------------------------------------------------------------------
+
+
+def export(table: pd.DataFrame, runs: list[Run | Unreadable]) -> pd.DataFrame:
+    """A table of `scores` for a file, and the published numbers of its recordings beside it.
+
+    `source` tells runs ("run") from numbers that others published ("published"). After `FILE`
+    follow `param_NAME` for each parameter of a notebook and `setting_NAME` for each setting of a
+    recipe; lists and mappings are JSON text. Each column is of one type.
+    """
+    folders = set(table["folder"])
+    of_runs = pd.DataFrame([_of_run(r) for r in runs if str(r.folder) in folders], dtype=object)
+    kept = [name for name in FILE if (name in table and name not in of_runs) or name == "folder"]
+    ours = pd.DataFrame({name: _of_one_type(table[name]) for name in kept}, index=table.index)
+    if len(of_runs):
+        of_runs = pd.DataFrame({name: _of_one_type(of_runs[name]) for name in of_runs})
+        ours = ours.merge(of_runs, how="left", on="folder")
+    others = published.beside(table["recording"]).assign(source="published")
+    both = pd.concat([ours, others]) if len(others) else ours
+    more = sorted(set(both) - set(FILE), key=lambda name: (name.startswith("setting_"), name))
+    return both.reindex(columns=[*FILE, *more]).reset_index(drop=True)
+
+
+def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = None) -> None:
+    """Write a table of `export` to a CSV file, a Parquet file, or both.
+
+    Raises StorageError when a file cannot be written.
+    """
+    for path, save in ((csv, table.to_csv), (parquet, table.to_parquet)):
+        if path is not None:
+            try:
+                save(path, index=False)
+            except OSError as error:
+                raise StorageError(
+                    f"{path}: cannot be written ({error.strerror or error})."
+                ) from None
+
+
+def _of_run(run: Run | Unreadable) -> dict[str, Any]:
+    """What all scores of a run share: where they are from, manifest, parameters, settings."""
+    folder = str(run.folder)
+    shared = {"folder": folder, "source": "run", "provenance": folder, "note": ""}
+    shared["selected"] = "on validation rows"
+    if isinstance(run, Unreadable):
+        return shared
+    manifest = run.manifest
+    settings = {k: v for k, v in (manifest["recipe"] or {}).items() if k not in ("recipe", "recordings")}  # fmt: skip
+    parameters = {k: v for k, v in manifest["parameters"].items() if k not in settings}
+    shared |= {name: manifest.get(name) for name in MANIFEST_OF_FILE}
+    shared |= {f"setting_{k}": _cell(v) for k, v in settings.items()}
+    return shared | {f"param_{k}": _cell(v) for k, v in parameters.items()}
+
+
+def _cell(value: Any) -> Any:
+    """A value that a table can hold: lists and mappings as JSON, infinities as numbers."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, sort_keys=True)
+    return float(value) if value in ("inf", "-inf") else value
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """Truth, whole number, number or text."""
+    kinds = {type(v) for v in column[column.notna()].astype(object)}
+    if not kinds:
+        return column
+    if kinds <= {bool}:
+        return column.astype("boolean")
+    if kinds <= {int}:
+        return column.astype("Int64")
+    if kinds <= {int, float}:
+        return column.astype(float)
+    return column.map(lambda v: v if isinstance(v, str) else json.dumps(v), na_action="ignore")

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from nblib.core import params, store
-from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
+from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.evaluate.scores import METRICS, PREDICTIONS
+from nblib.road import stages
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -197,6 +198,36 @@ def read_run(folder: Path) -> Run:
         return Run(folder, manifest, Fields(folder / METRICS, json.loads(text)))
     except ValueError as error:
         raise CorruptArtifact(f"{folder / METRICS}: not readable ({error}).") from None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A run whose files cannot be read: what reading raised, and its recipe where that is known."""
+
+    folder: Path
+    error: Exception
+    recipe: dict[str, Any]
+
+
+def read_all() -> list[Run | Unreadable]:
+    """Every run of the data root, each read once; reports, which hold no scores, are left out."""
+    runs: list[Run | Unreadable] = []
+    for folder in store.artifacts():
+        stage = stages.STAGES.get(folder.parts[-3])
+        if stage is None or not stage.is_run or stage.upstream is None:
+            continue
+        try:
+            runs.append(read_run(folder))
+        except (NblibError, OSError) as error:
+            runs.append(Unreadable(folder, error, _recipe_of(folder)))
+    return runs
+
+
+def _recipe_of(folder: Path) -> dict[str, Any]:
+    try:
+        return store.read_manifest(folder).get("recipe") or {}
+    except (NblibError, OSError):
+        return {}
 
 
 def load_run(run: str | Path) -> Run:

@@ -15,7 +15,7 @@ from nblib.data.session import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, bins, blocks, cleaning, splits
-from nblib.report import results
+from nblib.report import compare, results
 from nblib.report.runs import load_run
 from nblib.road import stages
 
@@ -251,7 +251,7 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
     run = decode.identity(stage, data)
 
     def beside(predictions=outcome.predictions, **other):
-        return results.against_in_words(stage, run | other, predictions, "logistic")
+        return compare.against_in_words(run | other, predictions, "logistic", stage.recipe_name)
 
     assert "no run of `logistic`" in beside()
     assert beside(seed=3).endswith("-p model logistic -p seed 3`.")

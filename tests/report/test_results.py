@@ -20,7 +20,7 @@ from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingIn
 from nblib.evaluate import scores as metrics
 from nblib.experiments import few_shot, label_budget
 from nblib.report import results, summary
-from nblib.report.runs import load_run
+from nblib.report.runs import load_run, read_all
 from nblib.road import stages
 
 
@@ -38,7 +38,7 @@ def flags(table):
 
 def test_no_runs_is_an_empty_table(laboratory):
     table = results.scan()
-    assert table.empty and list(table.columns) == list(results.COLUMNS)
+    assert table.empty and list(table.columns) == list(results.WIDE)
 
 
 def test_a_run_is_one_row(laboratory):
@@ -249,11 +249,11 @@ def test_the_terminal_shows_what_matters_in_its_width(laboratory, width):
 
 def test_reading_a_run_costs_the_same_however_many_there_are(laboratory, monkeypatch):
     """Files opened a run: the same with 12 runs as with 24, for the table and for the audit."""
-    from nblib.report import audit, scores
+    from nblib.report import audit
 
     def every():
-        runs = results.read_all()
-        return scores.long_table(runs, results.table_of(runs))
+        runs = read_all()
+        return results.export(results.scores(runs), runs)
 
     def opened(look):
         counts = Counter()

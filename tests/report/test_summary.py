@@ -89,11 +89,10 @@ def predictions(folder, right, first_trial=0):
 @pytest.fixture
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
-    for module in (compare, summary):
-        monkeypatch.setattr(
-            module, "load_run",
-            lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
-        )  # fmt: skip
+    monkeypatch.setattr(
+        compare, "load_run",
+        lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
+    )  # fmt: skip
     runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")
     runs["val_accuracy"] = [0.7, 0.5, 0.6]
     runs["folder"] = [predictions(tmp_path / str(i), n) for i, n in enumerate((36, 12, 35))]
@@ -103,7 +102,7 @@ def stored(runs, tmp_path, monkeypatch):
 
 def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
     compared = compare.paired(stored)
-    table = compare.table(compared).set_index("other")
+    table = summary.comparison_table(compared).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
     assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
     assert table.loc["mlp", "p, Holm"] == pytest.approx(2 * table.loc["mlp", "p"], abs=2e-4)
@@ -111,9 +110,9 @@ def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
     assert "recipe" not in table  # the same in every row
     words = summary.in_words(stored, compared=compared)
     assert words.endswith("On test it cannot be told apart from gru.")
-    assert compare.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
+    assert summary.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
     worse = compared.assign(low=-compared["high"], high=-compared["low"])
-    assert compare.standing(worse).startswith("On test it is beaten by mlp, which")
+    assert summary.standing(worse).startswith("On test it is beaten by mlp, which")
 
 
 def test_runs_of_another_split_are_not_compared(stored):
@@ -123,11 +122,11 @@ def test_runs_of_another_split_are_not_compared(stored):
 
 
 def test_folds_are_pooled(stored):
-    (row,) = summary.over_folds(stored).to_dict("records")
+    (row,) = summary.folds_table(compare.over_folds(stored)).to_dict("records")
     assert row["decoder"] == "lstm" and row["folds"] == 2 and row["n"] == 80
     assert row["pooled accuracy"] == "70.0%" and row["chance"] == "50.0%"
     assert (row["lowest fold"], row["highest fold"]) == ("50.0%", "90.0%")
-    assert summary.over_folds(stored.iloc[:3]).empty
+    assert summary.folds_table(compare.over_folds(stored.iloc[:3])).empty
 
 
 # --- chosen on validation, compared over recordings -----------------------------------------------
@@ -187,10 +186,10 @@ def test_only_recordings_and_splits_that_both_share_are_compared():
 
 
 def test_one_recording_is_compared_over_its_presentations(stored):
-    table = compare.table(compare.comparisons(stored))
+    table = summary.comparison_table(compare.comparisons(stored))
     assert set(table["of"]) == {"presentations"} and len(table) == 2
     both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
-    table = compare.table(compare.comparisons(both))
+    table = summary.comparison_table(compare.comparisons(both))
     assert set(table["of"]) == {"presentations", "recordings"}
     assert table["recipe"].tolist() == ["many", "demo", "demo"]
     assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
@@ -218,25 +217,25 @@ def few_shot_rows(recordings, values, group="demo", rest=""):
 
 
 def test_learning_curves_are_averaged_over_recordings():
-    one = summary.learning_curves(few_shot_rows(["a"], [0.4]))
+    one = compare.learning_curves(few_shot_rows(["a"], [0.4]))
     assert one[["k", "per_class", "n_recordings"]].to_numpy().tolist() == [[1, 1, 1], [0, 25, 1]]
     assert one["ci_low"].tolist() == pytest.approx([0.3, 0.3])
-    many = summary.learning_curves(few_shot_rows("abcd", [0.2, 0.3, 0.4, 0.5]))
+    many = compare.learning_curves(few_shot_rows("abcd", [0.2, 0.3, 0.4, 0.5]))
     assert many["value"].tolist() == pytest.approx([0.35, 0.35])
     # About 3.18 standard errors of four recordings each way.
     assert [many["ci_low"][0], many["ci_high"][0]] == pytest.approx([0.145, 0.555], abs=0.04)
-    assert summary.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
+    assert compare.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
     # Other recipes and other settings are curves of their own.
     other = few_shot_rows("ab", [0.9, 0.9], group="real")
     slow = few_shot_rows("ab", [0.1, 0.1], rest=", max_epochs=3")
-    three = summary.learning_curves(pd.concat([few_shot_rows("ab", [0.2, 0.3]), other, slow]))
+    three = compare.learning_curves(pd.concat([few_shot_rows("ab", [0.2, 0.3]), other, slow]))
     by = three[three["k"] == 1].set_index("model")["value"].round(3).to_dict()
     assert by == {"ridge, demo": 0.25, "ridge, demo, max_epochs=3": 0.1, "ridge, real": 0.9}
     # A recording that lacks a k has no part: all points are of the same recordings.
     part = pd.concat([few_shot_rows("ab", [0.2, 0.3]), few_shot_rows("c", [0.9]).iloc[:1]])
-    assert summary.learning_curves(part)["n_recordings"].tolist() == [2, 2]
+    assert compare.learning_curves(part)["n_recordings"].tolist() == [2, 2]
     # Two folds of one recording are one recording.
-    twice = summary.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
+    twice = compare.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
     assert twice["value"][0] == pytest.approx(0.4) and twice["n_recordings"][0] == 2
 
 

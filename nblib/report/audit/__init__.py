@@ -16,6 +16,7 @@ from nblib.report import results
 from nblib.report.audit import checks
 from nblib.report.audit.checks import LEAK, UNTOLD, Finding
 from nblib.report.audit.run import Run, Shared
+from nblib.report.runs import Unreadable, read_all
 
 CHECKS = {
     "files": "what a run and its split hold is what was written",
@@ -81,8 +82,8 @@ def audit(recipe: str = "") -> Audit:
 
     Raises BadParameter for a recipe that is not there and has no run.
     """
-    everything = results.read_all()
-    table = results.table_of(everything, recipe)
+    everything = read_all()
+    table = results.by_result(results.scores(everything, recipe))
     asked = set(table["folder"])
     looked, findings, shared = Counter(), [], Shared()
     runs = []
@@ -90,7 +91,7 @@ def audit(recipe: str = "") -> Audit:
         if str(run.folder) not in asked:
             continue
         looked["files"] += 1
-        if isinstance(run, results.Unreadable):
+        if isinstance(run, Unreadable):
             findings.append(Finding("files", run.folder, str(run.error), UNTOLD))
         else:
             runs.append(Run.of(run, shared))
