@@ -127,44 +127,31 @@ def _shaped(shape: np.ndarray, n: int, columns: int, rng: np.random.Generator) -
 def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     """Write one recording as NWB: an LFP module with an ElectricalSeries, and the table `states`."""
     from hdmf.backends.hdf5 import H5DataIO
-    from pynwb import NWBFile
     from pynwb.ecephys import LFP, ElectricalSeries
-    from pynwb.file import Subject
 
-    from nblib.simulate import nwb_file as layout
+    from nblib.simulate import nwb_file
 
     signal, intervals = potentials(settings, recording)
-    nwb = NWBFile(
-        session_description="Simulated field potentials of a mouse in three states",
-        identifier=f"{settings.seed}/{recording}", session_id=recording, session_start_time=layout.DATE,
-        file_create_date=[layout.DATE], institution="simulated by nblib",
-    )  # fmt: skip
-    nwb.subject = Subject(
-        subject_id=recording, age="P100D", sex="M", species="Mus musculus", description="simulated"
+    file = nwb_file.new_file(
+        "Simulated field potentials of a mouse in three states", recording, recording
     )
-    device = nwb.create_device("drive", description="drive of wire electrodes")
-    for region in REGIONS:
-        group = nwb.create_electrode_group(
-            region, description=f"wires in {region}", location=region, device=device
-        )
-        for _ in range(2):
-            nwb.add_electrode(group=group, location=region, imp=np.nan, filtering="none")
-    region = nwb.create_electrode_table_region(list(range(2 * len(REGIONS))), "all electrodes")
+    regions = np.repeat(REGIONS, 2)
+    nwb_file.add_electrodes(file, "drive", {"group": regions, "location": regions})
+    rows = file.create_electrode_table_region(list(range(len(regions))), "all electrodes")
     # Tenths of a microvolt in 16 bits: +-3.2 mV.
     data = np.clip(np.round(signal * 10), -32768, 32767).astype(np.int16)
+    pieces = {"chunks": (min(len(data), 4096), data.shape[1]), "fletcher32": True}
     series = ElectricalSeries(
-        name="LFP", electrodes=region, rate=settings.rate_hz, starting_time=0.0,
-        conversion=MICROVOLT / 10,
-        data=H5DataIO(data, compression="gzip", compression_opts=1, shuffle=True, fletcher32=True,
-                      chunks=(min(len(data), 4096), data.shape[1])),
+        name="LFP", electrodes=rows, rate=settings.rate_hz, starting_time=0.0, conversion=MICROVOLT / 10,
+        data=H5DataIO(data, compression="gzip", compression_opts=1, shuffle=True, **pieces),
     )  # fmt: skip
-    module = nwb.create_processing_module("ecephys", "extracellular potentials")
+    module = file.create_processing_module("ecephys", "extracellular potentials")
     with warnings.catch_warnings():
         # Said of every series before it has its place in the file; it gets one in this very line.
         warnings.filterwarnings("ignore", "The linked table for DynamicTableRegion")
         module.add(LFP(electrical_series=series, name="LFP"))
-    nwb.add_time_intervals(layout._intervals("states", intervals, [recording]))
-    layout.write_nwb(nwb, path, layout._type_map())
+    file.add_time_intervals(nwb_file.intervals("states", intervals))
+    nwb_file.write(file, path)
     return path
 
 

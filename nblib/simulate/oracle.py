@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from nblib.core.errors import BadInput, BadParameter
-from nblib.data.nwb import hdf5
+from nblib.core.errors import BadInput, BadParameter, MissingInput
+from nblib.data.arrays import described, load_arrays, save_arrays
 
 Which = int | slice | np.ndarray  # units by position
+KIND = "nblib simulated truth"
+PRESENTATIONS = ("start_s", "stop_s", "label", "block", "latent")
 ABSENT_GAIN = 1e-3  # what is left of the rate of a unit that has drifted away from the probe
 
 
@@ -33,7 +34,7 @@ class Truth:
     templates : uint8 (scene, height, width).
     rates : float64 (unit, C, step) [Hz], at gain 1.
     step_s : width of a step [s]; the last step lasts until the presentation ends.
-    units : arrays whose first axis is the unit: id, area, filters, information_bits, and more.
+    units : arrays whose first axis is the unit: id, area, filters, and more.
     start_s, stop_s, label, block : (presentation,).
     latent : (presentation, 2), the slow shared state and running, see `gain`.
     params : what the recording was made from.
@@ -70,49 +71,36 @@ class Truth:
 
 
 def write_truth(truth: Truth, path: Path) -> None:
-    """Write the truth as HDF5, compressed and checksummed; the same bytes for the same truth."""
-
-    def put(group: h5py.Group, name: str, values: np.ndarray) -> None:
-        data = np.char.encode(values, "ascii") if values.dtype.kind == "U" else values
-        group.create_dataset(
-            name, data=data, compression="gzip", compression_opts=2, shuffle=True, fletcher32=True
-        )
-
-    with h5py.File(path, "w", **hdf5.UNLOCKED) as file:
-        file.attrs["kind"] = "nblib simulated truth"
-        file.attrs["step_s"] = truth.step_s
-        file.attrs["params"] = json.dumps(truth.params, sort_keys=True)
-        put(file, "classes", truth.classes)
-        put(file, "templates", truth.templates)
-        put(file, "rates_hz", truth.rates)
-        for name in sorted(truth.units):
-            put(file.require_group("units"), name, truth.units[name])
-        for name in ("start_s", "stop_s", "label", "block", "latent"):
-            put(file.require_group("presentations"), name, getattr(truth, name))
+    """Write the truth as HDF5, compressed and checksummed."""
+    arrays = {"classes": truth.classes, "templates": truth.templates, "rates_hz": truth.rates}
+    arrays |= {f"units/{name}": values for name, values in truth.units.items()}
+    arrays |= {f"presentations/{name}": getattr(truth, name) for name in PRESENTATIONS}
+    params = json.dumps(truth.params, sort_keys=True)
+    save_arrays(path, arrays, kind=KIND, step_s=truth.step_s, params=params)
 
 
 def read_truth(path: Path) -> Truth:
     """Read a truth file. Raises BadInput when it is missing, cut short or not a truth file."""
-    path = Path(path)
     try:
-        with hdf5.reading(path) as file:
-            if file.attrs.get("kind") != "nblib simulated truth":
-                raise BadInput(f"{path}: this is not the truth file of a simulated recording.")
-            units = {name: _text(values[()]) for name, values in file["units"].items()}
-            return Truth(
-                classes=file["classes"][()],
-                templates=file["templates"][()],
-                rates=file["rates_hz"][()],
-                step_s=float(file.attrs["step_s"]),
-                units=units,
-                params=json.loads(file.attrs["params"]),
-                **{name: values[()] for name, values in file["presentations"].items()},
-            )
-    except (OSError, KeyError, TypeError) as error:
+        attributes, _ = described(path)
+        arrays = load_arrays(path) if attributes.get("kind") == KIND else {}
+    except (BadInput, MissingInput) as error:
         raise BadInput(
             f"{path}: cannot be read as the truth of a simulated recording ({error}); simulate the "
             "recording again."
         ) from None
+    if not arrays:
+        raise BadInput(f"{path}: this is not the truth file of a simulated recording.")
+    units = {n.removeprefix("units/"): v for n, v in arrays.items() if n.startswith("units/")}
+    return Truth(
+        classes=arrays["classes"],
+        templates=arrays["templates"],
+        rates=arrays["rates_hz"],
+        step_s=float(attributes["step_s"]),
+        units=units,
+        params=json.loads(attributes["params"]),
+        **{name: arrays[f"presentations/{name}"] for name in PRESENTATIONS},
+    )
 
 
 def oracle_log_posterior(
@@ -174,33 +162,6 @@ def oracle_log_posterior(
     return score[back], wanted.copy()
 
 
-def unit_information(
-    rates: np.ndarray, step_s: float, *, n_draws: int = 8, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """What each unit alone tells about the image in one presentation at gain 1 [bits].
-
-    rates: (unit, class, step) [Hz]; all classes equally likely. Returns two (unit,) arrays. The
-    second is the closed form mean_c KL(Poisson rates of c || mean rates), the information of
-    independent single spikes (Brenner et al. 2000, Neural Comput 12), an upper bound that is
-    close for few spikes. The first is the mutual information: the bound less KL(mixture ||
-    Poisson mean), the latter estimated from `n_draws` simulated presentations of each class by
-    the mean of r - 1 - log(r), r the density ratio: never negative, and exact where they agree.
-    """
-    n_units, n_classes, _ = rates.shape
-    bits, bound = np.empty(n_units), np.empty(n_units)
-    for u in range(n_units):
-        rng = np.random.default_rng([seed, u])
-        mean = rates[u].mean(axis=0)
-        log_ratio = np.log(rates[u] / mean)  # (C, step)
-        bound[u] = (rates[u] * log_ratio).sum() * step_s / n_classes
-        total = rates[u].sum(axis=1) * step_s
-        counts = rng.poisson(np.repeat(rates[u] * step_s, n_draws, axis=0))
-        log_density = counts @ log_ratio.T - (total - total.mean())  # (draw, C)
-        log_ratio_mixture = _log_sum_exp(log_density) - np.log(n_classes)
-        bits[u] = bound[u] - (np.exp(-log_ratio_mixture) - 1 + log_ratio_mixture).mean()
-    return np.round(np.maximum(bits, 0) / np.log(2), 6), np.round(bound / np.log(2), 6)
-
-
 def _log_sum_exp(x: np.ndarray) -> np.ndarray:
     """log(sum(exp(x))) over the last axis; scipy's own would triple the import time."""
     top = x.max(axis=-1)
@@ -219,10 +180,6 @@ def _positions(trial_index: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
             f"to {n - 1}."
         )
     return trials
-
-
-def _text(values: np.ndarray) -> np.ndarray:
-    return np.char.decode(values, "ascii") if values.dtype.kind == "S" else values
 
 
 def _reader(truth: Truth, spikes: Any, ids: np.ndarray):

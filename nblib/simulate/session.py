@@ -28,6 +28,28 @@ class Schedule:
     invalid: np.ndarray  # (1, 2): start, stop
     duration_s: float
 
+    def tables(self) -> dict[str, dict[str, np.ndarray]]:
+        """Presentation tables in the Allen layout, `stimulus_block` numbered in order of time."""
+
+        def table(name: str, start: np.ndarray, stop: np.ndarray, **columns) -> dict:
+            times = {"start_time": start, "stop_time": stop}
+            return times | {"stimulus_name": np.full(len(start), name)} | columns
+
+        block, frame = 2.0 * self.block, self.label.astype(float)
+        tables = {
+            "spontaneous_presentations": table("spontaneous", *self.spontaneous.T),
+            "natural_scenes_presentations": table(
+                "natural_scenes", self.start_s, self.stop_s, stimulus_block=block, frame=frame
+            ),
+        }
+        if len(self.gratings):
+            start, stop, orientation = self.gratings.T
+            after = block[np.searchsorted(self.start_s, start) - 1]  # of the scene shown last
+            tables["drifting_gratings_presentations"] = table(
+                "drifting_gratings", start, stop, stimulus_block=after + 1, orientation=orientation
+            )
+        return tables
+
 
 def schedule(
     n_scenes: int, n_repeats: int, duration_s: float, rng: np.random.Generator
