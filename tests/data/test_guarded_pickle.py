@@ -257,7 +257,7 @@ def test_every_attack_is_refused(tmp_path, monkeypatch):
 WATCH = """
 import json, sys
 from pathlib import Path
-from nblib.errors import BadInput
+from nblib.core.errors import BadInput
 from nblib.data import guarded_pickle
 seen, watching = [], False
 def hook(event, arguments):
