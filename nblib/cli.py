@@ -244,7 +244,8 @@ def cohort(options: argparse.Namespace) -> None:
     chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
     records = mat.cohort(options.folder, **chosen)
     if options.names:
-        mat.write_names(records, options.names)
+        text = "".join(f"{record}\n" for record in records)  # as the lab's scripts read it
+        Path(options.names).expanduser().write_text(text, encoding="utf-8")
     print(f"recordings: [{', '.join(records)}]")
 
 

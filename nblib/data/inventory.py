@@ -6,13 +6,13 @@ Files are matched by the session id in their names; no pickle is opened.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from nblib.core.errors import BadInput, MissingInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, MissingInput, some
 from nblib.data.lab_pickle import NAME as PICKLE_NAME
 from nblib.data.nwb import hdf5
 
@@ -44,39 +44,38 @@ def inventory(folder: Path | str) -> Inventory:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingInput(f"{folder}: no such folder.")
-    rows, problems = [], []
+    nwb, pickles, places = defaultdict(list), defaultdict(set), defaultdict(list)
+    problems = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".pkl", ".nwb")):
-        pickle, nwb = PICKLE_NAME.fullmatch(path.name), NWB_NAME.fullmatch(path.name)
-        if pickle:
-            rows.append((pickle[1], "pickle", pickle[2] or "?", path))
-        elif nwb:
-            rows.append((nwb[1], "nwb", "", path))
-        elif not LFP_NAME.fullmatch(path.name):
-            problems.append(f"{path.relative_to(folder)}: the name tells no session.")
-    files = pd.DataFrame(rows, columns=["session", "kind", "bins", "path"])
-    pickles, nwb = files[files["kind"] == "pickle"], files[files["kind"] == "nwb"]
-    sessions = sorted(files["session"].unique(), key=int)
-    table = pd.DataFrame(index=pd.Index(sessions, name="session"))
-    table["nwb"] = nwb["session"].value_counts().reindex(sessions, fill_value=0)
-    bins = pickles.groupby("session")["bins"].agg(
-        lambda bins: ", ".join(sorted(set(bins), key=lambda b: b.zfill(3)))
+        place = path.relative_to(folder)
+        if match := PICKLE_NAME.fullmatch(path.name):
+            pickles[match[1]].add(match[2] or "?")
+            if not match[2]:
+                problems.append(f"{place}: the name does not tell the bins per presentation.")
+        elif match := NWB_NAME.fullmatch(path.name):
+            nwb[match[1]].append(path)
+        else:
+            if not LFP_NAME.fullmatch(path.name):
+                problems.append(f"{place}: the name tells no session.")
+            continue
+        places[path.name].append(place)
+    sessions = sorted({*nwb, *pickles}, key=int)
+    bins = [", ".join(sorted(pickles[s], key=lambda b: b.zfill(3))) for s in sessions]
+    table = pd.DataFrame(
+        {"nwb": [len(nwb[s]) for s in sessions], "pickles": bins},
+        index=pd.Index(sessions, name="session"),
     )
-    table["pickles"] = bins.reindex(sessions, fill_value="")
     for lacking, what in (
         (table.index[table["nwb"] == 0], "a pickle and no NWB file"),
         (table.index[table["pickles"] == ""], "an NWB file and no pickle"),
     ):
         if len(lacking):
             problems.append(f"{len(lacking)} sessions have {what}: {some(lacking, 12)}.")
-    for name, places in files.groupby(files["path"].map(lambda p: p.name))["path"]:
-        if len(places) > 1:
-            where = some(p.relative_to(folder) for p in places)
-            problems.append(f"{name} lies in {len(places)} places: {where}.")
-    for row in pickles.itertuples():
-        if row.bins == "?":
-            place = row.path.relative_to(folder)
-            problems.append(f"{place}: the name does not tell the bins per presentation.")
-    problems += [fault for row in nwb.itertuples() if (fault := _fault(row.path, row.session))]
+    for name, several in sorted(places.items()):
+        if len(several) > 1:
+            problems.append(f"{name} lies in {len(several)} places: {some(several)}.")
+    paths = [(path, session) for session in sessions for path in nwb[session]]
+    problems += [fault for path, session in paths if (fault := _fault(path, session))]
     return Inventory(folder, table, problems)
 
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.guarded_pickle import read_table
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS
-from nblib.data.checks import some
 from nblib.data.nwb import hdf5
 from nblib.data.recording import InMemorySpikes
 from nblib.data.trials.columns import numbers

@@ -194,7 +194,6 @@ def _opened(recipe: Recipe, recording_id: str) -> Recording:
 
 def _settle_events(recording: Recording, recipe: Recipe) -> None:
     """Bring the events to seconds, where their name did not, and see that they are on the clock."""
-    from nblib.data import checks
     from nblib.data.nwb import tables
 
     table, event = recording.intervals[recording.trials], recipe.event
@@ -205,7 +204,7 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
     converted = event.endswith(tables.TIME_SUFFIX) and raw.dtype.kind in "iuf"
     unit = 1.0 if converted else params.SECONDS[recipe.time_unit]
     table[event] = columns.numbers(raw, f"{place}: column {event!r}") * unit
-    checks.check_event(str(recording.path or recording.id), recording.trials, table, event)
+    columns.check_event(str(recording.path or recording.id), recording.trials, table, event)
 
 
 def _open(recipe: Recipe, recording_id: str) -> Recording:

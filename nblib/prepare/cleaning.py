@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import CleanSettings
-from nblib.data.checks import some
 from nblib.data.recording import Recording
 from nblib.data.trials.intervals import merged, touches
 from nblib.prepare import binning

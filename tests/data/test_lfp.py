@@ -269,8 +269,6 @@ def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):
     assert mat.cohort(lab) == [RECORD, "MouseB_030515_HCOFTS"]
     assert mat.cohort(lab, skip=["MouseA"]) == ["MouseB_030515_HCOFTS"]
     assert len(mat.cohort(lab, all_records=True)) == 3
-    mat.write_names(mat.cohort(lab), tmp_path / "training_names.txt")
-    assert mat.read_names(tmp_path / "training_names.txt") == mat.cohort(lab)
     (tmp_path / "two.txt").write_text(f"MouseB_030515_HCOFTS\n{RECORD}\n\n")
     told = mat.cohort(lab, names=tmp_path / "two.txt")
     assert told == ["MouseB_030515_HCOFTS", RECORD]

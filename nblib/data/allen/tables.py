@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.recording import Recording
 
 # Each table; by which column of the units its rows are found, "" their id; and what is taken over by

@@ -11,9 +11,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, MissingInput
+from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Recipe
-from nblib.data.checks import some
 from nblib.data.lfp import SERIES, STATES, in_order, recording_of, times_file
 from nblib.data.nwb import hdf5
 from nblib.data.recording import Recording, Series
@@ -60,7 +59,12 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
             f"{folder}: no INT_TIME/{lacking[0]}_TIME.mat ({len(lacking)} records lack one)."
         )
     if names:
-        wanted = read_names(names)
+        path = Path(names).expanduser()
+        if not path.is_file():
+            raise MissingInput(f"{path}: no such file.")
+        wanted = [
+            w for line in path.read_text(encoding="utf-8").splitlines() if (w := line.strip())
+        ]
         if gone := [r for r in wanted if r not in kept]:
             raise BadInput(
                 f"{names}: {gone[0]!r} is not among the {len(kept)} records of {folder}."
@@ -72,20 +76,6 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
     for record in kept:
         first.setdefault(subject_of(record), record)
     return list(first.values())
-
-
-def read_names(path: Path | str) -> list[str]:
-    """The lab's training_names.txt: one record a line."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [n for n in names if n]
-
-
-def write_names(records: list[str], path: Path | str) -> None:
-    """Write training_names.txt as the lab's scripts read it."""
-    Path(path).expanduser().write_text("".join(f"{r}\n" for r in records), encoding="utf-8")
 
 
 def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:

@@ -9,9 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
-from nblib.data.checks import some
 from nblib.data.lfp import SERIES, in_order, recording_of, times_file
 from nblib.data.lfp.clock import even_pieces
 from nblib.data.nwb import electrodes as nwb_electrodes

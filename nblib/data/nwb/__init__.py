@@ -10,9 +10,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
-from nblib.data.checks import some
 from nblib.data.nwb import electrodes, hdf5
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables

@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.nwb import hdf5, tables
 
 GROUPS = "general/extracellular_ephys"

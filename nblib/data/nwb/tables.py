@@ -14,8 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.nwb import hdf5
 from nblib.data.trials.columns import LEFT_OUT, numbers, require
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.recording import Recording
 
 SHORT_ISI = 0.1  # in seconds common, in milliseconds next to impossible

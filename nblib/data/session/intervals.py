@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib.data.checks import some
+from nblib.core.errors import some
 from nblib.data.recording import Recording
 from nblib.data.session.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.session.spikes import Spikes

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from nblib.data.checks import some
+from nblib.core.errors import some
 from nblib.data.recording import Recording, Series
 from nblib.data.session import SessionReport
 from nblib.data.session.clock import check_shared, check_unit, seconds

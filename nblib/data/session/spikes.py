@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
-from nblib.data.checks import some
+from nblib.core.errors import BadInput, some
 from nblib.data.recording import Recording
 from nblib.data.session.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
 

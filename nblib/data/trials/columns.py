@@ -11,6 +11,8 @@ from nblib.core.params import MISSING
 # In a table's `attrs`: the columns that were not read, with the reason. Most are only not flat
 # (waveforms, lists), which is as it should be.
 LEFT_OUT = "left_out"
+# So many events that last so much less than their table are on another clock.
+FEW_EVENTS, UNLIKE = 10, 20.0
 
 
 def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd.Series:
@@ -55,3 +57,25 @@ def numbers(values: pd.Series, where: str) -> np.ndarray:
             f"{where} holds {values.iloc[rows[0]]!r} in row {some(rows)}; a number is needed."
         )
     return parsed.to_numpy(np.float64)
+
+
+def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
+    """Refuse a column of event times [s] that is not on the clock of its own table, `name`.
+
+    Most events lie between the first start and the last stop, give or take a presentation, and
+    they last about as long as the table. Raises BadInput with both ranges.
+    """
+    rows = table[[event, "start_time", "stop_time"]].to_numpy(np.float64)
+    times, start, stop = rows[np.isfinite(rows[:, :2]).all(axis=1)].T
+    if not len(times):
+        return
+    first, last = start.min(), max(start.max(), np.nanmax(stop, initial=start.max()))
+    step = float(np.median(np.diff(np.sort(start)))) if len(start) > 1 else last - first
+    outside = np.mean((times < first - step) | (times > last + step))
+    short = len(times) >= FEW_EVENTS and np.ptp(times) * UNLIKE < last - first
+    if outside > 0.5 or short:
+        raise BadInput(
+            f"{where}: column {event!r} of {name} lies from {times.min():,.6g} to {times.max():,.6g} s, {name} "
+            f"itself from {first:,.6g} to {last:,.6g} s: they are not on one clock. Choose another column "
+            "as `event`, or write it anew in seconds from the session's start."
+        )
