@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from nblib.prepare.samples import Samples
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
-BY_TIME = "accuracy_by_time.parquet"
 SCORE_TEXT = {"accuracy": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy"}  # fmt: skip
 FRACTION, NATS = "fraction", "nats"
 FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
@@ -34,9 +33,9 @@ WORST = 700.0  # nats; a certain error must not be infinite
 
 @dataclass(frozen=True)
 class Score:
-    """One score: its 95 % interval, what guessing scores, p by label permutation, n, unit.
+    """One score: its 95 % interval, what guessing scores, p, n, unit.
 
-    Sums of fractions miss 0 or 1 by a last digit; here they become what they are.
+    null: what p measures it against, in words, such as "label permutation". Sums of fractions miss 0 or 1 by a last digit; here they become what they are.
     """
 
     value: float
@@ -46,6 +45,7 @@ class Score:
     p: float
     n: int
     unit: str = FRACTION
+    null: str = ""
 
     def __post_init__(self):
         for field in FIELDS[:-1] if self.unit == FRACTION else ():
@@ -131,7 +131,9 @@ def decoding_scores(
         if unit == NATS:  # earned is minus the loss, so that more is better
             value = -value
         low, high = interval[name]
-        found[name] = Score(value, float(low), float(high), float(chance), p, n, unit)
+        found[name] = Score(
+            value, float(low), float(high), float(chance), p, n, unit, stats.null_of(group)
+        )
     return found
 
 
@@ -290,7 +292,7 @@ def _check_score(name: str, score: dict[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Score):
         return asdict(value)
-    if isinstance(value, dict) and set(value) == set(REQUIRED):
+    if isinstance(value, dict) and set(value) >= set(REQUIRED):
         return asdict(Score(**value))
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}

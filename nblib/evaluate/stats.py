@@ -107,6 +107,11 @@ def in_blocks(group: np.ndarray | None) -> bool:
     return group is not None and len(np.unique(group)) < len(group)
 
 
+def null_of(group: np.ndarray | None) -> str:
+    """What `permutation_slices` holds a score against, in words."""
+    return "moving labels along time" if in_blocks(group) else "label permutation"
+
+
 def permutation_slices(
     labels: np.ndarray, n_permutations: int, seed: int, group: np.ndarray | None = None
 ):

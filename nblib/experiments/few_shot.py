@@ -1,17 +1,15 @@
 """Learning curves: how many presentations of each class a decoder needs (07).
 
 k presentations a class are drawn from the train rows of the split, the same draws for every
-decoder; a smaller k is part of a larger one. The test presentations are those of 05, untouched.
-Below `FIRST_CHOICE` a class nothing is chosen: fixed settings, fixed epochs. From there on a fifth
-of the k are the validation presentations. Units are chosen and scaled on the drawn rows alone.
+decoder (see `draws`); validation presentations are some of the k. The test presentations are those
+of 05, untouched. Units are chosen and scaled on the drawn rows alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,14 +19,16 @@ from nblib import models
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
-from nblib.evaluate import scores as metrics
 from nblib.evaluate import stats
+from nblib.evaluate.result import Result, Row
+from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
+from nblib.experiments.draws import ALL, FIRST_CHOICE, answers, choosing, draw
 from nblib.prepare import moments
 from nblib.prepare.samples import Samples
-from nblib.road import stages
 
 if TYPE_CHECKING:
+    from nblib.core.params import SplitSettings
     from nblib.experiments.decode import Data
     from nblib.models.base import Decoder
 
@@ -51,37 +51,7 @@ class Params(P.Judge, P.Fit, P.StageParams):
     )
 
 
-FIRST_CHOICE = 5  # presentations a class from which on some are validation
-ALL = 0
-CURVE, DRAWS, NEEDED = "curve.parquet", "draws.parquet", "needed.parquet"
 LEVELS = (0.5, 0.8, 0.9)
-
-
-@dataclass(frozen=True)
-class Curves:
-    """draws: one row a model, k and draw; curve: one row a model and k, with interval, chance, p.
-
-    k = 0 stands for all train presentations. units, bins: what the decoder named first reads at the
-    largest k, first draw (see `importance`); None where it was not asked for.
-    """
-
-    draws: pd.DataFrame
-    curve: pd.DataFrame
-    scores: dict[str, metrics.Score]
-    oracle: metrics.Score | None
-    units: pd.DataFrame | None = None
-    bins: pd.DataFrame | None = None
-
-
-def check(data: Data, shots: list[int]) -> None:
-    """BadParameter when a class has fewer train presentations than a k that is asked for."""
-    shown = np.bincount(data.train.y, minlength=len(data.classes))
-    if shown.min() < max(shots):
-        rare = data.classes[shown.argmin()]
-        raise BadParameter(
-            f"shots = {shots}: {data.label_name} {rare} has {shown.min()} train presentations, "
-            f"fewer than {max(shots)}; ask for fewer, or 0 for all."
-        )
 
 
 def check_choices(params: Params) -> None:
@@ -96,33 +66,15 @@ def check_choices(params: Params) -> None:
         raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
 
 
-def draw(y: np.ndarray, k: int, seed: int, number: int) -> np.ndarray:
-    """Rows of k presentations of each class, in the order of the classes; y (B,) class index.
-
-    The draws of one seed and number hold each other: those for k = 3 begin with those for k = 1.
-    """
-    rng = np.random.default_rng([seed, number])
-    rows = [rng.permutation(np.flatnonzero(y == c))[:k] for c in range(int(y.max()) + 1)]
-    return np.concatenate(rows)
-
-
-def roles(
-    data: Data, k: int, seed: int, number: int, train: Samples | None = None
-) -> tuple[Samples, Samples | None]:
-    """Train samples of a draw, and validation samples where k allows some; counts, not scaled.
-
-    Both come out of the k, also where k is all: the split's own validation rows are not used.
-    train: counts of all train rows, where they are at hand.
-    """
-    train = counts(data, data.train) if train is None else train
-    y = data.train.y
-    rows = draw(y, k or len(y), seed, number)
-    if k != ALL and k < FIRST_CHOICE:
-        return cut(train, rows), None
-    shown = np.bincount(y[rows])[y[rows]]  # of each row's class
-    first = np.searchsorted(y[rows], y[rows])  # rows lie class by class
-    inside = np.arange(len(rows)) - first >= shown - np.maximum(1, np.round(0.2 * shown))
-    return cut(train, rows[~inside]), cut(train, rows[inside])
+def check_shots(data: Data, shots: list[int]) -> None:
+    """BadParameter when a class has fewer train presentations than a k that is asked for."""
+    shown = np.bincount(data.train.y, minlength=len(data.classes))
+    if shown.min() < max(shots):
+        rare = data.classes[shown.argmin()]
+        raise BadParameter(
+            f"shots = {shots}: {data.label_name} {rare} has {shown.min()} train presentations, "
+            f"fewer than {max(shots)}; ask for fewer, or 0 for all."
+        )
 
 
 def counts(data: Data, samples: Samples) -> Samples:
@@ -131,104 +83,139 @@ def counts(data: Data, samples: Samples) -> Samples:
     return Samples(np.rint(samples.x * scale + mean).astype(np.float32), samples.y, samples.trial)
 
 
-def cut(samples: Samples, rows: np.ndarray) -> Samples:
+def drawn(train: Samples, k: int, seed: int, number: int) -> tuple[Samples, Samples | None]:
+    """Train samples of a draw, and validation samples where k allows some.
+
+    Both come out of the k, also where k is all: the split's own validation rows are not used.
+    """
+    rows = draw(train.y, k, [seed, number])
+    chooses = choosing(train.y[rows], k)
+    if chooses is None:
+        return _rows(train, rows), None
+    return _rows(train, rows[~chooses]), _rows(train, rows[chooses])
+
+
+def _rows(samples: Samples, rows: np.ndarray) -> Samples:
     rows = np.sort(rows)
     return Samples(samples.x[rows], samples.y[rows], samples.trial[rows])
 
 
-def scaling(train: Samples, settings: Any, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
+def scaling(train: Samples, limits: SplitSettings, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale of each unit (N,) over the rows drawn.
 
-    A unit that 04 would leave out by these rows (settings: its limits) has an infinite scale: it
-    stays 0 and tells nothing.
+    A unit that 04 would leave out by these rows (by its limits) has an infinite scale: it stays 0
+    and tells nothing.
     """
     mean, sd, peak = moments.of_units(train.x, np.arange(len(train)))
-    good = moments.faults(mean, sd, peak, settings) == ""
+    good = moments.faults(mean, sd, peak, limits) == ""
     if not zscore:
         mean, sd = np.zeros_like(mean), np.ones_like(sd)
     return mean, np.where(good, sd, np.inf)
 
 
-def scaled(samples: Samples, how: tuple[np.ndarray, np.ndarray]) -> Samples:
-    mean, scale = how
+def scaled(samples: Samples, mean: np.ndarray, scale: np.ndarray) -> Samples:
     return Samples(((samples.x - mean) / scale).astype(np.float32), samples.y, samples.trial)
 
 
-def fit_one(
-    name: str, data: Data, k: int, number: int, stage: stages.Stage, device: str,
-    whole: Samples | None = None,
-) -> Decoder:  # fmt: skip
-    """A decoder fitted on one draw; `scaling` says how its samples were scaled."""
-    params = stage.params
-    train, val = roles(data, k, params.seed, number, whole)
-    how = scaling(train, stage.recipe, stage.recipe.scaler == "zscore")
-    decoder = models.make(name, models.MODELS[name].fixed if val is None else {})
-    decoder.units = data.units
-    decoder.scaling = (how[0], np.where(np.isinf(how[1]), 0.0, how[1]))
-    settings = SimpleNamespace(
-        max_epochs=params.max_epochs, device=device, threads=params.threads,
-        seed=params.seed + number, progress=False,
-    )  # fmt: skip
+def fit(
+    name: str,
+    data: Data,
+    k: int,
+    number: int,
+    params: Params,
+    limits: SplitSettings,
+    train: Samples | None = None,
+) -> tuple[Decoder, tuple[np.ndarray, np.ndarray]]:
+    """A decoder fitted on one draw, and the mean and scale (N,) of its samples.
+
+    train: counts of all train rows, where they are at hand; limits: which units 04 leaves out.
+    """
+    train = counts(data, data.train) if train is None else train
+    learn, choose = drawn(train, k, params.seed, number)
+    mean, scale = scaling(learn, limits, limits.scaler == "zscore")
+    decoder = models.make(name, models.MODELS[name].fixed if choose is None else {})
+    decoder.units, decoder.scaling = data.units, (mean, np.where(np.isinf(scale), 0.0, scale))
     decoder.fit(
-        scaled(train, how),
-        None if val is None else scaled(val, how),
+        scaled(learn, mean, scale),
+        None if choose is None else scaled(choose, mean, scale),
         n_classes=len(data.classes),
-        settings=settings,
+        settings=params.model_copy(update={"seed": params.seed + number, "progress": False}),
     )
-    decoder.fitted["scale"] = how
-    return decoder
+    return decoder, (mean, scale)
 
 
-def run(data: Data, stage: stages.Stage) -> Curves:
-    """Every decoder at every k and draw, judged on the same test presentations."""
-    params = stage.params
+def learning_curves(
+    data: Data, params: Params, limits: SplitSettings, ideal: np.ndarray | None = None
+) -> Result:
+    """Every decoder at every k and draw, judged on the same test presentations.
+
+    Parameters
+    ----------
+    data
+        With the counts of all units (`decode.load_data`, every_unit=True).
+    limits
+        The settings of 04: which units are left out, and whether counts are scaled.
+    ideal
+        Log-probabilities (B, C) of the best possible decoder, where they are known.
+
+    Returns
+    -------
+    Result
+        Tables: draws, one row a model, k and draw; curve, one row a model and k with interval,
+        chance and p; needed (see `needed`); importance_units and importance_bins, what the decoder
+        named first reads at the largest k, first draw. k = 0 stands for all train presentations.
+    """
     check_choices(params)
-    check(data, params.shots)
+    check_shots(data, params.shots)
     device = models.device_of(params.models, params.device)
-    test, whole = counts(data, data.test), counts(data, data.train)
+    quiet = params.model_copy(update={"device": device})
+    test, train = counts(data, data.test), counts(data, data.train)
+    first = {}  # fit of the decoder named first, first draw; that of the largest k stays
+
+    def predict(name: str, _, k: int, number: int) -> np.ndarray:
+        decoder, (mean, scale) = fit(name, data, k, number, quiet, limits, train)
+        samples = scaled(test, mean, scale)
+        if (name, number) == (params.models[0], 0):
+            first["decoder"], first["samples"] = decoder, samples
+        return decoder.predict(samples.x)
+
+    def n_draws(_: str, k: int) -> int:
+        return params.n_draws if k <= FIRST_CHOICE else params.n_draws_large
+
     rows, predicted = [], {}
-    for name in params.models:
-        for k in sorted(params.shots, key=lambda k: k or np.inf):
-            answers = []
-            for number in range(n_draws(k, params)):
-                decoder = fit_one(name, data, k, number, stage, device, whole)
-                answer = decoder.predict(scaled(test, decoder.fitted["scale"]).x)
-                answers.append(answer)
-                if (name, number) == (params.models[0], 0):
-                    reader = decoder  # that of the largest k stays
-                rows.append(
-                    {"model": name, "k": k, "draw": number, "n_train": _n_train(data, k),
-                     "accuracy": float((answer == data.test.y).mean())}
-                )  # fmt: skip
-            predicted[name, k] = np.array(answers)  # (draws, B)
-    how = decode.resampling(data, stage)
-    draws = {"n_permutations": params.n_permutations, "seed": params.seed, "group": data.group}
-    scores = {key: score(p, data.test.y, **draws) for key, p in predicted.items()}
+    learners = {name: partial(predict, name) for name in params.models}
+    for answer in answers(learners, sorted(params.shots, key=lambda k: k or np.inf), n_draws):
+        k = answer.budget
+        predicted.setdefault((answer.model, k), []).append(answer.predicted)
+        accuracy = float((answer.predicted == data.test.y).mean())
+        rows.append(
+            {"model": answer.model, "k": k, "draw": answer.draw, "n_train": _n_train(data, k), "accuracy": accuracy}
+        )  # fmt: skip
+    judge = decode.resampling(params, data.group)
+    best = None if ideal is None else decoding_scores(data.test.y, ideal, **judge)["accuracy"]
+    judge.pop("n_bootstrap")
+    scores = {key: score(np.array(p), data.test.y, **judge) for key, p in predicted.items()}
     curve = pd.DataFrame(
         [
-            {"model": name, "k": k, "per_class": k or per_class(data),
+            {"model": name, "k": k, "per_class": k or len(data.train) / len(data.classes),
              "n_draws": len(predicted[name, k]), **asdict(s)}
             for (name, k), s in scores.items()
         ]
     )  # fmt: skip
-    best = decode.oracle_log_proba(data, stage)
-    oracle = None if best is None else metrics.decoding_scores(data.test.y, best, **how)["accuracy"]
-    named = {f"{name}, k = {k or 'all'}": s for (name, k), s in scores.items()}
-    seen = scaled(test, reader.fitted["scale"])
-    carriers = decode.carriers(reader, seen, data, stage)
-    return Curves(pd.DataFrame(rows), curve, named, oracle, *carriers)
-
-
-def n_draws(k: int, params) -> int:
-    """Draws at this k: many where few examples make a draw a matter of luck, one of all."""
-    if k == ALL:
-        return 1
-    return params.n_draws if k <= FIRST_CHOICE else params.n_draws_large
-
-
-def per_class(data: Data) -> float:
-    """Train presentations of a class, mean over classes."""
-    return len(data.train) / len(data.classes)
+    results = [
+        Row(
+            f"{name}, k = {k or 'all'}", s, best, metric="accuracy",
+            of={"model": name, "variant": f"k={k or 'all'}", "n_train": _n_train(data, k)},
+        )
+        for (name, k), s in scores.items()
+    ]  # fmt: skip
+    tables = {
+        "draws": pd.DataFrame(rows),
+        "curve": curve,
+        "needed": needed(curve),
+        **decode.importances(first["decoder"], first["samples"], data, params),
+    }
+    return Result(results, data.about | {"models": list(params.models)}, tables)
 
 
 def _n_train(data: Data, k: int) -> int:
@@ -238,7 +225,7 @@ def _n_train(data: Data, k: int) -> int:
 def score(
     predicted: np.ndarray, y: np.ndarray, *, n_permutations: int, seed: int,
     group: np.ndarray | None = None,
-) -> metrics.Score:  # fmt: skip
+) -> Score:  # fmt: skip
     """Mean accuracy over draws; its interval counts the luck of draws and of test presentations.
 
     predicted (draws, B), y (B,), group (B,): presentations that hang together. p: share of label
@@ -264,11 +251,9 @@ def score(
         votes[np.arange(n), labels].mean(axis=1)
         for labels in stats.permutation_slices(y, n_permutations, seed, group)
     ]
-    return metrics.Score(
-        value, low, high,
-        chance=float(np.bincount(y).max() / n),
-        p=stats.permutation_p(value, np.concatenate(null)), n=n,
-    )  # fmt: skip
+    p = stats.permutation_p(value, np.concatenate(null))
+    chance = float(np.bincount(y).max() / n)
+    return Score(value, low, high, chance, p, n, null=stats.null_of(group))
 
 
 def needed(curve: pd.DataFrame) -> pd.DataFrame:
@@ -288,10 +273,10 @@ def needed(curve: pd.DataFrame) -> pd.DataFrame:
         row = {"model": name, "area": float(area)}
         full = part[part["k"] == ALL]
         for level in LEVELS:
-            told = len(full) and full["ci_low"].iloc[0] > full["chance"].iloc[0]
-            wanted = level * full["value"].iloc[0] if told else np.nan
-            told = told and wanted > full["chance"].iloc[0]
-            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if told else np.nan
+            above = len(full) and full["ci_low"].iloc[0] > full["chance"].iloc[0]
+            wanted = level * full["value"].iloc[0] if above else np.nan
+            above = above and wanted > full["chance"].iloc[0]
+            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if above else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -305,43 +290,18 @@ def _reaches(log_k: np.ndarray, value: np.ndarray, level: float) -> float:
     return float(np.exp(log_k[above - 1] + share * (log_k[above] - log_k[above - 1])))
 
 
-def save(folder: Path, stage: stages.Stage, data: Data, curves: Curves) -> None:
-    """Write draws, curve, what is needed, and metrics.json with a row for each model and k."""
-    rows = [
-        {"model": point["model"], "variant": f"k={point['k'] or 'all'}",
-         "n_train": _n_train(data, point["k"]), "scores": {"accuracy": score}}
-        for point, score in zip(
-            curves.curve.to_dict("records"), curves.scores.values(), strict=True
-        )
-    ]  # fmt: skip
-    metrics.write_metrics(
-        folder,
-        {
-            **decode.identity(stage, data), "models": list(stage.params.models),
-            "scores": curves.scores, "rows": rows,
-            "oracle": {} if curves.oracle is None else {"accuracy": curves.oracle},
-        },
-    )  # fmt: skip
-    curves.draws.to_parquet(folder / DRAWS, index=False)
-    curves.curve.to_parquet(folder / CURVE, index=False)
-    needed(curves.curve).to_parquet(folder / NEEDED, index=False)
-    for name in ("units", "bins"):
-        if (table := getattr(curves, name)) is not None:
-            table.to_parquet(folder / f"importance_{name}.parquet", index=False)
-
-
-def in_words(data: Data, curves: Curves) -> str:
+def in_words(result: Result, data: Data) -> str:
     """The result in a sentence a decoder, from its fewest presentations to its most."""
-    lines = []
-    for name, part in curves.curve.groupby("model", sort=False):
+    lines, curve = [], result.tables["curve"]
+    for name, part in curve.groupby("model", sort=False):
         part = part.sort_values("per_class")
         ends = part.iloc[[0, -1]] if len(part) > 1 else part
-        told = [
+        points = [
             f"{p.value:.1%} (95 % interval {p.ci_low:.1%} to {p.ci_high:.1%}) with {p.per_class:.0f}"
             for p in ends.itertuples()
         ]
-        lines.append(f"- **{name}**: {', '.join(told)}")
-    first = curves.curve.iloc[0]
+        lines.append(f"- **{name}**: {', '.join(points)}")
+    first = curve.iloc[0]
     return (
         f"**Result.** Right {in_markdown(data.label_name)} in so many of {first['n']:,} test presentations, by training "
         f"presentations of each class; guessing would be right in {first['chance']:.1%}:\n\n"

@@ -360,6 +360,18 @@ class Stage:
     def folder(self) -> Path:
         return store.folder(self.name, self.recording, self.key)
 
+    @property
+    def log_dir(self) -> Path:
+        """Where its log and its checkpoints lie; the checkpoints until it is committed."""
+        return store.log_dir(self.name, self.recording, self.key)
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """Whose result a run is: by these fields runs are found and told apart."""
+        told = self.params.model_dump(include={"model", "fold", "seed", "shuffle_labels"})
+        who = {"notebook": self.name, "recipe": self.recipe.recipe, "recording": self.recording}
+        return told | who
+
     def input(self, name: str, recording: str = "") -> Path:
         """Verified folder of an upstream stage; MissingInput names the command that makes it.
 
@@ -428,6 +440,8 @@ class Stage:
             self.name, self.recording, made.key(self.name), write, params=values, upstream=made.upstream,
             seed=values.get("seed"), started=self.started, extra=extra, replace=bool(os.environ.get(REPLACE)),
         )  # fmt: skip
+        for path in self.log_dir.glob("*.ckpt"):
+            path.unlink(missing_ok=True)
         if os.environ.get("NBLIB_RESULT"):
             store.write_text(Path(os.environ["NBLIB_RESULT"]), str(place))
         return place

@@ -51,16 +51,26 @@ def road(tmp_path_factory):
         yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
 
 
+def load(stage, **more):
+    split, counts = stage.input("04_split"), stage.input("03_clean")
+    return decode.load_data(split, counts, stage.recipe, stage.params, **more)
+
+
 def trained(**given):
     stage = begin("05_train_lstm", **FEW, **given)
-    data = decode.load_data(stage)
-    decoder = decode.make_decoder(stage)
-    history = decode.fit(decoder, data, stage)
-    return stage, data, decoder, history, decode.evaluate(decoder, data, stage)
+    data = load(stage)
+    decoder = decode.make_decoder(stage.params)
+    history = decode.fit(decoder, data, stage.params, stage.log_dir)
+    ideal = decode.ideal_observer(data, stage.recipe, stage.params)
+    return stage, data, decoder, decode.evaluate(decoder, data, stage.params, history, ideal)
+
+
+def words_of(stage, data, result):
+    return decode.in_words(result, data, stage.recipe, stage.params.model)
 
 
 def test_data_are_the_split_s(road):
-    data = decode.load_data(begin("05_train_lstm"))
+    data = load(begin("05_train_lstm"))
     sizes = road.roles["role"].value_counts()
     assert data.table()["presentations"].to_dict() == {
         r: sizes[r] for r in ("train", "val", "test")
@@ -73,38 +83,37 @@ def test_data_are_the_split_s(road):
 
 
 def test_who_chooses_units_on_fewer_rows_gets_all_as_they_are(road):
-    data = decode.load_data(begin("05_train_lstm"), every_unit=True)
+    data = load(begin("05_train_lstm"), every_unit=True)
     np.testing.assert_array_equal(data.unit_ids, road.cleaned["unit"])
     counts = road.cleaned["counts"].sel(trial=data.train.trial)
     np.testing.assert_array_equal(data.train.x, counts)
     for name in ("07_few_shot", "10_image_latents"):
         text = (store.notebooks_dir() / f"{name}.ipynb").read_text()
-        assert "load_data(stage, every_unit=True)" in text
+        assert "every_unit=True" in text
 
 
 def test_an_unknown_fold_is_refused(road):
     with pytest.raises(BadParameter, match="fold = 1: the split has 1 fold"):
-        decode.load_data(begin("05_train_lstm", fold=1))
+        load(begin("05_train_lstm", fold=1))
 
 
 def test_missing_upstream_is_named(home):
     with pytest.raises(MissingInput, match="nblib run 04_split --with-upstream"):
-        decode.load_data(begin("05_train_lstm"))
+        load(begin("05_train_lstm"))
 
 
 def test_a_run_from_start_to_artifact(road):
-    stage, data, decoder, history, outcome = trained(model="linear_svm")
-    place = stage.commit(
-        lambda folder: decode.save_run(folder, stage, data, decoder, history, outcome)
-    )
+    stage, data, _, result = trained(model="linear_svm")
+    place = stage.commit(lambda folder: result.save(folder, stage.who))
+    predictions, history = result.tables["predictions"], result.tables["history"]
     run = load_run(place)
-    assert run.metrics["scores"]["accuracy"]["value"] == outcome.predictions["correct"].mean()
+    assert run.metrics["scores"]["accuracy"]["value"] == predictions["correct"].mean()
     assert run.metrics["n_test"] == len(data.test) and run.metrics["n_classes"] == 7
     assert run.metrics["oracle"]["accuracy"]["value"] > 0.5
     test = road.cleaned.sel(trial=data.test.trial)
-    np.testing.assert_array_equal(run.predict(test), outcome.predictions["predicted"])
+    np.testing.assert_array_equal(run.predict(test), predictions["predicted"])
     assert len(run.history) == len(history)
-    assert len(pd.read_parquet(place / scores.BY_TIME)) == data.test.x.shape[1]
+    assert len(pd.read_parquet(place / "accuracy_by_time.parquet")) == data.test.x.shape[1]
     assert json.loads((place / "config.json").read_text())["model"] == "linear_svm"
     row = results.scan()
     row = row[row["key"] == run.key].iloc[0]
@@ -155,75 +164,79 @@ def test_no_fit_sees_a_test_row(road, monkeypatch):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_validation_accuracy_is_that_of_validation_rows(road, shuffle):
-    _, data, decoder, _, outcome = trained(model="linear_svm", shuffle_labels=shuffle)
+    _, data, decoder, result = trained(model="linear_svm", shuffle_labels=shuffle)
     _, x, y = rows_of(road, "val")
     if shuffle:
         y = data.val.y
     right = (decoder.predict(x) == y).mean()
-    assert outcome.val_accuracy == right != outcome.scores["accuracy"].value
+    assert result.about["val_accuracy"] == right != result.scores["accuracy"].value
 
 
 def test_the_oracle_reads_the_units_of_the_decoder_alone(road):
     stage = begin("05_train_lstm", model="nearest_mean", **FEW)
-    data = decode.load_data(stage)
+    data = load(stage)
     few = decode.of_units(data, np.arange(len(data.unit_ids)) < 3)
-    all_units, three = (decode.oracle_log_proba(d, stage) for d in (data, few))
+    all_units, three = (decode.ideal_observer(d, stage.recipe, stage.params) for d in (data, few))
     rows = np.arange(len(data.test))
     assert three[rows, data.test.y].mean() < all_units[rows, data.test.y].mean() - 0.1
 
 
 def test_the_last_moment_is_the_whole_presentation(road):
-    _, data, decoder, _, outcome = trained(model="linear_svm")
-    assert outcome.by_time["accuracy"].iloc[-1] == outcome.scores["accuracy"].value
+    _, data, decoder, result = trained(model="linear_svm")
+    by_time = result.tables["accuracy_by_time"]
+    assert by_time["accuracy"].iloc[-1] == result.scores["accuracy"].value
     filled = rows_of(road, "train")[1].mean(axis=0)  # bins not yet known: nothing of test rows
     again = scores.accuracy_over_time(decoder, data.test, data.stop_s, filled, data.group)
-    pd.testing.assert_frame_equal(outcome.by_time, again)
+    pd.testing.assert_frame_equal(by_time, again)
 
 
 def test_the_oracle_says_nothing_about_shuffled_labels(road):
-    stage, data, *_, outcome = trained(model="linear_svm", shuffle_labels=True)
-    assert outcome.oracle is None and "best possible" not in decode.in_words(stage, data, outcome)
-    assert "best possible" not in outcome.table()
-    plain = decode.load_data(begin("05_train_lstm"))
+    stage, data, _, result = trained(model="linear_svm", shuffle_labels=True)
+    assert result.best is None and "best possible" not in words_of(stage, data, result)
+    assert "best possible" not in result.table()
+    plain = load(begin("05_train_lstm"))
     assert not np.array_equal(plain.test.y, data.test.y)
     np.testing.assert_array_equal(np.sort(plain.test.y), np.sort(data.test.y))
 
 
 def test_the_sentence_states_the_numbers(road):
-    stage, data, *_, outcome = trained(model="linear_svm")
-    words = decode.in_words(stage, data, outcome)
+    stage, data, _, result = trained(model="linear_svm")
+    words = words_of(stage, data, result)
     for number in (
-        f"{outcome.scores['accuracy'].value:.1%} of {len(data.test)}",
-        f"{outcome.scores['accuracy'].chance:.1%}",
-        f"{outcome.oracle['accuracy'].value:.1%}",
+        f"{result.scores['accuracy'].value:.1%} of {len(data.test)}",
+        f"{result.scores['accuracy'].chance:.1%}",
+        f"{result.best['accuracy'].value:.1%}",
     ):
         assert number in words
 
 
 def test_table_shows_every_score_beside_the_best_possible(road):
-    outcome = trained(model="linear_svm")[-1]
-    assert outcome.table().index.tolist() == list(outcome.scores)
-    numbers = outcome.table().select_dtypes("number")
+    result = trained(model="linear_svm")[-1]
+    assert result.table().index.tolist() == list(result.scores)
+    numbers = result.table().select_dtypes("number")
     assert {"value", "chance", "p", "best possible"} <= set(numbers)
-    assert "best possible" not in replace(outcome, oracle=None).table()
+    rows = [replace(row, best=None) for row in result.rows]
+    assert "best possible" not in replace(result, rows=rows).table()
 
 
 def test_a_killed_run_goes_on_and_a_foreign_checkpoint_is_put_aside(road, capsys):
     given = {"model": "mlp", "max_epochs": 3, "model_params": {"hidden": 8}}
-    _, _, _, whole, judged = trained(**given)
+    judged = trained(**given)[-1]
+    whole = judged.tables["history"]
     stage = begin("05_train_lstm", **FEW, **given)
-    folder = store.log_dir(stage.name, stage.recording, stage.key)
-    assert list(folder.glob("*.ckpt")), "until the run is committed its checkpoint stays"
-    again = trained(**given)[3]  # every epoch is there already
+    assert list(stage.log_dir.glob("*.ckpt")), "until the run is committed its checkpoint stays"
+    again = trained(**given)[-1].tables["history"]  # every epoch is there already
     columns = ["epoch", "train_loss", "val_loss", "val_accuracy"]
     pd.testing.assert_frame_equal(again[columns], whole[columns])
-    (checkpoint,) = folder.glob("*.ckpt")
+    (checkpoint,) = stage.log_dir.glob("*.ckpt")
     checkpoint.write_bytes(b"not a checkpoint")
-    _, _, decoder, fresh, again = trained(**given)
-    assert decoder.fitted and again.val_accuracy == judged.val_accuracy
-    pd.testing.assert_frame_equal(again.predictions, judged.predictions)
+    stage, _, decoder, again = trained(**given)
+    assert decoder.fitted and again.about["val_accuracy"] == judged.about["val_accuracy"]
+    pd.testing.assert_frame_equal(again.tables["predictions"], judged.tables["predictions"])
     assert "Starting afresh" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(fresh[columns], whole[columns])
+    pd.testing.assert_frame_equal(again.tables["history"][columns], whole[columns])
+    stage.commit(lambda folder: again.save(folder, stage.who))
+    assert not list(stage.log_dir.glob("*.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -247,21 +260,21 @@ def test_bins_end_where_they_end(settings, first):
 
 
 def test_a_run_is_held_against_another_on_the_same_presentations(road):
-    stage, data, decoder, history, outcome = trained(model="logistic")
-    run = decode.identity(stage, data)
+    stage, data, _, result = trained(model="logistic")
+    run, answers = stage.who | result.about, result.tables["predictions"]
 
-    def beside(predictions=outcome.predictions, **other):
+    def beside(predictions=answers, **other):
         return compare.against_in_words(run | other, predictions, "logistic", stage.recipe_name)
 
     assert "no run of `logistic`" in beside()
     assert beside(seed=3).endswith("-p model logistic -p seed 3`.")
-    place = stage.commit(lambda f: decode.save_run(f, stage, data, decoder, history, outcome))
+    place = stage.commit(lambda folder: result.save(folder, stage.who))
     said = beside()
     assert f"run {place.name[:8]}) on the same {len(data.test)} test presentations: +0.0%" in said
     assert said.endswith("no difference that these presentations could show.")
-    wrong = outcome.predictions.assign(correct=False)
+    wrong = answers.assign(correct=False)
     said = beside(wrong, model="x")
-    assert f"presentations: {-outcome.scores['accuracy'].value:+.1%}" in said
+    assert f"presentations: {-result.scores['accuracy'].value:+.1%}" in said
     assert said.endswith("logistic is right more often.")
     assert "no run of" in beside(split_hash="other")
     # A recipe derived from this one has another input, whatever its split.
@@ -285,22 +298,22 @@ def test_the_oracle_sees_no_more_than_the_decoder(settings, window):
 
 
 def test_another_event_than_the_onset_has_no_oracle(road):
-    data = decode.load_data(begin("05_train_lstm"))
+    data = load(begin("05_train_lstm"))
     settings = {"binning": "event_window", "event": "stop_time"}
     recipe = recipes.derive(begin("05_train_lstm").recipe, settings)
     stage = begin("05_train_lstm", recipe=recipe.recipe)
-    assert decode.oracle_log_proba(data, stage) is None
+    assert decode.ideal_observer(data, stage.recipe, stage.params) is None
 
 
 def test_a_graph_is_named_once(road):
     stage = begin("06_train_st_gat", graph="anatomy", model_params={"k": 2})
-    assert decode.make_decoder(stage).params["graph"] == "anatomy"
+    assert decode.make_decoder(stage.params).params["graph"] == "anatomy"
     with pytest.raises(BadParameter, match="give it once"):
         begin("06_train_st_gat", graph="anatomy", model_params={"graph": "full"})
 
 
 def test_units_stand_in_the_order_of_the_samples(road):
-    data = decode.load_data(begin("05_train_lstm"))
+    data = load(begin("05_train_lstm"))
     assert data.units.index.tolist() == data.unit_ids.tolist()
     area = road.counts["area"].sel(unit=data.unit_ids).to_numpy()
     assert data.units["area"].tolist() == area.tolist()

@@ -1,7 +1,6 @@
 """Learning curves: what is drawn, what is fitted on it, and what never changes."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,13 +8,13 @@ import pytest
 
 from nblib import models
 from nblib.core.errors import BadParameter
-from nblib.core.params import Recipe
+from nblib.core.params import SplitSettings
 from nblib.evaluate import scores
-from nblib.experiments import decode, few_shot
-from nblib.experiments.few_shot import Params as FewShotParams
+from nblib.experiments import decode, draws, few_shot
 from nblib.prepare.samples import Samples
 
 N_CLASSES, N_UNITS, N_BINS = 4, 9, 2
+LIMITS = SplitSettings()
 
 
 def counts_data(n=80, seed=0, signal=1.0):
@@ -40,12 +39,14 @@ def counts_data(n=80, seed=0, signal=1.0):
     ), parts  # fmt: skip
 
 
-def stage(**given):
-    params = FewShotParams(
+def asked(**given):
+    return few_shot.Params(
         recipe="tiny", recording="tiny", n_permutations=100, n_bootstrap=200, **given
     )
-    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb")
-    return SimpleNamespace(params=params, recipe=recipe, name="07_few_shot", recording="tiny")
+
+
+def curves_of(data, limits=LIMITS, **given):
+    return few_shot.learning_curves(data, asked(**given), limits)
 
 
 def test_scaled_samples_become_the_counts_they_were():
@@ -56,33 +57,33 @@ def test_scaled_samples_become_the_counts_they_were():
 def test_a_draw_holds_k_of_each_class_and_the_smaller_draws():
     y = counts_data()[0].train.y
     for k in (1, 3, 7):
-        rows = few_shot.draw(y, k, 0, 2)
+        rows = draws.draw(y, k, [0, 2])
         assert np.bincount(y[rows]).tolist() == [k] * N_CLASSES and len(set(rows)) == len(rows)
-        assert set(few_shot.draw(y, 1, 0, 2)) <= set(rows)
-    assert set(few_shot.draw(y, 3, 0, 2)) != set(few_shot.draw(y, 3, 0, 3))
-    assert set(few_shot.draw(y, 3, 0, 2)) != set(few_shot.draw(y, 3, 1, 2))
+        assert set(draws.draw(y, 1, [0, 2])) <= set(rows)
+    assert set(draws.draw(y, 3, [0, 2])) != set(draws.draw(y, 3, [0, 3]))
+    assert set(draws.draw(y, 3, [0, 2])) != set(draws.draw(y, 3, [1, 2]))
 
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_below_five_there_is_no_validation(k):
     data, _ = counts_data()
-    train, val = few_shot.roles(data, k, 0, 0)
+    train, val = few_shot.drawn(data.train, k, 0, 0)
     assert val is None and len(train) == k * N_CLASSES
 
 
 @pytest.mark.parametrize(("k", "n_val"), [(5, 1), (10, 2), (20, 4)])
 def test_validation_is_part_of_the_k(k, n_val):
     data, _ = counts_data()
-    train, val = few_shot.roles(data, k, 0, 0)
+    train, val = few_shot.drawn(data.train, k, 0, 0)
     assert np.bincount(train.y).tolist() == [k - n_val] * N_CLASSES
     assert np.bincount(val.y).tolist() == [n_val] * N_CLASSES
-    drawn = set(data.train.trial[few_shot.draw(data.train.y, k, 0, 0)])
+    drawn = set(data.train.trial[draws.draw(data.train.y, k, [0, 0])])
     assert set(train.trial) | set(val.trial) == drawn and not set(train.trial) & set(val.trial)
 
 
 def test_all_means_all_train_rows_and_chooses_among_them():
     data, _ = counts_data()
-    train, val = few_shot.roles(data, 0, 0, 0)
+    train, val = few_shot.drawn(data.train, 0, 0, 0)
     assert sorted([*train.trial, *val.trial]) == sorted(data.train.trial)
     assert np.bincount(val.y).tolist() == [4] * N_CLASSES  # a fifth of twenty each
     assert np.bincount(train.y).tolist() == [16] * N_CLASSES
@@ -92,19 +93,21 @@ def test_all_means_all_train_rows_and_chooses_among_them():
 def test_nothing_but_the_drawn_rows_teaches(name):
     """Poison every row that was not drawn: the decoder is the same to the last bit."""
     data, _ = counts_data()
-    rows = few_shot.draw(data.train.y, 5, 0, 1)
+    rows = draws.draw(data.train.y, 5, [0, 1])
     x = np.full_like(data.train.x, 250.0)
     x[rows] = data.train.x[rows]
-    poisoned = SimpleNamespace(
-        **{**vars(data), "train": Samples(x, data.train.y, data.train.trial)}
+    poisoned = replace(
+        data,
+        train=replace(data.train, x=x),
+        val=replace(data.val, x=data.val.x + 99),
+        test=replace(data.test, x=data.test.x + 99),
     )
-    poisoned.val = Samples(data.val.x + 99, data.val.y, data.val.trial)
-    poisoned.test = Samples(data.test.x + 99, data.test.y, data.test.trial)
-    one, two = (few_shot.fit_one(name, d, 5, 1, stage(), "cpu") for d in (data, poisoned))
+    (one, scale), (two, other) = (
+        few_shot.fit(name, d, 5, 1, asked(), LIMITS) for d in (data, poisoned)
+    )
     for a, b in zip(one._weights().values(), two._weights().values(), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(one.fitted["scale"], two.fitted["scale"], strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(scale, other)
 
 
 def test_a_unit_silent_in_the_draw_says_nothing():
@@ -112,8 +115,9 @@ def test_a_unit_silent_in_the_draw_says_nothing():
         np.ones((4, 1, 2), np.float32) * [[[1, 0]]], np.array([0, 1, 0, 1]), np.arange(4)
     )
     train.x[::2, 0, 0] = 3
-    how = few_shot.scaling(train, stage().recipe, True)
-    x = few_shot.scaled(Samples(np.full((1, 1, 2), 7.0), np.zeros(1, int), np.zeros(1, int)), how).x
+    scale = few_shot.scaling(train, LIMITS, True)
+    seven = Samples(np.full((1, 1, 2), 7.0), np.zeros(1, int), np.zeros(1, int))
+    x = few_shot.scaled(seven, *scale).x
     assert x[0, 0, 1] == 0 and x[0, 0, 0] == pytest.approx(5 / np.sqrt(4 / 3))
     assert np.isfinite(x).all()
 
@@ -121,49 +125,49 @@ def test_a_unit_silent_in_the_draw_says_nothing():
 def test_units_are_chosen_on_the_drawn_rows_alone():
     """A unit that all train rows would keep, and one that they would leave out."""
     data, parts = counts_data()
-    rows = few_shot.draw(data.train.y, 3, 0, 0)
+    rows = draws.draw(data.train.y, 3, [0, 0])
     x = np.array(parts[0][0], np.float32)
     x[:, :, 0] = 0
     x[np.setdiff1d(np.arange(len(x)), rows), :, 0] = 5  # silent in the draw
     x[np.setdiff1d(np.arange(len(x)), rows)[0], 0, 1] = 1e5  # far too large, but elsewhere
     every = replace(data, train=replace(data.train, x=x), scaling=(np.zeros(9), np.ones(9)))
-    asked = stage()
-    asked.recipe = asked.recipe.model_copy(update={"highest_value": 10.0})
-    scale = few_shot.fit_one("nearest_mean", every, 3, 0, asked, "cpu").fitted["scale"][1]
+    limits = SplitSettings(highest_value=10.0)
+    scale = few_shot.fit("nearest_mean", every, 3, 0, asked(), limits)[1][1]
     assert np.isinf(scale[0]) and np.isfinite(scale[1:]).all()
 
 
 def test_curves_rise_and_every_decoder_sees_the_same_draws(monkeypatch):
     data, _ = counts_data()
     seen = {}
-    fit = few_shot.roles
+    drawn = few_shot.drawn
 
-    def watched(data, k, seed, number, whole):
-        train, val = fit(data, k, seed, number, whole)
-        seen.setdefault((k, number), []).append(train.trial.tolist())
-        return train, val
+    def watched(train, k, seed, number):
+        learn, choose = drawn(train, k, seed, number)
+        seen.setdefault((k, number), []).append(learn.trial.tolist())
+        return learn, choose
 
-    monkeypatch.setattr(few_shot, "roles", watched)
+    monkeypatch.setattr(few_shot, "drawn", watched)
     names = ["nearest_mean", "ridge", "poisson_naive_bayes"]
-    curves = few_shot.run(data, stage(models=names, shots=[1, 5, 0], n_draws=4))
+    result = curves_of(data, models=names, shots=[1, 5, 0], n_draws=4)
+    curve, each = result.tables["curve"], result.tables["draws"]
     assert all(len(t) == 3 and t[0] == t[1] == t[2] for t in seen.values())
-    assert curves.draws.groupby(["model", "k"]).size().unique().tolist() == [1, 4]
+    assert each.groupby(["model", "k"]).size().unique().tolist() == [1, 4]
     for name in names:
-        part = curves.curve[curves.curve["model"] == name].set_index("k")
+        part = curve[curve["model"] == name].set_index("k")
         assert part.loc[0, "value"] > part.loc[1, "value"] > part.loc[1, "chance"]
-        mean = curves.draws[(curves.draws["model"] == name) & (curves.draws["k"] == 5)]
+        mean = each[(each["model"] == name) & (each["k"] == 5)]
         assert part.loc[5, "value"] == pytest.approx(mean["accuracy"].mean())
         assert part.loc[5, "n_draws"] == 4 and part.loc[0, "n_draws"] == 1
-    assert curves.oracle is None
-    words = few_shot.in_words(data, curves)
+    assert result.best is None
+    words = few_shot.in_words(result, data)
     assert words.startswith("**Result.**") and all(f"**{name}**" in words for name in names)
 
 
 def test_presentations_that_hang_together_count_as_one():
     data, _ = counts_data()
-    asked = stage(models=["nearest_mean"], shots=[5, 0], n_draws_large=2)
+    given = {"models": ["nearest_mean"], "shots": [5, 0], "n_draws_large": 2}
     alone, blocks = (
-        few_shot.run(replace(data, group=group), asked).curve
+        curves_of(replace(data, group=group), **given).tables["curve"]
         for group in (np.arange(60), np.arange(60) // 12)
     )
     width = (blocks["ci_high"] - blocks["ci_low"]) / (alone["ci_high"] - alone["ci_low"])
@@ -177,9 +181,9 @@ def test_shuffled_labels_stay_at_chance():
         role: Samples(s.x, rng.permutation(s.y), s.trial)
         for role, s in (("train", data.train), ("val", data.val), ("test", data.test))
     }
-    shuffled = SimpleNamespace(**{**vars(data), **parts})
-    curves = few_shot.run(shuffled, stage(models=["nearest_mean"], shots=[1, 5, 0]))
-    assert (curves.curve["p"] > 1e-3).all() and (curves.curve["value"] < 0.45).all()
+    shuffled = replace(data, **parts)
+    curve = curves_of(shuffled, models=["nearest_mean"], shots=[1, 5, 0]).tables["curve"]
+    assert (curve["p"] > 1e-3).all() and (curve["value"] < 0.45).all()
 
 
 def test_score_counts_draws_and_presentations_as_luck():
@@ -231,7 +235,7 @@ def test_needed_is_read_off_the_curve():
 
 def test_a_decoder_named_twice_is_refused():
     with pytest.raises(BadParameter, match="named twice"):
-        few_shot.run(counts_data()[0], stage(models=["ridge", "ridge"]))
+        curves_of(counts_data()[0], models=["ridge", "ridge"])
 
 
 @pytest.mark.parametrize(
@@ -241,36 +245,38 @@ def test_a_decoder_named_twice_is_refused():
 )  # fmt: skip
 def test_shots_that_cannot_be_drawn_are_refused(shots, message):
     with pytest.raises(BadParameter, match=message):
-        few_shot.run(counts_data()[0], stage(shots=shots))
+        curves_of(counts_data()[0], shots=shots)
 
 
-def test_what_carries_the_answer_is_told_of_the_first_decoder_at_the_largest_k(tmp_path):
+def test_what_carries_the_answer_is_told_of_the_first_decoder_at_the_largest_k():
     """A unit that never fires carries nothing; one that alone tells the class carries most."""
     data, _ = counts_data()
     train, test = (replace(s, x=s.x.copy()) for s in (data.train, data.test))
     for samples in (train, test):
         samples.x[:, :, 0] = samples.y[:, None] * 3
         samples.x[:, :, 1] = 0
-    told = SimpleNamespace(**{**vars(data), "train": train, "test": test})
-    asked = stage(models=["ridge", "nearest_mean"], shots=[0, 1], n_draws=2)
-    curves = few_shot.run(told, asked)
-    rise = curves.units["rise"].to_numpy()
-    assert rise.argmax() == 0 and curves.units["ci_low"][0] > 0 and abs(rise[1]) < 1e-9
-    assert curves.units["unit"].tolist() == list(data.unit_ids) and len(curves.bins) == 2
-    few_shot.save(tmp_path, asked, told, curves)
-    assert len(pd.read_parquet(tmp_path / "importance_units.parquet")) == len(data.unit_ids)
-    none = few_shot.run(told, stage(models=["ridge"], shots=[1], importance=0))
-    assert none.units is None and none.bins is None
+    result = curves_of(
+        replace(data, train=train, test=test),
+        models=["ridge", "nearest_mean"],
+        shots=[0, 1],
+        n_draws=2,
+    )
+    units = result.tables["importance_units"]
+    rise = units["rise"].to_numpy()
+    assert rise.argmax() == 0 and units["ci_low"][0] > 0 and abs(rise[1]) < 1e-9
+    assert units["unit"].tolist() == list(data.unit_ids)
+    assert len(result.tables["importance_bins"]) == 2
+    none = curves_of(data, models=["ridge"], shots=[1], importance=0)
+    assert not {"importance_units", "importance_bins"} & set(none.tables)
 
 
 def test_what_is_written(tmp_path):
     data, _ = counts_data()
-    asked = stage(models=["ridge"], shots=[1, 0], n_draws=2)
-    curves = few_shot.run(data, asked)
-    few_shot.save(tmp_path, asked, data, curves)
-    assert len(pd.read_parquet(tmp_path / few_shot.DRAWS)) == 3
-    curve = pd.read_parquet(tmp_path / few_shot.CURVE)
-    assert {"model", "k", "value", "ci_low", "ci_high", "chance", "p", "n"} <= set(curve)
+    curves_of(data, models=["ridge"], shots=[1, 0], n_draws=2).save(tmp_path, {})
+    assert len(pd.read_parquet(tmp_path / "draws.parquet")) == 3
+    assert len(pd.read_parquet(tmp_path / "importance_units.parquet")) == len(data.unit_ids)
+    curve = pd.read_parquet(tmp_path / "curve.parquet")
+    assert {"model", "k", "value", "ci_low", "ci_high", "chance", "p", "n", "null"} <= set(curve)
     written = (tmp_path / scores.METRICS).read_text()
     assert '"ridge, k = all"' in written and '"split_hash": "h"' in written
 

@@ -144,8 +144,8 @@ def test_no_trial_looks_at_test_presentations(home, monkeypatch):
     load = decode.load_data
     clean = told(work(study()))
 
-    def poisoned(stage):
-        data = load(stage)
+    def poisoned(*given):
+        data = load(*given)
         noise = np.full_like(data.test.x, np.nan)
         return replace(data, test=replace(data.test, x=noise, y=data.test.y[::-1].copy()))
 
@@ -158,8 +158,8 @@ def test_a_trial_that_looked_at_the_test_would_be_seen(home, monkeypatch):
     """The test above, tested: judged on test presentations, trials change with them."""
     load = decode.load_data
 
-    def leaking(stage):
-        data = load(stage)
+    def leaking(*given):
+        data = load(*given)
         return replace(data, val=data.test)
 
     clean = told(work(study()))

@@ -13,7 +13,6 @@ import os
 import platform
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -198,10 +197,12 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
 
     job = plan.job_of(*study.run(settings))
     stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-    data = decode.load_data(stage)
-    decoder = decode.make_decoder(stage)
+    data = decode.load_data(
+        stage.input("04_split"), stage.input("03_clean"), stage.recipe, stage.params
+    )
+    decoder = decode.make_decoder(stage.params)
     decoder.units, decoder.scaling = data.units, data.scaling
-    how = SimpleNamespace(**stage.params.model_dump(), progress=False)
+    quiet = stage.params.model_copy(update={"progress": False})
 
     def watch(row: dict[str, float]) -> None:
         if trial is not None and np.isfinite(row[study.search.objective]):
@@ -210,7 +211,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
                 raise need_optuna().TrialPruned
 
     with training.watching(watch):
-        decoder.fit(data.train, data.val, n_classes=len(data.classes), settings=how)
+        decoder.fit(data.train, data.val, n_classes=len(data.classes), settings=quiet)
     log_proba = decoder.predict_log_proba(data.val.x)
     if study.search.objective == "val_loss":
         return float(-log_proba[np.arange(len(data.val)), data.val.y].mean())

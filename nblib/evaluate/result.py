@@ -1,0 +1,98 @@
+"""What an experiment found, and how it is stored: scores, tables and arrays."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from nblib.evaluate.scores import Score, write_metrics
+
+
+class Stored(Protocol):
+    """What is stored beside the scores, in files of its own: a decoder, say."""
+
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score: what it is called, and what the best possible decoder scores there, if known.
+
+    of: which of several results of a run it belongs to, with `model` and `variant`; empty where
+    the run is one result. metric: name of the score within that result; "" = as `what`.
+    """
+
+    what: str
+    score: Score
+    best: Score | None = None
+    of: dict[str, Any] = field(default_factory=dict)
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found.
+
+    rows: one a score; about: what was scored, and on how much; tables: by the name of their file;
+    arrays: by the name of their file, then their own; files: what else is stored.
+    """
+
+    rows: list[Row]
+    about: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    files: list[Stored] = field(default_factory=list)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        return {row.what: row.score for row in self.rows}
+
+    @property
+    def best(self) -> dict[str, Score] | None:
+        """Scores of the best possible decoder; None where the truth is not known."""
+        return {row.what: row.best for row in self.rows if row.best is not None} or None
+
+    def table(self) -> pd.DataFrame:
+        """One row a score, with interval, chance and p; `best possible` where it is known."""
+        rows = [asdict(row.score) for row in self.rows]
+        table = pd.DataFrame(rows, index=pd.Index(self.scores, name="score")).round(4)
+        if self.best:
+            best = [math.nan if row.best is None else row.best.value for row in self.rows]
+            table["best possible"] = np.round(best, 4)
+        return table
+
+    def save(self, folder: Path, who: dict[str, Any]) -> None:
+        """Write metrics.json, the tables as Parquet, the arrays as safetensors, what else is stored.
+
+        who: whose result it is (see `Stage.who`). Raises what `write_metrics` raises.
+        """
+        write_metrics(folder, who | self.about | self._metrics())
+        for name, table in self.tables.items():
+            table.to_parquet(folder / f"{name}.parquet", index=False)
+        for name, arrays in self.arrays.items():
+            from safetensors.numpy import save_file
+
+            whole = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+            save_file(whole, folder / f"{name}.safetensors")
+        for stored in self.files:
+            stored.save(folder)
+
+    def _metrics(self) -> dict[str, Any]:
+        """`scores` and `oracle` by name; where a run is several results, `rows` with those of each."""
+        alone = {row.what: row.best for row in self.rows if row.best is not None and not row.of}
+        found: dict[str, Any] = {"scores": self.scores, "oracle": alone or None}
+        results: list[dict[str, Any]] = []
+        for row in self.rows:
+            if not row.of:
+                continue
+            if not results or any(results[-1][name] != value for name, value in row.of.items()):
+                results.append({**row.of, "scores": {}, "oracle": {}})
+            results[-1]["scores"][row.metric or row.what] = row.score
+            if row.best is not None:
+                results[-1]["oracle"][row.metric or row.what] = row.best
+        return found | ({"rows": results} if results else {})
