@@ -24,11 +24,11 @@ from nblib.core.markup import in_markdown
 from nblib.evaluate import scores, stats
 from nblib.experiments import readouts, self_supervision
 from nblib.experiments.readouts import ALL
-from nblib.prepare import windows
+from nblib.prepare.spectra import log_band_power
 from nblib.road import stages
 
 if TYPE_CHECKING:
-    from nblib.prepare.cohort import Cohort
+    from nblib.prepare.windows import Cohort
     from nblib.road.stages import Stage
 
 
@@ -208,7 +208,7 @@ def _one_embedding(part: str, cohort: Cohort, made: self_supervision.Params | No
             raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
     if part == BAND_POWER:
-        return windows.log_band_power(cohort.x, cohort.rate_hz)
+        return log_band_power(cohort.x, cohort.rate_hz)
     return stagernet.embed(embedder_net(part, cohort, None, stage), cohort.x)
 
 

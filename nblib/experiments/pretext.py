@@ -15,7 +15,7 @@ import numpy as np
 from nblib.core.errors import BadInput, BadParameter
 
 if TYPE_CHECKING:
-    from nblib.prepare.cohort import Cohort
+    from nblib.prepare.windows import Cohort
 
 TASKS = ("rp", "ts", "cpc")
 TITLES = {

@@ -14,7 +14,7 @@ import numpy as np
 from nblib.experiments.pretext import EPS
 
 if TYPE_CHECKING:
-    from nblib.prepare.cohort import Cohort
+    from nblib.prepare.windows import Cohort
 
 FIRST_CHOICE = 5
 ALL = 0  # the budget that takes every label

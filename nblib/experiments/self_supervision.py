@@ -17,8 +17,7 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import scores as metrics
 from nblib.evaluate import stats
 from nblib.experiments import decode, pretext
-from nblib.prepare import cohort
-from nblib.prepare.cohort import Cohort
+from nblib.prepare.windows import Cohort
 from nblib.road import notebooks, stages
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Outcome:
 def load_cohort(stage: stages.Stage) -> Cohort:
     """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks."""
     folders = [stage.input("02_bin", recording) for recording in stage.recipe.recordings]
-    return cohort.load(folders)
+    return Cohort.load(folders)
 
 
 def folds_of(cohort: Cohort, params: Any) -> list[np.ndarray]:

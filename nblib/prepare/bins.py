@@ -12,7 +12,7 @@ from nblib.core.markup import in_markdown
 from nblib.data import sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, responses, windows
+from nblib.prepare import binning, responses, spectra, windows
 from nblib.prepare.windows import Windows
 from nblib.road.stages import Stage
 
@@ -46,7 +46,7 @@ def response(session: Recording | None, binned: xr.Dataset | Windows) -> pd.Data
     """Mean response by area: in fine bins from spike times, else in the bins that there are; the
     spectra by state of windows."""
     if isinstance(binned, Windows):
-        return windows.spectra(binned)
+        return spectra.spectra(binned)
     return responses.binned_psth(binned) if session is None else responses.area_psth(session)
 
 

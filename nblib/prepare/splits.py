@@ -11,14 +11,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SplitSettings
-from nblib.data.nwb import hdf5
+from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged, touches
 from nblib.prepare import moments
@@ -298,50 +297,25 @@ def fit_folds(
 
 
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:
-    """Write `split.parquet` and `statistics.h5` (one group a fold, zlib + fletcher32)."""
+    """Write `split.parquet` and `statistics.h5` (one group a fold)."""
     split.to_parquet(folder / SPLIT_FILE, index=False)
-    with h5py.File(folder / STATISTICS_FILE, "w", **hdf5.UNLOCKED) as file:
-        file.attrs["split_hash"] = split_hash(split)
-        for s in statistics:
-            group = file.create_group(f"fold{s.fold}")
-            arrays = {
-                "unit_ids": s.unit_ids, "mean": s.mean, "scale": s.scale, "classes": s.classes,
-                "correlation": s.correlation, "dropped_unit": s.dropped["unit"].to_numpy(),
-                "dropped_reason": s.dropped["reason"].to_numpy(),
-            }  # fmt: skip
-            for name, values in arrays.items():
-                _write(group, name, values)
-
-
-def _write(group: h5py.Group, name: str, values: np.ndarray) -> None:
-    values = np.asarray(values)
-    if values.dtype.kind in "OU":
-        values = np.array([str(v).encode() for v in values], dtype="S")
-        if values.dtype.itemsize == 0:
-            values = values.astype("S1")
-    filters = (
-        {"compression": "gzip", "compression_opts": 1, "fletcher32": True} if values.size else {}
-    )
-    group.create_dataset(name, data=values, **filters)
+    arrays = {}
+    for fitted in statistics:
+        fields = vars(fitted) | {f"dropped_{name}": fitted.dropped[name] for name in fitted.dropped}
+        for name in fields.keys() - {"fold", "dropped"}:
+            arrays[f"fold{fitted.fold}/{name}"] = fields[name]
+    save_arrays(folder / STATISTICS_FILE, arrays, split_hash=split_hash(split))
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
     """Read a split artifact: the role table and the statistics of each fold."""
     split = pd.read_parquet(folder / SPLIT_FILE)
+    folds: dict[int, dict[str, np.ndarray]] = {}
+    for name, values in load_arrays(folder / STATISTICS_FILE).items():
+        group, _, field = name.partition("/")
+        folds.setdefault(int(group.removeprefix("fold")), {})[field] = values
     statistics = []
-    try:
-        with hdf5.reading(folder / STATISTICS_FILE) as file:
-            for fold in sorted(int(name[4:]) for name in file):
-                g = {name: _read(file[f"fold{fold}"][name]) for name in file[f"fold{fold}"]}
-                dropped = pd.DataFrame(
-                    {"unit": g.pop("dropped_unit"), "reason": g.pop("dropped_reason")}
-                )
-                statistics.append(TrainStatistics(fold=fold, dropped=dropped, **g))
-    except (OSError, KeyError) as error:
-        raise BadInput(f"{folder / STATISTICS_FILE}: not readable ({error}).") from error
+    for fold, fields in sorted(folds.items()):
+        dropped = {name: fields.pop(f"dropped_{name}") for name in ("unit", "reason")}
+        statistics.append(TrainStatistics(fold=fold, dropped=pd.DataFrame(dropped), **fields))
     return split, statistics
-
-
-def _read(dataset: h5py.Dataset) -> np.ndarray:
-    values = dataset[()]
-    return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values

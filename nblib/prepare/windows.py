@@ -1,6 +1,6 @@
 """Field potentials become windows: filtered, resampled, cut, scaled, with the state of each.
 
-Shapes: W windows, T samples, C channels. One HDF5 file a recording.
+Shapes: W windows, T samples, C channels. One HDF5 file a recording; several are a `Cohort`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.data.arrays import described, load_arrays, save_arrays
 from nblib.data.nwb import hdf5
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
@@ -28,19 +29,13 @@ FILE = "windows.h5"
 ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
 PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
-BANDS = {
-    "delta": (1, 4),
-    "theta": (4, 8),
-    "alpha": (8, 13),
-    "beta": (13, 30),
-    "gamma": (30, 50),
-}  # Hz
 PIECE_S = 60.0  # the signal is read in pieces of so many seconds
 RATE_SLACK = 1e-4  # a measured clock is not exact
 ROUNDED = 1e-3  # of a sample: an interval that ends there ends on it
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
-# Attributes of the file, fields of `Windows`.
-STORED = {
+# Fields of `Windows` as the file has them: arrays, and attributes with their type.
+ARRAYS = ("x", "start_s", "label", "purity")
+ATTRIBUTES = {
     "recording": str, "subject": str, "rate_hz": float, "window_s": float, "hop_s": float, "dropped": int,
     "how": str, "classes": str, "left_out": str,
 }  # fmt: skip
@@ -292,86 +287,75 @@ def label_windows(
 
 
 def save(windows: Windows, folder: Path) -> None:
-    """Write windows.h5: compressed and checksummed, in pieces, so that no copy is made."""
-    import h5py
-
-    with h5py.File(folder / FILE, "w", **hdf5.UNLOCKED) as file:
-        file.attrs["kind"] = "nblib windows"
-        for name in STORED:
-            file.attrs[name] = getattr(windows, name)
-        file.attrs["channels"] = windows.channels
-        n, size, channels = windows.x.shape
-        step = max(1, 2**20 // (4 * size * channels))  # about 1 MB a chunk
-        packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-        x = file.create_dataset("x", windows.x.shape, "f4", chunks=(min(step, n), size, channels), **packed)  # fmt: skip
-        for lo in range(0, n, step):
-            x[lo : lo + step] = windows.x[lo : lo + step]
-        file.create_dataset("start_s", data=windows.start_s, fletcher32=True, chunks=True)
-        file.create_dataset("purity", data=windows.purity, fletcher32=True, chunks=True)
-        file.create_dataset("label", data=windows.label.astype(object), dtype=h5py.string_dtype())
+    """Write windows.h5 (see `save_arrays`)."""
+    arrays = {name: getattr(windows, name) for name in ARRAYS}
+    attributes = {name: getattr(windows, name) for name in ATTRIBUTES}
+    save_arrays(
+        folder / FILE, arrays, kind="nblib windows", channels=windows.channels, **attributes
+    )
 
 
 def load(folder: Path, x: np.ndarray | None = None) -> Windows:
-    """Read what `save` wrote, into `x` (W, T, C) where given; BadInput when it is damaged."""
+    """Read what `save` wrote, `x` into the array (W, T, C) given; BadInput when it is damaged."""
     path = folder / FILE
-    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
-        x = np.empty(file["x"].shape, np.float32) if x is None else x
-        file["x"].read_direct(x)
-        return Windows(
-            x, file["start_s"][()], np.array([hdf5.text(v) for v in file["label"][()]]), file["purity"][()],
-            channels=[hdf5.text(c) for c in file.attrs["channels"]],
-            **{name: kind(file.attrs[name]) for name, kind in STORED.items()},
-        )  # fmt: skip
-
-
-def shape(folder: Path) -> tuple[int, int, int]:
-    """(W, T, C) of the stored windows; BadInput when the file is damaged."""
-    path = folder / FILE
-    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
-        return file["x"].shape
+    attributes, _ = described(path)
+    channels = [hdf5.text(name) for name in attributes["channels"]]
+    values = {name: kind(attributes[name]) for name, kind in ATTRIBUTES.items()}
+    return Windows(**load_arrays(path, {} if x is None else {"x": x}), channels=channels, **values)
 
 
 def subject(folder: Path) -> str:
     """Whose windows are stored; BadInput when the file is damaged."""
-    path = folder / FILE
-    with hdf5.opened(path) as file, hdf5.read_errors(path, "windows"):
-        return str(file.attrs["subject"])
+    return str(described(folder / FILE)[0]["subject"])
 
 
-def spectra(windows: Windows) -> pd.DataFrame:
-    """Power of z-scored windows by state and channel, Welch's estimate averaged over windows.
+class Cohort:
+    """Windows of several recordings as one: flat arrays over all windows.
 
-    Returns label, channel, frequency_hz, power (share of the variance per Hz).
+    x (W, T, C); record (W,) number of the recording; subject (W,) text; start_s (W,); label (W,);
+    labelled (W,) bool. Windows of a recording lie together, in time order. Raises BadInput for
+    recordings that do not fit together.
     """
-    from scipy import signal
 
-    rows = []
-    size = windows.x.shape[1]
-    segment = min(size, max(8, round(windows.rate_hz)))
-    for label in sorted(set(windows.label[windows.labelled])):
-        own = windows.x[windows.labelled & (windows.label == label)]
-        frequency, power = signal.welch(own, windows.rate_hz, nperseg=segment, axis=1)
-        mean = power.mean(axis=0)  # (F, C)
-        for c, channel in enumerate(windows.channels):
-            one = {"label": label, "channel": channel, "frequency_hz": frequency}
-            rows.append(pd.DataFrame(one | {"power": mean[:, c]}))
-    if not rows:
-        raise BadInput(f"recording {windows.recording!r}: no window lies inside a state.")
-    return pd.concat(rows, ignore_index=True)
+    def __init__(self, parts: list[Windows], x: np.ndarray | None = None):
+        """x: the array that the windows of all parts lie in, if there is one already."""
+        first, sizes = parts[0], [len(part) for part in parts]
+        for other in parts[1:]:
+            for name in ("channels", "rate_hz", "window_s"):
+                one, two = getattr(first, name), getattr(other, name)
+                if one != two:
+                    raise BadInput(
+                        f"recordings {first.recording!r} and {other.recording!r} differ in {name}: "
+                        f"{some(np.atleast_1d(one), 20)} and {some(np.atleast_1d(two), 20)}."
+                    )
+        self.parts = parts
+        self.channels, self.rate_hz, self.window_s = first.channels, first.rate_hz, first.window_s
+        self.x = np.concatenate([part.x for part in parts]) if x is None else x
+        self.record = np.repeat(np.arange(len(parts)), sizes)
+        self.subject = np.repeat([part.subject for part in parts], sizes)
+        self.start_s = np.concatenate([part.start_s for part in parts])
+        self.label = np.concatenate([part.label for part in parts])
+        self.labelled = np.concatenate([part.labelled for part in parts])
 
+    @classmethod
+    def load(cls, folders: list[Path]) -> Cohort:
+        """The cohort of some artifacts of 02; each file is read straight into its place."""
+        sizes = [described(folder / FILE)[1]["x"] for folder in folders]
+        if len({size[1:] for size in sizes}) > 1:  # says in which of them, and in what
+            return cls([load(folder) for folder in folders])
+        x = np.empty((sum(size[0] for size in sizes), *sizes[0][1:]), np.float32)
+        places = np.split(x, np.cumsum([size[0] for size in sizes])[:-1])
+        parts = [load(folder, place) for folder, place in zip(folders, places, strict=True)]
+        return cls(parts, x)
 
-def log_band_power(x: np.ndarray, rate_hz: float) -> np.ndarray:
-    """Logarithm of the power of each channel in each of `BANDS`: (W, T, C) -> (W, C x bands).
+    def __len__(self) -> int:
+        return len(self.record)
 
-    By Welch's estimate. A band of which a window at this rate holds no frequency is left out;
-    BadInput when that leaves none.
-    """
-    from scipy import signal
-
-    segment = min(x.shape[1], round(2 * rate_hz))
-    frequency, power = signal.welch(x, rate_hz, nperseg=segment, axis=1)  # (W, F, C)
-    inside = [(frequency >= low) & (frequency < high) for low, high in BANDS.values()]
-    if not any(band.any() for band in inside):
-        raise BadInput(f"windows of {x.shape[1]} samples at {rate_hz:g} Hz hold none of the bands {', '.join(BANDS)}.")  # fmt: skip
-    means = [power[:, band].mean(axis=1) for band in inside if band.any()]
-    return np.log(np.concatenate(means, axis=1) + 1e-12)
+    def table(self) -> pd.DataFrame:
+        """One row a recording: subject, windows, and those inside each state."""
+        rows = []
+        for part in self.parts:
+            counts = pd.Series(part.label[part.labelled]).value_counts().sort_index()
+            of_part = {"recording": part.recording, "subject": part.subject, "windows": len(part)}
+            rows.append({**of_part, **counts})
+        return pd.DataFrame(rows).fillna(0)

@@ -12,8 +12,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.experiments import label_budget, readouts, self_supervision
 from nblib.experiments.label_budget import Params as DownstreamParams
 from nblib.experiments.self_supervision import Params as PretextParams
-from nblib.prepare.cohort import Cohort
-from nblib.prepare.windows import Windows, log_band_power
+from nblib.prepare.spectra import log_band_power
+from nblib.prepare.windows import Cohort, Windows
 from nblib.road import stages
 
 STATES = ("a", "b", "c")

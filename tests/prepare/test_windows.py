@@ -11,8 +11,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
 from nblib.data.recording import InMemorySpikes, Recording, Series
 from nblib.data.session import potentials
-from nblib.prepare import cohort, windows
-from nblib.prepare.cohort import Cohort
+from nblib.prepare import spectra, windows
+from nblib.prepare.windows import Cohort
 from nblib.simulate import lfp
 
 RATE = 200.0
@@ -237,12 +237,12 @@ def test_a_stored_cohort_is_read_once_into_place(noise, tmp_path):
     for one, folder in zip(found, folders, strict=True):
         folder.mkdir()
         windows.save(one, folder)
-    both = cohort.load(folders[:2])
+    both = Cohort.load(folders[:2])
     np.testing.assert_array_equal(both.x, np.concatenate([w.x for w in found[:2]]))
     assert all(part.x.base is both.x for part in both.parts)
     assert both.table().equals(Cohort(found[:2]).table())
     with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
-        cohort.load(folders)
+        Cohort.load(folders)
 
 
 def test_the_report_tells_what_is_odd(noise):
@@ -278,7 +278,7 @@ def test_spectra_tell_the_states_apart():
     t = np.arange(4000) / RATE
     x = np.where(t < 10, np.sin(2 * np.pi * 8 * t), np.sin(2 * np.pi * 20 * t))
     x = x + 0.1 * np.random.default_rng(0).standard_normal(4000)
-    table = windows.spectra(windows.cut(session(x), settings()))
+    table = spectra.spectra(windows.cut(session(x), settings()))
     peak = table.loc[table.groupby("label")["power"].idxmax()].set_index("label")["frequency_hz"]
     assert peak.to_dict() == {"a": 8.0, "b": 20.0}
 

@@ -364,7 +364,7 @@ def cohort(home):
             with h5py.File(folder / "windows.h5", "w") as file:
                 file.attrs["subject"] = f"subject of {name}"
 
-        store.commit("02_bin", name, keys[-1], samples, params={}, upstream=[ingest.name])
+        store.commit("02_bin", name, keys[-1], windows, params={}, upstream=[ingest.name])
     score = scores.Score(0.6, 0.5, 0.7, 0.5, 0.01, 10)
     extra = {"recipe": recipe, "notebook": {"edited": False, "code_hash": "x"}, "stage_version": 2}
     roles = {"train": ["m1", "m2"], "val": ["m3"], "test": ["m4"]}

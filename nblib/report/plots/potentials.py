@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nblib.prepare import windows
+from nblib.prepare.spectra import BANDS
 from nblib.report.plots import style, texts
 from nblib.report.plots.style import Picture
 
@@ -80,7 +80,7 @@ def lfp_traces(x: np.ndarray, start_s: float, rate_hz: float, channels: list[str
 def state_spectra(spectra: pd.DataFrame) -> Picture:
     """Power of z-scored windows against frequency, a panel a channel, a line a state.
 
-    spectra: label, channel, frequency_hz, power (`windows.spectra`).
+    spectra: label, channel, frequency_hz, power (`spectra.spectra`).
     """
     channels, states = list(dict.fromkeys(spectra["channel"])), sorted(set(spectra["label"]))
     columns = 4
@@ -117,7 +117,7 @@ def band_power(spectra: pd.DataFrame) -> Picture:
     frequency = spectra["frequency_hz"]
     bands = {
         f"{name} {low}-{high} Hz": spectra[(frequency >= low) & (frequency < high)]
-        for name, (low, high) in windows.BANDS.items()
+        for name, (low, high) in BANDS.items()
         if ((frequency >= low) & (frequency < high)).any()
     }
     table = np.full((len(channels), len(states) * len(bands)), np.nan)
