@@ -22,17 +22,16 @@ from nblib.data.nwb import hdf5
 from nblib.simulate import session
 from nblib.simulate import units as population
 from nblib.simulate.oracle import Truth, oracle_log_posterior, read_truth, write_truth
+from nblib.simulate.stored import Simulator
 
 if TYPE_CHECKING:
-    from nblib.core.params import Recipe, SimulateSettings
+    from nblib.core.params import Recipe
     from nblib.data.recording import Recording
 
 __all__ = ["VERSION", "make", "oracle_log_posterior", "read_truth", "simulate", "truth_path"]
 
 USES = ()
 VERSION = 2  # raise it whenever the same settings would give other numbers
-STAGE = "00_simulate"
-FILE_NAME = "simulated.nwb"
 N_CHANNELS = 96  # of each probe, 40 um apart
 DEPTHS = {"thalamus": (0, 30), "CA1": (30, 60), "cortex": (60, 91)}  # channels; above: outside
 CORTEX = {"probeC": "VISp", "probeD": "VISl", "probeE": "VISal"}
@@ -225,33 +224,13 @@ def truth_path(path: Path | str) -> Path:
     return path.with_name(f"{path.stem}_truth.h5")
 
 
-def in_key(settings: SimulateSettings, recording: str) -> dict[str, Any]:
-    """What a simulated recording follows from: its settings, and who it is."""
-    return settings.model_dump() | {"recording": recording}
-
-
-def key(settings: SimulateSettings, recording: str) -> str:
-    """Key of a simulated recording in the store."""
-    return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
-
-
-def make(settings: SimulateSettings, recording_id: str) -> Path:
-    """The NWB file of a simulated recording, made and stored when it does not exist yet.
-
-    Raises BadParameter for settings that cannot be met, StorageError when the disk is full.
-    """
-    params = settings.model_dump()
-    folder = store.commit(
-        STAGE,
-        recording_id,
-        key(settings, recording_id),
-        lambda folder: simulate(folder / FILE_NAME, recording=recording_id, **params),
-        params=params,
-        upstream=[],
-        seed=settings.seed,
-        extra={"stage_version": VERSION, "in_key": in_key(settings, recording_id)},
-    )
-    return folder / FILE_NAME
+SIMULATOR = Simulator(
+    "00_simulate",
+    VERSION,
+    "simulated.nwb",
+    lambda path, settings, recording: simulate(path, recording=recording, **settings.model_dump()),
+)
+key, make = SIMULATOR.key, SIMULATOR.make
 
 
 def open_recording(

@@ -13,21 +13,19 @@ from __future__ import annotations
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nblib.core import store
 from nblib.data.lfp import REGIONS, STATES
 from nblib.data.lfp.nwb import open_recording as open_recording
+from nblib.simulate.stored import Simulator
 
 if TYPE_CHECKING:
     from nblib.core.params import SimulateLfpSettings
 
 USES = ()
-VERSION = 3  # raise it whenever the same settings would give another file
-STAGE = "00_simulate_lfp"
-FILE_NAME = "simulated_lfp.nwb"
+VERSION = 3  # raise it whenever the same settings would give other numbers
 BANDS = ((1.5, 4.0), (6.0, 10.0), (14.0, 24.0), (30.0, 48.0))  # Hz
 BAND_SHARE = (1.0, 0.8, 0.45, 0.3)  # standard deviation beside the background's 1
 MOVED_S = 10.0  # between two states the mouse is carried over
@@ -155,22 +153,5 @@ def simulate(path: Path, settings: SimulateLfpSettings, recording: str) -> Path:
     return path
 
 
-def in_key(settings: SimulateLfpSettings, recording: str) -> dict[str, Any]:
-    """What a simulated recording follows from: its settings, and who it is."""
-    return settings.model_dump() | {"recording": recording}
-
-
-def key(settings: SimulateLfpSettings, recording: str) -> str:
-    """Key of a simulated recording in the store."""
-    return store.make_key(STAGE, VERSION, in_key(settings, recording), [])
-
-
-def make(settings: SimulateLfpSettings, recording: str) -> Path:
-    """The NWB file of a simulated recording, made and stored when it does not exist yet."""
-    folder = store.commit(
-        STAGE, recording, key(settings, recording),
-        lambda folder: simulate(folder / FILE_NAME, settings, recording),
-        params=settings.model_dump(), upstream=[], seed=settings.seed,
-        extra={"stage_version": VERSION, "in_key": in_key(settings, recording)},
-    )  # fmt: skip
-    return folder / FILE_NAME
+SIMULATOR = Simulator("00_simulate_lfp", VERSION, "simulated_lfp.nwb", simulate)
+key, make = SIMULATOR.key, SIMULATOR.make

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "nblib"
 RECORD = Path(__file__).with_name("stage_sources.json")
 ROAD = {
     "00_simulate": ["simulate/[!l_]*.py"],
-    "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py"],
+    "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/session/*.py", "data/trials/*.py"],
     "02_bin": ["prepare/binning.py", "prepare/counting.py", "prepare/windows.py", "prepare/responses.py", "prepare/bins.py", "data/trials/*.py", "data/sources.py", "data/counts.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
