@@ -13,7 +13,8 @@ and, where it likes, with
 - `Settings`: what only this source has to know, given under `source_params` in a recipe
 - `files(folder)`: what is read in the folder that a recipe's `path` names; without it, `path` is a file
 - `beside(path, recipe, recording_id)`: what is read beside that file, by its part in the recording
-- `fetch(recording_id)` and `fetched(recording_id) -> path`: where it can be downloaded
+- `fetch(recording_id)`, `fetched(recording_id) -> path` and `list_sessions(kind) -> table`: where it can
+  be downloaded
 - `make(settings, recording_id) -> path` and `key(settings, recording_id)`: where it is simulated; the
   settings are the recipe's block of the source's name where there is one, else `source_params`
 - `truth_path(path)` and `oracle_log_posterior(truth, ...)`: of a simulated one, where its truth lies and

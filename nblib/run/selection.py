@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,15 @@ def settle(wanted: Recordings, recipe: str) -> tuple[str, list[str]]:
     or the table of sessions has no such column.
     """
     base = recipes.find_recipe(recipe)
-    if wanted.allen is not None and base.source != "allen":
+    list_sessions = sources.offered(base.source, "list_sessions")
+    if wanted.allen is not None and list_sessions is None:
         raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
     if sources.is_simulated(base.source):
         raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
     if wanted.files is not None:
         ids, path = _matching(wanted.files)
         return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids
-    ids = query(_sessions(wanted.table), wanted.allen)
+    ids = query(_sessions(wanted.table, list_sessions), wanted.allen)
     return recipes.derive(base, {"recordings": ids}).recipe, ids
 
 
@@ -83,13 +85,11 @@ def _matching(pattern: str) -> tuple[list[str], str]:
     return [p.stem for p in paths], f"{folder}/{{recording}}{suffix}"
 
 
-def _sessions(table: str | None) -> pd.DataFrame:
+def _sessions(table: str | None, list_sessions: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
     if table is None:
-        from nblib.data import allen
-
-        return allen.list_sessions("")
+        return list_sessions("")
     try:
         found = pd.read_csv(Path(table).expanduser(), dtype={"session_id": str, "id": str})
     except (OSError, ValueError) as error:
