@@ -35,7 +35,7 @@ RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a
 def _recording_id(name: str) -> str:
     if not re.fullmatch(RECORDING_ID, name):
         raise ValueError(
-            f"recording id {shown(name)} may hold letters, digits, '.', '_' and '-' only, at most 120"
+            f"a recording id may hold letters, digits, '.', '_' and '-' only, at most 120, not {shown(name)}"
         )
     return name
 

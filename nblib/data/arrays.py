@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from nblib.data.nwb import hdf5
+from nblib.data import hdf5
 
 PIECE_BYTES = 2**20  # compressed and checksummed together
 FILTERS = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}

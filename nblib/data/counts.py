@@ -25,7 +25,7 @@ from pydantic import Field
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Params, Recipe
-from nblib.data.nwb import hdf5
+from nblib.data import hdf5
 from nblib.data.plainfiles import read_arrays
 
 if TYPE_CHECKING:

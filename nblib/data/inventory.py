@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput, some
+from nblib.data import hdf5
 from nblib.data.lab_pickle import NAME as PICKLE_NAME
-from nblib.data.nwb import hdf5
 
 NWB_NAME = re.compile(r"(?:ecephys_)?session_(\d+)\.nwb")
 LFP_NAME = re.compile(r"probe_\d+_lfp\.nwb")  # of a session, but holds no spikes

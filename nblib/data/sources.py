@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 from nblib.core import params, rawfiles, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.registry import SOURCES
+from nblib.data import linked
 from nblib.data.files import require_file
-from nblib.data.nwb import linked
 from nblib.data.trials import columns, expressions, labelling
 
 if TYPE_CHECKING:

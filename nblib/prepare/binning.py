@@ -18,7 +18,7 @@ from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
-from nblib.data.nwb import hdf5
+from nblib.data import hdf5
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require

@@ -16,9 +16,8 @@ import numpy as np
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.data import nwb
+from nblib.data import hdf5, nwb
 from nblib.data.images import Images, reduced
-from nblib.data.nwb import hdf5
 from nblib.simulate import session
 from nblib.simulate import units as population
 from nblib.simulate.oracle import Truth, oracle_log_posterior, read_truth, write_truth

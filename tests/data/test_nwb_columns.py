@@ -10,10 +10,9 @@ from nwb_files import electrodes, opened, text, trains
 
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.data import sources
+from nblib.data import hdf5, sources
 from nblib.data.files import require_file
 from nblib.data.nwb import electrodes as nwb_electrodes
-from nblib.data.nwb import hdf5
 from nblib.data.session import session_report
 from nblib.prepare import binning, cleaning
 

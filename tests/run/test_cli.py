@@ -271,7 +271,7 @@ LONG = "x" * 5000
         (["run", f"{LONG[:300]}.ipynb"], 1, "File name too long"),
         (["run", "01_ingest", "-p", "recipe", LONG], 2, "no recipe 'xxx"),
         (["run", "01_ingest", "-p", "recipe", f"{LONG}.yml"], 2, "File name too long"),
-        (["run", "01_ingest", "-p", "recording", LONG], 2, "string should match pattern"),
+        (["run", "01_ingest", "-p", "recording", LONG], 2, "a recording id may hold letters"),
         (["run", "01_ingest", "-f", "/"], 2, "cannot be read (Is a directory)"),
         (["run", "none.ipynb"], 2, "no such notebook"),
         (["sweep", "none.yml"], 2, "cannot be read (No such file or directory)"),

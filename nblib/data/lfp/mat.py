@@ -13,8 +13,8 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Recipe
+from nblib.data import hdf5
 from nblib.data.lfp import SERIES, STATES, in_order, recording_of, times_file
-from nblib.data.nwb import hdf5
 from nblib.data.recording import Recording, Series
 
 USES = ("path", "times")

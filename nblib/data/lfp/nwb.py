@@ -11,10 +11,10 @@ import numpy as np
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
+from nblib.data import hdf5
 from nblib.data.lfp import SERIES, in_order, recording_of, times_file
 from nblib.data.lfp.clock import even_pieces
 from nblib.data.nwb import electrodes as nwb_electrodes
-from nblib.data.nwb import hdf5
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording, Series

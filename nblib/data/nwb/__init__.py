@@ -12,7 +12,8 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
-from nblib.data.nwb import electrodes, hdf5
+from nblib.data import hdf5
+from nblib.data.nwb import electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording

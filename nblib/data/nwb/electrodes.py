@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.nwb import hdf5, tables
+from nblib.data import hdf5
+from nblib.data.nwb import tables
 
 GROUPS = "general/extracellular_ephys"
 PLACE = f"{GROUPS}/electrodes"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.nwb import hdf5
+from nblib.data import hdf5
 from nblib.data.trials.columns import LEFT_OUT, numbers, require
 
 # Names of time columns besides start_time and stop_time: NWB's own habit.
