@@ -6,20 +6,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from nblib.core.errors import BadInput
 from nblib.core.params import LabelRules
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import check_intervals, covers, open_ended
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits
+
+
+# The Allen Institute's own limits: a unit is good when all that are recorded hold.
+QUALITY = {
+    "isi_violations": (-np.inf, 0.5),
+    "amplitude_cutoff": (-np.inf, 0.1),
+    "presence_ratio": (0.95, np.inf),
+}
 
 
 class SpikeArray(Protocol):
@@ -208,3 +213,16 @@ class Recording:
                 index[lo : hi + 1] - index[lo],
             )
             lo = hi
+
+
+def good_units(units: pd.DataFrame) -> np.ndarray | None:
+    """Which units meet every recorded quality limit of the Allen Institute; None without any."""
+    known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
+    if not known:
+        return None
+    good = np.ones(len(units), bool)
+    for name in known:
+        low, high = QUALITY[name]
+        values = units[name].to_numpy(np.float64)
+        good &= (values >= low) & (values <= high)
+    return good

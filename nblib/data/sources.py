@@ -195,14 +195,10 @@ def _opened(recipe: Recipe, recording_id: str) -> Recording:
 
 def _settle_events(recording: Recording, recipe: Recipe) -> None:
     """Bring the events to seconds, where their name did not, and see that they are on the clock."""
-    from nblib.data.nwb import tables
-
     table, event = recording.intervals[recording.trials], recipe.event
-    raw, place = (
-        columns.require(table, event, recording.trial_place, "event"),
-        recording.trial_place,
-    )
-    converted = event.endswith(tables.TIME_SUFFIX) and raw.dtype.kind in "iuf"
+    place = recording.trial_place
+    raw = columns.require(table, event, place, "event")
+    converted = event.endswith(columns.TIME_SUFFIX) and raw.dtype.kind in "iuf"
     unit = 1.0 if converted else params.SECONDS[recipe.time_unit]
     table[event] = columns.numbers(raw, f"{place}: column {event!r}") * unit
     columns.check_event(str(recording.path or recording.id), recording.trials, table, event)

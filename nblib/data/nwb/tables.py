@@ -16,10 +16,8 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.data import hdf5
-from nblib.data.trials.columns import LEFT_OUT, numbers, require
+from nblib.data.trials.columns import LEFT_OUT, TIME_SUFFIX, numbers, require
 
-# Names of time columns besides start_time and stop_time: NWB's own habit.
-TIME_SUFFIX = "_time"
 BROKEN = "broken"  # in a table's `attrs`: which of the columns that were not read are broken
 
 

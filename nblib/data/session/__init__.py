@@ -16,7 +16,7 @@ import pandas as pd
 from nblib.core.errors import BadInput
 from nblib.core.markup import in_markdown
 from nblib.data.nwb import tables as nwb_tables
-from nblib.data.recording import Recording
+from nblib.data.recording import Recording, good_units
 from nblib.data.session.clock import Clock, check_clock
 from nblib.data.session.intervals import (
     interval_table,
@@ -38,13 +38,6 @@ from nblib.data.session.spikes import (
     span,
     unit_rates,
 )
-
-# The Allen Institute's own limits: a unit is good when all that are recorded hold.
-QUALITY = {
-    "isi_violations": (-np.inf, 0.5),
-    "amplitude_cutoff": (-np.inf, 0.1),
-    "presence_ratio": (0.95, np.inf),
-}
 
 
 @dataclass(frozen=True)
@@ -166,19 +159,6 @@ def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
         else:
             nwb_tables.tell_broken(tables[name], name, odd)
     return tables
-
-
-def good_units(units: pd.DataFrame) -> np.ndarray | None:
-    """Which units meet every recorded quality limit of the Allen Institute; None without any."""
-    known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
-    if not known:
-        return None
-    good = np.ones(len(units), bool)
-    for name in known:
-        low, high = QUALITY[name]
-        values = units[name].to_numpy(np.float64)
-        good &= (values >= low) & (values <= high)
-    return good
 
 
 def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:

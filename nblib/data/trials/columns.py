@@ -11,6 +11,7 @@ from nblib.core.params import MISSING
 # In a table's `attrs`: the columns that were not read, with the reason. Most are only not flat
 # (waveforms, lists), which is as it should be.
 LEFT_OUT = "left_out"
+TIME_SUFFIX = "_time"  # of columns of time besides start_time and stop_time: NWB's own habit
 # So many events that last so much less than their table are on another clock.
 FEW_EVENTS, UNLIKE = 10, 20.0
 

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nblib.data.session import QUALITY
+from nblib.data.recording import QUALITY
 from nblib.report.plots import style
 from nblib.report.plots.style import Picture
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nblib.data.session import good_units
+from nblib.data.recording import good_units
 from nblib.data.trials.intervals import merged
 from nblib.data.trials.labelling import is_one_of
 from nblib.report.plots import style, texts
