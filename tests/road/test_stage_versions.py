@@ -175,7 +175,6 @@ def test_runs_are_covered_by_what_they_train_and_judge_with():
     ssl = {
         "experiments/self_supervision.py",
         "experiments/pretext.py",
-        "prepare/windows.py",
         "evaluate/stats.py",
     }
     assert ssl <= behind("08_ssl_pretext")
