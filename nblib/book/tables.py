@@ -60,9 +60,9 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
     fair = results.comparable(table)
     if fair.empty:
         return ""
-    from nblib.report import plots
+    from nblib.report.plots.results import compare_runs
 
-    figure = plots.compare_runs(compare.marked(fair))
+    figure = compare_runs(compare.marked(fair))
     return linked_figure(figure, links, "../", COMPARISON)
 
 

@@ -18,6 +18,7 @@ from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
 from nblib.report import plots
+from nblib.report.plots.responses import unit_response
 from nblib.report.plots.style import Picture
 from nblib.road.notebooks import is_interactive
 
@@ -79,7 +80,7 @@ class ResponseExplorer:
         area = self.area.loc[self.unit]
         where = f" ({area})" if area else ""
         name = f"{self.recording.label} {plots.label_text(self.label)}"
-        return plots.unit_response(
+        return unit_response(
             trial, time, len(onset), self.window, self.shown_s,
             title=f"Unit {self.unit}{where}, {name}", colour=plots.area_colour(area),
         )  # fmt: skip

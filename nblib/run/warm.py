@@ -36,9 +36,10 @@ LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
     "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.bins",
-    "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots",
+    "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots.recordings",
+    "nblib.report.plots.preparation", "nblib.report.widgets",
 )  # fmt: skip
-HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode")  # fmt: skip
+HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode", "nblib.report.plots.runs")  # fmt: skip
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 GRACE_S = 10.0  # what is told to end is killed after so long; a job ends its kernel in half of it
 SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes

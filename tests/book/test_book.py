@@ -19,7 +19,9 @@ from nblib.book import build, check, layout, marks, pages, tables
 from nblib.core import params, sealed, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import decode
-from nblib.report import compare, plots, results, summary
+from nblib.report import compare, results, summary
+from nblib.report.plots.results import compare_runs
+from nblib.report.plots.style import VERMILLION
 from nblib.run import sweep
 from nblib.run.search import definition
 
@@ -485,10 +487,10 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     )
     alike = tables.headline(runs, linked(runs), compared.assign(holm=0.2))
     assert "On test it cannot be told apart from lstm." in alike
-    figure = plots.compare_runs(compare.marked(results.comparable(runs)))
+    figure = compare_runs(compare.marked(results.comparable(runs)))
     assert "chosen by validation" in [t.get_text() for t in figure.legends[0].get_texts()]
-    colours = [line.get_color() for line in figure.axes[0].containers[1].lines[:1]]
-    assert colours == [plots.style.VERMILLION]  # mlp, the second from above
+    (mark,) = [c for c in figure.axes[0].containers if c.get_label() == "chosen by validation"]
+    assert mark.lines[0].get_color() == VERMILLION and mark.lines[0].get_ydata() == [1]  # mlp
 
 
 # --- links to runs -------------------------------------------------------------------------------

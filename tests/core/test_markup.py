@@ -19,7 +19,7 @@ from nblib.data.session import SessionReport
 from nblib.prepare import bins
 from nblib.prepare.windows import Windows
 from nblib.report import plots, summary, widgets
-from nblib.report.plots import style
+from nblib.report.plots import primitives, style
 from nblib.road import stages
 from nblib.run import kernel
 
@@ -151,7 +151,7 @@ def test_a_figure_writes_dollars_as_they_stand(name):
         ax = fig.add_subplot(title=name, xlabel=name)
         ax.plot([1, 100], [1, 2], label=name)
         ax.set_xscale("log")
-        style.plain_numbers(ax.xaxis)
+        primitives.plain_numbers(ax.xaxis)
         ax.legend()
         return fig
 

@@ -186,7 +186,7 @@ def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
     from nblib.data.session import session_report
     from nblib.prepare import windows
-    from nblib.report import plots
+    from nblib.report.plots import recordings as plots
 
     session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")
     report = session_report(session)

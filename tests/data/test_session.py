@@ -430,7 +430,7 @@ def test_observed_times_and_spikes_share_a_clock():
 def test_without_trials_there_are_report_figures_and_sentence():
     from nblib.core.params import BinSettings
     from nblib.prepare import binning
-    from nblib.report import plots
+    from nblib.report.plots import recordings as plots
 
     made = session(invalid=[(30.0, np.nan)])
     object.__setattr__(made, "trials", "")

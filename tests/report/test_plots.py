@@ -1,4 +1,4 @@
-"""Every figure on small synthetic data: it draws, is labelled, readable, small and repeatable."""
+"""Figures: the primitives on values; then every figure once, readable, small and in words."""
 
 import io
 import json
@@ -14,155 +14,283 @@ from matplotlib.text import Text
 from nblib.core.errors import StorageError
 from nblib.evaluate.scores import Score
 from nblib.report import plots
-from nblib.report.plots import style
+from nblib.report.plots import (
+    budgets,
+    embeddings,
+    graphs,
+    images,
+    preparation,
+    primitives,
+    recordings,
+    responses,
+    results,
+    style,
+)
+from nblib.report.plots import runs as run_plots
 
 AREAS = ["LGd", "VISp", "VISl", "VISal", "LP", "CA1"]
+LONG = "a_name_of_forty_characters_as_people_use"
+NAMES = [f"{LONG}{i}" for i in range(60)]
+AREA_NAMES = [f"anterior cingulate area {i}" for i in range(6)]
+RNG = np.random.default_rng
 
 
-def fake_units(n=90, areas=AREAS, quality=True, seed=0):
-    rng = np.random.default_rng(seed)
-    units = pd.DataFrame({"area": rng.choice(areas, n)}, index=pd.RangeIndex(n, name="unit_id"))
-    if quality:
-        units["isi_violations"] = rng.gamma(0.6, 0.4, n)
-        units["amplitude_cutoff"] = np.clip(rng.gamma(0.7, 0.08, n), 0, 0.5)
-        units["presence_ratio"] = np.clip(1 - rng.gamma(0.5, 0.08, n), 0, 1)
-    return units
+# --- primitives, on values -------------------------------------------------------------------------
 
 
-def fake_trials(n_scenes=118, n_repeats=10, seed=0):
-    rng = np.random.default_rng(seed)
+def scores(values, **columns):
+    value = np.asarray(values, float)
+    table = pd.DataFrame({"value": value, "ci_low": value - 0.1, "ci_high": value + 0.2})
+    return table.assign(**columns)
+
+
+def panel():
+    return style.new_figure(3.0).add_subplot()
+
+
+def ends(container):
+    """[(x, y), (x, y)] of each interval of an errorbar."""
+    return np.array([line for bars in container.lines[2] for line in bars.get_segments()])
+
+
+def named(ax, label):
+    (artist,) = [a for a in (*ax.containers, *ax.collections, *ax.lines) if a.get_label() == label]
+    return artist
+
+
+def test_rows_stand_in_order_with_their_intervals_chance_oracle_and_mean():
+    ax = panel()
+    table = scores([0.6, 0.4, 0.5], who=["b", "a", "a"], chance=[0.1, 0.2, 0.2])
+    table = table.assign(oracle=0.9, oracle_low=0.85, oracle_high=0.95, run=["r/1", "r/2", "r/3"])
+    assert primitives.intervals(ax, table, "who", mean="mean") == ["b", "a"]
+    dots = named(ax, "95 % interval")
+    rows = [0, 0.75, 1.25]
+    np.testing.assert_allclose(dots.lines[0].get_xydata(), np.c_[table["value"], rows])
+    low, high = ends(dots)[:, 0, 0], ends(dots)[:, 1, 0]
+    np.testing.assert_allclose([low, high], [table["ci_low"], table["ci_high"]])
+    for label, places, half in (
+        ("chance", (0.1, 0.2), 0.5),
+        ("mean", (0.6, 0.45), primitives.MEAN),
+    ):
+        bars = named(ax, label).get_segments()
+        np.testing.assert_allclose(
+            bars, [[[x, i - half], [x, i + half]] for i, x in enumerate(places)]
+        )
+    band = ax.patches[0]
+    assert (band.get_x(), round(band.get_width(), 9)) == (0.85, 0.1)
+    assert ax.get_ylim() == (1.5, -0.5)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a"]
+    assert [mark[1:] for mark in ax.figure._marks] == [
+        (0.6, 0, "r/1"),
+        (0.4, 0.75, "r/2"),
+        (0.5, 1.25, "r/3"),
+    ]
+
+
+def test_rows_take_the_colour_of_their_kind_and_go_without_intervals_or_chance():
+    ax = panel()
+    table = pd.DataFrame({"value": [1.0, 2.0], "who": ["a", "b"], "area": ["VISp", ""]})
+    primitives.intervals(ax, table, "who", hue="area", colours={"VISp": style.GREEN})
+    colours = [(line.get_color(), line.get_xdata()[0]) for line in ax.lines]
+    assert colours == [(style.GREEN, 1.0), (style.BLUE, 2.0)] and not ax.collections
+
+
+@pytest.mark.parametrize("bands", [False, True])
+def test_curves_rise_with_x_and_show_intervals_and_chance(bands):
+    ax = panel()
+    table = scores(
+        [0.5, 0.3, 0.7],
+        x=[10, 1, 1],
+        who=["a", "a", "b"],
+        chance=0.25,
+        run=[["r/1", "r/2"], [], []],
+    )
+    primitives.curves(ax, table, "x", "who", bands=bands)
+    np.testing.assert_allclose(named(ax, "a").lines[0].get_xydata(), [[1, 0.3], [10, 0.5]])
+    assert [named(ax, n).lines[0].get_color() for n in "ab"] == [style.BLUE, style.VERMILLION]
+    if bands:
+        edge = ax.collections[0].get_paths()[0].vertices
+        assert {(1.0, 0.2), (1.0, 0.5), (10.0, 0.4), (10.0, 0.7)} <= {
+            tuple(p) for p in edge.round(9)
+        }
+    else:
+        np.testing.assert_allclose(ends(named(ax, "a"))[:, :, 1], [[0.2, 0.5], [0.4, 0.7]])
+    assert set(named(ax, "chance").get_ydata()) == {0.25}
+    assert ax.figure._marks == [(ax, 10.0, 0.5, "r/1"), (ax, 10.0, 0.5, "r/2")]
+
+
+def test_many_curves_differ_in_colour_or_marker():
+    looks = primitives.series(range(40))
+    assert len(set(looks.values())) == 40
+
+
+def test_a_matrix_shows_its_values_and_writes_them_readably():
+    ax = panel()
+    values = np.array([[0.0, 100.0], [np.nan, 40.0]])
+    primitives.matrix(ax, values, "share", written=True, cmap="cividis", vmin=0, vmax=100)
+    np.testing.assert_array_equal(ax.images[0].get_array().filled(np.nan), values)
+    texts = {t.get_position(): (t.get_text(), t.get_color()) for t in ax.texts}
+    assert texts == {(0, 0): ("0", "white"), (1, 0): ("100", style.INK), (1, 1): ("40", "white")}
+    assert ax.figure.axes[1].get_ylabel() == "share"
+
+
+def test_a_large_matrix_is_averaged_in_blocks():
+    assert primitives.coarse(np.arange(16.0).reshape(4, 4), 2).tolist() == [
+        [2.5, 4.5],
+        [10.5, 12.5],
+    ]
+    assert primitives.coarse(np.eye(2), 2).tolist() == np.eye(2).tolist()
+
+
+def test_spikes_stand_at_their_time_and_row():
+    ax = panel()
+    primitives.raster(ax, np.array([1.0, 2.0, 3.0]), np.array([0, 2, 1]), ["red", "red", "blue"])
+    spots = {line.get_color(): line.get_xydata().tolist() for line in ax.lines}
+    assert spots == {"red": [[1, 0], [3, 1]], "blue": [[2, 2]]}
+    assert ax.get_ylim() == (2.5, -0.5)
+
+
+def test_a_swarm_holds_every_value():
+    ax = panel()
+    table = pd.DataFrame({"value": [0.1, 0.1, 0.9], "k": ["1", "1", "all"], "who": ["a", "b", "a"]})
+    primitives.swarm(ax, table, "k", "who")
+    heights = sorted(y for dots in ax.collections for _, y in dots.get_offsets())
+    assert heights == [0.1, 0.1, 0.9]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "all"]
+
+
+def test_the_best_come_first_with_all_their_rows():
+    table = primitives.best_first(scores([0.1, 0.9, 0.3], who=["a", "b", "a"]), "who")
+    assert table["who"].tolist() == ["b", "a", "a"] and table["value"].tolist() == [0.9, 0.1, 0.3]
+
+
+def test_units_are_ordered_by_area_and_the_areas_named_at_their_middle():
+    rows, names = style.by_area(["CA1", "VISp", np.nan, "LGd", "ZI", "VISp"])
+    assert rows.tolist() == [3, 1, 5, 0, 4, 2]
+    ax = panel()
+    primitives.name_areas(ax, names)
+    ticks = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))
+    assert ticks == {"LGd (1)": 0, "VISp (2)": 1.5, "CA1 (1)": 3, "ZI (1)": 4, "no area (1)": 5}
+
+
+def test_area_colours_are_fixed_and_known():
+    assert plots.area_colour("VISp") == style.BLUE and plots.area_colour("") == style.GREY
+    assert plots.area_colour("ZI") == plots.area_colour("ZI")
+    assert len({plots.area_colour(area) for area in AREAS}) == len(AREAS)
+
+
+# --- data for the figures --------------------------------------------------------------------------
+
+
+def units(n=90, areas=AREAS, **quality):
+    rng = RNG(0)
+    table = pd.DataFrame({"area": rng.choice(areas, n)}, index=pd.RangeIndex(n, name="unit_id"))
+    drawn = {
+        "isi_violations": rng.gamma(0.6, 0.4, n),
+        "amplitude_cutoff": np.clip(rng.gamma(0.7, 0.08, n), 0, 0.5),
+        "presence_ratio": np.clip(1 - rng.gamma(0.5, 0.08, n), 0, 1),
+    }
+    return table.assign(**drawn | quality)
+
+
+def no_quality(n, value):
+    return units(n, isi_violations=value, amplitude_cutoff=value, presence_ratio=value)
+
+
+def trials(n_scenes=118, n_repeats=10):
+    rng = RNG(0)
     labels = np.concatenate([rng.permutation(np.arange(-1, n_scenes)) for _ in range(n_repeats)])
-    start = 30 + 0.25 * np.arange(len(labels))
-    for block in (1, 2):
-        start[block * len(labels) // 3 :] += 60
+    start = 30 + 0.25 * np.arange(len(labels)) + 60 * (3 * np.arange(len(labels)) // len(labels))
     return pd.DataFrame(
         {"start_time": start, "stop_time": start + 0.25, "label": labels.astype(float)}
     )
 
 
-def session(n_units=90, areas=AREAS, quality=True, n_scenes=118, invalid=True):
-    trials = fake_trials(n_scenes)
-    end = trials["stop_time"].max() + 30
-    time = np.arange(0, end, 5.0)
+def session(units, labels=None, tables=1, invalid=((120.0, 140.0),), name="frame"):
+    shown = trials(4 if labels is not None else 118)
+    labels = shown["label"].to_numpy() if labels is None else np.resize(labels, len(shown))
+    time = np.arange(0, shown["stop_time"].max() + 30, 5.0)
     rate = pd.DataFrame({"time_s": time, "rate_hz": 5.5 + np.sin(time / 60)})
-    other = pd.DataFrame({"start_time": [0.0, end - 30], "stop_time": [29.0, end - 5]})
-    intervals = {"spontaneous_presentations": other, "natural_scenes_presentations": trials}
-    return plots.session_overview(
-        fake_units(n_units, areas, quality), trials["label"].to_numpy(), rate, intervals,
-        np.array([[120.0, 140.0]]) if invalid else np.empty((0, 2)),
-        trials="natural_scenes_presentations", label_name="frame",
-    )  # fmt: skip
+    intervals = {"trials": shown} | {f"{LONG}{i}": shown.head(5 * i + 5) for i in range(tables)}
+    return recordings.session_overview(
+        units,
+        labels,
+        rate,
+        intervals,
+        np.reshape(invalid, (-1, 2)),
+        trials="trials",
+        label_name=name,
+    )
 
 
-def raster(n_units=90, areas=AREAS):
-    rng = np.random.default_rng(0)
-    return plots.raster(
-        rng.uniform(30, 34, 60 * n_units), rng.integers(0, n_units, 60 * n_units),
-        fake_units(n_units, areas)["area"], fake_trials(), (30.0, 34.0),
-    )  # fmt: skip
+def raster(n=90, areas=AREAS, labels=None, n_spikes=60):
+    rng, shown = RNG(0), trials().head(16)
+    shown = shown if labels is None else shown.assign(label=np.resize(labels, 16))
+    spikes, unit = rng.uniform(30, 34, n_spikes * n), rng.integers(0, n, n_spikes * n)
+    return recordings.raster(spikes, unit, units(n, areas)["area"], shown, (30.0, 34.0))
 
 
 def psth(areas=AREAS):
     time = np.arange(-0.05, 0.35, 0.01) + 0.005
-    parts = []
-    for i, area in enumerate(areas):
-        bump = np.exp(-0.5 * ((time - 0.06 - 0.01 * i) / 0.03) ** 2) * (time > 0)
-        part = {"area": area, "time_s": time, "rate_hz": 4 + i + 6 * bump, "sem_hz": 0.4}
-        parts.append(pd.DataFrame({**part, "n_units": 10 + i}))
-    return plots.psth_by_area(pd.concat(parts), 0.25)
+    rows = [pd.DataFrame({"area": area, "time_s": time, "rate_hz": 4 + i + np.cos(9 * time),
+                          "sem_hz": 0.4, "n_units": 10 + i}) for i, area in enumerate(areas)]  # fmt: skip
+    return responses.psth_by_area(pd.concat(rows), 0.25)
 
 
-def tuning(n_units=90, n_labels=119, areas=AREAS):
-    rng = np.random.default_rng(0)
-    rate = rng.gamma(2, 2, (n_units, n_labels))
-    rate[np.arange(n_units), rng.integers(0, n_labels, n_units)] += 20
-    return plots.tuning_heatmap(
-        rate, np.arange(-1, n_labels - 1), fake_units(n_units, areas)["area"], "frame"
-    )
+def tuning(n=90, labels=range(-1, 118), areas=AREAS):
+    rate = RNG(0).gamma(2, 2, (n, len(labels)))
+    return responses.tuning_heatmap(rate, np.array(labels), units(n, areas)["area"], "frame")
 
 
-def unit_response():
-    rng = np.random.default_rng(0)
-    trial = rng.integers(0, 50, 400)
-    time = np.where(rng.random(400) < 0.6, rng.normal(0.09, 0.02, 400), rng.uniform(-0.1, 0.4, 400))
-    return plots.unit_response(
-        trial, time, 50, (-0.1, 0.4), 0.25, title="unit 950000012 (VISp), frame 46", colour=style.area_colour("VISp")
-    )  # fmt: skip
+def unit_response(n=400, title="unit 950000012 (VISp), frame 46"):
+    trial, time = RNG(0).integers(0, 50, n), RNG(1).normal(0.09, 0.08, n)
+    return responses.unit_response(trial, time, 50 if n else 0, (-0.1, 0.4), 0.25, title=title)
 
 
-def removals():
-    return plots.removals(
-        pd.DataFrame(
-            [
-                ("spikes", "inside an invalid interval", 3200, 996_800),
-                ("presentations", "touches an invalid interval", 24, 5926),
-                ("units", "isi_violations > 0.5", 12, 88),
-                ("units", "amplitude_cutoff > 0.1", 0, 88),
-                ("units", "region not asked for", 30, 58),
-            ],
-            columns=["what", "reason", "removed", "kept"],
-        )
-    )
+def removals(*rows):
+    columns = ["what", "reason", "removed", "kept"]
+    return preparation.removals(pd.DataFrame(rows, columns=columns))
 
 
-def fake_split(n_folds=1, n_scenes=118, n_repeats=10, blocked=True, seed=0):
-    trials = fake_trials(n_scenes, n_repeats)
-    rng = np.random.default_rng(seed)
-    folds = []
+def split(n_folds=1, blocked=True, **label):
+    shown, folds = trials(), []
     for fold in range(n_folds):
-        place = np.arange(len(trials)) / len(trials)
-        place = place if blocked else rng.permutation(place)
-        place = (place + fold / n_folds) % 1
+        place = np.arange(len(shown)) / len(shown)
+        place = ((place if blocked else RNG(0).permutation(place)) + fold / n_folds) % 1
         role = np.select([place < 0.2, place < 0.28], ["test", "val"], "train")
         if blocked:
             role[(np.abs(place - 0.2) < 0.004) | (np.abs(place - 0.28) < 0.004)] = "gap"
+        times = {"start_s": shown["start_time"], "stop_s": shown["stop_time"]}
         folds.append(
-            pd.DataFrame(
-                {
-                    "fold": fold,
-                    "role": role,
-                    "label": trials["label"],
-                    "start_s": trials["start_time"],
-                    "stop_s": trials["stop_time"],
-                }
-            )
+            pd.DataFrame({"fold": fold, "role": role, "label": shown["label"]} | times | label)
         )
     return pd.concat(folds, ignore_index=True)
 
 
-def correlation(n=90, areas=AREAS):
-    rng = np.random.default_rng(0)
-    shared = rng.normal(size=(500, 1))
-    matrix = np.corrcoef((rng.normal(size=(500, n)) + 0.3 * shared).T)
-    return plots.correlation(matrix, fake_units(n, areas)["area"])
+def correlation(n=90):
+    matrix = np.corrcoef((RNG(0).normal(size=(500, n)) + 0.3 * RNG(1).normal(size=(500, 1))).T)
+    return preparation.correlation(matrix, units(n)["area"])
 
 
-def history(n=20):
+def graph(n=90, areas=AREAS, signed=False):
+    r = np.abs(RNG(0).standard_normal((n, n))) * 0.1
+    edges = np.where(r > 0.2, r, 0) + (0.1 * RNG(1).standard_normal((n, n)) if signed else 0)
+    return graphs.graph_overview(edges + np.eye(n), r, units(n, areas)["area"])
+
+
+def history(n=20, **columns):
     epoch = np.arange(n)
-    return pd.DataFrame(
-        {
-            "epoch": epoch,
-            "train_loss": 4.7 * np.exp(-epoch / 6),
-            "val_loss": 4.7 * np.exp(-epoch / 7) + 0.01 * epoch**1.5,
-            "val_accuracy": 0.9 * (1 - np.exp(-epoch / 5)),
-        }
+    table = pd.DataFrame({"epoch": epoch, "train_loss": 4.7 * np.exp(-epoch / 6)})
+    validation = 4.7 * np.exp(-epoch / 7) + 0.01 * epoch**1.5
+    return table.assign(val_loss=validation, val_accuracy=0.9 - 0.9 * np.exp(-epoch / 5)).assign(
+        **columns
     )
 
 
-def confusion(n_classes=119, n=1190):
-    rng = np.random.default_rng(0)
-    label = np.tile(np.arange(-1, n_classes - 1), n // n_classes)
-    wrong = rng.random(len(label)) < 0.25
-    return plots.confusion(label, np.where(wrong, rng.permutation(label), label), "frame")
-
-
-def by_time(oracle=0.95):
-    accuracy = np.array([0.02, 0.32, 0.61, 0.75, 0.82])
-    table = pd.DataFrame({"time": 0.025 + 0.05 * np.arange(5), "accuracy": accuracy})
-    table = table.assign(ci_low=accuracy - 0.03, ci_high=accuracy + 0.03)
-    return plots.accuracy_by_time(
-        table, score(0.82), {"accuracy": score(oracle)} if oracle else None
-    )
+def confusion(classes, n, name="frame"):
+    label = np.resize(classes, n)
+    wrong = RNG(0).random(n) < 0.25
+    return run_plots.confusion(label, np.where(wrong, RNG(1).permutation(label), label), name)
 
 
 def score(value, chance=0.0085):
@@ -174,350 +302,264 @@ def score(value, chance=0.0085):
     }
 
 
-def summary(oracle=True):
-    scores = {"accuracy": score(0.82), "top5": score(0.96, 0.04), "balanced_accuracy": score(0.81)}
-    return plots.score_summary(
-        scores, {"accuracy": score(0.95)} if oracle else None, "lstm on demo"
+def by_time(oracle):
+    table = scores([0.02, 0.32, 0.61, 0.75, 0.82], time=0.025 + 0.05 * np.arange(5))
+    return run_plots.accuracy_by_time(
+        table.rename(columns={"value": "accuracy"}), score(0.82), oracle
     )
 
 
-def runs(n_recordings=1, seeds=1):
-    rows = []
-    models = ["lstm", "gru", "logistic", "pca_logistic", "linear_svm", "mlp", "cnn", "transformer"]
-    for recording in range(n_recordings):
-        for i, model in enumerate([*models, "transformer_lstm", "autoencoder_lstm"]):
-            for seed in range(seeds):
-                value = 0.9 - 0.05 * i - 0.03 * recording % 0.3 + 0.01 * seed
-                rows.append(
-                    {"recipe": "demo", "base": "demo", "group": "demo", "recording": f"r{recording}", "model": model, "variant": "",
-                     "changed": "", "n_bins": 5, "n_units": 90, "fit_s": 10.0 ** (i / 4), "fold": seed, "decoder": model,
-                     "run": f"r{recording}/{recording:04d}{i:06d}{seed:06d}", **score(value),
-                     "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
-                )  # fmt: skip
-    return pd.DataFrame(rows)
+def summary(oracle=None, title="lstm on demo"):
+    values = {"accuracy": score(0.82), "top5": score(0.96, 0.04), "balanced_accuracy": score(0.81)}
+    return run_plots.score_summary(values, oracle, title)
 
 
-def lfp_overview():
-    regions = ["PrL_Cx", "BLA", "VTA"]
-    channels = pd.DataFrame({"region": regions, "electrodes": [2, 2, 4], "sd": [50.0, 80.0, 20.0], "nan_share": [0, 0.01, 0]})  # fmt: skip
-    intervals = pd.DataFrame({"label": ["home_cage", "open_field"], "start_s": [0.0, 310.0], "stop_s": [300.0, 600.0]})  # fmt: skip
-    return plots.potentials.lfp_overview(channels, intervals)
+def importance(areas=False, names=AREAS):
+    unit = scores(
+        RNG(0).gamma(0.5, 0.1, 90), unit=np.arange(90) + 950_000_000, area=RNG(1).choice(names, 90)
+    )
+    bins = scores(RNG(2).gamma(0.5, 0.1, 5), time=np.arange(1, 6) * 0.05)
+    unit, bins = (table.rename(columns={"value": "rise"}) for table in (unit, bins))
+    kinds = [("", "all", 0.8)] + [
+        (a, k, v) for a in AREAS for k, v in (("alone", 0.3), ("without", 0.7))
+    ]
+    area, kind, value = zip(*kinds, strict=True)
+    table = scores(value, area=area, kind=kind, n_units=15, chance=0.01)
+    return run_plots.importance(unit, bins, table if areas else None)
 
 
-def spectra():
-    frequency = np.linspace(0, 60, 61)
-    rows = [
-        pd.DataFrame({"label": state, "channel": c, "frequency_hz": frequency, "power": (1 + i + j) / (1 + frequency)})
-        for i, state in enumerate(("home_cage", "open_field", "tail_suspension"))
-        for j, c in enumerate(("PrL_Cx", "BLA", "VTA", "IL_Cx", "mSNC"))
-    ]  # fmt: skip
-    return pd.concat(rows)
+def few_shot(
+    models=("nearest_mean", "ridge", "poisson_naive_bayes"), shots=(1, 3, 5, 10, 20, 0), draws=1
+):
+    rows = [(m, k, k or 36.0, 0.1 + 0.15 * np.log(k or 36) + 0.02 * i + 0.003 * d)
+            for i, m in enumerate(models) for k in shots for d in range(draws)]  # fmt: skip
+    model, k, per_class, value = zip(*rows, strict=True)
+    return scores(value, model=model, k=k, per_class=per_class, chance=0.01, accuracy=value)
 
 
-def embedding_map():
-    rng = np.random.default_rng(0)
-    label = np.array(["home_cage", "", "open_field"])[np.arange(300) % 3]
-    subject = np.array([f"m{i}" for i in np.arange(300) // 30])
-    return plots.embedding_map(rng.standard_normal((300, 2)), label, subject, np.arange(300.0))
+def budget(tasks, names=("rp", "ts", "cpc", "random", "rp+ts+cpc", "a/very/long/path/to/some/RP_weights.pth"), **columns):  # fmt: skip
+    rows = [(name, task, b, 0.9 - 0.05 * i - 0.3 / (1 + j))
+            for i, name in enumerate(names) for task in tasks for j, b in enumerate((1, 10, 100, 0))]  # fmt: skip
+    embedder, task, b, value = zip(*rows, strict=True)
+    return scores(value, embedder=embedder, task=task, budget=b, chance=0.5, **columns)
+
+
+def classes(states, **names):
+    return pd.concat([budget(("one_vs_all",), **names, **{"class": state}) for state in states])
+
+
+def embedding_map(n=300, label=("home_cage", "", "open_field")):
+    subject = np.array([f"m{i}" for i in np.arange(n) // 30])
+    return embeddings.embedding_map(
+        RNG(0).standard_normal((n, 2)), np.resize(label, n), subject, np.arange(n)
+    )
 
 
 def purity():
-    rows = {"recording": [f"m{i}" for i in range(12)], "state": np.linspace(0.6, 0.9, 12), "state_chance": 0.33,
-            "subject": np.linspace(0.2, 0.5, 12), "subject_chance": 0.08}  # fmt: skip
-    return plots.neighbour_purity(pd.DataFrame(rows))
-
-
-def budget(tasks=("one_vs_all", "multiclass")):
-    rows = []
-    for i, name in enumerate(("rp", "ts", "cpc", "random", "rp+ts+cpc", "a/very/long/path/to/some/RP_weights.pth")):  # fmt: skip
-        for task in tasks:
-            for j, b in enumerate((1, 10, 100, 0)):
-                value = 0.9 - 0.05 * i - 0.3 / (1 + j)
-                rows.append({"embedder": name, "task": task, "budget": b, "value": value, "ci_low": value - 0.05,
-                             "ci_high": value + 0.05, "chance": 0.5 if task == "one_vs_all" else 1 / 3})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def class_table():
-    table = budget(("one_vs_all",))
-    return pd.concat([table.assign(**{"class": s}) for s in ("home_cage", "open_field", "tail_suspension")])  # fmt: skip
-
-
-def spaces(best=True):
-    rows = []
-    for i, space in enumerate(("vae", "pca", "gabor")):
-        for j, which in enumerate(("training images, among all", "held-out images, among all")):
-            value = 0.1 + 0.1 * i + 0.2 * j
-            row = {"space": space, "which": which, "accuracy": value, "accuracy_low": value - 0.05,
-                   "accuracy_high": value + 0.05, "accuracy_chance": 0.01, "r": 0.2, "reliability": 0.6}  # fmt: skip
-            rows.append(row | ({"accuracy_best_possible": 0.9, "ceiling": 0.8} if best else {}))
-    return plots.space_comparison(pd.DataFrame(rows))
-
-
-def found(n=3):
-    pixels = np.random.default_rng(0).random((9, 16, 20))
-    answers = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [4, 3, 2, 1, 0]][:n]
-    table = pd.DataFrame(
-        {"space": "pca", "row": [0, 1, 2][:n], "rank": [1, 6, 3][:n], "answers": answers}
+    table = pd.DataFrame({"state": np.linspace(0.6, 0.9, 12), "subject": np.linspace(0.2, 0.5, 12)})
+    table = table.assign(
+        recording=[f"m{i}" for i in range(12)], state_chance=0.33, subject_chance=0.08
     )
-    return plots.found_images(table, pixels, np.arange(9))
+    return embeddings.neighbour_purity(table)
 
 
-def drawn_pictures(spaces=2):
-    shown = np.random.default_rng(0).random((9, 16, 20))
-    pictures = {"pca itself": shown, "pca from spikes": shown * 0.5, "gabor itself": None}
-    kept = dict(list(pictures.items())[-spaces - 1 :] if spaces else [("gabor itself", None)])
-    return plots.drawn_images(kept, shown, shown.mean(axis=0), np.arange(9))
+def spaces(**known):
+    rows = [(space, which, 0.1 + 0.1 * i + 0.2 * j) for i, space in enumerate(("vae", "pca", "gabor"))
+            for j, which in enumerate(("training images, among all", "held-out images, among all"))]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["space", "which", "accuracy"]).assign(
+        accuracy_chance=0.01, **known
+    )
+    ends = {"accuracy_low": table["accuracy"] - 0.05, "accuracy_high": table["accuracy"] + 0.05}
+    return images.space_comparison(table.assign(r=0.2, reliability=0.6, **ends))
 
 
-def by_size():
-    changed = {1: "n_bins=1", 5: "", 10: "n_bins=10"}
-    return pd.concat([runs().assign(changed=c, n_bins=n) for n, c in changed.items()])
+PIXELS = RNG(0).random((9, 16, 20))
 
 
-def best(n_recordings, folds):
-    """The runs of one decoder a recording."""
-    found = runs(n_recordings, folds)
-    return found[found["model"] == "lstm"]
+def found():
+    answers = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [4, 3, 2, 1, 0]]
+    table = pd.DataFrame({"space": "pca", "row": [0, 1, 2], "rank": [1, 6, 3], "answers": answers})
+    return images.found_images(table, PIXELS, np.arange(9))
 
 
-def published(n):
-    """Published numbers of n recordings by two models; of one model from two tables."""
+def drawn(**pictures):
+    return images.drawn_images(
+        {"gabor itself": None, **pictures}, PIXELS, PIXELS.mean(axis=0), np.arange(9)
+    )
+
+
+def all_runs(n_recordings=1, seeds=1, **columns):
+    models = ["lstm", "gru", "logistic", "pca_logistic", "linear_svm", "mlp", "cnn", "transformer",
+              "transformer_lstm", "autoencoder_lstm"]  # fmt: skip
     rows = [
-        {"recording": f"r{i}", "model": model, "selected": "best of 15 epochs on the test rows",
-         "provenance": f"a paper, table {model}.csv, row {i}", "value": value}
-        for i in range(n)
-        for model, value in (("LSTM", 0.95), ("SVC", 0.6))
+        {"recording": f"r{r}", "model": model, "decoder": model, "fold": seed, "fit_s": 10.0 ** (i / 4),
+         "run": f"r{r}/{r:04d}{i:06d}{seed:06d}", **score(0.9 - 0.05 * i - 0.03 * r % 0.3 + 0.01 * seed)}
+        for r in range(n_recordings) for i, model in enumerate(models) for seed in range(seeds)
     ]  # fmt: skip
-    columns = ["recording", "model", "selected", "provenance", "value"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def network(n=90, areas=AREAS, signed=False):
-    rng = np.random.default_rng(0)
-    r = np.abs(rng.standard_normal((n, n))) * 0.1
-    edges = np.where(r > 0.2, r, 0) + (0.1 * rng.standard_normal((n, n)) if signed else 0)
-    return plots.graph_overview(edges + np.eye(n), r, fake_units(n, areas)["area"])
-
-
-def carriers(areas=False, names=AREAS):
-    rng = np.random.default_rng(0)
-
-    def rises(n):
-        rise = rng.gamma(0.5, 0.1, n)
-        return pd.DataFrame({"rise": rise, "ci_low": rise - 0.02, "ci_high": rise + 0.02})
-
-    units = rises(90).assign(unit=np.arange(90) + 950_000_000, area=rng.choice(names, 90))
-    bins = rises(5).assign(time=np.arange(1, 6) * 0.05)
-    rows = [("", "all", 0.8, 90)]
-    rows += [(a, kind, v, 15) for a in AREAS for kind, v in (("alone", 0.3), ("without", 0.7))]
-    table = pd.DataFrame(rows, columns=["area", "kind", "value", "n_units"]).assign(chance=0.01)
-    table = table.assign(ci_low=table["value"] - 0.05, ci_high=table["value"] + 0.05)
-    return plots.importance(units, bins, table if areas else None)
-
-
-def few_shot(names=("nearest_mean", "ridge", "poisson_naive_bayes"), shots=(1, 3, 5, 10, 20, 0)):
-    rows = [
-        {
-            "model": m,
-            "k": k,
-            "per_class": k or 36.0,
-            "value": 0.1 + 0.15 * np.log(k or 36) + 0.02 * i,
-        }
-        for i, m in enumerate(names)
-        for k in shots
-    ]
-    table = pd.DataFrame(rows).assign(chance=0.01)
-    return table.assign(ci_low=table["value"] - 0.03, ci_high=table["value"] + 0.03)
-
-
-def few_shot_draws():
-    rng = np.random.default_rng(0)
-    each = few_shot().drop(columns=["ci_low", "ci_high"])
-    table = pd.concat([each.assign(draw=d) for d in range(10)], ignore_index=True)
-    return table.assign(
-        accuracy=np.clip(table["value"] + 0.02 * rng.standard_normal(len(table)), 0, 1)
-    )
-
-
-def summary_score():
-    return Score(0.95, 0.94, 0.96, 0.01, 0.001, 1000)
-
-
-FIGURES = {
-    "session": session,
-    "session_no_areas": lambda: session(1000, [np.nan], False, 4, invalid=False),
-    "session_many_areas": lambda: session(900, [f"A{i}" for i in range(30)]),
-    "raster": raster,
-    "raster_many_areas": lambda: raster(400, [f"A{i}" for i in range(30)]),
-    "raster_no_areas": lambda: raster(30, [""]),
-    "raster_large": lambda: raster(1500),
-    "psth": psth,
-    "psth_no_areas": lambda: psth([""]),
-    "tuning": tuning,
-    "tuning_few": lambda: tuning(30, 4, [""]),
-    "unit_response": unit_response,
-    "removals": removals,
-    "removals_none": lambda: plots.removals(
-        pd.DataFrame(columns=["what", "reason", "removed", "kept"])
-    ),
-    "quality": lambda: plots.quality(
-        fake_units(400),
-        {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95},
-    ),
-    "quality_unknown": lambda: plots.quality(fake_units(quality=False), {}),
-    "split": lambda: plots.split_timeline(fake_split()),
-    "split_folds": lambda: plots.split_timeline(fake_split(5)),
-    "split_random": lambda: plots.split_timeline(fake_split(blocked=False)),
-    "balance": lambda: plots.label_balance(fake_split(), "frame"),
-    "balance_few": lambda: plots.label_balance(fake_split(n_scenes=3), "orientation"),
-    "correlation": correlation,
-    "correlation_large": lambda: correlation(1501),
-    "graph": network,
-    "graph_learned": lambda: network(signed=True),
-    "graph_one_area": lambda: network(30, [""]),
-    "graph_large": lambda: network(700),
-    "importance": lambda: carriers(),
-    "importance_areas": lambda: carriers(areas=True),
-    "importance_no_areas_known": lambda: carriers(names=[""]),
-    "importance_none": lambda: plots.importance(None, None, None),
-    "few_shot": lambda: plots.few_shot_curves(few_shot(), summary_score()),
-    "few_shot_one": lambda: plots.few_shot_curves(few_shot(["ridge"], [0])),
-    "draws": lambda: plots.draws_spread(few_shot_draws()),
-    "learning": lambda: plots.learning_curves(history()),
-    "learning_one_fit": lambda: plots.learning_curves(
-        pd.DataFrame({"epoch": [0], "val_accuracy": [0.7]})
-    ),
-    "learning_linear": lambda: plots.learning_curves(
-        history(4).assign(c=[0.001, 0.01, 0.1, 1.0], val_loss=[3.0, 1.6, 1.2, 1.4])
-    ),
-    "confusion": confusion,
-    "confusion_few": lambda: confusion(4, 200),
-    "by_time": by_time,
-    "by_time_no_oracle": lambda: by_time(None),
-    "summary": summary,
-    "summary_no_oracle": lambda: summary(False),
-    "compare": lambda: plots.compare_runs(runs()),
-    "compare_seeds": lambda: plots.compare_runs(runs(2, 3)),
-    "compare_cohort": lambda: plots.compare_runs(runs(12), "top5"),
-    "compare_variant": lambda: plots.compare_runs(
-        runs().assign(variant=["", "", "shuffle_labels=true", *[""] * 7])
-    ),
-    "lfp_overview": lfp_overview,
-    "lfp_traces": lambda: plots.potentials.lfp_traces(
-        np.random.default_rng(0).standard_normal((600, 3)), 10.0, 100.0, ["BLA", "VTA", "IL_Cx"]
-    ),
-    "spectra": lambda: plots.potentials.state_spectra(spectra()),
-    "bands": lambda: plots.potentials.band_power(spectra()),
-    "map": embedding_map,
-    "purity": purity,
-    "budget": lambda: plots.budget_curves(budget(), 200),
-    "budget_one_task": lambda: plots.budget_curves(budget(("multiclass",)), 200),
-    "classes": lambda: plots.class_curves(class_table(), 200),
-    "classes_none": lambda: plots.class_curves(class_table().iloc[:0], 200),
-    "spaces": spaces,
-    "spaces_real": lambda: spaces(False),
-    "found": found,
-    "drawn": drawn_pictures,
-    "drawn_none": lambda: drawn_pictures(0),
-    "against": lambda: plots.score_against(by_size()),
-    "against_cost_alone": lambda: plots.score_against(runs(4, 2)),
-    "against_none": lambda: plots.score_against(runs().iloc[:0]),
-    "best": lambda: plots.best_per_recording(best(1, 1), published(0)),
-    "best_folds": lambda: plots.best_per_recording(best(1, 5), published(1)),
-    "best_cohort": lambda: plots.best_per_recording(best(32, 3), published(32), "top5"),
-    "best_groups": lambda: plots.best_per_recording(
-        pd.concat([best(1, 1), best(1, 3).assign(group="demo (n_folds=3)")]), published(1)
-    ),
-    "best_none": lambda: plots.best_per_recording(best(1, 1).iloc[:0], published(0)),
-    "compare_none": lambda: plots.compare_runs(runs().iloc[:0]),
-}
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    return {}
-
-
-LONG = "a_name_of_forty_characters_as_people_use"
-NAMES = [f"{LONG}{i}" for i in range(60)]
-AREA_NAMES = [f"anterior cingulate area {i}" for i in range(6)]
-
-
-def odd_session(labels, units, tables=0):
-    trials = fake_trials(4).assign(label=lambda t: np.resize(labels, len(t)))
-    rate = pd.DataFrame({"time_s": np.arange(0, 60, 5.0), "rate_hz": 5.0})
-    other = {f"{LONG}{i}": trials.head(i) for i in range(tables)}
-    return plots.session_overview(
-        units, trials["label"].to_numpy(), rate, {"trials": trials, **other}, np.empty((0, 2)),
-        trials="trials", label_name=LONG,
-    )  # fmt: skip
-
-
-def odd_raster(labels, areas, n_units):
-    rng = np.random.default_rng(0)
-    unit, trials = rng.integers(0, n_units, 500), fake_trials().head(16)
-    trials = trials.assign(label=np.resize(labels, 16))
-    names = fake_units(n_units, areas)["area"]
-    return plots.raster(rng.uniform(30, 34, 500), unit, names, trials, (30.0, 34.0))
-
-
-def odd_spectra(states, channels):
-    one = spectra().query("label == 'home_cage' and channel == 'BLA'")
-    return pd.concat([one.assign(label=s, channel=c) for s in states for c in channels])
-
-
-def odd_budget(names, states=("a",)):
-    return pd.concat([budget(("one_vs_all",)).assign(**{"class": s}) for s in states]).replace(
-        {"embedder": dict(zip(["rp", "ts", "cpc", "random"], names, strict=False))}
-    )
+    same = {"group": "demo", "variant": "", "changed": "", "n_bins": 5, "n_units": 90}
+    same |= {"oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
+    return pd.DataFrame(rows).assign(**same | columns)
 
 
 def odd_runs():
-    some = runs(2).query("model in ['lstm', 'mlp']")
-    return some.assign(group=LONG, changed="a=1, " + LONG, recording=lambda t: LONG + t["recording"])  # fmt: skip
+    some = all_runs(2, group=LONG, changed="a=1, " + LONG).query("model in ['lstm', 'mlp']")
+    return some.assign(recording=LONG + some["recording"])
 
 
-def without_quality(n, value):
-    columns = ("isi_violations", "amplitude_cutoff", "presence_ratio")
-    return fake_units(n).assign(**dict.fromkeys(columns, value))
+def by_size():
+    return pd.concat(
+        [all_runs(changed=c, n_bins=n) for n, c in {1: "n_bins=1", 5: "", 10: "n_bins=10"}.items()]
+    )
 
 
-LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": 0.1, "presence_ratio": 0.95}
-ODD = {
-    "session_long": lambda: odd_session(NAMES, fake_units(90, AREA_NAMES), 5),
-    "session_one": lambda: odd_session([3], fake_units(1)),
-    "session_nan": lambda: odd_session(["class 1", "class 2"], without_quality(9, np.nan)),
-    "raster_long": lambda: odd_raster(NAMES, NAMES[:6], 90),
-    "raster_words": lambda: odd_raster(["natural_movie", "grating", "flash"], AREAS, 40),
-    "raster_one": lambda: odd_raster([1], [""], 1),
-    "tuning_long": lambda: plots.tuning_heatmap(np.eye(30, 60), np.array(NAMES), NAMES[:30], LONG),
-    "confusion_long": lambda: plots.confusion(np.array(NAMES), np.array(NAMES), LONG),
-    "confusion_one": lambda: plots.confusion(np.array([1]), np.array([1]), LONG),
-    "balance_long": lambda: plots.label_balance(
-        fake_split().assign(label=lambda t: np.resize(NAMES, len(t))), LONG
+def best(n_recordings, folds, **columns):
+    return all_runs(n_recordings, folds, **columns).query("model == 'lstm'")
+
+
+def published(n):
+    rows = [(f"r{i}", model, "best of 15 epochs on the test rows", f"a paper, table {model}.csv, row {i}", value)
+            for i in range(n) for model, value in (("LSTM", 0.95), ("SVC", 0.6))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["recording", "model", "selected", "provenance", "value"])
+
+
+def spectra(channels=("PrL_Cx", "BLA", "VTA", "IL_Cx", "mSNC"), states=("home_cage", "open_field", "tail_suspension")):  # fmt: skip
+    hz = np.linspace(0, 60, 61)
+    rows = [pd.DataFrame({"label": state, "channel": c, "frequency_hz": hz, "power": (1 + i + j) / (1 + hz)})
+            for i, state in enumerate(states) for j, c in enumerate(channels)]  # fmt: skip
+    return pd.concat(rows)
+
+
+def lfp_overview():
+    regions = {
+        "region": ["PrL_Cx", "BLA", "VTA"],
+        "electrodes": [2, 2, 4],
+        "sd": [50.0, 80.0, 20.0],
+    }
+    times = {
+        "label": ["home_cage", "open_field"],
+        "start_s": [0.0, 310.0],
+        "stop_s": [300.0, 600.0],
+    }
+    return recordings.lfp_overview(
+        pd.DataFrame(regions | {"nan_share": [0, 0.01, 0]}), pd.DataFrame(times)
+    )
+
+
+def traces(names, n=600):
+    return recordings.lfp_traces(RNG(0).standard_normal((n, len(names))), 10.0, 100.0, names)
+
+
+LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95}
+BEST = {"accuracy": score(0.95)}
+STATES = ("home_cage", "open_field", "tail_suspension")
+BOTH = ("one_vs_all", "multiclass")
+
+FIGURES = {
+    "session": lambda: session(units()),
+    "session_no_areas": lambda: session(units(1000, [np.nan])[["area"]], [-1, 0, 1, 2], invalid=()),
+    "session_many_areas": lambda: session(units(900, [f"A{i}" for i in range(30)])),
+    "session_long": lambda: session(units(90, AREA_NAMES), NAMES, 5, name=LONG),
+    "session_one": lambda: session(units(1), [3]),
+    "session_nan": lambda: session(no_quality(9, np.nan), ["class 1", "class 2"]),
+    "raster": raster,
+    "raster_many_areas": lambda: raster(400, [f"A{i}" for i in range(30)]),
+    "raster_no_areas": lambda: raster(30, [""]),
+    "raster_long": lambda: raster(90, NAMES[:6], NAMES),
+    "raster_words": lambda: raster(40, AREAS, ["natural_movie", "grating", "flash"]),
+    "raster_one": lambda: raster(1, [""], [1]),
+    "psth": psth,
+    "psth_no_areas": lambda: psth([""]),
+    "psth_many_areas": lambda: psth([f"A{i}" for i in range(14)]),
+    "tuning": tuning,
+    "tuning_few": lambda: tuning(30, np.arange(4), [""]),
+    "tuning_long": lambda: tuning(30, np.array(NAMES), NAMES[:5]),
+    "unit_response": unit_response,
+    "unit_long": lambda: unit_response(0, f"Unit {LONG} ({LONG}), {LONG}"),
+    "removals": lambda: removals(
+        ("spikes", "inside an invalid interval", 3200, 996_800), ("units", "isi_violations > 0.5", 12, 88),
+        ("units", "amplitude_cutoff > 0.1", 0, 88), ("presentations", "touches an invalid interval", 24, 5926),
     ),
-    "quality_nan": lambda: plots.quality(without_quality(9, np.nan), LIMITS),
-    "quality_inf": lambda: plots.quality(without_quality(1, np.inf), LIMITS),
-    "compare_long": lambda: plots.compare_runs(odd_runs()),
-    "best_long": lambda: plots.best_per_recording(odd_runs().assign(decoder=LONG), published(0)),
-    "traces_one": lambda: plots.potentials.lfp_traces(np.zeros((60, 1)), 1.0, 10.0, [LONG]),
-    "spectra_long": lambda: plots.potentials.state_spectra(odd_spectra(NAMES[:20], NAMES[:2])),
-    "bands_long": lambda: plots.potentials.band_power(odd_spectra(NAMES[:5], NAMES[:5])),
-    "bands_one": lambda: plots.potentials.band_power(odd_spectra(["a"], ["b"])),
-    "map_60": lambda: plots.embedding_map(
-        np.eye(60, 2), np.array(NAMES), np.array(["m"] * 60), np.arange(60.0)
+    "removals_none": removals,
+    "quality": lambda: preparation.quality(units(400), LIMITS),
+    "quality_unknown": lambda: preparation.quality(units()[["area"]], {}),
+    "quality_nan": lambda: preparation.quality(no_quality(9, np.nan), LIMITS),
+    "quality_inf": lambda: preparation.quality(no_quality(1, np.inf), LIMITS),
+    "split": lambda: preparation.split_timeline(split()),
+    "split_folds": lambda: preparation.split_timeline(split(5)),
+    "split_random": lambda: preparation.split_timeline(split(blocked=False)),
+    "balance": lambda: preparation.label_balance(split(), "frame"),
+    "balance_long": lambda: preparation.label_balance(split(label=np.resize(NAMES, 1190)), LONG),
+    "correlation": correlation,
+    "correlation_large": lambda: correlation(901),
+    "correlation_none": lambda: preparation.correlation(np.empty((0, 0)), ["VISp"] * 9000),
+    "graph": graph,
+    "graph_learned": lambda: graph(signed=True),
+    "graph_large": lambda: graph(500),
+    "graph_long": lambda: graph(30, AREA_NAMES),
+    "graph_one": lambda: graph(1, [np.nan]),
+    "importance": importance,
+    "importance_areas": lambda: importance(areas=True, names=NAMES[:6]),
+    "importance_no_areas_known": lambda: importance(names=[""]),
+    "importance_none": lambda: run_plots.importance(None, None, None),
+    "few_shot": lambda: budgets.few_shot_curves(few_shot(), Score(0.95, 0.94, 0.96, 0.01, 0.001, 1000)),
+    "few_shot_one": lambda: budgets.few_shot_curves(few_shot(["ridge"], [0])),
+    "few_shot_none": lambda: budgets.few_shot_curves(few_shot().iloc[:0]),
+    "draws": lambda: budgets.draws_spread(few_shot(draws=10)),
+    "learning": lambda: run_plots.learning_curves(history()),
+    "learning_one_fit": lambda: run_plots.learning_curves(history(1)[["epoch", "val_accuracy"]]),
+    "learning_linear": lambda: run_plots.learning_curves(
+        history(4, c=[0.001, 0.01, 0.1, 1.0], val_loss=[3.0, 1.6, 1.2, 1.4])
     ),
-    "budget_long": lambda: plots.budget_curves(odd_budget(NAMES[:4]), 200),
-    "classes_long": lambda: plots.class_curves(odd_budget(NAMES[:4], NAMES[:5]), 200),
-    "importance_long": lambda: carriers(areas=True, names=NAMES[:6]),
-    "graph_long": lambda: network(30, AREA_NAMES),
-    "graph_one": lambda: network(1, [np.nan]),
-    "summary_long": lambda: plots.score_summary({"accuracy": score(1.0)}, None, f"{LONG} on {LONG}"),
-    "unit_long": lambda: plots.unit_response(
-        np.array([], int), np.array([]), 0, (-0.1, 0.4), 0.25, title=f"Unit {LONG} ({LONG}), {LONG}"
+    "confusion": lambda: confusion(np.arange(-1, 118), 1190),
+    "confusion_few": lambda: confusion(np.arange(-1, 3), 200),
+    "confusion_long": lambda: confusion(NAMES, 60, LONG),
+    "confusion_one": lambda: confusion([1], 1, LONG),
+    "by_time": lambda: by_time(BEST),
+    "by_time_no_oracle": lambda: by_time(None),
+    "summary": lambda: summary(BEST),
+    "summary_long": lambda: summary(title=f"{LONG} on {LONG}"),
+    "compare": lambda: results.compare_runs(all_runs()),
+    "compare_seeds": lambda: results.compare_runs(all_runs(2, 3)),
+    "compare_cohort": lambda: results.compare_runs(all_runs(12), "top5"),
+    "compare_variant": lambda: results.compare_runs(all_runs(variant=["", "shuffle_labels=true", *[""] * 8])),
+    "compare_long": lambda: results.compare_runs(odd_runs()),
+    "compare_none": lambda: results.compare_runs(all_runs().iloc[:0]),
+    "lfp_overview": lfp_overview,
+    "lfp_traces": lambda: traces(["BLA", "VTA", "IL_Cx"]),
+    "traces_one": lambda: traces([LONG]),
+    "spectra": lambda: responses.state_spectra(spectra()),
+    "spectra_long": lambda: responses.state_spectra(spectra(NAMES[:2], NAMES[:20])),
+    "bands": lambda: responses.band_power(spectra()),
+    "bands_long": lambda: responses.band_power(spectra(NAMES[:5], NAMES[:5])),
+    "bands_one": lambda: responses.band_power(spectra(["b"], ["a"])),
+    "map": embedding_map,
+    "map_60": lambda: embedding_map(60, NAMES),
+    "purity": purity,
+    "budget": lambda: budgets.budget_curves(budget(BOTH), 200),
+    "budget_long": lambda: budgets.budget_curves(budget(BOTH[1:], NAMES[:4]), 200),
+    "classes": lambda: budgets.class_curves(classes(STATES), 200),
+    "classes_long": lambda: budgets.class_curves(classes(NAMES[:5], names=NAMES[:4]), 200),
+    "classes_none": lambda: budgets.class_curves(classes(STATES).iloc[:0], 200),
+    "spaces": lambda: spaces(accuracy_best_possible=0.9, ceiling=0.8),
+    "spaces_real": spaces,
+    "found": found,
+    "drawn": lambda: drawn(pca=PIXELS, vae=PIXELS * 0.5),
+    "drawn_none": drawn,
+    "against": lambda: results.score_against(by_size()),
+    "against_cost_alone": lambda: results.score_against(all_runs(4, 2)),
+    "against_none": lambda: results.score_against(all_runs().iloc[:0]),
+    "best": lambda: results.best_per_recording(best(1, 1), published(0)),
+    "best_folds": lambda: results.best_per_recording(best(1, 5), published(1)),
+    "best_cohort": lambda: results.best_per_recording(best(32, 3), published(32), "top5"),
+    "best_groups": lambda: results.best_per_recording(
+        pd.concat([best(1, 1), best(1, 3, group="demo (n_folds=3)")]), published(1)
     ),
+    "best_long": lambda: results.best_per_recording(odd_runs().assign(decoder=LONG), published(0)),
+    "best_none": lambda: results.best_per_recording(best(1, 1).iloc[:0], published(0)),
 }  # fmt: skip
+
+
+# --- every figure, once ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -539,7 +581,7 @@ def misplaced(fig, written, dpi):
     """Texts that leave the figure, and pairs that overprint each other; slanted ones are let be."""
     width, height = fig.get_size_inches() * dpi
     slack = dpi / 40
-    found = [
+    faults = [
         text.get_text()
         for text, box in written.items()
         if min(box.x0, box.y0, width - box.x1, height - box.y1) < -slack
@@ -549,52 +591,37 @@ def misplaced(fig, written, dpi):
     ]
     for i, (one, a) in enumerate(upright):
         for two, b in upright[i + 1 :]:
-            if (
-                min(a.x1, b.x1) - max(a.x0, b.x0) > slack
-                and min(a.y1, b.y1) - max(a.y0, b.y0) > slack
-            ):
-                found.append((one, two))
-    return found
+            wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+            if wide > slack and min(a.y1, b.y1) - max(a.y0, b.y0) > slack:
+                faults.append((one, two))
+    return faults
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", ODD)
-def test_long_many_and_missing_names_fit(name, written):
-    fig = ODD[name]()
-    plots.png_bytes(fig, 60)
-    assert misplaced(fig, written, 60) == []
-    assert 40 < len(fig.alt()) < 900
-
-
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_is_readable_and_small(name, drawn, written, tmp_path):
+def test_figure_is_readable_and_small(name, written):
     fig = FIGURES[name]()
-    png = plots.png_bytes(fig)
-    assert misplaced(fig, written, style.DPI) == []
+    png = plots.png_bytes(fig, 72)
+    assert misplaced(fig, written, 72) == []
     assert png.startswith(b"\x89PNG")
-    assert len(png) < 400_000, "a page holds several figures and must stay under 2 MB"
+    assert len(png) < 200_000, "a page holds several figures and must stay under 2 MB"
     assert fig.get_figwidth() <= style.WIDTH_IN + 1e-9
-    texts = [t for t in fig.findobj(Text) if t.get_text().strip() and t.get_visible()]
-    assert min(t.get_fontsize() for t in texts) >= 9
+    assert min(text.get_fontsize() for text in written) >= 9
     for ax in fig.axes:
-        if ax.axison and ax.get_xticks().size and ax.get_shared_x_axes().get_siblings(ax) == [ax]:
+        if ax.axison and len(ax.get_xticks()) and ax.get_shared_x_axes().get_siblings(ax) == [ax]:
             assert ax.get_xlabel() or ax.get_ylabel(), "an axis without a name"
-    svg = plots.save_svg(fig, tmp_path / f"{name}.svg")
-    assert svg.stat().st_size < 1_500_000
-    assert b"<text" in svg.read_bytes()
     alt = fig.alt()
-    assert 40 < len(alt) < 600 and "mathdefault" not in alt and "\n" not in alt
+    assert 40 < len(alt) < 900 and "mathdefault" not in alt and "\n" not in alt
 
 
 @pytest.mark.parametrize(
     ("name", "n"),
-    [("compare_seeds", 60), ("compare_cohort", 120), ("against", 60), ("best_folds", 5), ("best_cohort", 96)],
-)  # fmt: skip
+    [("compare_seeds", 60), ("compare_cohort", 120), ("against", 60), ("best_cohort", 96)],
+)
 def test_every_mark_tells_its_run_and_where_it_is(name, n):
-    fig = FIGURES[name]()
-    png, shown = fig._repr_png_()
-    keys = [key for key, _, _ in shown["runs"]]
-    assert len(shown["runs"]) >= n and all(re.fullmatch(r"r\d+/\d{16}", key) for key in keys)
+    png, shown = FIGURES[name]()._repr_png_()
+    assert len(shown["runs"]) >= n
+    assert all(re.fullmatch(r"r\d+/\d{16}", key) for key, _, _ in shown["runs"])
     assert all(0 < x < 1 and 0 < y < 1 for _, x, y in shown["runs"])
     assert json.loads(json.dumps(shown)) == shown
     # What lies under a mark is ink, not paper.
@@ -604,79 +631,102 @@ def test_every_mark_tells_its_run_and_where_it_is(name, n):
         assert picture[row - 2 : row + 3, column - 2 : column + 3, :3].min() < 0.95
 
 
-def test_a_figure_without_runs_tells_of_none():
-    assert set(summary()._repr_png_()[1]) == {"width", "alt"}
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("summary", ["Each score with its 95 % interval", "accuracy 82.0%, top-5 accuracy 96.0%"]),
         ("compare", ["accuracy on test presentations", "rows: lstm 90.0%", "mlp 65.0%"]),
-        ("compare_cohort", ["12 recordings", "and 2 more", "Legend: one recording, mean over"]),
-        ("confusion", ["Test confusion: 76.6% of 1190 right; true frame against predicted frame"]),
+        (
+            "compare_cohort",
+            ["12 recordings", "and 2 more", "one recording", "mean over recordings"],
+        ),
+        (
+            "confusion_one",
+            ["Test confusion: 100.0% of 1 right; true a_name", "against predicted a_name"],
+        ),
         ("removals", ["isi_violations > 0.5 12 of 100 (12.0%)", "share removed"]),
         ("learning", ["cross-entropy (nats) against epoch", "kept: epoch 17"]),
-        ("correlation", ["mean r = 0.087", "VISp (10)", "Colour: correlation r."]),
+        ("correlation", ["mean r = 0.0", "VISp (10)", "Colour: correlation r."]),
         ("session", ["1190 presentations, 119 labels; presentations against frame", "VISp 10"]),
         ("few_shot", ["Best with all: poisson naive bayes 67.8%"]),
         ("budget", ["Highest with all labels"]),
+        ("purity", ["same state 75% (chance 33%)", "same subject 35% (chance 8%)"]),
         ("drawn_none", ["Nothing to draw. No image was drawn"]),
     ],
 )
 def test_a_figure_says_what_is_to_be_seen(name, words):
-    fig = FIGURES[name]()
-    alt = fig.alt()
+    alt = FIGURES[name]().alt()
     assert all(word in alt for word in words), alt
-    assert fig._repr_png_()[1]["alt"] == alt
 
 
 def test_a_figure_in_words_is_plain_text():
-    fig = style.new_figure(2.0)
-    ax = fig.add_subplot()
+    ax = panel()
     ax.set_title("cost $5\n<b>")
-    assert fig.alt() == "cost $5 <b>."
+    assert ax.figure.alt() == "cost $5 <b>."
 
 
 def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():
-    fig = FIGURES["best_cohort"]()
-    words = " ".join(t.get_text() for t in fig.findobj(Text)).replace("\n", " ")
+    def words(name):
+        return " ".join(t.get_text() for t in FIGURES[name]().findobj(Text)).replace("\n", " ")
+
+    cohort = words("best_cohort")
     assert (
-        "Hollow, LSTM (32): best of 15 epochs on the test rows; a paper, table LSTM.csv." in words
+        "Hollow, LSTM (32): best of 15 epochs on the test rows; a paper, table LSTM.csv." in cohort
     )
-    assert "published SVC" in words
-    assert "No published number" in " ".join(t.get_text() for t in FIGURES["best"]().findobj(Text))
-    assert "One recording: this says nothing of others." in " ".join(
-        t.get_text() for t in FIGURES["best_folds"]().findobj(Text)
-    )
+    assert "published SVC" in cohort
+    assert "No published number" in words("best")
+    assert "One recording: this says nothing of others." in words("best_folds")
+
+
+def test_constant_unit_has_no_tuning():
+    z = responses.zscore_rows(np.array([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]]))
+    np.testing.assert_allclose(z, [[0, 0, 0], [-1.2247, 0, 1.2247]], atol=1e-4)
+
+
+def test_confusion_rows_are_shares_of_the_true_class():
+    fig = run_plots.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
+    np.testing.assert_allclose(fig.axes[0].images[0].get_array(), [[200 / 3, 100 / 3], [0, 100]])
+
+
+def test_kept_epoch_is_the_lowest_validation_loss():
+    legend = run_plots.learning_curves(history()).axes[0].get_legend()
+    kept = int(history()["val_loss"].idxmin())
+    assert f"kept: epoch {kept}" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_the_role_of_each_presentation_stands_at_its_time():
+    bars = preparation.split_timeline(split(blocked=True)).axes[0].collections
+    first = {c.get_facecolor().tobytes(): c.get_paths()[0].vertices[:, 0].min() for c in bars}
+    table = split()
+    for role, start in table.groupby("role")["start_s"].min().items():
+        assert first[np.array([mpl.colors.to_rgba(preparation.ROLES[role][1])]).tobytes()] == start
+
+
+# --- the figure itself -----------------------------------------------------------------------------
 
 
 def test_same_figure_same_bytes(tmp_path):
-    for draw in (summary, raster):
-        assert plots.png_bytes(draw()) == plots.png_bytes(draw())
-        one, two = (plots.save_svg(draw(), tmp_path / f"{i}.svg").read_bytes() for i in "ab")
-        assert one == two
+    for draw in (FIGURES["summary"], FIGURES["draws"]):
+        assert plots.png_bytes(draw(), 72) == plots.png_bytes(draw(), 72)
+    one, two = (plots.save_svg(summary(), tmp_path / f"{i}.svg").read_bytes() for i in "ab")
+    assert one == two and b"<text" in one, "text stays text"
 
 
-def test_drawing_changes_no_global_setting():
+def test_drawing_changes_no_global_setting_and_leaves_no_figure_open():
+    import matplotlib.pyplot as plt
+
     before = dict(mpl.rcParams)
-    summary()
-    assert dict(mpl.rcParams) == before
+    summary(), FIGURES["draws"]()
+    assert dict(mpl.rcParams) == before and plt.get_fignums() == []
     with mpl.rc_context():
         plots.use_style()
         assert mpl.rcParams["font.size"] == 10
 
 
-def test_figures_do_not_pile_up():
-    import matplotlib.pyplot as plt
-
-    summary()
-    assert plt.get_fignums() == []
-
-
-def test_a_figure_shows_itself_once_as_png():
-    png, size = summary()._repr_png_()
-    assert png.startswith(b"\x89PNG") and size["width"] == 720
+def test_a_figure_shows_itself_once_as_png_and_tells_of_no_runs_without_any():
+    fig = summary()
+    png, shown = fig._repr_png_()
+    assert png.startswith(b"\x89PNG") and shown == {"width": 720, "alt": fig.alt()}
 
 
 def test_save_svg_refuses_other_names_and_reports_the_disk(tmp_path):
@@ -686,44 +736,6 @@ def test_save_svg_refuses_other_names_and_reports_the_disk(tmp_path):
         plots.save_svg(summary(), tmp_path / "gone" / "figure.svg")
 
 
-def test_area_colours_are_fixed_and_known():
-    assert plots.area_colour("VISp") == style.BLUE
-    assert plots.area_colour("") == style.GREY
-    assert plots.area_colour("ZI") == plots.area_colour("ZI")
-    known = [plots.area_colour(a) for a in AREAS]
-    assert len(set(known)) == len(known)
-
-
-def test_area_order_follows_the_pathway():
-    assert style.area_order(["CA1", "VISp", np.nan, "LGd", "ZI", "VISp"]) == [
-        "LGd",
-        "VISp",
-        "CA1",
-        "ZI",
-        "",
-    ]
-
-
-def test_constant_unit_has_no_tuning():
-    from nblib.report.plots.responses import zscore_rows
-
-    z = zscore_rows(np.array([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]]))
-    assert z[0].tolist() == [0, 0, 0]
-    np.testing.assert_allclose(z[1], [-1.2247, 0, 1.2247], atol=1e-4)
-
-
-def test_confusion_rows_are_shares_of_the_true_class():
-    fig = plots.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
-    shown = fig.axes[0].images[0].get_array()
-    np.testing.assert_allclose(shown, [[200 / 3, 100 / 3], [0, 100]])
-
-
-def test_kept_epoch_is_the_lowest_validation_loss():
-    fig = plots.learning_curves(history())
-    best = int(history()["val_loss"].idxmin())
-    assert f"kept: epoch {best}" in [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
-
-
 if (
     __name__ == "__main__"
 ):  # python tests/report/test_plots.py FOLDER  writes every figure, to look at
@@ -731,6 +743,4 @@ if (
     from pathlib import Path
 
     for name, draw in FIGURES.items():
-        Path(sys.argv[1], f"{name}.png").write_bytes(
-            io.BytesIO(plots.png_bytes(draw(), 100)).getvalue()
-        )
+        Path(sys.argv[1], f"{name}.png").write_bytes(plots.png_bytes(draw(), 100))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.report import compare, plots, results, summary
+from nblib.report.plots.results import compare_runs
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_saved_table_keeps_every_column(runs, tmp_path):
 def test_no_run_yet(home):
     none = results.scan()
     assert summary.runs_table(none).empty and "no run" in summary.in_words(results.clean(none))
-    assert plots.png_bytes(plots.compare_runs(results.clean(none))).startswith(b"\x89PNG")
+    assert plots.png_bytes(compare_runs(results.clean(none))).startswith(b"\x89PNG")
 
 
 def test_a_control_with_shuffled_labels_has_no_part_in_it(runs):

@@ -1,17 +1,37 @@
-"""Figures of responses (02): what areas and units do when something is shown."""
+"""Figures of responses (02): what areas, units and channels do when something is shown."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nblib.report.plots import style
-from nblib.report.plots.areas import mark_areas
+from nblib.prepare import responses, windows
+from nblib.prepare.spectra import BANDS
+from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SHOWN_HZ = (1.0, 55.0)
+MOST_AREAS = 12
+
+
+def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
+    """Mean firing rate by area around the onset (`bins.response`), or power spectra by state."""
+    if isinstance(binned, windows.Windows):
+        return state_spectra(psth)
+    return psth_by_area(psth, psth.attrs["shown_s"])
+
+
+def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
+    """What tells labels apart: tuning of every unit, or band power of every channel."""
+    if isinstance(binned, windows.Windows):
+        return band_power(psth)
+    tuning, labels = responses.tuning_curves(binned)
+    areas = responses.areas_of(responses.units_of(binned))
+    return tuning_heatmap(tuning, labels, areas, binned.attrs["label_name"])
 
 
 @style.styled
@@ -22,24 +42,34 @@ def psth_by_area(psth: pd.DataFrame, shown_s: float) -> Picture:
     error over units) and n_units; shown_s: length of a presentation in seconds.
     """
     order = style.area_order(psth["area"])
+    areas = psth["area"].map(style.area_name)
+    labels = [
+        f"{style.area_label(a)} ({n} units)" for a, n in zip(areas, psth["n_units"], strict=True)
+    ]
+    rate, error = psth["rate_hz"], psth["sem_hz"].fillna(0)
+    table = psth.assign(
+        area=areas, label=labels, value=rate, ci_low=rate - error, ci_high=rate + error
+    )
+    table = table[areas.isin(order[:MOST_AREAS])].sort_values(
+        "area", key=lambda a: a.map(order.index)
+    )
+    looks = {
+        label: (style.area_colour(a), "")
+        for a, label in zip(table["area"], table["label"], strict=True)
+    }
     fig = style.new_figure(3.6)
     ax = fig.add_subplot()
     ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0, label="shown")
-    for area in order[:12]:
-        part = psth[psth["area"].map(style.area_name) == area]
-        colour = style.area_colour(area)
-        mean, error = part["rate_hz"].to_numpy(), np.nan_to_num(part["sem_hz"].to_numpy())
-        time = part["time_s"].to_numpy()
-        ax.fill_between(time, mean - error, mean + error, color=colour, alpha=0.2, lw=0)
-        n_units = int(part["n_units"].iloc[0])
-        ax.plot(time, mean, color=colour, label=f"{style.area_label(area)} ({n_units} units)")
+    primitives.curves(ax, table, "time_s", "label", looks=looks, bands=True)
     ax.set_ylim(bottom=0)
     ax.set_xlim(psth["time_s"].min(), psth["time_s"].max())
-    ax.set_xlabel("time from onset (s)")
-    ax.set_ylabel("firing rate (Hz)")
-    more = f"; {len(order) - 12} further areas not drawn" if len(order) > 12 else ""
-    ax.set_title(f"Mean response, band: standard error over units{more}")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.set(xlabel="time from onset (s)", ylabel="firing rate (Hz)")
+    more = len(order) - MOST_AREAS
+    ax.set_title(
+        "Mean response, band: standard error over units"
+        + (f"; {more} further areas not drawn" if more > 0 else "")
+    )
+    primitives.legend_beside(ax)
     return fig
 
 
@@ -53,19 +83,17 @@ def tuning_heatmap(
     area and inside it by the label they prefer, so that tuned units make a diagonal.
     """
     z = zscore_rows(np.asarray(tuning, float))
-    names = np.array([style.area_name(a) for a in areas], dtype=object)
-    row = np.concatenate(
-        [_by_preference(z, np.flatnonzero(names == a)) for a in style.area_order(names)]
-    )
+    preferred = np.lexsort((-z.max(axis=1), z.argmax(axis=1)))
+    row, names = style.by_area(np.asarray(areas, object)[preferred])
     fig = style.new_figure(5.2)
     ax = fig.add_subplot()
     limit = float(max(1.0, np.percentile(np.abs(z), 99.5)))
-    image = ax.imshow(z[row], aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    look = {"aspect": "auto", "cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    primitives.matrix(ax, z[preferred][row], "mean response (z over labels)", **look)
     ax.set_xticks(*style.label_ticks(labels, 14))
     ax.set_xlabel(label_name)
-    mark_areas(ax, names[row], boxes=True)
+    primitives.name_areas(ax, names, boxes=True)
     ax.set_title(f"Tuning of {len(names)} units to {len(labels)} labels")
-    fig.colorbar(image, ax=ax, label="mean response (z over labels)", shrink=0.7, pad=0.02)
     return fig
 
 
@@ -73,10 +101,6 @@ def zscore_rows(x: np.ndarray) -> np.ndarray:
     """Each row minus its mean, over its standard deviation; constant rows become 0."""
     spread = x.std(axis=1, keepdims=True)
     return np.divide(x - x.mean(axis=1, keepdims=True), spread, np.zeros_like(x), where=spread > 0)
-
-
-def _by_preference(z: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return rows[np.lexsort((-z[rows].max(axis=1), z[rows].argmax(axis=1)))]
 
 
 @style.styled
@@ -95,21 +119,85 @@ def unit_response(
     trial, time_s: one entry per spike (position of the presentation, seconds from its onset);
     window: start and stop of the view in seconds from onset. Rate in bins of 1/12 of shown_s.
     """
+    n = max(n_trials, 1)
     fig = style.new_figure(4.4)
     top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[1.8, 1])
     for ax in (top, bottom):
         ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0)
-    size = float(np.clip(160 / max(n_trials, 1), 1.5, 9.0))
-    top.plot(time_s, trial, "|", color=colour, ms=size, mew=1.3, rasterized=True)
-    top.set_ylim(max(n_trials, 1) - 0.5, -0.5)
+    primitives.raster(top, time_s, trial, [colour] * n)
     top.set_ylabel("presentation")
     top.set_title(title)
     n_bins = max(1, round(12 * (window[1] - window[0]) / shown_s))
     counts, edges = np.histogram(time_s, np.linspace(*window, n_bins + 1))
-    rate = counts / max(n_trials, 1) / np.diff(edges)
+    rate = counts / n / np.diff(edges)
     bottom.stairs(rate, edges, color=colour, fill=True, alpha=0.8)
     bottom.set_ylim(0, max(1.0, 1.1 * rate.max()))
     bottom.set_xlim(*window)
-    bottom.set_ylabel("rate (Hz)")
-    bottom.set_xlabel("time from onset (s); grey: shown")
+    bottom.set(xlabel="time from onset (s); grey: shown", ylabel="rate (Hz)")
+    return fig
+
+
+@style.styled
+def state_spectra(spectra: pd.DataFrame) -> Picture:
+    """Power of z-scored windows against frequency, a panel a channel, a line a state.
+
+    spectra: label, channel, frequency_hz, power (`spectra.spectra`).
+    """
+    spectra = spectra[spectra["frequency_hz"].between(*SHOWN_HZ)].sort_values(
+        "label", kind="stable"
+    )
+    channels = list(dict.fromkeys(spectra["channel"]))
+    table = spectra.assign(value=spectra["power"], label=spectra["label"].str.replace("_", " "))
+    looks = {
+        label: (colour, "") for label, (colour, _) in primitives.series(table["label"]).items()
+    }
+    fig = style.new_figure(0.8 + 1.45 * -(-len(channels) // 4))
+    axes = primitives.panels(fig, len(channels), 4, sharex=True, sharey=True)
+    for ax, channel in zip(axes.flat, channels, strict=False):
+        primitives.curves(
+            ax, table[table["channel"] == channel], "frequency_hz", "label", looks=looks
+        )
+        primitives.log_places(ax, {hz: str(hz) for hz in (2, 5, 10, 20, 50)})
+        ax.set_yscale("log")
+        primitives.plain_numbers(ax.yaxis)
+        ax.set_title(texts.short(channel, texts.MOST_TURNED), fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("Hz")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("power (1/Hz)")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def band_power(spectra: pd.DataFrame) -> Picture:
+    """How far the power of a band in a state lies from its mean over states, channel by channel."""
+    channels, states = list(dict.fromkeys(spectra["channel"])), sorted(set(spectra["label"]))
+    changes, bands = [], []
+    for band, (low, high) in BANDS.items():
+        inside = spectra[(spectra["frequency_hz"] >= low) & (spectra["frequency_hz"] < high)]
+        if len(inside):
+            power = inside.pivot_table("power", "channel", "label").loc[channels, states].to_numpy()
+            changes.append(np.log2(power / power.mean(axis=1, keepdims=True)))
+            bands.append(f"{band}\n{low}-{high} Hz")
+    change = np.concatenate(changes, axis=1)  # (channel, band and state)
+    fig = style.new_figure(1.6 + 0.27 * len(channels))
+    ax = fig.add_subplot()
+    limit = max(0.1, float(np.nanmax(np.abs(change))))
+    look = {
+        "cmap": "RdBu_r",
+        "vmin": -limit,
+        "vmax": limit,
+        "aspect": "auto",
+        "bar": {"shrink": 1.0},
+    }
+    primitives.matrix(ax, change, "log2 of power / mean over states", **look)
+    for j, band in enumerate(bands):
+        if j:
+            ax.axvline(j * len(states) - 0.5, color="white", lw=3)
+        ax.text((j + 0.5) * len(states) - 0.5, -0.7, band, ha="center", fontsize=9)
+    ax.set_ylabel("region")
+    ax.set_yticks(range(len(channels)), channels)
+    names = [state.replace("_", " ") for state in states] * len(bands)
+    ax.set_xticks(range(len(names)), names, rotation=60, ha="right")
     return fig

@@ -18,7 +18,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -32,12 +31,10 @@ DPI = 144  # of the picture in a notebook: sharp on dense screens, about 60 kB a
 # Okabe & Ito (2008), "Color Universal Design"
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#8C8C8C"
-LIGHT = "#DDDDDD"
-INK = "#222222"
+GREY, LIGHT, INK = "#8C8C8C", "#DDDDDD", "#222222"
 
 SERIES = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]  # lines, in this order
-ROLE_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN, "gap": "#BBBBBB", "unused": "#E8E8E8"}
+MARKERS = "osD^vP"  # of the first eight lines, of the next eight ...
 
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
@@ -75,24 +72,25 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": DPI,
 }
 
-# Areas of the mouse visual system, in the order in which light reaches them, then hippocampus.
+# Areas of the mouse visual system, in the order in which light reaches them, then hippocampus:
+# a colour, lighter (> 0) or darker (< 0).
 _AREAS = {
-    "LGd": ORANGE,
-    "VISp": BLUE,
-    "VISl": SKY,
-    "VISrl": ("#56B4E9", 0.30),
-    "VISal": GREEN,
-    "VISpm": ("#009E73", -0.35),
-    "VISam": ("#009E73", 0.45),
-    "VISmma": ("#0072B2", -0.45),
-    "VIS": ("#0072B2", 0.45),
-    "LP": VERMILLION,
-    "CA1": PURPLE,
-    "CA3": ("#CC79A7", -0.40),
-    "DG": ("#CC79A7", 0.45),
-    "SUB": ("#D55E00", 0.45),
-    "ProS": ("#D55E00", -0.40),
-    "APN": ("#E69F00", -0.45),
+    "LGd": (ORANGE, 0),
+    "VISp": (BLUE, 0),
+    "VISl": (SKY, 0),
+    "VISrl": (SKY, 0.30),
+    "VISal": (GREEN, 0),
+    "VISpm": (GREEN, -0.35),
+    "VISam": (GREEN, 0.45),
+    "VISmma": (BLUE, -0.45),
+    "VIS": (BLUE, 0.45),
+    "LP": (VERMILLION, 0),
+    "CA1": (PURPLE, 0),
+    "CA3": (PURPLE, -0.40),
+    "DG": (PURPLE, 0.45),
+    "SUB": (VERMILLION, 0.45),
+    "ProS": (VERMILLION, -0.40),
+    "APN": (ORANGE, -0.45),
 }
 
 
@@ -114,19 +112,28 @@ class Picture(Figure):
         text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip()) + "."
         return " ".join(text.split())
 
-    def legend_outside(self, handles: list, columns: int = 4, place: str = "lower center") -> None:
-        """A legend beside the panels, of the first 12 entries, in as many columns as have room."""
-        names = [texts.short(handle.get_label()) for handle in handles[:MOST_ENTRIES]]
-        if len(handles) > MOST_ENTRIES:
-            names[-1] = f"and {len(handles) - MOST_ENTRIES + 1} more"
+    def legend_outside(self, columns: int = 4, place: str = "lower center") -> None:
+        """A legend beside the panels of all that they name, in as many columns as have room.
+
+        Every name stands once; of more than 12 the first are named.
+        """
+        named: dict[str, Any] = {}
+        for ax in self.axes:
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+                named.setdefault(label, handle)
+        names = [texts.short(label) for label in named][:MOST_ENTRIES]
+        if len(named) > MOST_ENTRIES:
+            names[-1] = f"and {len(named) - MOST_ENTRIES + 1} more"
         room = self.get_figwidth() / (max(map(len, names)) * texts.LETTER_IN + 0.75)
         columns = max(1, min(columns, int(room)))
         rows = -(-len(names) // columns)
         self.set_figheight(self.get_figheight() + 0.19 * max(0, rows - 2))
-        self.legend(handles[: len(names)], names, loc=f"outside {place}", ncols=columns)
+        handles = list(named.values())[: len(names)]
+        self.legend(handles, names, loc=f"outside {place}", ncols=columns)
 
-    def mark(self, ax: Axes, x: float, y: float, runs: Iterable[str]) -> None:
+    def mark(self, ax: Axes, x: float, y: float, runs: str | Iterable[str]) -> None:
         """Say that the point (x, y) of `ax` shows these runs, each as recording/key."""
+        runs = [runs] if isinstance(runs, str) else runs
         self._marks += [(ax, float(x), float(y), run) for run in runs]
 
     def marks(self) -> list[list[Any]]:
@@ -134,11 +141,10 @@ class Picture(Figure):
 
         As laid out when the figure was drawn last.
         """
-        width, height = self.bbox.width, self.bbox.height
         rows = []
         for ax, x, y, run in self._marks:
-            across, up = ax.transData.transform((x, y))
-            rows.append([run, round(across / width, 4), round(1 - up / height, 4)])
+            across, up = ax.transData.transform((x, y)) / self.bbox.size
+            rows.append([run, round(float(across), 4), round(float(1 - up), 4)])
         return rows
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
@@ -184,10 +190,21 @@ def png_bytes(fig: Figure, dpi: int = DPI) -> bytes:
 
 
 def save_svg(fig: Figure, path: str | Path) -> Path:
-    """Save a figure as SVG for a paper or a poster; returns the path.
+    """Save a figure as SVG for a paper or a poster.
 
     Text stays text, and images and point clouds inside are pictures, so that files stay small.
-    Raises ValueError when the name does not end in .svg, StorageError when it cannot be written.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    ValueError
+        The name does not end in .svg.
+    StorageError
+        The file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".svg":
@@ -203,63 +220,11 @@ def save_svg(fig: Figure, path: str | Path) -> Path:
     return path
 
 
-def shade(colour: str, amount: float) -> str:
-    """A lighter (amount > 0) or darker (amount < 0) version of a colour; amount in [-1, 1]."""
-    rgb = np.array(to_rgb(colour))
-    goal = 1.0 if amount > 0 else 0.0
-    return to_hex(rgb + (goal - rgb) * abs(amount))
-
-
-def area_colour(area: str) -> str:
-    """The fixed colour of a brain area, the same in every figure; grey when there is no area."""
-    if not area:
-        return GREY
-    known = _AREAS.get(area)
-    if known is None:  # any other name: a colour that depends on the name alone
-        code = zlib.crc32(area.encode())
-        base = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)[code % 6]
-        return shade(base, (-0.45, -0.2, 0.15, 0.35)[code // 6 % 4])
-    return known if isinstance(known, str) else shade(*known)
-
-
-def area_order(areas) -> list[str]:
-    """Each area once: the visual pathway in its order, then the others by name, then no area."""
-    names = list(_AREAS)
-    return sorted(
-        {area_name(a) for a in areas},
-        key=lambda a: (a == "", names.index(a) if a in names else len(names), a),
-    )
-
-
-def area_name(area) -> str:
-    """An area's name as text; a missing one (NaN, None) becomes ''."""
-    return area if isinstance(area, str) else ""
-
-
-def area_label(area: str) -> str:
-    """How an area is written in a figure."""
-    return area or "no area"
-
-
-def shade_intervals(ax: Axes, intervals: np.ndarray, label: str, colour: str = VERMILLION) -> None:
-    """Shade (n, 2) intervals on a time axis, named once in the legend."""
-    for i, (start, stop) in enumerate(np.asarray(intervals, float).reshape(-1, 2)):
-        ax.axvspan(start, stop, color=colour, alpha=0.25, lw=0, label=label if i == 0 else None)
-
-
-def plain_numbers(axis: Axis) -> None:
-    """Write the numbers of a logarithmic axis as 0.1, 1, 10: powers of ten would be formulas."""
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter("")
-
-
 def note(ax: Axes, text: str) -> None:
     """Say in an otherwise empty axes why there is nothing to draw."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color=INK, wrap=True)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 
 
 def say(text: str) -> Picture:
@@ -271,14 +236,56 @@ def say(text: str) -> Picture:
     return fig
 
 
-def label_text(value) -> str:
+def shade(colour: str, amount: float) -> str:
+    """A lighter (amount > 0) or darker (amount < 0) version of a colour; amount in [-1, 1]."""
+    rgb = np.array(to_rgb(colour))
+    return to_hex(rgb + (float(amount > 0) - rgb) * abs(amount)).upper()
+
+
+def area_name(area: Any) -> str:
+    """An area's name as text; a missing one (NaN, None) becomes ''."""
+    return area if isinstance(area, str) else ""
+
+
+def area_label(area: str) -> str:
+    """How an area is written in a figure."""
+    return area or "no area"
+
+
+def area_colour(area: str) -> str:
+    """The fixed colour of a brain area, the same in every figure; grey when there is no area."""
+    if not area:
+        return GREY
+    if area in _AREAS:
+        return shade(*_AREAS[area])
+    code = zlib.crc32(area.encode())  # a colour that depends on the name alone
+    return shade(SERIES[code % 6], (-0.45, -0.2, 0.15, 0.35)[code // 6 % 4])
+
+
+def area_order(areas: Iterable) -> list[str]:
+    """Each area once: the visual pathway in its order, then the others by name, then no area."""
+    places = {name: place for place, name in enumerate(_AREAS)}
+    return sorted(
+        {area_name(a) for a in areas}, key=lambda a: (a == "", places.get(a, len(places)), a)
+    )
+
+
+def by_area(areas: Iterable) -> tuple[np.ndarray, np.ndarray]:
+    """Units ordered by area: their positions (unit,), and the name of the area of each."""
+    names = np.array([area_name(a) for a in areas], dtype=object)
+    order = area_order(names)
+    rows = np.argsort([order.index(name) for name in names], kind="stable")
+    return rows, names[rows]
+
+
+def label_text(value: Any) -> str:
     """A class label as written in a figure: 3.0 as 3."""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         value = int(value)
     return str(value)
 
 
-def label_ticks(labels, most: int = 12) -> tuple[np.ndarray, list[str]]:
+def label_ticks(labels: np.ndarray, most: int = 12) -> tuple[np.ndarray, list[str]]:
     """Positions and texts that name about `most` of the labels; numbers are named when round."""
     labels = np.asarray(labels)
     n = len(labels)

@@ -1,0 +1,132 @@
+"""Curves over the number of labels (07, 09): what a decoder reaches with how many presentations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_COLUMNS = 4  # of panels
+TASK_TEXT = {"one_vs_all": "one state against all others", "multiclass": "which state it is"}
+
+
+@style.styled
+def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
+    """Test accuracy of each decoder against presentations a class, with 95 % intervals.
+
+    curve: model, k (0 = all), per_class, value, ci_low, ci_high, chance; oracle: score of the best
+    possible decoder, or None. `runs`, where given, are those behind a point.
+    """
+    if len(curve) == 0:
+        return style.say(
+            "No learning curve yet. Draw one with: nblib run 07_few_shot --with-upstream"
+        )
+    fig = style.new_figure(4.6)
+    ax = fig.add_subplot()
+    curve = curve.rename(columns={"runs": "run"}).assign(chance=curve["chance"].iloc[0])
+    curve["model"] = curve["model"].str.replace("_", " ")
+    primitives.curves(ax, curve, "per_class", "model", bands=True)
+    if oracle is not None and oracle.value == oracle.value:
+        ax.axhline(oracle.value, color=style.INK, ls="-.", lw=1.2, label="best possible (oracle)")
+    best = curve.loc[curve.loc[curve["per_class"] == curve["per_class"].max(), "value"].idxmax()]
+    fig.result = f"Best with {_shots(best['k'])}: {best['model']} {best['value']:.1%}"
+    places = curve.drop_duplicates("k").sort_values("per_class")
+    primitives.log_places(ax, dict(zip(places["per_class"], places["k"].map(_shots), strict=True)))
+    primitives.percent(ax.yaxis)
+    ax.set_ylim(0, 1.02)
+    ax.set(xlabel="training presentations of each class", ylabel="accuracy on test presentations")
+    primitives.legend_beside(ax)
+    return fig
+
+
+def _shots(k: int) -> str:
+    return "all" if k == 0 else str(k)
+
+
+@style.styled
+def draws_spread(draws: pd.DataFrame) -> Picture:
+    """Each draw a dot, so that one sees how much a single small draw is worth.
+
+    draws: model, k (0 = all), accuracy.
+    """
+    fig = style.new_figure(3.4)
+    ax = fig.add_subplot()
+    table = draws.sort_values("k", key=lambda k: k.replace(0, np.inf), kind="stable")
+    model, k = draws["model"].str.replace("_", " "), draws["k"].map(_shots)
+    table = table.assign(value=draws["accuracy"], model=model, k=k)
+    primitives.swarm(ax, table, "k", "model")
+    primitives.percent(ax.yaxis)
+    ax.set(xlabel="training presentations of each class", ylabel="accuracy, one dot a draw")
+    primitives.legend_beside(ax)
+    return fig
+
+
+@style.styled
+def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
+    """Balanced accuracy against labels a class, a panel a task, with 95 % intervals over subjects.
+
+    curve: embedder, task, budget (0 = all), value, ci_low, ci_high, chance; smallest_class: labelled
+    training windows of the rarest state, where "all" is drawn.
+    """
+    tasks = list(dict.fromkeys(curve["task"]))
+    looks = primitives.series(curve["embedder"])
+    labels = curve["budget"].replace(0, smallest_class).astype(float)
+    number = curve["embedder"].map(list(looks).index)
+    table = curve.assign(x=labels * (1 + 0.03 * (number - len(looks) / 2)))  # side by side
+    fig = style.new_figure(4.6)
+    for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        primitives.curves(ax, table[table["task"] == task], "x", "embedder", looks=looks)
+        _name_budgets(ax, curve, smallest_class)
+        ax.set_ylim(0.2 if task == "multiclass" else 0.4, 1.01)
+        ax.set(xlabel="labelled windows of a class", title=TASK_TEXT[task])
+    fig.axes[0].set_ylabel("balanced accuracy, mean over subjects")
+    first = curve[(curve["task"] == tasks[0]) & (labels == labels.max())]
+    best = first.loc[first["value"].idxmax()]
+    most = "all labels" if best["budget"] == 0 else f"{best['budget']} labels a class"
+    fig.result = (
+        f"Highest with {most}, {TASK_TEXT[tasks[0]]}: {best['embedder']} {best['value']:.1%}"
+    )
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def class_curves(classes: pd.DataFrame, smallest_class: int) -> Picture:
+    """One state against all others, a panel a state.
+
+    classes: embedder, budget, class, value, ci_low, ci_high, chance.
+    """
+    if len(classes) == 0:
+        return style.say("One state against all others was not asked for (tasks).")
+    states = sorted(set(classes["class"]))
+    looks = primitives.series(classes["embedder"])
+    table = classes.assign(x=classes["budget"].replace(0, smallest_class))
+    n_rows = -(-len(states) // MOST_COLUMNS)
+    fig = style.new_figure(1.1 + 2.5 * n_rows)
+    axes = primitives.panels(fig, len(states), -(-len(states) // n_rows), sharey=True)
+    for ax, state in zip(axes.flat, states, strict=False):
+        primitives.curves(
+            ax, table[table["class"] == state], "x", "embedder", looks=looks, bands=True
+        )
+        _name_budgets(ax, classes, smallest_class)
+        ax.set_ylim(0.4, 1.01)
+        ax.set(xlabel="labels", title=state.replace("_", " "))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("balanced accuracy")
+    fig.legend_outside()
+    return fig
+
+
+def _name_budgets(ax: Axes, curve: pd.DataFrame, smallest_class: int) -> None:
+    """Labels a class in the logarithm, each budget named; accuracy in percent."""
+    primitives.log_places(
+        ax, {float(b or smallest_class): _shots(b) for b in dict.fromkeys(curve["budget"])}
+    )
+    primitives.percent(ax.yaxis)

@@ -1,0 +1,233 @@
+"""Figures of all runs (90): every decoder, the best of each recording, and what a score costs."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from nblib.evaluate.scores import SCORE_TEXT
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_PANELS = 6
+HOLLOW = "Ds^vP*"
+CAPTION_WIDTH = 108  # characters of a line of the caption
+SIZES = {"n_bins": "bins a presentation", "n_units": "units"}
+SIZE_SETTINGS = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}
+TRAIN = "Train one with: nblib run 05_train_lstm --with-upstream"
+MORE_SIZES = (
+    "Every decoder was run with one number of bins and units. For another one:\n"
+    "nblib run 05_train_lstm --with-upstream -p n_bins 10"
+)
+
+
+@style.styled
+def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
+    """Models sorted by score, each run a dot with its interval; chance line, oracle band.
+
+    Parameters
+    ----------
+    runs
+        One row a run with group (the recipe), recording, model, variant, changed, value, ci_low,
+        ci_high, chance, run and, where the truth is known, oracle, oracle_low, oracle_high
+        (fractions); `chosen`, when it is there, says which stand out, as validation chose them. One
+        panel for each recipe and recording; with more than six, one with a dot for each recording.
+    """
+    if len(runs) == 0:
+        return style.say(f"No run yet. {TRAIN}")
+    runs = runs.assign(decoder=decoder_names(runs)).sort_values("value", kind="stable")
+    panels = list(runs.groupby(["group", "recording"]))
+    if len(panels) > MOST_PANELS:
+        return _cohort(runs, SCORE_TEXT[metric])
+    heights = [0.62 + 0.33 * part["decoder"].nunique() for _, part in panels]
+    fig = style.new_figure(sum(heights) + 0.9)
+    axes = fig.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+    chosen = runs["chosen"] if "chosen" in runs else np.zeros(len(runs), bool)
+    runs["stands"] = np.where(chosen, "chosen by validation", "one run")
+    colours = {"chosen by validation": style.VERMILLION}
+    for ax, ((recipe, recording), part) in zip(axes, panels, strict=True):
+        part = primitives.best_first(runs.loc[part.index], "decoder")
+        names = primitives.intervals(ax, part, "decoder", hue="stands", colours=colours)
+        _finish_rows(ax, part, names)
+        ax.set_title(recording if recipe == recording else f"{recording}  ({recipe})")
+    axes[-1].set_xlabel(f"{SCORE_TEXT[metric]} on test presentations, 95 % interval")
+    fig.legend_outside()
+    return fig
+
+
+def _cohort(runs: pd.DataFrame, text: str) -> Picture:
+    """Many recordings: a dot for each recording and model, the mean over recordings marked."""
+    gathered = {"value": ("value", "mean"), "chance": ("chance", "mean"), "run": ("run", list)}
+    each = runs.groupby(["group", "recording", "decoder"], as_index=False).agg(**gathered)
+    each = primitives.best_first(each, "decoder").assign(chance=each["chance"].mean())
+    fig = style.new_figure(1.6 + 0.42 * each["decoder"].nunique())
+    ax = fig.add_subplot()
+    look = {"mean": "mean over recordings", "mean_colour": style.VERMILLION}
+    names = primitives.intervals(ax, each, "decoder", label="one recording", **look)
+    _finish_rows(ax, each, names)
+    ax.set_xlabel(f"{text} on test presentations")
+    ax.set_title(f"{each['recording'].nunique()} recordings")
+    fig.legend_outside()
+    return fig
+
+
+def decoder_names(runs: pd.DataFrame, between: str = "\n") -> list[str]:
+    """How the model of each run is named; one with other settings than the default says which."""
+    names = []
+    for model, *settings in runs[["model", "variant", "changed"]].itertuples(index=False):
+        more = textwrap.shorten(", ".join(filter(None, settings)), 34)
+        names.append(model.replace("_", " ") + (between + more if more else ""))
+    return names
+
+
+def _finish_rows(ax: Axes, table: pd.DataFrame, names: list[str]) -> None:
+    """Write the mean beside each row; accuracy in percent."""
+    means = table.groupby("decoder")["value"].mean()
+    primitives.write_beside(ax, [f"{means[name]:.1%}" for name in names])
+    ax.set_xlim(-0.01, 1)
+    primitives.percent(ax.xaxis)
+
+
+@style.styled
+def best_per_recording(
+    chosen: pd.DataFrame, published: pd.DataFrame, metric: str = "accuracy"
+) -> Picture:
+    """Test score of the decoder that validation chose for each recording, a mark a fold.
+
+    chosen: as `compare.chosen` gives it; published: rows of `published` of these recordings, drawn
+    hollow, since they were chosen and scored in other ways: the caption says how. Of several folds
+    or seeds a bar marks the mean; a single run has its 95 % interval.
+    """
+    if len(chosen) == 0:
+        return style.say(f"No recording has a decoder that validation could choose.\n{TRAIN}")
+    table = chosen.assign(who=_who(chosen))
+    several = table.groupby("who")["who"].transform("size") > 1
+    table.loc[several, ["ci_low", "ci_high"]] = np.nan
+    table = primitives.best_first(table.drop(columns=["oracle"], errors="ignore"), "who")
+    kinds = _published_kinds(published)
+    notes = _notes(chosen, kinds)
+    fig = style.new_figure(1.45 + 0.27 * table["who"].nunique() + 0.17 * (notes.count("\n") + 1))
+    ax = fig.add_subplot()
+    label = "one fold" if len(set(chosen["fold"])) > 1 else "one run, 95 % interval"
+    mean = "mean" if several.any() else ""
+    names = primitives.intervals(ax, table, "who", label=label, mean=mean)
+    first = table.drop_duplicates("who")
+    rows = first[["recording"]].assign(row=range(len(first)))
+    for i, ((model, _, _), part) in enumerate(kinds.items()):
+        marks = rows.merge(part[["recording", "value"]])
+        look = {"ms": 7, "mfc": "none", "mec": style.VERMILLION, "mew": 1.4}
+        ax.plot(
+            marks["value"],
+            marks["row"],
+            HOLLOW[i % len(HOLLOW)],
+            label=f"published {model}",
+            **look,
+        )
+    means = table.groupby("who")["value"].mean()
+    decoders = [textwrap.shorten(str(name).replace("_", " "), 26) for name in first["decoder"]]
+    primitives.write_beside(
+        ax, [f"{means[who]:.1%}  {name}" for who, name in zip(names, decoders, strict=True)]
+    )
+    ax.set_xlim(-0.01, 1.01)
+    ax.grid(axis="y", color=style.LIGHT, lw=0.6)
+    ax.set_axisbelow(True)
+    primitives.percent(ax.xaxis)
+    ax.set_xlabel(f"{SCORE_TEXT[metric]} on test presentations")
+    fig.supxlabel(notes, ha="left", x=0.012, fontsize=9)
+    fig.legend_outside(4, "upper left")
+    return fig
+
+
+def _who(chosen: pd.DataFrame) -> list[str]:
+    """Names of the rows: the recordings, with their groups where there are several."""
+    if len(set(chosen["group"])) == 1:
+        return chosen["recording"].tolist()
+    pairs = zip(chosen["recording"], chosen["group"], strict=True)
+    return [group if group.startswith(name) else f"{name}, {group}" for name, group in pairs]
+
+
+def _published_kinds(published: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """Published rows by model, selection and the table they come from."""
+    table = published["provenance"].astype(str).str.rsplit(", row ", n=1).str[0]
+    return dict(
+        list(published.assign(table=table).groupby(["model", "selected", "table"], sort=False))
+    )
+
+
+def _notes(chosen: pd.DataFrame, kinds: dict[tuple[str, str, str], pd.DataFrame]) -> str:
+    """What a reader must know beside the marks, in lines of the page's width."""
+    lines = ["Filled: the decoder with the highest mean validation accuracy over folds."]
+    if len(set(chosen["recording"])) == 1:
+        lines.append("One recording: this says nothing of others.")
+    if not kinds:
+        lines.append("No published number of these recordings is known here.")
+    for (model, selected, table), part in kinds.items():
+        lines.append(f"Hollow, {model} ({len(part)}): {selected}; {table}.")
+    return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
+
+
+@style.styled
+def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
+    """Score against bins and units, for decoders run on several, and against the time of a fit.
+
+    runs: as in `compare_runs`, with n_bins, n_units and fit_s [s]. Above, a line joins the runs of
+    one decoder on one recording that differ in that number alone (mean over folds and seeds, 95 %
+    intervals). Below, a point is a decoder on a recording, its fits averaged over folds and seeds.
+    """
+    if len(runs) == 0:
+        return style.say(f"No run yet. {TRAIN}")
+    runs = runs.assign(chance=runs.groupby("group")["chance"].transform("mean"))
+    lines = {size: table for size in SIZES if len(table := _lines(runs, size))}
+    cost = _costs(runs)
+    above, below = 3.6 if lines else 0.7, max(2.6, 0.9 + 0.19 * cost["decoder"].nunique())
+    fig = style.new_figure(above + below)
+    top, bottom = fig.subfigures(2, 1, height_ratios=[above, below])
+    axes = top.subplots(1, max(1, len(lines)), squeeze=False, sharey=True)[0]
+    for ax, (size, table) in zip(axes, lines.items(), strict=False):
+        primitives.curves(ax, table, size, "name")
+        primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(table[size]))})
+        ax.set_xlabel(SIZES[size])
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22))
+    if not lines:
+        style.note(axes[0], MORE_SIZES)
+    ax = bottom.add_subplot()
+    primitives.curves(ax, cost, "fit_s", "decoder", line="")
+    ax.set_xscale("log")
+    primitives.plain_numbers(ax.xaxis)
+    ax.set_xlabel("time of one fit (s)")
+    primitives.legend_beside(ax)
+    for panel in (ax, *axes[: len(lines)]):
+        panel.set_ylim(0, 1)
+        primitives.percent(panel.yaxis)
+    for panel in (ax, *axes[: min(1, len(lines))]):
+        panel.set_ylabel(f"{SCORE_TEXT[metric]}, test")
+    return fig
+
+
+def _lines(runs: pd.DataFrame, size: str) -> pd.DataFrame:
+    """Means of runs that differ in `size` alone: `name`, and a row a size, where there are two or more."""
+    rest = runs["changed"].str.replace(rf"(?:^|, ){SIZE_SETTINGS[size]}", "", regex=True)
+    runs = runs.assign(changed=rest.str.lstrip(", "))
+    alike = ["group", "recording", "model", "variant", "changed"]
+    averaged = dict.fromkeys(("value", "ci_low", "ci_high", "chance"), "mean")
+    table = runs.groupby([*alike, size], as_index=False).agg(averaged | {"run": list})
+    table = table[table.groupby(alike)[size].transform("size") > 1]
+    name = decoder_names(table, " ")
+    if table[["group", "recording"]].drop_duplicates().shape[0] > 1:
+        places = zip(name, table["group"], table["recording"], strict=True)
+        name = [f"{decoder}, {group} {recording}" for decoder, group, recording in places]
+    return table.assign(name=name)
+
+
+def _costs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Score and time of a fit of each decoder and recording, the best decoder first."""
+    averaged = {"value": "mean", "fit_s": "mean", "chance": "mean", "run": list}
+    runs = runs.assign(decoder=decoder_names(runs, " "))
+    each = runs.groupby(["decoder", "group", "recording"], as_index=False).agg(averaged)
+    return primitives.best_first(each[each["fit_s"].notna()], "decoder")

@@ -1,0 +1,215 @@
+"""Figures of one run (05, 06): how it learned, what it confuses, when, how good that is, what carries it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import MaxNLocator
+
+from nblib.evaluate.scores import SCORE_TEXT
+from nblib.report.plots import primitives, style
+
+if TYPE_CHECKING:
+    from nblib.report.plots.style import Picture
+
+MOST_UNITS = 20
+FEW_CLASSES = 12
+
+
+@style.styled
+def learning_curves(history: pd.DataFrame) -> Picture:
+    """Loss and validation accuracy by epoch, with the kept epoch marked.
+
+    history: one row an epoch with train_loss, val_loss and val_accuracy. A linear model has no
+    epochs: its rows are the strengths of regularisation that were tried (column c), and the
+    validation score is drawn against them. A single fit with nothing to choose is stated.
+    """
+    if len(history) < 2:
+        value = history["val_accuracy"].iloc[-1] if "val_accuracy" in history else np.nan
+        known = f"\nValidation accuracy: {value:.1%}." if np.isfinite(value) else ""
+        return style.say("One fit with nothing to choose: no curve to draw." + known)
+    linear = "c" in history
+    x, name = ("c", "C = ") if linear else ("epoch", "epoch ")
+    kept = history[x].iloc[int(np.nanargmin(history["val_loss"]))]  # the first of equals
+    fig = style.new_figure(3.2)
+    left, right = fig.subplots(1, 2)
+    looks = {"train": (style.BLUE, "o"), "validation": (style.ORANGE, "o")}
+    for ax, columns in ((left, ("train_loss", "val_loss")), (right, ("val_accuracy",))):
+        table = history.melt(x, columns).dropna(subset="value")
+        role = table["variable"].map({"train_loss": "train"}).fillna("validation")
+        primitives.curves(ax, table.assign(role=role), x, "role", looks=looks)
+        ax.axvline(kept, label=f"kept: {name}{kept:g}", **primitives.CHANCE)
+        ax.set_xlabel("C (larger: weaker regularisation)" if linear else "epoch")
+        if linear:
+            ax.set_xscale("log")
+            primitives.plain_numbers(ax.xaxis)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    left.set_ylim(bottom=0)
+    left.set(
+        ylabel="cross-entropy (nats)",
+        title="No epochs: loss by regularisation" if linear else "Loss",
+    )
+    left.legend()
+    primitives.percent(right.yaxis)
+    right.set(ylim=(0, 1.02), ylabel="accuracy", title="Validation accuracy")
+    return fig
+
+
+@style.styled
+def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label") -> Picture:
+    """Confusion matrix over test presentations: rows are true, each row sums to 100 %.
+
+    label, predicted: (trial,) true and predicted class. Few classes: percentages in the cells.
+    """
+    label, predicted = np.asarray(label), np.asarray(predicted)
+    classes = np.unique(np.concatenate([label, predicted]))
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (np.searchsorted(classes, label), np.searchsorted(classes, predicted)), 1)
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(100 * counts, total, np.full_like(counts, np.nan), where=total > 0)
+    few = len(classes) <= FEW_CLASSES
+    fig = style.new_figure(4.6 if few else 5.8, 6.0 if few else 6.9)
+    ax = fig.add_subplot()
+    # many classes: a square-root scale, so that a single confused presentation can be seen
+    norm, ticks = PowerNorm(1.0 if few else 0.5, 0, 100), [0, 25, 50, 75, 100]
+    bar = {"shrink": 0.8, "ticks": ticks if few else [*ticks, 1, 5, 10]}
+    primitives.matrix(ax, share, "share of the true class (%)", written=few, bar=bar, norm=norm)
+    ax.set_xticks(*style.label_ticks(classes, 12))
+    ax.set_yticks(*style.label_ticks(classes, 12))
+    ax.set(xlabel=f"predicted {label_name}", ylabel=f"true {label_name}")
+    ax.set_title(f"Test confusion: {np.mean(label == predicted):.1%} of {len(label)} right")
+    return fig
+
+
+@style.styled
+def accuracy_by_time(
+    table: pd.DataFrame, score: Any, oracle: dict[str, Any] | None = None
+) -> Picture:
+    """Test accuracy when only the spikes up to each moment are known, with its interval.
+
+    table: time [s from onset], accuracy, ci_low, ci_high, all fractions; score: the accuracy with
+    its chance; oracle: the scores of the true posterior, or None when the truth is not known.
+    """
+    fig = style.new_figure(3.2)
+    ax = fig.add_subplot()
+    table = table.rename(columns={"accuracy": "value"}).assign(label="95 % interval")
+    primitives.curves(ax, table, "time", "label")
+    last = table.sort_values("time").iloc[-1]
+    fig.result = f"{last['value']:.1%} with all spikes up to {last['time']:.3g} s"
+    chance = field(score, "chance")
+    ax.axhline(chance, label=f"chance ({chance:.1%})", **primitives.CHANCE)
+    if oracle is not None:
+        best = field(oracle["accuracy"], "value")
+        ax.axhline(best, color=style.GREEN, label=f"best possible ({best:.1%})")
+    ax.set_ylim(0, 1.02)
+    ax.set_xlim(left=min(0.0, 1.1 * table["time"].min()))
+    primitives.percent(ax.yaxis)
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.set(xlabel="spikes known until (s from onset)", ylabel="test accuracy")
+    primitives.legend_beside(ax)
+    return fig
+
+
+def field(score: Any, name: str) -> float:
+    """A number of a score, which may be a `scores.Score` or its plain form in metrics.json."""
+    return score[name] if isinstance(score, dict) else getattr(score, name)
+
+
+@style.styled
+def score_summary(scores: dict[str, Any], oracle: dict[str, Any] | None, title: str) -> Picture:
+    """Each score with its 95 % interval, beside chance and, where known, the best possible.
+
+    scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same scores of the true
+    posterior, or None when the truth is not known.
+    """
+    # with five classes or fewer, top-5 is always right: nothing to show
+    names = [n for n in SCORE_TEXT if n in scores and field(scores[n], "chance") < 1]
+    columns = {"value": "oracle", "ci_low": "oracle_low", "ci_high": "oracle_high"}
+    rows = []
+    for name in names:
+        row = {c: field(scores[name], c) for c in ("value", "ci_low", "ci_high", "chance")}
+        best = (oracle or {}).get(name)
+        rows.append(row | {text: field(best, c) if best else np.nan for c, text in columns.items()})
+    table = pd.DataFrame(rows).assign(score=[SCORE_TEXT[name] for name in names])
+    fig = style.new_figure(1.5 + 0.5 * len(names))
+    ax = fig.add_subplot()
+    primitives.intervals(ax, table, "score", label="score, 95 % interval")
+    words = [f"{value:.1%}" for value in table["value"]]
+    primitives.write_beside(ax, words, fontsize=10, fontweight="bold")
+    ax.set_xlim(-0.01, 1.0)
+    primitives.percent(ax.xaxis)
+    ax.set(xlabel="score on test presentations", title=title)
+    fig.legend_outside(3)
+    return fig
+
+
+@style.styled
+def importance(
+    units: pd.DataFrame | None, bins: pd.DataFrame | None, areas: pd.DataFrame | None = None
+) -> Picture:
+    """Rise of the log-loss by unit and by bin; accuracy of one area alone and of all others.
+
+    units: unit, area, rise, ci_low, ci_high; bins: time [s], rise, ci_low, ci_high; areas: area,
+    kind ("alone", "without", "all"), value, ci_low, ci_high, chance. None leaves a panel out.
+    """
+    if units is None or bins is None:
+        return style.say(
+            "Importance was not asked for: set importance to a number of presentations."
+        )
+    fig = style.new_figure(4.4 if areas is None else 7.6)
+    axes = fig.subplots(1 if areas is None else 2, 2, squeeze=False)
+    _units(axes[0, 0], units)
+    _bins(axes[0, 1], bins)
+    if areas is not None:
+        _areas(axes[1, 0], areas, "alone", "One area alone")
+        _areas(axes[1, 1], areas, "without", "All areas but one")
+    return fig
+
+
+def _units(ax: Axes, units: pd.DataFrame) -> None:
+    top = units.sort_values("rise", ascending=False).head(MOST_UNITS)
+    areas = top["area"].map(style.area_name)
+    colours = {area: style.area_colour(area) for area in areas if area}
+    table = top.assign(value=top["rise"], unit=top["unit"].map(str), area=areas)
+    primitives.intervals(ax, table, "unit", hue="area", colours=colours)
+    ax.axvline(0, color=style.INK, lw=0.8)
+    ax.set(xlabel="rise of the log-loss (nats)", ylabel="unit")
+    ax.set_title(f"The {len(top)} units that carry most, of {len(units)}")
+    if colours:
+        ax.legend(loc="lower right")
+
+
+def _bins(ax: Axes, bins: pd.DataFrame) -> None:
+    stop = bins["time"].to_numpy(float)
+    width = np.diff(stop, prepend=min(0.0, stop[0]))
+    width = np.where(width > 0, width, 1.0)
+    error = primitives.around(bins.assign(value=bins["rise"]))
+    look = {"color": style.SKY, "ecolor": style.INK, "error_kw": {"lw": 1.2}}
+    ax.bar(stop - width / 2, bins["rise"], 0.9 * width, yerr=error, **look)
+    ax.axhline(0, color=style.INK, lw=0.8)
+    ax.set(xlabel="time of the bin (s from onset)", ylabel="rise of the log-loss (nats)")
+    ax.set_title("Which bin carries it")
+
+
+def _areas(ax: Axes, areas: pd.DataFrame, kind: str, title: str) -> None:
+    part, whole = areas[areas["kind"] == kind], areas[areas["kind"] == "all"].iloc[0]
+    names = [
+        f"{style.area_label(a)} ({n})" for a, n in zip(part["area"], part["n_units"], strict=True)
+    ]
+    colours = {area: style.area_colour(area) for area in part["area"]}
+    rows = part.drop(columns="chance").assign(name=names)
+    primitives.intervals(ax, rows, "name", hue="area", colours=colours)
+    ax.axvspan(whole["ci_low"], whole["ci_high"], color=style.LIGHT, lw=0, zorder=0)
+    lines = [
+        ax.axvline(whole["value"], color=style.INK, lw=1.2, label="all units"),
+        ax.axvline(whole["chance"], label="chance", **primitives.CHANCE),
+    ]
+    ax.set_xlim(0, 1)
+    primitives.percent(ax.xaxis)
+    ax.set(xlabel="accuracy, trained again", title=title)
+    ax.legend(handles=lines, loc="best")
