@@ -52,6 +52,10 @@ class Run:
         return self.manifest["key"]
 
     @property
+    def stage(self) -> str:
+        return self.folder.parts[-3]
+
+    @property
     def results(self) -> list[dict[str, Any]]:
         """What metrics.json says of each result: one of 05 and 06, several of 07, 09 and 10."""
         rows = self.metrics.get("rows", [{}])
@@ -67,8 +71,10 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The model's name, hyper-parameters and shape."""
-        return json.loads(self._file("config.json").read_text(encoding="utf-8"))
+        """The model's name, hyper-parameters and shape, compared with the manifest."""
+        path = self._file("config.json")
+        text = stored_bytes(self.folder, path.name, self.manifest["outputs"])
+        return Fields(path, json.loads(text))
 
     def _file(self, name: str) -> Path:
         """A file of the run; MissingInput for a run of 07, 09 or 10, which holds other things."""

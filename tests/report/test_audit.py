@@ -294,7 +294,7 @@ def test_a_bug_of_ours_does_not_look_like_a_broken_run(laboratory, monkeypatch):
         raise KeyError("modle")
 
     with monkeypatch.context() as patched, pytest.raises(KeyError, match="modle"):
-        patched.setattr(results, "_variant", bug)
+        patched.setattr(results, "_changed_parameters", bug)
         results.scan()
     monkeypatch.setitem(audit.LOOKS, "test rows", bug)
     with pytest.raises(KeyError, match="modle"):

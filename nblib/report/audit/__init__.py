@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from nblib.core.errors import NblibError
 from nblib.report import results
 from nblib.report.audit import checks
-from nblib.report.audit.checks import LEAK, UNTOLD, Finding
-from nblib.report.audit.run import Run, Shared
+from nblib.report.audit.files import Files
 from nblib.report.runs import Unreadable, read_all
 
 CHECKS = {
@@ -36,10 +36,24 @@ ACROSS = {
     "roles": checks.roles,
     "recordings": checks.recordings,
 }
-
-
+LEAK, UNTOLD = "leak", "cannot be told"
 # What reading raises: one run that is not as its stage writes it must not end the audit.
 UNREADABLE = (NblibError, OSError)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: the check, the run, what was found, and "leak" or "cannot be told"."""
+
+    check: str
+    folder: Path
+    what: str
+    verdict: str
+
+    @classmethod
+    def of(cls, check: str, folder: Path, fault: checks.Fault) -> Finding:
+        """From what a check gave: a sentence is a leak, an error what cannot be told."""
+        return cls(check, folder, str(fault), LEAK if isinstance(fault, str) else UNTOLD)
 
 
 @dataclass(frozen=True)
@@ -52,15 +66,18 @@ class Audit:
     def table(self) -> pd.DataFrame:
         """One row a finding, and one for each check without any."""
         rows = []
-        for check, asked in CHECKS.items():
-            found = [f for f in self.findings if f.check == check]
-            more = {"looked at": self.looked[check], "what must hold": asked}
+        for check, rule in CHECKS.items():
             empty = "passed" if self.looked[check] else "nothing to look at"
-            told = [(f.verdict, "/".join(f.folder.parts[-2:]), f.what) for f in found] or [
-                (empty, "", "")
+            faults = [
+                (f.verdict, "/".join(f.folder.parts[-2:]), f.what)
+                for f in self.findings
+                if f.check == check
             ]
-            for verdict, run, what in told:
-                rows.append({"check": check, "verdict": verdict, "run": run, "found": what} | more)
+            for verdict, run, what in faults or [(empty, "", "")]:
+                rows.append(
+                    {"check": check, "verdict": verdict, "run": run, "found": what,
+                     "looked at": self.looked[check], "what must hold": rule}
+                )  # fmt: skip
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
@@ -84,30 +101,27 @@ def audit(recipe: str = "") -> Audit:
     """
     everything = read_all()
     table = results.by_result(results.scores(everything, recipe))
-    asked = set(table["folder"])
-    looked, findings, shared = Counter(), [], Shared()
+    folders = set(table["folder"])
+    everything = [run for run in everything if str(run.folder) in folders]
+    looked, findings, files = Counter({"files": len(everything)}), [], Files()
     runs = []
     for run in everything:
-        if str(run.folder) not in asked:
-            continue
-        looked["files"] += 1
         if isinstance(run, Unreadable):
-            findings.append(Finding("files", run.folder, str(run.error), UNTOLD))
+            findings.append(Finding.of("files", run.folder, run.error))
         else:
-            runs.append(Run.of(run, shared))
+            runs.append(run)
     # Runs of one split and fold in a row: their samples are cut once, and one at a time is held.
-    for run in sorted(runs, key=lambda run: (str(run.split_folder), run.metrics.get("fold", 0))):
+    for run in sorted(runs, key=lambda r: (str(files.split_folder(r)), r.metrics.get("fold", 0))):
         for check, look in LOOKS.items():
             try:
-                found = look(run)
+                faults = look(run, files)
             except UNREADABLE as error:
-                found = [Finding(check, run.folder, str(error), UNTOLD)]
-            if found is not None:
+                faults = [error]
+            if faults is not None:
                 looked[check] += 1
-                findings += found
-    shared.answers.keep()
+                findings += [Finding.of(check, run.folder, fault) for fault in faults]
+    files.answers.keep()
     for check, look in ACROSS.items():
-        number, found = look(runs, table)
-        looked[check] += number
-        findings += found
+        looked[check], faults = look(runs, table, files)
+        findings += [Finding.of(check, folder, fault) for folder, fault in faults]
     return Audit({check: looked[check] for check in CHECKS}, findings)

@@ -18,7 +18,8 @@ from nblib.prepare.samples import Samples, role_samples, shuffle_labels
 from nblib.road import stages
 
 if TYPE_CHECKING:
-    from nblib.report.audit.run import Run
+    from nblib.report.audit.files import Files
+    from nblib.report.runs import Run
 
 VERSION = 1
 # Training in 16 bit, or with a GPU's shortened factors, ends in other last digits than the answer
@@ -47,7 +48,8 @@ class Memory:
     A model is asked once; later audits read its answers, as long as all that they rest on stays.
     """
 
-    def __init__(self):
+    def __init__(self, files: Files):
+        self.files = files
         self.path = store.home() / "cache" / "answers.json"
         self.known: dict[str, dict[str, Any]] = {}
         self.new = False
@@ -64,7 +66,7 @@ class Memory:
         given, outputs = run.manifest["parameters"], run.manifest["outputs"]
         rests_on = (
             VERSION, run.stage, stages.STAGES[run.stage].version, run.manifest["recording"],
-            run.manifest["upstream"], run.split_hash, run.metrics["fold"], role,
+            run.manifest["upstream"], self.files.split(run)[1], run.metrics["fold"], role,
             given["seed"] if given.get("shuffle_labels") else None,
             outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
         )  # fmt: skip
@@ -74,17 +76,18 @@ class Memory:
         return Answers(**self.known[key])
 
     def _samples(self, run: Run) -> dict[str, Samples]:
-        given = run.manifest["parameters"]
-        seed = given["seed"] if given.get("shuffle_labels") else None
-        wanted = (run.split_folder, run.metrics["fold"], seed)
+        """Samples of each role of a run's split and fold, labels shuffled where the run did so."""
+        parameters, fold = run.manifest["parameters"], run.metrics["fold"]
+        seed = parameters["seed"] if parameters.get("shuffle_labels") else None
+        split_folder = self.files.split_folder(run)
+        wanted = (split_folder, fold, seed)
         if self.at[0] != wanted:
             self.at = (None, None)  # first free the memory
-            roles, statistics = splits.load(store.open_artifact(run.split_folder))
-            counts = run.shared.manifest(run.split_folder)["upstream"][0]
-            folder = store.folder("03_clean", run.manifest["recording"], counts)
-            binned, fold = binning.load(store.open_artifact(folder)), run.metrics["fold"]
+            roles, statistics = splits.load(store.open_artifact(split_folder))
+            key = self.files.manifest(split_folder)["upstream"][0]
+            counts = store.folder("03_clean", run.manifest["recording"], key)
             of_fold = {s.fold: s for s in statistics}.get(fold)
-            samples = role_samples(binned, roles, of_fold, fold)
+            samples = role_samples(binning.load(store.open_artifact(counts)), roles, of_fold, fold)
             self.at = wanted, samples if seed is None else shuffle_labels(samples, seed)
         return self.at[1]
 
