@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nblib.report.plots.style import Picture
 
 RUN_CELL = re.compile(r"<td>([\w.-]+/[0-9a-f]{16})</td>")
+SAID = ("model", "variant", "changed", "recording")  # of a run, in a few words
+HEAD = "<tr><th>run</th><th>what</th><th>score</th></tr>"
 
 
 def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
@@ -43,23 +45,16 @@ class Links:
 
     def href(self, run: str, up: str) -> str:
         """Address of a run; `up` leads to the root of the book."""
-        if run in self.slugs:
-            return f"{up}runs/{self.slugs[run]}.html"
-        return up + artifact_path(self.rows[run]["folder"])
-
-    def what(self, run: str) -> str:
-        """A run in a few words."""
-        r = self.rows[run]
-        parts = (r["model"], r["variant"], r["changed"], r["recording"], f"fold {r['fold']}", f"seed {r['seed']}")  # fmt: skip
-        return ", ".join(str(part) for part in parts if part)
+        page = f"runs/{self.slugs[run]}.html" if run in self.slugs else ""
+        return up + (page or artifact_path(self.rows[run]["folder"]))
 
     def in_table(self, text: str, up: str) -> str:
         """The HTML of a table with each cell that names a run made a link."""
 
         def link(cell: re.Match) -> str:
-            if cell[1] not in self.rows:
-                return cell[0]
-            return f'<td><a href="{self.href(cell[1], up)}">{cell[1]}</a></td>'
+            run = cell[1]
+            known = run in self.rows
+            return f'<td><a href="{self.href(run, up)}">{run}</a></td>' if known else cell[0]
 
         return RUN_CELL.sub(link, text)
 
@@ -68,32 +63,31 @@ class Links:
 
         marks: [run, x, y], x and y as shares of width and height from the top left.
         """
-        known = [mark for mark in marks if mark[0] in self.rows]
-        places = "".join(
-            f'<a href="{self.href(run, up)}" title="{in_html(self.what(run))}" '
-            f'style="left:{100 * x:.2f}%;top:{100 * y:.2f}%"></a>'
-            for run, x, y in known
-        )
-        rows = "".join(
-            f'<tr><td><a href="{self.href(run, up)}">{run}</a></td>'
-            f"<td>{in_html(self.what(run))}</td><td>{self._score(run)}</td></tr>"
-            for run in dict.fromkeys(run for run, _, _ in known)
-        )
-        return (
-            f'<div class="marks"><img src="data:image/png;base64,{png}" alt="{in_html(alt)}">{places}</div>'
-            f'<details class="runs-behind"><summary>The runs behind these marks</summary><table><tr><th>run</th>'
-            f"<th>what</th><th>score</th></tr>{rows}</table></details>"
-        )
-
-    def _score(self, run: str) -> str:
-        value = self.rows[run]["value"]
-        return "" if value is None or value != value else f"{value:.3f}"
+        places, rows = "", {}
+        for run, x, y in marks:
+            if (row := self.rows.get(run)) is not None:
+                said = [*(row[name] for name in SAID), f"fold {row['fold']}", f"seed {row['seed']}"]
+                what = in_html(", ".join(str(part) for part in said if part))
+                score = (
+                    ""
+                    if row["value"] is None or row["value"] != row["value"]
+                    else f"{row['value']:.3f}"
+                )
+                href, at = self.href(run, up), f"left:{100 * x:.2f}%;top:{100 * y:.2f}%"
+                places += f'<a href="{href}" title="{what}" style="{at}"></a>'
+                rows[run] = (
+                    f'<tr><td><a href="{href}">{run}</a></td><td>{what}</td><td>{score}</td></tr>'
+                )
+        image = f'<img src="data:image/png;base64,{png}" alt="{in_html(alt)}">'
+        table = f"<table>{HEAD}{''.join(rows.values())}</table>"
+        behind = f"<summary>The runs behind these marks</summary>{table}"
+        return f'<div class="marks">{image}{places}</div><details class="runs-behind">{behind}</details>'
 
 
 def linked_figure(figure: Picture, links: Links, up: str, caption: str) -> str:
     """A figure of a page of prose, its marks linked to their runs."""
-    from nblib.report import plots
-
-    png = base64.b64encode(plots.png_bytes(figure)).decode()
-    inside = links.over_picture(png, figure.marks(), up, figure.alt())
+    png, shown = figure._repr_png_()
+    inside = links.over_picture(
+        base64.b64encode(png).decode(), shown.get("runs", []), up, shown["alt"]
+    )
     return f"````{{raw}} html\n<figure>{inside}<figcaption>{in_html(caption)}</figcaption></figure>\n````"

@@ -8,6 +8,7 @@ makes no widget, so that an executed notebook holds no widget state that a page 
 from __future__ import annotations
 
 import base64
+import functools
 from typing import Any
 
 import numpy as np
@@ -31,36 +32,72 @@ class ResponseExplorer:
     """
 
     def __init__(self, recording: Recording, unit: int | None = None, label: Any = None):
-        self._widget = None
         self.recording = recording
         trials = responses.drawn_trials(recording)
         self.labels = np.unique(labelling.as_array(trials["label"])).tolist()
         self.shown_s = responses.shown_s(trials)
-        place, clearest = responses.clearest_example(recording)
         ids = recording.units.index
         if unit is not None and unit not in ids:
             raise BadParameter(f"unit {unit!r} is not in recording {recording.id!r}.")
         if label is not None and label not in self.labels:
             raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
+        place, clearest = responses.clearest_example(recording)
         self.unit = ids[place] if unit is None else unit
-        self.label = (
-            (clearest.item() if hasattr(clearest, "item") else clearest) if label is None else label
-        )
+        self.label = getattr(clearest, "item", lambda: clearest)() if label is None else label
         self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
-        self.area = pd.Series(responses.areas_of(recording.units), index=ids)
+        self.areas = pd.Series(responses.areas_of(recording.units), index=ids)
 
-    def widget(self):
-        """The controls above the picture, as one ipywidget; made once."""
-        if self._widget is None:
-            import ipywidgets
+    def figure(
+        self, unit: int | None = None, label: Any = None, window: tuple[float, float] | None = None
+    ) -> Picture:
+        """The picture of a unit, a label and a window [s from onset], or of those that it opens at."""
+        unit, label = (
+            (self.unit if unit is None else unit),
+            (self.label if label is None else label),
+        )
+        window = window if window and window[0] < window[1] else self.window
+        place = self.recording.units.index.get_loc(unit)
+        onset = responses.onsets(self.recording, label)
+        trial, time = responses.align(self.recording.spike_times(place), onset, window)
+        area = self.areas.loc[unit]
+        name = f"{self.recording.label} {plots.label_text(label)}"
+        title = f"Unit {unit}{f' ({area})' if area else ''}, {name}"
+        look = {"title": title, "colour": plots.area_colour(area)}
+        return unit_response(trial, time, len(onset), window, self.shown_s, **look)
 
-            self.image = ipywidgets.Image(format="png")
-            rows = self.controls()
-            for control in rows:
-                control.observe(self._redraw, names="value")
-            self._redraw()
-            self._widget = ipywidgets.VBox([*rows, self.image])
-        return self._widget
+    @functools.cached_property
+    def widget(self) -> Any:
+        """The controls above the picture, as one ipywidget: area, unit, label, window."""
+        import ipywidgets as w
+
+        look = {"style": {"description_width": "5em"}}
+        areas = [("all", None), *((area or "no area", area) for area in sorted(set(self.areas)))]
+        area = w.Dropdown(options=areas, description="area", **look)
+        unit = w.Dropdown(
+            options=list(self.areas.index), value=self.unit, description="unit", **look
+        )
+        labels = [(plots.label_text(value), value) for value in self.labels]
+        label = w.Dropdown(
+            options=labels, value=self.label, description=self.recording.label, **look
+        )
+        reach = 3 * self.shown_s
+        window = w.FloatRangeSlider(
+            value=self.window, min=-reach, max=reach, step=reach / 60, description="window (s)",
+            readout_format=".2f", continuous_update=False, **look,
+        )  # fmt: skip
+
+        def choose_area(change: Any) -> None:
+            chosen, before = change["new"], unit.value
+            inside = self.areas if chosen is None else self.areas[self.areas == chosen]
+            unit.options = list(inside.index)  # takes the first of them
+            if before in inside.index:
+                unit.value = before
+
+        area.observe(choose_area, names="value")
+        controls = {"unit": unit, "label": label, "window": window}
+        shown = w.interactive(self.figure, {"auto_display": True}, **controls)
+        shown.children = (area, *shown.children)
+        return shown
 
     def _repr_mimebundle_(
         self, include=None, exclude=None
@@ -69,62 +106,8 @@ class ResponseExplorer:
         picture = base64.b64encode(png).decode()
         bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
         if is_interactive():  # the picture stays for pages that show the saved notebook
-            bundle |= self.widget()._repr_mimebundle_(include=include, exclude=exclude)
+            bundle |= self.widget._repr_mimebundle_(include=include, exclude=exclude)
         return bundle, {"image/png": shown}
-
-    def figure(self) -> Picture:
-        """The view that is chosen."""
-        place = self.recording.units.index.get_loc(self.unit)
-        onset = responses.onsets(self.recording, self.label)
-        trial, time = responses.align(self.recording.spike_times(place), onset, self.window)
-        area = self.area.loc[self.unit]
-        where = f" ({area})" if area else ""
-        name = f"{self.recording.label} {plots.label_text(self.label)}"
-        return unit_response(
-            trial, time, len(onset), self.window, self.shown_s,
-            title=f"Unit {self.unit}{where}, {name}", colour=plots.area_colour(area),
-        )  # fmt: skip
-
-    def controls(self) -> list:
-        """The widgets that change the view."""
-        import ipywidgets as w
-
-        style = {"description_width": "5em"}
-        self.area_box = w.Dropdown(
-            options=[("all", None), *((a or "no area", a) for a in sorted(set(self.area)))],
-            description="area", style=style,
-        )  # fmt: skip
-        self.unit_box = w.Dropdown(
-            options=list(self.recording.units.index),
-            value=self.unit,
-            description="unit",
-            style=style,
-        )
-        self.label_box = w.Dropdown(
-            options=[(plots.label_text(v), v) for v in self.labels], value=self.label,
-            description=self.recording.label, style=style,
-        )  # fmt: skip
-        reach = 3 * self.shown_s
-        self.window_box = w.FloatRangeSlider(
-            value=self.window, min=-reach, max=reach, step=reach / 60, description="window (s)",
-            readout_format=".2f", continuous_update=False, style=style,
-        )  # fmt: skip
-        self.area_box.observe(self._choose_area, names="value")
-        return [self.area_box, self.unit_box, self.label_box, self.window_box]
-
-    def _choose_area(self, change: Any) -> None:
-        area, before = change["new"], self.unit
-        ids = self.area.index if area is None else self.area.index[self.area == area]
-        self.unit_box.options = list(ids)  # takes the first of them
-        if before in ids:
-            self.unit_box.value = before
-
-    def _redraw(self, change: Any = None) -> None:
-        low, high = self.window_box.value
-        if self.unit_box.value is None or high <= low:
-            return  # between two choices: keep the last picture
-        self.unit, self.label, self.window = self.unit_box.value, self.label_box.value, (low, high)
-        self.image.value = plots.png_bytes(self.figure(), dpi=100)
 
 
 def explore_responses(session: Recording | None) -> ResponseExplorer | Picture:

@@ -28,29 +28,28 @@ def test_opens_at_the_clearest_response(session):
 
 def test_every_control_changes_the_picture(session):
     explorer = widgets.ResponseExplorer(session)
-    explorer.widget()
-    seen = [bytes(explorer.image.value)]
-    for change in (
-        lambda: setattr(explorer.unit_box, "value", 101),
-        lambda: setattr(explorer.label_box, "value", -1),
-        lambda: setattr(explorer.window_box, "value", (-0.05, 0.3)),
-        lambda: setattr(explorer.area_box, "value", "LGd"),
+    area, unit, label, window, _ = explorer.widget.children
+    seen = [plots.png_bytes(explorer.widget.result, dpi=50)]
+    for control, value in (
+        (unit, 101),
+        (label, -1),
+        (window, (-0.05, 0.3)),
+        (area, "LGd"),
     ):
-        change()
-        assert bytes(explorer.image.value) not in seen
-        seen.append(bytes(explorer.image.value))
-    assert explorer.unit == 103 and list(explorer.unit_box.options) == [103]
-    explorer.area_box.value = None
-    assert len(explorer.unit_box.options) == 4 and explorer.unit == 103
-    assert bytes(explorer.image.value) == plots.png_bytes(explorer.figure(), dpi=100)
+        control.value = value
+        seen.append(plots.png_bytes(explorer.widget.result, dpi=50))
+        assert seen[-1] not in seen[:-1]
+    assert unit.value == 103 and list(unit.options) == [103]
+    area.value = None
+    assert len(unit.options) == 4 and unit.value == 103
+    window.value = (0.1, 0.1)  # between two choices: the view that it opened with
+    assert explorer.widget.result.axes[0].get_xlim() == explorer.window
 
 
 def test_an_area_of_other_units_chooses_its_first(session):
     explorer = widgets.ResponseExplorer(session, unit=103, label=1)
-    explorer.widget()
-    explorer.area_box.value = "VISp"
-    assert explorer.unit == 100
-    assert "Unit 100 (VISp), frame 1" in explorer.figure().axes[0].get_title(loc="left")
+    explorer.widget.children[0].value = "VISp"
+    assert "Unit 100 (VISp), frame 1" in explorer.widget.result.axes[0].get_title(loc="left")
 
 
 def test_unknown_unit_or_label(session):
@@ -63,8 +62,7 @@ def test_unknown_unit_or_label(session):
 def test_recording_without_areas():
     plain = recording([np.array([1.01, 2.01]), np.array([1.5])], [0, 1], [1.0, 2.0])
     explorer = widgets.ResponseExplorer(plain)
-    explorer.widget()
-    assert [text for text, _ in explorer.area_box.options] == ["all", "no area"]
+    assert [text for text, _ in explorer.widget.children[0].options] == ["all", "no area"]
 
 
 def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
