@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    sub = command("run", run, "run a notebook: nblib run 05_train_lstm -p recording demo")
-    sub.add_argument("notebook", help="a stage (05_train_lstm, or 05) or the path of a notebook")
+    sub = command("run", run, "run a notebook: nblib run 05 -p recording demo")
+    sub.add_argument("notebook", help="a stage (05, or its whole name) or the path of a notebook")
     sub.add_argument(
         "-p", dest="pairs", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="a parameter of the notebook or a setting of the recipe",

@@ -290,7 +290,7 @@ import os, pathlib, shutil, signal, sys
 sys.path.insert(0, {here!r})
 from test_artifacts import put
 import test_artifacts
-from nblib import store
+from nblib.core import store
 count = 0
 
 def dying(do):

@@ -12,6 +12,7 @@ from nblib.book.marks import Links, artifact_path
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
 from nblib.report import compare, results, summary
+from nblib.road.registry import DECODERS, STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,16 +33,14 @@ class RunPage:
     def what(self) -> str:
         """The decoder, or the notebook where a run holds several results."""
         r = self.row
-        if r["notebook"] in results.DECODERS:
+        if r["notebook"] in DECODERS:
             return r["model"]
-        return (
-            f"{r['notebook']}-{r['model']}" if r["notebook"] == "08_ssl_pretext" else r["notebook"]
-        )
+        return f"{r['notebook']}-{r['model']}" if STAGES[r["notebook"]].chosen else r["notebook"]
 
     @property
     def variant(self) -> str:
         r = self.row
-        own = r["variant"] if r["notebook"] in results.DECODERS else ""
+        own = r["variant"] if r["notebook"] in DECODERS else ""
         split = r["group"].removeprefix(r["base"]).strip(" ()")
         return ", ".join(filter(None, [own, r["changed"], split]))
 

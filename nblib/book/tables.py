@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nblib.book.marks import linked_figure
 from nblib.core.markup import in_html, in_markdown
 from nblib.report import compare, results, summary
+from nblib.road.registry import DECODERS, FEW_SHOT, RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ REST, FLAGGED = "Without labels, images", "Not compared"
 TABS = {
     OWN: "Decoders as the recipes ask for them.",
     OTHERS: "With settings of the recipe changed: these were judged on another input.",
-    FOLDS: "One row a fold; [90](../notebooks/90_results.ipynb) pools them.",
+    FOLDS: f"One row a fold; [90](../notebooks/{RESULTS}.ipynb) pools them.",
     CURVES: "Trained on a few presentations of each class (07).",
     REST: "Runs of 08, 09 and 10.",
     FLAGGED: "Controls with shuffled labels, and runs with a flag, see below.",
@@ -73,11 +74,11 @@ def tab_of(table: pd.DataFrame) -> list[str]:
     tabs = []
     for row, folds in zip(table.itertuples(), several, strict=True):
         own = row.group == row.base and not row.changed
-        if row.flag or (row.notebook in results.DECODERS and row.run not in compared):
+        if row.flag or (row.notebook in DECODERS and row.run not in compared):
             tabs.append(FLAGGED)
-        elif row.notebook == "07_few_shot":
+        elif row.notebook == FEW_SHOT:
             tabs.append(CURVES)
-        elif row.notebook not in results.DECODERS:
+        elif row.notebook not in DECODERS:
             tabs.append(REST)
         else:
             tabs.append(OWN if own else FOLDS if folds else OTHERS)
@@ -110,7 +111,7 @@ def rows_html(table: pd.DataFrame, links: Links) -> str:
 def results_table(table: pd.DataFrame, links: Links, most_pages: int) -> str:
     """All runs in tabs, plain HTML tables that a script makes sortable, searchable, exportable."""
     if table.empty:
-        return "No run yet. Train one with `nblib run 05_train_lstm --with-upstream`."
+        return "No run yet. Train one with `nblib run 05 --with-upstream`."
     table = summary.in_order(table)
     place = tab_of(table)
     tabs = []

@@ -145,7 +145,7 @@ class LabelRules(Params):
 
 
 class IngestSettings(LabelRules, OriginSettings):
-    """Settings of 01_ingest: where a recording comes from and which trials count."""
+    """Settings of 01: where a recording comes from and which trials count."""
 
     time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
@@ -160,7 +160,7 @@ class IngestSettings(LabelRules, OriginSettings):
 
 
 class BinSettings(Params):
-    """Settings of 02_bin: how spike times become counts."""
+    """Settings of 02: how spike times become counts."""
 
     binning: Literal["per_presentation", "fixed_width", "event_window", "edges"] = Field(
         "per_presentation", description="how each trial is cut into bins"
@@ -197,7 +197,7 @@ class BinSettings(Params):
 
 
 class CleanSettings(Params):
-    """Settings of 03_clean: what is removed before any statistics are taken."""
+    """Settings of 03: what is removed before any statistics are taken."""
 
     invalid_spikes: Literal["drop", "keep"] = Field(
         "drop", description="spikes inside invalid intervals"
@@ -218,7 +218,7 @@ class CleanSettings(Params):
 
 
 class SplitSettings(Params):
-    """Settings of 04_split: which trials may teach and which may judge."""
+    """Settings of 04: which trials may teach and which may judge."""
 
     split: Literal["blocked", "random"] = Field("blocked", description="how roles are dealt")
     n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
@@ -302,7 +302,27 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
         return self.holds == "lfp"
 
 
-class StageParams(Params):
+class NotebookParams(Params):
+    """Parameters of a notebook, and what their types cannot say of them."""
+
+    def check(self) -> None:
+        """BadParameter for what only the modules at work know: names of decoders, say."""
+
+    def files(self) -> dict[str, str]:
+        """Files given by their path, whose content counts in the key: its name there -> path."""
+        return {}
+
+    def needs(self, recipe: Recipe) -> list[NotebookParams]:
+        """Parameters of the further runs that this one rests on (see `registry.StageInfo.needs`)."""
+        return []
+
+    def changed(self) -> dict[str, Any]:
+        """The values that differ from the defaults."""
+        fields = type(self).model_fields
+        return {k: v for k, v in self.model_dump().items() if v != fields[k].default}
+
+
+class StageParams(NotebookParams):
     """Parameters that every notebook of the road takes."""
 
     recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
@@ -311,7 +331,7 @@ class StageParams(Params):
     )
 
 
-class CohortParams(Params):
+class CohortParams(NotebookParams):
     """Parameters of notebooks that take all recordings of a recipe together."""
 
     recipe: str = Field(
@@ -319,7 +339,7 @@ class CohortParams(Params):
     )
 
 
-class ReportParams(Params):
+class ReportParams(NotebookParams):
     """Parameters of notebooks that look at other runs and take no recording."""
 
 

@@ -185,7 +185,7 @@ def _opened(recipe: Recipe, recording_id: str) -> Recording:
     if recipe.holds == "counts":
         raise BadParameter(
             f"recipe {recipe.recipe!r}: source {recipe.source!r} holds counts, no spike times; it enters at "
-            "02_bin. Start there."
+            "02. Start there."
         )
     recording = _open(recipe, recording_id)
     if recipe.binning in ("event_window", "edges") and not recipe.is_lfp and recording.trials:

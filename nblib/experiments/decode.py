@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Params(P.Judge, P.Fit, P.StageParams):
-    """Parameters of 05_train_lstm: one decoder, one fold, one seed."""
+    """Parameters of 05: one decoder, one fold, one seed."""
 
     model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")
     model_params: dict[str, Any] = Field({}, description="overrides of the model's own settings")
@@ -45,9 +45,12 @@ class Params(P.Judge, P.Fit, P.StageParams):
     )
     areas: bool = Field(False, description="train again on each area alone and on all others")
 
+    def check(self) -> None:
+        check_decoder(self)
+
 
 class GraphParams(Params):
-    """Parameters of 06_train_st_gat: those of 05, and the graph of units."""
+    """Parameters of 06: those of 05, and the graph of units."""
 
     model: Literal["st_gat", "st_gat_dynamic", "gat", "gcn"] = Field(
         "st_gat", description="decoder on a graph"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Params(P.Judge, P.Fit, P.StageParams):
-    """Parameters of 07_few_shot: which decoders, with how many presentations of each class."""
+    """Parameters of 07: which decoders, with how many presentations of each class."""
 
     models: list[str] = Field(
         ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"],
@@ -49,6 +49,9 @@ class Params(P.Judge, P.Fit, P.StageParams):
     importance: int = Field(
         300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
     )
+
+    def check(self) -> None:
+        check_choices(self)
 
 
 LEVELS = (0.5, 0.8, 0.9)

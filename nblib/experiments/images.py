@@ -28,8 +28,8 @@ from nblib.evaluate.retrieval import (
     similarity,
 )
 from nblib.experiments import decode
-from nblib.experiments.features import make_spaces
-from nblib.experiments.regression import Regressor
+from nblib.experiments.features import check_spaces, make_spaces
+from nblib.experiments.regression import Regressor, check_regressor
 from nblib.experiments.scenes import Scenes, split_scenes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Params(P.Judge, P.Fit, P.StageParams):
-    """Parameters of 10_image_latents: which features of the images, decoded how."""
+    """Parameters of 10: which features of the images, decoded how."""
 
     spaces: list[str] = Field(
         ["vae", "pca", "gabor", "spectrum"],
@@ -55,6 +55,14 @@ class Params(P.Judge, P.Fit, P.StageParams):
     images: str = Field("", description="folder of pictures or .npy; empty = the recording's own")
     latents: str = Field("", description="the lab's .pt file of latents, for the space 'lab'")
     vae_epochs: int | None = Field(None, ge=1, description="None = the VAE's own [count]")
+
+    def check(self) -> None:
+        check_spaces(self)
+        check_regressor(self)
+
+    def files(self) -> dict[str, str]:
+        paths = {name: getattr(self, name) for name in ("images", "latents")}
+        return {f"content of {name}": path for name, path in paths.items() if path}
 
 
 MOST_GAIN = 3.0

@@ -25,7 +25,6 @@ from nblib.evaluate import scores, stats
 from nblib.experiments import readouts, self_supervision
 from nblib.experiments.readouts import ALL
 from nblib.prepare.spectra import log_band_power
-from nblib.road import stages
 
 if TYPE_CHECKING:
     from nblib.prepare.windows import Cohort
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Params(P.Fit, P.CohortParams):
-    """Parameters of 09_downstream_one_vs_all: embedders on a label budget."""
+    """Parameters of 09: embedders on a label budget."""
 
     embedders: list[str] = Field(
         ["rp", "ts", "cpc", "random", "bandpower"],
@@ -72,6 +71,41 @@ class Params(P.Fit, P.CohortParams):
         if twice := [v for i, v in enumerate(values) if v in values[:i]]:
             raise ValueError(f"{twice[0]!r} stands twice")
         return values
+
+    def check(self) -> None:
+        check_embedders(self)
+
+    def files(self) -> dict[str, str]:
+        return {part: part for part in self.parts() if part.endswith(".pth")}
+
+    def needs(self, recipe: P.Recipe) -> list[self_supervision.Params]:
+        runs = [self.pretext_run(part, fold) for part in self.parts() for fold in self.folds]
+        return [run for run in runs if run is not None]
+
+    def parts(self) -> list[str]:
+        """The embedders, those that are joined by `+` one by one."""
+        return sorted({part for embedder in self.embedders for part in embedder.split("+")})
+
+    def pretext_run(self, part: str, fold: int) -> self_supervision.Params | None:
+        """The run of 08 behind one embedder and fold; None for an embedder that 08 does not make.
+
+        `rp`, `ts`, `cpc`: taught without the fold's test subjects; `rp@all`: taught by all
+        subjects, once.
+        """
+        pretext, at, teachers = part.partition("@")
+        if pretext not in self_supervision.PRETEXTS or (at and teachers != "all"):
+            return None
+        shared = {name: getattr(self, name) for name in ("recipe", "n_folds", "seed", "preset")}
+        decided = (*shared, "pretext", "fold", "teachers", "shuffle_time")
+        if twice := [name for name in decided if name in self.pretext_params]:
+            raise BadParameter(
+                f"09: pretext_params holds {twice[0]!r}, which 09 itself decides: otherwise 08 could learn "
+                "from subjects that 09 tests. Taught by all subjects is `rp@all`."
+            )
+        values = {**shared, **self.pretext_params, "pretext": pretext, "fold": fold}
+        if at:
+            values |= {"teachers": "all_subjects", "fold": min(self.folds)}
+        return P.checked(self_supervision.Params, values, "09: pretext_params")
 
 
 DRAWS, CURVE, SUBJECTS, CLASSES = "draws.parquet", "curve.parquet", "subjects.parquet", "classes.parquet"  # fmt: skip
@@ -189,7 +223,7 @@ def embeddings(name: str, cohort: Cohort, fold: Fold, stage: Stage, kept: dict) 
     """Embeddings (W, E) of all windows by a named embedder, or by several joined with `+`."""
     parts = []
     for part in name.split("+"):
-        made = stages.pretext_run(part, fold.number, stage.params)
+        made = stage.params.pretext_run(part, fold.number)
         where = (part, made.fold if made else None)
         if where not in kept:
             kept[where] = _one_embedding(part, cohort, made, stage)
@@ -203,7 +237,7 @@ def _one_embedding(part: str, cohort: Cohort, made: self_supervision.Params | No
     if made is not None:
         from safetensors.numpy import load_file
 
-        found = load_file(stage.pretext(made) / self_supervision.EMBEDDINGS)
+        found = load_file(stage.needed(made) / self_supervision.EMBEDDINGS)
         if not np.array_equal(found["start_s"], cohort.start_s):
             raise BadInput(f"the embeddings of {part!r}, fold {made.fold}, are of other windows.")
         return found["h"]
@@ -219,7 +253,7 @@ def embedder_net(
     from nblib.models import stagernet, training
 
     if made is not None:
-        return stagernet.load(stage.pretext(made))
+        return stagernet.load(stage.needed(made))
     n_samples, n_channels = cohort.x.shape[1:]
     if part.endswith(".pth"):
         return stagernet.load_weights(part, n_channels, n_samples)
@@ -247,9 +281,9 @@ def check_embedders(params: Any) -> None:
                     "'logistic' or 'linear', or leave it out."
                 )
             known = part in ("random", "supervised", BAND_POWER) or part.endswith(".pth")
-            if not known and stages.pretext_run(part, 0, params) is None:
+            if not known and params.pretext_run(part, 0) is None:
                 raise BadParameter(
-                    f"embedder {part!r}: expected {', '.join(stages.PRETEXTS)} (or one followed by @all), "
+                    f"embedder {part!r}: expected {', '.join(self_supervision.PRETEXTS)} (or one followed by @all), "
                     "random, bandpower, supervised or a path to a .pth file."
                 )
 
@@ -290,7 +324,7 @@ def run(cohort: Cohort, stage: Stage) -> Curves:
             trained = trains_a_network(name, p.head)
             how = SimpleNamespace(stage=stage, number=0, net=None, h=None, x=cohort.x, cohort=cohort, device=device)  # fmt: skip
             if trained:
-                made = stages.pretext_run(name, fold.number, p)
+                made = p.pretext_run(name, fold.number)
                 how.net = embedder_net(name, cohort, made, stage)
             else:
                 how.h = _standardised(embeddings(name, cohort, fold, stage, kept), fold)

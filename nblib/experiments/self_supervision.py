@@ -19,6 +19,7 @@ from nblib.evaluate import stats
 from nblib.experiments import decode, pretext
 from nblib.prepare.windows import Cohort
 from nblib.road import notebooks, stages
+from nblib.road.registry import BIN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from nblib.models.stagernet import PretextNet
 
 
+PRETEXTS = ("rp", "ts", "cpc")
+
+
 class Params(P.Fit, P.CohortParams):
-    """Parameters of 08_ssl_pretext: one embedder, one pretext task, one fold."""
+    """Parameters of 08: one embedder, one pretext task, one fold."""
 
     pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")
     tau_pos_s: P.Limit = Field(30.0, gt=0, description="windows at most so far apart are near [s]")
@@ -88,7 +92,7 @@ class Outcome:
 
 def load_cohort(stage: stages.Stage) -> Cohort:
     """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks."""
-    folders = [stage.input("02_bin", recording) for recording in stage.recipe.recordings]
+    folders = [stage.input(BIN, recording) for recording in stage.recipe.recordings]
     return Cohort.load(folders)
 
 

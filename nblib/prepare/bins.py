@@ -14,6 +14,7 @@ from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning, responses, spectra, windows
 from nblib.prepare.windows import Windows
+from nblib.road.registry import INGEST
 from nblib.road.stages import Stage
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
     else:
         made = binning.bin_recording(session, stage.settings)
         classes = json.loads(made.attrs["classes"])
-    seen = pd.read_parquet(stage.input("01_ingest") / "classes.parquet")["class"].tolist()
+    seen = pd.read_parquet(stage.input(INGEST) / "classes.parquet")["class"].tolist()
     for one, other in ((classes, seen), (seen, classes)):
         labelling.check_classes(one, other, f"recording {stage.recording!r}")
     return made

@@ -149,7 +149,7 @@ def _outside(binned: xr.Dataset, regions: list[str]) -> np.ndarray:
 def clean(
     binned: xr.Dataset, recording: Recording | None, settings: CleanSettings
 ) -> tuple[xr.Dataset, pd.DataFrame]:
-    """Apply the settings of 03_clean.
+    """Apply the settings of 03.
 
     Returns the cleaned Dataset and one row per removal: what, reason, removed, kept.
     `recording` is None only for counts that came without their spike times (a lab pickle).

@@ -57,13 +57,13 @@ def role_samples(
         gone = rows["trial"].to_numpy()[position < 0][0]
         raise BadInput(
             f"trial {gone} of the split is not in the binned recording; "
-            "the two do not belong together, run 04_split again."
+            "the two do not belong together, run 04 again."
         )
     label = binned["label"].to_numpy()
     if not (pd.Series(label[position]).astype(str).to_numpy() == rows["label"].astype(str)).all():
         raise BadInput(
             "the labels of the split differ from those of the binned recording; "
-            "the two do not belong together, run 04_split again."
+            "the two do not belong together, run 04 again."
         )
     unit_ids = binned["unit"].to_numpy()
     samples = {}

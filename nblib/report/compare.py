@@ -12,6 +12,7 @@ import pandas as pd
 from nblib.evaluate import scores, stats
 from nblib.report import results
 from nblib.report.runs import load_run
+from nblib.road.registry import DECODERS, FEW_SHOT
 
 EACH = ("group", "recording")
 PLACE = ["recording", "split_hash", "fold"]
@@ -197,7 +198,7 @@ def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     `plots.few_shot_curves` takes them, `n_recordings` and the `runs` behind it; no row without 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
-    part = results.clean(runs[(runs["notebook"] == "07_few_shot") & ~control])
+    part = results.clean(runs[(runs["notebook"] == FEW_SHOT) & ~control])
     named = part["variant"].str.extract(r"^k=(?P<k>\d+|all)(?:, )?(?P<rest>.*)$")
     part = part.assign(
         k=named["k"].replace("all", "0").astype(int), rest=named["rest"],
@@ -241,7 +242,7 @@ def against_in_words(
         return "Labels are shuffled: this control is compared with nothing."
     runs = results.clean(results.scan())
     same = (runs["model"] == other) & (runs["variant"] == "")
-    same &= runs["notebook"] == results.DECODERS[0]
+    same &= runs["notebook"] == DECODERS[0]
     # The recipe to the letter: one derived from it has other bins, units or scaling.
     for name in ("recipe", "recording", "split_hash", "fold", "seed"):
         same &= runs[name] == run[name]
@@ -249,7 +250,7 @@ def against_in_words(
         more = "".join(f" -p {k} {run[k]}" for k in ("fold", "seed") if run[k])
         return (
             f"There is no run of `{other}` on this input and split to compare with; make it with "
-            f"`nblib run 05_train_lstm -p recipe {recipe} "
+            f"`nblib run {DECODERS[0]} -p recipe {recipe} "
             f"-p recording {run['recording']} -p model {other}{more}`."
         )
     theirs = load_run(runs.loc[same, "folder"].iloc[-1])

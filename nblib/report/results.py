@@ -27,10 +27,11 @@ from nblib.core.errors import (
 from nblib.report import published
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
+from nblib.road.registry import DECODERS, SPLIT
 
 
 class Params(P.ReportParams):
-    """Parameters of 90_results."""
+    """Parameters of 90."""
 
     recipe: str = Field("", description="show one recipe only; empty = every run")
     metric: Literal["accuracy", "top5", "balanced_accuracy"] = Field(
@@ -77,8 +78,6 @@ NOT_A_VARIANT = {
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
 WITHOUT_SCORES = ("corrupt", "earlier nblib")  # flags of runs that cannot be read
-# Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
-DECODERS = ("05_train_lstm", "06_train_st_gat")
 
 
 # --- one row a score -----------------------------------------------------------------------------
@@ -220,7 +219,7 @@ def _flags(results: pd.DataFrame, known: recipes.Known) -> dict[tuple[str, int],
 def _current_split(recipe: P.Recipe | None, recording: str) -> str | None:
     """Key of the split that a recipe gives today; None when that cannot be told any more."""
     try:
-        return None if recipe is None else stages.key_for("04_split", recipe, recording)
+        return None if recipe is None else stages.key_for(SPLIT, recipe, recording)
     except (BadParameter, MissingInput, BadInput):
         return None
 

@@ -16,6 +16,7 @@ from nblib.core import params, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.evaluate.scores import METRICS, PREDICTIONS
 from nblib.road import stages
+from nblib.road.registry import SPLIT
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,11 +105,11 @@ class Run:
         from nblib.prepare import splits
 
         recording, key = self.manifest["recording"], self.manifest["upstream"][0]
-        place = store.folder("04_split", recording, key)
-        if not store.is_committed("04_split", recording, key):
+        place = store.folder(SPLIT, recording, key)
+        if not store.is_committed(SPLIT, recording, key):
             raise MissingInput(
                 f"run {self.key} scales its input as its split {place} says, which is gone. Make "
-                "it again with:  nblib run 04_split --with-upstream "
+                f"it again with:  nblib run {SPLIT} --with-upstream "
                 f"-p recipe {self.recipe.recipe} -p recording {recording}"
             )
         _, statistics = splits.load(store.open_artifact(place))

@@ -13,6 +13,7 @@ import pandas as pd
 from nblib.core.markup import in_markdown
 from nblib.evaluate import scores
 from nblib.report import compare, published, results
+from nblib.road.registry import DECODERS
 
 COMPARED = ["recipe", "recording", "seed", "chosen", "other", "difference", "95 % interval", "n", "of", "p", "p, Holm"]  # fmt: skip
 
@@ -37,6 +38,11 @@ def inputs(runs: pd.DataFrame) -> list[str]:
     return sorted(runs["key"]) + published.contents(runs["recording"])
 
 
+def keys_read(params: results.Params) -> list[str]:
+    """Keys of what a report would be of if it were made now."""
+    return inputs(results.scan(params.recipe, params.metric))
+
+
 # --- tables --------------------------------------------------------------------------------------
 
 
@@ -59,7 +65,7 @@ def differs(runs: pd.DataFrame) -> pd.Series:
         plain = run.metric in ("accuracy", None)
         parts = [
             run.variant, run.changed, run.group if several else "",
-            "" if run.notebook in results.DECODERS else run.notebook[:2],
+            "" if run.notebook in DECODERS else run.notebook[:2],
             *(f"{name} {n:g}" for name, n in numbers.items() if pd.notna(n) and n > 0),
             "" if plain else scores.SCORE_TEXT.get(run.metric, run.metric), run.flag,
         ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The road as a notebook meets it: `stage = nblib.begin("02_bin", globals())`.
+"""The road as a notebook meets it: `stage = nblib.begin(NAME, globals())`.
 
 `begin` checks the parameters, settles the recipe, computes the key and finds the input;
 `stage.commit` stores the result. Keys can be computed before anything runs.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections.abc import Callable
@@ -21,124 +20,14 @@ from nblib.core.markup import in_html
 from nblib.core.registry import SOURCES
 from nblib.data import sources
 from nblib.road import notebooks
+from nblib.road.registry import COHORT, INGEST, STAGES, StageInfo, accepted_names, chain, stage_info
 
 if TYPE_CHECKING:
     from nblib.data.recording import Recording
 
-
-@dataclass(frozen=True)
-class StageInfo:
-    """What a stage is: its version, what it needs, and which parameters it takes."""
-
-    version: int  # raise it whenever the stage's code changes what it writes
-    upstream: str | None
-    settings: type[P.Params]
-    params_at: (
-        str  # module of nblib and class of the notebook's parameters; imported when asked for
-    )
-    is_run: bool = False
-    signal: str = "spikes"  # what its recordings hold: "spikes", "lfp" or "any"
-    cohort: bool = False  # takes all recordings of a recipe together
-
-    @property
-    def params(self) -> type[P.Params]:
-        """The parameters that the notebook takes."""
-        return by_name(self.params_at)
-
-
-STAGES: dict[str, StageInfo] = {
-    "01_ingest": StageInfo(
-        5, None, P.IngestSettings, "nblib.core.params:StageParams", signal="any"
-    ),
-    "02_bin": StageInfo(
-        4, "01_ingest", P.BinSettings, "nblib.core.params:StageParams", signal="any"
-    ),
-    "03_clean": StageInfo(3, "02_bin", P.CleanSettings, "nblib.core.params:StageParams"),
-    "04_split": StageInfo(3, "03_clean", P.SplitSettings, "nblib.core.params:StageParams"),
-    "05_train_lstm": StageInfo(
-        3, "04_split", P.Params, "nblib.experiments.decode:Params", is_run=True
-    ),
-    "06_train_st_gat": StageInfo(
-        2, "04_split", P.Params, "nblib.experiments.decode:GraphParams", is_run=True
-    ),
-    "07_few_shot": StageInfo(
-        3, "04_split", P.Params, "nblib.experiments.few_shot:Params", is_run=True
-    ),
-    "08_ssl_pretext": StageInfo(
-        3,
-        "02_bin",
-        P.Params,
-        "nblib.experiments.self_supervision:Params",
-        is_run=True,
-        signal="lfp",
-        cohort=True,
-    ),
-    "09_downstream_one_vs_all": StageInfo(
-        4,
-        "02_bin",
-        P.Params,
-        "nblib.experiments.label_budget:Params",
-        is_run=True,
-        signal="lfp",
-        cohort=True,
-    ),
-    "10_image_latents": StageInfo(
-        2, "04_split", P.Params, "nblib.experiments.images:Params", is_run=True
-    ),
-    "90_results": StageInfo(2, None, P.Params, "nblib.report.results:Params", is_run=True),
-    "91_search": StageInfo(2, None, P.Params, "nblib.run.search.definition:Params", is_run=True),
-}
-# What refuses names that only the modules at work know: decoders, spaces, embedders.
-CHECKS = {
-    "05_train_lstm": ["nblib.experiments.decode:check_decoder"],
-    "06_train_st_gat": ["nblib.experiments.decode:check_decoder"],
-    "07_few_shot": ["nblib.experiments.few_shot:check_choices"],
-    "09_downstream_one_vs_all": ["nblib.experiments.label_budget:check_embedders"],
-    "10_image_latents": [
-        "nblib.experiments.features:check_spaces",
-        "nblib.experiments.regression:check_regressor",
-    ],
-}
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
-COHORT = "cohort"  # stands for the recording where a stage takes all of them
-PRETEXTS = ("rp", "ts", "cpc")
-# Parameters that name a file or folder: its content counts, not its name.
-BY_CONTENT = ("images", "latents")
-
-
-def by_name(at: str) -> Any:
-    """What `module:name` names, such as `nblib.experiments.few_shot:Params`."""
-    module, _, name = at.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def stage_info(name: str) -> StageInfo:
-    if name not in STAGES:
-        raise BadParameter(f"no notebook {name!r}; there are {', '.join(STAGES)}.")
-    return STAGES[name]
-
-
-def chain(name: str, source: str) -> list[str]:
-    """The stages that lead to `name`, in order, `name` last.
-
-    What holds counts is binned already, so its road begins at 02.
-    """
-    steps = [name]
-    while (upstream := stage_info(steps[0]).upstream) is not None:
-        if upstream == "01_ingest" and SOURCES[source].holds == "counts":
-            break
-        steps.insert(0, upstream)
-    return steps
-
-
-def accepted_names(name: str) -> dict[str, Any]:
-    """Every parameter a notebook may be given: its own and the recipe's; name -> pydantic field."""
-    info = stage_info(name)
-    if issubclass(info.params, P.ReportParams):
-        return dict(info.params.model_fields)
-    return {**P.Recipe.model_fields, **info.params.model_fields}
 
 
 def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe | None]:
@@ -210,87 +99,51 @@ def made_of(
     """What `key_for` makes a key of."""
     info = stage_info(name)
     steps = chain(name, recipe.source)
-    own = {
-        k: v for k, v in recipe.settings(info.settings).model_dump().items() if k not in NOT_IN_KEY
-    }
+    values = recipe.settings(info.settings).model_dump()
     if info.is_run:
-        own |= {k: v for k, v in params.model_dump().items() if k not in NOT_IN_KEY} | {
-            "code": code
-        }
-        files = {k: own.pop(k) for k in BY_CONTENT if own.get(k)}
-        own |= {f"content of {k}": rawfiles.content_hash(path) for k, path in files.items()}
-        own |= {path: rawfiles.content_hash(path) for path in weight_files(params)}
+        files = params.files()
+        values |= {k: v for k, v in params.model_dump().items() if v not in files.values()}
+        values |= {"code": code}
+        values |= {what: rawfiles.content_hash(path) for what, path in files.items()}
+    values = {k: v for k, v in values.items() if k not in NOT_IN_KEY}
     if info.cohort:  # who they are and in which order: two files may hold the same
-        own["recordings"] = recipe.recordings
-        return MadeOf(own, cohort_upstream(name, recipe, params))
-    if len(steps) == 1:
-        upstream = sources.identity(recipe, recording)
-        for other in SOURCES.keys() - {recipe.source}:
-            own.pop(other, None)  # settings that go by another source's name
-        own.pop("source_params", None)
-        settings = sources.own_settings(recipe)
-        if settings is not None and recipe.source not in own:
-            own["settings of the source"] = settings.model_dump()
-        own |= recipe.settings(P.LabelRules).model_dump() | {"label": recipe.label}
-    else:
-        upstream = key_for(steps[-2], recipe, recording)
-    return MadeOf(own, [upstream])
+        values["recordings"] = recipe.recordings
+        windows = [key_for(steps[-2], recipe, recording) for recording in recipe.recordings]
+        runs = [run_key(info.needs, *run) for run in needed(name, recipe, params)]
+        return MadeOf(values, windows + runs)
+    if len(steps) > 1:
+        return MadeOf(values, [key_for(steps[-2], recipe, recording)])
+    for other in SOURCES.keys() - {recipe.source}:
+        values.pop(other, None)  # settings that go by another source's name
+    values.pop("source_params", None)
+    settings = sources.own_settings(recipe)
+    if settings is not None and recipe.source not in values:
+        values["settings of the source"] = settings.model_dump()
+    values |= recipe.settings(P.LabelRules).model_dump() | {"label": recipe.label}
+    return MadeOf(values, [sources.identity(recipe, recording)])
 
 
 def raw_content(name: str, recipe: P.Recipe, recording: str, params: P.Params) -> dict[str, str]:
     """sha256 of the files from outside the data root that a stage may read: path -> content."""
     if not stage_info(name).is_run:
         return sources.raw_content(recipe, recording)
-    given = [getattr(params, k, "") for k in BY_CONTENT]
-    return {path: rawfiles.content_hash(path) for path in [*given, *weight_files(params)] if path}
+    return {path: rawfiles.content_hash(path) for path in params.files().values()}
 
 
-def cohort_upstream(name: str, recipe: P.Recipe, params: P.Params) -> list[str]:
-    """Keys behind a stage that takes all recordings: their windows, and for 09 its embedders."""
-    keys = [key_for("02_bin", recipe, recording) for recording in recipe.recordings]
-    return keys + [pretext_key(recipe, wanted) for wanted in pretext_runs(name, recipe, params)]
+def needed(name: str, recipe: P.Recipe, params: P.Params) -> list[tuple[P.Recipe, P.Params]]:
+    """The further runs that a stage rests on, each once: their recipes and parameters."""
+    runs = params.needs(recipe) if stage_info(name).needs else []
+    return [
+        (recipe if run.recipe == params.recipe else recipes.find_recipe(run.recipe), run)
+        for i, run in enumerate(runs)
+        if run not in runs[:i]
+    ]
 
 
-def pretext_run(part: str, fold: int, params: P.Params) -> P.Params | None:
-    """The run of 08 behind one embedder of 09 and fold; None for an embedder that 08 does not make.
-
-    `rp`, `ts`, `cpc`: taught without the fold's test subjects; `rp@all`: taught by all subjects, once.
-    """
-    pretext, at, teachers = part.partition("@")
-    if pretext not in PRETEXTS or (at and teachers != "all"):
-        return None
-    own = ("recipe", "n_folds", "seed", "preset", "pretext", "fold", "teachers", "shuffle_time")
-    if twice := [name for name in own if name in params.pretext_params]:
-        raise BadParameter(
-            f"09: pretext_params holds {twice[0]!r}, which 09 itself decides: otherwise 08 could learn "
-            "from subjects that 09 tests. Taught by all subjects is `rp@all`."
-        )
-    values = {"recipe": params.recipe, "n_folds": params.n_folds, "seed": params.seed, "preset": params.preset}  # fmt: skip
-    values |= {**params.pretext_params, "pretext": pretext, "fold": fold}
-    if at:
-        values |= {"teachers": "all_subjects", "fold": min(params.folds)}
-    return P.checked(stage_info("08_ssl_pretext").params, values, "09: pretext_params")
-
-
-def weight_files(params: P.Params) -> list[str]:
-    """The weight files among the embedders of 09; their content counts, whatever they are called."""
-    parts = {p for embedder in getattr(params, "embedders", []) for p in embedder.split("+")}
-    return sorted(part for part in parts if part.endswith(".pth"))
-
-
-def pretext_runs(name: str, recipe: P.Recipe, params: P.Params) -> list[P.Params]:
-    """The runs of 08 that notebook 09 rests on, each once."""
-    if name != "09_downstream_one_vs_all":
-        return []
-    named = sorted({part for embedder in params.embedders for part in embedder.split("+")})
-    found = [pretext_run(part, fold, params) for part in named for fold in params.folds]
-    return [run for i, run in enumerate(found) if run is not None and run not in found[:i]]
-
-
-def pretext_key(recipe: P.Recipe, params: P.Params) -> str:
-    """Key of a run of the shipped 08."""
-    code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / "08_ssl_pretext.ipynb"))
-    return key_for("08_ssl_pretext", recipe, COHORT, params, code)
+def run_key(name: str, recipe: P.Recipe, params: P.Params) -> str:
+    """Key of a run of a shipped notebook."""
+    code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb"))
+    return key_for(name, recipe, recording_of(name, recipe, params), params, code)
 
 
 def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
@@ -304,15 +157,11 @@ def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str)
         for recording in recordings
         for stage in chain(name, recipe.source)[:-1]
     ]
-    for wanted in pretext_runs(name, recipe, params):
-        steps.append(("08_ssl_pretext", {**_given(wanted), "recipe": recipe_name}))
+    for other, run in needed(name, recipe, params):
+        steps.append(
+            (info.needs, run.changed() | {"recipe": recipe_name if other is recipe else run.recipe})
+        )
     return steps
-
-
-def _given(params: P.Params) -> dict[str, Any]:
-    """What differs from the defaults."""
-    defaults = {name: field.default for name, field in type(params).model_fields.items()}
-    return {name: value for name, value in params.model_dump().items() if value != defaults[name]}
 
 
 def recording_of(name: str, recipe: P.Recipe | None, params: P.Params) -> str:
@@ -394,22 +243,25 @@ class Stage:
         """
         if self.recipe.holds == "counts":
             return None
-        if self.name != "01_ingest":
-            self.input("01_ingest")
+        if self.name != INGEST:
+            self.input(INGEST)
         return sources.open_recording(self.recipe, self.recording)
 
-    def pretext(self, params: P.Params) -> Path:
-        """Verified folder of a run of 08; MissingInput names the command that makes it."""
-        key = pretext_key(self.recipe, params)
-        if not store.is_committed("08_ssl_pretext", COHORT, key):
-            given = _given(params) | {"recipe": self.recipe_name}
+    def needed(self, run: P.Params) -> Path:
+        """Verified folder of a further run; MissingInput names the command that makes it."""
+        name, recipe = self.info.needs, self.recipe
+        if run.recipe != self.params.recipe:
+            recipe = recipes.find_recipe(run.recipe)
+        recording, key = recording_of(name, recipe, run), run_key(name, recipe, run)
+        if not store.is_committed(name, recording, key):
+            given = run.changed()
+            given["recipe"] = self.recipe_name if recipe is self.recipe else run.recipe
             told = " ".join(f"-p {k} {v}" for k, v in given.items())
             raise MissingInput(
-                f"{self.name} needs the embedder of pretext {params.pretext!r}, fold {params.fold} (key "
-                f"{key}), which is not in {store.home()}. Make it with:  nblib run 08_ssl_pretext "
-                f"--with-upstream {told}"
+                f"{self.name} needs a run of {name} (key {key}), which is not in {store.home()}. "
+                f"Make it with:  nblib run {name} --with-upstream {told}"
             )
-        return store.open_artifact(store.folder("08_ssl_pretext", COHORT, key))
+        return store.open_artifact(store.folder(name, recording, key))
 
     def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
         """Store what `write(folder)` puts into a folder; a key that stands already is left alone,
@@ -476,8 +328,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         )
     values = {k: namespace[k] for k in wanted if k in namespace}
     params, recipe = settle_recipe(name, values)
-    for check in CHECKS.get(name, []):
-        by_name(check)(params)
+    params.check()
     if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)
     code = {}

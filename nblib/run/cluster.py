@@ -23,16 +23,13 @@ from typing import Any
 
 from nblib.core import store, swap, yamlfile
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
+from nblib.road import registry
+from nblib.road.registry import StageInfo
 from nblib.run.many import progress_line
 from nblib.run.plan import Task
 
 PLAN, FAILED, DRIVER = "plan.json", "failed", "driver.json"
-KINDS = {
-    "05_train_lstm": "train", "06_train_st_gat": "graph", "07_few_shot": "few_shot",
-    "08_ssl_pretext": "pretext", "09_downstream_one_vs_all": "downstream",
-    "10_image_latents": "images", "90_results": "report", "91_search": "report",
-}  # fmt: skip
-STAGES = "stages"  # 01-04 of a recording share one job
+STAGES = StageInfo.kind  # 01-04 of a recording share one job
 SEARCH = "search"  # trials of a search, several in a job
 TRANSIENT = (4,)  # exit codes worth another try: the kernel died or did not start
 POLL_S = 2.0
@@ -50,7 +47,7 @@ def make_jobs(runs: list[Task]) -> list[dict[str, Any]]:
     group: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
         job = plan.job_of(*run)
-        kind = KINDS.get(job.stage, STAGES)
+        kind = registry.STAGES[job.stage].kind
         group.setdefault((kind, job.recording if kind == STAGES else i), []).append(i)
     name = {}
     jobs = []

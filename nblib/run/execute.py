@@ -142,10 +142,11 @@ def _need(before: list[Task], job: Job) -> None:
             key = stages.key_for(stage, job.recipe, values["recording"])
             if not store.is_committed(stage, values["recording"], key):
                 here.input(stage, values["recording"])
-    for wanted in stages.pretext_runs(job.stage, job.recipe, job.params):
-        key = stages.pretext_key(job.recipe, wanted)
-        if not store.is_committed("08_ssl_pretext", stages.COHORT, key):
-            here.pretext(wanted)
+    for recipe, run in stages.needed(job.stage, job.recipe, job.params):
+        name = here.info.needs
+        recording = stages.recording_of(name, recipe, run)
+        if not store.is_committed(name, recording, stages.run_key(name, recipe, run)):
+            here.needed(run)
 
 
 @store.shared()

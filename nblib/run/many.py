@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nblib.core.errors import BadParameter
-from nblib.road import stages
+from nblib.road.registry import STAGES
 from nblib.run import warm
 from nblib.run.execute import KERNEL_DIED, Exit
 from nblib.run.plan import Task, needs
@@ -26,7 +26,7 @@ THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
 )  # fmt: skip
-LIGHT_NOTEBOOKS = {name[:2] for name, info in stages.STAGES.items() if not info.is_run} | {"90"}
+LIGHT_NOTEBOOKS = {name[:2] for name, info in STAGES.items() if info.light}
 
 
 def run_many(

@@ -48,7 +48,7 @@ class Job:
 
 
 def find_notebook(name: str | Path) -> tuple[Path, str]:
-    """Notebook file and stage of '05', '05_train_lstm' or a path; BadParameter otherwise."""
+    """Notebook file and stage of '05', a whole name or a path; BadParameter otherwise."""
     text = str(name)
     if text.endswith(".ipynb"):
         path = Path(text).expanduser().resolve()

@@ -6,17 +6,14 @@ from pathlib import Path
 
 from nblib.core import store
 from nblib.core.errors import NblibError
-from nblib.report import results, summary
-from nblib.road import notebooks, stages
+from nblib.road import notebooks
+from nblib.road.registry import STAGES, by_name
 from nblib.run.plan import Job
-from nblib.run.search import tables
 
 
 def inputs(job: Job) -> list[str]:
     """Keys of what a report would rest on if it were made now. MissingInput without any search."""
-    if job.stage == "91_search":
-        return tables.inputs(tables.current(job.params.search))
-    return summary.inputs(results.scan(job.params.recipe, job.params.metric))
+    return by_name(STAGES[job.stage].reads)(job.params)
 
 
 def there(job: Job) -> Path | None:
@@ -27,6 +24,6 @@ def there(job: Job) -> Path | None:
         return None  # making it says what is wrong
     code = notebooks.code_hash(notebooks.code_cells(job.notebook))
     values = job.params.model_dump() | {"code": code}
-    key = store.make_key(job.stage, stages.STAGES[job.stage].version, values, upstream)
+    key = store.make_key(job.stage, STAGES[job.stage].version, values, upstream)
     folder = store.folder(job.stage, job.recording, key)
     return folder if (folder / store.ATTACHED[0]).is_file() else None

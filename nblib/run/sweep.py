@@ -179,9 +179,10 @@ def check(sweep: Sweep, path: Path) -> list[Task]:
 
 
 def _check_resources(sweep: Sweep, path: Path) -> None:
-    from nblib.run.cluster import KINDS, SEARCH, STAGES
+    from nblib.road import registry
+    from nblib.run import cluster
 
-    known = (STAGES, *dict.fromkeys(KINDS.values()), SEARCH)
+    known = [*dict.fromkeys(info.kind for info in registry.STAGES.values()), cluster.SEARCH]
     for kind in sweep.resources:
         if kind not in known:
             raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
@@ -210,7 +211,9 @@ def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
         for step in plan.road(plan.job_of(*run))
     ]  # fmt: skip
     first = with_roads([*(r for r in runs if r not in reports), *inputs])
-    own = ("91_search", {"search": sweep.sweep})
+    from nblib.road import registry
+
+    own = (registry.SEARCH, {"search": sweep.sweep})
     return first, reports if own in reports else [own, *reports]
 
 

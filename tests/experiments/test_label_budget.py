@@ -245,7 +245,7 @@ def test_a_state_that_a_fold_lacks_is_named():
 
 def test_who_teaches_makes_another_run_of_08():
     params = stage(embedders=["rp", "rp@all", "rp+rp@all", "random"], folds=[1, 2]).params
-    runs = stages.pretext_runs("09_downstream_one_vs_all", None, params)
+    runs = [run for _, run in stages.needed("09_downstream_one_vs_all", None, params)]
     told = [(r.pretext, r.fold, r.teachers) for r in runs]
     assert told == [
         ("rp", 1, "train_subjects"), ("rp", 2, "train_subjects"), ("rp", 1, "all_subjects"),
@@ -258,7 +258,7 @@ def test_who_teaches_makes_another_run_of_08():
 def test_08_and_09_test_the_same_mice():
     data, asked = cohort(), stage(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
     for fold in label_budget.make_folds(data, asked):
-        made = stages.pretext_run("rp", fold.number, asked.params)
+        made = asked.params.pretext_run("rp", fold.number)
         mine, theirs = set(data.subject[fold.test]), set(self_supervision.test_subjects(data, made))
         assert mine == theirs
 
@@ -323,8 +323,8 @@ def test_stored_embeddings_are_of_these_very_windows(tmp_path):
     data = cohort(4)
     h = np.random.default_rng(0).standard_normal((len(data), 3)).astype(np.float32)
     asked = stage(embedders=["rp"], n_folds=2)
-    asked.pretext = lambda made: tmp_path
-    made = stages.pretext_run("rp", 0, asked.params)
+    asked.needed = lambda made: tmp_path
+    made = asked.params.pretext_run("rp", 0)
     save_file({"h": h, "start_s": data.start_s}, tmp_path / self_supervision.EMBEDDINGS)
     np.testing.assert_array_equal(label_budget._one_embedding("rp", data, made, asked), h)
     save_file({"h": h, "start_s": data.start_s + 1}, tmp_path / self_supervision.EMBEDDINGS)
@@ -349,7 +349,7 @@ def test_a_weight_file_is_known_by_its_content(tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(b"one")
     params = stage(embedders=["random", f"rp+{path}"]).params
-    assert stages.weight_files(params) == [str(path)]
+    assert params.files() == {str(path): str(path)}
 
 
 # --- learning without labels ---------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tiny_project import wait_until
 
 from nblib.cli import main
 from nblib.core.errors import BadParameter
+from nblib.road.registry import STAGES
 from nblib.run import cluster, plan, selection, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,7 +350,7 @@ def test_status_tells_done_running_queued_and_failed(project, capsys):
 def test_the_longleaf_profile_asks_for_a_gpu_where_networks_train(tmp_path):
     """Snakemake reads the shipped profile and plans a job of every kind, without a cluster."""
     profile = ROOT / "workflow" / "profiles" / "longleaf"
-    kinds = [cluster.STAGES, *dict.fromkeys(cluster.KINDS.values()), cluster.SEARCH]
+    kinds = [*dict.fromkeys(info.kind for info in STAGES.values()), cluster.SEARCH]
     jobs = [{"id": f"{kind}-{i}", "kind": kind, "runs": [], "needs": []} for i, kind in enumerate(kinds)]  # fmt: skip
     (tmp_path / "plan.json").write_text(json.dumps({"jobs": jobs}))
     done = subprocess.run(

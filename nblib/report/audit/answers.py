@@ -15,7 +15,7 @@ from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.prepare import binning, splits
 from nblib.prepare.samples import Samples, role_samples, shuffle_labels
-from nblib.road import stages
+from nblib.road.registry import CLEAN, STAGES
 
 if TYPE_CHECKING:
     from nblib.report.audit.files import Files
@@ -65,7 +65,7 @@ class Memory:
         """
         given, outputs = run.manifest["parameters"], run.manifest["outputs"]
         rests_on = (
-            VERSION, run.stage, stages.STAGES[run.stage].version, run.manifest["recording"],
+            VERSION, run.stage, STAGES[run.stage].version, run.manifest["recording"],
             run.manifest["upstream"], self.files.split(run)[1], run.metrics["fold"], role,
             given["seed"] if given.get("shuffle_labels") else None,
             outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
@@ -85,7 +85,7 @@ class Memory:
             self.at = (None, None)  # first free the memory
             roles, statistics = splits.load(store.open_artifact(split_folder))
             key = self.files.manifest(split_folder)["upstream"][0]
-            counts = store.folder("03_clean", run.manifest["recording"], key)
+            counts = store.folder(CLEAN, run.manifest["recording"], key)
             of_fold = {s.fold: s for s in statistics}.get(fold)
             samples = role_samples(binning.load(store.open_artifact(counts)), roles, of_fold, fold)
             self.at = wanted, samples if seed is None else shuffle_labels(samples, seed)

@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import NblibError
-from nblib.evaluate.scores import PREDICTIONS
+from nblib.experiments.self_supervision import PRETEXTS
 from nblib.prepare import blocks
 from nblib.prepare.binning import to_ns
 from nblib.prepare.cleaning import merged, touches
 from nblib.report import results
 from nblib.report.audit.files import Files, embedders, recordings_of, subjects_of
 from nblib.report.runs import HISTORY, Run
-from nblib.road import stages
-from nblib.road.stages import PRETEXTS
+from nblib.road.registry import STAGES
 
 
 class Untold(NblibError):
@@ -73,7 +72,8 @@ def role_faults(split: pd.DataFrame, gap_s: float) -> Iterator[str]:
 
 def test_rows(run: Run, files: Files) -> list[Fault] | None:
     """Whether a run answered for its test rows, all of them and no other."""
-    name = PREDICTIONS if run.stage != "10_image_latents" else "retrieval.parquet"
+    info = STAGES[run.stage]
+    name = info.answers
     if files.split_folder(run) is None or (predictions := run.table(name, "trial")) is None:
         return None
     test, answered, faults = files.rows(run, "test"), set(predictions["trial"]), []
@@ -84,7 +84,7 @@ def test_rows(run: Run, files: Files) -> list[Fault] | None:
         )
     elif other := answered - test:
         faults.append(f"{len(other)} predictions are of no test row, first trial {min(other)}")
-    if run.stage in results.DECODERS:
+    if info.compared:
         if missing := test - answered:
             faults.append(
                 f"{len(missing)} test rows have no prediction, first trial {min(missing)}"
@@ -113,7 +113,7 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
 
     Of 08 its own record is read alone: the pairs that it drew are not stored.
     """
-    if run.stage not in (*results.DECODERS, "08_ssl_pretext"):
+    if not STAGES[run.stage].chosen:
         return None
     history, value = run.table(HISTORY), run.metrics.get("val_accuracy")
     if value is None:
@@ -126,7 +126,7 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
         raise Untold(f"its history holds no {', '.join(sorted(missing))}")
     losses = history["val_loss"]
     best = losses.argmin()
-    if run.stage == "08_ssl_pretext":
+    if STAGES[run.stage].cohort and STAGES[run.stage].chosen:
         accuracy = history["val_accuracy"][best]
         if abs(accuracy - value) > 1e-6:
             return [f"its validation accuracy {value:.4f} is not that of the epoch with the lowest validation loss, {accuracy:.4f}"]  # fmt: skip
@@ -149,10 +149,10 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
 
 def subjects(run: Run, files: Files) -> list[Fault] | None:
     """Whether the test subjects of 08 and 09 had no part in teaching, unless that was asked for."""
-    if not stages.STAGES[run.stage].cohort:
+    if not STAGES[run.stage].cohort:
         return None
     subject = subjects_of(run)
-    if run.stage == "08_ssl_pretext":
+    if STAGES[run.stage].cohort and STAGES[run.stage].chosen:
         if run.manifest["parameters"]["teachers"] == "all_subjects":
             return []  # asked for, and named so wherever it is shown
         tested = {subject[r] for r in run.metrics["recordings"]["test"]}

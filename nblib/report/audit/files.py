@@ -15,6 +15,7 @@ from nblib.report import runs
 from nblib.report.audit.answers import Memory
 from nblib.report.runs import Run
 from nblib.road import stages
+from nblib.road.registry import BIN, SPLIT
 
 
 class Files:
@@ -34,9 +35,9 @@ class Files:
     @staticmethod
     def split_folder(run: Run) -> Path | None:
         """Where the run's split lies; None for a cohort, whose folds are of subjects."""
-        if stages.STAGES[run.stage].upstream != "04_split":
+        if stages.STAGES[run.stage].upstream != SPLIT:
             return None
-        return store.folder("04_split", run.manifest["recording"], run.manifest["upstream"][0])
+        return store.folder(SPLIT, run.manifest["recording"], run.manifest["upstream"][0])
 
     def split(self, run: Run) -> tuple[pd.DataFrame, str]:
         """Rows of the run's stored split, and their hash."""
@@ -82,13 +83,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def embedders(run: Run) -> list[Run]:
     """The runs of 08 that a run of 09 rests on."""
     keys = run.manifest["upstream"][len(run.manifest["recipe"]["recordings"]) :]
-    return [runs.read_run(store.folder("08_ssl_pretext", stages.COHORT, key)) for key in keys]
+    return [
+        runs.read_run(store.folder(stages.STAGES[run.stage].needs, stages.COHORT, key))
+        for key in keys
+    ]
 
 
 def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
     keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
-    return {r: windows.subject(store.folder("02_bin", r, key)) for r, key in keys}
+    return {r: windows.subject(store.folder(BIN, r, key)) for r, key in keys}
 
 
 def recordings_of(run: Run) -> list[str]:

@@ -25,9 +25,7 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
     possible decoder, or None. `runs`, where given, are those behind a point.
     """
     if len(curve) == 0:
-        return style.say(
-            "No learning curve yet. Draw one with: nblib run 07_few_shot --with-upstream"
-        )
+        return style.say("No learning curve yet. Draw one with: nblib run 07 --with-upstream")
     fig = style.new_figure(4.6)
     ax = fig.add_subplot()
     curve = curve.rename(columns={"runs": "run"}).assign(chance=curve["chance"].iloc[0])

@@ -20,10 +20,10 @@ HOLLOW = "Ds^vP*"
 CAPTION_WIDTH = 108  # characters of a line of the caption
 SIZES = {"n_bins": "bins a presentation", "n_units": "units"}
 SIZE_SETTINGS = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}
-TRAIN = "Train one with: nblib run 05_train_lstm --with-upstream"
+TRAIN = "Train one with: nblib run 05 --with-upstream"
 MORE_SIZES = (
     "Every decoder was run with one number of bins and units. For another one:\n"
-    "nblib run 05_train_lstm --with-upstream -p n_bins 10"
+    "nblib run 05 --with-upstream -p n_bins 10"
 )
 
 

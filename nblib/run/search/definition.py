@@ -19,12 +19,13 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
+from nblib.road.registry import DECODERS, SPLIT
 from nblib.run import plan
 from nblib.run.plan import Task
 
 
 class Params(P.ReportParams):
-    """Parameters of 91_search."""
+    """Parameters of 91."""
 
     search: str = Field("", description="name of the sweep that searched; empty = the only one")
 
@@ -83,9 +84,7 @@ class Space(P.Params):
 class Search(P.Params):
     """The `search:` block of a sweep: one study for each combination of the values in `each`."""
 
-    notebook: Literal["05_train_lstm", "06_train_st_gat"] = Field(
-        "05_train_lstm", description="notebook of the decoder"
-    )
+    notebook: Literal[DECODERS] = Field(DECODERS[0], description="notebook of the decoder")
     params: dict[str, Any] | None = Field(None, description="None = those of the whole sweep")
     each: dict[str, list[Any]] = Field({}, description="a study for each combination")
     space: dict[str, Space] = Field(
@@ -215,7 +214,7 @@ class Study:
         keys = []
         for run in self.inputs():
             job = plan.job_of(*run)
-            keys.append(stages.key_for("04_split", job.recipe, job.recording))
+            keys.append(stages.key_for(SPLIT, job.recipe, job.recording))
         return (
             store.searches_dir()
             / self.name

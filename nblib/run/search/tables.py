@@ -46,6 +46,11 @@ def current(name: str = "") -> list[Study]:
     return [study_trials.read(folder / key) for key in keys]
 
 
+def keys_read(params: definition.Params) -> list[str]:
+    """Keys of what a report would be of if it were made now. MissingInput without any search."""
+    return inputs(current(params.search))
+
+
 def inputs(studies: list[Study]) -> list[str]:
     """What a report of these studies rests on: their trials and the runs that were tested."""
     found = []

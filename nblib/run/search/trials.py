@@ -21,6 +21,7 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
 from nblib.road import stages
+from nblib.road.registry import CLEAN, SPLIT
 from nblib.run import execute, plan
 from nblib.run.plan import Task
 from nblib.run.search.definition import Search, Space, Study, in_words
@@ -124,7 +125,7 @@ def begin(study: Study) -> list[int]:
     for run in study.inputs():
         job = plan.job_of(*run)
         stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-        roles, _ = splits.load(stage.input("04_split"))
+        roles, _ = splits.load(stage.input(SPLIT))
         hashes[splits.split_hash(roles)] = job.recipe_name
     if len(hashes) > 1:
         raise BadInput(
@@ -197,9 +198,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
 
     job = plan.job_of(*study.run(settings))
     stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-    data = decode.load_data(
-        stage.input("04_split"), stage.input("03_clean"), stage.recipe, stage.params
-    )
+    data = decode.load_data(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, stage.params)
     decoder = decode.make_decoder(stage.params)
     decoder.units, decoder.scaling = data.units, data.scaling
     quiet = stage.params.model_copy(update={"progress": False})
