@@ -11,8 +11,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-import numpy as np
-
 from nblib.core.errors import BadParameter
 
 ALLOWED = "only columns, numbers, text, comparisons, + - * / // %, and, or, not, in, and a column's isin, isna, notna and fillna are"
@@ -23,7 +21,7 @@ READ = (
 REFUSED = (ast.Is, ast.IsNot, ast.Pow, ast.MatMult, ast.LShift, ast.RShift, ast.BitXor, ast.Invert)
 BOTH = (ast.BitAnd, ast.BitOr)
 
-Column = tuple[list, np.ndarray]  # values where there is one, (row,) True where it is missing
+Column = list  # a value a row, None where it is missing
 
 
 class Text(str):
@@ -48,7 +46,6 @@ class _Question(ast.NodeTransformer):
     def __init__(self, read: Callable[[str], Column], names: list[str], ticked: dict[str, str]):
         self.read, self.names, self.ticked = read, names, ticked
         self.columns: dict[str, Column] = {}
-        self.missing: list[np.ndarray] = []
         self.texts: dict[str, Text] = {}
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
@@ -70,7 +67,8 @@ class _Question(ast.NodeTransformer):
         """Whether a part can only be true or false."""
         if isinstance(part, ast.Name):
             name = self.ticked.get(part.id, part.id)
-            return name in self.names and all(isinstance(v, bool) for v in self.read(name)[0])
+            known = [v for v in self.read(name) if v is not None] if name in self.names else [""]
+            return all(isinstance(v, bool) for v in known)
         if isinstance(part, ast.BinOp | ast.UnaryOp):
             return isinstance(part.op, (*BOTH, ast.Not, ast.Invert))
         return isinstance(part, ast.Compare | ast.BoolOp | ast.Call)
@@ -87,7 +85,6 @@ class _Question(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         self.columns[node.id] = self.column(node.id)
-        self.missing.append(self.columns[node.id][1])
         return node
 
     def column(self, key: str) -> Column:
@@ -96,8 +93,7 @@ class _Question(ast.NodeTransformer):
         name = self.ticked.get(key) or plain.get(key, key)
         if name not in self.names:
             raise ValueError(f"no column {name!r}")
-        values, gone = self.read(name)
-        return [Text(v) if isinstance(v, str) else v for v in values], gone
+        return [Text(v) if isinstance(v, str) else v for v in self.read(name)]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         match node:
@@ -106,18 +102,16 @@ class _Question(ast.NodeTransformer):
             case ast.Call(
                 func=ast.Attribute(ast.Name(key), "isna" | "notna"), args=[], keywords=[]
             ):
-                gone = self.column(key)[1]
-                values = (gone == (node.func.attr == "isna")).tolist()
+                wanted = node.func.attr == "isna"
+                values = [(v is None) == wanted for v in self.column(key)]
             case ast.Call(func=ast.Attribute(ast.Name(key), "fillna"), args=[_], keywords=[]):
-                held, gone = self.column(key)
                 other = ast.literal_eval(node.args[0])
-                other, rest = Text(other) if isinstance(other, str) else other, iter(held)
-                values = [other if absent else next(rest) for absent in gone]
+                other = Text(other) if isinstance(other, str) else other
+                values = [other if v is None else v for v in self.column(key)]
             case _:
                 raise ValueError(f"{ast.unparse(node)} is not allowed; {ALLOWED}")
         name = f"method_{len(self.columns)}_"
-        self.columns[name] = values, np.zeros(len(gone), bool)
-        self.missing.append(self.columns[name][1])
+        self.columns[name] = values
         return ast.Name(name, ast.Load())
 
 
@@ -141,27 +135,24 @@ def check_syntax(text: str, setting: str) -> None:
 
 
 def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting: str) -> Column:
-    """Values of an expression, and the rows for which it has none: those that miss an operand.
+    """The value of an expression in each row, None where an operand is missing.
 
-    names: columns that may be used; read(column): its values where there is one, and (row,) True
-    where it is missing. Raises BadParameter, beginning with `setting`, for an unknown column, for
+    names: columns that may be used; read(column): its values. Raises BadParameter, beginning with `setting`, for an unknown column, for
     text compared with numbers, and for anything else than a plain question.
     """
     try:
         tree, ticked = _parsed(text)
         question = _Question(read, names, {f"ticked_{i}_": n for i, n in enumerate(ticked, 1)})
         tree = question.visit(tree)
-        if not question.missing:
+        if not question.columns:
             raise ValueError("it names no column")
         code = compile(ast.fix_missing_locations(tree), setting, "eval")
-        missing = np.any(question.missing, axis=0)
-        columns = {
-            name: dict(zip(np.flatnonzero(~gone).tolist(), values, strict=True))
-            for name, (values, gone) in question.columns.items()
-        }
         answers = []
-        for row in np.flatnonzero(~missing).tolist():
-            known = question.texts | {name: values[row] for name, values in columns.items()}
+        for row in zip(*question.columns.values(), strict=True):
+            if any(value is None for value in row):
+                answers.append(None)
+                continue
+            known = question.texts | dict(zip(question.columns, row, strict=True))
             # What `visit` lets pass: no call, no attribute and no name that is not known here.
             answer = eval(code, {"__builtins__": {}}, known)
             answers.append(str(answer) if isinstance(answer, str) else answer)
@@ -170,5 +161,5 @@ def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting
     except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         why = str(error)
     else:
-        return answers, missing
+        return answers
     raise BadParameter(f"{setting} = {text[:200]!r}: {why}. The columns are {', '.join(names)}.")

@@ -86,7 +86,7 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     labels that are lists, and where no trial is left.
     """
     ids = table.index.name
-    asked = table.reset_index(drop=not ids or ids in table)  # rows may be asked for by id
+    by_id = table.reset_index(drop=not ids or ids in table)  # rows may be asked for by id
     table = table.reset_index(drop=True)
     n_rows = len(table)
     left_out: dict[str, int] = {}
@@ -94,41 +94,41 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
         raise BadInput(f"{where} has no rows; nothing was presented.")
 
     def read(column: str) -> expressions.Column:
-        values, missing = _present(asked[column], rules, f"{where}: column {column!r}")
-        return typed(values, f"{where}: column {column!r}").tolist(), missing
+        what = f"{where}: column {column!r}"
+        values = _values(by_id[column], rules, what)
+        known = iter(typed([v for v in values if v is not None], what).tolist())
+        return [None if v is None else next(known) for v in values]
 
     kept = np.ones(n_rows, bool)
-    names = [str(c) for c in asked.columns]
+    names = [str(c) for c in by_id.columns]
     if rules.where:
-        answers, missing = expressions.evaluate(rules.where, names, read, f"{where}: where")
-        if odd := [v for v in answers if not isinstance(v, bool)]:
+        answers = expressions.evaluate(rules.where, names, read, f"{where}: where")
+        if odd := [v for v in answers if not (v is None or isinstance(v, bool))]:
             raise BadParameter(
                 f"{where}: where = {rules.where!r} gives {odd[0]!r}, neither true nor false; compare it "
                 "with something."
             )
-        kept[:] = False
-        kept[np.flatnonzero(~missing)] = answers
-        left_out[f"not where {rules.where}"] = int((~kept & ~missing).sum())
-        left_out[f"a value missing in where {rules.where}"] = int(missing.sum())
+        kept = np.array([answer is True for answer in answers])
+        left_out[f"not where {rules.where}"] = answers.count(False)
+        left_out[f"a value missing in where {rules.where}"] = answers.count(None)
         if not kept.any():
             raise BadParameter(
                 f"{where}: where = {rules.where!r} holds for none of {n_rows} trials."
             )
-    if label in asked or label.isidentifier() or label in table.attrs.get(LEFT_OUT, {}):
-        require(asked, label, where, "label")
+    if label in by_id or label.isidentifier() or label in table.attrs.get(LEFT_OUT, {}):
+        require(by_id, label, where, "label")
     if label == "":
         labels, alike = np.full(int(kept.sum()), ""), []
     else:
         what = f"{where}: label {label!r}"
-        if label in asked:
-            values, missing = _present(asked[label], rules, what)
+        if label in by_id:
+            values = _values(by_id[label], rules, what)
         else:
-            values, missing = expressions.evaluate(label, names, read, f"{where}: label")
-            missing[np.flatnonzero(~missing)] = pd.isna(values)
-            values = [v for v in values if not pd.isna(v)]
-        values = [v for v, keep in zip(values, kept[~missing], strict=True) if keep]
+            values = expressions.evaluate(label, names, read, f"{where}: label")
+        missing = pd.isna(np.array(values, object))
         left_out["no label"] = int((missing & kept).sum())
         kept &= ~missing
+        values = [v for v, keep in zip(values, kept, strict=True) if keep]
         if not values:
             raise BadInput(
                 f"{what} is missing in all {left_out['no label']} trials; choose another label, or say "
@@ -141,8 +141,8 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     return Trials(table, {why: n for why, n in left_out.items() if n}, alike)
 
 
-def _present(column: pd.Series, rules: LabelRules, what: str) -> tuple[list, np.ndarray]:
-    """Values of a column that are not missing, as Python's own, and (row,) True where one is."""
+def _values(column: pd.Series, rules: LabelRules, what: str) -> list:
+    """Values of a column as Python's own, None where one is missing."""
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:
         column = column.astype(str).astype(float)  # 0.1 stays 0.1, not 0.10000000149
     values = [v.item() if isinstance(v, np.generic) else v for v in column.tolist()]
@@ -151,8 +151,7 @@ def _present(column: pd.Series, rules: LabelRules, what: str) -> tuple[list, np.
             f"{what} holds lists, in row {odd[0]} {values[odd[0]]}; one value a row is needed."
         )
     absent = {v: is_one_of(v, ["", *rules.missing]) for v in set(values) if not pd.isna(v)}
-    missing = np.array([pd.isna(v) or absent[v] for v in values], bool)
-    return [v for v, gone in zip(values, missing, strict=True) if not gone], missing
+    return [None if pd.isna(v) or absent[v] else v for v in values]
 
 
 def is_one_of(value: Any, texts: list[str]) -> bool:
