@@ -1,6 +1,7 @@
 """Which trials count and what their labels are: nothing merged, nothing missing that counts."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
 from nblib.data.session import session_report
+from nblib.data.session.intervals import trial_oddities
 from nblib.data.trials import labelling
 from nblib.prepare import binning, splits, windows
 
@@ -195,13 +197,13 @@ def test_labels_by_expression_and_chosen_trials():
     ],
 )  # fmt: skip
 def test_labels_that_are_probably_one(values, named, joined):
-    found = labels_of(values)
-    (odd,) = labelling.odd_labels(found, 4, False, "trials")
+    made = recording([[1.0]], values, np.arange(4.0))
+    (odd,) = trial_oddities(made)
     assert named in odd and "join_labels: true makes each group one class" in odd
-    assert len(found.classes) == 3
-    again = labels_of(values, join_labels=True)
-    assert again.table["label"].tolist() == joined and len(again.classes) == 2
-    assert "were joined" in labelling.odd_labels(again, 4, True, "trials")[0]
+    assert len(made.labelled.classes) == 3
+    again = replace(made, rules=LabelRules(join_labels=True))
+    assert again.trial_table["label"].tolist() == joined and len(again.labelled.classes) == 2
+    assert "were joined" in trial_oddities(again)[0]
 
 
 def test_numbers_that_only_look_alike_are_let_be():

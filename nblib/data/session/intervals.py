@@ -21,12 +21,31 @@ MEND = "Mend or remove it in the file."
 
 
 def trial_oddities(recording: Recording) -> list[str]:
-    """What is odd in the labels and times of a recording's trials, a sentence each."""
-    name, n_rows = recording.trials, len(recording.intervals[recording.trials])
-    return [
-        *labelling.odd_labels(recording.labelled, n_rows, recording.rules.join_labels, name),
-        *labelling.odd_times(recording.trial_table, name, recording.trial_place),
+    """What is odd in the labels and times of a recording's trials: trials left out, labels that are
+    probably one, trials without a proper start and stop."""
+    name, trials, table = recording.trials, recording.labelled, recording.trial_table
+    n_rows = len(recording.intervals[name])
+    odd = [
+        f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in trials.left_out.items()
     ]
+    if trials.alike:
+        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in trials.alike), 3)
+        remedy = (
+            "they were joined (join_labels: true), each group under its most frequent label"
+            if recording.rules.join_labels
+            else "they are classes of their own; join_labels: true makes each group one class"
+        )
+        odd.append(
+            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {remedy}."
+        )
+    if len(trials.classes) < 2 and trials.classes != [""]:
+        odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
+    for why, rows in labelling.unusable(table, labelling.SPAN, recording.trial_place).items():
+        odd.append(
+            f"{name}: {rows.sum()} of {len(table)} trials have {why} (row {some(table.index[rows])}); 02 "
+            "refuses those that its binning cannot use, or leaves them out (unusable_trials: leave_out)."
+        )
+    return odd
 
 
 def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:

@@ -246,34 +246,6 @@ def _alike(value: Any) -> Any:
     return number
 
 
-def odd_labels(trials: Trials, n_rows: int, join: bool, name: str) -> list[str]:
-    """What is odd in the labels of a table: trials left out, and labels that are probably one."""
-    odd = [
-        f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in trials.left_out.items()
-    ]
-    if trials.alike:
-        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in trials.alike), 3)
-        remedy = (
-            "they were joined (join_labels: true), each group under its most frequent label" if join
-            else "they are classes of their own; join_labels: true makes each group one class"
-        )  # fmt: skip
-        odd.append(
-            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {remedy}."
-        )
-    if len(trials.classes) < 2 and trials.classes != [""]:
-        odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
-    return odd
-
-
-def odd_times(table: pd.DataFrame, name: str, where: str) -> list[str]:
-    """A sentence for each reason why trials have no proper start and stop."""
-    return [
-        f"{name}: {rows.sum()} of {len(table)} trials have {why} (row {some(table.index[rows])}); 02 refuses "
-        "those that its binning cannot use, or leaves them out (unusable_trials: leave_out)."
-        for why, rows in unusable(table, SPAN, where).items()
-    ]
-
-
 def times_of(settings: BinSettings) -> tuple[str, ...]:
     """The columns that a binning of spikes takes its times from."""
     return (settings.event,) if settings.binning in ("event_window", "edges") else SPAN
