@@ -193,6 +193,24 @@ class Recording:
         """Spike times of the i-th unit, float64 seconds."""
         return self.spikes.read(int(self.spike_index[i]), int(self.spike_index[i + 1]))
 
+    def trains(self) -> Iterator[np.ndarray]:
+        """Spike times of one unit after the other; where the file can be mapped, nothing is read
+        before it is looked at."""
+        whole = self.spikes.contiguous()
+        for i in range(self.n_units):
+            lo, hi = int(self.spike_index[i]), int(self.spike_index[i + 1])
+            yield self.spikes.read(lo, hi) if whole is None else whole[lo:hi]
+
+    def pieces(self, max_spikes: int) -> list[tuple[int, int]]:
+        """Runs of units with at most so many spikes, one unit at least: (first, stop)."""
+        index = np.asarray(self.spike_index, np.int64)
+        pieces, lo = [], 0
+        while lo < self.n_units:
+            hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
+            pieces.append((lo, min(max(hi, lo + 1), self.n_units)))
+            lo = pieces[-1][1]
+        return pieces
+
     def chunks(
         self, max_spikes: int = 4_000_000
     ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
@@ -202,27 +220,6 @@ class Recording:
         A single unit with more spikes than `max_spikes` comes as one piece.
         """
         index = np.asarray(self.spike_index, np.int64)
-        lo = 0
-        while lo < self.n_units:
-            hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
-            hi = min(max(hi, lo + 1), self.n_units)
-            yield (
-                lo,
-                hi,
-                self.spikes.read(int(index[lo]), int(index[hi])),
-                index[lo : hi + 1] - index[lo],
-            )
-            lo = hi
-
-
-def good_units(units: pd.DataFrame) -> np.ndarray | None:
-    """Which units meet every recorded quality limit of the Allen Institute; None without any."""
-    known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
-    if not known:
-        return None
-    good = np.ones(len(units), bool)
-    for name in known:
-        low, high = QUALITY[name]
-        values = units[name].to_numpy(np.float64)
-        good &= (values >= low) & (values <= high)
-    return good
+        for lo, hi in self.pieces(max_spikes):
+            times = self.spikes.read(int(index[lo]), int(index[hi]))
+            yield lo, hi, times, index[lo : hi + 1] - index[lo]

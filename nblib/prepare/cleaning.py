@@ -27,14 +27,8 @@ def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
     if len(union_ns) == 0:
         return 0
     edges = first_at_or_after(union_ns.ravel())
-    whole, index = recording.spikes.contiguous(), recording.spike_index
-    total = 0
-    for unit in range(recording.n_units):
-        times = (
-            recording.spike_times(unit) if whole is None else whole[index[unit] : index[unit + 1]]
-        )
-        total += int(np.diff(np.searchsorted(times, edges).reshape(-1, 2), axis=1).sum())
-    return total
+    places = (np.searchsorted(times, edges).reshape(-1, 2) for times in recording.trains())
+    return sum(int(np.diff(place, axis=1).sum()) for place in places)
 
 
 def drop_invalid_spikes(
@@ -164,25 +158,18 @@ def clean(
             rows.append(
                 ("spikes", "inside an invalid interval", inside, recording.n_spikes - inside)
             )
-        hit = touches(
-            binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values), union
-        )
+        start, stop = binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values)
+        hit = touches(start, stop, union)
         if settings.invalid_presentations == "drop":
-            rows.append(
-                ("presentations", "touches an invalid interval", int(hit.sum()), int((~hit).sum()))
-            )
+            n = int(hit.sum())
+            rows.append(("presentations", "touches an invalid interval", n, len(hit) - n))
             binned = binned.isel(trial=~hit)
-        if (
-            settings.invalid_spikes == "drop"
-            and hit.any()
-            and settings.invalid_presentations == "keep"
-        ):
+        elif settings.invalid_spikes == "drop" and hit.any():
             binned = drop_invalid_spikes(binned, recording, union)
     failing = unit_limits(binned, settings)
     if settings.regions:
-        failing.append(
-            (f"area not in {', '.join(settings.regions)}", _outside(binned, settings.regions))
-        )
+        reason = f"area not in {', '.join(settings.regions)}"
+        failing.append((reason, _outside(binned, settings.regions)))
     kept = np.ones(binned.sizes["unit"], bool)
     for reason, fails in failing:  # a unit that fails several limits counts once, at the first
         rows.append(("units", reason, int((kept & fails).sum()), int((kept & ~fails).sum())))
@@ -194,15 +181,12 @@ def clean(
         binned, more = drop_unobserved(binned, seen, settings.unobserved)
         rows += more
     if settings.n_units:
-        if settings.n_units > binned.sizes["unit"]:
-            raise BadParameter(
-                f"n_units = {settings.n_units}: only {binned.sizes['unit']} units are left to choose from."
-            )
-        chosen = np.random.default_rng(settings.units_seed).choice(
-            binned.sizes["unit"], settings.n_units, replace=False
-        )
-        rows.append(("units", f"not in the random subset (seed {settings.units_seed})",
-                     binned.sizes["unit"] - settings.n_units, settings.n_units))  # fmt: skip
+        n, n_left = settings.n_units, binned.sizes["unit"]
+        if n > n_left:
+            raise BadParameter(f"n_units = {n}: only {n_left} units are left to choose from.")
+        chosen = np.random.default_rng(settings.units_seed).choice(n_left, n, replace=False)
+        reason = f"not in the random subset (seed {settings.units_seed})"
+        rows.append(("units", reason, n_left - n, n))
         binned = binned.isel(unit=np.sort(chosen))
     for dim, word in (("trial", "presentation"), ("unit", "unit")):
         if binned.sizes[dim] == 0:

@@ -95,7 +95,7 @@ def count_flat(
             else:
                 out[unit, :, :-1] = counts
 
-    in_threads(work, _pieces(index, PIECE_SPIKES), threads)
+    in_threads(work, recording.pieces(PIECE_SPIKES), threads)
     return out, wide
 
 
@@ -103,17 +103,6 @@ def in_threads(work: Callable, pieces: list, threads: int) -> None:
     """Do `work` on every piece; NumPy lets go of the interpreter in its long loops."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
         list(pool.map(work, pieces))
-
-
-def _pieces(index: np.ndarray, max_spikes: int) -> list[tuple[int, int]]:
-    """Runs of units with at most so many spikes, one unit at least: (first, stop)."""
-    pieces, lo, n = [], 0, len(index) - 1
-    while lo < n:
-        hi = int(np.searchsorted(index, index[lo] + max_spikes, side="right")) - 1
-        hi = min(max(hi, lo + 1), n)
-        pieces.append((lo, hi))
-        lo = hi
-    return pieces
 
 
 def _spans(flat: np.ndarray, n_edges: int, far_s: float = 2.0) -> list[tuple[int, int]]:

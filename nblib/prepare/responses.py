@@ -65,15 +65,12 @@ def spikes_between(
     recording: Recording, start_s: float, stop_s: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """All spikes in [start_s, stop_s): times in seconds and positions of their units."""
-    times, units = [], []
-    whole = recording.spikes.contiguous()
-    index = recording.spike_index
-    for i in range(recording.n_units):
-        own = recording.spike_times(i) if whole is None else whole[index[i] : index[i + 1]]
-        lo, hi = np.searchsorted(own, (start_s, stop_s))
-        times.append(np.array(own[lo:hi]))
-        units.append(np.full(hi - lo, i))
-    return np.concatenate(times), np.concatenate(units)
+    inside = []
+    for times in recording.trains():
+        first, stop = np.searchsorted(times, (start_s, stop_s))
+        inside.append(np.array(times[first:stop]))
+    units = np.repeat(np.arange(len(inside)), [len(times) for times in inside])
+    return np.concatenate(inside), units
 
 
 def example_window(recording: Recording, n_trials: int = 16) -> tuple[float, float]:
@@ -146,10 +143,10 @@ def _by_area(
 ) -> pd.DataFrame:
     parts = []
     for area in np.unique(areas):
-        own = rate[:, areas == area]  # (bin, unit)
-        n = own.shape[1]
-        error = own.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(own))
-        columns = {"area": area, "time_s": time_s, "rate_hz": own.mean(axis=1), "sem_hz": error}
+        in_area = rate[:, areas == area]  # (bin, unit)
+        n = in_area.shape[1]
+        error = in_area.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(in_area))
+        columns = {"area": area, "time_s": time_s, "rate_hz": in_area.mean(axis=1), "sem_hz": error}
         parts.append(pd.DataFrame(columns | {"n_units": n}))
     psth = pd.concat(parts, ignore_index=True)
     psth.attrs["shown_s"] = float(shown_s)
@@ -180,10 +177,9 @@ def clearest_example(recording: Recording, most: int = 200) -> tuple[int, object
     n = np.bincount(code)
     best = (-np.inf, 0, labels[0])
     for unit in active:
-        own = recording.spike_times(int(unit))
-        counts = np.searchsorted(own, trials["stop_time"]) - np.searchsorted(
-            own, trials["start_time"]
-        )
+        times = recording.spike_times(int(unit))
+        before = [np.searchsorted(times, trials[edge]) for edge in ("start_time", "stop_time")]
+        counts = before[1] - before[0]
         mean = counts.mean()
         if mean == 0:
             continue

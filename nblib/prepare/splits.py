@@ -59,12 +59,7 @@ def _blocked(n: int, k: int, fold: int, settings: SplitSettings) -> np.ndarray:
 
 def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSettings) -> np.ndarray:
     """Roles of trials dealt at random, whole groups together, stratified by label on request."""
-    from sklearn.model_selection import (
-        GroupKFold,
-        GroupShuffleSplit,
-        StratifiedGroupKFold,
-        StratifiedShuffleSplit,
-    )
+    from sklearn import model_selection as sklearn
 
     seed, k = settings.split_seed, settings.n_folds
 
@@ -72,17 +67,15 @@ def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSett
         """Rows of the held-out part."""
         try:
             if folds > 1:
-                kind = StratifiedGroupKFold if settings.stratified else GroupKFold
-                splitter = kind(folds, shuffle=True, random_state=seed)
-                return rows[list(splitter.split(rows, label[rows], group[rows]))[fold][1]]
-            if not settings.stratified:
-                splitter = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
-                return rows[next(splitter.split(rows, label[rows], group[rows]))[1]]
+                kind = sklearn.StratifiedGroupKFold if settings.stratified else sklearn.GroupKFold
+                parts = kind(folds, shuffle=True, random_state=seed)
+                return rows[list(parts.split(rows, label[rows], group[rows]))[fold][1]]
             # Whole groups, each with the label of its first presentation.
             groups, first = np.unique(group[rows], return_index=True)
-            splitter = StratifiedShuffleSplit(1, test_size=fraction, random_state=seed)
-            held = next(splitter.split(groups, label[rows][first]))[1]
-            return rows[np.isin(group[rows], groups[held])]
+            kind = sklearn.StratifiedShuffleSplit if settings.stratified else sklearn.ShuffleSplit
+            part = kind(1, test_size=fraction, random_state=seed)
+            held_out = next(part.split(groups, label[rows][first]))[1]
+            return rows[np.isin(group[rows], groups[held_out])]
         except ValueError as error:
             raise BadParameter(
                 f"split: random cannot deal {len(rows)} presentations of {len(np.unique(label[rows]))} "
