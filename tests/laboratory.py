@@ -87,7 +87,9 @@ class Laboratory:
         if asked.shuffle_labels:
             samples = shuffle_labels(samples, asked.seed)
         model = models.make(asked.model, asked.model_params)
-        history = model.fit(samples["train"], samples[val], n_classes=3, settings=asked)
+        train, judge = samples["train"], samples[val]
+        model.set_params(settings=asked).fit(train.x, train.y, (judge.x, judge.y), n_classes=3)
+        history = model.history_
         score = scores.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
         right = (model.predict(samples["val"].x) == samples["val"].y).mean()
         chosen = float(right) if val_accuracy is None else val_accuracy

@@ -43,8 +43,10 @@ def fitted(name, samples, epochs=3):
     settings = TrainParams(model=name, max_epochs=epochs, batch_size=32, device="cpu", threads=1)
     decoder = models.make(name)
     lowest = samples["train"].x.min(axis=(0, 1))
-    decoder.scaling = (-lowest, np.ones_like(lowest))  # for the one that needs counts
-    decoder.fit(samples["train"], samples["val"], n_classes=N_CLASSES, settings=settings)
+    # Scaling is for the one that needs counts.
+    decoder.set_params(settings=settings, scaling=(-lowest, np.ones_like(lowest)))
+    train, val = samples["train"], samples["val"]
+    decoder.fit(train.x, train.y, (val.x, val.y), n_classes=N_CLASSES)
     return decoder
 
 

@@ -199,16 +199,17 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
     row an epoch, or a strength of regularisation.
     """
     settings = params.model_copy(update={"progress": notebooks.is_interactive()})
-    fitting = {"n_classes": len(data.classes), "settings": settings, "folder": folder}
-    decoder.units, decoder.scaling = data.units, data.scaling
+    decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
+    train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
+    fitting = {"n_classes": len(data.classes), "folder": folder}
     if checkpoints := list(folder.glob(CHECKPOINTS)):
         try:
-            return decoder.fit(data.train, data.val, resume="auto", **fitting)
+            return decoder.fit(*train, val, resume="auto", **fitting).history_
         except BadInput as error:
             print(f"Starting afresh: {error}")
             for path in checkpoints:
                 path.unlink(missing_ok=True)
-    return decoder.fit(data.train, data.val, **fitting)
+    return decoder.fit(*train, val, **fitting).history_
 
 
 def evaluate(
@@ -312,8 +313,9 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
         for kind, keep in (("alone", names == area), ("without", names != area)):
             part = of_units(data, keep)
             decoder = make_decoder(params)
-            decoder.units, decoder.scaling = part.units, part.scaling
-            decoder.fit(part.train, part.val, n_classes=len(data.classes), settings=settings)
+            decoder.set_params(settings=settings, units=part.units, scaling=part.scaling)
+            val = part.val.x, part.val.y
+            decoder.fit(part.train.x, part.train.y, val, n_classes=len(data.classes))
             rows.append(row(area, kind, int(keep.sum()), decoder.predict_log_proba(part.test.x)))
     return pd.DataFrame(rows)
 

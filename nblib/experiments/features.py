@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -204,7 +203,7 @@ def make_spaces(stage: Stage, shown: Images) -> list[Space]:
             from nblib.models import training, vae
 
             asked = {"max_epochs": p.vae_epochs, "device": p.device, "threads": p.threads, "seed": p.seed}  # fmt: skip
-            wanted = training.FitSettings.of(SimpleNamespace(**asked), vae.FIT)
+            wanted = training.FitSettings.of(asked, vae.FIT)
             folder = store.log_dir(stage.name, stage.recording, stage.key)
             made.append(SPACES[name](p.n_latents, replace(wanted, progress=False), folder))
         else:

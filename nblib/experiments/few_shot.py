@@ -136,14 +136,14 @@ def fit(
     train = counts(data, data.train) if train is None else train
     learn, choose = drawn(train, k, params.seed, number)
     mean, scale = scaling(learn, limits, limits.scaler == "zscore")
-    decoder = models.make(name, models.MODELS[name].fixed if choose is None else {})
-    decoder.units, decoder.scaling = data.units, (mean, np.where(np.isinf(scale), 0.0, scale))
-    decoder.fit(
-        scaled(learn, mean, scale),
-        None if choose is None else scaled(choose, mean, scale),
-        n_classes=len(data.classes),
-        settings=params.model_copy(update={"seed": params.seed + number, "progress": False}),
-    )
+    settings = params.model_copy(update={"seed": params.seed + number, "progress": False})
+    to_counts = mean, np.where(np.isinf(scale), 0.0, scale)
+    decoder = models.make(name, settings=settings, units=data.units, scaling=to_counts)
+    learn = scaled(learn, mean, scale)
+    if choose is not None:
+        choose = scaled(choose, mean, scale)
+    val = None if choose is None else (choose.x, choose.y)
+    decoder.fit(learn.x, learn.y, val, n_classes=len(data.classes))
     return decoder, (mean, scale)
 
 

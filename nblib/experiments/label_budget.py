@@ -343,7 +343,7 @@ def _device(params: Any) -> str:
     """Where networks are trained, said once; "cpu" where none is."""
     if params.head == "logistic" and not any(trains_a_network(e, params.head) for e in params.embedders):  # fmt: skip
         return "cpu"
-    from nblib.models.training import say_device
+    from nblib.models.settings import say_device
 
     return say_device(params.device)
 

@@ -6,7 +6,6 @@ Shapes: B presentations, T bins, N units, D features.
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +102,7 @@ class Regressor:
         parts, p = self.presentations, self.params
         decoder = models.make(name)
         asked = {"max_epochs": p.max_epochs, "device": p.device, "threads": p.threads, "seed": p.seed, "progress": False}  # fmt: skip
-        settings = training.FitSettings.of(SimpleNamespace(**asked), decoder.training)
+        settings = training.FitSettings.of(asked, decoder.training)
         n_bins, n_units = parts["fit"].x.shape[1:]
         with training.reproducible(settings.seed):
             net = decoder.build(n_bins, n_units, features.shape[1])

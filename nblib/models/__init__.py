@@ -1,7 +1,9 @@
 """The decoders, by name; the registry imports a decoder's file when it is asked for.
 
-A new decoder is one file with a class that takes its hyper-parameters by keyword, and one line
-here.
+    from nblib.models import make
+    make("lstm", settings={"max_epochs": 5}).fit(X, y).predict(X_new)
+
+A new decoder is one file with a class that says its settings, and one line here.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from nblib.core.errors import BadParameter
 
 if TYPE_CHECKING:
     from nblib.models.base import Decoder
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # files of a saved decoder
 
 _CLASSES = {
     "nearest_mean": "linear.NearestMean",
@@ -65,21 +69,21 @@ class _Registry(Mapping):
 MODELS: Mapping[str, type[Decoder]] = _Registry()
 
 
-def make(name: str, params: Mapping[str, Any] | None = None) -> Decoder:
-    """A decoder that is not fitted yet; `params` override its hyper-parameters.
+def make(name: str, params: Mapping[str, Any] | None = None, **more: Any) -> Decoder:
+    """A decoder that is not fitted yet.
 
-    Raises BadParameter for an unknown model, an unknown hyper-parameter or a bad value.
+    params: hyper-parameters that differ from its defaults; more: settings, units and scaling (see
+    `base.Decoder`). Raises BadParameter for an unknown model, an unknown hyper-parameter or a bad
+    value.
     """
-    return MODELS[name](**dict(params or {}))
+    return MODELS[name](**dict(params or {}), **more)
 
 
 def device_of(names: Iterable[str], device: str) -> str:
     """Where decoders will be fitted many times over, said once: "cpu" where none of them is torch's."""
-    from nblib.models.network import TorchDecoder
-
-    if not any(issubclass(MODELS[name], TorchDecoder) for name in names):
+    if not any(MODELS[name].is_network for name in names):
         return "cpu"
-    from nblib.models.training import say_device
+    from nblib.models.settings import say_device
 
     return say_device(device)
 
@@ -91,5 +95,4 @@ def load(folder: Path | str) -> Decoder:
     """
     from nblib.models.base import read_config
 
-    config = read_config(Path(folder))
-    return MODELS[config["model"]].load(folder)
+    return MODELS[read_config(Path(folder))["model"]].load(folder)

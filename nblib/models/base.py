@@ -1,4 +1,4 @@
-"""What every decoder shares: checked hyper-parameters, one signature, plain files on disk.
+"""What every decoder shares: scikit-learn's interface, checked hyper-parameters, plain files.
 
 Shapes, everywhere: B presentations, T bins, N units, C classes.
 """
@@ -6,25 +6,48 @@ Shapes, everywhere: B presentations, T bins, N units, C classes.
 from __future__ import annotations
 
 import inspect
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
 
+from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
+from nblib.models import CONFIG, WEIGHTS
+from nblib.models.settings import FitSettings
 from nblib.prepare.samples import Samples
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 FORMAT = 1
+_BESIDE = ("settings", "units", "scaling")  # what a decoder takes beside its hyper-parameters
 
 
-class Decoder:
-    """Counts of one presentation in, log-probability of each class out.
+class Decoder(ClassifierMixin, BaseEstimator):
+    """Counts of one presentation in, log-probability of each class out; a scikit-learn classifier.
 
-    The keyword arguments of a subclass's constructor are its hyper-parameters: names and types
-    are checked against that signature, and `params` holds the values in force.
+    Hyper-parameters are given by keyword. Their names, defaults and types are those of the keyword
+    arguments of whatever does the work (see `source`), and `params` holds the values in force.
+
+    Parameters
+    ----------
+    settings
+        How to train: a dict of fields of `FitSettings`, or any object that has some of them.
+        None means the model's own defaults (`training`).
+    units : DataFrame
+        Area and place of each unit, one row each, for decoders that look at them (graph "anatomy").
+    scaling : (mean (N,), scale (N,))
+        What made counts into x, for decoders that need counts; None where x holds counts.
+    **params
+        Hyper-parameters.
+
+    Attributes
+    ----------
+    classes_ : (C,) labels, in the order of the columns of `predict_proba`.
+    history_ : DataFrame, one row per epoch (or per strength tried): epoch, train_loss, val_loss
+        [nats], val_accuracy [fraction].
+    fitted : dict of plain values, how the fit went; stored in config.json.
     """
 
     name: ClassVar[str]  # key in the registry
@@ -33,49 +56,100 @@ class Decoder:
     fixed: ClassVar[dict[str, Any]] = {}
     # Values of the fit settings that a caller left at None.
     training: ClassVar[dict[str, Any]] = {}
+    # Hyper-parameters beside those of `source`, or with another default.
+    more: ClassVar[dict[str, Any]] = {}
+    is_network: ClassVar[bool] = False
 
-    params: dict[str, Any]
     n_bins: int = 0
     n_units: int = 0
     n_classes: int = 0  # 0 = not fitted
-    units: pd.DataFrame | None = None  # area and place of each unit, for those that look at them
-    # Mean and scale (N,) that made counts into x, for those that need counts.
-    scaling: tuple[np.ndarray, np.ndarray] | None = None
-    fitted: dict[str, Any]  # how the fit went: plain values, stored in config.json
 
-    def __new__(cls, **params):
-        self = super().__new__(cls)
-        self.params = check_params(cls, params)
-        self.fitted = {}
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        known = {**hyper_parameters(cls), **dict.fromkeys(_BESIDE)}  # for help() and the book
+        parameters = [inspect.Parameter(n, kind, default=v) for n, v in known.items()]
+        cls.__signature__ = inspect.Signature(parameters)
+
+    def __init__(
+        self, *, settings: Any = None, units: pd.DataFrame | None = None,
+        scaling: tuple[np.ndarray, np.ndarray] | None = None, **params: Any,
+    ):  # fmt: skip
+        self.settings, self.units, self.scaling = settings, units, scaling
+        self.params = check_params(type(self), params)
+        self.fitted: dict[str, Any] = {}
+        self.check()
+
+    @classmethod
+    def source(cls) -> Callable | None:
+        """What has the hyper-parameters as keyword-only arguments: a solver, or a network."""
+        return None
+
+    def check(self) -> None:
+        """Refuse hyper-parameters out of bounds: BadParameter."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Hyper-parameters in force, and what was given beside them."""
+        return {**self.params, **{name: getattr(self, name) for name in _BESIDE}}
+
+    def set_params(self, **params: Any) -> Decoder:
+        """Change some of them; BadParameter as in the constructor."""
+        for name in set(params) & set(_BESIDE):
+            setattr(self, name, params.pop(name))
+        self.params = check_params(type(self), {**self.params, **params})
+        self.check()
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return bool(self.n_classes)
 
     def fit(
         self,
-        train: Samples,
-        val: Samples | None,
+        X: np.ndarray,
+        y: np.ndarray,
+        val: tuple[np.ndarray, np.ndarray] | None = None,
         *,
-        n_classes: int,
-        settings: Any = None,
+        n_classes: int | None = None,
         folder: Path | str | None = None,
         resume: Path | str = "",
-    ) -> pd.DataFrame:
-        """Learn from `train`, choose on `val`; return one row per epoch (or per strength tried).
+    ) -> Decoder:
+        """Learn from presentations and their labels; choose on `val`.
 
-        Without `val` nothing is chosen: the last epoch counts, and the first strength.
+        Parameters
+        ----------
+        X : (B, T, N), or (B, N) for one bin.
+        y : (B,) labels.
+        val : X and y of presentations that choose the epoch or the strength. Without them nothing
+            is chosen: the last epoch counts, and the strengths of `fixed`.
+        n_classes : the labels are then 0 to n_classes - 1, and each must be there.
+        folder : where checkpoints and logs go; None is a temporary folder.
+        resume : "" starts afresh, "auto" goes on from the checkpoint in `folder` if there is one,
+            a path goes on from that checkpoint.
 
-        settings: any object with the fit settings of `TrainParams` as attributes; a missing one
-        or None means the model's own default. folder: where checkpoints and logs go (None: a
-        temporary folder). resume: "" starts afresh, "auto" goes on from the checkpoint in
-        `folder` if there is one, a path goes on from that checkpoint.
-        Columns returned: epoch, train_loss, val_loss [nats], val_accuracy [fraction].
+        Raises
+        ------
+        BadInput
+            One class only, a class without a row, a label that y does not have, other shapes in
+            `val`, values that are not finite.
+        BadParameter
+            A setting that this machine or this decoder cannot take.
         """
-        check_samples(train, val, n_classes)
+        classes = np.unique(y) if n_classes is None else np.arange(n_classes)
+        if len(classes) < 2:
+            raise BadInput(f"{len(classes)} class in the train rows: decoding needs at least two.")
+        train = _samples("train", X, y, classes)
+        chooser = None if val is None else _samples("val", *val, classes, like=train)
+        absent = np.setdiff1d(np.arange(len(classes)), train.y)
+        if absent.size:
+            raise BadInput(f"class {absent[0]} has no train presentation; make the split again.")
+        settings = FitSettings.of(self.settings, self.training)
         self.n_bins, self.n_units = train.x.shape[1:]
-        self.n_classes = int(n_classes)
-        return self._fit(train, val, settings, folder, resume)
+        self.n_classes, self.classes_ = len(classes), classes
+        self.history_ = self._fit(train, chooser, settings, folder, resume)
+        return self
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
         raise NotImplementedError
 
@@ -88,14 +162,14 @@ class Decoder:
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         raise NotImplementedError
 
-    def predict_log_proba(self, x: np.ndarray) -> np.ndarray:
-        """Log-probability of each class: x (B, T, N) -> (B, C) float64, rows sum to 1 in exp.
+    def predict_log_proba(self, X: np.ndarray) -> np.ndarray:
+        """Log-probability of each class: X (B, T, N) -> (B, C) float64, rows sum to 1 in exp.
 
-        Raises BadInput when x has another number of bins or units than the decoder was fitted on.
+        Raises BadInput when X has another number of bins or units than the decoder was fitted on.
         """
         if not self.n_classes:
             raise BadParameter(f"this {self.name} is not fitted yet; call fit() or load().")
-        x = np.asarray(x, dtype=np.float32)
+        x = _with_bins(X)
         if x.ndim != 3 or x.shape[1:] != (self.n_bins, self.n_units):
             raise BadInput(
                 f"x has shape {x.shape}; this {self.name} was fitted on (presentations, "
@@ -105,13 +179,18 @@ class Decoder:
             raise BadInput("x holds NaN or infinite values; clean and scale it first.")
         return self._log_proba(x)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Most probable class index: x (B, T, N) -> (B,)."""
-        return self.predict_log_proba(x).argmax(axis=1)
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probability of each class, (B, C)."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Most probable label: X (B, T, N) -> (B,)."""
+        best = self.predict_log_proba(X).argmax(axis=1)
+        return self.classes_[best]
 
     def config(self) -> dict[str, Any]:
         """What `load` needs beside the weights."""
-        return {
+        config = {
             "format": FORMAT,
             "model": self.name,
             "params": self.params,
@@ -120,36 +199,27 @@ class Decoder:
             "n_classes": self.n_classes,
             "training": self.fitted,
         }
+        if not np.array_equal(self.classes_, np.arange(self.n_classes)):
+            config["classes"] = self.classes_.tolist()
+        return config
 
     def save(self, folder: Path | str) -> None:
         """Write config.json and weights.safetensors: text and plain tensors, nothing that runs."""
-        from safetensors.numpy import save_file
-
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.config(), indent=1, allow_nan=False)
-        (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
-        save_file(
-            {k: np.ascontiguousarray(v) for k, v in self._weights().items()}, folder / WEIGHTS
-        )
+        files = folder / CONFIG, self.config(), folder / WEIGHTS, self._weights()
+        tensors.write_weights(*files, indent=1)
 
     @classmethod
     def load(cls, folder: Path | str) -> Decoder:
         """Read what `save` wrote; CorruptArtifact when a file is missing, damaged or foreign."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        config = read_config(Path(folder))
-        path = Path(folder) / WEIGHTS
+        config, path = read_config(Path(folder)), Path(folder) / WEIGHTS
         if config["model"] != cls.name:
-            raise CorruptArtifact(f"{path.parent}: holds a {config['model']}, not a {cls.name}.")
-        try:
-            weights = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CorruptArtifact(f"{path}: not readable as safetensors ({error}).") from None
+            raise CorruptArtifact(f"{folder}: holds a {config['model']}, not a {cls.name}.")
+        _, weights = tensors.read_weights(Path(folder) / CONFIG, path)
         self = cls(**config["params"])
         self.n_bins, self.n_units = config["n_bins"], config["n_units"]
         self.n_classes, self.fitted = config["n_classes"], config["training"]
+        self.classes_ = np.array(config.get("classes", range(self.n_classes)))
         try:
             self._set_weights(weights)
         except (KeyError, ValueError, RuntimeError) as error:
@@ -160,13 +230,10 @@ class Decoder:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a saved decoder, checked for what `load` needs."""
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"format", "model", "params", "n_bins", "n_units", "n_classes", "training"} - set(
-            config
-        )
-    except (OSError, ValueError) as error:
-        raise CorruptArtifact(f"{path}: not a readable decoder description ({error}).") from None
+    config = tensors.read_values(path)
+    missing = {"format", "model", "params", "n_bins", "n_units", "n_classes", "training"} - {
+        *config
+    }
     if missing or config["format"] != FORMAT:
         raise CorruptArtifact(
             f"{path}: expected format {FORMAT} with all its fields; "
@@ -176,9 +243,14 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def hyper_parameters(cls: type[Decoder]) -> dict[str, Any]:
-    """Name -> default of every hyper-parameter: the constructor's signature."""
-    signature = inspect.signature(cls.__init__).parameters.values()
-    return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
+    """Name -> default of every hyper-parameter of a decoder."""
+    return {**keyword_defaults(cls.source()), **cls.more}
+
+
+def keyword_defaults(function: Callable | None) -> dict[str, Any]:
+    """Name -> default of the keyword-only arguments of a function or class."""
+    parameters = inspect.signature(function).parameters.values() if function else ()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def check_params(cls: type[Decoder], given: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +268,9 @@ def check_params(cls: type[Decoder], given: dict[str, Any]) -> dict[str, Any]:
 def _typed(cls: type[Decoder], name: str, value: Any, default: Any) -> Any:
     """`value` as the type of `default`; a whole number may stand for a float, nothing else."""
     if isinstance(default, tuple) and isinstance(value, (list, tuple)) and value:
-        return tuple(_typed(cls, name, v, default[0]) for v in value)
+        typed = tuple(_typed(cls, name, v, default[0]) for v in value)
+        same = isinstance(value, tuple) and all(a is b for a, b in zip(typed, value, strict=True))
+        return value if same else typed  # scikit-learn's clone() asks for the very object back
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is not type(default):
@@ -214,33 +288,28 @@ def require(condition: bool, model: Decoder, message: str) -> None:
         raise BadParameter(f"model_params of {model.name}: {message}; given {model.params}.")
 
 
-def require_shares(model: Decoder, *names: str) -> None:
-    """Refuse dropout shares outside [0, 1)."""
-    for name in names:
-        require(0 <= model.params[name] < 1, model, f"0 <= {name} < 1 needed")
+def _with_bins(x: np.ndarray) -> np.ndarray:
+    """float32 (B, T, N); a matrix (B, N) is one bin."""
+    x = np.asarray(x, dtype=np.float32)
+    return x[:, None] if x.ndim == 2 else x
 
 
-def check_samples(train: Samples, val: Samples | None, n_classes: int) -> None:
-    """Refuse what no decoder can be fitted on, before any time is spent.
-
-    Raises BadInput: one class only, a class without train rows, a label out of range, other
-    shapes in train and validation, values that are not finite.
-    """
-    if n_classes < 2:
-        raise BadInput(f"{n_classes} class in the train rows: decoding needs at least two.")
-    for role, samples in (("train", train), ("val", val)):
-        if samples is None:
-            continue
-        if len(samples) == 0:
-            raise BadInput(f"no {role} presentations; make the split with more of them.")
-        if samples.x.shape[1:] != train.x.shape[1:] or 0 in samples.x.shape:
-            raise BadInput(
-                f"{role} samples have shape {samples.x.shape}, train has {train.x.shape}."
-            )
-        if not np.isfinite(samples.x).all():
-            raise BadInput(f"{role} samples hold NaN or infinite values; check the scaler.")
-        if samples.y.min() < 0 or samples.y.max() >= n_classes:
-            raise BadInput(f"{role} labels must lie in 0..{n_classes - 1}.")
-    absent = np.setdiff1d(np.arange(n_classes), train.y)
-    if absent.size:
-        raise BadInput(f"class {absent[0]} has no train presentation; make the split again.")
+def _samples(
+    role: str, x: np.ndarray, y: np.ndarray, classes: np.ndarray, like: Samples | None = None
+) -> Samples:
+    """Presentations with labels as class indices, checked; `like`: samples of the same shape."""
+    x, y = np.ascontiguousarray(_with_bins(x)), np.asarray(y)
+    samples = Samples(x, y, np.arange(len(y)))
+    if len(samples) == 0:
+        raise BadInput(f"no {role} presentations; make the split with more of them.")
+    like = like or samples
+    if x.shape[1:] != like.x.shape[1:] or 0 in x.shape:
+        raise BadInput(f"{role} samples have shape {x.shape}, train has {like.x.shape}.")
+    if not np.isfinite(x).all():
+        raise BadInput(f"{role} samples hold NaN or infinite values; check the scaler.")
+    index = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+    if (unknown := classes[index] != y).any():
+        if np.array_equal(classes, np.arange(len(classes))):
+            raise BadInput(f"{role} labels must lie in 0..{len(classes) - 1}.")
+        raise BadInput(f"{role} label {y[unknown].tolist()[0]!r} is not among those of the train rows.")
+    return Samples(x, index, samples.trial)

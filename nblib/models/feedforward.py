@@ -7,32 +7,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from nblib.models.base import require, require_shares
+from nblib.models.base import require
 from nblib.models.network import TorchDecoder
-
-
-class MLP(TorchDecoder):
-    """Sums each unit over the bins, then hidden layers. hidden: units per layer; layers: count."""
-
-    name = "mlp"
-    title = "MLP on summed counts"
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 60, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
-        "patience": 8, "clip_norm": 1.0,
-    }  # fmt: skip
-
-    def __init__(self, *, hidden: int = 256, layers: int = 1, dropout: float = 0.5):
-        require(hidden >= 1 and layers >= 1, self, "hidden >= 1 and layers >= 1 needed")
-        require_shares(self, "dropout")
-
-    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
-        return MLPNet(n_units, n_classes, **self.params)
 
 
 class MLPNet(nn.Module):
     """(B, T, N) -> sum over bins (B, N) -> hidden layers (B, H) -> (B, C)."""
 
-    def __init__(self, n_units: int, n_classes: int, hidden: int, layers: int, dropout: float):
+    def __init__(
+        self, n_bins: int, n_units: int, n_classes: int,
+        *, hidden: int = 256, layers: int = 1, dropout: float = 0.5,
+    ):  # fmt: skip
         super().__init__()
         sizes = [n_units] + [hidden] * layers
         blocks = []
@@ -47,25 +32,19 @@ class MLPNet(nn.Module):
         return self.head(self.hidden(count))  # (B, H) -> (B, C)
 
 
-class CNN(TorchDecoder):
-    """filters: per layer; kernel: width [bins]; layers: convolutions."""
+class MLP(TorchDecoder):
+    """How far does the count alone go? Sums each unit over the bins, then hidden layers.
 
-    name = "cnn"
-    title = "1-D CNN"
+    hidden: units per layer; layers: count.
+    """
+
+    name = "mlp"
+    title = "MLP on summed counts"
+    network = MLPNet
     training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
-        "patience": 6, "clip_norm": 1.0,
+        "max_epochs": 60, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        "patience": 8, "clip_norm": 1.0,
     }  # fmt: skip
-
-    def __init__(
-        self, *, filters: int = 128, kernel: int = 3, layers: int = 2, dropout: float = 0.5
-    ):
-        require(filters >= 1 and layers >= 1, self, "filters >= 1 and layers >= 1 needed")
-        require(kernel >= 1 and kernel % 2 == 1, self, "kernel must be odd")
-        require_shares(self, "dropout")
-
-    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
-        return CNNNet(n_bins, n_units, n_classes, **self.params)
 
 
 class CNNNet(nn.Module):
@@ -73,7 +52,7 @@ class CNNNet(nn.Module):
 
     def __init__(
         self, n_bins: int, n_units: int, n_classes: int,
-        filters: int, kernel: int, layers: int, dropout: float,
+        *, filters: int = 128, kernel: int = 3, layers: int = 2, dropout: float = 0.5,
     ):  # fmt: skip
         super().__init__()
         blocks = []
@@ -88,3 +67,22 @@ class CNNNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = self.convolve(x.transpose(1, 2))  # (B, T, N) -> (B, N, T) -> (B, F, T)
         return self.head(maps.flatten(1))  # (B, F*T) -> (B, C)
+
+
+class CNN(TorchDecoder):
+    """Filters slide over the bins, units are the channels.
+
+    filters: per layer; kernel: width [bins], odd; layers: convolutions.
+    """
+
+    name = "cnn"
+    title = "1-D CNN"
+    network = CNNNet
+    training: ClassVar[dict[str, Any]] = {
+        "max_epochs": 40, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
+        "patience": 6, "clip_norm": 1.0,
+    }  # fmt: skip
+
+    def check(self) -> None:
+        super().check()
+        require(self.params["kernel"] % 2 == 1, self, "kernel must be odd")

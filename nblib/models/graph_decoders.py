@@ -1,4 +1,8 @@
-"""Decoders on a graph of units, which is made before training from train rows or anatomy."""
+"""Decoders on a graph of units, which is made before training from train rows or anatomy.
+
+Inside, tensors lie unit first, (N, M, F) with M = presentations x bins, so that taking the sources
+of an edge copies long rows. A sample never meets another one: no edge joins two samples.
+"""
 
 from __future__ import annotations
 
@@ -11,71 +15,182 @@ from torch import Tensor, nn
 
 from nblib.core.errors import BadParameter
 from nblib.models import graphs
-from nblib.models.base import require, require_shares
-from nblib.models.graph_layers import FixedEdges, LearnedEdges, UnitAttention
+from nblib.models.base import require
 from nblib.models.network import TorchDecoder
-from nblib.models.recurrent import RecurrentNet
-from nblib.models.training import FitSettings
+from nblib.models.recurrent import LSTMNet
+from nblib.models.settings import FitSettings
 from nblib.prepare.samples import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
+_NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time
+AT_ONCE = 64  # samples at a time without gradients: every edge of every sample takes memory
+GRAPH = {"graph": "correlation", "k": 8, "threshold": 0.0, "memory_gb": 6.0}
+LEARNED = {"explore": 2, "start": "correlation"}  # beside these, where a graph can be learned
+
+
+class FixedEdges(nn.Module):
+    """Edges that training leaves alone; stored with the weights."""
+
+    def __init__(self, graph: graphs.Graph):
+        super().__init__()
+        self.register_buffer("source", torch.as_tensor(graph.source))  # (G, N, K)
+        self.register_buffer("weight", torch.as_tensor(graph.weight))
+        self.register_buffer("present", torch.as_tensor(graph.present))
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.source, self.weight, self.present
+
+
+class LearnedEdges(nn.Module):
+    """A trainable adjacency (G, N target, N source), of which each unit uses its k largest entries.
+
+    In training, `explore` further sources are drawn at random at every step. They too get
+    gradients, so an edge that was dropped can come back.
+    """
+
+    def __init__(self, start: Tensor, k: int, explore: int):
+        super().__init__()
+        self.score = nn.Parameter(start.clone())
+        n = start.shape[1]
+        self.k = min(k or n - 1, n - 1)
+        self.explore = min(explore, n - 1 - self.k)
+        own = torch.arange(n)[None, :, None].repeat(len(start), 1, 1)
+        self.register_buffer("own", own, persistent=False)
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        ranked = self.score.detach().scatter(2, self.own, float("-inf"))  # not to itself
+        source = ranked.topk(self.k, dim=2).indices  # (G, N, k)
+        if self.training and self.explore:
+            rest = torch.rand_like(ranked).scatter(2, source, -1.0).scatter(2, self.own, -1.0)
+            source = torch.cat([source, rest.topk(self.explore, dim=2).indices], dim=2)
+        source = torch.cat([self.own, source], dim=2)
+        weight = self.score.gather(2, source)
+        weight = torch.where(source == self.own, torch.ones_like(weight), weight)
+        return source, weight, torch.ones_like(source, dtype=torch.bool)
+
+
+class GATv2(nn.Module):
+    """Attention over incoming edges (Brody, Alon and Yahav 2022, ICLR), edge weights inside.
+
+    score = a . LeakyReLU(W_l x_source + W_r x_target + w_e weight); softmax over a unit's edges;
+    the output is the weighted mean of W_l x_source. Same numbers as PyTorch Geometric's GATv2Conv
+    with `edge_dim=1`, which lays out one edge list for each sample instead.
+    """
+
+    def __init__(self, n_in: int, channels: int, heads: int):
+        super().__init__()
+        self.heads, self.channels = heads, channels
+        self.left = nn.Linear(n_in, heads * channels)
+        self.right = nn.Linear(n_in, heads * channels)
+        self.edge = nn.Parameter(torch.empty(heads * channels))
+        self.attention = nn.Parameter(torch.empty(heads, channels))
+        self.bias = nn.Parameter(torch.zeros(heads * channels))
+        nn.init.normal_(self.edge, std=0.1)
+        nn.init.xavier_uniform_(self.attention)
+
+    def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
+        """x (N, M, F_in); source, weight, present (N, K) -> (N, M, heads * channels)."""
+        left, right = self.left(x), self.right(x)
+        _, m, width = left.shape
+        step = m
+        if not torch.is_grad_enabled():
+            step = max(1, _NUMBERS_AT_ONCE // (source.numel() * width))
+        parts = [
+            self._attend(left[:, i : i + step], right[:, i : i + step], source, weight, present)
+            for i in range(0, m, step)
+        ]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)) + self.bias
+
+    def _attend(self, left, right, source, weight, present) -> Tensor:
+        (n, m, width), k = left.shape, source.shape[1]
+        spoken = left.index_select(0, source.reshape(-1)).view(n, k, m, width)  # (N, K, M, F)
+        mixed = spoken + (right[:, None] + weight[:, :, None, None] * self.edge)
+        mixed = nn.functional.leaky_relu(mixed, 0.2).view(n, k, m, self.heads, self.channels)
+        score = (mixed * self.attention).sum(-1)  # (N, K, M, H)
+        score = score.masked_fill(~present[:, :, None, None], float("-inf"))
+        share = score.softmax(dim=1).unsqueeze(-1)
+        spoken = spoken.view(n, k, m, self.heads, self.channels)
+        return (share * spoken).sum(dim=1).reshape(n, m, width)
+
+
+class UnitAttention(nn.Module):
+    """Each unit's value after attention over its edges, added to its own: (N, M) -> (N, M).
+
+    A unit's features are its value and `embedding` trained numbers that tell who it is.
+    """
+
+    def __init__(self, n_units: int, channels: int, heads: int, embedding: int):
+        super().__init__()
+        self.who = nn.Parameter(0.1 * torch.randn(n_units, embedding))
+        self.attend = GATv2(1 + embedding, channels, heads)
+        self.read = nn.Linear(heads * channels, 1)
+
+    def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
+        who = self.who[:, None].expand(-1, x.shape[1], -1)  # (N, M, E)
+        features = torch.cat([x.unsqueeze(-1), who], dim=-1)
+        heard = nn.functional.elu(self.attend(features, source, weight, present))
+        return x + self.read(heard).squeeze(-1)
 
 
 class GraphDecoder(TorchDecoder):
     """A decoder with a graph of units, made before training from train rows or anatomy.
 
-    `units`, one row a unit with area, probe and place, is needed for graph "anatomy" alone.
+    graph: correlation, learned, anatomy or full; k: incoming edges a unit (0: all); threshold:
+    least |r|; memory_gb: most memory that a training step may take; explore: random edges tried at
+    each step of training a learned graph; start: correlation or full, what a learned graph begins
+    as. The rest is the network's, whose first argument is the module of the edges. `units`, one
+    row a unit with area, probe and place, is needed for graph "anatomy" alone.
     """
 
     kinds: tuple[str, ...] = graphs.KINDS
     by_bin = False
+    more = GRAPH | LEARNED
     edges: nn.Module
 
     def check(self) -> None:
-        """Refuse settings of the graph and of the layers on it that mean nothing: BadParameter."""
+        super().check()
         p = self.params
-        sizes = [name for name in ("channels", "heads", "embedding", "hidden") if name in p]
-        require(min(p[name] for name in sizes) >= 1, self, f"{', '.join(sizes)} >= 1 needed")
         require(p.get("explore", 0) >= 0, self, "explore >= 0 needed")
         require(p["graph"] in self.kinds, self, f"graph must be one of {', '.join(self.kinds)}")
-        require(
-            p["k"] >= 0 and 0 <= p["threshold"] <= 1, self, "k >= 0, 0 <= threshold <= 1 needed"
-        )
+        bounds = p["k"] >= 0 and 0 <= p["threshold"] <= 1
+        require(bounds, self, "k >= 0, 0 <= threshold <= 1 needed")
         require(p["memory_gb"] > 0, self, "memory_gb > 0 needed")
-        require(
-            p["threshold"] == 0 or p["graph"] == "correlation",
-            self,
-            "a threshold belongs to graph 'correlation'",
-        )
-        require(p.get("start", "correlation") in ("correlation", "full"), self, "start must be correlation or full")  # fmt: skip
-        require_shares(self, *(name for name in p if name.endswith("dropout")))
+        alone = p["threshold"] == 0 or p["graph"] == "correlation"
+        require(alone, self, "a threshold belongs to graph 'correlation'")
+        starts = p.get("start", "correlation") in ("correlation", "full")
+        require(starts, self, "start must be correlation or full")
+
+    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
+        return self.network(n_bins, n_units, n_classes, self.edges, **self.network_params())
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        wanted = FitSettings.of(settings, self.training)
-        self.edges = self.make_edges(train.x, wanted.batch_size)
+        self.edges = self.make_edges(train.x, settings.batch_size)
         return super()._fit(train, val, settings, folder, resume)
 
     def make_edges(self, x: np.ndarray, batch_size: int) -> nn.Module:
         """The edges that training starts from; x (B, T, N) train rows. BadParameter if too many."""
-        p, n_units = self.params, x.shape[2]
-        kind = p["graph"]
-        graphs.check_units(n_units, x.shape[1] if self.by_bin else 1, p["memory_gb"])
+        p, (_, n_bins, n_units) = self.params, x.shape
+        kind, n_graphs = p["graph"], n_bins if self.by_bin else 1
+
+        def check_memory(n_edges: int, beside: int = 0) -> None:
+            width = p.get("heads", 1) * p.get("channels", 1)
+            bins = n_bins if self.network.sees_bins else 1
+            needed = graphs.step_bytes(n_units, n_edges, bins, batch_size, width) + beside
+            graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+
+        graphs.check_units(n_units, n_graphs, p["memory_gb"])
         k = n_units - 1 if kind == "full" else min(p["k"] or n_units - 1, n_units - 1)
-        width = p.get("heads", 1) * p.get("channels", 1)
-        more = p.get("explore", 0) if kind == "learned" else 0
-        needed = graphs.step_bytes(n_units, k + more, self.bins_seen(x), batch_size, width)
         if kind == "learned":
-            needed += graphs.learned_bytes(n_units, x.shape[1] if self.by_bin else 1)
-        graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+            check_memory(k + p["explore"], graphs.learned_bytes(n_units, n_graphs))
+        else:
+            check_memory(k)
         if kind == "full":
             return FixedEdges(graphs.full_graph(n_units))
         if kind == "anatomy":
             graph = graphs.anatomy_graph(self.units, p["k"])
-            most = graph.source.shape[2] - 1  # by area there may be more than k
-            needed = graphs.step_bytes(n_units, most, self.bins_seen(x), batch_size, width)
-            graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+            check_memory(graph.source.shape[2] - 1)  # by area there may be more than k
             return FixedEdges(graph)
         if kind == "correlation":
             graph = graphs.correlation_graph(x, p["k"], p["threshold"], by_bin=self.by_bin)
@@ -96,10 +211,6 @@ class GraphDecoder(TorchDecoder):
         """The train rows behind each graph: all of them, or bin by bin."""
         return [x[:, t] for t in range(x.shape[1])] if self.by_bin else [x]
 
-    def bins_seen(self, x: np.ndarray) -> int:
-        """How many bins of a presentation lie on the graph at once."""
-        return x.shape[1]
-
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         if "edges.score" in weights:
             start = torch.as_tensor(weights["edges.score"])
@@ -119,60 +230,23 @@ class GraphDecoder(TorchDecoder):
         return graphs.Graph(source, weight, present)
 
 
-class STGAT(GraphDecoder):
-    """GATv2 over units in each time bin, then an LSTM over bins, read out at the last one.
-
-    graph: correlation, learned, anatomy or full; k: incoming edges a unit; threshold: least |r|;
-    channels, heads: of the attention; embedding: trained numbers that say who a unit is; explore:
-    random edges tried at each step of training a learned graph; start: correlation or full, what a
-    learned graph begins as; hidden, dropout, input_dropout:
-    as in `lstm`; memory_gb: most memory a training step may take.
-    """
-
-    name = "st_gat"
-    title = "ST-GAT"
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
-        "patience": 4, "clip_norm": 1.0,
-    }  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        graph: str = "correlation",
-        k: int = 8,
-        threshold: float = 0.0,
-        channels: int = 8,
-        heads: int = 1,
-        embedding: int = 4,
-        explore: int = 2,
-        start: str = "correlation",
-        hidden: int = 200,
-        dropout: float = 0.5,
-        input_dropout: float = 0.5,
-        memory_gb: float = 6.0,
-    ):
-        self.check()
-
-    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
-        p = self.params
-        return STGATNet(
-            self.edges,
-            UnitAttention(n_units, p["channels"], p["heads"], p["embedding"]),
-            RecurrentNet(nn.LSTM, n_units, n_classes, p["hidden"], 1, p["dropout"], 0.0),
-            p["input_dropout"],
-        )
-
-
 class STGATNet(nn.Module):
     """(B, T, N) -> units mixed along the edges (B, T, N) -> LSTM -> (B, C)."""
 
+    sees_bins = True  # every bin of a presentation lies on the graph at once
+
     def __init__(
-        self, edges: nn.Module, attention: UnitAttention, recurrent: RecurrentNet, dropout: float
-    ):
+        self, n_bins: int, n_units: int, n_classes: int, edges: nn.Module,
+        *, channels: int = 8, heads: int = 1, embedding: int = 4, hidden: int = 200,
+        dropout: float = 0.5, input_dropout: float = 0.5,
+    ):  # fmt: skip
         super().__init__()
-        self.edges, self.attention, self.recurrent = edges, attention, recurrent
-        self.input_dropout = nn.Dropout(dropout)
+        self.edges = edges
+        self.attention = UnitAttention(n_units, channels, heads, embedding)
+        self.recurrent = LSTMNet(
+            n_bins, n_units, n_classes, hidden=hidden, dropout=dropout, input_dropout=0.0
+        )
+        self.input_dropout = nn.Dropout(input_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, n_bins, n_units = x.shape
@@ -184,6 +258,22 @@ class STGATNet(nn.Module):
             for part, s, w, p in zip(x.split(per, dim=1), source, weight, present, strict=True)
         ]
         return self.recurrent(torch.cat(mixed, dim=1).permute(2, 1, 0))  # (B, T, N) -> (B, C)
+
+
+class STGAT(GraphDecoder):
+    """Spatio-temporal: GATv2 over units in each time bin, then an LSTM over bins, read at the last.
+
+    channels, heads: of the attention; embedding: trained numbers that say who a unit is; hidden,
+    dropout, input_dropout: as in `lstm`; the graph's settings as in `GraphDecoder`.
+    """
+
+    name = "st_gat"
+    title = "ST-GAT"
+    network = STGATNet
+    training: ClassVar[dict[str, Any]] = {
+        "max_epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
+        "patience": 4, "clip_norm": 1.0,
+    }  # fmt: skip
 
 
 class DynamicSTGAT(STGAT):
@@ -199,57 +289,23 @@ class DynamicSTGAT(STGAT):
     by_bin = True
 
 
-class GAT(GraphDecoder):
-    """GATv2 over units, one value a unit: its counts summed over bins. Settings as in `st_gat`."""
-
-    name = "gat"
-    title = "GAT"
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 1e-2,
-        "patience": 5, "clip_norm": 1.0,
-    }  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        graph: str = "correlation",
-        k: int = 8,
-        threshold: float = 0.0,
-        channels: int = 8,
-        heads: int = 1,
-        embedding: int = 4,
-        explore: int = 2,
-        start: str = "correlation",
-        hidden: int = 200,
-        dropout: float = 0.5,
-        input_dropout: float = 0.3,
-        memory_gb: float = 6.0,
-    ):
-        self.check()
-
-    def bins_seen(self, x: np.ndarray) -> int:
-        return 1
-
-    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
-        p = self.params
-        return GATNet(
-            self.edges,
-            UnitAttention(n_units, p["channels"], p["heads"], p["embedding"]),
-            nn.Sequential(
-                nn.Linear(n_units, p["hidden"]), nn.ReLU(), nn.Dropout(p["dropout"]),
-                nn.Linear(p["hidden"], n_classes),
-            ),
-            p["input_dropout"],
-        )  # fmt: skip
-
-
 class GATNet(nn.Module):
     """(B, T, N) -> summed (B, N) -> units mixed along the edges (B, N) -> (B, C)."""
 
-    def __init__(self, edges: nn.Module, attention: UnitAttention, head: nn.Module, dropout: float):
+    sees_bins = False
+
+    def __init__(
+        self, n_bins: int, n_units: int, n_classes: int, edges: nn.Module,
+        *, channels: int = 8, heads: int = 1, embedding: int = 4, hidden: int = 200,
+        dropout: float = 0.5, input_dropout: float = 0.3,
+    ):  # fmt: skip
         super().__init__()
-        self.edges, self.attention, self.head = edges, attention, head
-        self.input_dropout = nn.Dropout(dropout)
+        self.edges = edges
+        self.attention = UnitAttention(n_units, channels, heads, embedding)
+        self.head = nn.Sequential(
+            nn.Linear(n_units, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, n_classes)
+        )
+        self.input_dropout = nn.Dropout(input_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         source, weight, present = self.edges()  # (1, N, K)
@@ -257,52 +313,26 @@ class GATNet(nn.Module):
         return self.head(self.attention(summed, source[0], weight[0], present[0]).T)
 
 
-class GCN(GraphDecoder):
-    """Two graph convolutions (Kipf and Welling 2017, ICLR); a unit's features are its counts by bin.
+class GAT(GraphDecoder):
+    """GATv2 over units, one value a unit: its counts summed over bins. Settings as in `STGAT`."""
 
-    The read-out sees the counts and both convolutions. graph: correlation, anatomy or full; k,
-    threshold, memory_gb: as in `st_gat`; channels: features a unit after a convolution.
-    """
-
-    name = "gcn"
-    title = "GCN"
-    kinds = ("correlation", "anatomy", "full")
+    name = "gat"
+    title = "GAT"
+    network = GATNet
     training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 3e-2,
+        "max_epochs": 40, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 1e-2,
         "patience": 5, "clip_norm": 1.0,
     }  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        graph: str = "correlation",
-        k: int = 8,
-        threshold: float = 0.0,
-        channels: int = 8,
-        dropout: float = 0.5,
-        input_dropout: float = 0.3,
-        memory_gb: float = 6.0,
-    ):
-        self.check()
-
-    def bins_seen(self, x: np.ndarray) -> int:
-        return 1
-
-    def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
-        p = self.params
-        sizes = (n_bins, n_units, n_classes, p["channels"], p["dropout"], p["input_dropout"])
-        return GCNNet(self.edges, *sizes)
-
-
-AT_ONCE = 64  # samples at a time without gradients: every edge of every sample takes memory
 
 
 class GCNNet(nn.Module):
     """(B, T, N) -> features of each unit (B, N, T + 2 F) -> (B, C)."""
 
+    sees_bins = False
+
     def __init__(
-        self, edges: FixedEdges, n_bins: int, n_units: int, n_classes: int, channels: int,
-        dropout: float, input_dropout: float,
+        self, n_bins: int, n_units: int, n_classes: int, edges: FixedEdges,
+        *, channels: int = 8, dropout: float = 0.5, input_dropout: float = 0.3,
     ):  # fmt: skip
         super().__init__()
         from torch_geometric.nn import GCNConv  # a second to import, and only here
@@ -324,3 +354,21 @@ class GCNNet(nn.Module):
         once = self.first(counts, edge_index, weight[present]).relu()  # (B, N, F)
         twice = self.second(once, edge_index, weight[present]).relu()
         return self.head(self.dropout(torch.cat([counts, once, twice], dim=2).flatten(1)))
+
+
+class GCN(GraphDecoder):
+    """Two graph convolutions (Kipf and Welling 2017, ICLR); a unit's features are its counts by bin.
+
+    The read-out sees the counts and both convolutions. graph: correlation, anatomy or full;
+    channels: features a unit after a convolution; the rest as in `GraphDecoder`.
+    """
+
+    name = "gcn"
+    title = "GCN"
+    network = GCNNet
+    kinds = ("correlation", "anatomy", "full")
+    more = GRAPH
+    training: ClassVar[dict[str, Any]] = {
+        "max_epochs": 40, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 3e-2,
+        "patience": 5, "clip_norm": 1.0,
+    }  # fmt: skip

@@ -6,67 +6,86 @@ stored is the matrix and the bias.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from abc import abstractmethod
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.models.base import Decoder, require
+from nblib.models.base import Decoder, hyper_parameters, require
+from nblib.models.settings import FitSettings
 from nblib.prepare.samples import Samples
 
 
 class LinearDecoder(Decoder):
     """Scores = x (B, T*N) @ weight (T*N, C) + bias (C,); probabilities by softmax.
 
-    Every strength in `c_values` is fitted on the train rows; the one with the lowest validation
-    log-loss is kept as it is and not fitted again on validation rows. A single factor on the
-    scores (temperature, Guo et al. 2017, ICML) is set on the validation rows. Without validation
-    rows the first setting that is tried is taken, and the scores as they are.
+    Every strength is fitted on the train rows; the one with the lowest validation log-loss is kept
+    as it is and not fitted again on validation rows. A single factor on the scores (temperature,
+    Guo et al. 2017, ICML) is set on the validation rows. Without validation rows, strengths that
+    were left at their defaults are those of `fixed`, the first is taken, and the scores as they are.
     """
 
     weight: np.ndarray
     bias: np.ndarray
 
-    @abstractmethod
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    @classmethod
+    def source(cls) -> Callable:
+        return cls.solutions
+
+    def solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
         """Yield (setting, weight (D, C), bias (C,)) for all that is tried; x (B, D), y (B,).
 
-        setting: plain values; "c" is the inverse penalty.
+        setting: plain values; "c" is the inverse penalty. Its keyword-only arguments are the
+        decoder's hyper-parameters.
         """
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Strengths, sizes and numbers of steps lie above 0."""
+        for name, value in self.params.items():
+            least = min(value) if isinstance(value, tuple) else value
+            require(least > 0, self, f"{name} > 0 needed")
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
         if resume not in ("", "auto"):
             raise BadParameter(
                 f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
             )
         started = time.perf_counter()
-        choose, val = val is not None, train if val is None else val
-        x, v = train.x.reshape(len(train), -1), val.x.reshape(len(val), -1)  # (B, T*N)
+        params = self.params
+        if val is None:
+            default = hyper_parameters(type(self))
+            left = {k: v for k, v in self.fixed.items() if params[k] == default[k]}
+            params = {**params, **left}
+        judge = train if val is None else val
+        x, v = train.x.reshape(len(train), -1), judge.x.reshape(len(judge), -1)  # (B, T*N)
         rows, best = [], np.inf
-        with _threads(getattr(settings, "threads", 0)):
-            for setting, weight, bias in self._solutions(x, train.y, getattr(settings, "seed", 0)):
-                factor = temperature(v @ weight + bias, val.y) if choose else 1.0
+        # Some number of BLAS threads; None is what the environment says.
+        with threadpool_limits(limits=settings.threads or None):
+            for setting, weight, bias in self.solutions(x, train.y, settings.seed, **params):
+                factor = 1.0 if val is None else temperature(v @ weight + bias, judge.y)
                 weight, bias = factor * weight, factor * bias
-                val_log_proba = log_softmax(v @ weight + bias, axis=1)
+                log_proba = log_softmax(v @ weight + bias, axis=1)
                 row = {
                     **setting,
                     "train_loss": _log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
-                    "val_loss": _log_loss(val_log_proba, val.y),
-                    "val_accuracy": float((val_log_proba.argmax(axis=1) == val.y).mean()),
+                    "val_loss": _log_loss(log_proba, judge.y),
+                    "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
                 }
                 rows.append(row)
                 if row["val_loss"] < best:
                     best = row["val_loss"]
                     self.weight, self.bias, chosen = weight, bias, setting
-                if not choose:
+                if val is None:
                     break
         # The path that holds the choice: one row for each strength.
         rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
@@ -74,7 +93,7 @@ class LinearDecoder(Decoder):
         history.insert(0, "epoch", range(len(rows)))
         self.fitted = {
             "device": "cpu",
-            "seed": getattr(settings, "seed", 0),
+            "seed": settings.seed,
             **chosen,
             "best_epoch": int(history["val_loss"].argmin()),
             "best_val_loss": best,
@@ -119,18 +138,6 @@ def _log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
     return float(-log_proba[np.arange(len(y)), y].mean())
 
 
-@contextlib.contextmanager
-def _threads(n: int):
-    """Hold BLAS to n threads; 0 leaves it as the environment says."""
-    if not n:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=n):
-        yield
-
-
 class Logistic(LinearDecoder):
     """Multinomial logistic regression with an L2 penalty (scikit-learn, L-BFGS).
 
@@ -141,22 +148,15 @@ class Logistic(LinearDecoder):
     title = "Logistic regression"
     fixed = {"c_values": (1e-2,)}
 
-    def __init__(
-        self,
-        *,
-        c_values: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-        max_iter: int = 200,
-    ):
-        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
-
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
-        yield from logistic_path(x, y, self.params["c_values"], self.params["max_iter"])
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, c_values: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), max_iter: int = 200,
+    ):  # fmt: skip
+        yield from logistic_path(x, y, c_values, max_iter)
 
 
 def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max_iter: int):
     """Yield ({"c": c}, weight, bias) from the strongest penalty to the weakest, each from the last."""
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -184,20 +184,14 @@ class PCALogistic(LinearDecoder):
     title = "PCA + logistic regression"
     fixed = {"components": (100,), "c_values": (1e-2,)}
 
-    def __init__(
-        self,
-        *,
-        components: tuple[int, ...] = (50, 100, 200, 400),
-        c_values: tuple[float, ...] = (1e-3, 1e-2, 1e-1),
-        max_iter: int = 200,
-    ):
-        require(min(components) >= 1, self, "components >= 1 needed")
-        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
-
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, components: tuple[int, ...] = (50, 100, 200, 400),
+        c_values: tuple[float, ...] = (1e-3, 1e-2, 1e-1), max_iter: int = 200,
+    ):  # fmt: skip
         from sklearn.decomposition import PCA
 
-        sizes = sorted({min(k, *x.shape) for k in self.params["components"]})
+        sizes = sorted({min(k, *x.shape) for k in components})
         # The covariance is small for few features; for many, a randomised sketch is far faster.
         solver = "covariance_eigh" if x.shape[1] <= 2000 else "randomized"
         pca = PCA(sizes[-1], svd_solver=solver, random_state=seed)
@@ -205,7 +199,7 @@ class PCALogistic(LinearDecoder):
         basis, mean = pca.components_.T.astype(np.float64), pca.mean_.astype(np.float64)
         for k in sizes:
             first = np.ascontiguousarray(scores[:, :k])
-            path = logistic_path(first, y, self.params["c_values"], self.params["max_iter"])
+            path = logistic_path(first, y, c_values, max_iter)
             for setting, weight, bias in path:
                 folded = basis[:, :k] @ weight  # (T*N, k) @ (k, C)
                 yield {"components": k, **setting}, folded, bias - mean @ folded
@@ -224,20 +218,15 @@ class LinearSVM(LinearDecoder):
     title = "Linear SVM"
     fixed = {"c_values": (1e-4,)}
 
-    def __init__(
-        self,
-        *,
-        c_values: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
-        max_iter: int = 200,
-    ):
-        require(min(c_values) > 0 and max_iter >= 1, self, "c_values > 0 and max_iter >= 1 needed")
-
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, c_values: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), max_iter: int = 200,
+    ):  # fmt: skip
         n_classes = int(y.max()) + 1
         x = np.hstack([x, np.ones((len(x), 1), dtype=x.dtype)])  # the bias as a last feature
         start = np.zeros(x.shape[1] * n_classes)
-        for c in sorted(self.params["c_values"]):
-            start = squared_hinge(x, y, n_classes, c, self.params["max_iter"], start)
+        for c in sorted(c_values):
+            start = squared_hinge(x, y, n_classes, c, max_iter, start)
             solution = start.reshape(-1, n_classes)
             yield {"c": c}, solution[:-1].copy(), solution[-1].copy()
 
@@ -273,10 +262,10 @@ class Ridge(LinearDecoder):
     title = "Ridge regression"
     fixed = {"c_values": (0.1,)}
 
-    def __init__(self, *, c_values: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0)):
-        require(min(c_values) > 0, self, "c_values > 0 needed")
-
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, c_values: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0),
+    ):  # fmt: skip
         x = np.asarray(x, np.float64)
         target = np.eye(int(y.max()) + 1)[y]  # (B, C)
         x_mean, y_mean = x.mean(axis=0), target.mean(axis=0)
@@ -287,7 +276,7 @@ class Ridge(LinearDecoder):
         values = np.maximum(values, 0.0)
         unit = values.sum() / d or 1.0  # the trace is that of either matrix
         right = vectors.T @ (target if n < d else x.T @ target)
-        for c in sorted(self.params["c_values"]):
+        for c in sorted(c_values):
             solved = vectors @ (right / (values + unit / c)[:, None])
             weight = x.T @ solved if n < d else solved  # (D, C)
             yield {"c": c}, weight, y_mean - x_mean @ weight
@@ -305,16 +294,20 @@ class NearestMean(LinearDecoder):
     title = "Nearest class mean"
     fixed = {"shrink": (0.0,)}
 
-    def __init__(self, *, shrink: tuple[float, ...] = (0.0, 0.25, 0.5)):
+    def check(self) -> None:
+        shrink = self.params["shrink"]
         require(min(shrink) >= 0 and max(shrink) < 1, self, "0 <= shrink < 1 needed")
 
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, shrink: tuple[float, ...] = (0.0, 0.25, 0.5),
+    ):  # fmt: skip
         sums, shown = class_sums(x, y)
         means = sums / shown[:, None]  # (C, D)
         centre = means.mean(axis=0)
-        for shrink in sorted(self.params["shrink"]):
-            mean = centre + (1 - shrink) * (means - centre)
-            yield {"c": 1 - shrink}, mean.T.copy(), -0.5 * (mean**2).sum(axis=1)
+        for factor in sorted(shrink):
+            mean = centre + (1 - factor) * (means - centre)
+            yield {"c": 1 - factor}, mean.T.copy(), -0.5 * (mean**2).sum(axis=1)
 
 
 def class_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -338,10 +331,10 @@ class PoissonNaiveBayes(LinearDecoder):
     title = "Poisson naive Bayes"
     fixed = {"pseudo": (1.0,)}
 
-    def __init__(self, *, pseudo: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)):
-        require(min(pseudo) > 0, self, "pseudo > 0 needed")
-
-    def _solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, pseudo: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0),
+    ):  # fmt: skip
         mean, scale = self._per_feature(x.shape[1])
         counts = x * scale + mean  # (B, T*N)
         if counts.min() < -0.01:
@@ -352,11 +345,11 @@ class PoissonNaiveBayes(LinearDecoder):
         counts = np.maximum(counts, 0.0)
         sums, shown = class_sums(counts, y)
         average = counts.mean(axis=0) + 1e-3  # a bin that is empty in training is not impossible
-        for pseudo in sorted(self.params["pseudo"], reverse=True):
-            rate = (sums + pseudo * average) / (shown[:, None] + pseudo)  # (C, D)
+        for prior in sorted(pseudo, reverse=True):
+            rate = (sums + prior * average) / (shown[:, None] + prior)  # (C, D)
             log_rate = np.log(rate)
             weight = (log_rate * scale).T.copy()
-            yield {"c": 1 / pseudo}, weight, log_rate @ mean - rate.sum(axis=1)
+            yield {"c": 1 / prior}, weight, log_rate @ mean - rate.sum(axis=1)
 
     def _per_feature(self, n_features: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale of each bin of each unit, (T*N,)."""

@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from nblib.models.base import Decoder
+from nblib.models.base import Decoder, keyword_defaults, require
+from nblib.models.settings import FitSettings
 from nblib.prepare.samples import Samples
 
 _PREDICT_BATCH = 512
 
 
 class TorchDecoder(Decoder):
-    """A decoder whose subclass builds the network: x (B, T, N) -> logits (B, C)."""
+    """A decoder around a network: x (B, T, N) -> logits (B, C).
 
+    `network` is a module made by (n_bins, n_units, n_classes) and keyword-only arguments, which are
+    the decoder's hyper-parameters.
+    """
+
+    is_network = True
+    network: ClassVar[type[nn.Module]]
     net: nn.Module
+
+    @classmethod
+    def source(cls) -> type[nn.Module] | None:
+        return getattr(cls, "network", None)
+
+    def check(self) -> None:
+        """Whole numbers are sizes, at least 1; names that end in dropout are shares in [0, 1)."""
+        values = self.network_params()
+        sizes = [name for name, value in values.items() if type(value) is int]
+        at_least = all(values[name] >= 1 for name in sizes)
+        require(at_least, self, f"{', '.join(sizes)} >= 1 needed")
+        for name in values:
+            if name.endswith("dropout"):
+                require(0 <= values[name] < 1, self, f"0 <= {name} < 1 needed")
 
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         """The network with fresh weights."""
-        raise NotImplementedError
+        return self.network(n_bins, n_units, n_classes, **self.network_params())
+
+    def network_params(self) -> dict[str, Any]:
+        """The hyper-parameters that are the network's."""
+        return {name: self.params[name] for name in keyword_defaults(self.network)}
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: Any, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        from nblib.models import (
-            training,  # brings Lightning, which loading and predicting do without
-        )
+        # Brings Lightning, which loading and predicting do without.
+        from nblib.models import training
 
-        wanted = training.FitSettings.of(settings, self.training)
-        with training.reproducible(wanted.seed):
+        with training.reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
         history = training.fit(
-            self.net, train, val, wanted, folder, resume=resume, identity=self._identity()
+            self.net, train, val, settings, folder, resume=resume, identity=self._identity()
         )
         self.fitted, history.attrs = dict(history.attrs), {}
         return history

@@ -7,7 +7,6 @@ Eng 18:046020), for windows that two pools leave something of: 3 s up to 200 Hz.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.core.tensors import read_tensors
+from nblib.core.errors import BadInput, BadParameter
+from nblib.core.tensors import read_network, read_tensors, write_network
 
 CONFIG, WEIGHTS = "embedder.json", "embedder.safetensors"
 EMBEDDING = 100
@@ -105,24 +104,12 @@ def embed(net: StagerNet, x: np.ndarray, device: str = "cpu") -> np.ndarray:
 
 def save(net: StagerNet, folder: Path) -> None:
     """Write embedder.json and embedder.safetensors."""
-    from safetensors.torch import save_file
-
-    (folder / CONFIG).write_text(json.dumps(net.config) + "\n", encoding="utf-8")
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS)
+    write_network(folder / CONFIG, net, folder / WEIGHTS)
 
 
 def load(folder: Path | str) -> StagerNet:
     """Read what `save` wrote; CorruptArtifact when a file is missing, damaged or foreign."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    try:
-        net = StagerNet(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        net.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CorruptArtifact(f"{folder}: not readable as an embedder ({error}).") from None
-    return net.eval()
+    return read_network(Path(folder) / CONFIG, StagerNet, Path(folder) / WEIGHTS)
 
 
 def load_weights(path: Path | str, n_channels: int, n_samples: int) -> StagerNet:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nblib.core.errors import BadParameter, CorruptArtifact
+from nblib.core.errors import BadParameter
+from nblib.core.tensors import read_network, write_network
 from nblib.models import training
 from nblib.prepare.samples import Samples
 
@@ -124,21 +125,9 @@ def decode(net: ConvVAE, latents: np.ndarray) -> np.ndarray:
 
 def save(net: ConvVAE, folder: Path) -> None:
     """Write vae.json and vae.safetensors."""
-    from safetensors.torch import save_file
-
-    (folder / CONFIG).write_text(json.dumps(net.config) + "\n", encoding="utf-8")
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS)
+    write_network(folder / CONFIG, net, folder / WEIGHTS)
 
 
 def load(folder: Path | str) -> ConvVAE:
     """Read what `save` wrote; CorruptArtifact when a file is missing, damaged or foreign."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = Path(folder)
-    try:
-        net = ConvVAE(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        net.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CorruptArtifact(f"{folder}: not readable as a VAE ({error}).") from None
-    return net.eval()
+    return read_network(Path(folder) / CONFIG, ConvVAE, Path(folder) / WEIGHTS)

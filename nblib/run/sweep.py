@@ -106,7 +106,8 @@ def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
         raise BadParameter(
             f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
         )
-    sections = yamlfile.read_settings(yamlfile.text_of(path, f"models: {path}"), str(path))
+    text = yamlfile.text_of(path, f"models: {path}")
+    sections = {"defaults": {}, **yamlfile.read_settings(text, str(path))}  # those of the code
     if more not in sections:
         raise BadParameter(f"models: {path} has no section {more!r}.")
     return {"model": name, **sections[more]}

@@ -123,7 +123,8 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
     """Seconds of whole epochs, their book-keeping included; starting the trainer is not a step."""
     import numpy as np
 
-    from nblib.models.training import FitSettings, fit
+    from nblib.models.settings import FitSettings
+    from nblib.models.training import fit
     from nblib.prepare.samples import Samples
 
     began: list[float] = []  # of every step

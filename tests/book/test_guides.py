@@ -30,7 +30,7 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.fixture
 def followed(tmp_path, monkeypatch):
     """The guide's file in place of one of the package's, its line run, its YAML read."""
-    code, line = blocks("adding_a_model.md", "python")
+    code, line, _ = blocks("adding_a_model.md", "python")
     path = tmp_path / "correlation.py"
     path.write_text(code)
     spec = importlib.util.spec_from_file_location("nblib.models.correlation", path)
@@ -43,11 +43,11 @@ def followed(tmp_path, monkeypatch):
 
 
 def test_a_model_can_be_added_as_the_guide_says(followed, tmp_path):
-    from models.easy_task import N_CLASSES, QUICK, easy
+    from models.easy_task import easy, fit
 
     assert followed["model"] == "correlation" in models.MODELS
-    decoder = models.make("correlation", followed["defaults"]["model_params"])
-    decoder.fit(easy(80, 1), easy(40, 2), n_classes=N_CLASSES, settings=QUICK)
+    decoder = models.make("correlation", followed["lab"]["model_params"])
+    fit(decoder, easy(80, 1), easy(40, 2))
     test = easy(80, 3)
     assert (decoder.predict(test.x) == test.y).mean() > 0.8
     decoder.save(tmp_path)

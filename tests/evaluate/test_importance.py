@@ -34,7 +34,8 @@ def fitted(name, train):
     settings = TrainParams(
         model=name, max_epochs=8, batch_size=32, device="cpu", learning_rate=0.01
     )
-    decoder.fit(train, planted(80, 9), n_classes=N_CLASSES, settings=settings)
+    val = planted(80, 9)
+    decoder.set_params(settings=settings).fit(train.x, train.y, (val.x, val.y))
     return decoder
 
 
@@ -103,7 +104,8 @@ def test_the_ranking_agrees_with_each_unit_s_true_information(tmp_path):
     fitted_on = splits.fit_statistics(binned, split, 0, asked)
     samples = role_samples(binned, split, fitted_on, 0)
     decoder = models.make("logistic")
-    decoder.fit(samples["train"], samples["val"], n_classes=len(fitted_on.classes))
+    train, val = samples["train"], samples["val"]
+    decoder.fit(train.x, train.y, (val.x, val.y))
     units = importance.by_unit(decoder, samples["test"])
     truth = oracle.read_truth(allen.truth_path(path))
     mean = truth.rates.mean(axis=1, keepdims=True)  # what single spikes tell (Brenner et al. 2000)
@@ -146,7 +148,7 @@ class FakeStage:
 def test_the_area_that_tells_is_told_from_the_one_that_does_not():
     data = area_data(["a", "a", "b", "b", "b", "c", "c", ""])
     decoder = models.make("nearest_mean")
-    decoder.fit(data.train, data.val, n_classes=4)
+    decoder.fit(data.train.x, data.train.y, (data.val.x, data.val.y))
     how = {"n_bootstrap": 200, "n_permutations": 100, "seed": 0}
     table = decode.by_area(decoder.predict_log_proba(data.test.x), data, FakeStage(), how)
     assert table["kind"].tolist() == ["all", *["alone", "without"] * 3]

@@ -6,7 +6,7 @@ import pytest
 from nblib.core.errors import BadParameter, CorruptArtifact
 from nblib.experiments import features
 from nblib.models import vae
-from nblib.models.training import FitSettings
+from nblib.models.settings import FitSettings
 from nblib.simulate.units import natural_images
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from easy_task import N_CLASSES, QUICK, easy, small
+from easy_task import N_CLASSES, QUICK, easy, fit, small
 
 from nblib.prepare.samples import Samples
 
@@ -21,7 +21,7 @@ def fitted(task):
     def get(name: str):
         if name not in known:
             decoder = small(name)
-            history = decoder.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
+            history = fit(decoder, task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
             known[name] = decoder, history
         return known[name]
 

@@ -44,10 +44,16 @@ def easy(n: int, seed: int, noise: float = 1.0) -> Samples:
     return Samples(x.astype(np.float32), y.astype(np.int64), np.arange(n) + 1000 * seed)
 
 
+def fit(decoder, train: Samples, val: Samples | None, n_classes=N_CLASSES, settings=QUICK, **more):
+    """Fit a decoder on samples, as the notebooks do; its history."""
+    decoder.settings = settings
+    pair = None if val is None else (val.x, val.y)
+    return decoder.fit(train.x, train.y, pair, n_classes=n_classes, **more).history_
+
+
 def small(name: str, **changes):
     """A small decoder, not fitted. One that needs counts learns how these samples become some."""
     from nblib.models import make
 
-    decoder = make(name, {**SMALL[name], **changes})
-    decoder.scaling = (np.full(N_UNITS, 12.0), np.ones(N_UNITS))
-    return decoder
+    scaling = np.full(N_UNITS, 12.0), np.ones(N_UNITS)
+    return make(name, {**SMALL[name], **changes}, scaling=scaling)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, small
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, small
 
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models import MODELS, ON_GRAPHS, load, make
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_decoder(name, fitted, task):
     decoder, history = fitted(name)
     np.random.seed(3)  # noqa: NPY002 - the state around a fit must not matter
     again = small(name)
-    repeated = again.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
+    repeated = fit(again, task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
     assert repeated.equals(history)
     np.testing.assert_array_equal(
         again.predict_log_proba(task["test"].x), decoder.predict_log_proba(task["test"].x)
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_decoder(name, fitted, task):
     if name in TORCH:
         other = small(name)
         settings = _settings(seed=1, max_epochs=1)
-        other.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=settings)
+        fit(other, task["train"], task["val"], n_classes=N_CLASSES, settings=settings)
         x = task["test"].x
         assert not np.allclose(other.predict_log_proba(x), decoder.predict_log_proba(x), atol=1e-3)
 
@@ -99,7 +99,7 @@ def test_one_bin_and_two_classes(name, task):
     keep = task["train"].y < 2
     train = Samples(task["train"].x[keep, :1], task["train"].y[keep], task["train"].trial[keep])
     decoder = small(name)
-    decoder.fit(train, train, n_classes=2, settings=_settings(max_epochs=3))
+    fit(decoder, train, train, n_classes=2, settings=_settings(max_epochs=3))
     assert accuracy(decoder, train) > 0.75
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_decoded_is_refused(name, fitted, task):
 
     def refused(message, a=train, b=val, n_classes=N_CLASSES):
         with pytest.raises(BadInput, match=message):
-            small(name).fit(a, b, n_classes=n_classes, settings=QUICK)
+            fit(small(name), a, b, n_classes=n_classes, settings=QUICK)
 
     refused("at least two", n_classes=1)
     refused("class 4 has no train presentation", n_classes=5)

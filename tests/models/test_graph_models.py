@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy
+from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graphs, load, make
-from nblib.models.graph_layers import FixedEdges, GATv2, LearnedEdges
+from nblib.models.graph_decoders import FixedEdges, GATv2, LearnedEdges
 from nblib.prepare.samples import Samples
 
 
@@ -24,7 +24,7 @@ def settings(**changes):
 
 def trained(name, train, val, epochs=2, **params):
     decoder = make(name, {**SMALL[name], **params})
-    decoder.fit(train, val, n_classes=N_CLASSES, settings=settings(max_epochs=epochs))
+    fit(decoder, train, val, n_classes=N_CLASSES, settings=settings(max_epochs=epochs))
     return decoder
 
 
@@ -69,7 +69,7 @@ def test_attention_equals_pytorch_geometric_s(heads):
     )
     torch.testing.assert_close(ours(x, source, weight, present), expected, atol=1e-5, rtol=1e-5)
     with torch.no_grad():  # in pieces, as for prediction
-        import nblib.models.graph_layers as module
+        import nblib.models.graph_decoders as module
 
         whole, module._NUMBERS_AT_ONCE = module._NUMBERS_AT_ONCE, 1
         try:
@@ -195,7 +195,7 @@ def test_a_learned_graph_can_begin_as_the_full_one(task):
     decoder = make("gat", {**SMALL["gat"], "graph": "learned", "start": "full"})
     start = decoder.make_edges(task[0].x, 32).score.detach().numpy()
     assert abs(start.mean() - 0.1) < 0.01 and start.std() < 0.01
-    decoder.fit(*task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
+    fit(decoder, *task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
     assert decoder.graph().n_edges == N_UNITS * min(decoder.params["k"], N_UNITS - 1)
     with pytest.raises(BadParameter, match="start must be"):
         make("gat", {"start": "empty"})
@@ -205,7 +205,7 @@ def test_a_learned_graph_counts_every_pair_of_units():
     train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
     few = {"graph": "learned", "k": 1, "explore": 0, "channels": 1, "memory_gb": 0.15}
     with pytest.raises(BadParameter, match="a graph of 3,000 units compares each with each"):
-        make("st_gat_dynamic", few).fit(train, train, n_classes=2, settings=QUICK)
+        fit(make("st_gat_dynamic", few), train, train, n_classes=2, settings=QUICK)
 
 
 def test_gcn_answers_piece_by_piece_as_at_once(task, monkeypatch):
@@ -220,9 +220,9 @@ def test_gcn_answers_piece_by_piece_as_at_once(task, monkeypatch):
 def test_anatomy_comes_from_the_recording(task):
     decoder = make("gat", {**SMALL["gat"], "graph": "anatomy"})
     with pytest.raises(BadInput, match="neither the area"):
-        decoder.fit(*task, n_classes=N_CLASSES, settings=QUICK)
+        fit(decoder, *task, n_classes=N_CLASSES, settings=QUICK)
     decoder.units = pd.DataFrame({"area": ["VISp"] * 4 + ["CA1"] * 6})
-    decoder.fit(*task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
+    fit(decoder, *task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
     matrix = decoder.graph().matrix()
     assert (matrix[:4, 4:] == 0).all() and (matrix[:4, :4] == 1).all()
 
@@ -247,13 +247,16 @@ def test_settings_that_mean_nothing_are_refused(name, params, message):
 def test_a_graph_that_would_not_fit_is_refused_before_training():
     train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
     with pytest.raises(BadParameter, match="graph 'full' of 3000 units would take about"):
-        make("st_gat", {"graph": "full"}).fit(train, train, n_classes=2, settings=QUICK)
+        fit(make("st_gat", {"graph": "full"}), train, train, n_classes=2, settings=QUICK)
 
 
 def test_a_threshold_that_leaves_no_edge_is_refused(task):
     with pytest.raises(BadParameter, match="so no edge is left"):
-        make("gat", {**SMALL["gat"], "threshold": 0.999}).fit(
-            *task, n_classes=N_CLASSES, settings=QUICK
+        fit(
+            make("gat", {**SMALL["gat"], "threshold": 0.999}),
+            *task,
+            n_classes=N_CLASSES,
+            settings=QUICK,
         )
 
 
@@ -262,7 +265,7 @@ def test_areas_so_large_that_they_would_not_fit_are_refused():
     decoder = make("st_gat", {"graph": "anatomy"})
     decoder.units = pd.DataFrame({"area": ["VISp"] * 3000})
     with pytest.raises(BadParameter, match="graph 'anatomy' of 3000 units would take about"):
-        decoder.fit(train, train, n_classes=2, settings=QUICK)
+        fit(decoder, train, train, n_classes=2, settings=QUICK)
 
 
 BIG = """
@@ -273,7 +276,6 @@ torch.set_num_threads(2)
 n_units, k = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)
 decoder = make("st_gat", {"k": k, "channels": 16, "hidden": 100})
-decoder.n_classes = 10
 x = rng.standard_normal((32, 5, n_units)).astype(np.float32)
 decoder.edges = decoder.make_edges(x, 32)
 net = decoder.build(5, n_units, 10)

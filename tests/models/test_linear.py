@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from easy_task import N_CLASSES, QUICK, easy
+from easy_task import N_CLASSES, easy
+from easy_task import fit as fit_on
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
@@ -24,8 +25,7 @@ def flat(samples):
 
 def fit(name, task, **params):
     decoder = make(name, params)
-    history = decoder.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK)
-    return decoder, history
+    return decoder, fit_on(decoder, task["train"], task["val"])
 
 
 def direction(decoder):
@@ -99,7 +99,7 @@ def test_one_presentation_a_class_is_fitted_without_a_warning(task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decoder = make("logistic")
-        decoder.fit(one, None, n_classes=N_CLASSES)
+        fit_on(decoder, one, None)
     assert (decoder.predict(one.x) == one.y).all()
 
 
@@ -113,6 +113,4 @@ def test_temperature_undoes_a_factor():
 
 def test_nothing_to_resume(task, tmp_path):
     with pytest.raises(BadParameter, match="no checkpoints"):
-        make("logistic").fit(
-            task["train"], task["val"], n_classes=N_CLASSES, resume=tmp_path / "x.ckpt"
-        )
+        fit_on(make("logistic"), task["train"], task["val"], resume=tmp_path / "x.ckpt")

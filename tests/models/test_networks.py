@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit
 
 from nblib.models import make
 
@@ -30,7 +30,7 @@ def test_places_are_learnt(fitted):
 
 def fit_autoencoder(task, tmp_path, **params):
     decoder = make("autoencoder_lstm", {**SMALL["autoencoder_lstm"], **params})
-    decoder.fit(task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK, folder=tmp_path)
+    fit(decoder, task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK, folder=tmp_path)
     return decoder
 
 
@@ -88,8 +88,7 @@ def test_either_step_can_be_resumed(task, tmp_path, stage, monkeypatch):
     settings = type(QUICK)(**vars(QUICK))
     resumed = make("autoencoder_lstm", SMALL["autoencoder_lstm"])
     for way in ("auto", tmp_path / "broken" / f"{stage}.ckpt"):
-        history = resumed.fit(
-            task["train"], task["val"], n_classes=N_CLASSES, settings=settings,
+        history = fit(resumed, task["train"], task["val"], n_classes=N_CLASSES, settings=settings,
             folder=tmp_path / "broken", resume=way,
         )  # fmt: skip
         assert len(history) >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from easy_task import fit
 from scipy.stats import poisson
 
 from nblib.core.errors import BadInput
@@ -31,7 +32,7 @@ def test_class_sums():
 def test_nearest_mean_is_the_nearest():
     train, test = poisson_task(), poisson_task(seed=1)
     decoder = make("nearest_mean", {"shrink": [0.0]})
-    decoder.fit(train, None, n_classes=N_CLASSES)
+    fit(decoder, train, None, n_classes=N_CLASSES)
     means = np.stack([train.x[train.y == c].mean(0).ravel() for c in range(N_CLASSES)])
     distance = ((test.x.reshape(len(test), 1, -1) - means) ** 2).sum(-1)
     np.testing.assert_array_equal(decoder.predict(test.x), distance.argmin(1))
@@ -42,7 +43,7 @@ def test_ridge_equals_scikit_learn_s(n):
     linear_model = pytest.importorskip("sklearn.linear_model")
     train = poisson_task(n)
     decoder = make("ridge", {"c_values": [0.5]})
-    decoder.fit(train, None, n_classes=N_CLASSES)
+    fit(decoder, train, None, n_classes=N_CLASSES)
     x = train.x.reshape(n, -1).astype(float)
     centred = x - x.mean(0)
     alpha = (centred**2).sum() / centred.shape[1] / 0.5
@@ -61,7 +62,7 @@ def test_naive_bayes_is_the_poisson_posterior(is_scaled):
         return Samples(((s.x - mean) / scale).astype(np.float32), s.y, s.trial) if is_scaled else s
 
     decoder.scaling = (mean, scale) if is_scaled else None
-    decoder.fit(given(train), None, n_classes=N_CLASSES)
+    fit(decoder, given(train), None, n_classes=N_CLASSES)
     average = train.x.mean(0) + 1e-3
     rate = np.stack(
         [
@@ -77,12 +78,15 @@ def test_naive_bayes_is_the_poisson_posterior(is_scaled):
 def test_naive_bayes_refuses_what_is_no_count():
     train = poisson_task()
     with pytest.raises(BadInput, match="needs counts, none below 0"):
-        make("poisson_naive_bayes").fit(
-            Samples(train.x - 3, train.y, train.trial), None, n_classes=N_CLASSES
+        fit(
+            make("poisson_naive_bayes"),
+            Samples(train.x - 3, train.y, train.trial),
+            None,
+            n_classes=N_CLASSES,
         )
 
 
 @pytest.mark.parametrize("name", ["nearest_mean", "ridge", "poisson_naive_bayes", "logistic"])
 def test_without_validation_nothing_is_chosen(name):
-    history = make(name).fit(poisson_task(), None, n_classes=N_CLASSES)
+    history = fit(make(name), poisson_task(), None, n_classes=N_CLASSES)
     assert len(history) == 1

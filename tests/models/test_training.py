@@ -23,8 +23,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
-from nblib.models import training
-from nblib.models.training import FitSettings, classify, fit
+from nblib.models import checkpoints, settings, training
+from nblib.models.settings import FitSettings
+from nblib.models.training import classify, fit
 from nblib.prepare.samples import Samples
 
 N_CLASSES = 3
@@ -257,9 +258,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 def test_checkpoints_hold_plain_values_and_replace_each_other(tmp_path):
     trained(folder=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fit.ckpt", "fit.csv"]
-    assert training.load_checkpoint(tmp_path / "fit.ckpt")["nblib"]["stage"] == "fit"
-    assert training.stage_of(tmp_path / "fit.ckpt") == "fit"
-    assert training.stage_of("auto") == "auto" and training.stage_of("") == ""
+    assert checkpoints.load_checkpoint(tmp_path / "fit.ckpt")["nblib"]["stage"] == "fit"
+    assert checkpoints.stage_of(tmp_path / "fit.ckpt") == "fit"
+    assert checkpoints.stage_of("auto") == "auto" and checkpoints.stage_of("") == ""
 
 
 # --- logs, devices, noise ------------------------------------------------------------------------
@@ -311,9 +312,7 @@ def test_progress_is_a_bar_that_vanishes(capfd):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(
-        "nblib.models.training.settings.gpu_problem", lambda: "the driver is too old"
-    )
+    monkeypatch.setattr("nblib.models.settings.gpu_problem", lambda: "the driver is too old")
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why(no_gpu, capsys):
@@ -354,17 +353,17 @@ def test_what_a_machine_cannot_compute_in_half_precision_is_one_sentence(tmp_pat
 
 def test_gpu_problem_tries_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "without CUDA" in training.gpu_problem()
+    assert "without CUDA" in settings.gpu_problem()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "sees no GPU" in training.gpu_problem()
+    assert "sees no GPU" in settings.gpu_problem()
 
     def zeros(*_, **__):
         raise RuntimeError("no kernel image is available\nmore")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    assert training.gpu_problem() == "no kernel image is available"
+    assert settings.gpu_problem() == "no kernel image is available"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

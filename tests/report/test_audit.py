@@ -22,7 +22,7 @@ from nblib import models
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter
 from nblib.evaluate import scores
-from nblib.models.base import CONFIG
+from nblib.models import CONFIG
 from nblib.prepare import samples, splits
 from nblib.report import audit, results
 from nblib.report.audit.checks import role_faults
@@ -233,22 +233,22 @@ def test_both_faults_at_once_are_found(laboratory):
 
 def test_an_epoch_kept_by_its_test_score_is_found(laboratory, monkeypatch):
     """The trainer itself is made to keep the weights that do best on the test rows."""
-    from nblib.models.training import loop
+    from nblib.models import training
 
     split, statistics = splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
     test = samples.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
-    as_it_is, kept = loop.Keeper.on_train_epoch_end, {}
+    as_it_is, kept = training.Keeper.on_train_epoch_end, {}
 
     def by_test(self, trainer, lit):
         as_it_is(self, trainer, lit)
         with torch.no_grad():
-            loss, _ = loop.classify(lit.net.eval(), torch.tensor(test.x), torch.tensor(test.y))
+            loss, _ = training.classify(lit.net.eval(), torch.tensor(test.x), torch.tensor(test.y))
         if loss < kept.get("loss", np.inf):
             weights = {k: v.detach().clone() for k, v in lit.net.state_dict().items()}
             kept.update(loss=loss, epoch=self.history[-1]["epoch"], weights=weights)
         self.best_epoch, self.best = kept["epoch"], kept["weights"]
 
-    monkeypatch.setattr(loop.Keeper, "on_train_epoch_end", by_test)
+    monkeypatch.setattr(training.Keeper, "on_train_epoch_end", by_test)
     run = laboratory.run(model="mlp", max_epochs=12, learning_rate=0.03)
     best = int(pd.read_parquet(run / HISTORY)["val_loss"].idxmin())
     assert best != kept["epoch"], "the two choices agree: this says nothing"

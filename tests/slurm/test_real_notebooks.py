@@ -91,19 +91,19 @@ def test_both_engines_give_the_same_table(project, tmp_path, monkeypatch):
 
 SLOW = """\
 import os, pathlib, time
-from nblib.training import loop
+from nblib.models import training
 home = pathlib.Path(os.environ["NBLIB_HOME"])
 tries = len(list(home.glob(f"try-{stage.params.model}-*")))
 mark = home / f"try-{stage.params.model}-{tries}"
 mark.touch()
-keep = loop.Keeper.on_train_epoch_end
+keep = training.Keeper.on_train_epoch_end
 def kept(self, *given):
     keep(self, *given)
     with mark.open("a") as told:
         told.write(f"{self.history[-1]['epoch']}\\n")
     if tries == 0 and not (home / "unbroken").exists():
         time.sleep(0.3 if len(self.history) < 8 else 600)
-loop.Keeper.on_train_epoch_end = kept"""
+training.Keeper.on_train_epoch_end = kept"""
 
 
 def slow_down(project):

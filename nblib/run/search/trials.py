@@ -200,8 +200,8 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
     stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
     data = decode.load_data(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, stage.params)
     decoder = decode.make_decoder(stage.params)
-    decoder.units, decoder.scaling = data.units, data.scaling
     quiet = stage.params.model_copy(update={"progress": False})
+    decoder.set_params(settings=quiet, units=data.units, scaling=data.scaling)
 
     def watch(row: dict[str, float]) -> None:
         if trial is not None and np.isfinite(row[study.search.objective]):
@@ -210,7 +210,8 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
                 raise need_optuna().TrialPruned
 
     with training.watching(watch):
-        decoder.fit(data.train, data.val, n_classes=len(data.classes), settings=quiet)
+        val = data.val.x, data.val.y
+        decoder.fit(data.train.x, data.train.y, val, n_classes=len(data.classes))
     log_proba = decoder.predict_log_proba(data.val.x)
     if study.search.objective == "val_loss":
         return float(-log_proba[np.arange(len(data.val)), data.val.y].mean())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nblib.core.errors import BadParameter
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,30 @@ class FitSettings:
     progress: bool = True
 
     @classmethod
-    def of(cls, settings: Any, defaults: dict[str, Any]) -> FitSettings:
-        """The attributes of `settings` (a `TrainParams`, say) over a model's own defaults."""
-        given = {f.name: getattr(settings, f.name, None) for f in fields(cls)}
-        return cls(**{**defaults, **{k: v for k, v in given.items() if v is not None}})
+    def of(cls, settings: Any, defaults: Mapping[str, Any], **changes: Any) -> FitSettings:
+        """The settings of a model with `defaults` of its own.
+
+        settings: a dict of some of these names, or any object that has some as attributes, such as
+        a notebook's parameters; None stands for the default. Raises BadParameter for a dict with
+        another name.
+        """
+        names = [f.name for f in fields(cls)]
+        if isinstance(settings, Mapping):
+            if unknown := sorted(set(settings) - set(names)):
+                raise BadParameter(
+                    f"settings: unknown {', '.join(unknown)}; there are {', '.join(names)}."
+                )
+            given = dict(settings)
+        else:
+            given = {name: getattr(settings, name, None) for name in names}
+        given = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**defaults, **given, **changes})
 
 
 def gpu_problem() -> str:
     """Why no GPU can be used; "" when one can. Tries it, since a driver may be there in vain."""
+    import torch
+
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     if not torch.cuda.is_available():
@@ -52,6 +70,8 @@ def pick_device(settings: FitSettings) -> tuple[torch.device, str]:
 
     "auto" is a usable GPU, else the CPU; "cuda" without a usable GPU is an error.
     """
+    import torch
+
     problem = "" if settings.device == "cpu" else gpu_problem()
     if settings.device == "cuda" and problem:
         raise BadParameter(
@@ -67,6 +87,6 @@ def pick_device(settings: FitSettings) -> tuple[torch.device, str]:
 
 def say_device(device: str) -> str:
     """Where several fits will train, "cuda" or "cpu": chosen once and said once, not by every fit."""
-    found, words = pick_device(FitSettings(device=device))
+    chosen, words = pick_device(FitSettings(device=device))
     print(words)
-    return found.type
+    return chosen.type

@@ -26,10 +26,8 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     could run code when it is loaded.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", ".*pickle protocol"
-            )  # of a foreign file: refused below
+        with warnings.catch_warnings():  # of a foreign file: refused below
+            warnings.filterwarnings("ignore", ".*pickle protocol")
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}).") from None
@@ -39,10 +37,8 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             "could run code when loaded; it was not loaded. Start without resume."
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        text = str(error).strip().splitlines()[:1]
-        raise BadInput(
-            f"{path}: a damaged checkpoint ({''.join(text)}); start without resume."
-        ) from None
+        first = "".join(str(error).strip().splitlines()[:1])
+        raise BadInput(f"{path}: a damaged checkpoint ({first}); start without resume.") from None
     if not isinstance(checkpoint, dict) or "nblib" not in checkpoint:
         raise BadInput(f"{path}: not a checkpoint that nblib wrote.")
     return checkpoint
@@ -53,10 +49,19 @@ def stage_of(resume: Path | str) -> str:
     return str(resume) if resume in ("", "auto") else load_checkpoint(resume)["nblib"]["stage"]
 
 
+def check_checkpoint(path: Path, same: dict[str, Any]) -> None:
+    """BadInput for the checkpoint of a run that differs in one of these values."""
+    before = load_checkpoint(path)["nblib"]
+    other = [k for k in same if k not in _FREE_TO_CHANGE and before.get(k) != same[k]]
+    if other:
+        words = "; ".join(f"{k} was {before.get(k)!r}, now {same[k]!r}" for k in other)
+        raise BadInput(f"{path}: the checkpoint of another run ({words}); start without resume.")
+
+
 def layout(module: nn.Module) -> str:
     """8 hex digits of the names and shapes of a network's weights."""
-    told = [(name, tuple(weight.shape)) for name, weight in module.state_dict().items()]
-    return f"{zlib.crc32(repr(told).encode()):08x}"
+    shapes = [(name, tuple(weight.shape)) for name, weight in module.state_dict().items()]
+    return f"{zlib.crc32(repr(shapes).encode()):08x}"
 
 
 def fingerprint(train: Any, val: Any) -> str:
@@ -69,11 +74,3 @@ def fingerprint(train: Any, val: Any) -> str:
         elif samples is not None:
             crc = zlib.crc32(samples.fingerprint().encode(), crc)
     return f"{crc:08x}"
-
-
-def check_checkpoint(path: Path, same: dict[str, Any]) -> None:
-    found = load_checkpoint(path)["nblib"]
-    other = [k for k in same if k not in _FREE_TO_CHANGE and found.get(k) != same[k]]
-    if other:
-        told = "; ".join(f"{k} was {found.get(k)!r}, now {same[k]!r}" for k in other)
-        raise BadInput(f"{path}: the checkpoint of another run ({told}); start without resume.")

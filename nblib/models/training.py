@@ -1,0 +1,405 @@
+"""`fit()`: the one trainer of all torch networks, on Lightning.
+
+Each epoch ends with one line in the log, the best weights by validation loss are kept, training
+stops when they no longer improve, and the best weights are what the module holds afterwards.
+The test set is never seen here.
+
+Lightning brings devices, precision, clipping, deterministic algorithms and loggers. Its own
+checkpoints and early stopping are left off: a run that is resumed shall end with the numbers of an
+unbroken one, and they neither end a run again that had stopped early nor replace a file whole.
+Every checkpoint `<folder>/<stage>.ckpt` lies on an epoch boundary and is written beside its place
+and renamed. It holds weights, optimiser, history and the best weights so far, all as plain tensors
+and numbers. Random numbers of an epoch depend on (seed, epoch) alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import stat
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nblib.core import store
+from nblib.core.errors import BadParameter, RunFailed
+from nblib.models.checkpoints import check_checkpoint, fingerprint, layout
+from nblib.models.settings import FitSettings, pick_device
+from nblib.prepare.samples import DeviceBatches, Samples
+
+# (network, x, y) -> (loss to minimise, logits (B, C) or None)
+Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+# Told of every epoch of a fit; what it raises ends the fit.
+Watch = Callable[[dict[str, float]], None]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+# Checkpoints may take about this share of the training time; the last one is always written.
+_CHECKPOINT_SHARE = 0.05
+
+
+def classify(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Cross-entropy [nats] of the logits net(x) (B, C)."""
+    logits = net(x)
+    return functional.cross_entropy(logits, y), logits
+
+
+def reconstruct(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean squared error of an autoencoder: net(x) has the shape of x; labels are not used."""
+    return functional.mse_loss(net(x), x), None
+
+
+def fit(
+    module: nn.Module,
+    train: Samples | Any,
+    val: Samples | Any | None,
+    settings: FitSettings,
+    folder: Path | str | None = None,
+    *,
+    loss: Loss = classify,
+    stage: str = "fit",
+    resume: Path | str = "",
+    identity: dict[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train `module` in place; it ends on the CPU, in eval mode, with its best weights.
+
+    Parameters
+    ----------
+    module : x (b, T, N) -> whatever `loss` takes.
+    train, val : samples, or batches of a task that draws its own (as `stagernet.DrawnBatches`),
+        already on the device. val chooses the epoch; None: the last one counts and nothing stops
+        early.
+    folder : gets `<stage>.ckpt` and `<stage>.csv`.
+    resume : "", "auto" (from the folder's own checkpoint, when there is one) or a checkpoint.
+    identity : plain values that a checkpoint must share to be resumed.
+
+    Returns
+    -------
+    One row per epoch: epoch, train_loss, val_loss, val_accuracy; `.attrs` says device, best_epoch,
+    best_val_loss, stopped_early, fit_s and the settings in force.
+
+    Raises
+    ------
+    BadParameter (device, precision), BadInput (a checkpoint that is unreadable or another run's)
+    and RunFailed (loss not finite, GPU memory full).
+    """
+    device, words = pick_device(settings)
+    if stage == "fit" and (settings.progress or settings.device == "auto"):
+        print(words)  # "auto" never chooses in silence
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nblib-fit-"))
+        folder = Path(folder)
+        stack.enter_context(store.shared())  # a colleague may go on from the checkpoint
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{stage}.ckpt"
+        if resume == "auto":
+            resume = path if path.is_file() else ""
+        same = {"stage": stage, "data": fingerprint(train, val), "network": layout(module)}
+        same |= {**asdict(settings), **(identity or {})}
+        if resume:
+            check_checkpoint(Path(resume), same)
+        stack.enter_context(reproducible(settings.seed, settings.threads))
+        stack.enter_context(_quiet_and_put_back())
+        batches = _batches(train, settings, device, shuffle=True)
+        validation = None if val is None else _batches(val, settings, device, shuffle=False)
+        # Earlier stages of a decoder, such as an autoencoder's, say nothing of how it will decode.
+        watch = _WATCH.get() if stage == "fit" else None
+        n_val = 0 if validation is None else validation.n
+        keeper = Keeper(settings, path, batches, n_val, same, watch)
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            # On purpose: Lightning would take over a Slurm job's own environment otherwise.
+            plugins=[LightningEnvironment()],
+            precision="32-true" if settings.precision == "32" else settings.precision,
+            max_epochs=settings.max_epochs,
+            gradient_clip_val=settings.clip_norm or None,
+            deterministic="warn",  # repeatable algorithms where torch has them
+            callbacks=[keeper],
+            logger=_wandb(stack, folder, same) if settings.logger == "wandb" else False,
+            default_root_dir=folder,
+            limit_val_batches=0 if val is None else 1.0,
+            log_every_n_steps=1_000_000,  # one line per epoch; a line per step costs time
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
+        started = time.perf_counter()
+        with _clear_errors(settings):
+            checkpoint = str(resume) if resume else None
+            trainer.fit(
+                Step(module, loss, settings), batches, validation,
+                ckpt_path=checkpoint, weights_only=True,
+            )  # fmt: skip
+        module.cpu()
+        if keeper.best:
+            module.load_state_dict(keeper.best)
+        module.eval()
+    history = pd.DataFrame(keeper.history)
+    history.attrs = {
+        **asdict(settings),
+        "device": words,
+        "best_epoch": keeper.best_epoch,
+        "best_val_loss": keeper.best_loss if math.isfinite(keeper.best_loss) else None,
+        "stopped_early": len(history) < settings.max_epochs,
+        "fit_s": round(time.perf_counter() - started, 3),
+    }
+    return history
+
+
+def _batches(
+    samples: Samples | Any, settings: FitSettings, device: torch.device, *, shuffle: bool
+) -> Any:
+    if not isinstance(samples, Samples):
+        return samples
+    # Validation keeps no gradients, so it may take more at a time.
+    size = settings.batch_size if shuffle else max(256, settings.batch_size)
+    x, y = samples.x, samples.y
+    return DeviceBatches(x, y, size, shuffle=shuffle, seed=settings.seed, device=device)
+
+
+class Step(lightning.LightningModule):
+    """The step that Lightning repeats. Sums stay on the device: nothing waits for a number."""
+
+    def __init__(self, net: nn.Module, loss: Loss, settings: FitSettings):
+        super().__init__()
+        self.net, self.loss, self.settings = net, loss, settings
+        self.sums: dict[str, Tensor] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        weights = [p for p in self.net.parameters() if p.requires_grad]
+        s = self.settings
+        # One fused kernel for all weights; Lightning cannot clip under it with mixed precision.
+        fused = s.precision == "32"
+        return torch.optim.AdamW(weights, s.learning_rate, weight_decay=s.weight_decay, fused=fused)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        loss, _ = self.loss(self.net, *batch)
+        self._add("train_loss", loss.detach(), len(batch[1]))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        loss, logits = self.loss(self.net, *batch)
+        self._add("val_loss", loss, len(batch[1]))
+        if logits is not None:
+            self._add("val_accuracy", (logits.argmax(dim=1) == batch[1]).sum(), 1)
+
+    def _add(self, name: str, value: Tensor, weight: int) -> None:
+        if name in self.sums:
+            self.sums[name].add_(value, alpha=weight)
+        else:
+            self.sums[name] = value.float() * weight
+
+    def means(self, n_train: int, n_val: int) -> dict[str, float]:
+        """Per-sample means of the epoch that just ended; starts the next sums."""
+        sums, self.sums = self.sums, {}
+        n = {"train_loss": n_train, "val_loss": n_val, "val_accuracy": n_val}
+        return {k: sums[k].item() / n[k] if k in sums else math.nan for k in n}
+
+
+class Keeper(lightning.Callback):
+    """History, best weights, early stopping, checkpoints and the progress bar, once an epoch."""
+
+    def __init__(
+        self, settings: FitSettings, path: Path, batches: Any, n_val: int, same: dict, watch: Watch | None
+    ):  # fmt: skip
+        self.settings, self.path, self.batches, self.watch = settings, path, batches, watch
+        self.n_val = n_val  # 0: no validation, the last weights count
+        self.same = same  # what a checkpoint must share to be resumed
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_loss, self.best_epoch = math.inf, -1
+        self.written, self.cost_s = time.perf_counter(), 0.0
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: lightning.Trainer, step: Step) -> None:
+        from tqdm.auto import tqdm
+
+        total, hidden = self.settings.max_epochs, not self.settings.progress
+        self.bar = tqdm(
+            total=total, unit="epoch", desc=self.path.stem, leave=False, disable=hidden,
+            initial=len(self.history),
+        )  # fmt: skip
+        self._stop_when_done(trainer)  # a checkpoint of a run that had stopped early
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, step: Step) -> None:
+        epoch = trainer.current_epoch
+        self.batches.set_epoch(epoch)
+        # Dropout of an epoch depends on (seed, epoch) alone: a resumed run repeats it.
+        mixed = np.random.SeedSequence([self.settings.seed, epoch, 1]).generate_state(1)[0]
+        torch.manual_seed(int(mixed))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, step: Step) -> None:
+        means = step.means(self.batches.n, self.n_val)
+        row = {"epoch": trainer.current_epoch, **means}
+        losses = ["train_loss", "val_loss"] if self.n_val else ["train_loss"]
+        if not all(math.isfinite(row[name]) for name in losses):
+            raise RunFailed(
+                f"the loss of epoch {row['epoch']} is not finite (train {row['train_loss']}, "
+                f"validation {row['val_loss']}); lower learning_rate (now "
+                f"{self.settings.learning_rate}) or take precision '32'."
+            )
+        self.history.append(row)
+        if not self.n_val:
+            self.best_epoch = row["epoch"]
+        elif row["val_loss"] < self.best_loss:
+            self.best_epoch, self.best_loss = row["epoch"], row["val_loss"]
+            self.best = {k: v.detach().clone() for k, v in step.net.state_dict().items()}
+        self._stop_when_done(trainer)
+        pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({k: v for k, v in row.items() if v == v}, step=row["epoch"])
+        last = trainer.should_stop or len(self.history) >= self.settings.max_epochs
+        if last or time.perf_counter() - self.written >= self.cost_s / _CHECKPOINT_SHARE:
+            self._write(trainer)
+        self.bar.set_postfix({k: f"{row[k]:.3g}" for k in means}, refresh=False)
+        self.bar.update(1)
+        if self.watch is not None:
+            self.watch(row)
+
+    def _stop_when_done(self, trainer: lightning.Trainer) -> None:
+        if self.n_val and self.history:
+            since = self.history[-1]["epoch"] - self.best_epoch
+            trainer.should_stop = since >= self.settings.patience
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        started = time.perf_counter()
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            trainer.save_checkpoint(beside)
+            # As the folder: the library that writes it remembers the umask of an earlier moment.
+            beside.chmod(stat.S_IMODE(beside.parent.stat().st_mode) & 0o666)
+            beside.replace(self.path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            lost = f"the checkpoint of epoch {trainer.current_epoch} was not written"
+            raise store.storage_error(error, self.path, lost) from error
+        self.written = time.perf_counter()
+        self.cost_s = self.written - started
+
+    def teardown(self, trainer: lightning.Trainer, step: Step, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def on_exception(self, trainer: lightning.Trainer, step: Step, error: BaseException) -> None:
+        self.teardown(trainer, step, "fit")
+        if isinstance(error, KeyboardInterrupt):
+            kept = f"kept in {self.path}; run the same again, and it goes on from there"
+            kept = kept if self.path.is_file() else "too short for a checkpoint, so it begins again"
+            print(f"Stopped after {len(self.history)} epochs: {kept}.", flush=True)
+
+    def on_save_checkpoint(self, trainer: lightning.Trainer, step: Step, checkpoint: dict) -> None:
+        checkpoint["nblib"] = self.same
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history, "best": self.best, "best_loss": self.best_loss,
+                "best_epoch": self.best_epoch}  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history, self.best = list(state["history"]), dict(state["best"])
+        self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Call `watch` with the row of each epoch (epoch, train_loss, val_loss, val_accuracy) of the
+    decoders fitted inside; what it raises ends the fit."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
+# --- what surrounds a fit ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
+    """Seeded random numbers and a set number of threads inside; as they were outside."""
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet_and_put_back() -> Iterator[None]:
+    """Hold back Lightning's greetings and advice, which cannot apply here; put torch's flags back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warns)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _wandb(stack: contextlib.ExitStack, folder: Path, config: dict[str, Any]) -> Any:
+    """A Weights & Biases logger: offline in `folder`, unless WANDB_MODE says online."""
+    try:
+        import wandb
+    except ImportError:
+        raise BadParameter("logger = 'wandb': not installed; pip install 'nblib[train]'.") from None
+    from lightning.pytorch.loggers import WandbLogger
+
+    stack.callback(wandb.finish)
+    mode = os.environ.get("WANDB_MODE", "offline")
+    silent = wandb.Settings(silent=True, console="off")
+    return WandbLogger("nblib", folder, project="nblib", config=config, mode=mode, settings=silent)
+
+
+@contextlib.contextmanager
+def _clear_errors(settings: FitSettings) -> Iterator[None]:
+    """Errors that people can use, and Ctrl-C as Python means it."""
+    try:
+        yield
+    except SIGTERMException:
+        raise
+    except SystemExit as error:  # Lightning leaves the process on Ctrl-C; a notebook must not
+        raise KeyboardInterrupt from error
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"GPU memory is full ({str(error).splitlines()[0]}); lower batch_size "
+            f"(now {settings.batch_size}) or the model's size."
+        ) from error
+    except RuntimeError as error:  # such as an LSTM in bfloat16 on a CPU that cannot
+        if settings.precision == "32":
+            raise
+        raise RunFailed(
+            f"training in precision '{settings.precision}' is refused here "
+            f"({str(error).splitlines()[0]}); take precision '32'."
+        ) from error
