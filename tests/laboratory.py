@@ -14,6 +14,7 @@ from nblib.core import params, rawfiles, recipes, sealed, store
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, splits
+from nblib.prepare import counts as stored_counts
 from nblib.prepare.samples import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
 from nblib.road import stages
@@ -30,7 +31,7 @@ def binned_counts(recording: str = "000021"):
     start = np.arange(N_TRIALS) * 0.25
     units = pd.DataFrame(index=pd.Index([f"u{i}" for i in range(N_UNITS)], name="unit_id"))
     attrs = dict.fromkeys(("subject", "label_name", "source"), "a") | {"classes": '["0", "1", "2"]'}
-    return binning.build(
+    return stored_counts.build(
         counts, np.arange(N_TRIALS), label, binning.presentation_edges(start, start + 0.25, 2), units,
         attrs=attrs | {"binning": "{}", "recording": recording},
     )  # fmt: skip
@@ -56,7 +57,7 @@ class Laboratory:
         return upstream
 
     def _write_counts(self, recording):
-        return lambda folder: binning.save(binned_counts(recording), folder)
+        return lambda folder: stored_counts.save(binned_counts(recording), folder)
 
     def _write_split(self, recipe, recording):
         def write(folder):

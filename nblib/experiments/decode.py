@@ -18,7 +18,9 @@ from nblib.data import sources
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
-from nblib.prepare import binning, blocks, responses, splits
+from nblib.prepare import blocks, splits
+from nblib.prepare.counts import areas_of, edges_of, units_of
+from nblib.prepare.counts import load as load_counts
 from nblib.prepare.samples import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebooks
 
@@ -129,9 +131,9 @@ def load_data(
         Where areas are asked for and the units name fewer than two.
     """
     roles, statistics = splits.load(split)
-    binned = binning.load(counts)
+    binned = load_counts(counts)
     if getattr(params, "areas", False):  # now, not after hours of training
-        known_areas(responses.units_of(binned), params.recording)
+        known_areas(units_of(binned), params.recording)
     fold = params.fold
     if fold >= len(statistics):
         raise BadParameter(
@@ -152,7 +154,7 @@ def load_data(
         samples["test"],
         classes=fitted.classes,
         unit_ids=fitted.unit_ids,
-        units=responses.units_of(binned).loc[fitted.unit_ids],
+        units=units_of(binned).loc[fitted.unit_ids],
         scaling=(fitted.mean, fitted.scale),
         stop_s=bin_stops(binned, recipe),
         label_name=binned.attrs["label_name"],
@@ -164,7 +166,7 @@ def load_data(
 
 def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
     """End of each bin (T,), seconds from the onset; the mean where presentations differ in length."""
-    edges = binning.edges_of(binned)
+    edges = edges_of(binned)
     return first_edge(recipe) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
 
 
@@ -270,7 +272,7 @@ def importances(
     asked = {"most": params.importance, "n_bootstrap": params.n_bootstrap, "seed": params.seed}
     units = importance.by_unit(decoder, samples, group=data.group, **asked)
     units.insert(0, "unit", data.unit_ids)
-    units.insert(1, "area", responses.areas_of(data.units))
+    units.insert(1, "area", areas_of(data.units))
     bins = importance.by_bin(decoder, samples, group=data.group, **asked)
     bins.insert(0, "time", data.stop_s)
     return {"importance_units": units, "importance_bins": bins}
@@ -284,7 +286,7 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
     less, less_low, less_high: how much less it is than with all units, paired, with interval.
     Raises BadInput for a recording that names no area, or one only.
     """
-    names = responses.areas_of(data.units)
+    names = areas_of(data.units)
     known = known_areas(data.units, params.recording)
     device = models.device_of([params.model], params.device)
     settings = params.model_copy(update={"progress": False, "device": device})
@@ -322,7 +324,7 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
 
 def known_areas(units: pd.DataFrame, recording: str) -> list[str]:
     """Areas of the units, at least two; BadInput otherwise."""
-    known = sorted(set(responses.areas_of(units)) - {""})
+    known = sorted(set(areas_of(units)) - {""})
     if len(known) < 2:
         raise BadInput(
             f"areas = true: recording {recording!r} names {len(known)} area(s) for its units; "

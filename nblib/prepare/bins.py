@@ -12,7 +12,7 @@ from nblib.core.markup import in_markdown
 from nblib.data import sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, responses, spectra, windows
+from nblib.prepare import binning, counts, responses, spectra, windows
 from nblib.prepare.windows import Windows
 from nblib.road.registry import INGEST
 from nblib.road.stages import Stage
@@ -39,8 +39,8 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
 
 
 def save(binned: xr.Dataset | Windows, folder: Path) -> None:
-    """Write counts (see `binning.save`) or windows (see `windows.save`)."""
-    windows.save(binned, folder) if isinstance(binned, Windows) else binning.save(binned, folder)
+    """Write counts (see `counts.save`) or windows (see `windows.save`)."""
+    windows.save(binned, folder) if isinstance(binned, Windows) else counts.save(binned, folder)
 
 
 def response(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFrame:

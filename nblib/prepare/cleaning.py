@@ -18,6 +18,8 @@ from nblib.data.recording import Recording
 from nblib.data.trials.intervals import merged, touches
 from nblib.prepare import binning
 from nblib.prepare.counting import first_at_or_after
+from nblib.prepare.counts import edges_of, to_ns
+from nblib.prepare.counts import save as save_counts
 
 REMOVALS_FILE = "removals.parquet"
 
@@ -35,7 +37,7 @@ def drop_invalid_spikes(
     binned: xr.Dataset, recording: Recording, union_ns: np.ndarray
 ) -> xr.Dataset:
     """Take the spikes inside invalid intervals out of the counts, and their time out of exposure."""
-    edges = binning.edges_of(binned)
+    edges = edges_of(binned)
     rows = np.flatnonzero(touches(edges[:, 0], edges[:, -1], union_ns))
     counts = binned.counts.values.copy()
     exposure = binned.exposure_s.values.copy()
@@ -152,13 +154,13 @@ def clean(
     """
     rows: list[tuple[str, str, int, int]] = []
     if recording is not None:
-        union = merged(binning.to_ns(recording.invalid_times))
+        union = merged(to_ns(recording.invalid_times))
         if settings.invalid_spikes == "drop":
             inside = spikes_inside(recording, union)
             rows.append(
                 ("spikes", "inside an invalid interval", inside, recording.n_spikes - inside)
             )
-        start, stop = binning.to_ns(binned.start_s.values), binning.to_ns(binned.stop_s.values)
+        start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
         hit = touches(start, stop, union)
         if settings.invalid_presentations == "drop":
             n = int(hit.sum())
@@ -197,6 +199,6 @@ def clean(
 
 
 def save(cleaned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> None:
-    """Write the cleaned counts (see `binning.save`) and the table of what was removed."""
-    binning.save(cleaned, folder)
+    """Write the cleaned counts (see `counts.save`) and the table of what was removed."""
+    save_counts(cleaned, folder)
     removals.to_parquet(folder / REMOVALS_FILE, index=False)

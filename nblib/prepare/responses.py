@@ -14,6 +14,7 @@ from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning
+from nblib.prepare.counts import areas_of, units_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -21,20 +22,6 @@ if TYPE_CHECKING:
 BINS_SHOWN = 25  # bins per presentation in a PSTH; 10 ms for a scene of 250 ms
 SHOWN_S = 8.0  # what is shown of a recording without trials
 MOST_TRIALS = 500  # presentations that a population PSTH is averaged over
-
-
-def units_of(binned: xr.Dataset) -> pd.DataFrame:
-    """What the counts know of their units: one row a unit, with area and quality where known."""
-    known = [name for name, c in binned.coords.items() if c.dims == ("unit",) and name != "unit"]
-    index = pd.Index(binned["unit"].to_numpy(), name="unit_id")
-    return pd.DataFrame({name: binned[name].to_numpy() for name in known}, index=index)
-
-
-def areas_of(units: pd.DataFrame) -> np.ndarray:
-    """Area of each unit as text (unit,); '' where the recording does not say."""
-    if "area" not in units:
-        return np.full(len(units), "", dtype="<U1")
-    return units["area"].fillna("").to_numpy(dtype=str)
 
 
 def labels_of(recording: Recording) -> np.ndarray:

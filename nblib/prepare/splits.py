@@ -21,7 +21,7 @@ from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged, touches
 from nblib.prepare import moments
-from nblib.prepare.binning import to_ns
+from nblib.prepare.counts import to_ns
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"

@@ -18,6 +18,7 @@ from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
+from nblib.prepare.counts import areas_of
 from nblib.report import plots
 from nblib.report.plots.responses import unit_response
 from nblib.report.plots.style import Picture
@@ -45,7 +46,7 @@ class ResponseExplorer:
         self.unit = ids[place] if unit is None else unit
         self.label = getattr(clearest, "item", lambda: clearest)() if label is None else label
         self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
-        self.areas = pd.Series(responses.areas_of(recording.units), index=ids)
+        self.areas = pd.Series(areas_of(recording.units), index=ids)
 
     def figure(
         self, unit: int | None = None, label: Any = None, window: tuple[float, float] | None = None

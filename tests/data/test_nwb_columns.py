@@ -14,7 +14,7 @@ from nblib.data import hdf5, sources
 from nblib.data.files import require_file
 from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.session import session_report
-from nblib.prepare import binning, cleaning
+from nblib.prepare import binning, cleaning, counts
 
 TRIALS = "intervals/trials"
 UNITS = ["a", "b", "c", "d"]
@@ -267,8 +267,8 @@ def test_text_comes_back_from_stored_counts(layout, tmp_path, ids, read):
     recording = opened(layout(change))
     assert recording.units.index.tolist() == read
     binned = binning.bin_recording(recording, params.BinSettings())
-    binning.save(binned, tmp_path)
-    back = binning.load(tmp_path)
+    counts.save(binned, tmp_path)
+    back = counts.load(tmp_path)
     assert back.unit.values.tolist() == read
     assert back.label.values.tolist() == ["45°", "90°", "猫"] * 2
     assert back.area.values.tolist() == ["Área 5", "CA1", "", "猫"]

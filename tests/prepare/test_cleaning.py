@@ -212,7 +212,7 @@ def test_cleaned_counts_come_back(road, tmp_path):
     recording, counts = road
     cleaned, removals = cleaning.clean(counts, recording, CleanSettings())
     cleaning.save(cleaned, removals, tmp_path)
-    np.testing.assert_array_equal(binning.load(tmp_path).counts, cleaned.counts)
+    np.testing.assert_array_equal(load_counts(tmp_path).counts, cleaned.counts)
     assert (
         pd.read_parquet(tmp_path / "removals.parquet")["removed"].tolist()
         == removals["removed"].tolist()

@@ -8,6 +8,7 @@ from nblib.core.errors import BadParameter
 from nblib.core.params import BinSettings
 from nblib.prepare import responses
 from nblib.prepare.binning import bin_recording
+from nblib.prepare.counts import areas_of, units_of
 
 
 @pytest.fixture
@@ -69,12 +70,12 @@ def test_binned_psth_agrees_with_the_counts(two_units):
 def test_areas_may_be_unknown():
     plain = recording([np.array([1.01])], [0, 1], [1.0, 2.0])
     assert responses.area_psth(plain)["area"].unique().tolist() == [""]
-    units = responses.units_of(bin_recording(plain, BinSettings()))
-    assert responses.areas_of(units).tolist() == [""] and units.index.tolist() == [100]
+    units = units_of(bin_recording(plain, BinSettings()))
+    assert areas_of(units).tolist() == [""] and units.index.tolist() == [100]
 
 
 def test_units_of_counts_keep_area_and_order(two_units):
-    units = responses.units_of(bin_recording(two_units, BinSettings()))
+    units = units_of(bin_recording(two_units, BinSettings()))
     assert units["area"].tolist() == ["VISp", "CA1"]
 
 

@@ -12,6 +12,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.trials import labelling
 from nblib.prepare import binning, blocks, splits
+from nblib.prepare.counts import build
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -30,7 +31,7 @@ def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=No
         "binning": "{}",
         "source": "x",
     }
-    return binning.build(counts, np.arange(n_trials), label, edges, units, attrs=attrs)
+    return build(counts, np.arange(n_trials), label, edges, units, attrs=attrs)
 
 
 ALL = [

@@ -27,7 +27,7 @@ ROAD = {
     "00_simulate": ["simulate/[!l_]*.py"],
     "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/session/*.py", "data/trials/*.py"],
-    "02_bin": ["prepare/binning.py", "prepare/counting.py", "prepare/windows.py", "prepare/responses.py", "prepare/bins.py", "data/trials/*.py", "data/sources.py", "data/counts.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
+    "02_bin": ["prepare/binning.py", "prepare/counting.py", "prepare/counts.py", "prepare/windows.py", "prepare/responses.py", "prepare/bins.py", "data/trials/*.py", "data/sources.py", "data/counts.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
     "04_split": ["prepare/splits.py", "prepare/moments.py", "prepare/blocks.py", "data/trials/labelling.py"],
 }  # fmt: skip

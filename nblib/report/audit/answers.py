@@ -13,7 +13,8 @@ import numpy as np
 from nblib import models
 from nblib.core import store
 from nblib.core.errors import StorageError
-from nblib.prepare import binning, splits
+from nblib.prepare import splits
+from nblib.prepare.counts import load as load_counts
 from nblib.prepare.samples import Samples, role_samples, shuffle_labels
 from nblib.road.registry import CLEAN, STAGES
 
@@ -87,7 +88,7 @@ class Memory:
             key = self.files.manifest(split_folder)["upstream"][0]
             counts = store.folder(CLEAN, run.manifest["recording"], key)
             of_fold = {s.fold: s for s in statistics}.get(fold)
-            samples = role_samples(binning.load(store.open_artifact(counts)), roles, of_fold, fold)
+            samples = role_samples(load_counts(store.open_artifact(counts)), roles, of_fold, fold)
             self.at = wanted, samples if seed is None else shuffle_labels(samples, seed)
         return self.at[1]
 

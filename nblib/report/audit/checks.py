@@ -14,8 +14,8 @@ import pandas as pd
 from nblib.core.errors import NblibError
 from nblib.experiments.self_supervision import PRETEXTS
 from nblib.prepare import blocks
-from nblib.prepare.binning import to_ns
 from nblib.prepare.cleaning import merged, touches
+from nblib.prepare.counts import to_ns
 from nblib.report import results
 from nblib.report.audit.files import Files, embedders, recordings_of, subjects_of
 from nblib.report.runs import HISTORY, Run

@@ -12,6 +12,7 @@ from nblib.data.recording import good_units
 from nblib.data.trials.intervals import merged
 from nblib.data.trials.labelling import is_one_of
 from nblib.prepare import responses
+from nblib.prepare.counts import areas_of
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
@@ -53,7 +54,7 @@ def recording_close_up(session: Recording) -> Picture:
     window = responses.example_window(session)
     spike_s, unit = responses.spikes_between(session, *window)
     trials = session.trial_table if session.trials else None
-    return raster(spike_s, unit, responses.areas_of(session.units), trials, window)
+    return raster(spike_s, unit, areas_of(session.units), trials, window)
 
 
 @style.styled
@@ -83,7 +84,7 @@ def session_overview(
     trials, label_name, grey
         Name of the trial table and of its label; the label of a grey screen, "" where there is none.
     """
-    areas = responses.areas_of(units)
+    areas = areas_of(units)
     n_areas = min(len(set(areas)), MOST_AREAS + 1)
     names = [name for name in intervals if name != "invalid_times"]
     heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * len(names) + 0.5)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nblib.prepare import responses, windows
+from nblib.prepare.counts import areas_of, units_of
 from nblib.prepare.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
@@ -30,7 +31,7 @@ def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
     if isinstance(binned, windows.Windows):
         return band_power(psth)
     tuning, labels = responses.tuning_curves(binned)
-    areas = responses.areas_of(responses.units_of(binned))
+    areas = areas_of(units_of(binned))
     return tuning_heatmap(tuning, labels, areas, binned.attrs["label_name"])
 
 
