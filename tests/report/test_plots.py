@@ -294,12 +294,7 @@ def confusion(classes, n, name="frame"):
 
 
 def score(value, chance=0.0085):
-    return {
-        "value": value,
-        "ci_low": value - 0.02,
-        "ci_high": min(1.0, value + 0.02),
-        "chance": chance,
-    }
+    return Score(value, value - 0.02, min(1.0, value + 0.02), chance, 0.001, 1000)
 
 
 def by_time(oracle):
@@ -393,12 +388,14 @@ def all_runs(n_recordings=1, seeds=1, **columns):
               "transformer_lstm", "autoencoder_lstm"]  # fmt: skip
     rows = [
         {"recording": f"r{r}", "model": model, "decoder": model, "fold": seed, "fit_s": 10.0 ** (i / 4),
-         "run": f"r{r}/{r:04d}{i:06d}{seed:06d}", **score(0.9 - 0.05 * i - 0.03 * r % 0.3 + 0.01 * seed)}
+         "run": f"r{r}/{r:04d}{i:06d}{seed:06d}", "value": 0.9 - 0.05 * i - 0.03 * r % 0.3 + 0.01 * seed}
         for r in range(n_recordings) for i, model in enumerate(models) for seed in range(seeds)
     ]  # fmt: skip
     same = {"group": "demo", "variant": "", "changed": "", "n_bins": 5, "n_units": 90}
-    same |= {"oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
-    return pd.DataFrame(rows).assign(**same | columns)
+    same |= {"chance": 0.0085, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
+    table = pd.DataFrame(rows)
+    table = table.assign(ci_low=table["value"] - 0.02, ci_high=table["value"] + 0.02)
+    return table.assign(**same | columns)
 
 
 def odd_runs():
@@ -469,7 +466,6 @@ FIGURES = {
     "raster_one": lambda: raster(1, [""], [1]),
     "psth": psth,
     "psth_no_areas": lambda: psth([""]),
-    "psth_many_areas": lambda: psth([f"A{i}" for i in range(14)]),
     "tuning": tuning,
     "tuning_few": lambda: tuning(30, np.arange(4), [""]),
     "tuning_long": lambda: tuning(30, np.array(NAMES), NAMES[:5]),
@@ -494,14 +490,13 @@ FIGURES = {
     "correlation_none": lambda: preparation.correlation(np.empty((0, 0)), ["VISp"] * 9000),
     "graph": graph,
     "graph_learned": lambda: graph(signed=True),
-    "graph_large": lambda: graph(500),
     "graph_long": lambda: graph(30, AREA_NAMES),
     "graph_one": lambda: graph(1, [np.nan]),
     "importance": importance,
     "importance_areas": lambda: importance(areas=True, names=NAMES[:6]),
     "importance_no_areas_known": lambda: importance(names=[""]),
     "importance_none": lambda: run_plots.importance(None, None, None),
-    "few_shot": lambda: budgets.few_shot_curves(few_shot(), Score(0.95, 0.94, 0.96, 0.01, 0.001, 1000)),
+    "few_shot": lambda: budgets.few_shot_curves(few_shot(), score(0.95)),
     "few_shot_one": lambda: budgets.few_shot_curves(few_shot(["ridge"], [0])),
     "few_shot_none": lambda: budgets.few_shot_curves(few_shot().iloc[:0]),
     "draws": lambda: budgets.draws_spread(few_shot(draws=10)),

@@ -74,23 +74,18 @@ def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
     training windows of the rarest state, where "all" is drawn.
     """
     tasks = list(dict.fromkeys(curve["task"]))
-    looks = primitives.series(curve["embedder"])
-    labels = curve["budget"].replace(0, smallest_class).astype(float)
-    number = curve["embedder"].map(list(looks).index)
-    table = curve.assign(x=labels * (1 + 0.03 * (number - len(looks) / 2)))  # side by side
     fig = style.new_figure(4.6)
-    for ax, task in zip(fig.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        primitives.curves(ax, table[table["task"] == task], "x", "embedder", looks=looks)
-        _name_budgets(ax, curve, smallest_class)
+    axes = primitives.panels(fig, len(tasks), len(tasks))
+    for ax, task in zip(axes.flat, tasks, strict=True):
+        _budgets(ax, curve, "task", task, smallest_class)
         ax.set_ylim(0.2 if task == "multiclass" else 0.4, 1.01)
         ax.set(xlabel="labelled windows of a class", title=TASK_TEXT[task])
-    fig.axes[0].set_ylabel("balanced accuracy, mean over subjects")
-    first = curve[(curve["task"] == tasks[0]) & (labels == labels.max())]
-    best = first.loc[first["value"].idxmax()]
-    most = "all labels" if best["budget"] == 0 else f"{best['budget']} labels a class"
-    fig.result = (
-        f"Highest with {most}, {TASK_TEXT[tasks[0]]}: {best['embedder']} {best['value']:.1%}"
-    )
+    axes[0, 0].set_ylabel("balanced accuracy, mean over subjects")
+    labels = curve["budget"].replace(0, smallest_class)
+    most = curve[(curve["task"] == tasks[0]) & (labels == labels.max())]
+    best = most.loc[most["value"].idxmax()]
+    n = "all labels" if best["budget"] == 0 else f"{best['budget']} labels a class"
+    fig.result = f"Highest with {n}, {TASK_TEXT[tasks[0]]}: {best['embedder']} {best['value']:.1%}"
     fig.legend_outside()
     return fig
 
@@ -104,27 +99,30 @@ def class_curves(classes: pd.DataFrame, smallest_class: int) -> Picture:
     if len(classes) == 0:
         return style.say("One state against all others was not asked for (tasks).")
     states = sorted(set(classes["class"]))
-    looks = primitives.series(classes["embedder"])
-    table = classes.assign(x=classes["budget"].replace(0, smallest_class))
     n_rows = -(-len(states) // MOST_COLUMNS)
     fig = style.new_figure(1.1 + 2.5 * n_rows)
     axes = primitives.panels(fig, len(states), -(-len(states) // n_rows), sharey=True)
     for ax, state in zip(axes.flat, states, strict=False):
-        primitives.curves(
-            ax, table[table["class"] == state], "x", "embedder", looks=looks, bands=True
-        )
-        _name_budgets(ax, classes, smallest_class)
-        ax.set_ylim(0.4, 1.01)
-        ax.set(xlabel="labels", title=state.replace("_", " "))
+        _budgets(ax, classes, "class", state, smallest_class, bands=True)
+        ax.set(ylim=(0.4, 1.01), xlabel="labels", title=state.replace("_", " "))
     for ax in axes[:, 0]:
         ax.set_ylabel("balanced accuracy")
     fig.legend_outside()
     return fig
 
 
-def _name_budgets(ax: Axes, curve: pd.DataFrame, smallest_class: int) -> None:
-    """Labels a class in the logarithm, each budget named; accuracy in percent."""
-    primitives.log_places(
-        ax, {float(b or smallest_class): _shots(b) for b in dict.fromkeys(curve["budget"])}
-    )
+def _budgets(
+    ax: Axes, curve: pd.DataFrame, by: str, name: str, smallest_class: int, bands: bool = False
+) -> None:
+    """A line an embedder, of the rows whose column `by` is `name`; each budget named, in the logarithm.
+
+    Bars of intervals stand side by side, bands do not need to.
+    """
+    looks = primitives.series(curve["embedder"])
+    labels = {budget: float(budget or smallest_class) for budget in dict.fromkeys(curve["budget"])}
+    part = curve[curve[by] == name]
+    aside = part["embedder"].map(list(looks).index) - len(looks) / 2
+    table = part.assign(x=part["budget"].map(labels) * (1 + (0 if bands else 0.03) * aside))
+    primitives.curves(ax, table, "x", "embedder", looks=looks, bands=bands)
+    primitives.log_places(ax, {x: _shots(budget) for budget, x in labels.items()})
     primitives.percent(ax.yaxis)

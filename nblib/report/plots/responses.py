@@ -43,33 +43,22 @@ def psth_by_area(psth: pd.DataFrame, shown_s: float) -> Picture:
     error over units) and n_units; shown_s: length of a presentation in seconds.
     """
     order = style.area_order(psth["area"])
-    areas = psth["area"].map(style.area_name)
-    labels = [
-        f"{style.area_label(a)} ({n} units)" for a, n in zip(areas, psth["n_units"], strict=True)
-    ]
     rate, error = psth["rate_hz"], psth["sem_hz"].fillna(0)
-    table = psth.assign(
-        area=areas, label=labels, value=rate, ci_low=rate - error, ci_high=rate + error
-    )
-    table = table[areas.isin(order[:MOST_AREAS])].sort_values(
-        "area", key=lambda a: a.map(order.index)
-    )
-    looks = {
-        label: (style.area_colour(a), "")
-        for a, label in zip(table["area"], table["label"], strict=True)
-    }
+    table = psth.assign(value=rate, ci_low=rate - error, ci_high=rate + error)
     fig = style.new_figure(3.6)
     ax = fig.add_subplot()
     ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0, label="shown")
-    primitives.curves(ax, table, "time_s", "label", looks=looks, bands=True)
+    for area in order[:MOST_AREAS]:
+        part = table[table["area"].map(style.area_name) == area]
+        name = f"{style.area_label(area)} ({part['n_units'].iloc[0]} units)"
+        looks = {name: (style.area_colour(area), "")}
+        primitives.curves(ax, part.assign(name=name), "time_s", "name", looks=looks, bands=True)
     ax.set_ylim(bottom=0)
     ax.set_xlim(psth["time_s"].min(), psth["time_s"].max())
     ax.set(xlabel="time from onset (s)", ylabel="firing rate (Hz)")
     more = len(order) - MOST_AREAS
-    ax.set_title(
-        "Mean response, band: standard error over units"
-        + (f"; {more} further areas not drawn" if more > 0 else "")
-    )
+    left_out = f"; {more} further areas not drawn" if more > 0 else ""
+    ax.set_title(f"Mean response, band: standard error over units{left_out}")
     primitives.legend_beside(ax)
     return fig
 

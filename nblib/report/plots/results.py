@@ -42,17 +42,17 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     if len(runs) == 0:
         return style.say(f"No run yet. {TRAIN}")
     runs = runs.assign(decoder=decoder_names(runs)).sort_values("value", kind="stable")
+    chosen = runs["chosen"] if "chosen" in runs else np.zeros(len(runs), bool)
+    runs["stands"] = np.where(chosen, "chosen by validation", "one run")
     panels = list(runs.groupby(["group", "recording"]))
     if len(panels) > MOST_PANELS:
         return _cohort(runs, SCORE_TEXT[metric])
     heights = [0.62 + 0.33 * part["decoder"].nunique() for _, part in panels]
     fig = style.new_figure(sum(heights) + 0.9)
     axes = fig.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
-    chosen = runs["chosen"] if "chosen" in runs else np.zeros(len(runs), bool)
-    runs["stands"] = np.where(chosen, "chosen by validation", "one run")
     colours = {"chosen by validation": style.VERMILLION}
     for ax, ((recipe, recording), part) in zip(axes, panels, strict=True):
-        part = primitives.best_first(runs.loc[part.index], "decoder")
+        part = primitives.best_first(part, "decoder")
         names = primitives.intervals(ax, part, "decoder", hue="stands", colours=colours)
         _finish_rows(ax, part, names)
         ax.set_title(recording if recipe == recording else f"{recording}  ({recipe})")

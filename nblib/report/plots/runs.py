@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import primitives, style
 
 if TYPE_CHECKING:
+    from nblib.evaluate.scores import Score
     from nblib.report.plots.style import Picture
 
 MOST_UNITS = 20
@@ -88,62 +90,52 @@ def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label
 
 @style.styled
 def accuracy_by_time(
-    table: pd.DataFrame, score: Any, oracle: dict[str, Any] | None = None
+    table: pd.DataFrame, score: Score, oracle: dict[str, Score] | None = None
 ) -> Picture:
     """Test accuracy when only the spikes up to each moment are known, with its interval.
 
     table: time [s from onset], accuracy, ci_low, ci_high, all fractions; score: the accuracy with
     its chance; oracle: the scores of the true posterior, or None when the truth is not known.
     """
-    fig = style.new_figure(3.2)
-    ax = fig.add_subplot()
     table = table.rename(columns={"accuracy": "value"}).assign(label="95 % interval")
-    primitives.curves(ax, table, "time", "label")
     last = table.sort_values("time").iloc[-1]
+    fig = style.new_figure(3.2)
     fig.result = f"{last['value']:.1%} with all spikes up to {last['time']:.3g} s"
-    chance = field(score, "chance")
-    ax.axhline(chance, label=f"chance ({chance:.1%})", **primitives.CHANCE)
+    ax = fig.add_subplot()
+    primitives.curves(ax, table, "time", "label")
+    ax.axhline(score.chance, label=f"chance ({score.chance:.1%})", **primitives.CHANCE)
     if oracle is not None:
-        best = field(oracle["accuracy"], "value")
+        best = oracle["accuracy"].value
         ax.axhline(best, color=style.GREEN, label=f"best possible ({best:.1%})")
-    ax.set_ylim(0, 1.02)
+    ax.set(xlabel="spikes known until (s from onset)", ylabel="test accuracy", ylim=(0, 1.02))
     ax.set_xlim(left=min(0.0, 1.1 * table["time"].min()))
-    primitives.percent(ax.yaxis)
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set(xlabel="spikes known until (s from onset)", ylabel="test accuracy")
+    primitives.percent(ax.yaxis)
     primitives.legend_beside(ax)
     return fig
 
 
-def field(score: Any, name: str) -> float:
-    """A number of a score, which may be a `scores.Score` or its plain form in metrics.json."""
-    return score[name] if isinstance(score, dict) else getattr(score, name)
-
-
 @style.styled
-def score_summary(scores: dict[str, Any], oracle: dict[str, Any] | None, title: str) -> Picture:
+def score_summary(scores: dict[str, Score], oracle: dict[str, Score] | None, title: str) -> Picture:
     """Each score with its 95 % interval, beside chance and, where known, the best possible.
 
-    scores: name -> value, ci_low, ci_high, chance (fractions); oracle: the same scores of the true
-    posterior, or None when the truth is not known.
+    scores: by name, fractions; oracle: the same scores of the true posterior, or None when the
+    truth is not known.
     """
     # with five classes or fewer, top-5 is always right: nothing to show
-    names = [n for n in SCORE_TEXT if n in scores and field(scores[n], "chance") < 1]
-    columns = {"value": "oracle", "ci_low": "oracle_low", "ci_high": "oracle_high"}
-    rows = []
-    for name in names:
-        row = {c: field(scores[name], c) for c in ("value", "ci_low", "ci_high", "chance")}
-        best = (oracle or {}).get(name)
-        rows.append(row | {text: field(best, c) if best else np.nan for c, text in columns.items()})
-    table = pd.DataFrame(rows).assign(score=[SCORE_TEXT[name] for name in names])
+    names = [name for name in SCORE_TEXT if name in scores and scores[name].chance < 1]
+    table = pd.DataFrame([asdict(scores[name]) for name in names])
+    table["score"] = [SCORE_TEXT[name] for name in names]
+    best = [asdict(oracle[name]) if name in (oracle or {}) else {} for name in names]
+    for own, other in {"value": "oracle", "ci_low": "oracle_low", "ci_high": "oracle_high"}.items():
+        table[other] = [score.get(own, np.nan) for score in best]
     fig = style.new_figure(1.5 + 0.5 * len(names))
     ax = fig.add_subplot()
     primitives.intervals(ax, table, "score", label="score, 95 % interval")
     words = [f"{value:.1%}" for value in table["value"]]
     primitives.write_beside(ax, words, fontsize=10, fontweight="bold")
-    ax.set_xlim(-0.01, 1.0)
+    ax.set(xlabel="score on test presentations", title=title, xlim=(-0.01, 1.0))
     primitives.percent(ax.xaxis)
-    ax.set(xlabel="score on test presentations", title=title)
     fig.legend_outside(3)
     return fig
 
