@@ -164,13 +164,22 @@ def identity(recipe: Recipe, recording: str) -> str:
 
 
 def open_recording(recipe: Recipe, recording_id: str) -> Recording:
-    """Open one recording of a recipe, its trials as the recipe chooses and labels them; spikes and
-    most tables are read when needed.
+    """Open one recording of a recipe, its trials as the recipe chooses and labels them.
 
-    A simulated recording is made when it does not exist yet. The column of events that 02 is to cut
-    around is converted with the other times. Raises MissingInput when there is no file, BadInput when
-    it is broken or holds trials that 02 would refuse, BadParameter for a source without spike times, a
-    setting that it does not use, and a label or condition that its trials do not answer.
+    Spikes and most tables are read when needed. A simulated recording is made when it does not exist
+    yet. The column of events that 02 is to cut around is converted with the other times.
+
+    Parameters
+    ----------
+    recipe : where the recording comes from, and which trials and labels count.
+    recording_id : one of the recipe's `recordings`.
+
+    Raises
+    ------
+    MissingInput : there is no file.
+    BadInput : the file is broken, or holds trials that 02 would refuse.
+    BadParameter : a source without spike times, a setting that it does not use, a label or condition
+        that the trials do not answer.
     """
     rules = recipe.label_rules
     recording = replace(_opened(recipe, recording_id), rules=rules)
@@ -220,8 +229,14 @@ def _open(recipe: Recipe, recording_id: str) -> Recording:
 def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     """Counts of a recording that is binned already, its trials chosen and labelled as any others.
 
-    Raises BadParameter for another binning than per presentation, BadInput for a file that is
-    misaligned, is not a table of counts or has other bins than `n_bins`.
+    Returns
+    -------
+    Dataset : `counts` (trial, time, unit) and what is known of trials and units.
+
+    Raises
+    ------
+    BadParameter : another binning than per presentation, or a source of spike times.
+    BadInput : a file that is misaligned, is no table of counts or has other bins than `n_bins`.
     """
     if recipe.holds != "counts":
         raise BadParameter(

@@ -70,10 +70,19 @@ def fetched(session_id: str) -> Path:
 
 
 def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
-    """Sessions of the warehouse, those with natural scenes unless told otherwise ("" = all).
+    """Sessions of the warehouse.
 
-    One row a session, index `session_id` (str); `downloaded` tells which are here.
-    Raises MissingInput when the warehouse cannot be reached or allensdk is not installed.
+    Parameters
+    ----------
+    session_type : only sessions of this type, "" for all.
+
+    Returns
+    -------
+    DataFrame : one row a session, index `session_id` (str); `downloaded` tells which are here.
+
+    Raises
+    ------
+    MissingInput : the warehouse cannot be reached, or allensdk is not installed.
     """
     warehouse.check_reachable()
     table = warehouse.persist(lambda: warehouse.api().get_sessions(), "the list of sessions")
@@ -88,9 +97,14 @@ def download(session_id: str, *, again: bool = False) -> Path:
     """Fetch one session's NWB file (2-3 GB) and return its path; at once when it is here.
 
     A file that is here and opens is left alone; with `again`, or when it does not open, a newly
-    fetched and verified one takes its place. After a failure nothing new is left and nothing is
-    gone. Raises MissingInput when the warehouse fails, BadParameter for an unknown session,
-    BadInput when what came is not that session, StorageError when the disk is full.
+    fetched and verified one takes its place. After a failure nothing new is left and nothing is gone.
+
+    Raises
+    ------
+    MissingInput : the warehouse fails.
+    BadParameter : an unknown session.
+    BadInput : what came is not that session.
+    StorageError : the disk is full.
     """
     place = local_path(session_id)
     if place.is_file() and not again:

@@ -50,14 +50,22 @@ def open_nwb(
 ) -> Recording:
     """Open an NWB file as a Recording; spikes, series and the other tables are read when needed.
 
-    `intervals` names the table that holds the trials and `label` its column to decode; with
-    `intervals=""` the recording has no trials. `time_unit="ms"` converts spike times, timestamps
-    and every interval column ending in `_time` to seconds. Units gain area, probe, channel and
-    x, y, z [um] from the electrodes table, by `peak_channel_id` or by the units' `electrodes`.
+    Units gain area, probe, channel and x, y, z [um] from the electrodes table, by `peak_channel_id` or
+    by the units' `electrodes`. The trials themselves are looked at when they are asked for (see
+    `labelling.select`).
 
-    Raises MissingInput for no such file; BadInput for a truncated file, one without units, spike
-    times or that table, or times in the other unit. The trials themselves are looked at when they are
-    asked for (see `labelling.select`).
+    Parameters
+    ----------
+    intervals : the table that holds the trials; "" for a recording without.
+    label : its column to decode, or an expression of columns.
+    time_unit : "ms" converts spike times, timestamps and every interval column ending in `_time` to
+        seconds.
+    recording_id : the recording's name; that of the file where there is none.
+
+    Raises
+    ------
+    MissingInput : no such file.
+    BadInput : a truncated file, one without units, spike times or that table, times in the other unit.
     """
     path = Path(path)
     seconds = SECONDS[time_unit]
