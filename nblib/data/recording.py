@@ -223,3 +223,16 @@ class Recording:
         for lo, hi in self.pieces(max_spikes):
             times = self.spikes.read(int(index[lo]), int(index[hi]))
             yield lo, hi, times, index[lo : hi + 1] - index[lo]
+
+
+def good_units(units: pd.DataFrame) -> np.ndarray | None:
+    """Which units meet every recorded quality limit of the Allen Institute; None without any."""
+    known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
+    if not known:
+        return None
+    good = np.ones(len(units), bool)
+    for name in known:
+        low, high = QUALITY[name]
+        values = units[name].to_numpy(np.float64)
+        good &= (values >= low) & (values <= high)
+    return good
