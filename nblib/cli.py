@@ -125,39 +125,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# --- values from text ----------------------------------------------------------------------------
-
-
-def from_text(name: str, text: str, kind: Any) -> Any:
-    """A command-line value, converted by the declared type of its parameter, never by guessing.
-
-    A str stays as typed (000021 stays "000021"); lists and mappings are YAML, their items again
-    by the declared type. Raises BadParameter naming the parameter, the text and what was expected.
-    """
-    import typing
-
-    from nblib.core import checking, yamlfile
-
-    if kind is str:
-        return text
-    if type(None) in typing.get_args(kind) and text.lower() in ("none", "null"):
-        return None
-    free = typing.get_origin(kind) is dict  # no types declared: as YAML has them
-    value = yamlfile.read_yaml(text, f"{name} = {checking.shown(text)}", strings=not free)
-    return checking.converted(kind, value, "-p", name)
+# --- values ------------------------------------------------------------------------------------
 
 
 def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, Any]:
     """Values of -f and -p together, -p last. A file that names `recordings` is a recipe itself."""
-    from nblib.core import recipes, yamlfile
+    from nblib.core import recipes
     from nblib.core.errors import BadParameter
+    from nblib.core.values import from_text, read_settings, text_of
     from nblib.road import stages
     from nblib.run import plan
 
     values: dict[str, Any] = {}
     if file is not None:
         path = Path(file).expanduser().resolve()
-        values = yamlfile.read_settings(yamlfile.text_of(path, str(path)), str(path))
+        values = read_settings(text_of(path, str(path)), str(path))
         if "recordings" in values:
             recipe = recipes.load_recipe(path)
             values = {k: v for k, v in values.items() if k not in type(recipe).model_fields}

@@ -23,10 +23,10 @@ from pydantic import (
     model_validator,
 )
 
-from nblib.core.checking import checked as checked
-from nblib.core.checking import shown
 from nblib.core.errors import BadParameter
 from nblib.core.registry import SOURCES
+from nblib.core.values import checked as checked
+from nblib.core.values import shown
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder

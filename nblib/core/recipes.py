@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from nblib.core import params as P
-from nblib.core import store, yamlfile
-from nblib.core.checking import cut, shown
+from nblib.core import store
 from nblib.core.errors import BadParameter
+from nblib.core.values import cut, read_settings, shown, text_of
 
 DERIVED = "# derived from "  # how the file of a derived recipe begins
 
@@ -28,13 +28,13 @@ def load_recipe(path: Path | str) -> P.Recipe:
     recipe's own name differs from the file's.
     """
     path = Path(path)
-    return _load(path, yamlfile.text_of(path, f"recipe {cut(str(path))}"))
+    return _load(path, text_of(path, f"recipe {cut(str(path))}"))
 
 
 @lru_cache(maxsize=256)
 def _load(path: Path, text: str) -> P.Recipe:
     """A sweep asks for the same recipe thousands of times."""
-    values = yamlfile.read_settings(text, f"recipe {path}")
+    values = read_settings(text, f"recipe {path}")
     recipe = P.checked(P.Recipe, values, f"recipe {path}")
     if recipe.recipe != path.stem:
         raise BadParameter(

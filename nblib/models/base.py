@@ -311,5 +311,7 @@ def _samples(
     if (unknown := classes[index] != y).any():
         if np.array_equal(classes, np.arange(len(classes))):
             raise BadInput(f"{role} labels must lie in 0..{len(classes) - 1}.")
-        raise BadInput(f"{role} label {y[unknown].tolist()[0]!r} is not among those of the train rows.")
+        raise BadInput(
+            f"{role} label {y[unknown].tolist()[0]!r} is not among those of the train rows."
+        )
     return Samples(x, index, samples.trial)

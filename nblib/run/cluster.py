@@ -21,8 +21,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from nblib.core import store, swap, yamlfile
+from nblib.core import store, swap
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
+from nblib.core.values import read_yaml
 from nblib.road import registry
 from nblib.road.registry import StageInfo
 from nblib.run.many import progress_line
@@ -132,7 +133,7 @@ def resource_arguments(profile: Path, resources: dict[str, dict[str, Any]]) -> l
     """
     if not resources:
         return []
-    config = yamlfile.read_yaml((profile / "config.yaml").read_text(encoding="utf-8"), str(profile))
+    config = read_yaml((profile / "config.yaml").read_text(encoding="utf-8"), str(profile))
     own = config.get("set-resources") or {}
     both = {kind: {**own.get(kind, {}), **resources.get(kind, {})} for kind in {**own, **resources}}
     asked = [f"{kind}:{name}={value}" for kind, its in both.items() for name, value in its.items()]

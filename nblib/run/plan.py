@@ -10,8 +10,8 @@ from typing import Any
 
 from nblib import models
 from nblib.core import recipes, store
-from nblib.core.checking import shown
 from nblib.core.errors import BadParameter, MissingInput, NblibError
+from nblib.core.values import shown
 from nblib.road import notebooks, stages
 
 Task = tuple[str | Path, dict[str, Any]]  # notebook, parameters

@@ -16,8 +16,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from nblib.core import params as P
-from nblib.core import store, yamlfile
+from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
+from nblib.core.values import read_settings, text_of
 from nblib.run import selection
 from nblib.run.plan import Task
 from nblib.run.search.definition import Search, Study
@@ -106,8 +107,8 @@ def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
         raise BadParameter(
             f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
         )
-    text = yamlfile.text_of(path, f"models: {path}")
-    sections = {"defaults": {}, **yamlfile.read_settings(text, str(path))}  # those of the code
+    text = text_of(path, f"models: {path}")
+    sections = {"defaults": {}, **read_settings(text, str(path))}  # those of the code
     if more not in sections:
         raise BadParameter(f"models: {path} has no section {more!r}.")
     return {"model": name, **sections[more]}
@@ -135,7 +136,7 @@ class Sweep(P.Params):
 
 def read(path: Path) -> Sweep:
     """Read and check a sweep; BadParameter names what is wrong in it."""
-    values = yamlfile.read_settings(yamlfile.text_of(path, str(path)), str(path))
+    values = read_settings(text_of(path, str(path)), str(path))
     sweep = P.checked(Sweep, values, str(path))
     if sweep.sweep != path.stem:
         raise BadParameter(

@@ -21,6 +21,7 @@ import tiny_project
 from nblib import cli
 from nblib.core import params, store
 from nblib.core.errors import BadParameter
+from nblib.core.values import from_text
 from nblib.road import stages
 from nblib.run import cluster, execute, kernel, many, plan
 
@@ -90,7 +91,7 @@ FIELDS = {
     ],
 )  # fmt: skip
 def test_a_value_is_converted_by_its_declared_type(name, text, value):
-    found = cli.from_text(name, text, FIELDS[name].annotation)
+    found = from_text(name, text, FIELDS[name].annotation)
     assert found == value and type(found) is type(value)
     if name != "name" and name in params.Recipe.model_fields:
         stages_own = {k: v for k, v in {"recipe": "r", "recordings": ["a"]}.items() if k != name}
@@ -123,7 +124,7 @@ def test_a_value_is_converted_by_its_declared_type(name, text, value):
 )
 def test_a_value_of_another_type_is_refused_with_what_was_expected(name, text, said):
     with pytest.raises(BadParameter) as error:
-        cli.from_text(name, text, FIELDS[name].annotation)
+        from_text(name, text, FIELDS[name].annotation)
     assert said in str(error.value) and name in str(error.value)
 
 
