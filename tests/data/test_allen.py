@@ -4,6 +4,7 @@ The SDK's own query and download code runs, against a warehouse on this machine.
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -253,9 +254,8 @@ def test_what_a_killed_process_left_is_swept_away(house):
     place.parent.mkdir(parents=True)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    node = warehouse.platform.node()
-    stale = place.parent / f".{place.stem}.{node}.{ended.pid}.0123abcd.part"
-    alive = place.parent / f".{place.stem}.{node}.{os.getpid()}.0123abcd.part"
+    stale = place.parent / f".{place.name}.{platform.node()}.{ended.pid}.0123abcd.tmp"
+    alive = place.parent / f".{place.name}.{platform.node()}.{os.getpid()}.0123abcd.tmp"
     stale.write_bytes(b"half")
     alive.write_bytes(b"half")
     allen.download(ONE)

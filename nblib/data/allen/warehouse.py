@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import shutil
 import socket
 import sys
 import threading
 import time
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,13 +45,12 @@ def fetch(
 
     link: asks the warehouse's API for the file's address.
     """
-    part = place.with_name(
-        f".{place.stem}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
-    )
+    part = swap.unfinished(place)
     made = [folder for folder in place.parents[:3] if not folder.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(place.parent)
+        for left in swap.leftovers(place.parent):  # by processes that were killed
+            left.unlink(missing_ok=True)
         address = persist(lambda: link(api()), what)
         with part.open("wb") as file:
             download = _Download(address, what, file)
@@ -238,11 +235,3 @@ def import_sdk() -> tuple[Any, Any]:
             "pip install 'nblib[allen]' && pip install --no-deps allensdk==2.16.2"
         ) from None
     return rma_engine, ecephys_project_warehouse_api
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete part files of processes that were killed on this host."""
-    for path in folder.glob(f".*.{platform.node()}.*.part"):
-        pid = path.name.split(".")[-3]
-        if pid.isdigit() and not swap.alive(int(pid)):
-            path.unlink(missing_ok=True)
