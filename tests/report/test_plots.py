@@ -24,6 +24,7 @@ from nblib.report.plots import (
     recordings,
     responses,
     results,
+    search,
     style,
 )
 from nblib.report.plots import runs as run_plots
@@ -446,6 +447,25 @@ def traces(names, n=600):
     return recordings.lfp_traces(RNG(0).standard_normal((n, len(names))), 10.0, 100.0, names)
 
 
+def search_trials(n=12, studies=("demo, lstm", "demo, gru")):
+    trial = np.arange(n)
+    table = pd.DataFrame(
+        {"trial": trial, "state": np.resize(["whole", "whole", "given up early", "failed"], n)}
+    )
+    value = np.where(table["state"] == "whole", 0.5 + 0.03 * trial - 0.002 * trial**2, np.nan)
+    table = table.assign(value=value, last=0.4, epochs=9, seconds=1.0, error="")
+    table = table.assign(
+        **{
+            "fit.learning_rate": 10.0 ** (-trial / 3),
+            "n_layers": trial % 3,
+            "dropout": trial / 20,
+            "kind": np.resize(["relu", "tanh"], n),
+        }
+    )
+    return pd.concat([table.assign(study=study) for study in studies], ignore_index=True)
+
+
+SHARES = pd.DataFrame({"study": "demo, lstm", "setting": ["n_layers", "kind"], "share": [0.7, 0.3]})
 LIMITS = {"isi_violations": 0.5, "amplitude_cutoff": np.inf, "presence_ratio": 0.95}
 BEST = {"accuracy": score(0.95)}
 STATES = ("home_cage", "open_field", "tail_suspension")
@@ -519,6 +539,10 @@ FIGURES = {
     "compare_variant": lambda: results.compare_runs(all_runs(variant=["", "shuffle_labels=true", *[""] * 8])),
     "compare_long": lambda: results.compare_runs(odd_runs()),
     "compare_none": lambda: results.compare_runs(all_runs().iloc[:0]),
+    "search": lambda: search.search_history(search_trials(), "accuracy (validation)", "maximize"),
+    "search_none_whole": lambda: search.search_history(search_trials().query("state != 'whole'"), "loss", "minimize"),
+    "search_settings": lambda: search.search_settings(search_trials(), SHARES, "accuracy (validation)"),
+    "search_settings_one": lambda: search.search_settings(search_trials(12, ["demo"]), SHARES.iloc[:0], "loss"),
     "lfp_overview": lfp_overview,
     "lfp_traces": lambda: traces(["BLA", "VTA", "IL_Cx"]),
     "traces_one": lambda: traces([LONG]),
