@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
@@ -92,7 +92,8 @@ def _setting(ax: Axes, whole: pd.DataFrame, name: str) -> None:
     if as_steps:
         ax.set_xticks(range(len(levels)), [str(level) for level in levels])
         ax.set_xlim(-0.5, len(levels) - 0.5)
-    elif min(levels) > 0 and max(levels) / min(levels) > 20:
+    elif min(levels) > 0 and (span := max(levels) / min(levels)) > 20:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if span < 200 else (1,)))
+        ax.xaxis.set_minor_locator(NullLocator())
         primitives.plain_numbers(ax.xaxis)
