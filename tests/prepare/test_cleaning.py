@@ -11,6 +11,7 @@ from nblib.core.params import BinSettings, CleanSettings
 from nblib.data.recording import InMemorySpikes, Recording
 from nblib.data.trials import intervals
 from nblib.prepare import binning, cleaning
+from nblib.prepare.counts import load as load_counts
 
 
 @pytest.fixture
