@@ -13,76 +13,56 @@ from typing import Any
 from nblib.book import check, layout, pages
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
-from nblib.run import sweep
+from nblib.report import results
+from nblib.road.registry import STAGES
+from nblib.run import done, many, plan, sweep
 from nblib.run.sweep import Sweep
 
 PLAN = "params/sweeps/book.yml"
 
 
-def settled(notebook: str, given: dict[str, Any]) -> Path | None:
+def settled(notebook: str, values: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    from nblib.run import plan, reports
-
-    job = plan.job_of(notebook, given)
-    if job.recipe is None:
-        return reports.there(job)
-    folder = job.folder
+    folder = done.folder_of(plan.job_of(notebook, values))
     return folder if folder and (folder / pages.EXECUTED).is_file() else None
 
 
-def run_plan(plan: Sweep, n_jobs: int) -> dict[str, Path]:
+def run_plan(book: Sweep, n_jobs: int) -> dict[str, Path]:
     """Run what is not done yet; return notebook -> artifact folder of the run that the book shows.
 
-    Raises NblibError with the runner's message when a run fails.
+    Raises NblibError with the message of the first run that fails.
     """
-    from nblib.road import stages
-    from nblib.run import many
-
-    jobs = plan.runs()
-    no_road = {
-        name for name, info in stages.STAGES.items() if info.upstream is None and info.is_run
-    }
-    folders: list[Path | None] = [None] * len(jobs)
-    is_report = [notebook in no_road for notebook, _ in jobs]
-    for reports in (False, True):  # a report is of the runs that there will be
-        for i in (i for i, is_one in enumerate(is_report) if is_one == reports):
-            folders[i] = settled(*jobs[i])
-        todo = [i for i, f in enumerate(folders) if f is None and is_report[i] == reports]
+    tasks = book.runs()
+    reports = {name for name, info in STAGES.items() if info.upstream is None and info.is_run}
+    for last in (False, True):  # a report is of the runs that there will be
+        todo = [task for task in tasks if (task[0] in reports) == last and settled(*task) is None]
         # By force: a run made by hand in Jupyter is done, but left no executed notebook to show.
-        outcomes = many.run_many([jobs[i] for i in todo], n_jobs, force=True) if todo else []
-        failed = [outcome for outcome in outcomes if outcome.code]
-        if failed:
+        exits = many.run_many(todo, n_jobs, force=True) if todo else []
+        if failed := [one for one in exits if one.code]:
             raise NblibError(
-                f"{len(failed)} of {len(jobs)} runs failed, so there is no book. {failed[0].message}"
+                f"{len(failed)} of {len(tasks)} runs failed, so there is no book. {failed[0].message}"
             )
-        for i, outcome in zip(todo, outcomes, strict=True):
-            folders[i] = Path(outcome.folder)
-        if not reports and sweep.search_here(plan, n_jobs):
+        if not last and sweep.search_here(book, n_jobs):
             raise NblibError("the search failed, so there is no book.")
-    chosen: dict[str, Path] = {}
-    first = 0
-    for step in plan.steps:
-        chosen.setdefault(step.notebook, folders[first + step.shown(plan.params)])
-        first += len(step.runs(plan.params))
-    return chosen
+    return find_done(book)
 
 
-def find_done(plan: Sweep) -> dict[str, Path]:
+def find_done(book: Sweep) -> dict[str, Path]:
     """Notebook -> artifact folder, out of what is done already; nothing is run.
 
     Where the plan's own run is not there, the newest one of that notebook is shown: its page says
     of what it is and when it was made.
     """
-    chosen: dict[str, Path] = {}
-    for step in plan.steps:
-        if step.notebook in chosen:
+    shown: dict[str, Path] = {}
+    for step in book.steps:
+        if step.notebook in shown:
             continue
-        notebook, given = step.runs(plan.params)[step.shown(plan.params)]
-        folder = settled(notebook, given) or newest(notebook)
+        notebook, values = step.runs(book.params)[step.shown(book.params)]
+        folder = settled(notebook, values) or newest(notebook)
         if folder is None:
             raise NblibError(f"{notebook}: no finished run to show; build without --no-run.")
-        chosen[notebook] = folder
-    return chosen
+        shown[notebook] = folder
+    return shown
 
 
 def newest(notebook: str) -> Path | None:
@@ -112,12 +92,10 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     return output / "_build" / "html"
 
 
-def build(root: Path, plan: Sweep, *, n_jobs: int, run: bool, fresh: bool, output: Path) -> int:
+def build(root: Path, book: Sweep, *, n_jobs: int, run: bool, fresh: bool, output: Path) -> int:
     """Make the whole book and say what was made; returns the exit code."""
-    from nblib.report import results
-
     began = time.monotonic()
-    shown = run_plan(plan, n_jobs) if run else find_done(plan)
+    shown = run_plan(book, n_jobs) if run else find_done(book)
     ran = time.monotonic()
     source = root / "book" / "_generated"
     paged = layout.lay_out(source, root, shown, results.scan())

@@ -1,14 +1,20 @@
-"""What the data root holds: artifacts by stage and recording, and the notebooks that failed."""
+"""What the data root holds, which notebooks failed, and how far a sweep is (`nblib status`)."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from nblib.core import store
-from nblib.core.errors import NblibError
-from nblib.run.execute import at_work, size
+from nblib.core.errors import NblibError, RunFailed
+from nblib.run import cluster, done, outlook, plan
+from nblib.run.execute import RUNNING, at_work, size
+from nblib.run.plan import Job, Task
+from nblib.run.search.definition import Study
+
+STATES = ("done", "running", "queued", "failed")
 
 
 def artifacts() -> list[dict[str, Any]]:
@@ -73,4 +79,60 @@ def report() -> str:
     lines += ["", f"{len(kept)} failed notebooks" if kept else "no failed notebooks"]
     for path, words in kept:
         lines += [f"  {path}", f"      {words}"]
+    return "\n".join(lines)
+
+
+# --- a sweep at work -----------------------------------------------------------------------------
+
+
+def states(tasks: list[Task], *, elsewhere: bool = False) -> list[tuple[Job, str, str]]:
+    """For each task its state and, where there is one, the reason and the notebook.
+
+    "queued" is what nobody has begun; elsewhere: whether notebooks on other hosts may be at work
+    (jobs of the sweep are in the queue).
+    """
+    rows = []
+    for job in (plan.job_of(*task) for task in tasks):
+        kept = outlook.failed_notebook(job)
+        begun = [(path, at_work(path)) for path in kept.parent.glob(f"{kept.stem}.*{RUNNING}")]
+        running = [p for p, who in begun if who.alive or (who.alive is None and elsewhere)]
+        if done.folder_of(job) is not None:
+            state, why = "done", ""
+        elif job.recipe is None:
+            state, why = "queued", "a report, made last"
+        elif running:
+            state, why = "running", f"on {at_work(running[0]).host}: {running[0]}"
+        elif kept.is_file():
+            state, why = "failed", f"{words(kept)}  ({kept})"
+        elif begun:
+            state, why = "queued", f"its last try was killed: {begun[0][0]}"
+        else:
+            state, why = "queued", ""
+        rows.append((job, state, why))
+    return rows
+
+
+def progress(path: Path, tasks: list[Task], studies: list[Study]) -> str:
+    """`nblib status FILE`: how far a sweep is, what runs now, what failed and why."""
+    lines = [f"sweep {path}, data root {store.home()}"]
+    waiting: list[tuple[str, str, str]] = []
+    if (driver := cluster.driver(cluster.folder_of(path))) is not None:
+        lines.append(f"driver: pid {driver['pid']} on {driver['host']}")
+    if cluster.is_here():
+        try:
+            waiting = cluster.queue(path)
+        except RunFailed as error:  # its programs are here, its controller does not answer
+            lines.append(f"Slurm: {error}")
+        for (state, why), n in sorted(Counter((s, r) for _, s, r in waiting).items()):
+            lines.append(f"Slurm: {n} jobs {state}{f' ({why})' if why != 'None' else ''}")
+    rows = states(tasks, elsewhere=bool(waiting))
+    lines.append(f"{'notebook':26}" + "".join(f"{name:>9}" for name in STATES))
+    for stage in [*sorted({job.stage for job, _, _ in rows}), "all"]:
+        count = Counter(state for job, state, _ in rows if stage in (job.stage, "all"))
+        lines.append(f"{stage:26}" + "".join(f"{count[name]:9}" for name in STATES))
+    manifests = outlook.manifests()
+    lines += [outlook.of_study(study, manifests) for study in studies]
+    for job, state, why in rows:
+        if state in ("running", "failed"):
+            lines += [f"{state}: {job.label}", f"    {why}"]
     return "\n".join(lines)

@@ -19,8 +19,10 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.core.values import read_settings, text_of
-from nblib.run import selection
+from nblib.road.registry import STAGES
+from nblib.run import cluster, done, execute, many, outlook, plan, selection, status
 from nblib.run.plan import Task
+from nblib.run.search import trials
 from nblib.run.search.definition import Search, Study
 from nblib.run.selection import Recordings
 
@@ -149,7 +151,6 @@ def check(sweep: Sweep, path: Path) -> list[Task]:
     """The runs, each planned without fault; BadParameter for an empty product, a faulty run or one
     that stands twice."""
     from nblib import models
-    from nblib.run import plan
 
     if not sweep.steps and sweep.search is None:
         raise BadParameter(f"{path}: no steps and no search, so nothing would run.")
@@ -181,10 +182,7 @@ def check(sweep: Sweep, path: Path) -> list[Task]:
 
 
 def _check_resources(sweep: Sweep, path: Path) -> None:
-    from nblib.road import registry
-    from nblib.run import cluster
-
-    known = [*dict.fromkeys(info.kind for info in registry.STAGES.values()), cluster.SEARCH]
+    known = [*dict.fromkeys(info.kind for info in STAGES.values()), cluster.SEARCH]
     for kind in sweep.resources:
         if kind not in known:
             raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
@@ -192,8 +190,6 @@ def _check_resources(sweep: Sweep, path: Path) -> None:
 
 def with_roads(runs: list[Task]) -> list[Task]:
     """The runs and, before them, all that they rest on; each artifact once."""
-    from nblib.run import plan
-
     found: dict[tuple[str, str, str], Task] = {}
     for run in runs:
         for step in (*plan.road(plan.job_of(*run)), run):
@@ -203,8 +199,6 @@ def with_roads(runs: list[Task]) -> list[Task]:
 
 def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
     """(what runs first, what waits for the search): reports wait, and inputs of studies run first."""
-    from nblib.run import plan
-
     if sweep.search is None:
         return with_roads(runs), []
     reports = [r for r in runs if plan.job_of(*r).recipe is None]
@@ -229,20 +223,18 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
     folder of workflow/profiles, whose cluster then does the work.
     """
-    from nblib.run import outlook, plan
-    from nblib.run.search import trials
-
     sweep = read(path)
     asked = check(sweep, path)
     if sweep.search is not None:
         trials.need_optuna()  # now, not when everything else is done
     first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
-    print(outlook.table(first + last, asked), flush=True)
+    made = outlook.manifests()
+    print(outlook.table(first + last, asked, made), flush=True)
     for study in sweep.studies():
-        print(outlook.of_study(study), flush=True)
+        print(outlook.of_study(study, made), flush=True)
     if dry:
-        print(outlook.reasons(first + last))
+        print(outlook.reasons(first + last, made))
         return 0
     work = _Work(path, n_jobs, profile, sweep.resources)
     todo = _undone(first)
@@ -259,11 +251,9 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
 
 def progress(path: Path) -> str:
     """`nblib status FILE` as text."""
-    from nblib.run import outlook
-
     sweep = read(path)
     first, last = split_up(sweep, check(sweep, path))
-    return outlook.progress(path, first + last, sweep.studies())
+    return status.progress(path, first + last, sweep.studies())
 
 
 def search_here(sweep: Sweep, n_jobs: int) -> int:
@@ -274,9 +264,6 @@ def search_here(sweep: Sweep, n_jobs: int) -> int:
 
 def _search(studies: list[Study], sweep: Sweep, last: list[Task], work: _Work) -> int:
     """Trials, then each study's winner beside the settings as they were, then the reports."""
-    from nblib.run import execute
-    from nblib.run.search import trials
-
     codes, sound, waiting = [], [], []
     for study in studies:
         try:
@@ -304,9 +291,7 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Task], work: _Work) -
 
 def _undone(runs: list[Task]) -> list[Task]:
     """Those that are not committed, and reports of other runs than there are now."""
-    from nblib.run import outlook, plan
-
-    return [run for run in runs if not outlook.done_already(plan.job_of(*run))]
+    return [run for run in runs if done.folder_of(plan.job_of(*run)) is None]
 
 
 class _Work:
@@ -317,8 +302,6 @@ class _Work:
         self.total = self.failed = 0
 
     def runs(self, runs: list[Task]) -> int:
-        from nblib.run import cluster, many
-
         if not runs:
             return 0
         if self.profile != "local":
@@ -327,8 +310,6 @@ class _Work:
         return self._told((len(runs), [o.code for o in outcomes if o.code]))
 
     def trials(self, calls: list[dict[str, Any]], workers: int) -> int:
-        from nblib.run import cluster, many
-
         if not calls:
             return 0
         if self.profile != "local":
