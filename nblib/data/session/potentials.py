@@ -9,9 +9,9 @@ import pandas as pd
 
 from nblib.core.errors import some
 from nblib.data.recording import Recording, Series
-from nblib.data.session import SessionReport
 from nblib.data.session.clock import check_shared, check_unit, seconds
 from nblib.data.session.intervals import trial_oddities
+from nblib.data.session.report import SessionReport
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged
 

@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.recording import Recording
-from nblib.data.session.clock import SHORT_ISI, Clock, interval_clock, perhaps_other_unit
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.recording import Recording, good_units
+from nblib.data.session import intervals
+from nblib.data.session.clock import (
+    SHORT_ISI,
+    Clock,
+    check_clock,
+    interval_clock,
+    perhaps_other_unit,
+)
+from nblib.data.session.report import SessionReport
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
@@ -172,3 +181,117 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str
         odd.append(other)
     if clock.first < 0:
         odd.append(f"Spikes begin before time zero, at {clock.first:.4g} s.")
+
+
+def report(recording: Recording) -> SessionReport:
+    """Check a recording of spikes and describe it; raises what `session_report` says."""
+    where = str(recording.path or recording.id)
+    check_index(recording, where)
+    odd: list[str] = list(recording.meta.get("notes", []))
+    tables = _tables(recording, odd)
+    tables.pop(recording.trials, None)
+    sound = {
+        n: t.reset_index(drop=True)
+        for n, t in tables.items()
+        if len(t) and (n == "invalid_times" or intervals.is_sound(n, t, odd))
+    }
+    trials = timed = begun = None
+    if recording.trials:
+        trials, timed = recording.trial_table, recording.timed_trials
+        begun = trials[np.isfinite(trials["start_time"])]  # a clock is told by starts alone
+        has_stop = begun.index.isin(timed.index)
+        begun = begun.assign(stop_time=begun["stop_time"].where(has_stop, begun["start_time"]))
+        odd += intervals.trial_oddities(recording)
+        sound = ({recording.trials: timed} if len(timed) else {}) | sound
+    spikes = pass_over(recording, where)
+    others = [t for n, t in sound.items() if n != "invalid_times"]
+    clock = clock_of(spikes, others)
+    check_clock(recording, where, clock, begun, spikes.unsorted)
+    out = {
+        "units": _units(recording, spikes, clock),
+        "unit_rates": unit_rates(recording, spikes, clock),
+        "intervals": intervals.interval_table(sound),
+        "rate": mean_rate(recording, clock),
+    }
+    if trials is not None:
+        out |= intervals.trial_tables(recording, trials, odd)
+    out |= intervals.invalid_tables(recording, where, timed, clock, odd)
+    out |= intervals.observed_tables(recording, where, timed, spikes, odd)
+    if trials is not None:
+        intervals.odd_trials(recording.trials, timed, clock, odd)
+        out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
+    intervals.odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
+    odd_spikes(recording, spikes, clock, odd)
+    if missing := recording.meta.get("left_out"):
+        rows = list(missing.items())
+        out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])
+    out = {"summary": _summary(recording, trials, spikes, clock, out), **out}
+    item = out["summary"].set_index("item")["value"]
+    holds = (
+        f"{recording.n_spikes:,} spikes of {recording.n_units:,} units (mean rate {item['mean rate [Hz]']} Hz) and "
+        + (
+            f"{item['presentations']:,} presentations of {item['labels']} labels"
+            if recording.trials
+            else "no trials"
+        )
+    )
+    return SessionReport(recording.id, out, odd, holds)
+
+
+def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
+    """Every interval table that can be read; adds to `odd` which cannot, and their broken columns."""
+    tables = {}
+    for name in recording.intervals:
+        try:
+            tables[name] = recording.intervals[name]
+        except BadInput as error:
+            odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
+        else:
+            nwb_tables.tell_broken(tables[name], name, odd)
+    return tables
+
+
+def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
+    units = recording.units
+    area = (
+        units["area"].astype(str).replace({"": "none", "nan": "none"})
+        if "area" in units
+        else "unknown"
+    )
+    table = pd.DataFrame({"area": area, "units": 1, "spikes": spikes.count}, index=units.index)
+    good = good_units(units)
+    if good is not None:
+        table["good"] = good.astype(int)
+    table = table.groupby("area").sum().sort_values("units", ascending=False)
+    table["rate_hz"] = table["spikes"] / table["units"] / span(clock)
+    return table.reset_index()
+
+
+def _summary(
+    recording: Recording,
+    trials: pd.DataFrame | None,
+    spikes: Spikes,
+    clock: Clock,
+    tables: dict[str, pd.DataFrame],
+) -> pd.DataFrame:
+    good = good_units(recording.units)
+    items = {
+        "recording": recording.id,
+        "subject": recording.subject,
+        "file": recording.path.name if recording.path else "",
+        "units": recording.n_units,
+        "units within the Allen limits": "not recorded" if good is None else int(good.sum()),
+        "spikes": clock.n_spikes,
+        "spikes from [s]": round(clock.first, 3),
+        "spikes to [s]": round(clock.last, 3),
+        "mean rate [Hz]": round(clock.n_spikes / recording.n_units / span(clock), 3)
+        if span(clock) > 0
+        else 0.0,
+        "trial table": recording.trials or "none",
+        "presentations": 0 if trials is None else len(trials),
+        "labels": 0 if trials is None else len(tables["presentations"]),
+        "trials left out": 0 if trials is None else sum(recording.labelled.left_out.values()),
+        "invalid intervals": len(recording.invalid_times),
+        "series": ", ".join(recording.series),
+    }
+    return pd.DataFrame({"item": items.keys(), "value": items.values()})
