@@ -16,6 +16,7 @@ from nblib.core.params import LabelRules
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import check_intervals, covers, open_ended
 
+BLOCK_S = 60.0  # a sampled signal is looked at in pieces of so many seconds
 ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits
 
 
@@ -77,6 +78,12 @@ class Series:
         """End of the last sample of a signal that has a rate."""
         lo, hi, start = self.even[-1]
         return start + (hi - lo) / self.rate_hz
+
+    def blocks(self, first: int, stop: int) -> Iterator[np.ndarray]:
+        """Samples first to stop as float64 (n, channel), a minute at a time."""
+        step = max(1, round(BLOCK_S * self.rate_hz))
+        for lo in range(first, stop, step):
+            yield np.asarray(self.read(lo, min(lo + step, stop)), np.float64)
 
 
 @dataclass(frozen=True)

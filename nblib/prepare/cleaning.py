@@ -147,10 +147,19 @@ def clean(
 ) -> tuple[xr.Dataset, pd.DataFrame]:
     """Apply the settings of 03.
 
-    Returns the cleaned Dataset and one row per removal: what, reason, removed, kept.
-    `recording` is None only for counts that came without their spike times (a lab pickle).
-    Raises BadParameter for a limit or region the recording does not have, BadInput when no
-    trial or no unit is left.
+    Parameters
+    ----------
+    binned : counts of 02.
+    recording : where they come from; None only for counts that came without their spike times.
+
+    Returns
+    -------
+    The cleaned Dataset, and one row per removal: what, reason, removed, kept.
+
+    Raises
+    ------
+    BadParameter : for a limit or region the recording does not have.
+    BadInput : when no trial or no unit is left.
     """
     rows: list[tuple[str, str, int, int]] = []
     if recording is not None:

@@ -94,9 +94,15 @@ def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSett
 def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     """Deal roles to presentations, once for every fold.
 
-    Returns rows (fold, trial): recording, subject, trial, group, label, start_s, stop_s, fold,
-    role, seed. Raises BadParameter for fewer presentations than folds, BadInput for a single
-    class, a class that is absent from train, or an empty role.
+    Returns
+    -------
+    Rows (fold, trial): recording, subject, trial, group (presentations that share time have one,
+    and one role), label, start_s, stop_s, fold, role, seed.
+
+    Raises
+    ------
+    BadParameter : for fewer presentations than folds.
+    BadInput : for a single class, a class that is absent from train, or an empty role.
     """
     who = f"recording {binned.attrs['recording']!r}"
     label = binned.label.values

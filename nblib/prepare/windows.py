@@ -6,7 +6,6 @@ Shapes: W windows, T samples, C channels. One HDF5 file a recording; several are
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +28,6 @@ FILE = "windows.h5"
 ORDER = 8  # of the Butterworth low-pass
 PASS = 0.45  # the low-pass must lie below this share of the new rate
 PASS_CAUSAL = 0.3  # filtered once and not resampled by a filter of its own
-PIECE_S = 60.0  # the signal is read in pieces of so many seconds
 RATE_SLACK = 1e-4  # a measured clock is not exact
 ROUNDED = 1e-3  # of a sample: an interval that ends there ends on it
 WHOLE = 1 - 1e-9  # purity of a window that lies inside its state
@@ -91,8 +89,12 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     is "cut", each stretch between them is filtered and cut by itself, from its own first sample;
     so is each between invalid times, which no window touches.
     Stretches of NaN are bridged for the filter, and windows that touch one, or its neighbourhood of
-    a filter length, are left out. Raises BadParameter for a low-pass above what the new rate
-    carries, BadInput for a clock with gaps and a recording that is shorter than a window or mostly NaN.
+    a filter length, are left out.
+
+    Raises
+    ------
+    BadParameter : for a low-pass above what the new rate carries.
+    BadInput : for a clock with gaps, and a recording that is shorter than a window or mostly NaN.
     """
     series = session.lfp
     chosen = labelling.to_count(
@@ -171,7 +173,7 @@ def _piece(
     size, hop = round(settings.window_s * rate), settings.hop_s * rate
     if settings.hop_s >= settings.window_s:
         hop = max(hop, size)  # at an odd rate, rounding would let neighbours share a sample
-    raw = np.concatenate([np.asarray(p, np.float64) for p in _pieces(series, lo, hi)])  # (n, C)
+    raw = np.concatenate(list(series.blocks(lo, hi)))  # (n, C)
     bad = ~np.isfinite(raw).all(axis=1)
     x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
     del raw
@@ -186,13 +188,6 @@ def _piece(
         cuts[w] = np.divide(part, sd, out=np.zeros_like(part), where=sd > 1e-12)
     where = start_s + int(bad.argmax()) / series.rate_hz if bad.any() else None
     return cuts, start_s + first / rate, keep, where
-
-
-def _pieces(series: Series, first: int, stop: int) -> Iterator[np.ndarray]:
-    """Samples of the signal (n, C) a minute at a time: electrodes are averaged as they are read."""
-    step = max(1, round(PIECE_S * series.rate_hz))
-    for lo in range(first, stop, step):
-        yield series.read(lo, min(lo + step, stop))
 
 
 def _check_filter(settings: BinSettings, old: float, new: float) -> str:

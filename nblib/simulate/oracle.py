@@ -114,15 +114,27 @@ def oracle_log_posterior(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact log posterior over images, given spike times, true rates and gain.
 
-    truth: a Truth or the path of its file. spikes: a Recording, or a mapping from unit id to
-    sorted spike times [s]. trial_index: rows of the natural-scene table. unit_ids: a subset of
-    units (None: all); the posterior is exact for that subset, as units are independent given the
-    gain. classes: the images that could have been shown, each with the same prior (None: all, with
-    the blank). window_s: use only the spikes in this part of each presentation [s from its start].
+    It is what an ideal observer of these spikes would say.
 
-    Returns log posterior float64 (trial, class), each row normalised, and the classes int64.
-    Raises BadParameter for unknown units, trials or classes, and BadInput when the recording is
-    not the one that the truth describes.
+    Parameters
+    ----------
+    truth : a Truth or the path of its file.
+    spikes : a Recording, or a mapping from unit id to sorted spike times [s].
+    trial_index : rows of the natural-scene table.
+    unit_ids : a subset of units (None: all); the posterior is exact for that subset, as units are
+        independent given the gain.
+    classes : the images that could have been shown, each with the same prior (None: all, with the
+        blank).
+    window_s : use only the spikes in this part of each presentation [s from its start].
+
+    Returns
+    -------
+    Log posterior float64 (trial, class), each row normalised, and the classes int64.
+
+    Raises
+    ------
+    BadParameter : for unknown units, trials or classes.
+    BadInput : when the recording is not the one that the truth describes.
     """
     if not isinstance(truth, Truth):
         truth = read_truth(Path(truth))

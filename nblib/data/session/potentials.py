@@ -15,7 +15,6 @@ from nblib.data.session.report import SessionReport
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged
 
-PIECE_S = 60.0  # the signal is looked at in pieces of so many seconds
 SLOW_HZ = 5.0
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
@@ -27,11 +26,9 @@ def report(session: Recording) -> SessionReport:
     start_s, stop_s, length_s). Memory: a minute of signal at a time.
     """
     series = session.lfp
-    step = max(1, round(PIECE_S * series.rate_hz))
     n_channels = len(session.meta["channels"])
     total, squares, count = (np.zeros(n_channels) for _ in range(3))
-    for lo in range(0, series.n_samples, step):
-        piece = np.asarray(series.read(lo, min(lo + step, series.n_samples)), np.float64)
+    for piece in series.blocks(0, series.n_samples):
         good = np.isfinite(piece)
         piece = np.where(good, piece, 0.0)
         total, squares, count = (
