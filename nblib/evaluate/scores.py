@@ -170,6 +170,19 @@ def _among_first(log_proba: np.ndarray, top: int) -> np.ndarray:
     return inside
 
 
+def score_over_subjects(means: np.ndarray, chance: float, seed: int, n: int | None = None) -> Score:
+    """Score of some subjects, means (S,) fractions; interval and p are over subjects.
+
+    p: signs of the subjects' differences to chance flipped; of S subjects none is below 1 / 2**S.
+    Of a single subject the interval is the whole range. n: what it rests on, the subjects unless
+    said otherwise.
+    """
+    low, high = stats.fraction_interval(means)
+    p = stats.sign_flip_p(means - chance, seed=seed)
+    n = len(means) if n is None else n
+    return Score(float(means.mean()), low, high, chance, p, n, null="sign flips over subjects")
+
+
 def accuracy_over_time(
     decoder: Decoder,
     samples: Samples,

@@ -7,6 +7,8 @@ start time of every window; no signal is touched. Shapes: W windows, P samples, 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ TITLES = {
     "ts": "temporal shuffling",
     "cpc": "contrastive predictive coding",
 }
+EMBEDDINGS = "embeddings"  # file that 08 writes: h (W, E), record and start_s (W,)
 EPS = 1e-6  # s; start times are compared with this tolerance
 
 
@@ -233,6 +236,12 @@ def subject_folds(subjects: np.ndarray, n_folds: int, seed: int) -> list[np.ndar
             f"n_folds = {n_folds}: {len(known)} subjects leave fewer than three for training."
         )
     return folds
+
+
+def fold_hash(cohort: Cohort, n_folds: int, seed: int) -> str:
+    """12 hex digits of who is tested in which fold."""
+    folds = [list(map(str, fold)) for fold in subject_folds(cohort.subject, n_folds, seed)]
+    return hashlib.sha256(json.dumps(folds).encode()).hexdigest()[:12]
 
 
 def teachers(cohort: Cohort, test: np.ndarray, who: str, seed: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip

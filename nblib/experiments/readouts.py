@@ -1,7 +1,6 @@
 """What is fitted on embeddings or windows of few labels (09): a probe, a layer, or a whole network.
 
-Below `FIRST_CHOICE` labels a class nothing is chosen; above, a fifth of the labels chooses (the
-penalty or the epoch). Shapes: n labelled rows, E embedding, K classes.
+Shapes: n labelled rows, of which some choose the penalty or the epoch; E embedding, K classes.
 """
 
 from __future__ import annotations
@@ -11,39 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nblib.experiments.draws import choosing
 from nblib.experiments.pretext import EPS
 
 if TYPE_CHECKING:
     from nblib.prepare.windows import Cohort
 
-FIRST_CHOICE = 5
-ALL = 0  # the budget that takes every label
 C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
 C_FIXED = 0.1
 EPOCHS = 100  # at most; most fits stop earlier
 AT_ONCE = 512  # windows judged at a time
 
 
-def inner_split(y: np.ndarray, budget: int) -> np.ndarray | None:
-    """(n,) True for rows that choose: the last fifth of each class in the order drawn; None below 5."""
-    if budget != ALL and budget < FIRST_CHOICE:
-        return None
-    chooses = np.zeros(len(y), bool)
-    for c in np.unique(y):
-        own = np.flatnonzero(y == c)
-        chooses[own[len(own) - max(1, round(0.2 * len(own))) :]] = True
-    return chooses
-
-
 def teach_and_choose(
     rows: np.ndarray, y: np.ndarray, budget: int, cohort: Cohort
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rows (n,) of a cohort with their classes, and which of them choose (`inner_split`).
+    """Rows (n,) of a cohort with their classes, and which of them choose (`draws.choosing`).
 
     A row that would choose though it shares samples with one that teaches is left out; where all
     would, none chooses and all teach.
     """
-    chooses = inner_split(y, budget)
+    chooses = choosing(y, budget)
     if chooses is None:
         return rows, y, None
     record, start = cohort.record[rows], cohort.start_s[rows]
@@ -103,43 +90,44 @@ def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
     return float((np.log(np.exp(score).sum(axis=1)) - score[np.arange(len(y)), y]).mean())
 
 
-def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
+def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, settings: dict[str, Any]) -> Any:  # fmt: skip
     """A copy of an embedder with a linear layer, all weights trained on windows (n, T, C).
 
-    how: seed, device, threads and max_epochs (None: 100).
+    settings: seed, device, threads and max_epochs (None: 100).
     """
     from torch import nn
 
     from nblib.models import training
 
-    with training.reproducible(how.seed):
+    with training.reproducible(settings["seed"]):
         layer = nn.Linear(embedder.config["embedding"], n_classes)
     net = nn.Sequential(copy.deepcopy(embedder), layer)
-    own = {"max_epochs": EPOCHS, "batch_size": 64, "learning_rate": 5e-4}
-    return _trained(net, x, y, chooses, own, how)
+    return _trained(net, x, y, chooses, settings, batch_size=64, learning_rate=5e-4)
 
 
-def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, how: Any) -> Any:  # fmt: skip
-    """A linear layer on frozen embeddings (n, E), trained by AdamW (the lab: Adam); `how` as above."""
+def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, settings: dict[str, Any]) -> Any:  # fmt: skip
+    """A linear layer on frozen embeddings (n, E), trained by AdamW (the lab: Adam); settings as above."""
     from torch import nn
 
     from nblib.models import training
 
-    with training.reproducible(how.seed):
+    with training.reproducible(settings["seed"]):
         net = nn.Sequential(nn.Flatten(), nn.Linear(h.shape[1], n_classes))
-    own = {"max_epochs": EPOCHS, "batch_size": 256, "learning_rate": 5e-3}
-    return _trained(net, _as_windows(h), y, chooses, own, how)
+    return _trained(net, _as_windows(h), y, chooses, settings, batch_size=256, learning_rate=5e-3)
 
 
-def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, own: dict[str, Any], how: Any) -> Any:  # fmt: skip
+def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, settings: dict[str, Any], **defaults: Any) -> Any:  # fmt: skip
     from nblib.models import training
     from nblib.prepare.samples import Samples
 
-    settings = training.FitSettings.of(how, {**own, "weight_decay": 1e-3, "patience": 10, "progress": False})  # fmt: skip
+    defaults |= {"max_epochs": EPOCHS, "weight_decay": 1e-3, "patience": 10, "progress": False}
+    given = {name: value for name, value in settings.items() if value is not None}
     rows = np.arange(len(y))
     learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
     val = None if choose is None else Samples(x[choose], y[choose], choose)
-    training.fit(net, Samples(x[learn], y[learn], learn), val, settings)
+    training.fit(
+        net, Samples(x[learn], y[learn], learn), val, training.FitSettings(**defaults | given)
+    )
     return net
 
 

@@ -12,23 +12,19 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from nblib.core import params as P
-from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.evaluate import scores as metrics
-from nblib.evaluate import stats
-from nblib.experiments import decode, pretext
-from nblib.prepare.windows import Cohort
-from nblib.road import notebooks, stages
-from nblib.road.registry import BIN
+from nblib.evaluate.result import Result, Row
+from nblib.evaluate.scores import Score, score_over_subjects
+from nblib.experiments import pretext
+from nblib.experiments.pretext import EMBEDDINGS
+from nblib.road import notebooks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nblib.experiments.pretext import Timeline
-    from nblib.models.stagernet import PretextNet
-
-
-PRETEXTS = ("rp", "ts", "cpc")
+    from nblib.models.stagernet import PretextNet, StagerNet
+    from nblib.prepare.windows import Cohort
 
 
 class Params(P.Fit, P.CohortParams):
@@ -67,43 +63,37 @@ class Params(P.Fit, P.CohortParams):
         return self
 
 
-EMBEDDINGS, PURITY = "embeddings.safetensors", "neighbours.parquet"
 FIT = {"max_epochs": 40, "learning_rate": 5e-4, "weight_decay": 1e-3, "patience": 8, "clip_norm": 1.0}  # fmt: skip
 TOGETHER = 2  # recordings that one step draws from; their windows are embedded once
 VAL_STEPS, TEST_STEPS = 8, 8
 CPC_SHARE = 16  # a CPC sample is so many times a pair
 
 
-@dataclass
-class Outcome:
-    """What a pretext run found: the embedder, its history, scores on test subjects, embeddings.
+@dataclass(frozen=True)
+class Embedder:
+    """A trained embedder, as `Result.save` stores it: .safetensors, and .pth named by its settings."""
 
-    who: recordings by role, numbers in the cohort; embeddings (W, 100) of all windows of the cohort.
-    """
+    net: StagerNet
+    params: Params
 
-    net: PretextNet
-    history: pd.DataFrame
-    scores: dict[str, metrics.Score]
-    who: dict[str, np.ndarray]
-    embeddings: np.ndarray
-    neighbours: pd.DataFrame
-    fitted: dict[str, Any]
+    def save(self, folder: Path) -> None:
+        import torch
 
+        from nblib.models import stagernet
 
-def load_cohort(stage: stages.Stage) -> Cohort:
-    """The windows of all recordings of the recipe. MissingInput names the first that 02 lacks."""
-    folders = [stage.input(BIN, recording) for recording in stage.recipe.recordings]
-    return Cohort.load(folders)
+        stagernet.save(self.net, folder)
+        torch.save(self.net.state_dict(), folder / weights_name(self.params))
 
 
-def folds_of(cohort: Cohort, params: Any) -> list[np.ndarray]:
-    """Test subjects of each fold; the same for 08 and 09."""
-    return pretext.subject_folds(cohort.subject, params.n_folds, params.seed)
+def weights_name(params: Params) -> str:
+    """File name of exported weights, with the tau values they were trained with."""
+    tau = f"{params.tau_pos_s:g}_{params.tau_neg_s:g}"
+    return f"{params.pretext.upper()}_stagernet_{tau if params.pretext != 'cpc' else params.n_ahead}.pth"
 
 
-def test_subjects(cohort: Cohort, params: Any) -> np.ndarray:
-    """Subjects of the fold's test; BadParameter for a fold that is not there."""
-    folds = folds_of(cohort, params)
+def test_subjects(cohort: Cohort, params: Params) -> np.ndarray:
+    """Subjects of the fold's test, as in 09; BadParameter for a fold that is not there."""
+    folds = pretext.subject_folds(cohort.subject, params.n_folds, params.seed)
     if params.fold >= len(folds):
         raise BadParameter(f"fold = {params.fold}: there are {len(folds)} folds, numbered from 0.")
     return folds[params.fold]
@@ -116,8 +106,8 @@ def draw(lines: list[Timeline], params: Any):
     def one(line: Timeline, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if params.pretext == "cpc":
             same = params.negatives == "same_recording"
-            context, told = pretext.draw_cpc(line, n, params.n_context, params.n_ahead, params.n_negatives, same, rng)  # fmt: skip
-            index = np.concatenate([context, told.reshape(n, -1)], axis=1)
+            context, ahead = pretext.draw_cpc(line, n, params.n_context, params.n_ahead, params.n_negatives, same, rng)  # fmt: skip
+            index = np.concatenate([context, ahead.reshape(n, -1)], axis=1)
             return line.row[index], np.zeros(n * params.n_ahead, np.int64)
         sample = {"rp": pretext.draw_rp, "ts": pretext.draw_ts}[params.pretext]
         index, y = sample(line, n, params.tau_pos_s, params.tau_neg_s, rng)
@@ -140,14 +130,25 @@ def _joined(lines: list[Timeline]) -> Timeline:
     return pretext.Timeline(*(p[order] for p in parts), lines[0].names, lines[0].window_s)
 
 
-def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
-    """Train the embedder on the teachers, score it on the fold's test subjects, embed all windows."""
+def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
+    """Train an embedder on the teachers, score it on the fold's test subjects, embed all windows.
+
+    Parameters
+    ----------
+    folder
+        Of its log and checkpoints; a run that was killed goes on from there.
+
+    Returns
+    -------
+    Result
+        Tables: history, one row an epoch; neighbours (see `neighbours`). Arrays: embeddings, h
+        (W, 100) of all windows of the cohort. Files: the `Embedder`.
+    """
     import torch
 
     from nblib.models import stagernet, training
     from nblib.models.stagernet import DrawnBatches, PretextNet, pretext_loss
 
-    params = stage.params
     test = test_subjects(cohort, params)
     train, val = pretext.teachers(cohort, test, params.teachers, params.seed)
     judge = np.flatnonzero(np.isin([p.subject for p in cohort.parts], test))
@@ -164,25 +165,44 @@ def run(cohort: Cohort, stage: stages.Stage) -> Outcome:
     x = torch.from_numpy(cohort.x).to(device)
     fit = DrawnBatches(x, draw([lines[r] for r in train], params), params.n_steps, params.seed)
     choose = DrawnBatches(x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True)  # fmt: skip
-    folder = store.log_dir(stage.name, stage.recording, stage.key)
     history = training.fit(
         net, fit, choose, settings, folder, loss=pretext_loss, stage=f"pretext-{params.pretext}",
         resume="auto", identity={"task": params.pretext, "embedder": json.dumps(embedder.config)},
     )  # fmt: skip
     fitted, history.attrs = dict(history.attrs), {}
-    scores = {"accuracy": judge_pretext(net, cohort, {r: lines[r] for r in judge}, params)}
+    score = score_pretext(net, cohort, {r: lines[r] for r in judge}, params)
     embeddings = stagernet.embed(net.embedder, cohort.x, device.type)
-    who = {"train": train, "val": val, "test": judge}
-    return Outcome(net, history, scores, who, embeddings, neighbours(cohort, embeddings), fitted)
+    roles = {"train": train, "val": val, "test": judge}
+    names = {role: [cohort.parts[i].recording for i in rows] for role, rows in roles.items()}
+    about = {
+        "model": params.pretext,
+        "split_hash": pretext.fold_hash(cohort, params.n_folds, params.seed),
+        **{f"n_{role}": len(rows) for role, rows in roles.items()},
+        "val_accuracy": float(history["val_accuracy"].iloc[fitted["best_epoch"]]),
+        "fit_s": fitted["fit_s"],
+        "device": fitted["device"],
+        "recordings": names,
+    }
+    return Result(
+        [Row("accuracy", score)],
+        about,
+        tables={"history": history, "neighbours": neighbours(cohort, embeddings)},
+        arrays={
+            EMBEDDINGS: {
+                "h": embeddings,
+                "record": cohort.record.astype(np.int64),
+                "start_s": cohort.start_s,
+            }
+        },
+        files=[Embedder(net.embedder, params)],
+    )
 
 
-def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Any) -> metrics.Score:  # fmt: skip
+def score_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Params) -> Score:  # fmt: skip
     """Accuracy of the pretext task, mean over test subjects; interval and p are over subjects too.
 
-    Samples share the windows of a subject, so they do not count. p: signs of the subjects'
-    differences to chance flipped; of n subjects none is below 1 / 2**n. Of a single subject the
-    interval is the whole range. The wrong windows of cpc come from the same recording here,
-    whatever `negatives` says.
+    Samples share the windows of a subject, so they do not count. The wrong windows of cpc come
+    from the same recording here, whatever `negatives` says.
     """
     import torch
 
@@ -199,14 +219,8 @@ def judge_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], p
                 right.setdefault(subject, []).append(_right(net(batch), y))
     each = [np.concatenate(parts) for parts in right.values()]
     chance = 0.5 if params.pretext != "cpc" else 1 / (1 + params.n_negatives)
-    return over_subjects(np.array([part.mean() for part in each]), chance, sum(map(len, each)), params.seed)  # fmt: skip
-
-
-def over_subjects(means: np.ndarray, chance: float, n: int, seed: int) -> metrics.Score:
-    """A score of some subjects, means (S,), that rests on n samples; interval and p over subjects."""
-    low, high = stats.fraction_interval(means)
-    p = stats.sign_flip_p(means - chance, seed=seed)
-    return metrics.Score(float(means.mean()), low, high, chance, p, n)
+    means = np.array([part.mean() for part in each])
+    return score_over_subjects(means, chance, params.seed, n=sum(map(len, each)))
 
 
 def _right(logits: Tensor, y: Tensor) -> np.ndarray:
@@ -250,86 +264,38 @@ def map_2d(embeddings: np.ndarray) -> np.ndarray:
     return u[:, :2] * s[:2]
 
 
-def example_map(cohort: Cohort, outcome: Outcome) -> tuple[np.ndarray, ...]:
+def example_map(cohort: Cohort, embeddings: np.ndarray) -> tuple[np.ndarray, ...]:
     """What `plots.embedding_map` takes: places, states ("" for none), subjects and times of all windows."""
     label = np.where(cohort.labelled, cohort.label, "")
-    return map_2d(outcome.embeddings), label, cohort.subject, cohort.start_s
+    return map_2d(embeddings), label, cohort.subject, cohort.start_s
 
 
-def weights_name(params: Any) -> str:
-    """File name of exported weights, with the tau values they were trained with."""
-    tau = f"{params.tau_pos_s:g}_{params.tau_neg_s:g}"
-    return f"{params.pretext.upper()}_stagernet_{tau if params.pretext != 'cpc' else params.n_ahead}.pth"
-
-
-def save(folder: Path, stage: stages.Stage, cohort: Cohort, outcome: Outcome) -> None:
-    """Write metrics.json, history, embedder (.safetensors and .pth) and embeddings of all windows."""
-    import torch
-    from safetensors.numpy import save_file
-
-    from nblib.models import stagernet
-
-    names = [p.recording for p in cohort.parts]
-    by_role = {role: [names[i] for i in rows] for role, rows in outcome.who.items()}
-    metrics.write_metrics(
-        folder,
-        {
-            "notebook": stage.name, "recipe": stage.recipe.recipe, "recording": stage.recording,
-            "model": stage.params.pretext, "fold": stage.params.fold, "seed": stage.params.seed,
-            "split_hash": fold_hash(cohort, stage.params), "n_train": len(by_role["train"]),
-            "n_val": len(by_role["val"]), "n_test": len(by_role["test"]),
-            "val_accuracy": float(outcome.history["val_accuracy"].iloc[outcome.fitted["best_epoch"]]),
-            "fit_s": outcome.fitted["fit_s"], "device": outcome.fitted["device"],
-            "recordings": by_role, "scores": outcome.scores, "oracle": None,
-        },
-    )  # fmt: skip
-    outcome.history.to_parquet(folder / "history.parquet", index=False)
-    outcome.neighbours.to_parquet(folder / PURITY, index=False)
-    stagernet.save(outcome.net.embedder, folder)
-    torch.save(outcome.net.embedder.state_dict(), folder / weights_name(stage.params))
-    save_file(
-        {"h": np.ascontiguousarray(outcome.embeddings), "record": cohort.record.astype(np.int64),
-         "start_s": np.ascontiguousarray(cohort.start_s)},
-        folder / EMBEDDINGS,
-    )  # fmt: skip
-    decode.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
-
-
-def fold_hash(cohort: Cohort, params: Any) -> str:
-    """12 hex digits of who is tested in which fold."""
-    import hashlib
-
-    told = json.dumps([list(map(str, fold)) for fold in folds_of(cohort, params)])
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
-
-
-def score_table(outcome: Outcome) -> pd.DataFrame:
+def score_table(result: Result) -> pd.DataFrame:
     """The pretext score beside chance, and the neighbours of a window, as people read them."""
-    s, near = outcome.scores["accuracy"], outcome.neighbours
-
-    told = [
+    s, near = result.scores["accuracy"], result.tables["neighbours"]
+    rows = [
         ("pretext task, test subjects", s.value, f"{s.ci_low:.1%} to {s.ci_high:.1%}", s.chance)
     ]
     for kind in ("state", "subject"):
         share, chance = near[kind].mean(), near[f"{kind}_chance"].mean()
-        told.append((f"nearest windows of the same {kind}", share, "", chance))
-    table = pd.DataFrame(told, columns=["what", "value", "95 % interval", "chance"])
+        rows.append((f"nearest windows of the same {kind}", share, "", chance))
+    table = pd.DataFrame(rows, columns=["what", "value", "95 % interval", "chance"])
     percent = {name: table[name].map("{:.1%}".format) for name in ("value", "chance")}
     return table.assign(**percent)
 
 
-def in_words(stage: stages.Stage, outcome: Outcome) -> str:
+def in_words(result: Result, params: Params) -> str:
     """The result in a sentence."""
-    s, params = outcome.scores["accuracy"], stage.params
-    near = outcome.neighbours
-    seen = set(outcome.who["test"]) & {*outcome.who["train"], *outcome.who["val"]}
+    s, near = result.scores["accuracy"], result.tables["neighbours"]
+    who = result.about["recordings"]
+    seen = set(who["test"]) & {*who["train"], *who["val"]}
     part = "were among its teachers (`all_subjects`)" if seen else "had no part in its training"
     what = {
         "rp": "tells near from far windows", "ts": "tells whether three windows are in order",
         "cpc": f"finds the true next window among {1 + params.n_negatives}",
     }[params.pretext]  # fmt: skip
     return (
-        f"**Result.** On {len(outcome.who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
+        f"**Result.** On {len(who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
         f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
         f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
         f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "

@@ -247,6 +247,10 @@ class Stage:
             self.input(INGEST)
         return sources.open_recording(self.recipe, self.recording)
 
+    def inputs(self, name: str) -> list[Path]:
+        """As `input`, of every recording of the recipe."""
+        return [self.input(name, recording) for recording in self.recipe.recordings]
+
     def needed(self, run: P.Params) -> Path:
         """Verified folder of a further run; MissingInput names the command that makes it."""
         name, recipe = self.info.needs, self.recipe

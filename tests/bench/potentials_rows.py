@@ -6,7 +6,6 @@ Beside them braindecode's sampler of pairs behind a DataLoader, on the same coho
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 from measure import Row, best
 
@@ -148,6 +147,7 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
     import numpy as np
 
     from nblib.experiments import label_budget
+    from nblib.experiments.embedders import Embedders
     from nblib.experiments.label_budget import Params as DownstreamParams
 
     smallest = int(np.bincount(np.unique(cohort.label, return_inverse=True)[1]).min())
@@ -158,20 +158,19 @@ def _curve(cohort, draws: int, embedders: int) -> Row:
             "budgets": [1, 10, min(50, smallest // 3), min(100, smallest // 2), 0],
         }
     )  # fmt: skip
-    stage = SimpleNamespace(params=params, recipe=SimpleNamespace(recipe="bench"))
     rng = np.random.default_rng(0)
     state = np.unique(cohort.label, return_inverse=True)[1]
     means = rng.standard_normal((embedders, 3, 100))
     known = {n: means[i][state] + 3 * rng.standard_normal((len(cohort), 100)) for i, n in enumerate(names)}  # fmt: skip
-    kept = (label_budget.check_embedders, label_budget.embeddings)
+    kept = (label_budget.check_embedders, Embedders.embed)
     label_budget.check_embedders = lambda params: None
-    label_budget.embeddings = lambda name, *rest: known[name]
+    Embedders.embed = lambda self, name, fold: known[name]
     try:
         began = time.perf_counter()
-        label_budget.run(cohort, stage)
+        label_budget.learning_curves(cohort, params)
         seconds = time.perf_counter() - began
     finally:
-        label_budget.check_embedders, label_budget.embeddings = kept
+        label_budget.check_embedders, Embedders.embed = kept
     return Row(
         "potentials", "label curves of frozen embedders", seconds, "s", limit="at most 180 s", holds=seconds <= 180,
         note=f"{embedders} embedders, 5 folds, 5 budgets, {draws} draws, both tasks; {len(cohort.parts)} recordings of "

@@ -4,14 +4,14 @@ import uuid
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.experiments import label_budget, readouts, self_supervision
-from nblib.experiments.label_budget import Params as DownstreamParams
-from nblib.experiments.self_supervision import Params as PretextParams
+from nblib.evaluate.scores import score_over_subjects
+from nblib.experiments import draws, label_budget, readouts, self_supervision
+from nblib.experiments.embedders import Embedders
+from nblib.experiments.pretext import EMBEDDINGS
 from nblib.prepare.spectra import log_band_power
 from nblib.prepare.windows import Cohort, Windows
 from nblib.road import stages
@@ -40,30 +40,28 @@ def cohort(n_subjects=N_SUBJECTS, signal=1.0, seed=0):
     return Cohort(parts)
 
 
-def stage(**given):
-    params = DownstreamParams(**{"embedders": ["random"], "budgets": [1, 10, 0], "n_draws": 3, "folds": [0, 1], "n_folds": 4, "compare": [], "preset": "banville", **given})  # fmt: skip
-    recipe = SimpleNamespace(recipe="lfp_tiny")
-    return SimpleNamespace(params=params, recipe=recipe, name="09_downstream_one_vs_all", recording="cohort", key="k" * 16)  # fmt: skip
+def asked(**given):
+    return label_budget.Params(**{"embedders": ["random"], "budgets": [1, 10, 0], "n_draws": 3, "folds": [0, 1], "n_folds": 4, "compare": [], "preset": "banville", **given})  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def root(home):
-    return home
+def curves_of(windows=None, **given):
+    return label_budget.learning_curves(cohort() if windows is None else windows, asked(**given))
 
 
 @pytest.fixture
 def features(monkeypatch):
     """Embeddings that know the state: power at the three frequencies, in place of a network's."""
 
-    def power(part, windows, fold, stage):
-        return np.log(np.abs(np.fft.rfft(windows.x, axis=1))[:, [4, 10, 16]].reshape(len(windows), -1) + 1)  # fmt: skip
+    def power(self, part, run):
+        x = self.cohort.x
+        return np.log(np.abs(np.fft.rfft(x, axis=1))[:, [4, 10, 16]].reshape(len(x), -1) + 1)
 
-    monkeypatch.setattr(label_budget, "_one_embedding", power)
+    monkeypatch.setattr(Embedders, "_embed", power)
 
 
 def test_folds_keep_subjects_apart():
     data = cohort()
-    folds = label_budget.make_folds(data, stage(folds=[0, 1, 2, 3]))
+    folds = label_budget.make_folds(data, asked(folds=[0, 1, 2, 3]))
     tested = [set(data.subject[f.test]) for f in folds]
     assert sorted(s for t in tested for s in t) == [f"m{i}" for i in range(8)]
     for fold, test in zip(folds, tested, strict=True):
@@ -72,17 +70,25 @@ def test_folds_keep_subjects_apart():
 
 
 def test_draws_hold_each_other_and_count_positives():
-    fold = label_budget.make_folds(cohort(), stage())[0]
+    fold = label_budget.make_folds(cohort(), asked())[0]
     for positive in (None, 0, 2):
-        small, large = (label_budget.draw(fold, k, 1, 0, positive) for k in (3, 10))
+        (small, _), (large, y) = (label_budget.drawn(fold, k, 1, 0, positive) for k in (3, 10))
         assert set(small) <= set(large) and set(large) <= set(fold.train)
         if positive is None:
-            assert np.bincount(fold.y[large]).tolist() == [10, 10, 10]
+            assert np.bincount(fold.y[large]).tolist() == [10, 10, 10] == np.bincount(y).tolist()
         else:
             assert (fold.y[large] == positive).sum() == 10 == (fold.y[large] != positive).sum()
-    one, two = (label_budget.draw(fold, 3, number, 0, None) for number in (0, 1))
+            np.testing.assert_array_equal(y, fold.y[large] == positive)
+    one, two = (label_budget.drawn(fold, 3, number, 0, None)[0] for number in (0, 1))
     assert set(one) != set(two)
-    assert len(label_budget.draw(fold, 0, 0, 0, None)) == len(fold.train)
+    assert len(label_budget.drawn(fold, 0, 0, 0, None)[0]) == len(fold.train)
+
+
+def test_one_against_all_is_balanced_with_all_labels_too():
+    fold = label_budget.make_folds(cohort(), asked())[0]
+    for positive in range(3):
+        n_others, n_positive = np.bincount(label_budget.drawn(fold, 0, 0, 0, positive)[1])
+        assert n_others == n_positive
 
 
 @pytest.mark.parametrize("hop", [1.0, 2.0, 3.0])
@@ -101,7 +107,7 @@ def test_no_sample_teaches_and_chooses(hop):
     for i in np.flatnonzero(chooses):
         taught = start[~chooses & (record == record[i])]
         assert np.abs(taught - start[i]).min() >= 3.0
-    assert chooses.any() and (~chooses).sum() == (~readouts.inner_split(y, 30)).sum()
+    assert chooses.any() and (~chooses).sum() == (~draws.choosing(y, 30)).sum()
     if hop == 3.0:
         np.testing.assert_array_equal(kept, rows)
     every, _, none = readouts.teach_and_choose(rows, y, 30, SimpleNamespace(**vars(cohort) | {"window_s": 1e4}))  # fmt: skip
@@ -110,8 +116,8 @@ def test_no_sample_teaches_and_chooses(hop):
 
 def test_what_chooses_comes_out_of_the_budget():
     y = np.repeat([0, 1], 10)
-    assert readouts.inner_split(y[:8], 4) is None
-    chooses = readouts.inner_split(y, 10)
+    assert draws.choosing(y[:8], 4) is None
+    chooses = draws.choosing(y, 10)
     assert chooses.sum() == 4 and chooses[[8, 9, 18, 19]].all()
 
 
@@ -132,24 +138,26 @@ def test_the_probe_is_logistic_regression(n, d, k):
 
 
 def test_an_embedding_that_knows_needs_few_labels(features):
-    curves = label_budget.run(cohort(signal=0.5), stage(embedders=["random"]))
-    at = curves.curve.set_index(["task", "budget"])
+    result = curves_of(cohort(signal=0.5))
+    curve = result.tables["curve"]
+    at = curve.set_index(["task", "budget"])
     assert at.loc[("multiclass", 0), "value"] > 0.9 > at.loc[("multiclass", 1), "value"] > 0.4
     assert at.loc[("one_vs_all", 0), "value"] > 0.9
     assert (at["n_subjects"] == 4).all() and at.loc[("one_vs_all", 1), "chance"] == 0.5
     assert at.loc[("multiclass", 0), "chance"] == pytest.approx(1 / 3)
-    assert curves.draws.groupby(["task", "budget", "fold"])["draw"].nunique().unique().tolist() == [1, 3]  # fmt: skip
-    told = label_budget.lab_dictionary(curves)["random"]["multiclass"]
-    assert set(told) == {"1", "10", "None"}
-    assert "random" in label_budget.in_words(stage(), curves)
+    by = result.tables["draws"].groupby(["task", "budget", "fold"])
+    assert by["draw"].nunique().unique().tolist() == [1, 3]
+    kept = label_budget.LabDictionary(curve).entries()["random"]["multiclass"]
+    assert set(kept) == {"1", "10", "None"}
+    assert "random" in label_budget.in_words(result, asked())
 
 
 def test_band_power_is_an_embedder_that_learns_nothing():
     data = cohort()
-    curve = label_budget.run(data, stage(embedders=["bandpower"], tasks=["multiclass"])).curve
+    curve = curves_of(data, embedders=["bandpower"], tasks=["multiclass"]).tables["curve"]
     at = curve.set_index("budget")["value"]  # 4, 10 and 16 Hz lie in three bands
     assert at[0] > 0.9 and set(curve["embedder"]) == {"bandpower"}
-    h = label_budget._one_embedding("bandpower", data, None, stage())
+    h = Embedders(data, asked(), None).embed("bandpower", 0)
     assert h.shape == (len(data), 2 * 5)  # two channels, five bands
     time = np.arange(192)[:, None] / 64
     slow, fast = (log_band_power(np.sin(2 * np.pi * hz * time)[None], 64.0) for hz in (6, 20))
@@ -160,41 +168,41 @@ def test_band_power_is_an_embedder_that_learns_nothing():
 
 def test_shuffled_labels_stay_at_chance(features):
     """The 99.99 % interval of what permuted labels give, over subjects; and true labels leave it."""
-    asked = {"budgets": [10, 0], "tasks": ["multiclass"], "folds": [0, 1, 2, 3]}
-    null = label_budget.run(cohort(), stage(**asked, shuffle_labels=True)).subjects
+    given = {"budgets": [10, 0], "tasks": ["multiclass"], "folds": [0, 1, 2, 3]}
+    null = curves_of(**given, shuffle_labels=True).tables["subjects"]
     sd = np.sqrt(2 / 9 / (3 * PER_STATE))  # of one subject's balanced accuracy under chance
     mean = null.groupby("budget")["accuracy"].mean()
     assert (np.abs(mean - 1 / 3) < 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
-    true = label_budget.run(cohort(), stage(**asked)).subjects.groupby("budget")["accuracy"].mean()
+    true = curves_of(**given).tables["subjects"].groupby("budget")["accuracy"].mean()
     assert (np.abs(true - 1 / 3) > 3.9 * sd * np.sqrt(2 / N_SUBJECTS)).all()
 
 
 def test_every_embedder_gets_the_same_draws(features, monkeypatch):
-    seen = []
-    draw = label_budget.draw
-    monkeypatch.setattr(label_budget, "draw", lambda *a: seen.append(draw(*a).tolist()) or (seen[-1] and draw(*a)))  # fmt: skip
-    label_budget.run(
-        cohort(), stage(embedders=["random", "rp+ts"], folds=[0], tasks=["multiclass"])
-    )
-    assert seen[: len(seen) // 2] == seen[len(seen) // 2 :]
+    seen, drawn = [], label_budget.drawn
+    monkeypatch.setattr(label_budget, "drawn", lambda *a: seen.append(drawn(*a)) or seen[-1])
+    curves_of(embedders=["random", "rp+ts"], folds=[0], tasks=["multiclass"])
+    rows = [rows.tolist() for rows, _ in seen]
+    assert rows[: len(rows) // 2] == rows[len(rows) // 2 :]
 
 
 def test_each_fold_reads_the_embedders_that_spared_its_mice(features, monkeypatch):
-    made, read = [], label_budget._one_embedding
-    monkeypatch.setattr(label_budget, "_one_embedding", lambda part, windows, run, stage: made.append(run.fold) or read(part, windows, run, stage))  # fmt: skip
-    monkeypatch.setattr(label_budget, "embedder_net", lambda part, windows, run, stage: made.append(run.fold))  # fmt: skip
-    monkeypatch.setattr(label_budget, "_answers", lambda fold, *_: fold.y[fold.test])
+    made, read = [], Embedders._embed
+    monkeypatch.setattr(Embedders, "_embed", lambda self, part, run: made.append(run.fold) or read(self, part, run))  # fmt: skip
+    monkeypatch.setattr(Embedders, "_net", lambda self, part, run: made.append(run.fold))
+    monkeypatch.setattr(readouts, "train_network", lambda *a: None)
+    monkeypatch.setattr(readouts, "classes_of", lambda net, x: np.zeros(len(x), int))
     for head in ("logistic", "finetune"):
-        label_budget.run(cohort(), stage(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head))  # fmt: skip
+        curves_of(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head)
     assert made == [0, 2, 0, 2]
 
 
 def test_named_differences_are_paired_over_subjects(features, monkeypatch):
-    good = label_budget._one_embedding
+    good = Embedders._embed
     noise = np.random.default_rng(0).standard_normal((len(cohort()), 6))
-    monkeypatch.setattr(label_budget, "_one_embedding", lambda part, *a: noise if part == "random" else good(part, *a))  # fmt: skip
-    asked = stage(embedders=["rp", "random"], compare=["rp - random", "ts - random"], folds=[0, 1, 2, 3], tasks=["multiclass"])  # fmt: skip
-    table = label_budget.run(cohort(), asked).compared.set_index("budget")
+    monkeypatch.setattr(Embedders, "_embed", lambda self, part, run: noise if part == "random" else good(self, part, run))  # fmt: skip
+    params = asked(embedders=["rp", "random"], compare=["rp - random", "ts - random"], folds=[0, 1, 2, 3], tasks=["multiclass"])  # fmt: skip
+    subjects = label_budget.learning_curves(cohort(), params).tables["subjects"]
+    table = label_budget.compare(subjects, params).set_index("budget")
     assert set(table["difference"]) == {"rp - random"}  # ts was not run
     assert (table.loc[[10, 0], "ci_low"] > 0.3).all() and (table["n_subjects"] == 8).all()
     assert (table["p, Holm"] >= table["p"]).all() and table.loc[0, "p"] == pytest.approx(2 / 2**8)
@@ -203,7 +211,7 @@ def test_named_differences_are_paired_over_subjects(features, monkeypatch):
 @pytest.mark.parametrize("head", ["linear", "finetune"])
 def test_other_heads(features, head):
     given = {"head": head, "max_epochs": 40, "folds": [0], "tasks": ["multiclass"], "budgets": [10], "n_draws": 1, "n_draws_trained": 1}  # fmt: skip
-    value = label_budget.run(cohort(signal=2.0), stage(**given)).curve["value"].iloc[0]
+    value = curves_of(cohort(signal=2.0), **given).tables["curve"]["value"].iloc[0]
     assert value > 0.5
 
 
@@ -231,7 +239,7 @@ def test_other_heads(features, head):
 )
 def test_bad_settings_are_named(given, error, says):
     with pytest.raises(error, match=says):
-        label_budget.run(cohort(), stage(**given))
+        curves_of(**given)
 
 
 def test_a_state_that_a_fold_lacks_is_named():
@@ -240,11 +248,11 @@ def test_a_state_that_a_fold_lacks_is_named():
     lone = np.where(part.label == "c", "", part.label)
     parts = [p if i == 0 else Windows(**{**vars(p), "label": lone, "purity": (lone != "") * 1.0}) for i, p in enumerate(data.parts)]  # fmt: skip
     with pytest.raises(BadInput, match=r"no labelled (training|test) window of 'c'"):
-        label_budget.run(Cohort(parts), stage(folds=[0, 1, 2, 3], n_folds=4))
+        curves_of(Cohort(parts), folds=[0, 1, 2, 3], n_folds=4)
 
 
 def test_who_teaches_makes_another_run_of_08():
-    params = stage(embedders=["rp", "rp@all", "rp+rp@all", "random"], folds=[1, 2]).params
+    params = asked(embedders=["rp", "rp@all", "rp+rp@all", "random"], folds=[1, 2])
     runs = [run for _, run in stages.needed("09_downstream_one_vs_all", None, params)]
     told = [(r.pretext, r.fold, r.teachers) for r in runs]
     assert told == [
@@ -256,20 +264,20 @@ def test_who_teaches_makes_another_run_of_08():
 
 
 def test_08_and_09_test_the_same_mice():
-    data, asked = cohort(), stage(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
-    for fold in label_budget.make_folds(data, asked):
-        made = asked.params.pretext_run("rp", fold.number)
+    data, params = cohort(), asked(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
+    for fold in label_budget.make_folds(data, params):
+        made = params.pretext_run("rp", fold.number)
         mine, theirs = set(data.subject[fold.test]), set(self_supervision.test_subjects(data, made))
         assert mine == theirs
 
 
 def test_test_mice_do_not_scale_the_embedding():
     data = cohort()
-    fold = label_budget.make_folds(data, stage())[0]
+    fold = label_budget.make_folds(data, asked())[0]
     rng = np.random.default_rng(0)
     h = rng.standard_normal((len(data), 5))
     other = np.where(np.isin(data.subject, data.subject[fold.test])[:, None], 100 * h + 7, h)
-    one, two = label_budget._standardised(h, fold), label_budget._standardised(other, fold)
+    one, two = label_budget.standardised(h, fold), label_budget.standardised(other, fold)
     np.testing.assert_array_equal(one[fold.train], two[fold.train])
     assert not np.allclose(one[fold.test], two[fold.test])
 
@@ -278,7 +286,7 @@ def test_rows_that_choose_do_not_fit():
     """Labels of noise: on the rows of the fit the weakest penalty wins, on others the strongest."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 40)), np.arange(60) % 2
-    chooses = readouts.inner_split(y, 30)
+    chooses = draws.choosing(y, 30)
     weight, _ = readouts.probe(x, y, chooses, 2)
     strong, weak = (readouts._logistic(x, y, c, 2)[0] for c in (min(readouts.C_VALUES), max(readouts.C_VALUES)))  # fmt: skip
     np.testing.assert_array_equal(weight, strong)
@@ -303,8 +311,8 @@ def test_networks_learn_from_rows_that_do_not_choose_and_leave_the_embedder_alon
     data = cohort(4)
     rows = np.flatnonzero(data.labelled)[:40]
     y = np.arange(40) % 2
-    chooses = readouts.inner_split(y, 20)
-    how = SimpleNamespace(seed=0, device="cpu", threads=0, max_epochs=2)
+    chooses = draws.choosing(y, 20)
+    how = {"seed": 0, "device": "cpu", "threads": 0, "max_epochs": 2}
     net = StagerNet(2, 64, 64.0)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     if head == "network":
@@ -322,22 +330,13 @@ def test_stored_embeddings_are_of_these_very_windows(tmp_path):
 
     data = cohort(4)
     h = np.random.default_rng(0).standard_normal((len(data), 3)).astype(np.float32)
-    asked = stage(embedders=["rp"], n_folds=2)
-    asked.needed = lambda made: tmp_path
-    made = asked.params.pretext_run("rp", 0)
-    save_file({"h": h, "start_s": data.start_s}, tmp_path / self_supervision.EMBEDDINGS)
-    np.testing.assert_array_equal(label_budget._one_embedding("rp", data, made, asked), h)
-    save_file({"h": h, "start_s": data.start_s + 1}, tmp_path / self_supervision.EMBEDDINGS)
+    embedders = Embedders(data, asked(embedders=["rp"], n_folds=2), lambda run: tmp_path)
+    path = tmp_path / f"{EMBEDDINGS}.safetensors"
+    save_file({"h": h, "start_s": data.start_s}, path)
+    np.testing.assert_array_equal(embedders.embed("rp", 0), h)
+    save_file({"h": h, "start_s": data.start_s + 1}, path)
     with pytest.raises(BadInput, match="of other windows"):
-        label_budget._one_embedding("rp", data, made, asked)
-
-
-def test_one_against_all_is_balanced_with_all_labels_too(features, monkeypatch):
-    seen = []
-    answers = label_budget._answers
-    monkeypatch.setattr(label_budget, "_answers", lambda fold, rows, y, *a: seen.append(np.bincount(y)) or answers(fold, rows, y, *a))  # fmt: skip
-    label_budget.run(cohort(), stage(tasks=["one_vs_all"], budgets=[0], folds=[0]))
-    assert len(seen) == 3 and all(counts[0] == counts[1] for counts in seen)
+        embedders.embed("rp", 1)
 
 
 def test_balanced_accuracy_does_not_reward_the_frequent_state():
@@ -348,17 +347,26 @@ def test_balanced_accuracy_does_not_reward_the_frequent_state():
 def test_a_weight_file_is_known_by_its_content(tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(b"one")
-    params = stage(embedders=["random", f"rp+{path}"]).params
+    params = asked(embedders=["random", f"rp+{path}"])
     assert params.files() == {str(path): str(path)}
 
 
 # --- learning without labels ---------------------------------------------------------------------
 
 
-def pretext_stage(**given):
-    params = PretextParams(**{"tau_pos_s": 5.0, "tau_neg_s": 30.0, "n_folds": 4, "n_steps": 15, "max_epochs": 8, "batch_size": 48, "learning_rate": 2e-3, "n_context": 4, "n_ahead": 3, "n_negatives": 4, "device": "cpu", **given})  # fmt: skip
-    recipe = SimpleNamespace(recipe="lfp_tiny")
-    return SimpleNamespace(params=params, recipe=recipe, name="08_ssl_pretext", recording="cohort", key=uuid.uuid4().hex[:16])  # fmt: skip
+def pretext(**given):
+    return self_supervision.Params(**{"tau_pos_s": 5.0, "tau_neg_s": 30.0, "n_folds": 4, "n_steps": 15, "max_epochs": 8, "batch_size": 48, "learning_rate": 2e-3, "n_context": 4, "n_ahead": 3, "n_negatives": 4, "device": "cpu", **given})  # fmt: skip
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains on a cohort, each time in a folder of its own."""
+
+    def train(windows, **given):
+        folder = tmp_path / uuid.uuid4().hex
+        return self_supervision.train_embedder(windows, pretext(**given), folder)
+
+    return train
 
 
 @pytest.mark.parametrize("n_mice", [3, 6, 12])
@@ -366,14 +374,12 @@ def test_the_score_of_a_pretext_task_counts_mice_not_samples(n_mice):
     """No effect, and mice that differ by three points: samples by the thousand do not count."""
     rng = np.random.default_rng(n_mice)
     found = [
-        self_supervision.over_subjects(
-            rng.binomial(1500, rng.normal(0.5, 0.03, n_mice)) / 1500, 0.5, 1500 * n_mice, 0
-        )
+        score_over_subjects(rng.binomial(1500, rng.normal(0.5, 0.03, n_mice)) / 1500, 0.5, 0)
         for _ in range(300)
     ]
     assert np.mean([s.p < 0.05 for s in found]) < 0.08
     assert np.mean([s.ci_low <= 0.5 <= s.ci_high for s in found]) >= 0.92
-    alone = self_supervision.over_subjects(np.array([0.8]), 0.5, 1500, 0)
+    alone = score_over_subjects(np.array([0.8]), 0.5, 0)
     assert (alone.value, alone.ci_low, alone.ci_high, alone.p) == (0.8, 0, 1, 0.5)
 
 
@@ -381,40 +387,40 @@ def test_intervals_of_budget_curves_hold_the_truth_over_subjects():
     rng, held = np.random.default_rng(2), {n: 0 for n in (2, 4, 8)}
     for n in held:
         for _ in range(250):
-            row = label_budget._interval(pd.Series(np.clip(rng.normal(0.9, 0.04, n), 0, 1)), SimpleNamespace(seed=0), 0.5)  # fmt: skip
-            held[n] += row["ci_low"] <= 0.9 <= row["ci_high"]
+            s = score_over_subjects(np.clip(rng.normal(0.9, 0.04, n), 0, 1), 0.5, 0)
+            held[n] += s.ci_low <= 0.9 <= s.ci_high
     assert min(held.values()) >= 0.92 * 250, held
-    one = label_budget._interval(
-        pd.Series([1.0]), SimpleNamespace(seed=0), 0.5
-    )  # a state of one mouse
-    assert (one["ci_low"], one["ci_high"]) == (0, 1)
+    one = score_over_subjects(np.array([1.0]), 0.5, 0)  # a state of one mouse
+    assert (one.ci_low, one.ci_high) == (0, 1)
 
 
 @pytest.mark.parametrize("task", ["rp", "ts", "cpc"])
-def test_order_in_time_teaches_and_shuffled_time_does_not(task):
+def test_order_in_time_teaches_and_shuffled_time_does_not(task, train):
     data = cohort(signal=2.0)
-    found = self_supervision.run(data, pretext_stage(pretext=task))
+    found = train(data, pretext=task)
     s = found.scores["accuracy"]
-    assert found.embeddings.shape == (len(data), 100) and 0 <= s.ci_low <= s.value <= s.ci_high
-    subject = [p.subject for p in data.parts]
-    of = {role: {subject[i] for i in rows} for role, rows in found.who.items()}
+    assert found.arrays[EMBEDDINGS]["h"].shape == (len(data), 100)
+    assert 0 <= s.ci_low <= s.value <= s.ci_high
+    subject = {p.recording: p.subject for p in data.parts}
+    of = {
+        role: {subject[name] for name in names} for role, names in found.about["recordings"].items()
+    }
     assert not of["test"] & (of["train"] | of["val"]) and not of["train"] & of["val"]
-    assert "had no part in its training" in self_supervision.in_words(
-        pretext_stage(pretext=task), found
-    )
+    words = self_supervision.in_words(found, pretext(pretext=task))
+    assert "had no part in its training" in words
     if task == "rp":  # near windows share the state, far ones do not: easily learnt
         assert s.value > 0.6 and s.p == 1 / 4  # two test mice: no p is smaller
         rng = np.random.default_rng(3)
         mixed = [Windows(**{**vars(p), "x": p.x[rng.permutation(len(p))]}) for p in data.parts]
-        null = self_supervision.run(Cohort(mixed), pretext_stage(pretext=task)).scores["accuracy"]
+        null = train(Cohort(mixed), pretext=task).scores["accuracy"]
         assert abs(null.value - 0.5) < 0.06
 
 
-def test_windows_in_another_order_teach_nothing():
-    found = self_supervision.run(cohort(signal=2.0), pretext_stage(pretext="rp", shuffle_time=True))
+def test_windows_in_another_order_teach_nothing(train):
+    found = train(cohort(signal=2.0), pretext="rp", shuffle_time=True)
     assert abs(found.scores["accuracy"].value - 0.5) < 0.06
     # The windows themselves stay where they are: state and embedding belong together.
-    assert len(found.embeddings) == len(cohort())
+    assert len(found.arrays[EMBEDDINGS]["h"]) == len(cohort())
 
 
 def test_an_embedder_that_answers_nothing_is_not_right():
@@ -434,22 +440,20 @@ def test_a_window_is_not_its_own_neighbour():
     assert found["state"].iloc[1:].max() < 0.9  # no twins there: by chance
 
 
-def test_the_same_seed_gives_the_same_embedder():
-    data = cohort(5)
-    one, two = (
-        self_supervision.run(data, pretext_stage(n_folds=5, max_epochs=2)) for _ in range(2)
-    )
-    np.testing.assert_array_equal(one.embeddings, two.embeddings)
-    other = self_supervision.run(data, pretext_stage(n_folds=5, max_epochs=2, seed=1))
-    assert not np.array_equal(one.embeddings, other.embeddings)
+def test_the_same_seed_gives_the_same_embedder(train):
+    data, given = cohort(5), {"n_folds": 5, "max_epochs": 2}
+    one, two = (train(data, **given).arrays[EMBEDDINGS]["h"] for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    other = train(data, **given, seed=1).arrays[EMBEDDINGS]["h"]
+    assert not np.array_equal(one, other)
 
 
-def test_what_test_mice_do_has_no_part_in_the_embedder():
+def test_what_test_mice_do_has_no_part_in_the_embedder(train):
     """Poison every window of the test mice: the network is the same to the last bit."""
     data = cohort(6)
-    asked = {"n_folds": 3, "max_epochs": 2}
-    test = self_supervision.test_subjects(data, pretext_stage(**asked).params)
+    given = {"n_folds": 3, "max_epochs": 2}
+    test = self_supervision.test_subjects(data, pretext(**given))
     poisoned = [Windows(**{**vars(p), "x": p.x * 0 + 9}) if p.subject in test else p for p in data.parts]  # fmt: skip
     both = (data, Cohort(poisoned))
-    one, two = (self_supervision.run(c, pretext_stage(**asked)).net.state_dict() for c in both)
+    one, two = (train(c, **given).files[0].net.state_dict() for c in both)
     assert all((one[k] == two[k]).all() for k in one)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import NblibError
-from nblib.experiments.self_supervision import PRETEXTS
+from nblib.experiments.pretext import TASKS
 from nblib.prepare import blocks
 from nblib.prepare.cleaning import merged, touches
 from nblib.prepare.counts import to_ns
@@ -167,7 +167,7 @@ def subjects(run: Run, files: Files) -> list[Fault] | None:
         for name in str(names).split("+"):
             if name.endswith(".pth"):
                 faults.append(Untold(f"nobody knows who taught the weights {Path(name).name}"))
-            elif name not in PRETEXTS:
+            elif name not in TASKS:
                 continue  # `rp@all`, which is named so wherever it is shown
             elif (name, fold) not in sparing:
                 faults.append(f"{name}, fold {fold}: no run of 08 that spared the test subjects stands behind it")  # fmt: skip
