@@ -5,21 +5,19 @@ Images are float32 (n, H, W) in [0, 1]; features float64 (n, D).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.data.images import Images, load_lab_latents
+from nblib.data.images import load_lab_latents
+from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
     from nblib.experiments.images import Params
-    from nblib.models import training, vae
-    from nblib.road.stages import Stage
+    from nblib.models import vae
 
 
 class Space:
@@ -132,7 +130,7 @@ class Latents(Space):
 
     name, title = "vae", "VAE latents"
 
-    def __init__(self, n_latents: int, settings: training.FitSettings, folder: Path | None = None):
+    def __init__(self, n_latents: int, settings: FitSettings, folder: Path | None = None):
         self.n_latents, self.settings, self.folder = n_latents, settings, folder
 
     net: vae.ConvVAE
@@ -191,24 +189,25 @@ def check_spaces(p: Params) -> None:
         raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
 
 
-def make_spaces(stage: Stage, shown: Images) -> list[Space]:
-    """The feature spaces that were asked for, not yet fitted; BadParameter as in `check_spaces`."""
-    p = stage.params
-    check_spaces(p)
-    made = []
-    for name in p.spaces:
-        if name == "lab":
-            made.append(Given(load_lab_latents(p.latents, len(shown.label))))
-        elif name == "vae":
-            from nblib.models import training, vae
+def make_spaces(params: Params, n_images: int, folder: Path) -> list[Space]:
+    """The feature spaces that were asked for, not yet fitted; BadParameter as in `check_spaces`.
 
-            asked = {"max_epochs": p.vae_epochs, "device": p.device, "threads": p.threads, "seed": p.seed}  # fmt: skip
-            wanted = training.FitSettings.of(asked, vae.FIT)
-            folder = store.log_dir(stage.name, stage.recording, stage.key)
-            made.append(SPACES[name](p.n_latents, replace(wanted, progress=False), folder))
-        else:
-            made.append(SPACES[name](p.n_latents) if name == "pca" else SPACES[name]())
-    return made
+    folder: where a network keeps its log and checkpoints.
+    """
+    check_spaces(params)
+    return [_make(name, params, n_images, folder) for name in params.spaces]
+
+
+def _make(name: str, params: Params, n_images: int, folder: Path) -> Space:
+    if name == "lab":
+        return Given(load_lab_latents(params.latents, n_images))
+    if name == "vae":
+        from nblib.models import vae
+
+        given = params.model_copy(update={"max_epochs": params.vae_epochs})
+        settings = FitSettings.of(given, vae.FIT, progress=False)
+        return Latents(params.n_latents, settings, folder)
+    return PCA(params.n_latents) if name == "pca" else SPACES[name]()
 
 
 def _patches(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

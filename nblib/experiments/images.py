@@ -17,26 +17,18 @@ import pandas as pd
 from pydantic import Field
 
 from nblib.core import params as P
-from nblib.core import store
 from nblib.data import images, sources
-from nblib.evaluate import scores as metrics
-from nblib.evaluate.retrieval import (
-    agreement,
-    best_agreement,
-    reconstruction,
-    retrieval_scores,
-    similarity,
-)
-from nblib.experiments import decode
-from nblib.experiments.features import check_spaces, make_spaces
+from nblib.evaluate import retrieval
+from nblib.evaluate.result import Result, Row
+from nblib.evaluate.scores import Score
+from nblib.experiments.features import Space, check_spaces, make_spaces
 from nblib.experiments.regression import Regressor, check_regressor
-from nblib.experiments.scenes import Scenes, split_scenes
+from nblib.experiments.scenes import Scenes, rows_of_classes, shown_labels, split_scenes
 
 if TYPE_CHECKING:
+    from nblib.core.params import Recipe
     from nblib.data.images import Images
     from nblib.experiments.decode import Data
-    from nblib.experiments.features import Space
-    from nblib.road.stages import Stage
 
 
 class Params(P.Judge, P.Fit, P.StageParams):
@@ -71,7 +63,6 @@ SETS = {
     "unseen_held": "held-out images, among the held-out",
     "unseen_all": "held-out images, among all",
 }
-RETRIEVAL, COMPARISON, LATENTS = "retrieval.parquet", "spaces.parquet", "latents.safetensors"
 
 
 @dataclass
@@ -84,22 +75,21 @@ class Decoded:
     spread: np.ndarray
     chosen: dict[str, Any]  # of the decoder
     decoded: dict[str, np.ndarray]  # "choose", "seen" and "unseen": (B, D)
-    scores: dict[str, dict[str, metrics.Score]]  # by the names of SETS
+    weights: dict[str, np.ndarray]
+    scores: dict[str, dict[str, Score]] = field(default_factory=dict)  # by the names of SETS
     # "seen" and "unseen": r, reliability, and the noise ceiling where the truth is known
     fit: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: np.ndarray | None = None  # held-out images drawn from spikes
     limit: np.ndarray | None = None  # the same drawn from their true features
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
-class Outcome:
+class Decoding:
     """All feature spaces of a run, and the best possible scores where the truth is known."""
 
     scenes: Scenes
     spaces: dict[str, Decoded]
-    oracle: dict[str, dict[str, metrics.Score]]
-    n_test: int
+    best: dict[str, dict[str, Score]]
 
     def pictures(self) -> dict[str, np.ndarray | None]:
         """Held-out images as each space draws them: from its true features, and from spikes."""
@@ -109,82 +99,104 @@ class Outcome:
         return drawn
 
 
-def open_shown(data: Data, stage: Stage) -> Images:
+def open_shown(data: Data, recipe: Recipe, params: Params) -> Images:
     """The images behind the classes of a recording (see `images.open_images`)."""
-    labels = images.scene_labels(
-        data.classes, f"recording {stage.recording!r}", stage.recipe.label_rules.blank
-    )
-    return images.open_images(stage.recipe, stage.recording, labels, stage.params.images)
+    labels = shown_labels(data, params, recipe)
+    return images.open_images(recipe, params.recording, labels, params.images)
 
 
-def run(data: Data, shown: Images, stage: Stage) -> Outcome:
-    """Fit every feature space and its decoder; judge each on the same test presentations."""
-    scenes = split_scenes(data, shown, stage)
-    how = {k: v for k, v in decode.resampling(data, stage).items() if k != "group"}
-    folder = store.log_dir(stage.name, stage.recording, stage.key)
-    regressor = Regressor(scenes.presentations, stage.params, folder)
+def decode_images(
+    data: Data,
+    shown: Images,
+    params: Params,
+    recipe: Recipe,
+    folder: Path,
+    ideal: np.ndarray | None = None,
+) -> Decoding:
+    """Fit every feature space and its decoder; judge each on the same test presentations.
+
+    Parameters
+    ----------
+    data
+        With the counts of all units (`decode.load_data`, every_unit=True).
+    recipe
+        Says which label is a grey screen, and which units 04 leaves out.
+    folder
+        Where networks keep their log and checkpoints.
+    ideal
+        Log-probabilities (B, C) of the best possible decoder, where they are known.
+    """
+    scenes = split_scenes(data, shown, params, recipe)
+    draws = params.model_dump(include={"n_permutations", "seed"})
+    regressor = Regressor(scenes.presentations, params, folder)
     spaces = {}
-    for space in make_spaces(stage, shown):
-        space.fit(shown.pixels[scenes.train], shown.pixels[scenes.val])
-        raw = space.encode(shown.pixels)
-        known = raw[np.concatenate([scenes.train, scenes.val])]
-        centre, spread = known.mean(axis=0), known.std(axis=0)
-        spread = np.where(spread > 1e-9 * max(1.0, float(np.abs(centre).max())), spread, np.inf)
-        features = (raw - centre) / spread
-        decoded, chosen, weights = regressor.decode(features)
-        one = Decoded(space, features, centre, spread, chosen, decoded, {}, weights=weights)
-        near = {name: similarity(d, features) for name, d in decoded.items()}
-        one.scores = retrieval(near, scenes, how)
+    for space in make_spaces(params, len(shown.label), folder):
+        one = decode_space(space, scenes, regressor)
+        near = {part: retrieval.similarity(d, one.features) for part, d in one.decoded.items()}
+        one.scores = find_images(near, scenes, draws)
         for part in ("seen", "unseen") if len(scenes.held) else ("seen",):
-            one.fit[part] = agreement(decoded[part], features, scenes.presentations[part].y)
-        if len(scenes.held):
-            one.pictures = draw(one, scenes)
-            one.limit = space.decode(raw[scenes.held])
+            y = scenes.presentations[part].y
+            one.fit[part] = retrieval.agreement(one.decoded[part], one.features, y)
         if one.pictures is not None:
-            held, mean = shown.pixels[scenes.held], shown.pixels[scenes.train].mean(axis=0)
+            pixels = shown.pixels
+            against = pixels[scenes.held], pixels[scenes.train].mean(axis=0)
+            how = {**draws, "n_bootstrap": params.n_bootstrap}
             one.scores["reconstruction"] = {
-                "pixel_correlation": reconstruction(one.pictures, held, mean, **how),
-                "of_the_true_features": reconstruction(one.limit, held, mean, **how),
+                "pixel_correlation": retrieval.reconstruction(one.pictures, *against, **how),
+                "of_the_true_features": retrieval.reconstruction(one.limit, *against, **how),
             }
         spaces[space.name] = one
-    truth = decode.oracle_log_proba(data, stage)
-    oracle: dict[str, dict[str, metrics.Score]] = {}
-    if truth is not None:
-        labels = images.scene_labels(data.classes, stage.recording, stage.recipe.label_rules.blank)
-        columns = np.flatnonzero(np.isin(data.classes, labels))
-        order = np.argsort(shown.rows(data.classes[columns].astype(int)))
-        every = np.full((len(truth), len(shown.label)), -np.inf)
-        every[:, np.sort(shown.rows(labels))] = truth[:, columns[order]]
-        place = {int(t): i for i, t in enumerate(data.test.trial)}
+    best: dict[str, dict[str, Score]] = {}
+    if ideal is not None:
+        row = rows_of_classes(data, shown, params, recipe)
+        every = np.full((len(ideal), len(shown.label)), -np.inf)
+        every[:, row[row >= 0]] = ideal[:, row >= 0]
+        place = pd.Index(data.test.trial)
         near = {
-            name: every[[place[int(t)] for t in scenes.presentations[name].trial]]
-            for name in ("seen", "unseen")
+            part: every[place.get_indexer(scenes.presentations[part].trial)]
+            for part in ("seen", "unseen")
         }
-        oracle = retrieval(near, scenes, how)
+        best = find_images(near, scenes, draws)
         for one in spaces.values():
-            for part, found in one.fit.items():
-                shown_y = scenes.presentations[part].y
-                found["ceiling"] = best_agreement(np.exp(near[part]), one.features, shown_y)
-    n_test = sum(len(scenes.presentations[name]) for name in ("seen", "unseen"))
-    return Outcome(scenes, spaces, oracle, n_test)
+            for part, fit in one.fit.items():
+                y = scenes.presentations[part].y
+                fit["ceiling"] = retrieval.best_agreement(np.exp(near[part]), one.features, y)
+    return Decoding(scenes, spaces, best)
 
 
-def retrieval(
-    near: dict[str, np.ndarray], scenes: Scenes, how: dict[str, int]
-) -> dict[str, dict[str, metrics.Score]]:
+def decode_space(space: Space, scenes: Scenes, regressor: Regressor) -> Decoded:
+    """A feature space fitted on training images, decoded, and where it can, drawn."""
+    pixels = scenes.shown.pixels
+    space.fit(pixels[scenes.train], pixels[scenes.val])
+    raw = space.encode(pixels)
+    known = raw[np.concatenate([scenes.train, scenes.val])]
+    centre, spread = known.mean(axis=0), known.std(axis=0)
+    spread = np.where(spread > 1e-9 * max(1.0, float(np.abs(centre).max())), spread, np.inf)
+    features = (raw - centre) / spread
+    decoded, chosen, weights = regressor.decode(features)
+    one = Decoded(space, features, centre, spread, chosen, decoded, weights)
+    if len(scenes.held):
+        one.pictures = draw(one, scenes)
+        one.limit = space.decode(raw[scenes.held])
+    return one
+
+
+def find_images(
+    near: dict[str, np.ndarray], scenes: Scenes, draws: dict[str, int]
+) -> dict[str, dict[str, Score]]:
     """Top-1, top-5 and median rank of the true image for each of SETS.
 
-    near: "seen" and "unseen", (B, S), larger is nearer.
+    near: "seen" and "unseen", (B, S), larger is nearer; draws: n_permutations and seed.
     """
-    draws = {"n_permutations": how["n_permutations"], "seed": how["seed"]}
-    shown = np.sort(np.concatenate([scenes.train, scenes.val, scenes.held]))
-    asked = {"seen": ("seen", shown)}
+    candidates = {"seen": ("seen", scenes.all)}
     if len(scenes.held):
-        asked |= {"unseen_held": ("unseen", scenes.held), "unseen_all": ("unseen", shown)}
+        candidates |= {"unseen_held": ("unseen", scenes.held), "unseen_all": ("unseen", scenes.all)}
     return {
-        name: retrieval_scores(near[part][:, cand], np.searchsorted(cand, scenes.presentations[part].y), **draws)
-        for name, (part, cand) in asked.items()
-    }  # fmt: skip
+        name: retrieval.retrieval_scores(
+            near[part][:, rows], np.searchsorted(rows, scenes.presentations[part].y), **draws
+        )
+        for name, (part, rows) in candidates.items()
+    }
 
 
 def draw(one: Decoded, scenes: Scenes) -> np.ndarray | None:
@@ -205,13 +217,56 @@ def draw(one: Decoded, scenes: Scenes) -> np.ndarray | None:
     return one.space.decode(mean * gain * spread + one.centre)
 
 
-# --- tables, files and words ---------------------------------------------------------------------
+# --- what is stored ------------------------------------------------------------------------------
 
 
-def comparison(outcome: Outcome) -> pd.DataFrame:
+def result_of(decoding: Decoding, data: Data, params: Params) -> Result:
+    """Scores of each space and set of images, beside what was decoded.
+
+    Tables: spaces (see `comparison`), retrieval (see `ranks`). Arrays: latents, the standardised
+    features of every image with what standardised them; decoder_SPACE, the weights.
+    """
+    scenes, rows = decoding.scenes, []
+    latents = {"label": scenes.shown.label.astype(np.int64)}
+    for name, one in decoding.spaces.items():
+        for which, scores in one.scores.items():
+            best, of = decoding.best.get(which, {}), {}
+            if which in SETS:
+                part = "seen" if which == "seen" else "unseen"
+                of = {
+                    "model": f"{name} by {params.regressor}", "variant": SETS[which],
+                    "n_test": len(scenes.presentations[part]), "n_train": len(scenes.presentations["fit, all"]),
+                }  # fmt: skip
+            rows += [
+                Row(f"{name}, {which}, {metric}", score, best.get(metric), of, metric)
+                for metric, score in scores.items()
+            ]
+        spread = np.where(np.isinf(one.spread), 0.0, one.spread)
+        latents |= {name: one.features, f"{name}.centre": one.centre, f"{name}.spread": spread}
+    about = {
+        "regressor": params.regressor,
+        "n_test": sum(len(scenes.presentations[part]) for part in ("seen", "unseen")),
+        "images": scenes.shown.origin,
+        "held_out": scenes.shown.label[scenes.held].tolist(),
+    }
+    found = [ranks(decoding, name) for name in decoding.spaces]
+    weights = {f"decoder_{n}": one.weights for n, one in decoding.spaces.items() if one.weights}
+    return Result(
+        rows,
+        data.about | about,
+        tables={
+            "spaces": comparison(decoding),
+            "retrieval": pd.concat(found, ignore_index=True),
+        },
+        arrays={"latents": latents, **weights},
+        files=[one.space for one in decoding.spaces.values()],
+    )
+
+
+def comparison(decoding: Decoding) -> pd.DataFrame:
     """One row a feature space and set of images; scores with interval, chance and p, best possible."""
     rows = []
-    for name, one in outcome.spaces.items():
+    for name, one in decoding.spaces.items():
         for which, text in SETS.items():
             if which not in one.scores:
                 continue
@@ -219,162 +274,115 @@ def comparison(outcome: Outcome) -> pd.DataFrame:
             for kind, score in one.scores[which].items():
                 row |= {kind: score.value, f"{kind}_low": score.ci_low, f"{kind}_high": score.ci_high,
                         f"{kind}_chance": score.chance, f"{kind}_p": score.p}  # fmt: skip
-                if which in outcome.oracle:
-                    row[f"{kind}_best_possible"] = outcome.oracle[which][kind].value
+                if which in decoding.best:
+                    row[f"{kind}_best_possible"] = decoding.best[which][kind].value
             rows.append(row | one.fit["seen" if which == "seen" else "unseen"])
     return pd.DataFrame(rows)
 
 
-def short_table(outcome: Outcome) -> pd.DataFrame:
-    """The comparison as people read it."""
-    rows = []
-    for row in comparison(outcome).to_dict("records"):
-        rows.append(
-            {"space": row["space"], "which": row["which"],
-             "nearest": f"{row['accuracy']:.1%}", "chance": f"{row['accuracy_chance']:.1%}",
-             "among 5": f"{row['top5']:.1%}", "chance of 5": f"{row['top5_chance']:.1%}",
-             "median rank": f"{row['median_rank']:.0f} ({row['median_rank_chance']:.0f})",
-             "p": f"{row['accuracy_p']:.2g}"}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def preferred(outcome: Outcome) -> str:
-    """The space whose decoded features find most validation presentations among validation images.
-
-    Test presentations have no part in it. The first of equals.
-    """
-    scenes, right = outcome.scenes, {}
-    y = np.searchsorted(scenes.val, scenes.presentations["choose"].y)
-    for name, one in outcome.spaces.items():
-        near = similarity(one.decoded["choose"], one.features[scenes.val])
-        right[name] = (near.argmax(axis=1) == y).mean()
-    return max(right, key=right.get)
-
-
-def examples(outcome: Outcome, space: str = "", n: int = 5) -> pd.DataFrame:
-    """Test presentations of held-out images (or seen ones), spread over ranks, with their answers.
-
-    space: a name; "" = the one that validation prefers. Columns: space, row of the image, rank,
-    answers (rows of the five nearest images).
-    """
-    space = space or preferred(outcome)
-    scenes, one = outcome.scenes, outcome.spaces[space]
-    part = "unseen" if len(scenes.held) else "seen"
-    y = scenes.presentations[part].y
-    shown = np.sort(np.concatenate([scenes.train, scenes.val, scenes.held]))
-    near = similarity(one.decoded[part], one.features[shown])
-    order = shown[np.argsort(-near, axis=1, kind="stable")]
-    rank = (order == y[:, None]).argmax(axis=1) + 1
-    first = np.unique(y, return_index=True)[1]  # one presentation an image
-    picked = first[np.argsort(rank[first], kind="stable")]
-    picked = picked[np.linspace(0, len(picked) - 1, min(n, len(picked))).astype(int)]
-    return pd.DataFrame(
-        {
-            "space": space,
-            "row": y[picked],
-            "rank": rank[picked],
-            "answers": [order[i, :5].tolist() for i in picked],
-        }
-    )
-
-
-def save(folder: Path, stage: Stage, data: Data, outcome: Outcome) -> None:
-    """Write metrics.json (a row for each space and set), tables, features and weights."""
-    from safetensors.numpy import save_file
-
-    shared = {
-        **decode.identity(stage, data), "regressor": stage.params.regressor, "n_test": outcome.n_test,
-        "images": outcome.scenes.shown.origin, "held_out": outcome.scenes.shown.label[outcome.scenes.held].tolist(),
-    }  # fmt: skip
-    rows, every = [], {}
-    for name, one in outcome.spaces.items():
-        for which, scores in one.scores.items():
-            every |= {f"{name}, {which}, {kind}": s for kind, s in scores.items()}
-            if which in SETS:
-                part = "seen" if which == "seen" else "unseen"
-                rows.append(
-                    {"model": f"{name} by {stage.params.regressor}", "variant": SETS[which],
-                     "n_test": len(outcome.scenes.presentations[part]),
-                     "n_train": len(outcome.scenes.presentations["fit, all"]),
-                     "scores": scores, "oracle": outcome.oracle.get(which, {})}
-                )  # fmt: skip
-        one.space.save(folder)
-        if one.weights:
-            save_file(
-                {k: np.ascontiguousarray(v) for k, v in one.weights.items()},
-                folder / f"decoder_{name}.safetensors",
-            )
-    metrics.write_metrics(folder, {**shared, "scores": every, "rows": rows, "oracle": {}})
-    save_file(
-        {n: np.ascontiguousarray(o.features) for n, o in outcome.spaces.items()}
-        | {f"{n}.{k}": np.ascontiguousarray(np.where(np.isinf(v), 0.0, v)) for n, o in outcome.spaces.items()
-           for k, v in (("centre", o.centre), ("spread", o.spread))}
-        | {"label": np.ascontiguousarray(outcome.scenes.shown.label.astype(np.int64))},
-        folder / LATENTS,
-    )  # fmt: skip
-    comparison(outcome).to_parquet(folder / COMPARISON, index=False)
-    decode.forget_checkpoints(store.log_dir(stage.name, stage.recording, stage.key))
-    found = [ranks(outcome, name) for name in outcome.spaces]
-    pd.concat(found, ignore_index=True).to_parquet(folder / RETRIEVAL, index=False)
-
-
-def ranks(outcome: Outcome, space: str) -> pd.DataFrame:
+def ranks(decoding: Decoding, space: str) -> pd.DataFrame:
     """One row a test presentation: trial, label, set, rank of its image among all."""
-    scenes, one = outcome.scenes, outcome.spaces[space]
-    shown = np.sort(np.concatenate([scenes.train, scenes.val, scenes.held]))
+    scenes, one = decoding.scenes, decoding.spaces[space]
     parts = []
     for part in ("seen", "unseen"):
         p = scenes.presentations[part]
-        near = similarity(one.decoded[part], one.features[shown])
-        own = near[np.arange(len(p)), np.searchsorted(shown, p.y)]
+        near = retrieval.similarity(one.decoded[part], one.features[scenes.all])
+        true = near[np.arange(len(p)), np.searchsorted(scenes.all, p.y)]
         parts.append(
             pd.DataFrame(
                 {"space": space, "trial": p.trial, "label": scenes.shown.label[p.y], "images": part,
-                 "rank": (near >= own[:, None]).sum(axis=1)}
+                 "rank": (near >= true[:, None]).sum(axis=1)}
             )
         )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
-def drawn_in_words(outcome: Outcome) -> str:
-    """How much of the held-out images is drawn, space by space."""
-    lines = []
-    for name, one in outcome.spaces.items():
-        if found := one.scores.get("reconstruction"):
-            s, limit = found["pixel_correlation"], found["of_the_true_features"]
-            lines.append(
-                f"- **{name}** from spikes: pixel correlation {s.value:.2f} (95 % interval {s.ci_low:.2f} to "
-                f"{s.ci_high:.2f}, with other images {s.chance:.2f}, p = {s.p:.2g}); from the true features {limit.value:.2f}"
-            )
-    return (
-        "\n".join(lines) or "No space of this run leads back to an image, or no image was held out."
+# --- as people read it ---------------------------------------------------------------------------
+
+
+def short_table(spaces: pd.DataFrame) -> pd.DataFrame:
+    """The comparison of spaces as people read it."""
+    return pd.DataFrame(
+        {"space": row["space"], "which": row["which"],
+         "nearest": f"{row['accuracy']:.1%}", "chance": f"{row['accuracy_chance']:.1%}",
+         "among 5": f"{row['top5']:.1%}", "chance of 5": f"{row['top5_chance']:.1%}",
+         "median rank": f"{row['median_rank']:.0f} ({row['median_rank_chance']:.0f})",
+         "p": f"{row['accuracy_p']:.2g}"}
+        for row in spaces.to_dict("records")
+    )  # fmt: skip
+
+
+def drawn_table(decoding: Decoding) -> pd.DataFrame:
+    """How much of the held-out images is drawn, space by space, as people read it."""
+    rows = []
+    for name, one in decoding.spaces.items():
+        if scores := one.scores.get("reconstruction"):
+            s, limit = scores["pixel_correlation"], scores["of_the_true_features"]
+            rows.append(
+                {"space": name, "from spikes": f"{s.value:.2f}", "95 % interval": f"{s.ci_low:.2f} to {s.ci_high:.2f}",
+                 "with other images": f"{s.chance:.2f}", "p": f"{s.p:.2g}", "from the true features": f"{limit.value:.2f}"}
+            )  # fmt: skip
+    none = "No space of this run leads back to an image, or no image was held out."
+    return pd.DataFrame(rows or [{"nothing drawn": none}])
+
+
+def preferred(decoding: Decoding) -> str:
+    """The space whose decoded features find most validation presentations among validation images.
+
+    Test presentations have no part in it. The first of equals.
+    """
+    scenes, right = decoding.scenes, {}
+    y = np.searchsorted(scenes.val, scenes.presentations["choose"].y)
+    for name, one in decoding.spaces.items():
+        near = retrieval.similarity(one.decoded["choose"], one.features[scenes.val])
+        right[name] = (near.argmax(axis=1) == y).mean()
+    return max(right, key=right.get)
+
+
+def examples(decoding: Decoding, space: str = "", n: int = 5) -> pd.DataFrame:
+    """Test presentations of held-out images (or seen ones), spread over ranks, with their answers.
+
+    space: a name; "" = the one that validation prefers. Columns: space, row of the image, rank,
+    answers (rows of the five nearest images).
+    """
+    space = space or preferred(decoding)
+    scenes, one = decoding.scenes, decoding.spaces[space]
+    part = "unseen" if len(scenes.held) else "seen"
+    y = scenes.presentations[part].y
+    near = retrieval.similarity(one.decoded[part], one.features[scenes.all])
+    order = scenes.all[np.argsort(-near, axis=1, kind="stable")]
+    rank = (order == y[:, None]).argmax(axis=1) + 1
+    first = np.unique(y, return_index=True)[1]  # one presentation an image
+    picked = first[np.argsort(rank[first], kind="stable")]
+    picked = picked[np.linspace(0, len(picked) - 1, min(n, len(picked))).astype(int)]
+    answers = [order[i, :5].tolist() for i in picked]
+    return pd.DataFrame(
+        {"space": space, "row": y[picked], "rank": rank[picked], "answers": answers}
     )
 
 
-def in_words(stage: Stage, outcome: Outcome) -> str:
+def in_words(decoding: Decoding, params: Params, recipe: Recipe) -> str:
     """The result in a sentence a feature space, and what to make of it."""
-    lines = []
-    which = "unseen_held" if len(outcome.scenes.held) else "seen"
-    n = len(outcome.scenes.held) if len(outcome.scenes.held) else len(outcome.scenes.shown.label)
-    for name, one in outcome.spaces.items():
-        s = one.scores[which]["accuracy"]
-        lines.append(
-            f"- **{name}**: {s.value:.1%} (95 % interval {s.ci_low:.1%} to {s.ci_high:.1%}, p = {s.p:.2g})"
-        )
-    first = next(iter(outcome.spaces.values())).scores[which]["accuracy"]
-    best = ""
-    if which in outcome.oracle:
-        best = f" The best possible decoder, which knows the truth, finds {outcome.oracle[which]['accuracy'].value:.1%}."
-    told = "images never seen in training" if which == "unseen_held" else "images"
-    note = ""
-    if sources.is_simulated(stage.recipe.source):
+    held = decoding.scenes.held
+    which, n = ("unseen_held", len(held)) if len(held) else ("seen", len(decoding.scenes.shown.label))  # fmt: skip
+    scores = {name: one.scores[which]["accuracy"] for name, one in decoding.spaces.items()}
+    lines = [
+        f"- **{name}**: {s.value:.1%} (95 % interval {s.ci_low:.1%} to {s.ci_high:.1%}, p = {s.p:.2g})"
+        for name, s in scores.items()
+    ]
+    first = next(iter(scores.values()))
+    best = note = ""
+    if which in decoding.best:
+        value = decoding.best[which]["accuracy"].value
+        best = f" The best possible decoder, which knows the truth, finds {value:.1%}."
+    if sources.is_simulated(recipe.source):
         note = (
             " In this simulated recording the units *are* filters on the image, so features made "
             "of filters have an advantage here that real recordings need not give them."
         )
+    what = "images never seen in training" if which == "unseen_held" else "images"
     return (
-        f"**Result.** From one presentation, {stage.params.regressor} finds the right one of {n} {told} "
+        f"**Result.** From one presentation, {params.regressor} finds the right one of {n} {what} "
         f"in so many of {first.n:,} test presentations; guessing would in {first.chance:.1%}:\n\n"
         + "\n".join(lines)
         + f"\n\n{best}{note}".rstrip()

@@ -12,6 +12,8 @@ import numpy as np
 
 from nblib import models
 from nblib.core.errors import BadParameter
+from nblib.models.linear import RidgePath
+from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
     from nblib.experiments.images import Params
@@ -42,7 +44,7 @@ class Regressor:
         image; folder: where networks keep their checkpoints. BadParameter for an unknown name."""
         self.presentations, self.params, self.folder = presentations, params, folder
         check_regressor(params)
-        self.kept: dict[str, tuple] = {}
+        self.paths: dict[str, RidgePath] = {}
 
     def decode(self, features: np.ndarray) -> tuple[dict[str, np.ndarray], dict, dict]:
         """Decoded features (B, D) of "choose", "seen" and "unseen", the choice, the weights."""
@@ -68,18 +70,12 @@ class Regressor:
     def _ridge(self, role: str, features: np.ndarray, only: float | None):
         """Yield (penalty, weight (T*N, D), bias (D,)); one decomposition serves every space."""
         part = self.presentations[role]
-        if role not in self.kept:
-            x = _flat(part)
-            mean = x.mean(axis=0)
-            values, vectors = np.linalg.eigh((x - mean).T @ (x - mean))
-            self.kept[role] = mean, np.maximum(values, 0), vectors
-        mean, values, vectors = self.kept[role]
-        target = features[part.y]
-        t_mean = target.mean(axis=0)
-        right = vectors.T @ ((_flat(part) - mean).T @ (target - t_mean))
-        for penalty in PENALTIES if only is None else (only,):
-            weight = vectors @ (right / (values + penalty * values.mean())[:, None])
-            yield penalty, weight, t_mean - mean @ weight
+        if role not in self.paths:
+            self.paths[role] = RidgePath(_flat(part))
+        path, penalties = self.paths[role], PENALTIES if only is None else (only,)
+        solutions = path.solutions(features[part.y], [p * path.unit for p in penalties])
+        for penalty, (weight, bias) in zip(penalties, solutions, strict=True):
+            yield penalty, weight, bias
 
     def _pls(self, role: str, features: np.ndarray, only: int | None):
         """Yield (components, weight, bias): partial least squares (Wold et al. 2001)."""
@@ -101,8 +97,7 @@ class Regressor:
 
         parts, p = self.presentations, self.params
         decoder = models.make(name)
-        asked = {"max_epochs": p.max_epochs, "device": p.device, "threads": p.threads, "seed": p.seed, "progress": False}  # fmt: skip
-        settings = training.FitSettings.of(asked, decoder.training)
+        settings = FitSettings.of(p, decoder.training, progress=False)
         n_bins, n_units = parts["fit"].x.shape[1:]
         with training.reproducible(settings.seed):
             net = decoder.build(n_bins, n_units, features.shape[1])

@@ -19,9 +19,10 @@ from nblib.experiments import few_shot
 from nblib.prepare.samples import Samples
 
 if TYPE_CHECKING:
+    from nblib.core.params import Recipe
     from nblib.data.images import Images
     from nblib.experiments.decode import Data
-    from nblib.road.stages import Stage
+    from nblib.experiments.images import Params
 
 VAL_SHARE = 0.15  # of the training scenes: they choose penalties and epochs
 LEAST_SCENES = 10
@@ -41,6 +42,11 @@ class Scenes:
     held: np.ndarray
     presentations: dict[str, Samples]
 
+    @property
+    def all(self) -> np.ndarray:
+        """Rows of all images that were shown, in order."""
+        return np.sort(np.concatenate([self.train, self.val, self.held]))
+
     def table(self) -> pd.DataFrame:
         """How many images and presentations each role has."""
         n = {"fit": len(self.train), "choose": len(self.val), "fit, all": len(self.train) + len(self.val),
@@ -49,25 +55,35 @@ class Scenes:
         return pd.DataFrame(rows).T
 
 
-def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
+def rows_of_classes(data: Data, shown: Images, params: Params, recipe: Recipe) -> np.ndarray:
+    """Row of the image of each class (C,); -1 for the grey screen."""
+    labels = shown_labels(data, params, recipe)
+    rows = np.full(len(data.classes), -1)
+    rows[np.isin(data.classes, labels)] = shown.rows(labels)
+    return rows
+
+
+def shown_labels(data: Data, params: Params, recipe: Recipe) -> np.ndarray:
+    """The classes that are images (see `images.scene_labels`)."""
+    who = f"recording {params.recording!r}"
+    return images.scene_labels(data.classes, who, recipe.label_rules.blank)
+
+
+def split_scenes(data: Data, shown: Images, params: Params, recipe: Recipe) -> Scenes:
     """Deal the images into training, validation and held-out ones; scale on fit rows alone.
 
     Raises BadInput when too few images remain to fit on.
     """
-    labels = images.scene_labels(
-        data.classes, f"recording {stage.recording!r}", stage.recipe.label_rules.blank
-    )
-    row_of_class = np.full(len(data.classes), -1)
-    row_of_class[np.isin(data.classes, labels)] = shown.rows(labels)
+    row_of_class = rows_of_classes(data, shown, params, recipe)
     rows = np.sort(row_of_class[row_of_class >= 0])
-    rng = np.random.default_rng([stage.params.seed, 31])
+    rng = np.random.default_rng([params.seed, 31])
     order = rng.permutation(rows)
-    n_held = round(stage.params.held_out * len(rows))
+    n_held = round(params.held_out * len(rows))
     n_val = max(1, round(VAL_SHARE * (len(rows) - n_held)))
     held, val, train = np.split(order, [n_held, n_held + n_val])
-    if len(train) < LEAST_SCENES or (stage.params.held_out > 0 and n_held < 2):
+    if len(train) < LEAST_SCENES or (params.held_out > 0 and n_held < 2):
         raise BadInput(
-            f"recording {stage.recording!r} shows {len(rows)} images; with held_out = {stage.params.held_out} "
+            f"recording {params.recording!r} shows {len(rows)} images; with held_out = {params.held_out} "
             f"that leaves {len(train)} to fit on and {n_held} held out, fewer than {LEAST_SCENES} and 2."
         )
     whole = {role: few_shot.counts(data, getattr(data, role)) for role in ("train", "val", "test")}
@@ -91,6 +107,6 @@ def split_scenes(data: Data, shown: Images, stage: Stage) -> Scenes:
         "seen": some(("test",), seen),
         "unseen": some(("test",), held),
     }
-    how = few_shot.scaling(parts["fit"], stage.recipe, zscore=True)
-    parts = {name: few_shot.scaled(p, how) for name, p in parts.items()}
+    scale = few_shot.scaling(parts["fit"], recipe, zscore=True)
+    parts = {name: few_shot.scaled(samples, *scale) for name, samples in parts.items()}
     return Scenes(shown, np.sort(train), np.sort(val), np.sort(held), parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -249,13 +249,41 @@ def squared_hinge(
     return minimize(value_and_slope, start, jac=True, method="L-BFGS-B", options=options).x
 
 
+class RidgePath:
+    """Least squares with an L2 penalty on x (B, D): one decomposition for all penalties and targets.
+
+    Of the smaller of the two Gram matrices (Hastie, Tibshirani and Friedman 2009, section 3.4).
+    unit: the mean over features of their sum of squares, a scale for penalties.
+    """
+
+    def __init__(self, x: np.ndarray):
+        x = np.asarray(x, np.float64)
+        self.mean = x.mean(axis=0)
+        self.x = x - self.mean
+        n, d = x.shape
+        self.by_rows = n < d
+        gram = self.x @ self.x.T if self.by_rows else self.x.T @ self.x
+        values, self.vectors = np.linalg.eigh(gram)  # of size min(B, D)
+        self.values = np.maximum(values, 0.0)
+        self.unit = self.values.sum() / d or 1.0  # the trace is that of either matrix
+
+    def solutions(self, target: np.ndarray, penalties: Iterable[float]):
+        """Yield weight (D, K) and bias (K,) for targets (B, K), penalty by penalty."""
+        target_mean = target.mean(axis=0)
+        target = target - target_mean
+        right = self.vectors.T @ (target if self.by_rows else self.x.T @ target)
+        for penalty in penalties:
+            solved = self.vectors @ (right / (self.values + penalty)[:, None])
+            weight = self.x.T @ solved if self.by_rows else solved
+            yield weight, target_mean - self.mean @ weight
+
+
 class Ridge(LinearDecoder):
     """Least squares on one column a class with an L2 penalty, in closed form.
 
     c_values: inverse penalties in units of the mean variance of the data, tried on validation.
-    One eigendecomposition of the smaller of the two Gram matrices serves all of them (Hastie,
-    Tibshirani and Friedman 2009, section 3.4). Scores become probabilities by softmax and a
-    temperature.
+    One decomposition serves all of them (`RidgePath`). Scores become probabilities by softmax and
+    a temperature.
     """
 
     name = "ridge"
@@ -266,20 +294,10 @@ class Ridge(LinearDecoder):
         self, x: np.ndarray, y: np.ndarray, seed: int,
         *, c_values: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0),
     ):  # fmt: skip
-        x = np.asarray(x, np.float64)
-        target = np.eye(int(y.max()) + 1)[y]  # (B, C)
-        x_mean, y_mean = x.mean(axis=0), target.mean(axis=0)
-        x, target = x - x_mean, target - y_mean
-        n, d = x.shape
-        gram = x @ x.T if n < d else x.T @ x
-        values, vectors = np.linalg.eigh(gram)  # of size min(B, D)
-        values = np.maximum(values, 0.0)
-        unit = values.sum() / d or 1.0  # the trace is that of either matrix
-        right = vectors.T @ (target if n < d else x.T @ target)
-        for c in sorted(c_values):
-            solved = vectors @ (right / (values + unit / c)[:, None])
-            weight = x.T @ solved if n < d else solved  # (D, C)
-            yield {"c": c}, weight, y_mean - x_mean @ weight
+        path, c_values = RidgePath(x), sorted(c_values)
+        solutions = path.solutions(np.eye(int(y.max()) + 1)[y], [path.unit / c for c in c_values])
+        for c, (weight, bias) in zip(c_values, solutions, strict=True):
+            yield {"c": c}, weight, bias
 
 
 class NearestMean(LinearDecoder):

@@ -1,9 +1,9 @@
 """Decoding image features: held-out scenes teach nothing, and what there is to find is found."""
 
 import json
+import uuid
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from nblib.core.params import Recipe
 from nblib.data.images import Images
 from nblib.evaluate import scores
 from nblib.experiments import decode, features, images
-from nblib.experiments.images import Params as ImageParams
 from nblib.experiments.scenes import split_scenes
 from nblib.prepare.samples import Samples
 
@@ -54,21 +53,26 @@ def data(shown):
     )  # fmt: skip
 
 
-def stage(tmp_path, **given):
-    params = ImageParams(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
-    recipe = Recipe(recipe="tiny", recordings=["tiny"], source="nwb", blank="-1")
-    return SimpleNamespace(
-        params=params, recipe=recipe, name="10_image_latents", recording="tiny", key="k" * 16
-    )
+RECIPE = Recipe(recipe="tiny", recordings=["tiny"], source="nwb", blank="-1")
 
 
-@pytest.fixture(autouse=True)
-def root(home):
-    return home
+def asked(**given):
+    return images.Params(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
 
 
-def test_scenes_are_dealt_whole(data, shown, tmp_path):
-    scenes = split_scenes(data, shown, stage(tmp_path))
+@pytest.fixture
+def run(tmp_path):
+    """Decodes images, each time with a folder of its own."""
+
+    def run(data, shown, **given):
+        folder = tmp_path / uuid.uuid4().hex
+        return images.decode_images(data, shown, asked(**given), RECIPE, folder)
+
+    return run
+
+
+def test_scenes_are_dealt_whole(data, shown):
+    scenes = split_scenes(data, shown, asked(), RECIPE)
     assert (len(scenes.train), len(scenes.val), len(scenes.held)) == (27, 5, 8)
     assert len({*scenes.train, *scenes.val, *scenes.held}) == N_SCENES
     of = {name: set(part.y) for name, part in scenes.presentations.items()}
@@ -78,23 +82,23 @@ def test_scenes_are_dealt_whole(data, shown, tmp_path):
     trials = {name: set(part.trial) for name, part in scenes.presentations.items()}
     assert not (trials["seen"] | trials["unseen"]) & (trials["fit, all"] | trials["choose"])
     assert scenes.presentations["fit"].x.mean() == pytest.approx(0, abs=1e-5)
-    other = split_scenes(data, shown, stage(tmp_path, seed=1))
+    other = split_scenes(data, shown, asked(seed=1), RECIPE)
     assert set(other.held) != set(scenes.held)
 
 
-def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
+def test_poisoned_held_out_presentations_change_nothing(data, shown, run):
     """Every presentation of a held-out scene, and its image, set to nonsense: the same decoder."""
-    asked = stage(tmp_path, spaces=["pca", "gabor", "vae"], vae_epochs=3)
-    scenes = split_scenes(data, shown, asked)
+    given = {"spaces": ["pca", "gabor", "vae"], "vae_epochs": 3}
+    scenes = split_scenes(data, shown, asked(**given), RECIPE)
     held = np.isin(data.train.y - 1, scenes.held)
     x = data.train.x.copy()
     x[held] = 200
     poisoned = replace(data, train=replace(data.train, x=x))
     pixels = shown.pixels.copy()
     pixels[scenes.held] = 1.0
-    one = images.run(data, shown, asked)
-    other = images.run(poisoned, replace(shown, pixels=pixels), asked)
-    for name in asked.params.spaces:
+    one = run(data, shown, **given)
+    other = run(poisoned, replace(shown, pixels=pixels), **given)
+    for name in given["spaces"]:
         a, b = one.spaces[name], other.spaces[name]
         assert a.chosen == b.chosen
         for kind in a.weights:
@@ -104,8 +108,8 @@ def test_poisoned_held_out_presentations_change_nothing(data, shown, tmp_path):
 
 
 @pytest.mark.parametrize("regressor", ["ridge", "pls", "mlp"])
-def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, regressor):
-    found = images.run(data, shown, stage(tmp_path, regressor=regressor))
+def test_unseen_images_are_found_where_units_tell_them(data, shown, run, regressor):
+    found = run(data, shown, regressor=regressor)
     s = found.spaces["pca"].scores
     for which in ("seen", "unseen_held", "unseen_all"):
         assert s[which]["accuracy"].ci_low > s[which]["accuracy"].chance, which
@@ -119,45 +123,42 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, tmp_path, re
     assert table.loc[images.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
 
 
-def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, tmp_path):
+def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, run):
     """One held-out image of other counts: the picture of another held-out image stays as it was."""
-    asked = stage(tmp_path)
-    one = images.run(data, shown, asked)
+    one = run(data, shown)
     first, *_ = one.scenes.held
     x = data.test.x.copy()
     x[data.test.y == first + 1] += 9  # class 0 is the blank
-    other = images.run(replace(data, test=replace(data.test, x=x)), shown, asked)
+    other = run(replace(data, test=replace(data.test, x=x)), shown)
     drawn = [o.spaces["pca"].pictures for o in (one, other)]
     assert not np.allclose(drawn[0][0], drawn[1][0])
     np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
 
 
-def test_shuffled_labels_are_at_chance(data, shown, tmp_path):
+def test_shuffled_labels_are_at_chance(data, shown, run):
     rng = np.random.default_rng(5)
     parts = {n: replace(getattr(data, n), y=rng.permutation(getattr(data, n).y)) for n in ("train", "val", "test")}  # fmt: skip
-    s = images.run(replace(data, **parts), shown, stage(tmp_path)).spaces["pca"].scores
+    s = run(replace(data, **parts), shown).spaces["pca"].scores
     for which in ("seen", "unseen_held", "unseen_all"):
         assert s[which]["accuracy"].p > 0.01, which
     # Test the test: test scenes that taught after all are found far too often.
-    assert (
-        images.run(data, shown, stage(tmp_path)).spaces["pca"].scores["seen"]["accuracy"].p < 0.02
-    )
+    assert run(data, shown).spaces["pca"].scores["seen"]["accuracy"].p < 0.02
 
 
-def test_without_held_out_images_only_seen_ones_are_judged(data, shown, tmp_path):
+def test_without_held_out_images_only_seen_ones_are_judged(data, shown, run):
     for regressor in ("ridge", "mlp"):
-        asked = stage(tmp_path, held_out=0.0, regressor=regressor, max_epochs=2)
-        found = images.run(data, shown, asked)
-        assert set(found.spaces["pca"].scores) == {"seen"} and not found.oracle
-        assert "images in so many" in images.in_words(asked, found)
+        given = {"held_out": 0.0, "regressor": regressor, "max_epochs": 2}
+        found = run(data, shown, **given)
+        assert set(found.spaces["pca"].scores) == {"seen"} and not found.best
+        assert "images in so many" in images.in_words(found, asked(**given), RECIPE)
         assert images.examples(found)["row"].nunique() == 5
-    assert "No space of this run" in images.drawn_in_words(found)
+    assert "No space of this run" in images.drawn_table(found)["nothing drawn"][0]
 
 
 def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_says(
-    shown, data, tmp_path
+    shown, data, run
 ):
-    found = images.run(data, shown, stage(tmp_path, spaces=["spectrum", "pca"]))
+    found = run(data, shown, spaces=["spectrum", "pca"])
     val, y = found.scenes.val, found.scenes.presentations["choose"].y
     good, bad = found.spaces["pca"], found.spaces["spectrum"]
     for one, right in ((good, y), (bad, np.roll(val, 1)[np.searchsorted(val, y)])):
@@ -168,24 +169,23 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
     assert set(images.examples(found, "spectrum")["space"]) == {"spectrum"}
 
 
-def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
-    asked = stage(tmp_path, spaces=["pca", "vae"], vae_epochs=2)
-    # The network halves its sides three times.
-    found = images.run(data, shown, asked)
-    images.save(tmp_path, asked, data, found)
+def test_a_run_is_stored_with_a_row_for_each_result(data, shown, run, tmp_path):
+    given = {"spaces": ["pca", "vae"], "vae_epochs": 2}
+    found = run(data, shown, **given)
+    images.result_of(found, data, asked(**given)).save(tmp_path, {})
     told = json.loads((tmp_path / scores.METRICS).read_text())
     assert len(told["rows"]) == 6 and len(told["held_out"]) == 8
     assert told["rows"][1]["model"] == "pca by ridge"
     assert {"accuracy", "top5", "median_rank"} <= set(told["rows"][0]["scores"])
     from safetensors.numpy import load_file
 
-    kept = load_file(tmp_path / images.LATENTS)
+    kept = load_file(tmp_path / "latents.safetensors")
     np.testing.assert_array_equal(kept["pca"], found.spaces["pca"].features)
     weights = load_file(tmp_path / "decoder_pca.safetensors")
     x = found.scenes.presentations["unseen"].x
     again = x.reshape(len(x), -1) @ weights["weight"] + weights["bias"]
     np.testing.assert_allclose(again, found.spaces["pca"].decoded["unseen"], atol=1e-6)
-    table = pd.read_parquet(tmp_path / images.RETRIEVAL)
+    table = pd.read_parquet(tmp_path / "retrieval.parquet")
     assert len(table) == 2 * 4 * N_SCENES and table["rank"].between(1, N_SCENES).all()
     assert Path(tmp_path / "vae.safetensors").is_file()
 
@@ -202,17 +202,17 @@ def test_a_run_is_stored_with_a_row_for_each_result(data, shown, tmp_path):
         ({"held_out": 0.01}, BadInput, "0 held out"),
     ],
 )
-def test_bad_settings_are_named(data, shown, tmp_path, given, error, says):
+def test_bad_settings_are_named(data, shown, run, given, error, says):
     with pytest.raises(error, match=says):
-        images.run(data, shown, stage(tmp_path, **given))
+        run(data, shown, **given)
 
 
-def test_lab_latents_are_a_space(data, shown, tmp_path):
+def test_lab_latents_are_a_space(data, shown, run, tmp_path):
     import torch
 
     space = features.PCA(4)
     space.fit(shown.pixels, None)
     torch.save(torch.as_tensor(space.encode(shown.pixels)), tmp_path / "z.pt")
-    asked = stage(tmp_path, spaces=["lab"], latents=str(tmp_path / "z.pt"))
-    s = images.run(data, shown, asked).spaces["lab"].scores["unseen_held"]["accuracy"]
+    found = run(data, shown, spaces=["lab"], latents=str(tmp_path / "z.pt"))
+    s = found.spaces["lab"].scores["unseen_held"]["accuracy"]
     assert s.ci_low > s.chance
