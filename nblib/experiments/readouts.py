@@ -12,6 +12,7 @@ import numpy as np
 
 from nblib.experiments.draws import choosing
 from nblib.experiments.pretext import EPS
+from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
     from nblib.prepare.windows import Cohort
@@ -125,9 +126,7 @@ def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None,
     rows = np.arange(len(y))
     learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
     val = None if choose is None else Samples(x[choose], y[choose], choose)
-    training.fit(
-        net, Samples(x[learn], y[learn], learn), val, training.FitSettings(**defaults | given)
-    )
+    training.fit(net, Samples(x[learn], y[learn], learn), val, FitSettings(**defaults | given))
     return net
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import pretext
 from nblib.experiments.pretext import EMBEDDINGS
+from nblib.models.settings import FitSettings
 from nblib.road import notebooks
 
 if TYPE_CHECKING:
@@ -155,8 +156,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     lines = {r: pretext.Timeline.of(cohort, np.array([r])) for r in {*train, *val, *judge}}
     if params.shuffle_time:  # the control in which order says nothing
         lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
-    settings = training.FitSettings.of(params, FIT)
-    settings = replace(settings, progress=notebooks.is_interactive())
+    settings = FitSettings.of(params, FIT, progress=notebooks.is_interactive())
     device, _ = training.pick_device(settings)
     with training.reproducible(settings.seed):
         size = cohort.x.shape[1:]
