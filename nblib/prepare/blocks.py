@@ -52,11 +52,11 @@ def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
     return length, part.set_index("trial")["group"] // length
 
 
-def runs_in_words(split: pd.DataFrame, how: str) -> str:
-    """A sentence where labels come in runs, with a warning where `how` (blocked, random) is random."""
+def sentence(split: pd.DataFrame, kind: str) -> str:
+    """A sentence where labels come in runs, with a warning where its `kind` (blocked, random) is random."""
     length = time_blocks(split)[0]
     if length == 1:
         return ""
-    if how == "random":
+    if kind == "random":
         return f" **{RUNS_AND_RANDOM}**"
     return f" Labels come in runs: those of about {length} presentations in a row depend on each other."

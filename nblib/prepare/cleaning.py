@@ -82,20 +82,20 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
 
 
 def drop_unobserved(
-    binned: xr.Dataset, seen: np.ndarray, how: str
+    binned: xr.Dataset, seen: np.ndarray, unobserved: str
 ) -> tuple[xr.Dataset, list[tuple[str, str, int, int]]]:
     """Leave out presentations or units so that every unit was observed in every presentation.
 
-    seen: bool (trial, unit), whether it was observed throughout; how: `CleanSettings.unobserved`.
-    Returns what is left and rows of the table of removals. Raises BadInput when nothing is, with
+    seen: bool (trial, unit), whether it was observed throughout; unobserved: the setting of that
+    name. Returns what is left and rows of the table of removals. Raises BadInput when nothing is, with
     the setting that would leave most.
     """
     trials, units = np.ones(len(seen), bool), np.ones(seen.shape[1], bool)
-    if how == "largest":
+    if unobserved == "largest":
         trials, units = largest_block(seen)
-    elif how == "presentations":
+    elif unobserved == "presentations":
         trials = seen.all(axis=1)
-    elif how == "units":
+    elif unobserved == "units":
         units = seen.all(axis=0)
     if not (trials.any() and units.any()):
         best_trials, best_units = largest_block(seen)
@@ -107,12 +107,12 @@ def drop_unobserved(
         )
         raise BadInput(
             f"recording {binned.attrs['recording']!r}: units were observed at different times "
-            f"(units/obs_intervals), and unobserved: {how} would leave no {'unit' if trials.any() else 'presentation'}. {other}"
+            f"(units/obs_intervals), and unobserved: {unobserved} would leave no {'unit' if trials.any() else 'presentation'}. {other}"
         )
     rows = [
         (what, "not observed throughout", int((~kept).sum()), int(kept.sum()))
         for what, kept in (("presentations", trials), ("units", units))
-        if how in (what, "largest")
+        if unobserved in (what, "largest")
     ]
     return binned.isel(trial=trials, unit=units), rows
 

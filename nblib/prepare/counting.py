@@ -124,12 +124,12 @@ def _count_rising(times, bounds, flat, spans, places, rows, recording, first_uni
     """
     n_flat, n_units = len(flat), len(bounds) - 1
     corners = np.array([flat[i] for first, stop in spans for i in (first, stop - 1)])
-    found = np.empty((n_units, len(corners)), np.int64)
+    at_corner = np.empty((n_units, len(corners)), np.int64)
     for u in range(n_units):
-        found[u] = times[bounds[u] : bounds[u + 1]].searchsorted(corners) + bounds[u]
+        at_corner[u] = times[bounds[u] : bounds[u + 1]].searchsorted(corners) + bounds[u]
     wide: set[int] = set()
     for k, (first, _) in enumerate(spans):
-        lo, hi = found[:, 2 * k], found[:, 2 * k + 1]
+        lo, hi = at_corner[:, 2 * k], at_corner[:, 2 * k + 1]
         inside = np.concatenate([times[a:b] for a, b in zip(lo.tolist(), hi.tolist(), strict=True)])
         if len(inside) == 0:
             continue

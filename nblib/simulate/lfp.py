@@ -3,9 +3,8 @@
 Each region's potential is a sum of oscillations (delta, theta, beta, low gamma) and a 1/f
 background. What tells the states apart is how strong each band is in each region, and how much
 regions share it (coherence); band power also drifts slowly within a recording and differs between
-animals. Animals differ in the gain of each region, so in how far it stands above the noise of its wires,
-and in how their states look; windows are
-z-scored later, so a gain alone says nothing.
+animals. Animals differ in the gain of each region, so in how far it stands above the noise of its
+wires, and in how their states look; windows are z-scored later, so a gain alone says nothing.
 """
 
 from __future__ import annotations
@@ -62,14 +61,16 @@ def potentials(
     n = round(duration * rate)
     time = np.arange(n) / rate
     # The states as this animal shows them, and where each moment stands between two of them.
-    own = cohort["log_power"] + settings.between * rng.normal(0, 0.15, cohort["log_power"].shape)
+    log_power = cohort["log_power"] + settings.between * rng.normal(
+        0, 0.15, cohort["log_power"].shape
+    )
     state = np.searchsorted(starts + settings.state_s + MOVED_S / 2, time)
     state = np.minimum(state, len(STATES) - 1)
     signal = _pink(n, n_regions, rate, rng)
     for b, (low, high) in enumerate(BANDS):
         drift = _slow(n, rate, settings.drift_s, rng)[:, None] * settings.drift
         drift = drift + _slow(n, rate, settings.drift_s, rng, n_regions) * 0.6 * settings.drift
-        amplitude = BAND_SHARE[b] * np.exp(own[state, b] + drift)  # (time, region)
+        amplitude = BAND_SHARE[b] * np.exp(log_power[state, b] + drift)  # (time, region)
         shared = _band(n, 1, rate, low, high, rng)
         private = _band(n, n_regions, rate, low, high, rng)
         together = cohort["coherence"][state, b][:, None]

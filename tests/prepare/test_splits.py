@@ -232,7 +232,7 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
         (runs, "blocked", "Labels come in runs"), (runs, "random", "Take `split: blocked`"),
     ):  # fmt: skip
         split = splits.make_split(binned, SplitSettings(split=how))
-        words = blocks.runs_in_words(split, how)
+        words = blocks.sentence(split, how)
         assert (says in words) if says else words == ""
         assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
     length, group = blocks.time_blocks(split)
