@@ -148,7 +148,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     import torch
 
     from nblib.models import stagernet, training
-    from nblib.models.stagernet import DrawnBatches, PretextNet, pretext_loss
+    from nblib.models.stagernet import DrawnBatches, PretextNet
 
     test = test_subjects(cohort, params)
     train, val = pretext.teachers(cohort, test, params.teachers, params.seed)
@@ -166,7 +166,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     fit = DrawnBatches(x, draw([lines[r] for r in train], params), params.n_steps, params.seed)
     choose = DrawnBatches(x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True)  # fmt: skip
     history = training.fit(
-        net, fit, choose, settings, folder, loss=pretext_loss, stage=f"pretext-{params.pretext}",
+        net, fit, choose, settings, folder, stage=f"pretext-{params.pretext}",
         resume="auto", identity={"task": params.pretext, "embedder": json.dumps(embedder.config)},
     )  # fmt: skip
     fitted, history.attrs = dict(history.attrs), {}

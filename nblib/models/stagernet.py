@@ -205,12 +205,6 @@ class PretextNet(nn.Module):
         return torch.einsum("pae,pake->pak", expected, told).flatten(0, 1)
 
 
-def pretext_loss(net: PretextNet, x: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy [nats]: the logistic loss for rp and ts, InfoNCE for cpc."""
-    logits = net(x)
-    return functional.cross_entropy(logits, y), logits
-
-
 class DrawnBatches:
     """Batches ((windows, index), y) of freshly drawn samples, the same for the same (seed, epoch).
 

@@ -110,8 +110,10 @@ def fit(
         path = folder / f"{stage}.ckpt"
         if resume == "auto":
             resume = path if path.is_file() else ""
-        same = {"stage": stage, "data": fingerprint(train, val), "network": layout(module)}
-        same |= {**asdict(settings), **(identity or {})}
+        same = {
+            "stage": stage, "data": fingerprint(train, val), "network": layout(module),
+            **asdict(settings), **(identity or {}),
+        }  # fmt: skip
         if resume:
             check_checkpoint(Path(resume), same)
         stack.enter_context(reproducible(settings.seed, settings.threads))
@@ -134,22 +136,15 @@ def fit(
             callbacks=[keeper],
             logger=_wandb(stack, folder, same) if settings.logger == "wandb" else False,
             default_root_dir=folder,
-            limit_val_batches=0 if val is None else 1.0,
-            log_every_n_steps=1_000_000,  # one line per epoch; a line per step costs time
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
         started = time.perf_counter()
+        step, checkpoint = Step(module, loss, settings), str(resume) or None
         with _clear_errors(settings):
-            checkpoint = str(resume) if resume else None
-            trainer.fit(
-                Step(module, loss, settings), batches, validation,
-                ckpt_path=checkpoint, weights_only=True,
-            )  # fmt: skip
+            trainer.fit(step, batches, validation, ckpt_path=checkpoint, weights_only=True)
         module.cpu()
         if keeper.best:
             module.load_state_dict(keeper.best)
@@ -234,10 +229,9 @@ class Keeper(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, step: Step) -> None:
         from tqdm.auto import tqdm
 
-        total, hidden = self.settings.max_epochs, not self.settings.progress
         self.bar = tqdm(
-            total=total, unit="epoch", desc=self.path.stem, leave=False, disable=hidden,
-            initial=len(self.history),
+            total=self.settings.max_epochs, initial=len(self.history), unit="epoch",
+            desc=self.path.stem, leave=False, disable=not self.settings.progress,
         )  # fmt: skip
         self._stop_when_done(trainer)  # a checkpoint of a run that had stopped early
 
@@ -357,6 +351,7 @@ def _quiet_and_put_back() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid, and slow
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\.")

@@ -140,17 +140,15 @@ def area_data(areas):
     )  # fmt: skip
 
 
-class FakeStage:
-    recording = "planted"
-    params = TrainParams(recipe="r", recording="planted", model="nearest_mean", areas=True)
-
-
 def test_the_area_that_tells_is_told_from_the_one_that_does_not():
     data = area_data(["a", "a", "b", "b", "b", "c", "c", ""])
     decoder = models.make("nearest_mean")
     decoder.fit(data.train.x, data.train.y, (data.val.x, data.val.y))
-    how = {"n_bootstrap": 200, "n_permutations": 100, "seed": 0}
-    table = decode.by_area(decoder.predict_log_proba(data.test.x), data, FakeStage(), how)
+    params = TrainParams(
+        recipe="r", recording="planted", model="nearest_mean", areas=True, n_bootstrap=200,
+        n_permutations=100,
+    )  # fmt: skip
+    table = decode.by_area(decoder.predict_log_proba(data.test.x), data, params)
     assert table["kind"].tolist() == ["all", *["alone", "without"] * 3]
     row = table.set_index(["area", "kind"])
     assert row.loc[("a", "alone"), "n_units"] == 2 and row.loc[("a", "without"), "n_units"] == 6
@@ -161,4 +159,4 @@ def test_the_area_that_tells_is_told_from_the_one_that_does_not():
     )
     assert row.loc[("b", "alone"), "p"] > 0.001 and row.loc[("", "all"), "less"] == 0
     with pytest.raises(BadInput, match="names 1 area"):
-        decode.by_area(np.zeros((300, 4)), area_data(["a"] * 8), FakeStage(), how)
+        decode.by_area(np.zeros((300, 4)), area_data(["a"] * 8), params)
