@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -100,26 +101,24 @@ def open_recording(
     by_region = {region: by_region[region] for region in in_order(by_region)}
     if not by_region:
         raise BadInput(f"{path}: no electrode (<region>_<number>) among {some(names)}.")
-    kept: dict[str, np.ndarray] = {}
 
+    @functools.cache
     def whole() -> np.ndarray:
         """All regions (time, region), read once."""
-        if "x" not in kept:
-            means, lengths = [], {}
-            for electrodes in by_region.values():
-                parts = [read_one(name) for name in electrodes]
-                lengths |= {n: len(p) for n, p in zip(electrodes, parts, strict=True)}
-                if len(set(lengths.values())) > 1:
-                    odd = next(n for n, m in lengths.items() if m != lengths[next(iter(lengths))])
+        regions, first = [], ("", 0)
+        for electrodes in by_region.values():
+            parts = {name: read_one(name) for name in electrodes}
+            for name, part in parts.items():
+                first = first if first[0] else (name, len(part))
+                if len(part) != first[1]:
                     raise BadInput(
-                        f"{path}: electrode {odd} has {lengths[odd]} samples, {next(iter(lengths))} "
-                        f"has {lengths[next(iter(lengths))]}; they must be equal."
+                        f"{path}: electrode {name} has {len(part)} samples, {first[0]} has {first[1]}; they "
+                        "must be equal."
                     )
-                means.append(np.mean(parts, axis=0))
-            kept["x"] = np.stack(means, axis=1)
-        return kept["x"]
+            regions.append(np.mean(list(parts.values()), axis=0))
+        return np.stack(regions, axis=1)
 
-    n_samples = len(read_one(names[[region_of(n) is not None for n in names].index(True)]))
+    n_samples = len(read_one(next(n for n in names if region_of(n) is not None)))
     series = Series(SERIES, "a.u.", lambda lo, hi: whole()[lo:hi], n_samples, MAT_RATE_HZ, 0.0)
     counts = {region: len(e) for region, e in by_region.items()}
     tables = {recipe.intervals: int_time(times)} if recipe.intervals else {}
