@@ -181,24 +181,20 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
     BadParameter : a source without spike times, a setting that it does not use, a label or condition
         that the trials do not answer.
     """
-    rules = recipe.label_rules
-    recording = replace(_opened(recipe, recording_id), rules=rules)
-    if recording.trials:
-        needs = labelling.SPAN if recipe.is_lfp else labelling.times_of(recipe)
-        labelling.to_count(recording.labelled, rules, recipe, recording.trial_place, needs)
-    return recording
-
-
-def _opened(recipe: Recipe, recording_id: str) -> Recording:
     check_used(recipe)
     if recipe.holds == "counts":
         raise BadParameter(
             f"recipe {recipe.recipe!r}: source {recipe.source!r} holds counts, no spike times; it enters at "
             "02. Start there."
         )
-    recording = _open(recipe, recording_id)
-    if recipe.binning in ("event_window", "edges") and not recipe.is_lfp and recording.trials:
-        _settle_events(recording, recipe)
+    recording = replace(_open(recipe, recording_id), rules=recipe.label_rules)
+    if recording.trials:
+        if recipe.binning in ("event_window", "edges") and not recipe.is_lfp:
+            _settle_events(recording, recipe)
+        needs = labelling.SPAN if recipe.is_lfp else labelling.times_of(recipe)
+        labelling.to_count(
+            recording.labelled, recording.rules, recipe, recording.trial_place, needs
+        )
     return recording
 
 

@@ -154,7 +154,7 @@ def test_a_netcdf_that_claims_more_than_there_is(tmp_path):
 def test_counts_enter_at_02(tmp_path):
     path = written(tmp_path, SOUND)
     assert stages.chain("03_clean", "counts") == ["02_bin", "03_clean"]
-    with pytest.raises(BadParameter, match="holds counts, no spike times; it enters at 02_bin"):
+    with pytest.raises(BadParameter, match="holds counts, no spike times; it enters at 02"):
         sources.open_recording(recipe(path), "a")
     with pytest.raises(BadParameter, match="is binned already"):
         opened(path, binning="fixed_width")

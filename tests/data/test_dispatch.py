@@ -69,7 +69,7 @@ def test_a_lab_pickle_enters_as_counts(tmp_path):
 
 def test_a_lab_pickle_is_not_what_it_is_not(tmp_path):
     path = pickled(tmp_path)
-    with pytest.raises(BadParameter, match="no spike times; it enters at 02_bin"):
+    with pytest.raises(BadParameter, match="no spike times; it enters at 02"):
         sources.open_recording(recipe(source="lab_pickle", path=path), "715")
     with pytest.raises(BadParameter, match="binned already"):
         sources.open_binned(recipe(source="lab_pickle", path=path, binning="fixed_width"), "715")
