@@ -157,8 +157,15 @@ class Decoders(_Table):
         )
 
 
+def skip(app, what, name, obj, already, options):
+    """Members that another package put into our classes are not ours to document."""
+    module = getattr(obj, "__module__", None) or ""
+    return True if module and not module.startswith("nblib") and callable(obj) else None
+
+
 def setup(app):
-    """Register the directives."""
+    """Register the directives, and what the reference leaves out."""
+    app.connect("autodoc-skip-member", skip)
     app.add_directive("parameters", Parameters)
     app.add_directive("decoders", Decoders)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

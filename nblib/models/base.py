@@ -30,6 +30,10 @@ class Decoder(ClassifierMixin, BaseEstimator):
     Hyper-parameters are given by keyword. Their names, defaults and types are those of the keyword
     arguments of whatever does the work (see `source`), and `params` holds the values in force.
 
+    After `fit`: `classes_` (C,), labels in the order of the columns of `predict_proba`; `history_`,
+    a DataFrame with one row per epoch (or per strength tried): epoch, train_loss, val_loss [nats],
+    val_accuracy [fraction]; `fitted`, plain values that say how the fit went, stored in config.json.
+
     Parameters
     ----------
     settings
@@ -41,13 +45,6 @@ class Decoder(ClassifierMixin, BaseEstimator):
         What made counts into x, for decoders that need counts; None where x holds counts.
     **params
         Hyper-parameters.
-
-    Attributes
-    ----------
-    classes_ : (C,) labels, in the order of the columns of `predict_proba`.
-    history_ : DataFrame, one row per epoch (or per strength tried): epoch, train_loss, val_loss
-        [nats], val_accuracy [fraction].
-    fitted : dict of plain values, how the fit went; stored in config.json.
     """
 
     name: ClassVar[str]  # key in the registry

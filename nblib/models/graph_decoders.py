@@ -136,7 +136,7 @@ class GraphDecoder(TorchDecoder):
     """A decoder with a graph of units, made before training from train rows or anatomy.
 
     graph: correlation, learned, anatomy or full; k: incoming edges a unit (0: all); threshold:
-    least |r|; memory_gb: most memory that a training step may take; explore: random edges tried at
+    least `|r|`; memory_gb: most memory that a training step may take; explore: random edges tried at
     each step of training a learned graph; start: correlation or full, what a learned graph begins
     as. The rest is the network's, whose first argument is the module of the edges. `units`, one
     row a unit with area, probe and place, is needed for graph "anatomy" alone.

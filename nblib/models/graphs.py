@@ -45,7 +45,7 @@ class Graph:
 
 
 def correlation(x: np.ndarray) -> np.ndarray:
-    """|Pearson r| between units, (N, N) with zeros on the diagonal; x (rows, N) or (B, T, N).
+    """`|Pearson r|` between units, (N, N) with zeros on the diagonal; x (rows, N) or (B, T, N).
 
     A unit that never changes is correlated with none.
     """
@@ -61,10 +61,10 @@ def correlation(x: np.ndarray) -> np.ndarray:
 def correlation_graph(
     x: np.ndarray, k: int, threshold: float = 0.0, *, by_bin: bool = False
 ) -> Graph:
-    """Edges from the k units with the largest |r| (k = 0: from all), where |r| >= threshold.
+    """Edges from the k units with the largest `|r|` (k = 0: from all), where `|r|` >= threshold.
 
     x (B, T, N): train rows only. by_bin: one graph a time bin, from that bin's counts. The weight
-    of an edge is |r|.
+    of an edge is `|r|`.
     """
     parts = [x[:, t] for t in range(x.shape[1])] if by_bin else [x]
     return strongest(np.stack([correlation(part) for part in parts]), k, threshold)

@@ -234,7 +234,7 @@ class LinearSVM(LinearDecoder):
 def squared_hinge(
     x: np.ndarray, y: np.ndarray, n_classes: int, c: float, max_iter: int, start: np.ndarray
 ) -> np.ndarray:
-    """Minimise |w|^2 / 2 + c * sum max(0, 1 - s x w)^2 for all classes; x (B, D) -> w (D*C,)."""
+    """Minimise `|w|^2 / 2 + c * sum max(0, 1 - s x w)^2` for all classes; x (B, D) -> w (D*C,)."""
     sign = np.full((len(x), n_classes), -1, dtype=x.dtype)  # (B, C): +1 at the true class
     sign[np.arange(len(y)), y] = 1
 

@@ -170,7 +170,7 @@ Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 class PretextNet(nn.Module):
     """Embedder and head of one task: (windows (U, T, C), index) -> logits (P, K), the truth at y.
 
-    rp: index (P, 2), linear on |h1 - h2|; ts: (P, 3), linear on [|h1 - h2|, |h2 - h3|]; cpc: index
+    rp: index (P, 2), linear on `|h1 - h2|`; ts: (P, 3), linear on `[|h1 - h2|, |h2 - h3|]`; cpc: index
     (P, n_context + n_ahead * (1 + n_negatives)), a GRU over the context and a bilinear map for each
     step ahead (van den Oord et al. 2018); its logits are (P * n_ahead, 1 + n_negatives).
     """

@@ -84,17 +84,10 @@ WITHOUT_SCORES = ("corrupt", "earlier nblib")  # flags of runs that cannot be re
 
 
 def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
-    """Every score of these runs, sorted, one row each.
+    """Every score of these runs, sorted, one row each; the columns are `COLUMNS`.
 
-    Parameters
-    ----------
-    runs : what `runs.read_all` gives
-    recipe : name or path of a recipe: its runs and those of recipes derived from it; "" = all
-
-    Returns
-    -------
-    Columns `COLUMNS`. `metric` names the score; `value`, `ci_low`, `ci_high` and `chance` are in
-    `unit`, `fit_s` in seconds; `oracle` is the best possible score where the truth is known.
+    `metric` names the score; `value`, `ci_low`, `ci_high` and `chance` are in `unit`, `fit_s` in
+    seconds; `oracle` is the best possible score where the truth is known.
     A run of 05 or 06 holds one result, one of 07, 09 or 10 several, numbered by `result`. `run` is
     recording/key, since simulated recordings of one cohort share their keys.
     `base` is the recipe that a derived one came from. `group` is that recipe with the changed
@@ -106,9 +99,17 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     version of its stage than there is now), "edited notebook", and "duplicate of KEY" (same
     recipe, recording, model, fold, seed, variant and split as a newer run, which stands for both).
 
+    Parameters
+    ----------
+    runs
+        What `runs.read_all` gives.
+    recipe
+        Name or path of a recipe: its runs and those of recipes derived from it; "" = all.
+
     Raises
     ------
-    BadParameter : for a recipe that neither has a run nor is there
+    BadParameter
+        For a recipe that neither has a run nor is there.
     """
     given = [run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)]
     known = recipes.Known(given)

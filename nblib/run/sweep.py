@@ -1,4 +1,4 @@
-"""Many runs from one file: params/sweeps/*.yml read, checked, put in order, run.
+"""Many runs from one file: `params/sweeps/*.yml` read, checked, put in order, run.
 
 A sweep is a list of steps; a step is a notebook, run once for each combination of its recordings,
 its models and the values in `each`. What the runs rest on (01-04, the pretexts of 09) is found by

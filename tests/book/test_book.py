@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import io
 import json
 import re
 import shutil
@@ -36,7 +38,6 @@ sys.path.append(str(BOOK / "_ext"))
 
 import derived  # noqa: E402
 import mathsvg  # noqa: E402
-import plaindoc  # noqa: E402
 
 # Every function and class that the lab's own description of its scripts names.
 SCRIPTS = [
@@ -247,15 +248,25 @@ def test_a_picture_of_a_method_is_small_says_what_it_shows_and_takes_the_themes_
             assert any(f".flow .{name}" in css for name in part.get("class").split())
 
 
-def test_docstrings_are_plain_text():
-    lines = ["One *star, a | bar and `name_` here: x_.", "", "Attributes", "----------",
-             "a, b : two things,", "    both long", "", "    code(*here)", "", "- one", "- two"]  # fmt: skip
-    out = "\n".join(plaindoc.plain(lines))
-    assert r"One \*star, a \| bar and ``name_`` here: x\_." in out
-    assert ".. rubric:: Attributes" in out
-    assert "``a, b``\n    two things, both long" in out
-    assert "::\n\n    code(*here)" in out
-    assert "- one\n- two" in out
+def docstrings():
+    """Each docstring of the package, and where it stands."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for path in sorted((ROOT / "nblib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, documented) and (text := ast.get_docstring(node)):
+                yield f"{path.relative_to(ROOT)}, {getattr(node, 'name', 'module')}", text
+
+
+def test_docstrings_read_without_a_warning():
+    from docutils.core import publish_doctree
+    from sphinx.ext.napoleon import Config, NumpyDocstring
+
+    config = Config(napoleon_use_ivar=True)
+    for place, text in docstrings():
+        faults = io.StringIO()
+        quiet = {"warning_stream": faults, "report_level": 2, "halt_level": 5}
+        publish_doctree(str(NumpyDocstring(text, config)), settings_overrides=quiet)
+        assert not faults.getvalue(), f"{place}: {faults.getvalue()}"
 
 
 # --- plan ----------------------------------------------------------------------------------------

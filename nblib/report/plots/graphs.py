@@ -16,9 +16,9 @@ MOST_WRITTEN = 8  # areas whose shares are written
 
 @style.styled
 def graph_overview(matrix: np.ndarray, correlation: np.ndarray, areas: np.ndarray) -> Picture:
-    """A graph of units: its adjacency, the flow between areas, degrees, and weight against |r|.
+    """A graph of units: its adjacency, the flow between areas, degrees, and weight against `|r|`.
 
-    matrix: (target, source), 0 = no edge; correlation: |r| on train rows, same shape; areas:
+    matrix: (target, source), 0 = no edge; correlation: `|r|` on train rows, same shape; areas:
     (unit,). Edges of a unit to itself are left out.
     """
     row, names = style.by_area(areas)

@@ -185,7 +185,7 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     """Correlation of units over train rows, ordered by area; the diagonal is left out.
 
     matrix: (unit, unit), or empty where it was left out; areas: (unit,). Colours end at the 99th
-    percentile of |r|; more than 300 units are averaged in blocks.
+    percentile of `|r|`; more than 300 units are averaged in blocks.
     """
     n = len(areas)
     if len(matrix) == 0:
