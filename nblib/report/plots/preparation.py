@@ -44,12 +44,9 @@ def removals(table: pd.DataFrame) -> Picture:
     total = table["removed"] + table["kept"]
     shares = (table["removed"] / total.where(total > 0, 1)).to_numpy(float)
     ax.barh(range(len(table)), shares, 0.7, color=[looks[what][0] for what in table["what"]])
-    for row, (removed, whole, share) in enumerate(
-        zip(table["removed"], total, shares, strict=True)
-    ):
-        ax.text(
-            share, row, f"  {removed:,.0f} of {whole:,.0f} ({share:.1%})", va="center", fontsize=9
-        )
+    for row, share in enumerate(shares):
+        text = f"  {table['removed'].iloc[row]:,.0f} of {total.iloc[row]:,.0f} ({share:.1%})"
+        ax.text(share, row, text, va="center", fontsize=9)
     primitives.name_rows(ax, (table["what"] + ": " + table["reason"]).tolist(), 0.6)
     ax.set_xlim(0, max(0.02, shares.max() * 1.6))
     ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= min(1.0, ax.get_xlim()[1])])

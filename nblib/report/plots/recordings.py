@@ -90,9 +90,8 @@ def session_overview(
     heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * len(names) + 0.5)]
     fig = style.new_figure(sum(heights) + 0.6)
     grid = fig.add_gridspec(3, 2, height_ratios=heights)
-    _units_by_area(
-        fig.add_subplot(grid[0, 0] if labels is not None else grid[0, :]), areas, good_units(units)
-    )
+    left = fig.add_subplot(grid[0, :] if labels is None else grid[0, 0])
+    _units_by_area(left, areas, good_units(units))
     if labels is not None:
         _label_counts(fig.add_subplot(grid[0, 1]), labels, label_name, grey)
     top = fig.add_subplot(grid[1, :])
@@ -101,18 +100,11 @@ def session_overview(
     top.set(ylabel="rate (Hz)", title="Firing rate, mean over units")
     bottom = fig.add_subplot(grid[2, :], sharex=top)
     _timeline(bottom, {name: intervals[name] for name in names}, trials)
-    for ax in (top, bottom):
-        for i, (start, stop) in enumerate(np.asarray(invalid, float)):
-            ax.axvspan(
-                start,
-                stop,
-                color=style.VERMILLION,
-                alpha=0.25,
-                lw=0,
-                label=None if i else "invalid",
-            )
+    for start, stop in np.asarray(invalid, float):
+        for ax in (top, bottom):
+            shade = ax.axvspan(start, stop, color=style.VERMILLION, alpha=0.25, lw=0)
     if len(invalid):
-        top.legend(loc="lower right")
+        top.legend([shade], ["invalid"], loc="lower right")
     top.tick_params(labelbottom=False)
     return fig
 
@@ -156,9 +148,8 @@ def _label_counts(ax: Axes, labels: np.ndarray, label_name: str, grey: str) -> N
 
 def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str) -> None:
     """One row per interval table: when its rows were; the trial table in full colour."""
-    names = sorted(
-        intervals, key=lambda name: (name != trials, intervals[name]["start_time"].min())
-    )
+    first = {name: table["start_time"].min() for name, table in intervals.items()}
+    names = sorted(intervals, key=lambda name: (name != trials, first[name]))
     for row, name in enumerate(names):
         times = intervals[name][["start_time", "stop_time"]].dropna().to_numpy(float)
         bars = merged(times + np.array([0, ONE_BAR_S]))
@@ -168,9 +159,8 @@ def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str) -> None
     named = [name.removesuffix("_presentations").removesuffix("_table") for name in names]
     primitives.name_rows(ax, [name.replace("_", " ") for name in named], 0.6)
     ax.set_xlabel("time in the session (s)")
-    which = (
-        " (blue: the trials)" if trials else ", none of them trials" if names else ": there is none"
-    )
+    without = ", none of them trials" if names else ": there is none"
+    which = " (blue: the trials)" if trials else without
     ax.set_title(f"When each table's intervals lie{which}")
 
 

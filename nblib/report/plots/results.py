@@ -116,24 +116,18 @@ def best_per_recording(
     ax = fig.add_subplot()
     label = "one fold" if len(set(chosen["fold"])) > 1 else "one run, 95 % interval"
     mean = "mean" if several.any() else ""
-    names = primitives.intervals(ax, table, "who", label=label, mean=mean)
+    primitives.intervals(ax, table, "who", label=label, mean=mean)
     first = table.drop_duplicates("who")
     rows = first[["recording"]].assign(row=range(len(first)))
     for i, ((model, _, _), part) in enumerate(kinds.items()):
         marks = rows.merge(part[["recording", "value"]])
-        look = {"ms": 7, "mfc": "none", "mec": style.VERMILLION, "mew": 1.4}
-        ax.plot(
-            marks["value"],
-            marks["row"],
-            HOLLOW[i % len(HOLLOW)],
-            label=f"published {model}",
-            **look,
-        )
-    means = table.groupby("who")["value"].mean()
+        look = {"marker": HOLLOW[i % len(HOLLOW)], "label": f"published {model}", "ls": ""}
+        look |= {"ms": 7, "mfc": "none", "mec": style.VERMILLION, "mew": 1.4}
+        ax.plot(marks["value"], marks["row"], **look)
+    means = table.groupby("who", sort=False)["value"].mean()
     decoders = [textwrap.shorten(str(name).replace("_", " "), 26) for name in first["decoder"]]
-    primitives.write_beside(
-        ax, [f"{means[who]:.1%}  {name}" for who, name in zip(names, decoders, strict=True)]
-    )
+    words = [f"{mean:.1%}  {name}" for mean, name in zip(means, decoders, strict=True)]
+    primitives.write_beside(ax, words)
     ax.set_xlim(-0.01, 1.01)
     ax.grid(axis="y", color=style.LIGHT, lw=0.6)
     ax.set_axisbelow(True)
@@ -155,9 +149,8 @@ def _who(chosen: pd.DataFrame) -> list[str]:
 def _published_kinds(published: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """Published rows by model, selection and the table they come from."""
     table = published["provenance"].astype(str).str.rsplit(", row ", n=1).str[0]
-    return dict(
-        list(published.assign(table=table).groupby(["model", "selected", "table"], sort=False))
-    )
+    kinds = published.assign(table=table).groupby(["model", "selected", "table"], sort=False)
+    return dict(list(kinds))
 
 
 def _notes(chosen: pd.DataFrame, kinds: dict[tuple[str, str, str], pd.DataFrame]) -> str:
