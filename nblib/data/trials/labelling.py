@@ -7,6 +7,7 @@ unless `join_labels` asks for it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import unicodedata
@@ -25,7 +26,6 @@ from nblib.data.trials.columns import LEFT_OUT, numbers, require
 
 SPAN = ("start_time", "stop_time")
 MOST_S = 9.2e9  # whole nanoseconds of 64 bits reach no further
-INTEGERS = ((np.int64, -(2**63), 2**63 - 1), (np.uint64, 0, 2**64 - 1))
 DIGITS = 12  # numbers that agree so far differ by rounding only
 
 
@@ -201,10 +201,9 @@ def _numbers(values: list, distinct: set) -> np.ndarray | None:
     elif not kinds <= {int, float}:
         return None
     if all(isinstance(v, int) or v.is_integer() for v in values):
-        whole = [int(v) for v in values]
-        for kind, least, most in INTEGERS:
-            if all(least <= v <= most for v in whole):
-                return np.array(whole, kind)
+        for kind in (np.int64, np.uint64):
+            with contextlib.suppress(OverflowError):
+                return np.array([int(v) for v in values], kind)
         if all(isinstance(v, int) for v in values):
             return None
     try:
