@@ -381,6 +381,12 @@ def test_invalid_times_that_are_no_times_are_refused(rows, says):
         session_report(session(invalid=rows))
 
 
+def test_an_invalid_interval_of_no_length_touches_nothing():
+    report = session_report(session(invalid=[(10.1, 10.1)]))
+    assert report.tables["invalid"]["presentations"].tolist() == [0]
+    assert any("of 0 s in all touch 0 of 55 presentations" in odd for odd in report.odd)
+
+
 def test_invalid_times_without_rows_are_none():
     report = session_report(session(invalid=np.empty((0, 2))))
     assert report.tables["invalid"].empty and not any("invalid" in told for told in report.odd)
