@@ -12,11 +12,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from nblib import models
 from nblib.data.nwb import open_nwb
+from nblib.experiments import decode
+from nblib.road import registry
 from nblib.simulate.allen import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +58,35 @@ def test_a_model_can_be_added_as_the_guide_says(followed, tmp_path):
     np.testing.assert_allclose(again.predict_log_proba(test.x), decoder.predict_log_proba(test.x))
     with pytest.raises(models.BadParameter, match="gain"):
         models.make("correlation", {"gain": [-1.0]})
+
+
+def test_an_experiment_can_be_added_as_the_guide_says(tmp_path, monkeypatch):
+    from models.easy_task import easy
+
+    code, entry, _ = blocks("adding_an_experiment.md", "python")
+    path = tmp_path / "first_bins.py"
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location("nblib.experiments.first_bins", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    entries = dict(registry.STAGES)
+    exec(entry, vars(registry) | {"STAGES": entries})
+    assert entries["11_first_bins"].params is module.Params
+
+    train, val, test = easy(80, 1), easy(40, 2), easy(80, 3)
+    units = np.arange(train.x.shape[2])
+    data = decode.Data(
+        train, val, test, classes=np.unique(train.y), unit_ids=units, units=pd.DataFrame(index=units),
+        scaling=(units * 0.0, units + 1.0), stop_s=np.arange(train.x.shape[1]) + 1.0,
+        label_name="label", split_hash="s",
+    )  # fmt: skip
+    asked = {"recipe": "demo", "recording": "demo", "bins": [1, 2], "n_permutations": 100}
+    result = module.decode_first_bins(data, module.Params(**asked))
+    assert list(result.scores) == ["first 1 bins", "first 2 bins"]
+    result.save(tmp_path, {"recipe": "demo", "recording": "demo", "fold": 0, "seed": 0})
+    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["bins=1", "bins=2"]
 
 
 PLACED = re.compile(r"# (\S+/\S+)\n")  # a block's first line says where it goes
