@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 
@@ -54,11 +53,6 @@ def fit(fig: Figure) -> None:
                 _wrap(title, width / TITLE_LETTER_IN)
         for text in ax.get_legend().get_texts() if ax.get_legend() else ():
             text.set_text(short(text.get_text(), MOST_LETTERS if box.width > 0.5 else MOST_TURNED))
-
-
-def legends_of(fig: Figure) -> list[Legend]:
-    """Legends of a figure and of its panels."""
-    return [*fig.legends, *filter(None, (ax.get_legend() for ax in fig.axes))]
 
 
 def apart(places: np.ndarray, sizes: np.ndarray) -> list[int]:
@@ -103,7 +97,8 @@ def _wrap(text: Text, most: float) -> None:
 def in_words(fig: Figure) -> str:
     """Title, axes, rows with their values, and legends of a figure, in plain words."""
     panels = list(dict.fromkeys(filter(None, map(_panel_in_words, fig.axes))))
-    entries = [t.get_text() for legend in legends_of(fig) for t in legend.get_texts()]
+    legends = [*fig.legends, *filter(None, (ax.get_legend() for ax in fig.axes))]
+    entries = [text.get_text() for legend in legends for text in legend.get_texts()]
     parts = panels[:MOST_PANELS]
     if len(panels) > MOST_PANELS:
         parts.append(f"{len(panels) - MOST_PANELS} more panels")
