@@ -266,13 +266,12 @@ def results(options: argparse.Namespace) -> None:
 
 
 def published(options: argparse.Namespace) -> int:
-    from nblib.core import store
     from nblib.report import published as source
 
     if options.files:
         print(source.take_in([Path(name).expanduser() for name in options.files]))
         return 0
-    for path in store.published_files():
+    for path in source.files():
         print(source.describe(str(path), source.read(path)))
     return 0
 

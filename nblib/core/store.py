@@ -24,7 +24,6 @@ from typing import Any
 import nblib
 from nblib.core import provenance, sealed
 from nblib.core.errors import (
-    BadInput,
     BadParameter,
     CorruptArtifact,
     MissingInput,
@@ -86,32 +85,6 @@ def derived_recipes_dir() -> Path:
 def raw_dir() -> Path:
     """Where fetched recordings live."""
     return home() / "raw"
-
-
-def published_dir() -> Path:
-    """Where tables of published numbers lie that somebody took in."""
-    return home() / "published"
-
-
-def published_files() -> list[Path]:
-    """Every table of published numbers: those of the project, then those of the data root."""
-    own = project_root() / "params" / "published"
-    return [path for folder in (own, published_dir()) for path in sorted(folder.glob("*.csv"))]
-
-
-def check_published(path: Path) -> None:
-    """Raise BadInput when the data root holds other published numbers under this file's name."""
-    place = published_dir() / path.name
-    if place.is_file() and place.read_text("utf-8-sig") != path.read_text("utf-8-sig"):
-        raise BadInput(f"{path}: {place} holds other numbers under that name; delete it first.")
-
-
-def add_published(path: Path) -> Path:
-    """Copy a table of published numbers into the data root; its place there."""
-    check_published(path)
-    place = published_dir() / path.name
-    write_text(place, path.read_text(encoding="utf-8-sig"))
-    return place
 
 
 def failed_dir() -> Path:

@@ -35,6 +35,24 @@ UNSURE_UP_TO = 2.0
 PERCENT = {"percent": 100.0, "fraction": 1.0}
 
 
+def folder() -> Path:
+    """Where tables of published numbers lie that somebody took in."""
+    return store.home() / "published"
+
+
+def files() -> list[Path]:
+    """Every table of published numbers: those of the project, then those of the data root."""
+    shipped = store.project_root() / "params" / "published"
+    return [path for place in (shipped, folder()) for path in sorted(place.glob("*.csv"))]
+
+
+def _check_place(path: Path) -> None:
+    """BadInput when the data root holds other published numbers under this file's name."""
+    place = folder() / path.name
+    if place.is_file() and place.read_text("utf-8-sig") != path.read_text("utf-8-sig"):
+        raise BadInput(f"{path}: {place} holds other numbers under that name; delete it first.")
+
+
 def read(path: Path) -> pd.DataFrame:
     """The published numbers of one file, one row a number; columns as in `COLUMNS`.
 
@@ -56,7 +74,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def table() -> pd.DataFrame:
     """All published numbers that the project and the data root hold."""
-    parts = [read(path) for path in store.published_files()]
+    parts = [read(path) for path in files()]
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
 
@@ -70,8 +88,8 @@ def beside(recordings: Iterable[str]) -> pd.DataFrame:
 def contents(recordings: Iterable[str]) -> list[str]:
     """16 hex digits of each table that holds numbers of these recordings: what a report rests on."""
     wanted = set(recordings)
-    files = [p for p in store.published_files() if wanted & set(read(p)["recording"])]
-    return sorted(rawfiles.file_hash(path)[:16] for path in files)
+    there = [p for p in files() if wanted & set(read(p)["recording"])]
+    return sorted(rawfiles.file_hash(path)[:16] for path in there)
 
 
 def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
@@ -87,10 +105,10 @@ def take_in(paths: Iterable[Path]) -> str:
     """
     read_in = [(path, read(path)) for path in paths]
     for path, _ in read_in:
-        store.check_published(path)
+        _check_place(path)
     told = []
     for path, rows in read_in:
-        store.add_published(path)
+        store.write_text(folder() / path.name, path.read_text(encoding="utf-8-sig"))
         told.append(describe(path.name, rows))
     return "\n".join(told)
 

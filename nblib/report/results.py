@@ -25,6 +25,7 @@ from nblib.core.errors import (
     some,
 )
 from nblib.report import published
+from nblib.report.derived import Known
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
 from nblib.road.registry import DECODERS, SPLIT
@@ -112,7 +113,7 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
         For a recipe that neither has a run nor is there.
     """
     given = [run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)]
-    known = recipes.Known(given)
+    known = Known(given)
     rows = [row for run in runs for row in _rows(run, known)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "split"]).astype({"n": "Int64"})
     table = table[_of_recipe(table, recipe)].reset_index(drop=True)
@@ -121,7 +122,7 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     return table.sort_values(ORDER, ignore_index=True).drop(columns="split")
 
 
-def _rows(run: Run | Unreadable, known: recipes.Known) -> list[dict[str, Any]]:
+def _rows(run: Run | Unreadable, known: Known) -> list[dict[str, Any]]:
     """A row for each score of a run; one without scores, flagged, for a run that is not readable."""
     stage, recording, key = run.folder.parts[-3:]
     row = dict.fromkeys(COLUMNS) | {
@@ -185,7 +186,7 @@ def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
     return wanted
 
 
-def _flags(results: pd.DataFrame, known: recipes.Known) -> dict[tuple[str, int], str]:
+def _flags(results: pd.DataFrame, known: Known) -> dict[tuple[str, int], str]:
     """Place of a result -> its flag, several joined by a comma.
 
     results: a row each; those without scores bring their flag along.

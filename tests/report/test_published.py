@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from nblib.core import store
 from nblib.core.errors import BadInput, MissingInput
 from nblib.report import published, summary
 
@@ -141,7 +140,7 @@ def test_files_are_taken_in_whole_or_not_at_all(home, tmp_path):
     bad = file(tmp_path, "session_details.csv", DETAILS.replace("1.12", "none"))
     with pytest.raises(BadInput, match=r"session_details\.csv, row 3"):
         published.take_in([good, bad])
-    assert not store.published_dir().exists()
+    assert not published.folder().exists()
     told = published.take_in([good])
     assert "2 numbers of 2 recordings (SVC)" in told
     assert "unit unknown: 754312389 accuracy 0.924. Kept as read" in told
@@ -164,7 +163,7 @@ def test_a_report_rests_on_the_published_numbers_beside_its_runs(home, tmp_path)
     assert summary.inputs(runs) == ["a", "b"]  # the project's own are of other recordings
     published.take_in([file(tmp_path, "mine.csv", TIDY.replace("\na,", "\nx,"))])
     (one,) = summary.inputs(runs)[2:]
-    published_file = store.published_dir() / "mine.csv"
+    published_file = published.folder() / "mine.csv"
     published_file.write_text(published_file.read_text().replace(",50,", ",51,"))
     (other,) = summary.inputs(runs)[2:]
     assert one != other and len(one) == 16
