@@ -78,6 +78,9 @@ def fit(
 ) -> pd.DataFrame:
     """Train `module` in place; it ends on the CPU, in eval mode, with its best weights.
 
+    Raises BadParameter (device, precision), BadInput (a checkpoint that is unreadable or another
+    run's) and RunFailed (loss not finite, GPU memory full).
+
     Parameters
     ----------
     module : x (b, T, N) -> whatever `loss` takes.
@@ -90,13 +93,9 @@ def fit(
 
     Returns
     -------
-    One row per epoch: epoch, train_loss, val_loss, val_accuracy; `.attrs` says device, best_epoch,
-    best_val_loss, stopped_early, fit_s and the settings in force.
-
-    Raises
-    ------
-    BadParameter (device, precision), BadInput (a checkpoint that is unreadable or another run's)
-    and RunFailed (loss not finite, GPU memory full).
+    DataFrame
+        One row per epoch: epoch, train_loss, val_loss, val_accuracy; `.attrs` says device,
+        best_epoch, best_val_loss, stopped_early, fit_s and the settings in force.
     """
     device, words = pick_device(settings)
     if stage == "fit" and (settings.progress or settings.device == "auto"):
