@@ -6,9 +6,11 @@ import pytest
 from scipy.io import savemat
 
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.core.params import Recipe, SimulateLfpSettings
+from nblib.core.params import BinSettings, Recipe, SimulateLfpSettings
 from nblib.data import lfp, sources
 from nblib.data.lfp import mat
+from nblib.data.session import session_report
+from nblib.prepare import windows
 from nblib.simulate import lfp as simulate_lfp
 
 SHORT = SimulateLfpSettings(state_s=10.0, rate_hz=125.0)
@@ -93,6 +95,13 @@ def stamped(simulated, tmp_path):
         return path
 
     return make
+
+
+def test_milliseconds_without_time_unit_are_told_at_01_and_02(stamped):
+    made = sources.open_recording(recipe(path=str(stamped(lambda t: t * 1000))), "a")
+    assert any("set time_unit: ms" in odd for odd in session_report(made).odd)
+    with pytest.raises(BadParameter, match="set time_unit: ms"):
+        windows.cut(made, BinSettings())
 
 
 def test_a_clock_with_gaps_is_read_in_stretches(stamped):
@@ -184,7 +193,6 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.data.session import session_report
     from nblib.prepare import windows
     from nblib.report.plots import recordings as plots
 

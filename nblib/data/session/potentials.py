@@ -15,7 +15,7 @@ from nblib.data.session.report import SessionReport
 from nblib.data.trials import labelling
 from nblib.data.trials.intervals import merged
 
-SLOW_HZ = 5.0
+SLOW_HZ = 50.0  # 30 kHz whose times are milliseconds reads as 30 Hz
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
 
