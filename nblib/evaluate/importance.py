@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from nblib.evaluate import scores as metrics
 from nblib.evaluate import stats
+from nblib.evaluate.scores import WORST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,14 +69,14 @@ def _rises(
     # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
     low, high = stats.mean_interval(
         rises, group=None if group is None else group[rows], n_bootstrap=n_bootstrap, seed=seed,
-        least=-metrics.WORST, most=metrics.WORST,
+        least=-WORST, most=WORST,
     )  # fmt: skip
     return pd.DataFrame({"rise": rises.mean(axis=1), "ci_low": low, "ci_high": high})
 
 
 def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
     # A certain error counts as so many nats, not as infinitely many (see `scores.decoding_scores`).
-    return np.maximum(log_proba[np.arange(len(y)), y], -metrics.WORST)
+    return np.maximum(log_proba[np.arange(len(y)), y], -WORST)
 
 
 def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:

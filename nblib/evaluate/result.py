@@ -85,7 +85,6 @@ class Result:
     def _metrics(self) -> dict[str, Any]:
         """`scores` and `oracle` by name; where a run is several results, `rows` with those of each."""
         alone = {row.what: row.best for row in self.rows if row.best is not None and not row.of}
-        found: dict[str, Any] = {"scores": self.scores, "oracle": alone or None}
         results: list[dict[str, Any]] = []
         for row in self.rows:
             if not row.of:
@@ -95,4 +94,6 @@ class Result:
             results[-1]["scores"][row.metric or row.what] = row.score
             if row.best is not None:
                 results[-1]["oracle"][row.metric or row.what] = row.best
-        return found | ({"rows": results} if results else {})
+        if not results:
+            return {"scores": self.scores, "oracle": alone or None}
+        return {"scores": self.scores, "oracle": alone, "rows": results}

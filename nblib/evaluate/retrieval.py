@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nblib.evaluate import scores, stats
+from nblib.evaluate import stats
+from nblib.evaluate.scores import FRACTION, Score
+
+NULL = "image permutation"
 
 
 def similarity(decoded: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -18,7 +21,7 @@ def similarity(decoded: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 def retrieval_scores(
     near: np.ndarray, y: np.ndarray, *, n_permutations: int, seed: int
-) -> dict[str, scores.Score]:
+) -> dict[str, Score]:
     """How often the true image is the nearest of S, among the five nearest, and its median rank.
 
     near (B, S); y (B,) column of the true image. The interval is over scenes, not presentations, as
@@ -55,9 +58,9 @@ def retrieval_scores(
     names = ("accuracy", "top5", "median_rank")
     columns = zip(names, values, chances, intervals, np.array(null).T, strict=True)
     for name, value, chance, (low, high), null_values in columns:
-        sign, unit = (-1, "rank") if name == "median_rank" else (1, scores.FRACTION)
+        sign, unit = (-1, "rank") if name == "median_rank" else (1, FRACTION)
         p = stats.permutation_p(sign * value, sign * null_values)
-        found[name] = scores.Score(float(value), float(low), float(high), chance, p, n, unit)
+        found[name] = Score(float(value), float(low), float(high), chance, p, n, unit, NULL)
     return found
 
 
@@ -72,11 +75,8 @@ def agreement(decoded: np.ndarray, features: np.ndarray, y: np.ndarray) -> dict[
     decoded (B, D); features (S, D); y (B,) row of the image shown. NaN where no image was shown
     twice, or none of the features varies.
     """
-    true = features[y]
-    varies = (decoded.std(axis=0) > 1e-9) & (true.std(axis=0) > 1e-9)
-    a, b = decoded[:, varies], true[:, varies]
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    r = (a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))
+    a, b = _varying(decoded, features[y])
+    r = _correlation(a, b)
     scene, group = np.unique(y, return_inverse=True)
     count = np.bincount(group).astype(float)
     sums = np.zeros((len(scene), a.shape[1]))
@@ -84,7 +84,7 @@ def agreement(decoded: np.ndarray, features: np.ndarray, y: np.ndarray) -> dict[
     within = ((a - (sums / count[:, None])[group]) ** 2).sum(axis=0)
     between = (count[:, None] * (sums / count[:, None]) ** 2).sum(axis=0)
     s, n = len(scene), len(y)
-    if s < 2 or n <= s or not varies.any():
+    if s < 2 or n <= s or a.shape[1] == 0:
         return {"r": float("nan"), "reliability": float("nan")}
     noise = within / (n - s)
     per = (n - (count**2).sum() / n) / (s - 1)  # presentations an image, for unequal numbers
@@ -99,11 +99,19 @@ def best_agreement(proba: np.ndarray, features: np.ndarray, y: np.ndarray) -> fl
     proba (B, S): exact posterior over the images; features (S, D); y (B,). No decoder has a smaller
     squared error; mean over features.
     """
-    expected, true = proba @ features, features[y]
-    varies = (expected.std(axis=0) > 1e-9) & (true.std(axis=0) > 1e-9)
-    a, b = expected[:, varies], true[:, varies]
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    return float(((a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))).mean())
+    return float(_correlation(*_varying(proba @ features, features[y])).mean())
+
+
+def _varying(decoded: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both, without their means, of the features that vary."""
+    varies = (decoded.std(axis=0) > 1e-9) & (true.std(axis=0) > 1e-9)
+    a, b = decoded[:, varies], true[:, varies]
+    return a - a.mean(axis=0), b - b.mean(axis=0)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation feature by feature (D,) of what has no mean (B, D)."""
+    return (a * b).mean(axis=0) / (a.std(axis=0) * b.std(axis=0))
 
 
 def reconstruction(
@@ -114,7 +122,7 @@ def reconstruction(
     n_bootstrap: int,
     n_permutations: int,
     seed: int,
-) -> scores.Score:
+) -> Score:
     """Pixel correlation of reconstructions and images (n, H, W), beside that with other images.
 
     What all images share, the mean training image (H, W), is taken off both. Interval over
@@ -127,7 +135,7 @@ def reconstruction(
     low, high = stats.mean_interval(own, least=-1.0, most=1.0, n_bootstrap=n_bootstrap, seed=seed)
     others = float((r.sum() - own.sum()) / (n * (n - 1)))
     p = stats.permutation_p(float(own.mean()), np.array(null))
-    return scores.Score(float(own.mean()), float(low), float(high), others, p, n, "correlation")
+    return Score(float(own.mean()), float(low), float(high), others, p, n, "correlation", NULL)
 
 
 def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ WORST = 700.0  # nats; a certain error must not be infinite
 class Score:
     """One score: its 95 % interval, what guessing scores, p, n, unit.
 
-    null: what p measures it against, in words, such as "label permutation". Sums of fractions miss 0 or 1 by a last digit; here they become what they are.
+    null: what p measures it against, in words, such as "label permutation". Sums of fractions miss
+    0 or 1 by a last digit; here they become what they are.
     """
 
     value: float

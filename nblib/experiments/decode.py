@@ -48,7 +48,9 @@ class Params(P.Judge, P.Fit, P.StageParams):
     areas: bool = Field(False, description="train again on each area alone and on all others")
 
     def check(self) -> None:
-        check_decoder(self)
+        """BadParameter for a decoder that is not there, or a setting that it does not take."""
+        if self.model not in models.MODELS or self.model_params:
+            make_decoder(self)
 
 
 class GraphParams(Params):
@@ -176,12 +178,6 @@ def first_edge(recipe: Recipe) -> float:
     return first.get(recipe.binning, 0.0)
 
 
-def check_decoder(params: Params) -> None:
-    """BadParameter for a decoder that is not there, or a setting that it does not take."""
-    if params.model not in models.MODELS or params.model_params:
-        make_decoder(params)
-
-
 def make_decoder(params: Params) -> Decoder:
     """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
     settings = dict(params.model_params)
@@ -295,19 +291,10 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
 
     def row(area: str, kind: str, n_units: int, log_proba: np.ndarray) -> dict[str, Any]:
         right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
-        difference = stats.paired_difference(
-            all_right,
-            right,
-            group=data.group,
-            n_permutations=params.n_permutations,
-            seed=params.seed,
-        )
+        difference = stats.paired_difference(all_right, right, group=data.group)
         score = asdict(decoding_scores(data.test.y, log_proba, **judge)["accuracy"])
-        less = {
-            "less": difference.value,
-            "less_low": difference.ci_low,
-            "less_high": difference.ci_high,
-        }
+        low, high = difference.ci_low, difference.ci_high
+        less = {"less": difference.value, "less_low": low, "less_high": high}
         return {"area": area, "kind": kind, "n_units": n_units, **score, **less}
 
     rows = [row("", "all", len(names), log_proba)]

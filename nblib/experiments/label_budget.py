@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from nblib.core import params as P
 from nblib.core import store
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import stats
 from nblib.evaluate.result import Result, Row
@@ -28,7 +28,8 @@ from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import readouts, self_supervision
 from nblib.experiments.draws import ALL, answers, draw
 from nblib.experiments.embedders import Embedders, check_embedders, trains_a_network
-from nblib.experiments.pretext import TASKS, fold_hash, subject_folds
+from nblib.experiments.pretext import TASKS
+from nblib.experiments.subjects import Fold, fold_hash, make_folds
 
 if TYPE_CHECKING:
     from nblib.prepare.windows import Cohort
@@ -111,67 +112,6 @@ class Params(P.Fit, P.CohortParams):
         if at:
             values |= {"teachers": "all_subjects", "fold": min(self.folds)}
         return P.checked(self_supervision.Params, values, "09: pretext_params")
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One fold: rows of labelled windows of training and of test subjects; y (W,) class of each."""
-
-    number: int
-    train: np.ndarray
-    test: np.ndarray
-    y: np.ndarray
-    subject: np.ndarray
-    classes: np.ndarray
-
-
-def make_folds(cohort: Cohort, params: Params) -> list[Fold]:
-    """The folds asked for. BadParameter for one that is not there, or a budget that a fold's
-    training subjects cannot give; BadInput when they or a whole test set lack a state."""
-    tested = subject_folds(cohort.subject, params.n_folds, params.seed)
-    if max(params.folds) >= len(tested) or len(set(params.folds)) != len(params.folds):
-        raise BadParameter(
-            f"folds = {params.folds}: there are {len(tested)}, numbered from 0, each once."
-        )
-    rows = np.flatnonzero(cohort.labelled)
-    classes = np.unique(cohort.label[rows])
-    if len(classes) < 2:
-        raise BadInput(f"recipe {params.recipe!r}: labelled windows of {len(classes)} state(s).")
-    label = cohort.label.copy()
-    if params.shuffle_labels:
-        for record in range(len(cohort.parts)):
-            here = rows[cohort.record[rows] == record]
-            rng = np.random.default_rng([params.seed, record, 45])
-            label[here] = rng.permutation(label[here])
-    y = np.searchsorted(classes, label)
-    folds = []
-    for number in params.folds:
-        inside = np.isin(cohort.subject[rows], tested[number])
-        train, test = rows[~inside], rows[inside]
-        for role, part in (("training", train), ("test", test)):
-            absent = np.setdiff1d(np.arange(len(classes)), y[part])
-            if absent.size:
-                raise BadInput(
-                    f"fold {number}: no labelled {role} window of {str(classes[absent[0]])!r}; choose other "
-                    "folds (n_folds, seed)."
-                )
-        folds.append(Fold(number, train, test, y, cohort.subject, classes))
-    if sum(len(tested[number]) for number in params.folds) < 2:
-        raise BadParameter(
-            f"folds = {params.folds}: one test subject, {str(tested[params.folds[0]][0])!r}, gives no interval over "
-            "subjects; take more folds, or fewer and larger ones (n_folds)."
-        )
-    if smallest_class(folds) <= max(params.budgets):
-        raise BadParameter(
-            f"budgets = {params.budgets}: the rarest state has {smallest_class(folds)} labelled training windows; "
-            "ask for fewer than that, or 0 for all."
-        )
-    return folds
-
-
-def smallest_class(folds: list[Fold]) -> int:
-    """Labelled training windows of the rarest state, least over folds: budgets lie below it."""
-    return min(int(np.bincount(fold.y[fold.train]).min()) for fold in folds)
 
 
 def drawn(

@@ -7,14 +7,12 @@ start time of every window; no signal is touched. Shapes: W windows, P samples, 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput
 
 if TYPE_CHECKING:
     from nblib.prepare.windows import Cohort
@@ -218,42 +216,3 @@ def draw_cpc(
     other = low[:, None, None] + (rng.random((n, n_ahead, n_negatives)) * free).astype(np.int64)
     other = np.where(other >= begin, other + taken, other)
     return context, np.concatenate([ahead[:, :, None], other], axis=2)
-
-
-def subject_folds(subjects: np.ndarray, n_folds: int, seed: int) -> list[np.ndarray]:
-    """Subjects of each fold's test set: every subject in one fold, folds as equal as can be.
-
-    Raises BadParameter for more folds than subjects, or folds that leave fewer than three to
-    teach and choose.
-    """
-    known = np.unique(subjects)
-    if n_folds < 2 or n_folds > len(known):
-        raise BadParameter(f"n_folds = {n_folds}: the cohort has {len(known)} subjects.")
-    order = np.random.default_rng([seed, 41]).permutation(known)
-    folds = [np.sort(part) for part in np.array_split(order, n_folds)]
-    if len(known) - max(map(len, folds)) < 3:
-        raise BadParameter(
-            f"n_folds = {n_folds}: {len(known)} subjects leave fewer than three for training."
-        )
-    return folds
-
-
-def fold_hash(cohort: Cohort, n_folds: int, seed: int) -> str:
-    """12 hex digits of who is tested in which fold."""
-    folds = [list(map(str, fold)) for fold in subject_folds(cohort.subject, n_folds, seed)]
-    return hashlib.sha256(json.dumps(folds).encode()).hexdigest()[:12]
-
-
-def teachers(cohort: Cohort, test: np.ndarray, who: str, seed: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Recordings that teach the pretext and those that choose its epoch, as numbers.
-
-    who: "train_subjects" (none of the test subjects) or "all_subjects". A fifth of the subjects,
-    one at least, chooses; no subject does both.
-    """
-    subject = np.array([p.subject for p in cohort.parts])
-    known = np.unique(subject)
-    known = known if who == "all_subjects" else np.setdiff1d(known, test)
-    order = np.random.default_rng([seed, 42]).permutation(known)
-    n_val = max(1, round(0.2 * len(order)))
-    train = np.flatnonzero(np.isin(subject, order[n_val:]))
-    return train, np.flatnonzero(np.isin(subject, order[:n_val]))

@@ -15,7 +15,7 @@ from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, score_over_subjects
-from nblib.experiments import pretext
+from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
 from nblib.models.settings import FitSettings
 from nblib.road import notebooks
@@ -94,7 +94,7 @@ def weights_name(params: Params) -> str:
 
 def test_subjects(cohort: Cohort, params: Params) -> np.ndarray:
     """Subjects of the fold's test, as in 09; BadParameter for a fold that is not there."""
-    folds = pretext.subject_folds(cohort.subject, params.n_folds, params.seed)
+    folds = subjects.subject_folds(cohort.subject, params.n_folds, params.seed)
     if params.fold >= len(folds):
         raise BadParameter(f"fold = {params.fold}: there are {len(folds)} folds, numbered from 0.")
     return folds[params.fold]
@@ -151,7 +151,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     from nblib.models.stagernet import DrawnBatches, PretextNet
 
     test = test_subjects(cohort, params)
-    train, val = pretext.teachers(cohort, test, params.teachers, params.seed)
+    train, val = subjects.teachers(cohort, test, params.teachers, params.seed)
     judge = np.flatnonzero(np.isin([p.subject for p in cohort.parts], test))
     lines = {r: pretext.Timeline.of(cohort, np.array([r])) for r in {*train, *val, *judge}}
     if params.shuffle_time:  # the control in which order says nothing
@@ -176,7 +176,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     names = {role: [cohort.parts[i].recording for i in rows] for role, rows in roles.items()}
     about = {
         "model": params.pretext,
-        "split_hash": pretext.fold_hash(cohort, params.n_folds, params.seed),
+        "split_hash": subjects.fold_hash(cohort, params.n_folds, params.seed),
         **{f"n_{role}": len(rows) for role, rows in roles.items()},
         "val_accuracy": float(history["val_accuracy"].iloc[fitted["best_epoch"]]),
         "fit_s": fitted["fit_s"],

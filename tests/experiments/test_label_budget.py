@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate.scores import score_over_subjects
-from nblib.experiments import draws, label_budget, readouts, self_supervision
+from nblib.experiments import draws, label_budget, readouts, self_supervision, subjects
 from nblib.experiments.embedders import Embedders
 from nblib.experiments.pretext import EMBEDDINGS
 from nblib.prepare.spectra import log_band_power
@@ -61,7 +61,7 @@ def features(monkeypatch):
 
 def test_folds_keep_subjects_apart():
     data = cohort()
-    folds = label_budget.make_folds(data, asked(folds=[0, 1, 2, 3]))
+    folds = subjects.make_folds(data, asked(folds=[0, 1, 2, 3]))
     tested = [set(data.subject[f.test]) for f in folds]
     assert sorted(s for t in tested for s in t) == [f"m{i}" for i in range(8)]
     for fold, test in zip(folds, tested, strict=True):
@@ -70,7 +70,7 @@ def test_folds_keep_subjects_apart():
 
 
 def test_draws_hold_each_other_and_count_positives():
-    fold = label_budget.make_folds(cohort(), asked())[0]
+    fold = subjects.make_folds(cohort(), asked())[0]
     for positive in (None, 0, 2):
         (small, _), (large, y) = (label_budget.drawn(fold, k, 1, 0, positive) for k in (3, 10))
         assert set(small) <= set(large) and set(large) <= set(fold.train)
@@ -85,7 +85,7 @@ def test_draws_hold_each_other_and_count_positives():
 
 
 def test_one_against_all_is_balanced_with_all_labels_too():
-    fold = label_budget.make_folds(cohort(), asked())[0]
+    fold = subjects.make_folds(cohort(), asked())[0]
     for positive in range(3):
         n_others, n_positive = np.bincount(label_budget.drawn(fold, 0, 0, 0, positive)[1])
         assert n_others == n_positive
@@ -265,7 +265,7 @@ def test_who_teaches_makes_another_run_of_08():
 
 def test_08_and_09_test_the_same_mice():
     data, params = cohort(), asked(folds=[0, 1, 2, 3], seed=3, embedders=["rp"])
-    for fold in label_budget.make_folds(data, params):
+    for fold in subjects.make_folds(data, params):
         made = params.pretext_run("rp", fold.number)
         mine, theirs = set(data.subject[fold.test]), set(self_supervision.test_subjects(data, made))
         assert mine == theirs
@@ -273,7 +273,7 @@ def test_08_and_09_test_the_same_mice():
 
 def test_test_mice_do_not_scale_the_embedding():
     data = cohort()
-    fold = label_budget.make_folds(data, asked())[0]
+    fold = subjects.make_folds(data, asked())[0]
     rng = np.random.default_rng(0)
     h = rng.standard_normal((len(data), 5))
     other = np.where(np.isin(data.subject, data.subject[fold.test])[:, None], 100 * h + 7, h)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.experiments import pretext
+from nblib.experiments import pretext, subjects
 
 SEED = st.integers(0, 2**31)
 
@@ -144,18 +144,16 @@ def test_a_recording_too_short_for_tau_neg_is_named():
 
 
 def test_folds_hold_every_subject_once():
-    subjects = np.repeat([f"m{i:02d}" for i in range(12)], 5)
-    folds = pretext.subject_folds(subjects, 5, 0)
-    assert sorted(np.concatenate(folds)) == sorted(set(subjects))
+    mice = np.repeat([f"m{i:02d}" for i in range(12)], 5)
+    folds = subjects.subject_folds(mice, 5, 0)
+    assert sorted(np.concatenate(folds)) == sorted(set(mice))
     assert {len(f) for f in folds} == {2, 3}
-    assert [f.tolist() for f in folds] != [
-        f.tolist() for f in pretext.subject_folds(subjects, 5, 1)
-    ]
+    assert [f.tolist() for f in folds] != [f.tolist() for f in subjects.subject_folds(mice, 5, 1)]
     for n in (1, 13):
         with pytest.raises(BadParameter, match="12 subjects"):
-            pretext.subject_folds(subjects, n, 0)
+            subjects.subject_folds(mice, n, 0)
     with pytest.raises(BadParameter, match="fewer than three"):
-        pretext.subject_folds(subjects[:20], 2, 0)
+        subjects.subject_folds(mice[:20], 2, 0)
 
 
 def test_test_subjects_never_teach_unless_asked():
@@ -164,10 +162,10 @@ def test_test_subjects_never_teach_unless_asked():
     parts = [SimpleNamespace(subject=f"m{i // 2}", recording=f"r{i}") for i in range(16)]
     cohort = SimpleNamespace(parts=parts)
     test = np.array(["m0", "m5"])
-    train, val = pretext.teachers(cohort, test, "train_subjects", 0)
+    train, val = subjects.teachers(cohort, test, "train_subjects", 0)
     of = [{parts[i].subject for i in rows} for rows in (train, val)]
     assert not of[0] & of[1] and not (of[0] | of[1]) & set(test) and len(of[0] | of[1]) == 6
-    train, val = pretext.teachers(cohort, test, "all_subjects", 0)
+    train, val = subjects.teachers(cohort, test, "all_subjects", 0)
     assert len(train) + len(val) == 16
 
 
