@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nblib.core.params import SimulateLfpSettings
 
 USES = ()
-VERSION = 3  # raise it whenever the same settings would give other numbers
+VERSION = 4  # raise it whenever the same settings would give other numbers
 BANDS = ((1.5, 4.0), (6.0, 10.0), (14.0, 24.0), (30.0, 48.0))  # Hz
 BAND_SHARE = (1.0, 0.8, 0.45, 0.3)  # standard deviation beside the background's 1
 MOVED_S = 10.0  # between two states the mouse is carried over
