@@ -18,7 +18,7 @@ from nblib.core.markup import in_html, in_markdown
 from nblib.data.session import SessionReport
 from nblib.prepare import bins
 from nblib.prepare.windows import Windows
-from nblib.report import plots, summary, widgets
+from nblib.report import compare, plots, summary, widgets
 from nblib.report.plots import primitives, style
 from nblib.road import stages
 from nblib.run import kernel
@@ -90,7 +90,7 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
          "val_accuracy": [0.5], "recording": ["r"], "split_hash": ["s"], "fold": [0], "ci_low": [0.4], "ci_high": [0.6], "oracle": [np.nan], "code_version": ["1"]}
     )  # fmt: skip
     monkeypatch.setattr(summary.results, "several_versions", lambda runs: [])
-    monkeypatch.setattr(summary, "label", lambda runs: runs["model"])
+    monkeypatch.setattr(compare, "label", lambda runs: runs["model"])
     assert BAD in rendered(summary.in_words(runs)).text
     table = widgets.PlainTable(pd.DataFrame({BAD: [BAD]}))
     assert Text(table._repr_html_()).text.count(BAD) == 2

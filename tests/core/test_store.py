@@ -30,7 +30,7 @@ def put(text="hello", key=KEY, **more):
 
 
 def in_process(body, **environment):
-    code = "from nblib import store\nimport os, sys, time\n" + textwrap.dedent(body)
+    code = "from nblib.core import store\nimport os, sys, time\n" + textwrap.dedent(body)
     return subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_clear_error():
     """A file-size limit stands in for a full disk: the same call fails, the same way."""
     child = in_process(f"""
         import resource
-        from nblib.errors import StorageError
+        from nblib.core.errors import StorageError
         import numpy, h5py
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
         def write(folder):
