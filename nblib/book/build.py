@@ -15,7 +15,7 @@ from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.report import results
 from nblib.road.registry import STAGES
-from nblib.run import done, many, plan, sweep
+from nblib.run import many, plan, sweep
 from nblib.run.sweep import Sweep
 
 PLAN = "params/sweeps/book.yml"
@@ -23,7 +23,7 @@ PLAN = "params/sweeps/book.yml"
 
 def settled(notebook: str, values: dict[str, Any]) -> Path | None:
     """Artifact folder of this run when it is done and its executed notebook is there, else None."""
-    folder = done.folder_of(plan.job_of(notebook, values))
+    folder = plan.job_of(notebook, values).done()
     return folder if folder and (folder / pages.EXECUTED).is_file() else None
 
 

@@ -13,7 +13,7 @@ from nblib.core import store
 from nblib.core.errors import MissingInput, NblibError
 from nblib.road import stages
 from nblib.road.registry import STAGES
-from nblib.run import done, plan
+from nblib.run import plan
 from nblib.run.plan import Job, Task
 from nblib.run.search import trials
 from nblib.run.search.definition import Study
@@ -38,7 +38,7 @@ def table(tasks: list[Task], asked: list[Task], made: list[tuple]) -> str:
     tasks: all, with what they rest on; asked: those that the file names; made: `manifests()`.
     """
     jobs = [plan.job_of(*task) for task in tasks]
-    todo = [job for job in jobs if done.folder_of(job) is None]
+    todo = [job for job in jobs if job.done() is None]
     total, left = (Counter(job.stage for job in some) for some in (jobs, todo))
     lines = [f"{'notebook':26}{'runs':>6}{'done':>6}{'to do':>7}{'work':>12}"]
     seconds: list[float] = []
@@ -83,7 +83,7 @@ def _time(seconds: float) -> str:
 
 def reasons(tasks: list[Task], made: list[tuple]) -> str:
     """For each run that is to do, why: it was never made, it failed, or something it came from changed."""
-    todo = [(task, job) for task in tasks if done.folder_of(job := plan.job_of(*task)) is None]
+    todo = [(task, job) for task in tasks if (job := plan.job_of(*task)).done() is None]
     lines = [f"{_label(task):56}  {reason(job, made)}" for task, job in todo[:MOST_LINES]]
     if len(todo) > MOST_LINES:
         lines.append(f"... and {len(todo) - MOST_LINES} more")

@@ -13,6 +13,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError
 from nblib.core.values import shown
 from nblib.road import notebooks, stages
+from nblib.road.registry import STAGES, by_name
 
 Task = tuple[str | Path, dict[str, Any]]  # notebook, parameters
 
@@ -32,6 +33,22 @@ class Job:
     @property
     def recording(self) -> str:
         return stages.recording_of(self.stage, self.recipe, self.params)
+
+    def done(self) -> Path | None:
+        """Where the result lies, None where it is to do. A report (90, 91) is done when it is of
+        just the runs there are now and holds its executed notebook."""
+        if self.recipe is not None:
+            return self.folder if self.committed else None
+        info = STAGES[self.stage]
+        try:
+            upstream = by_name(info.reads)(self.params)
+        except NblibError:
+            return None  # making it says what is wrong
+        code = notebooks.code_hash(notebooks.code_cells(self.notebook))
+        values = self.params.model_dump() | {"code": code}
+        key = store.make_key(self.stage, info.version, values, upstream)
+        folder = store.folder(self.stage, self.recording, key)
+        return folder if (folder / store.ATTACHED[0]).is_file() else None
 
     @property
     def label(self) -> str:

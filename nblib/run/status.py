@@ -9,7 +9,7 @@ from typing import Any
 
 from nblib.core import store
 from nblib.core.errors import NblibError, RunFailed
-from nblib.run import cluster, done, outlook, plan
+from nblib.run import cluster, outlook, plan
 from nblib.run.execute import RUNNING, at_work, size
 from nblib.run.plan import Job, Task
 from nblib.run.search.definition import Study
@@ -96,7 +96,7 @@ def states(tasks: list[Task], *, elsewhere: bool = False) -> list[tuple[Job, str
         kept = outlook.failed_notebook(job)
         begun = [(path, at_work(path)) for path in kept.parent.glob(f"{kept.stem}.*{RUNNING}")]
         running = [p for p, who in begun if who.alive or (who.alive is None and elsewhere)]
-        if done.folder_of(job) is not None:
+        if job.done() is not None:
             state, why = "done", ""
         elif job.recipe is None:
             state, why = "queued", "a report, made last"

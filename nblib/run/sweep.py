@@ -20,7 +20,7 @@ from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.core.values import read_settings, text_of
 from nblib.road.registry import STAGES
-from nblib.run import cluster, done, execute, many, outlook, plan, selection, status
+from nblib.run import cluster, execute, many, outlook, plan, selection, status
 from nblib.run.plan import Task
 from nblib.run.search import trials
 from nblib.run.search.definition import Search, Study
@@ -291,7 +291,7 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Task], work: _Work) -
 
 def _undone(runs: list[Task]) -> list[Task]:
     """Those that are not committed, and reports of other runs than there are now."""
-    return [run for run in runs if done.folder_of(plan.job_of(*run)) is None]
+    return [run for run in runs if plan.job_of(*run).done() is None]
 
 
 class _Work:

@@ -22,7 +22,7 @@ from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingIn
 from nblib.experiments import decode
 from nblib.report import results
 from nblib.road import stages
-from nblib.run import clean_up, done, execute, many, plan, sweep
+from nblib.run import clean_up, execute, many, plan, sweep
 from nblib.run.search import tables
 from nblib.run.search import trials as tuning
 from nblib.run.search.definition import Search, Study
@@ -305,7 +305,7 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
     assert store.read_manifest(report)["upstream"] == tables.inputs([own])
     words = tables.in_words([own], trials, tables.outcome([own]))
     assert "4 trials" in words and "the settings as they were" in words
-    assert done.folder_of(plan.job_of("91_search", {"search": "s"})) == report
+    assert plan.job_of("91_search", {"search": "s"}).done() == report
 
     made = sorted(store.artifacts())
     assert main(["sweep", str(path)]) == 0 and "runs done" not in capsys.readouterr().out
@@ -400,6 +400,6 @@ def test_inputs_of_a_search_are_no_waste_and_nothing_is_freed_under_work(home):
 def test_without_any_search_the_report_says_how_to_make_one(home):
     with pytest.raises(MissingInput, match="none was run in this data root"):
         tables.current()
-    assert done.folder_of(plan.job_of("91_search", {})) is None
+    assert plan.job_of("91_search", {}).done() is None
     with pytest.raises(BadParameter, match="unknown parameter 'serch'"):
         plan.job_of("91_search", {"serch": "s"})
