@@ -72,7 +72,7 @@ def test_an_experiment_can_be_added_as_the_guide_says(tmp_path, monkeypatch):
     spec.loader.exec_module(module)
     entries = dict(registry.STAGES)
     exec(entry, vars(registry) | {"STAGES": entries})
-    assert entries["11_first_bins"].params is module.Params
+    assert entries["20_first_bins"].params is module.Params
 
     train, val, test = easy(80, 1), easy(40, 2), easy(80, 3)
     units = np.arange(train.x.shape[2])
