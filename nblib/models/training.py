@@ -244,6 +244,7 @@ class Keeper(lightning.Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, step: Step) -> None:
         means = step.means(self.batches.n, self.n_val)
         row = {"epoch": trainer.current_epoch, **means}
+        known = {k: v for k, v in means.items() if not math.isnan(v)}  # of validation only with it
         losses = ["train_loss", "val_loss"] if self.n_val else ["train_loss"]
         if not all(math.isfinite(row[name]) for name in losses):
             raise RunFailed(
@@ -260,11 +261,11 @@ class Keeper(lightning.Callback):
         self._stop_when_done(trainer)
         pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
         if trainer.logger is not None:
-            trainer.logger.log_metrics({k: v for k, v in row.items() if v == v}, step=row["epoch"])
+            trainer.logger.log_metrics(known | {"epoch": row["epoch"]}, step=row["epoch"])
         last = trainer.should_stop or len(self.history) >= self.settings.max_epochs
         if last or time.perf_counter() - self.written >= self.cost_s / _CHECKPOINT_SHARE:
             self._write(trainer)
-        self.bar.set_postfix({k: f"{row[k]:.3g}" for k in means}, refresh=False)
+        self.bar.set_postfix({k: f"{v:.3g}" for k, v in known.items()}, refresh=False)
         self.bar.update(1)
         if self.watch is not None:
             self.watch(row)
