@@ -14,7 +14,7 @@ from nblib.experiments.pretext import EMBEDDINGS, TASKS
 from nblib.prepare.spectra import log_band_power
 
 if TYPE_CHECKING:
-    from nblib.experiments.label_budget import Params
+    from nblib.experiments import label_budget
     from nblib.experiments.self_supervision import Params as PretextParams
     from nblib.models.stagernet import StagerNet
     from nblib.prepare.windows import Cohort
@@ -27,7 +27,7 @@ def trains_a_network(name: str, head: str) -> bool:
     return head == "finetune" or name == "supervised"
 
 
-def check_embedders(params: Params) -> None:
+def check_embedders(params: label_budget.Params) -> None:
     """BadParameter for an embedder, or one of `compare`, that is unknown or cannot be joined."""
     for text in params.compare:
         if text.count(" - ") != 1:
@@ -60,7 +60,7 @@ class Embedders:
     """
 
     cohort: Cohort
-    params: Params
+    params: label_budget.Params
     pretext_folder: Callable[[PretextParams], Path]
     _embeddings: dict[tuple[str, int | None], np.ndarray] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ import numpy as np
 from nblib.core.errors import BadInput, BadParameter
 
 if TYPE_CHECKING:
-    from nblib.experiments.label_budget import Params
+    from nblib.experiments import label_budget
     from nblib.prepare.windows import Cohort
 
 
@@ -67,7 +67,7 @@ class Fold:
     classes: np.ndarray
 
 
-def make_folds(cohort: Cohort, params: Params) -> list[Fold]:
+def make_folds(cohort: Cohort, params: label_budget.Params) -> list[Fold]:
     """The folds asked for. BadParameter for one that is not there, or a budget that a fold's
     training subjects cannot give; BadInput when they or a whole test set lack a state."""
     tested = subject_folds(cohort.subject, params.n_folds, params.seed)
