@@ -697,6 +697,12 @@ def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():
     assert "One recording: this says nothing of others." in words("best_folds")
 
 
+def test_every_run_is_named_also_where_all_names_have_two_lines():
+    fig = results.compare_runs(all_runs(changed="max_epochs=10"))
+    names = [tick.get_text() for tick in fig.axes[0].get_yticklabels()]
+    assert len(names) == 10 and all(name.endswith("max_epochs=10") for name in names)
+
+
 def test_constant_unit_has_no_tuning():
     z = responses.zscore_rows(np.array([[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(z, [[0, 0, 0], [-1.2247, 0, 1.2247]], atol=1e-4)

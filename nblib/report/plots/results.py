@@ -47,7 +47,7 @@ def compare_runs(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     panels = list(runs.groupby(["group", "recording"]))
     if len(panels) > MOST_PANELS:
         return _cohort(runs, SCORE_TEXT[metric])
-    heights = [0.62 + 0.33 * part["decoder"].nunique() for _, part in panels]
+    heights = [0.62 + 0.38 * part["decoder"].nunique() for _, part in panels]  # names of two lines
     fig = style.new_figure(sum(heights) + 0.9)
     axes = fig.subplots(len(panels), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     colours = {"chosen by validation": style.VERMILLION}
