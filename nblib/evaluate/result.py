@@ -61,6 +61,7 @@ class Result:
         """One row a score, with interval, chance and p; `best possible` where it is known."""
         rows = [asdict(row.score) for row in self.rows]
         table = pd.DataFrame(rows, index=pd.Index(self.scores, name="score")).round(4)
+        table = table.drop(columns="null")  # it is stored; a page has no room for it
         if self.best:
             best = [math.nan if row.best is None else row.best.value for row in self.rows]
             table["best possible"] = np.round(best, 4)

@@ -698,9 +698,9 @@ def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():
 
 
 def test_every_run_is_named_also_where_all_names_have_two_lines():
-    fig = results.compare_runs(all_runs(changed="max_epochs=10"))
+    fig = results.compare_runs(pd.concat([all_runs(changed=f"max_epochs={n}") for n in (1, 2, 3)]))
     names = [tick.get_text() for tick in fig.axes[0].get_yticklabels()]
-    assert len(names) == 10 and all(name.endswith("max_epochs=10") for name in names)
+    assert len(names) == 30 and all("\nmax_epochs=" in name for name in names)
 
 
 def test_constant_unit_has_no_tuning():
