@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -27,11 +26,7 @@ time.sleep(120)"""
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    made = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(made).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
-    return made
+    return tiny_project.enter(tmp_path, monkeypatch)
 
 
 def nothing_left(project) -> None:

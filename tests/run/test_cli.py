@@ -9,7 +9,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +27,7 @@ from nblib.run import cluster, execute, kernel, many, plan
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    made = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(made).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
-    return made
+    return tiny_project.enter(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,11 +18,7 @@ from nblib.run import execute, kernel, many, plan, watch
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    made = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(made).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
-    return made
+    return tiny_project.enter(tmp_path, monkeypatch)
 
 
 @pytest.fixture
