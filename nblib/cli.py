@@ -311,7 +311,7 @@ def book(options: argparse.Namespace) -> int:
 
 
 def cells(options: argparse.Namespace) -> None:
-    from nblib.road.cells import write_cells
+    from nblib.road.parameter_cells import write_cells
 
     print(*write_cells() or ["every parameters cell is as declared"], sep="\n")
 

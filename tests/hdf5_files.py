@@ -7,7 +7,7 @@ from pathlib import Path
 from nblib.core import params
 from nblib.data.nwb import open_nwb
 from nblib.data.sources import open_recording
-from nblib.prepare import binning, counts, splits, windows
+from nblib.prepare import binning, counts_dataset, lfp_windows, splits
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
 
@@ -20,14 +20,14 @@ def make(folder: Path) -> None:
         simulate(folder / "spikes.nwb", n_units=6, n_scenes=3, n_repeats=12), **TRIALS
     )
     binned = binning.bin_recording(recording, params.BinSettings())
-    counts.save(binned, folder)
+    counts_dataset.save(binned, folder)
     settings = params.SplitSettings(gap_s=0.0)
     split = splits.make_split(binned, settings)
     splits.save(folder, split, [splits.fit_statistics(binned, split, 0, settings)])
     given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
     recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)
     lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
-    windows.save(windows.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
+    lfp_windows.save(lfp_windows.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
 
 
 def read(folder: Path) -> dict[str, float]:
@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, float]:
     return {
         "spikes": float(open_nwb(spikes, **TRIALS).spike_times(0).sum()),
         "truth": float(oracle.read_truth(truth_path(spikes)).rates.sum()),
-        "counts": float(counts.load(folder).counts.sum()),
+        "counts": float(counts_dataset.load(folder).counts.sum()),
         "mean": float(splits.load(folder)[1][0].mean.sum()),
-        "windows": float(abs(windows.load(folder).x).sum()),
+        "windows": float(abs(lfp_windows.load(folder).x).sum()),
     }

@@ -10,12 +10,12 @@ import pandas as pd
 import tiny_project
 
 from nblib import models
-from nblib.core import params, rawfiles, recipes, sealed, store
+from nblib.core import checksums, params, rawfiles, recipes, store
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, splits
-from nblib.prepare import counts as stored_counts
-from nblib.prepare.samples import role_samples, shuffle_labels
+from nblib.prepare import counts_dataset as stored_counts
+from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
 from nblib.road import stages
 
@@ -130,7 +130,7 @@ def rewrite(folder: Path, name: str, table: pd.DataFrame) -> None:
 
 def reseal(folder: Path, manifest: dict) -> None:
     """Write a manifest with a checksum that fits."""
-    (folder / store.MANIFEST).write_text(sealed.dumps({**manifest, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(checksums.dumps({**manifest, "sha256": ""}))
 
 
 def vouch(folder: Path, name: str) -> None:

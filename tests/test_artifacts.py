@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nblib.cli import main
-from nblib.core import params, rawfiles, sealed, store, swap
+from nblib.core import atomic_folders, checksums, params, rawfiles, store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
 from nblib.data import sources
 from nblib.experiments import images, self_supervision
@@ -99,7 +99,7 @@ def test_every_flipped_bit_of_a_manifest_is_found():
 def test_a_manifest_written_anew_with_other_settings_does_not_fit_its_key(name, value):
     folder = put()
     changed = store.read_manifest(folder) | {name: value}
-    (folder / store.MANIFEST).write_text(sealed.dumps({**changed, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(checksums.dumps({**changed, "sha256": ""}))
     with pytest.raises(CorruptArtifact, match="does not belong to key"):
         store.read_manifest(folder)
 
@@ -327,10 +327,10 @@ def test_a_kill_while_a_result_is_replaced_loses_neither(n):
     assert list(store.artifacts()) == [folder] and store.is_committed("02_bin", "r", folder.name)
     store.open_artifact(folder)
     assert (folder / "new").exists() == (n > 2)
-    left = list(swap.leftovers(folder.parent))
+    left = list(atomic_folders.leftovers(folder.parent))
     assert len(left) == (n < 5)
     clean_up.gc(delete=True) if n < 5 else None
-    assert not any(swap.leftovers(folder.parent))
+    assert not any(atomic_folders.leftovers(folder.parent))
 
 
 def test_one_that_stands_aside_is_brought_back_by_whoever_asks_first(capsys):

@@ -13,7 +13,7 @@ from nblib.evaluate import scores, stats
 from nblib.experiments.decode import Params as TrainParams
 from nblib.models import MODELS
 from nblib.prepare import binning, splits
-from nblib.prepare.samples import role_samples, shuffle_labels
+from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.simulate import allen, oracle
 
 SPLITS = {

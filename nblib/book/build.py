@@ -14,7 +14,7 @@ from nblib.book import check, layout, pages
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.report import results
-from nblib.road.registry import STAGES
+from nblib.road.stage_registry import STAGES
 from nblib.run import many, plan, sweep
 from nblib.run.sweep import Sweep
 

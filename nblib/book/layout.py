@@ -18,7 +18,7 @@ from nblib.book import pages, tables
 from nblib.book.marks import Links, artifact_path
 from nblib.core import store
 from nblib.core.errors import CorruptArtifact
-from nblib.report import compare, results
+from nblib.report import model_choice, results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def lay_out(
     layout = Layout(folder)
     paged = pages.run_pages(table)
     links = Links.of(table, paged)
-    compared = compare.paired(results.comparable(table))
+    compared = model_choice.paired(results.comparable(table))
     figure = tables.comparison(table, links)
     headline = tables.headline(table, links, compared)
     parts = {

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nblib.book.marks import Links, artifact_path
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
-from nblib.report import compare, results, summary
-from nblib.road.registry import DECODERS, STAGES
+from nblib.report import model_choice, results, summary
+from nblib.road.stage_registry import DECODERS, STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     First those that validation chooses, as prose and figures speak of them; then those that the
     results table shows first.
     """
-    best = compare.chosen(results.comparable(table))["run"]
+    best = model_choice.chosen(results.comparable(table))["run"]
     first = summary.in_order(table).drop_duplicates(
         "folder"
     )  # a run of several results has one page

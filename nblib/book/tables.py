@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from nblib.book.marks import linked_figure
 from nblib.core.markup import in_html, in_markdown
-from nblib.report import compare, results, summary
-from nblib.road.registry import DECODERS, FEW_SHOT, RESULTS
+from nblib.report import model_choice, results, summary
+from nblib.road.stage_registry import DECODERS, FEW_SHOT, RESULTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +33,10 @@ TABS = {
 
 
 def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
-    """What validation chooses on the demo and how it did, with its run; compared: `compare.paired`."""
+    """What validation chooses on the demo and how it did, with its run; compared: `model_choice.paired`."""
     demo = results.comparable(table)
     demo = demo[demo["group"] == "demo"]
-    best = compare.chosen(demo)
+    best = model_choice.chosen(demo)
     if best.empty:
         return ""
     run = best.iloc[0]
@@ -63,7 +63,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
         return ""
     from nblib.report.plots.results import compare_runs
 
-    figure = compare_runs(compare.marked(fair))
+    figure = compare_runs(model_choice.marked(fair))
     return linked_figure(figure, links, "../", COMPARISON)
 
 

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from nblib.core.errors import BadParameter
-from nblib.core.registry import SOURCES
+from nblib.core.source_registry import SOURCES
 from nblib.core.values import checked as checked
 from nblib.core.values import shown
 
@@ -98,7 +98,7 @@ class OriginSettings(Params):
     """Where a recording comes from, which table holds its trials, and what is decoded."""
 
     source: str = Field(
-        "simulate", description="kind of origin, a name in nblib.core.registry.SOURCES"
+        "simulate", description="kind of origin, a name in nblib.core.source_registry.SOURCES"
     )
     path: str = Field(
         "",
@@ -313,7 +313,7 @@ class NotebookParams(Params):
         return {}
 
     def needs(self, recipe: Recipe) -> list[NotebookParams]:
-        """Parameters of the further runs that this one rests on (see `registry.StageInfo.needs`)."""
+        """Parameters of the further runs that this one rests on (see `StageInfo.needs`)."""
         return []
 
     def changed(self) -> dict[str, Any]:

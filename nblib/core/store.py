@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import nblib
-from nblib.core import provenance, sealed
+from nblib.core import checksums, provenance
+from nblib.core.atomic_folders import (
+    MANIFEST,
+    bring_back,
+    bring_back_in,
+    leftovers,
+    swap,
+    unfinished,
+)
+from nblib.core.checksums import sha256
 from nblib.core.errors import (
     BadParameter,
     CorruptArtifact,
@@ -30,8 +39,6 @@ from nblib.core.errors import (
     OutdatedArtifact,
     StorageError,
 )
-from nblib.core.sealed import sha256
-from nblib.core.swap import MANIFEST, bring_back, bring_back_in, leftovers, swap, unfinished
 
 # Attached after the commit, by the runner; it carries its own checksum.
 ATTACHED = ("executed.ipynb",)
@@ -218,7 +225,7 @@ def commit(
             **provenance.environment(),
             "sha256": "",
         }  # fmt: skip
-        (temporary / MANIFEST).write_text(sealed.dumps(plain(manifest)))
+        (temporary / MANIFEST).write_text(checksums.dumps(plain(manifest)))
         _fsync(temporary / MANIFEST)
         _fsync(temporary)
         try:
@@ -244,7 +251,7 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     path = artifact / MANIFEST
     bring_back(artifact)
     try:
-        manifest = sealed.loads(path.read_bytes())
+        manifest = checksums.loads(path.read_bytes())
     except FileNotFoundError:
         raise MissingInput(f"{artifact}: no artifact here (no {MANIFEST}).") from None
     except ValueError as error:
@@ -310,7 +317,7 @@ def attach(artifact: Path, notebook: dict[str, Any]) -> Path:
     metadata = {**notebook["metadata"], "nblib": whose}
     rest = {name: value for name, value in notebook.items() if name != "metadata"}
     place = artifact / ATTACHED[0]
-    write_text(place, sealed.dumps({**rest, "metadata": metadata}))
+    write_text(place, checksums.dumps({**rest, "metadata": metadata}))
     return place
 
 
@@ -319,7 +326,7 @@ def read_attached(artifact: Path) -> dict[str, Any]:
     path = artifact / ATTACHED[0]
     advice = f"delete it, or make it again with `nblib run --force`: {path}"
     try:
-        notebook = sealed.loads(path.read_bytes())
+        notebook = checksums.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); {advice}") from None
     if notebook is None or notebook["metadata"]["nblib"]["artifact"] != _place(read_manifest(artifact)):  # fmt: skip

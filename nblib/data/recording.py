@@ -14,7 +14,7 @@ import pandas as pd
 from nblib.core.errors import BadInput
 from nblib.core.params import LabelRules
 from nblib.data.trials import labelling
-from nblib.data.trials.intervals import check_intervals, covers, open_ended
+from nblib.data.trials.time_intervals import check_intervals, covers, open_ended
 
 BLOCK_S = 60.0  # a sampled signal is looked at in pieces of so many seconds
 ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits

@@ -1,6 +1,6 @@
 """Where recordings come from: one module per origin, one way in.
 
-A source is a line in `nblib.core.registry.SOURCES` and a module with one of
+A source is a line in `nblib.core.source_registry.SOURCES` and a module with one of
 
 - `open_recording(path, recipe, recording_id, settings) -> Recording`, times in seconds; of columns
   whose name does not end in `_time`, the recipe's `event` is converted here
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from nblib.core import params, rawfiles, store
 from nblib.core.errors import BadParameter, MissingInput
-from nblib.core.registry import SOURCES
+from nblib.core.source_registry import SOURCES
 from nblib.data import linked
 from nblib.data.files import require_file
 from nblib.data.trials import columns, expressions, labelling

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nblib.models.base import Decoder
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
 ROWS_AT_ONCE = 8192  # presentations in one forward pass: several permuted units together
 

@@ -20,7 +20,7 @@ from nblib.evaluate import stats
 
 if TYPE_CHECKING:
     from nblib.models.base import Decoder
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 SCORE_TEXT = {"accuracy": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy"}  # fmt: skip

@@ -18,11 +18,11 @@ from nblib.data import sources
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
-from nblib.prepare import blocks, splits
-from nblib.prepare.counts import areas_of, edges_of, units_of
-from nblib.prepare.counts import load as load_counts
-from nblib.prepare.samples import ROLES, Samples, role_samples, shuffle_labels
-from nblib.road import notebooks
+from nblib.prepare import label_runs, splits
+from nblib.prepare.counts_dataset import areas_of, edges_of, units_of
+from nblib.prepare.counts_dataset import load as load_counts
+from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
+from nblib.road import notebook_code
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,7 +74,7 @@ class Data:
     classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
     and place where known; scaling: mean and scale (N,) that made counts into x; stop_s (T,): end
     of each bin, seconds from the onset. group (B,): test presentations that hang together, blocks
-    of time where labels come in runs (see `blocks.time_blocks`); None where each stands alone.
+    of time where labels come in runs (see `label_runs.time_blocks`); None where each stands alone.
     """
 
     train: Samples
@@ -147,7 +147,7 @@ def load_data(
         as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
         fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
     samples = role_samples(binned, roles, fitted, fold)
-    length, group = blocks.time_blocks(roles)
+    length, group = label_runs.time_blocks(roles)
     if params.shuffle_labels:
         samples = shuffle_labels(samples, params.seed)
     return Data(
@@ -196,7 +196,7 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
     no longer fits (another version wrote it) is put aside, and said so. Returns the history: one
     row an epoch, or a strength of regularisation.
     """
-    settings = params.model_copy(update={"progress": notebooks.is_interactive()})
+    settings = params.model_copy(update={"progress": notebook_code.is_interactive()})
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
     train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
     fitting = {"n_classes": len(data.classes), "folder": folder}
@@ -384,7 +384,7 @@ def in_words(result: Result, data: Data, recipe: Recipe, model: str) -> str:
     if data.labels_in_runs:
         null = "moving labels along time, as they come in runs"
         if recipe.split == "random":
-            best += f" **{blocks.RUNS_AND_RANDOM}**"
+            best += f" **{label_runs.RUNS_AND_RANDOM}**"
     return (
         f"**Result.** {model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "

@@ -23,9 +23,9 @@ from nblib.evaluate import stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
-from nblib.experiments.draws import ALL, FIRST_CHOICE, answers, choosing, draw
-from nblib.prepare import moments
-from nblib.prepare.samples import Samples
+from nblib.experiments.learning_curves import ALL, FIRST_CHOICE, answers, choosing, draw
+from nblib.prepare import unit_statistics
+from nblib.prepare.decoder_inputs import Samples
 
 if TYPE_CHECKING:
     from nblib.core.params import SplitSettings
@@ -109,8 +109,8 @@ def scaling(train: Samples, limits: SplitSettings, zscore: bool) -> tuple[np.nda
     A unit that 04 would leave out by these rows (by its limits) has an infinite scale: it stays 0
     and tells nothing.
     """
-    mean, sd, peak = moments.of_units(train.x, np.arange(len(train)))
-    good = moments.faults(mean, sd, peak, limits) == ""
+    mean, sd, peak = unit_statistics.of_units(train.x, np.arange(len(train)))
+    good = unit_statistics.faults(mean, sd, peak, limits) == ""
     if not zscore:
         mean, sd = np.zeros_like(mean), np.ones_like(sd)
     return mean, np.where(good, sd, np.inf)

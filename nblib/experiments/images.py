@@ -21,9 +21,9 @@ from nblib.data import images, sources
 from nblib.evaluate import retrieval
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score
-from nblib.experiments.features import Space, check_spaces, make_spaces
-from nblib.experiments.regression import Regressor, check_regressor
-from nblib.experiments.scenes import Scenes, rows_of_classes, shown_labels, split_scenes
+from nblib.experiments.image_features import Space, check_spaces, make_spaces
+from nblib.experiments.image_regression import Regressor, check_regressor
+from nblib.experiments.image_split import Scenes, rows_of_classes, shown_labels, split_scenes
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -202,7 +202,7 @@ def find_images(
 def draw(one: Decoded, scenes: Scenes) -> np.ndarray | None:
     """Held-out images (n, H, W) from features averaged over the test presentations of each.
 
-    Rows as in `scenes.held`; None where the space leads to no image.
+    Rows as in `image_split.held`; None where the space leads to no image.
     """
     y, decoded = scenes.presentations["unseen"].y, one.decoded["unseen"]
     mean = np.stack(

@@ -26,13 +26,13 @@ from nblib.evaluate import stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import readouts, self_supervision
-from nblib.experiments.draws import ALL, answers, draw
 from nblib.experiments.embedders import Embedders, check_embedders, trains_a_network
+from nblib.experiments.learning_curves import ALL, answers, draw
 from nblib.experiments.pretext import TASKS
 from nblib.experiments.subjects import Fold, fold_hash, make_folds
 
 if TYPE_CHECKING:
-    from nblib.prepare.windows import Cohort
+    from nblib.prepare.lfp_windows import Cohort
 
 LAB_DICT = "budget_accuracy.json"
 

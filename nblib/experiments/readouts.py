@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nblib.experiments.draws import choosing
+from nblib.experiments.learning_curves import choosing
 from nblib.experiments.pretext import EPS
 from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
-    from nblib.prepare.windows import Cohort
+    from nblib.prepare.lfp_windows import Cohort
 
 C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
 C_FIXED = 0.1
@@ -26,7 +26,7 @@ AT_ONCE = 512  # windows judged at a time
 def teach_and_choose(
     rows: np.ndarray, y: np.ndarray, budget: int, cohort: Cohort
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rows (n,) of a cohort with their classes, and which of them choose (`draws.choosing`).
+    """Rows (n,) of a cohort with their classes, and which of them choose (`learning_curves.choosing`).
 
     A row that would choose though it shares samples with one that teaches is left out; where all
     would, none chooses and all teach.
@@ -119,7 +119,7 @@ def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_clas
 
 def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, settings: dict[str, Any], **defaults: Any) -> Any:  # fmt: skip
     from nblib.models import training
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
     defaults |= {"max_epochs": EPOCHS, "weight_decay": 1e-3, "patience": 10, "progress": False}
     given = {name: value for name, value in settings.items() if value is not None}

@@ -18,14 +18,14 @@ from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
 from nblib.models.settings import FitSettings
-from nblib.road import notebooks
+from nblib.road import notebook_code
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nblib.experiments.pretext import Timeline
     from nblib.models.stagernet import PretextNet, StagerNet
-    from nblib.prepare.windows import Cohort
+    from nblib.prepare.lfp_windows import Cohort
 
 
 class Params(P.Fit, P.CohortParams):
@@ -156,7 +156,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     lines = {r: pretext.Timeline.of(cohort, np.array([r])) for r in {*train, *val, *judge}}
     if params.shuffle_time:  # the control in which order says nothing
         lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
-    settings = FitSettings.of(params, FIT, progress=notebooks.is_interactive())
+    settings = FitSettings.of(params, FIT, progress=notebook_code.is_interactive())
     device, _ = training.pick_device(settings)
     with training.reproducible(settings.seed):
         size = cohort.x.shape[1:]

@@ -18,7 +18,7 @@ from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models import CONFIG, WEIGHTS
 from nblib.models.settings import FitSettings
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 FORMAT = 1
 _BESIDE = ("settings", "units", "scaling")  # what a decoder takes beside its hyper-parameters

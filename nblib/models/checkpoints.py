@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nblib.core.errors import BadInput
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 # What a resumed run may change without ceasing to be the same run.
 _FREE_TO_CHANGE = {"max_epochs", "patience", "device", "threads", "logger", "progress"}

@@ -19,7 +19,7 @@ from nblib.models.base import require
 from nblib.models.network import TorchDecoder
 from nblib.models.recurrent import LSTMNet
 from nblib.models.settings import FitSettings
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
 _NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time

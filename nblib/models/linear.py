@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models.base import Decoder, hyper_parameters, require
 from nblib.models.settings import FitSettings
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 
 class LinearDecoder(Decoder):

@@ -11,7 +11,7 @@ from torch import nn
 
 from nblib.models.base import Decoder, keyword_defaults, require
 from nblib.models.settings import FitSettings
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 _PREDICT_BATCH = 512
 

@@ -41,7 +41,7 @@ from nblib.core import store
 from nblib.core.errors import BadParameter, RunFailed
 from nblib.models.checkpoints import check_checkpoint, fingerprint, layout
 from nblib.models.settings import FitSettings, pick_device
-from nblib.prepare.samples import DeviceBatches, Samples
+from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor | None]]

@@ -13,7 +13,7 @@ from nblib.models.base import require
 from nblib.models.network import TorchDecoder
 from nblib.models.recurrent import LSTMNet
 from nblib.models.settings import FitSettings
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 
 class BinEncoder(nn.Module):

@@ -15,11 +15,11 @@ import xarray as xr
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import CleanSettings
 from nblib.data.recording import Recording
-from nblib.data.trials.intervals import merged, touches
+from nblib.data.trials.time_intervals import merged, touches
 from nblib.prepare import binning
-from nblib.prepare.counting import first_at_or_after
-from nblib.prepare.counts import edges_of, to_ns
-from nblib.prepare.counts import save as save_counts
+from nblib.prepare.bin_of_spike import first_at_or_after
+from nblib.prepare.counts_dataset import edges_of, to_ns
+from nblib.prepare.counts_dataset import save as save_counts
 
 REMOVALS_FILE = "removals.parquet"
 
@@ -208,6 +208,6 @@ def clean(
 
 
 def save(cleaned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> None:
-    """Write the cleaned counts (see `counts.save`) and the table of what was removed."""
+    """Write the cleaned counts (see `counts_dataset.save`) and the table of what was removed."""
     save_counts(cleaned, folder)
     removals.to_parquet(folder / REMOVALS_FILE, index=False)

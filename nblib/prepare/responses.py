@@ -14,7 +14,7 @@ from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning
-from nblib.prepare.counts import areas_of, units_of
+from nblib.prepare.counts_dataset import areas_of, units_of
 
 if TYPE_CHECKING:
     import xarray as xr

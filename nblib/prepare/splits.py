@@ -19,9 +19,9 @@ from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SplitSettings
 from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.trials import labelling
-from nblib.data.trials.intervals import merged, touches
-from nblib.prepare import moments
-from nblib.prepare.counts import to_ns
+from nblib.data.trials.time_intervals import merged, touches
+from nblib.prepare import unit_statistics
+from nblib.prepare.counts_dataset import to_ns
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
@@ -263,8 +263,8 @@ def fit_statistics(
     """
     place = train_rows(binned, split, fold)
     counts = binned.counts.values
-    mean, std, peak = moments.of_units(counts, place)
-    reason = moments.faults(mean, std, peak, settings)
+    mean, std, peak = unit_statistics.of_units(counts, place)
+    reason = unit_statistics.faults(mean, std, peak, settings)
     keep = reason == ""
     if not keep.any():
         raise BadInput(
@@ -274,7 +274,7 @@ def fit_statistics(
     scale = std[keep]
     correlation = np.zeros((0, 0))
     if keep.sum() <= MOST_CORRELATED:
-        correlation = moments.correlation(counts[:, :, keep], place, mean[keep], scale)
+        correlation = unit_statistics.correlation(counts[:, :, keep], place, mean[keep], scale)
     zscore = settings.scaler == "zscore"
     return TrainStatistics(
         fold=fold, unit_ids=units[keep],

@@ -28,7 +28,7 @@ from nblib.report import published
 from nblib.report.derived import Known
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
-from nblib.road.registry import DECODERS, SPLIT
+from nblib.road.stage_registry import DECODERS, SPLIT
 
 
 class Params(P.ReportParams):

@@ -16,7 +16,7 @@ from nblib.core import params, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.evaluate.scores import METRICS, PREDICTIONS
 from nblib.road import stages
-from nblib.road.registry import SPLIT
+from nblib.road.stage_registry import SPLIT
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,8 +12,8 @@ import pandas as pd
 
 from nblib.core.markup import in_markdown
 from nblib.evaluate import scores
-from nblib.report import compare, published, results
-from nblib.road.registry import DECODERS
+from nblib.report import model_choice, published, results
+from nblib.road.stage_registry import DECODERS
 
 COMPARED = ["recipe", "recording", "seed", "chosen", "other", "difference", "95 % interval", "n", "of", "p", "p, Holm"]  # fmt: skip
 
@@ -119,7 +119,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
-    """`compare.comparisons` as people read them, without what is the same in every row."""
+    """`model_choice.comparisons` as people read them, without what is the same in every row."""
     if compared.empty:
         return compared
     within = [
@@ -134,7 +134,7 @@ def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def folds_table(pooled: pd.DataFrame) -> pd.DataFrame:
-    """`compare.over_folds` as people read it, without what is the same in every row."""
+    """`model_choice.over_folds` as people read it, without what is the same in every row."""
     if pooled.empty:
         return pooled
     columns = {name: pooled[name] for name in ("recipe", "recording", "decoder", "seed")} | {
@@ -168,7 +168,7 @@ def in_words(
 ) -> str:
     """The decoder that validation chooses for each recipe, how it did on test, the audit's verdict.
 
-    runs: as in `results.comparable`; compared: their `compare.comparisons`, when they were made.
+    runs: as in `results.comparable`; compared: their `model_choice.comparisons`, when they were made.
     """
     if len(runs) == 0:
         return f"**Result.** There is no run to compare yet. {leaks}".rstrip()
@@ -185,11 +185,11 @@ def verdicts(
     runs: pd.DataFrame,
     metric: str = "accuracy",
     compared: pd.DataFrame | None = None,
-    by: tuple[str, ...] = compare.EACH,
+    by: tuple[str, ...] = model_choice.EACH,
 ) -> list[str]:
-    """A sentence for each recording of a recipe (or each recipe, see `compare.chosen`), as Markdown."""
+    """A sentence for each recording of a recipe (or each recipe, see `model_choice.chosen`), as Markdown."""
     lines = []
-    best = dict(iter(compare.chosen(runs, by).groupby(list(by))))
+    best = dict(iter(model_choice.chosen(runs, by).groupby(list(by))))
     for who, _ in runs.groupby(list(by), sort=True):
         recipe, recording = who[0], who[-1]
         name = recipe if recipe.startswith(recording) else f"{recording} ({recipe})"
@@ -206,7 +206,7 @@ def verdicts(
 def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str = "") -> str:
     """What there is to say of the decoder that validation chose, as Markdown.
 
-    best: its runs (`compare.chosen`); compared: its rows of `compare.comparisons`; name: what stands
+    best: its runs (`model_choice.chosen`); compared: its rows of `model_choice.comparisons`; name: what stands
     for it, "" = its own name.
     """
     first = best.iloc[0]
@@ -232,7 +232,7 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str =
 def standing(compared: pd.DataFrame) -> str:
     """How one chosen decoder stands beside the others on test, in a sentence; "" without any.
 
-    compared: its rows of `compare.comparisons`. A difference counts where its interval lies off 0
+    compared: its rows of `model_choice.comparisons`. A difference counts where its interval lies off 0
     and the adjusted p below .05; interval and test must agree.
     """
     if compared.empty:

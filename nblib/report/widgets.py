@@ -18,11 +18,11 @@ from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
-from nblib.prepare.counts import areas_of
+from nblib.prepare.counts_dataset import areas_of
 from nblib.report import plots
 from nblib.report.plots.responses import unit_response
 from nblib.report.plots.style import Picture
-from nblib.road.notebooks import is_interactive
+from nblib.road.notebook_code import is_interactive
 
 
 class ResponseExplorer:

@@ -17,10 +17,18 @@ from nblib.core import params as P
 from nblib.core import rawfiles, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.markup import in_html
-from nblib.core.registry import SOURCES
+from nblib.core.source_registry import SOURCES
 from nblib.data import sources
-from nblib.road import notebooks
-from nblib.road.registry import COHORT, INGEST, STAGES, StageInfo, accepted_names, chain, stage_info
+from nblib.road import notebook_code
+from nblib.road.stage_registry import (
+    COHORT,
+    INGEST,
+    STAGES,
+    StageInfo,
+    accepted_names,
+    chain,
+    stage_info,
+)
 
 if TYPE_CHECKING:
     from nblib.data.recording import Recording
@@ -142,7 +150,9 @@ def needed(name: str, recipe: P.Recipe, params: P.Params) -> list[tuple[P.Recipe
 
 def run_key(name: str, recipe: P.Recipe, params: P.Params) -> str:
     """Key of a run of a shipped notebook."""
-    code = notebooks.code_hash(notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb"))
+    code = notebook_code.code_hash(
+        notebook_code.code_cells(store.notebooks_dir() / f"{name}.ipynb")
+    )
     return key_for(name, recipe, recording_of(name, recipe, params), params, code)
 
 
@@ -280,11 +290,11 @@ class Stage:
             known, taken = set(code.pop("cells")), accepted_names(self.name)
             foreign = [
                 c
-                for c in notebooks.executed_cells()
-                if c not in known and not notebooks.sets_parameters(c, taken)
+                for c in notebook_code.executed_cells()
+                if c not in known and not notebook_code.sets_parameters(c, taken)
             ]
             if foreign:  # cells the notebook file does not hold: this is not that notebook's result
-                code["code_hash"] = notebooks.code_hash([code["code_hash"], *foreign])
+                code["code_hash"] = notebook_code.code_hash([code["code_hash"], *foreign])
                 code["edited"] = True
                 made = MadeOf(made.values | {"code": code["code_hash"]}, made.upstream)
         if upstream is not None:
@@ -324,7 +334,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
 
     pd.set_option("display.html.use_mathjax", False)  # a name that holds dollars is no formula
     info = stage_info(name)
-    injected = notebooks.check_injected(name, accepted_names(name))
+    injected = notebook_code.check_injected(name, accepted_names(name))
     wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
     if missing := sorted(set(info.params.model_fields) - set(namespace)):
         raise BadParameter(
@@ -337,9 +347,13 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
         sources.fetch(recipe, params.recording)
     code = {}
     if info.is_run:
-        cells = notebooks.code_cells(notebooks.own_notebook(name))
-        shipped = notebooks.code_cells(store.notebooks_dir() / f"{name}.ipynb")
-        code = {"code_hash": notebooks.code_hash(cells), "edited": cells != shipped, "cells": cells}
+        cells = notebook_code.code_cells(notebook_code.own_notebook(name))
+        shipped = notebook_code.code_cells(store.notebooks_dir() / f"{name}.ipynb")
+        code = {
+            "code_hash": notebook_code.code_hash(cells),
+            "edited": cells != shipped,
+            "cells": cells,
+        }
     code_hash, raw = code.get("code_hash", ""), {}
     if recipe is None:
         made = MadeOf(params.model_dump() | {"code": code_hash}, [])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.core import rawfiles, store, swap
+from nblib.core import atomic_folders, rawfiles, store
 from nblib.core.errors import NblibError, OutdatedArtifact
 from nblib.road import stages
 from nblib.run import cluster, plan
@@ -111,7 +111,7 @@ def waste() -> list[Waste]:
 def _leavings() -> Iterator[Path]:
     """Half-written artifacts of processes of this host that are gone."""
     for parent in store.home().glob("[0-9][0-9]_*/*"):
-        yield from swap.leftovers(parent)
+        yield from atomic_folders.leftovers(parent)
 
 
 def verify() -> tuple[list[str], int, int]:

@@ -21,11 +21,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from nblib.core import store, swap
+from nblib.core import atomic_folders, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
 from nblib.core.values import read_yaml
-from nblib.road import registry
-from nblib.road.registry import StageInfo
+from nblib.road import stage_registry
+from nblib.road.stage_registry import StageInfo
 from nblib.run.many import progress_line
 from nblib.run.plan import Task
 
@@ -48,7 +48,7 @@ def make_jobs(runs: list[Task]) -> list[dict[str, Any]]:
     group: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
         job = plan.job_of(*run)
-        kind = registry.STAGES[job.stage].kind
+        kind = stage_registry.STAGES[job.stage].kind
         group.setdefault((kind, job.recording if kind == STAGES else i), []).append(i)
     name = {}
     jobs = []
@@ -291,7 +291,7 @@ def driver(folder: Path) -> dict[str, Any] | None:
         return None
     told = json.loads(file.read_text(encoding="utf-8"))
     if told["host"] == socket.gethostname():
-        return told if swap.alive(told["pid"]) else None
+        return told if atomic_folders.alive(told["pid"]) else None
     return told if time.time() - file.stat().st_mtime < _only_driver.STALE_S else None
 
 

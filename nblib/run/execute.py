@@ -21,7 +21,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from nblib.core import errors, store, swap
+from nblib.core import atomic_folders, errors, store
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError, StorageError
 from nblib.road import stages
 from nblib.run.plan import Job, Task, job_of, key_of, road
@@ -58,7 +58,9 @@ def at_work(path: Path) -> AtWork | None:
         return None
     name, _, who = path.name.removesuffix(RUNNING).partition(".")
     pid, _, host = who.partition("@")
-    return AtWork(name, int(pid), host, swap.alive(int(pid)) if host == platform.node() else None)
+    return AtWork(
+        name, int(pid), host, atomic_folders.alive(int(pid)) if host == platform.node() else None
+    )
 
 
 def size(n_bytes: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nblib.core.errors import BadParameter
-from nblib.road.registry import STAGES
+from nblib.road.stage_registry import STAGES
 from nblib.run import warm
 from nblib.run.execute import KERNEL_DIED, Exit
 from nblib.run.plan import Task, needs

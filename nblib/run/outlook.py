@@ -12,7 +12,7 @@ import numpy as np
 from nblib.core import store
 from nblib.core.errors import MissingInput, NblibError
 from nblib.road import stages
-from nblib.road.registry import STAGES
+from nblib.road.stage_registry import STAGES
 from nblib.run import plan
 from nblib.run.plan import Job, Task
 from nblib.run.search import trials

@@ -12,8 +12,8 @@ from nblib import models
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError
 from nblib.core.values import shown
-from nblib.road import notebooks, stages
-from nblib.road.registry import STAGES, by_name
+from nblib.road import notebook_code, stages
+from nblib.road.stage_registry import STAGES, by_name
 
 Task = tuple[str | Path, dict[str, Any]]  # notebook, parameters
 
@@ -44,7 +44,7 @@ class Job:
             upstream = by_name(info.reads)(self.params)
         except NblibError:
             return None  # making it says what is wrong
-        code = notebooks.code_hash(notebooks.code_cells(self.notebook))
+        code = notebook_code.code_hash(notebook_code.code_cells(self.notebook))
         values = self.params.model_dump() | {"code": code}
         key = store.make_key(self.stage, info.version, values, upstream)
         folder = store.folder(self.stage, self.recording, key)
@@ -86,7 +86,7 @@ def find_notebook(name: str | Path) -> tuple[Path, str]:
 def stage_of(path: Path) -> str:
     """The stage that a notebook opens with `nblib.begin("...", globals())`."""
     try:
-        cells = notebooks.code_cells(path)
+        cells = notebook_code.code_cells(path)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise BadParameter(f"{path}: not a readable notebook ({error}).") from None
     opened = re.findall(r"^[^#\n]*\bbegin\(\s*[\"']([^\"']+)[\"']", "\n".join(cells), re.M)
@@ -157,7 +157,7 @@ def key_of(job: Job) -> str | None:
     if job.recipe is None:
         return None
     info = stages.STAGES[job.stage]
-    code = notebooks.code_hash(notebooks.code_cells(job.notebook)) if info.is_run else ""
+    code = notebook_code.code_hash(notebook_code.code_cells(job.notebook)) if info.is_run else ""
     try:
         return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
     except MissingInput:

@@ -19,12 +19,12 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.core.values import read_settings, text_of
-from nblib.road.registry import STAGES
-from nblib.run import cluster, execute, many, outlook, plan, selection, status
+from nblib.road.stage_registry import STAGES
+from nblib.run import cluster, execute, many, outlook, plan, status, sweep_recordings
 from nblib.run.plan import Task
 from nblib.run.search import trials
 from nblib.run.search.definition import Search, Study
-from nblib.run.selection import Recordings
+from nblib.run.sweep_recordings import Recordings
 
 SIGNALLED = 128  # exit codes from here on: stopped by a signal
 SECTIONS = ("defaults", "lab")  # of a file of params/models
@@ -90,7 +90,7 @@ def _settled(wanted: Recordings, recipe: Any) -> tuple[str, list[str]]:
 @cache
 def _settle_once(wanted: str, recipe: str) -> tuple[str, list[str]]:
     """Asked once a call: the table of sessions may come over the network."""
-    return selection.settle(Recordings.model_validate_json(wanted), recipe)
+    return sweep_recordings.settle(Recordings.model_validate_json(wanted), recipe)
 
 
 def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
@@ -207,9 +207,9 @@ def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
         for step in plan.road(plan.job_of(*run))
     ]  # fmt: skip
     first = with_roads([*(r for r in runs if r not in reports), *inputs])
-    from nblib.road import registry
+    from nblib.road import stage_registry
 
-    own = (registry.SEARCH, {"search": sweep.sweep})
+    own = (stage_registry.SEARCH, {"search": sweep.sweep})
     return first, reports if own in reports else [own, *reports]
 
 

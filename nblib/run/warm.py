@@ -35,7 +35,7 @@ ADDRESS = "NBLIB_WARM"
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
-    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.bins",
+    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.binning_stage",
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots.recordings",
     "nblib.report.plots.preparation", "nblib.report.widgets",
 )  # fmt: skip

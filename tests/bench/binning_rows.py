@@ -74,11 +74,11 @@ def _size(nwb: Path) -> int:
 
 
 def _write_row(group: str, binned: Any) -> Row:
-    from nblib.prepare import counts
+    from nblib.prepare import counts_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        counts.save(binned, Path(folder))
+        counts_dataset.save(binned, Path(folder))
         took = time.perf_counter() - began
         size = sum(p.stat().st_size for p in Path(folder).iterdir())
     return Row(group, "nblib writes the artifact", took, note=f"{size / 1e6:.0f} MB, checksummed")

@@ -55,7 +55,7 @@ def _task(units, bins, classes, repeats, shots):
 
     from nblib.experiments import decode
     from nblib.experiments.few_shot import Params as FewShotParams
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
     rng = np.random.default_rng(0)
     rates = np.exp(0.5 * rng.standard_normal((classes, bins, units)))

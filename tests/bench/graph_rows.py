@@ -66,7 +66,7 @@ def one(graph: str, units: int, batch: int, steps: int, classes: int) -> dict:
     import torch
 
     from nblib import models
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
     before = memory("VmRSS")
     rng = np.random.default_rng(0)

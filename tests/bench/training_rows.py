@@ -125,7 +125,7 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
 
     from nblib.models.settings import FitSettings
     from nblib.models.training import fit
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
     began: list[float] = []  # of every step
     net.register_forward_pre_hook(lambda *_: began.append(time.perf_counter()))

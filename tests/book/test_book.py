@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from nblib.book import build, check, layout, marks, pages, tables
-from nblib.core import params, sealed, store
+from nblib.core import checksums, params, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import decode
-from nblib.report import compare, results, summary
+from nblib.report import model_choice, results, summary
 from nblib.report.plots.results import compare_runs
 from nblib.report.plots.style import VERMILLION
 from nblib.run import execute, many, sweep
@@ -372,7 +372,7 @@ def artifact(
         "outputs": outputs, "created": "2026-01-01T00:00:00Z",
         "wall_s": 1.5, "code_version": "0.1.0",
     }  # fmt: skip
-    (folder / store.MANIFEST).write_text(sealed.dumps({**manifest, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(checksums.dumps({**manifest, "sha256": ""}))
     store.attach(folder, notebook)
     return folder
 
@@ -485,7 +485,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     runs = runs.assign(
         n_units=1200.0, n_classes=119.0, val_accuracy=[0.9, 0.5]
     )  # mlp, behind on test
-    compared = compare.paired(results.comparable(runs))
+    compared = model_choice.paired(results.comparable(runs))
     home = tables.headline(runs, linked(runs), compared)
     assert "with 1,200 units and 119 classes, validation chooses **<a href=" in home
     assert ">mlp</a>**, out of 2 decoders, with an accuracy of 50.0% (95 % interval 40.0% to 90.0%, chance 1.0%, best possible 95.0%)" in home  # fmt: skip
@@ -497,7 +497,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     )
     alike = tables.headline(runs, linked(runs), compared.assign(holm=0.2))
     assert "On test it cannot be told apart from lstm." in alike
-    figure = compare_runs(compare.marked(results.comparable(runs)))
+    figure = compare_runs(model_choice.marked(results.comparable(runs)))
     assert "chosen by validation" in [t.get_text() for t in figure.legends[0].get_texts()]
     (mark,) = [c for c in figure.axes[0].containers if c.get_label() == "chosen by validation"]
     assert mark.lines[0].get_color() == VERMILLION and mark.lines[0].get_ydata() == [1]  # mlp

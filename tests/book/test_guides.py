@@ -19,7 +19,7 @@ import yaml
 from nblib import models
 from nblib.data.nwb import open_nwb
 from nblib.experiments import decode
-from nblib.road import registry
+from nblib.road import stage_registry
 from nblib.simulate.allen import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +70,8 @@ def test_an_experiment_can_be_added_as_the_guide_says(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    entries = dict(registry.STAGES)
-    exec(entry, vars(registry) | {"STAGES": entries})
+    entries = dict(stage_registry.STAGES)
+    exec(entry, vars(stage_registry) | {"STAGES": entries})
     assert entries["20_first_bins"].params is module.Params
 
     train, val, test = easy(80, 1), easy(40, 2), easy(80, 3)
@@ -134,7 +134,7 @@ def test_a_source_can_be_added_as_the_guide_says(tmp_path):
         file = place / PLACED.match(block)[1]
         assert not file.exists(), "the guide makes a new file"
         file.write_text(block)
-    registry = place / "nblib" / "core" / "registry.py"
+    registry = place / "nblib" / "core" / "source_registry.py"
     opening = "SOURCES = {\n"
     registry.write_text(registry.read_text().replace(opening, f"{opening}    {line}", 1))
     sorted_in_phy(tmp_path / "user" / "sorted" / "mouse7")

@@ -15,10 +15,10 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from nblib.book import pages
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
-from nblib.data.session import SessionReport
-from nblib.prepare import bins
-from nblib.prepare.windows import Windows
-from nblib.report import compare, plots, summary, widgets
+from nblib.data.checks import SessionReport
+from nblib.prepare import binning_stage
+from nblib.prepare.lfp_windows import Windows
+from nblib.report import model_choice, plots, summary, widgets
 from nblib.report.plots import primitives, style
 from nblib.road import stages
 from nblib.run import kernel
@@ -84,13 +84,13 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
     psth = pd.DataFrame({"area": [BAD], "time_s": [0.1], "rate_hz": [3.0]})
     psth.attrs["shown_s"] = 0.25
     counts = _counts()
-    assert BAD in rendered(bins.sentence(counts, psth)).text
+    assert BAD in rendered(binning_stage.sentence(counts, psth)).text
     runs = pd.DataFrame(
         {"group": ["demo"], "model": [BAD], "variant": [""], "changed": [""], "value": [0.5], "chance": [0.1],
          "val_accuracy": [0.5], "recording": ["r"], "split_hash": ["s"], "fold": [0], "ci_low": [0.4], "ci_high": [0.6], "oracle": [np.nan], "code_version": ["1"]}
     )  # fmt: skip
     monkeypatch.setattr(summary.results, "several_versions", lambda runs: [])
-    monkeypatch.setattr(compare, "label", lambda runs: runs["model"])
+    monkeypatch.setattr(model_choice, "label", lambda runs: runs["model"])
     assert BAD in rendered(summary.in_words(runs)).text
     table = widgets.PlainTable(pd.DataFrame({BAD: [BAD]}))
     assert Text(table._repr_html_()).text.count(BAD) == 2

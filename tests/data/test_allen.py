@@ -23,7 +23,7 @@ from nblib.core.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.core.params import Recipe
 from nblib.data import allen, sources
 from nblib.data.allen import warehouse
-from nblib.data.session import session_report
+from nblib.data.checks import session_report
 from nblib.road import stages
 
 pytest.importorskip("allensdk", reason="allensdk is not installed")

@@ -15,7 +15,7 @@ from pydantic import Field
 from nblib.core import params, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
-from nblib.core.registry import SOURCES, Source
+from nblib.core.source_registry import SOURCES, Source
 from nblib.data import sources
 from nblib.road import stages
 from nblib.simulate import allen

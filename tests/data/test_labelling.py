@@ -11,10 +11,10 @@ from handmade import recording
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
-from nblib.data.session import session_report
-from nblib.data.session.intervals import trial_oddities
+from nblib.data.checks import session_report
+from nblib.data.checks.intervals import trial_oddities
 from nblib.data.trials import labelling
-from nblib.prepare import binning, splits, windows
+from nblib.prepare import binning, lfp_windows, splits
 
 NAN = float("nan")
 
@@ -306,5 +306,5 @@ def test_states_of_windows_are_labels_too():
     table = pd.DataFrame({"start_time": [0.0, 10.0, 20.0], "stop_time": [9.0, 19.0, 29.0]})
     table["state"] = [1.0, NAN, 0.5]
     found = labelling.select(table, "state", LabelRules(), "t")
-    label, _ = windows.label_windows(found.table, np.array([1.0, 11.0, 21.0]), 2.0, "f")
+    label, _ = lfp_windows.label_windows(found.table, np.array([1.0, 11.0, 21.0]), 2.0, "f")
     assert label.tolist() == ["1", "", "0.5"] and found.classes == ["0.5", "1"]

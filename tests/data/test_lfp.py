@@ -8,9 +8,9 @@ from scipy.io import savemat
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import BinSettings, Recipe, SimulateLfpSettings
 from nblib.data import lfp, sources
+from nblib.data.checks import session_report
 from nblib.data.lfp import mat
-from nblib.data.session import session_report
-from nblib.prepare import windows
+from nblib.prepare import lfp_windows
 from nblib.simulate import lfp as simulate_lfp
 
 SHORT = SimulateLfpSettings(state_s=10.0, rate_hz=125.0)
@@ -101,7 +101,7 @@ def test_milliseconds_without_time_unit_are_told_at_01_and_02(stamped):
     made = sources.open_recording(recipe(path=str(stamped(lambda t: t * 1000))), "a")
     assert any("set time_unit: ms" in odd for odd in session_report(made).odd)
     with pytest.raises(BadParameter, match="set time_unit: ms"):
-        windows.cut(made, BinSettings())
+        lfp_windows.cut(made, BinSettings())
 
 
 def test_a_clock_with_gaps_is_read_in_stretches(stamped):
@@ -193,7 +193,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.prepare import windows
+    from nblib.prepare import lfp_windows
     from nblib.report.plots import recordings as plots
 
     session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")
@@ -202,7 +202,7 @@ def test_without_intervals_there_is_a_report_and_no_window(simulated):
     plots.recording_close_up(session)
     assert report.odd == [] and "11 channels" in report.sentence()
     with pytest.raises(BadInput, match=r"names no trials .intervals is empty.*there is states"):
-        windows.cut(session, BinSettings())
+        lfp_windows.cut(session, BinSettings())
 
 
 def test_notebooks_of_spikes_do_not_take_them():

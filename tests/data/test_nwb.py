@@ -9,7 +9,7 @@ import pytest
 from nblib.core import params
 from nblib.core.errors import BadInput, MissingInput
 from nblib.data import nwb, sources
-from nblib.data.session import session_report
+from nblib.data.checks import session_report
 from nblib.simulate import allen
 
 TRIALS = {"intervals": "natural_scenes_presentations", "label": "frame"}

@@ -11,10 +11,10 @@ from nwb_files import electrodes, opened, text, trains
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.data import hdf5, sources
+from nblib.data.checks import session_report
 from nblib.data.files import require_file
 from nblib.data.nwb import electrodes as nwb_electrodes
-from nblib.data.session import session_report
-from nblib.prepare import binning, cleaning, counts
+from nblib.prepare import binning, cleaning, counts_dataset
 
 TRIALS = "intervals/trials"
 UNITS = ["a", "b", "c", "d"]
@@ -267,8 +267,8 @@ def test_text_comes_back_from_stored_counts(layout, tmp_path, ids, read):
     recording = opened(layout(change))
     assert recording.units.index.tolist() == read
     binned = binning.bin_recording(recording, params.BinSettings())
-    counts.save(binned, tmp_path)
-    back = counts.load(tmp_path)
+    counts_dataset.save(binned, tmp_path)
+    back = counts_dataset.load(tmp_path)
     assert back.unit.values.tolist() == read
     assert back.label.values.tolist() == ["45°", "90°", "猫"] * 2
     assert back.area.values.tolist() == ["Área 5", "CA1", "", "猫"]

@@ -9,9 +9,9 @@ from nwb_files import COUNTS, electrodes, opened, text, trains
 
 from nblib.core.errors import BadInput
 from nblib.data import nwb
+from nblib.data.checks import session_report
+from nblib.data.checks.clock import Clock, check_time_unit
 from nblib.data.nwb import tables
-from nblib.data.session import session_report
-from nblib.data.session.clock import Clock, check_time_unit
 
 # --- spikes ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from nblib.evaluate import importance
 from nblib.experiments import decode
 from nblib.experiments.decode import Params as TrainParams
 from nblib.prepare import binning, splits
-from nblib.prepare.samples import Samples, role_samples
+from nblib.prepare.decoder_inputs import Samples, role_samples
 from nblib.simulate import allen, oracle
 
 N_CLASSES, N_UNITS = 4, 8

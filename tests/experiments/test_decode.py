@@ -11,11 +11,11 @@ import pytest
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
-from nblib.data.session import session_report
+from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, bins, blocks, cleaning, splits
-from nblib.report import compare, results
+from nblib.prepare import binning, binning_stage, cleaning, label_runs, splits
+from nblib.report import model_choice, results
 from nblib.report.runs import load_run
 from nblib.road import stages
 
@@ -39,8 +39,8 @@ def road(tmp_path_factory):
         report = session_report(session)
         stage.commit(report.save)
         stage = begin("02_bin")
-        counts = bins.bin_session(session, stage)
-        stage.commit(lambda folder: bins.save(counts, folder))
+        counts = binning_stage.bin_session(session, stage)
+        stage.commit(lambda folder: binning_stage.save(counts, folder))
         stage = begin("03_clean")
         cleaned, removals = cleaning.clean(counts, session, stage.settings)
         stage.commit(lambda folder: cleaning.save(cleaned, removals, folder))
@@ -77,7 +77,7 @@ def test_data_are_the_split_s(road):
     }
     assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
     assert data.split_hash == splits.split_hash(road.roles)
-    group = blocks.time_blocks(road.roles)[1]
+    group = label_runs.time_blocks(road.roles)[1]
     np.testing.assert_array_equal(data.group, group.loc[data.test.trial])
     np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
 
@@ -264,7 +264,9 @@ def test_a_run_is_held_against_another_on_the_same_presentations(road):
     run, answers = stage.who | result.about, result.tables["predictions"]
 
     def beside(predictions=answers, **other):
-        return compare.against_in_words(run | other, predictions, "logistic", stage.recipe_name)
+        return model_choice.against_in_words(
+            run | other, predictions, "logistic", stage.recipe_name
+        )
 
     assert "no run of `logistic`" in beside()
     assert beside(seed=3).endswith("-p model logistic -p seed 3`.")

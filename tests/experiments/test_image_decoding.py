@@ -13,9 +13,9 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import Recipe
 from nblib.data.images import Images
 from nblib.evaluate import scores
-from nblib.experiments import decode, features, images
-from nblib.experiments.scenes import split_scenes
-from nblib.prepare.samples import Samples
+from nblib.experiments import decode, image_features, images
+from nblib.experiments.image_split import split_scenes
+from nblib.prepare.decoder_inputs import Samples
 
 N_SCENES, N_UNITS, N_BINS = 40, 60, 2
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
@@ -210,7 +210,7 @@ def test_bad_settings_are_named(data, shown, run, given, error, says):
 def test_lab_latents_are_a_space(data, shown, run, tmp_path):
     import torch
 
-    space = features.PCA(4)
+    space = image_features.PCA(4)
     space.fit(shown.pixels, None)
     torch.save(torch.as_tensor(space.encode(shown.pixels)), tmp_path / "z.pt")
     found = run(data, shown, spaces=["lab"], latents=str(tmp_path / "z.pt"))

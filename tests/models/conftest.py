@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from easy_task import N_CLASSES, QUICK, easy, fit, small
 
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 N_BINS, N_UNITS, N_CLASSES = 3, 10, 4
 ENCODER = {"d_model": 16, "heads": 2, "feedforward": 32, "dropout": 0.0, "input_dropout": 0.0}

@@ -12,7 +12,7 @@ from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, small
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models import MODELS, ON_GRAPHS, load, make
 from nblib.models.network import TorchDecoder
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 NAMES = list(MODELS)
 TORCH = [n for n in NAMES if issubclass(MODELS[n], TorchDecoder)]

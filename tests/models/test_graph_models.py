@@ -15,7 +15,7 @@ from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graphs, load, make
 from nblib.models.graph_decoders import FixedEdges, GATv2, LearnedEdges
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 
 def settings(**changes):

@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 from nblib.core.errors import BadParameter
 from nblib.models import make
 from nblib.models.linear import squared_hinge, temperature
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 
 def flat(samples):

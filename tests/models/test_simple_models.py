@@ -10,7 +10,7 @@ from scipy.stats import poisson
 from nblib.core.errors import BadInput
 from nblib.models import make
 from nblib.models.linear import class_sums
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 N_CLASSES = 3
 

@@ -26,7 +26,7 @@ from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
 from nblib.models import checkpoints, settings, training
 from nblib.models.settings import FitSettings
 from nblib.models.training import classify, fit
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 N_CLASSES = 3
 SETTINGS = FitSettings(

@@ -9,7 +9,7 @@ import pytest
 
 from nblib.core import store
 from nblib.road import stages
-from nblib.road.cells import parameters_cell
+from nblib.road.parameter_cells import parameters_cell
 
 NAMES = sorted(stages.STAGES)
 MOST_CELLS, MOST_LINES = 26, 15

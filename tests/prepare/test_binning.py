@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
 from nblib.data.recording import InMemorySpikes, Recording
-from nblib.prepare import binning, counts
+from nblib.prepare import binning, counts_dataset
 
 
 def recording(trains, table, label="frame", **units):
@@ -155,17 +155,19 @@ def test_saved_counts_come_back_whole_and_a_flipped_byte_does_not(tmp_path):
         [np.sort(rng.uniform(0, 40, 500)) for _ in range(5)], table, area=["VISp"] * 4 + [None]
     )
     binned = binning.bin_recording(r, BinSettings())
-    counts.save(binned, tmp_path)
-    assert counts.load(tmp_path).identical(binned)
-    np.testing.assert_array_equal(counts.edges_of(binned)[:, 0], counts.to_ns(table.start_time))
-    path = tmp_path / counts.FILE
+    counts_dataset.save(binned, tmp_path)
+    assert counts_dataset.load(tmp_path).identical(binned)
+    np.testing.assert_array_equal(
+        counts_dataset.edges_of(binned)[:, 0], counts_dataset.to_ns(table.start_time)
+    )
+    path = tmp_path / counts_dataset.FILE
     with h5py.File(path) as file:
         chunk = file["counts"].id.get_chunk_info(0)
     raw = bytearray(path.read_bytes())
     raw[chunk.byte_offset + chunk.size // 2] ^= 0x01
     path.write_bytes(raw)
     with pytest.raises(BadInput, match=r"binned\.nc"):
-        counts.load(tmp_path)
+        counts_dataset.load(tmp_path)
 
 
 def test_the_labs_layout():

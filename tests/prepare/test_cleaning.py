@@ -9,9 +9,9 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings
 from nblib.data.recording import InMemorySpikes, Recording
-from nblib.data.trials import intervals
+from nblib.data.trials import time_intervals
 from nblib.prepare import binning, cleaning
-from nblib.prepare.counts import load as load_counts
+from nblib.prepare.counts_dataset import load as load_counts
 
 
 @pytest.fixture
@@ -119,13 +119,13 @@ def test_nothing_left_is_an_error(road):
 
 
 def test_interval_algebra():
-    union = intervals.merged(np.array([[5, 7], [1, 2], [6, 9], [11, 11], [2, 3]]))
+    union = time_intervals.merged(np.array([[5, 7], [1, 2], [6, 9], [11, 11], [2, 3]]))
     np.testing.assert_array_equal(union, [[1, 3], [5, 9]])
     start, stop = np.array([0, 3, 4, 8, 9]), np.array([1, 5, 6, 12, 10])
     np.testing.assert_array_equal(
-        intervals.touches(start, stop, union), [False, False, True, True, False]
+        time_intervals.touches(start, stop, union), [False, False, True, True, False]
     )
-    assert not intervals.touches(start, stop, np.empty((0, 2))).any()
+    assert not time_intervals.touches(start, stop, np.empty((0, 2))).any()
 
 
 @pytest.mark.parametrize("stop", [np.nan, np.inf])

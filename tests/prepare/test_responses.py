@@ -8,7 +8,7 @@ from nblib.core.errors import BadParameter
 from nblib.core.params import BinSettings
 from nblib.prepare import responses
 from nblib.prepare.binning import bin_recording
-from nblib.prepare.counts import areas_of, units_of
+from nblib.prepare.counts_dataset import areas_of, units_of
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.trials import labelling
-from nblib.prepare import binning, blocks, splits
-from nblib.prepare.counts import build
+from nblib.prepare import binning, label_runs, splits
+from nblib.prepare.counts_dataset import build
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -212,16 +212,20 @@ def test_twenty_thousand_units_need_little_memory():
 def test_runs_of_labels_are_told_from_a_random_order():
     rng = np.random.default_rng(0)
     assert all(
-        blocks.label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10)
+        label_runs.label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10)
     )
     scenes = np.concatenate([rng.permutation(40) for _ in range(20)])
-    assert blocks.label_block(scenes) == 1  # each shown once before any is shown again
-    assert blocks.label_block(np.tile([0, 1], 50)) == 1
-    assert 8 <= blocks.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
-    assert blocks.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
+    assert label_runs.label_block(scenes) == 1  # each shown once before any is shown again
+    assert label_runs.label_block(np.tile([0, 1], 50)) == 1
+    assert 8 <= label_runs.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
+    assert label_runs.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
     likely = np.where(np.arange(400) // 50 % 2, 0.8, 0.2)
-    assert blocks.label_block(rng.random(400) < likely) > 5  # no run is pure
-    assert blocks.label_block(np.array(["a"] * 9)) == blocks.label_block(np.array(["a", "b"])) == 1
+    assert label_runs.label_block(rng.random(400) < likely) > 5  # no run is pure
+    assert (
+        label_runs.label_block(np.array(["a"] * 9))
+        == label_runs.label_block(np.array(["a", "b"]))
+        == 1
+    )
 
 
 def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
@@ -232,13 +236,13 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
         (runs, "blocked", "Labels come in runs"), (runs, "random", "Take `split: blocked`"),
     ):  # fmt: skip
         split = splits.make_split(binned, SplitSettings(split=how))
-        words = blocks.sentence(split, how)
+        words = label_runs.sentence(split, how)
         assert (says in words) if says else words == ""
         assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
-    length, group = blocks.time_blocks(split)
+    length, group = label_runs.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
-    length, group = blocks.time_blocks(splits.make_split(mixed, SplitSettings()))
+    length, group = label_runs.time_blocks(splits.make_split(mixed, SplitSettings()))
     assert length == 1 and group.is_unique
 
 

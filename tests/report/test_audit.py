@@ -23,7 +23,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter
 from nblib.evaluate import scores
 from nblib.models import CONFIG
-from nblib.prepare import samples, splits
+from nblib.prepare import decoder_inputs, splits
 from nblib.report import audit, results
 from nblib.report.audit.checks import role_faults
 from nblib.report.runs import HISTORY
@@ -236,7 +236,7 @@ def test_an_epoch_kept_by_its_test_score_is_found(laboratory, monkeypatch):
     from nblib.models import training
 
     split, statistics = splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
-    test = samples.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
+    test = decoder_inputs.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
     as_it_is, kept = training.Keeper.on_train_epoch_end, {}
 
     def by_test(self, trainer, lit):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib.report import compare, plots, results, summary
+from nblib.report import model_choice, plots, results, summary
 from nblib.report.plots.results import compare_runs
 
 
@@ -91,7 +91,7 @@ def predictions(folder, right, first_trial=0):
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
     monkeypatch.setattr(
-        compare, "load_run",
+        model_choice, "load_run",
         lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
     )  # fmt: skip
     runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")
@@ -102,7 +102,7 @@ def stored(runs, tmp_path, monkeypatch):
 
 
 def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
-    compared = compare.paired(stored)
+    compared = model_choice.paired(stored)
     table = summary.comparison_table(compared).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
     assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
@@ -118,16 +118,16 @@ def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
 
 def test_runs_of_another_split_are_not_compared(stored):
     stored["split_hash"] = ["s", "other", "s", "s"]
-    assert compare.paired(stored)["other"].tolist() == ["gru"]
-    assert compare.paired(stored.iloc[:1]).empty
+    assert model_choice.paired(stored)["other"].tolist() == ["gru"]
+    assert model_choice.paired(stored.iloc[:1]).empty
 
 
 def test_folds_are_pooled(stored):
-    (row,) = summary.folds_table(compare.over_folds(stored)).to_dict("records")
+    (row,) = summary.folds_table(model_choice.over_folds(stored)).to_dict("records")
     assert row["decoder"] == "lstm" and row["folds"] == 2 and row["n"] == 80
     assert row["pooled accuracy"] == "70.0%" and row["chance"] == "50.0%"
     assert (row["lowest fold"], row["highest fold"]) == ("50.0%", "90.0%")
-    assert summary.folds_table(compare.over_folds(stored.iloc[:3])).empty
+    assert summary.folds_table(model_choice.over_folds(stored.iloc[:3])).empty
 
 
 # --- chosen on validation, compared over recordings -----------------------------------------------
@@ -149,17 +149,17 @@ def cohort(scores, validation=None, folds=(0,), group="demo"):
 
 def test_validation_chooses_the_best_of_each_recording():
     runs = cohort({"lstm": [0.9, 0.2], "mlp": [0.5, 0.6]}, {"lstm": [0.5, 0.7], "mlp": [0.4, 0.1]}, folds=(0, 1))  # fmt: skip
-    found = compare.chosen(runs)
+    found = model_choice.chosen(runs)
     assert set(found["decoder"]) == {"lstm"}  # for r1 too, although its test score is lower
     assert found.groupby("recording").size().to_dict() == {"r0": 2, "r1": 2}  # a row a fold
-    assert compare.chosen(runs.iloc[:0]).empty
+    assert model_choice.chosen(runs.iloc[:0]).empty
 
 
 def test_a_decoder_that_was_not_run_on_every_fold_is_not_chosen():
     runs = cohort({"lstm": [0.9], "mlp": [0.5]}, folds=(0, 1, 2))
     easy = runs[~((runs["model"] == "lstm") & (runs["fold"] > 0))]
-    assert set(compare.chosen(easy)["decoder"]) == {"mlp"}
-    assert set(compare.chosen(runs)["decoder"]) == {"lstm"}
+    assert set(model_choice.chosen(easy)["decoder"]) == {"mlp"}
+    assert set(model_choice.chosen(runs)["decoder"]) == {"lstm"}
 
 
 def test_decoders_are_compared_over_recordings():
@@ -168,7 +168,7 @@ def test_decoders_are_compared_over_recordings():
     runs = cohort(
         {"lstm": base, "gru": base + rng.normal(0, 0.02, 10) - 0.001, "ridge": base - 0.1}
     )
-    table = compare.over_recordings(runs).set_index("other")
+    table = model_choice.over_recordings(runs).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 10).all()
     assert table.loc["ridge", "difference"] == pytest.approx(0.1)
     assert table.loc["ridge", "p"] == pytest.approx(2 / 2**10, abs=1e-4)
@@ -178,23 +178,23 @@ def test_decoders_are_compared_over_recordings():
 
 def test_only_recordings_and_splits_that_both_share_are_compared():
     runs = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.5, 0.6, None]})
-    (row,) = compare.over_recordings(runs).to_dict("records")
+    (row,) = model_choice.over_recordings(runs).to_dict("records")
     assert row["n"] == 2 and row["difference"] == pytest.approx(0.35)
     runs.loc[(runs["model"] == "mlp") & (runs["recording"] == "r1"), "split_hash"] = "other"
-    assert compare.over_recordings(runs).empty  # a single recording says nothing of others
+    assert model_choice.over_recordings(runs).empty  # a single recording says nothing of others
     few = cohort({"lstm": [0.9, 0.9, 0.9], "mlp": [0.99, None, None]})
-    assert compare.over_recordings(few).empty  # and a decoder of one recording is not the best
+    assert model_choice.over_recordings(few).empty  # and a decoder of one recording is not the best
 
 
 def test_one_recording_is_compared_over_its_presentations(stored):
-    table = summary.comparison_table(compare.comparisons(stored))
+    table = summary.comparison_table(model_choice.comparisons(stored))
     assert set(table["of"]) == {"presentations"} and len(table) == 2
     both = pd.concat([stored, cohort({"lstm": [0.9, 0.8], "mlp": [0.5, 0.6]}, group="many")])
-    table = summary.comparison_table(compare.comparisons(both))
+    table = summary.comparison_table(model_choice.comparisons(both))
     assert set(table["of"]) == {"presentations", "recordings"}
     assert table["recipe"].tolist() == ["many", "demo", "demo"]
     assert table.loc[table["of"] == "recordings", "n"].tolist() == [2]
-    assert compare.comparisons(stored.iloc[:0]).empty
+    assert model_choice.comparisons(stored.iloc[:0]).empty
 
 
 def test_the_words_hold_the_verdict_of_the_audit_and_tell_of_several_versions(runs):
@@ -218,25 +218,25 @@ def few_shot_rows(recordings, values, group="demo", rest=""):
 
 
 def test_learning_curves_are_averaged_over_recordings():
-    one = compare.learning_curves(few_shot_rows(["a"], [0.4]))
+    one = model_choice.learning_curves(few_shot_rows(["a"], [0.4]))
     assert one[["k", "per_class", "n_recordings"]].to_numpy().tolist() == [[1, 1, 1], [0, 25, 1]]
     assert one["ci_low"].tolist() == pytest.approx([0.3, 0.3])
-    many = compare.learning_curves(few_shot_rows("abcd", [0.2, 0.3, 0.4, 0.5]))
+    many = model_choice.learning_curves(few_shot_rows("abcd", [0.2, 0.3, 0.4, 0.5]))
     assert many["value"].tolist() == pytest.approx([0.35, 0.35])
     # About 3.18 standard errors of four recordings each way.
     assert [many["ci_low"][0], many["ci_high"][0]] == pytest.approx([0.145, 0.555], abs=0.04)
-    assert compare.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
+    assert model_choice.learning_curves(few_shot_rows(["a"], [0.4]).iloc[:0]).empty
     # Other recipes and other settings are curves of their own.
     other = few_shot_rows("ab", [0.9, 0.9], group="real")
     slow = few_shot_rows("ab", [0.1, 0.1], rest=", max_epochs=3")
-    three = compare.learning_curves(pd.concat([few_shot_rows("ab", [0.2, 0.3]), other, slow]))
+    three = model_choice.learning_curves(pd.concat([few_shot_rows("ab", [0.2, 0.3]), other, slow]))
     by = three[three["k"] == 1].set_index("model")["value"].round(3).to_dict()
     assert by == {"ridge, demo": 0.25, "ridge, demo, max_epochs=3": 0.1, "ridge, real": 0.9}
     # A recording that lacks a k has no part: all points are of the same recordings.
     part = pd.concat([few_shot_rows("ab", [0.2, 0.3]), few_shot_rows("c", [0.9]).iloc[:1]])
-    assert compare.learning_curves(part)["n_recordings"].tolist() == [2, 2]
+    assert model_choice.learning_curves(part)["n_recordings"].tolist() == [2, 2]
     # Two folds of one recording are one recording.
-    twice = compare.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
+    twice = model_choice.learning_curves(few_shot_rows(["a", "a", "b"], [0.2, 0.4, 0.5]))
     assert twice["value"][0] == pytest.approx(0.4) and twice["n_recordings"][0] == 2
 
 
@@ -273,32 +273,41 @@ def test_a_decoder_of_the_easy_recording_is_announced_nowhere(runs):
     """LSTM was run on both recordings, ridge on the easy one alone, where LSTM beats it too."""
     some = cohort({"lstm": [0.95, 0.40], "ridge": [0.90, None]})
     easy = some[some["recording"] == "r0"]
-    assert set(compare.chosen(some, ("group",))["decoder"]) == {"lstm"}
-    assert set(compare.chosen(some)["decoder"]) == set(compare.chosen(easy)["decoder"]) == {"lstm"}
+    assert set(model_choice.chosen(some, ("group",))["decoder"]) == {"lstm"}
+    assert (
+        set(model_choice.chosen(some)["decoder"])
+        == set(model_choice.chosen(easy)["decoder"])
+        == {"lstm"}
+    )
     folds = cohort({"lstm": [0.6], "gru": [0.5]}, folds=(0, 1))
     one = cohort({"ridge": [0.99]})  # on the easy fold alone
     table = pd.concat([folds, one], ignore_index=True)
-    best = compare.chosen(table)
+    best = model_choice.chosen(table)
     assert set(best["decoder"]) == {"lstm"} and set(best["rivals"]) == {2} and set(best["left_out"]) == {1}  # fmt: skip
-    assert set(compare.chosen(table, ("group",))["decoder"]) == {"lstm"}
+    assert set(model_choice.chosen(table, ("group",))["decoder"]) == {"lstm"}
 
 
 def test_decoders_of_other_recordings_are_not_compared(runs):
     apart = cohort({"lstm": [0.9, None], "mlp": [None, 0.5]})
-    assert compare.chosen(apart, ("group",)).empty
-    assert set(compare.chosen(apart)["decoder"]) == {"lstm", "mlp"}  # each the only one of its own
+    assert model_choice.chosen(apart, ("group",)).empty
+    assert set(model_choice.chosen(apart)["decoder"]) == {
+        "lstm",
+        "mlp",
+    }  # each the only one of its own
     told = summary.verdicts(apart.assign(chance=0.1, oracle=np.nan), by=("group",))
     assert told[0].startswith("demo: validation chooses none")
     # Of equally large sets, the one on which the most decoders were run.
     more = cohort({"lstm": [0.9, None], "mlp": [None, 0.5], "gru": [None, 0.6]})
-    assert set(compare.chosen(more, ("group",))["decoder"]) == {"gru"}
+    assert set(model_choice.chosen(more, ("group",))["decoder"]) == {"gru"}
 
 
 def test_more_seeds_and_more_folds_do_not_weigh_more():
     base = cohort({"lstm": [0.5, 0.9], "mlp": [0.8, 0.5]})
     lucky = base[(base["model"] == "lstm") & (base["recording"] == "r1")]
     seeds = pd.concat([base, *(lucky.assign(seed=s) for s in range(1, 9))], ignore_index=True)
-    base_best = compare.chosen(base, ("group",))["decoder"].unique().tolist()
-    assert compare.chosen(seeds, ("group",))["decoder"].unique().tolist() == base_best == ["lstm"]
+    base_best = model_choice.chosen(base, ("group",))["decoder"].unique().tolist()
+    assert (
+        model_choice.chosen(seeds, ("group",))["decoder"].unique().tolist() == base_best == ["lstm"]
+    )
     worse = seeds.assign(val_accuracy=seeds["val_accuracy"].replace(0.8, 0.95))
-    assert set(compare.chosen(worse, ("group",))["decoder"]) == {"mlp"}
+    assert set(model_choice.chosen(worse, ("group",))["decoder"]) == {"mlp"}

@@ -26,10 +26,10 @@ RECORD = Path(__file__).with_name("stage_sources.json")
 ROAD = {
     "00_simulate": ["simulate/[!l_]*.py"],
     "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
-    "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/session/*.py", "data/trials/*.py"],
-    "02_bin": ["prepare/binning.py", "prepare/counting.py", "prepare/counts.py", "prepare/windows.py", "prepare/responses.py", "prepare/bins.py", "data/trials/*.py", "data/sources.py", "data/counts.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
+    "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/checks/*.py", "data/trials/*.py"],
+    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/counts_dataset.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "data/trials/*.py", "data/sources.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
-    "04_split": ["prepare/splits.py", "prepare/moments.py", "prepare/blocks.py", "data/trials/labelling.py"],
+    "04_split": ["prepare/splits.py", "prepare/unit_statistics.py", "prepare/label_runs.py", "data/trials/labelling.py"],
 }  # fmt: skip
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {
@@ -181,7 +181,7 @@ def test_runs_are_covered_by_what_they_train_and_judge_with():
     assert {"experiments/label_budget.py", "experiments/readouts.py"} <= behind(
         "09_downstream_one_vs_all"
     )
-    images = {"experiments/images.py", "experiments/regression.py", "models/vae.py"}
+    images = {"experiments/images.py", "experiments/image_regression.py", "models/vae.py"}
     assert images <= behind("10_image_latents")
     assert {"report/summary.py", "report/audit/checks.py"} <= behind("90_results")
     assert "prepare/binning.py" not in behind("05_train_lstm")  # a new 02 gives every run a new key

@@ -16,8 +16,8 @@ from tiny_project import wait_until
 
 from nblib.cli import main
 from nblib.core.errors import BadParameter
-from nblib.road.registry import STAGES
-from nblib.run import cluster, plan, selection, sweep
+from nblib.road.stage_registry import STAGES
+from nblib.run import cluster, plan, sweep, sweep_recordings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -247,8 +247,8 @@ session_id,session_type,unit_count,sex,ecephys_structure_acronyms
 def test_sessions_by_a_query(tmp_path, home, wanted, ids):
     table = tmp_path / "sessions.csv"
     table.write_text(SESSIONS)
-    chosen = selection.Recordings(allen=wanted, table=str(table))
-    recipe, found = selection.settle(chosen, "allen_natural_scenes")
+    chosen = sweep_recordings.Recordings(allen=wanted, table=str(table))
+    recipe, found = sweep_recordings.settle(chosen, "allen_natural_scenes")
     assert found == ids
     assert plan.recordings_of(recipe) == ids
 
@@ -267,8 +267,8 @@ def test_a_faulty_query_is_refused(tmp_path, home, wanted, said):
     table = tmp_path / "sessions.csv"
     table.write_text(SESSIONS)
     with pytest.raises(BadParameter, match=said):
-        selection.settle(
-            selection.Recordings(allen=wanted, table=str(table)), "allen_natural_scenes"
+        sweep_recordings.settle(
+            sweep_recordings.Recordings(allen=wanted, table=str(table)), "allen_natural_scenes"
         )
 
 
@@ -277,10 +277,12 @@ def test_simulated_recordings_never_take_the_name_of_real_ones(tmp_path, home):
     table = tmp_path / "sessions.csv"
     table.write_text(SESSIONS)
     with pytest.raises(BadParameter, match=r"recipe 'demo' is of source 'simulate'"):
-        selection.settle(selection.Recordings(allen={"sex": "F"}, table=str(table)), "demo")
+        sweep_recordings.settle(
+            sweep_recordings.Recordings(allen={"sex": "F"}, table=str(table)), "demo"
+        )
     (tmp_path / "m1.nwb").touch()
     with pytest.raises(BadParameter, match="simulates its recordings and reads no file"):
-        selection.settle(selection.Recordings(files=f"{tmp_path}/*.nwb"), "tiny")
+        sweep_recordings.settle(sweep_recordings.Recordings(files=f"{tmp_path}/*.nwb"), "tiny")
 
 
 def test_reasons_and_cost_of_what_is_to_do(project, capsys):

@@ -17,7 +17,7 @@ from nblib.data.nwb import electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
-from nblib.data.trials.intervals import open_ended
+from nblib.data.trials.time_intervals import open_ended
 
 # Columns of a units table that other tools use for the brain area, in the order they are tried.
 AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")

@@ -14,9 +14,9 @@ from nblib import models
 from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.prepare import splits
-from nblib.prepare.counts import load as load_counts
-from nblib.prepare.samples import Samples, role_samples, shuffle_labels
-from nblib.road.registry import CLEAN, STAGES
+from nblib.prepare.counts_dataset import load as load_counts
+from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
+from nblib.road.stage_registry import CLEAN, STAGES
 
 if TYPE_CHECKING:
     from nblib.report.audit.files import Files

@@ -13,13 +13,13 @@ import pandas as pd
 
 from nblib.core.errors import NblibError
 from nblib.experiments.pretext import TASKS
-from nblib.prepare import blocks
+from nblib.prepare import label_runs
 from nblib.prepare.cleaning import merged, touches
-from nblib.prepare.counts import to_ns
+from nblib.prepare.counts_dataset import to_ns
 from nblib.report import results
 from nblib.report.audit.files import Files, embedders, recordings_of, subjects_of
 from nblib.report.runs import HISTORY, Run
-from nblib.road.registry import STAGES
+from nblib.road.stage_registry import STAGES
 
 
 class Untold(NblibError):
@@ -103,7 +103,7 @@ def random_split(run: Run, files: Files) -> list[Fault] | None:
     if files.split_folder(run) is None:
         return None
     if run.manifest["recipe"]["split"] == "random" and files.block(run) > 1:
-        return [blocks.RUNS_AND_RANDOM]
+        return [label_runs.RUNS_AND_RANDOM]
     return []
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from nblib.core import store
 from nblib.data import sources
-from nblib.prepare import blocks, splits, windows
+from nblib.prepare import label_runs, lfp_windows, splits
 from nblib.report import runs
 from nblib.report.audit.answers import Memory
 from nblib.report.runs import Run
 from nblib.road import stages
-from nblib.road.registry import BIN, SPLIT
+from nblib.road.stage_registry import BIN, SPLIT
 
 
 class Files:
@@ -27,7 +27,7 @@ class Files:
     def __init__(self):
         self.manifest = cache(read_manifest)
         self._split = cache(self._read_split)
-        self._block = cache(lambda folder: blocks.time_blocks(self._split(folder)[0])[0])
+        self._block = cache(lambda folder: label_runs.time_blocks(self._split(folder)[0])[0])
         self._roles = cache(self._read_roles)
         self._content = cache(self._read_content)
         self.answers = Memory(self)
@@ -44,7 +44,7 @@ class Files:
         return self._split(self.split_folder(run))
 
     def block(self, run: Run) -> int:
-        """How many presentations of its split hang together in time (`blocks.time_blocks`)."""
+        """How many presentations of its split hang together in time (`label_runs.time_blocks`)."""
         return self._block(self.split_folder(run))
 
     def rows(self, run: Run, role: str) -> frozenset:
@@ -92,7 +92,7 @@ def embedders(run: Run) -> list[Run]:
 def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
     keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
-    return {r: windows.subject(store.folder(BIN, r, key)) for r, key in keys}
+    return {r: lfp_windows.subject(store.folder(BIN, r, key)) for r, key in keys}
 
 
 def recordings_of(run: Run) -> list[str]:

@@ -9,18 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.data.recording import good_units
-from nblib.data.trials.intervals import merged
 from nblib.data.trials.labelling import is_one_of
+from nblib.data.trials.time_intervals import merged
 from nblib.prepare import responses
-from nblib.prepare.counts import areas_of
+from nblib.prepare.counts_dataset import areas_of
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nblib.data.checks import SessionReport
     from nblib.data.recording import Recording
-    from nblib.data.session import SessionReport
 
 MOST_AREAS = 14
 ONE_BAR_S = 1.0  # intervals that lie closer are drawn as one bar

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nblib.prepare import responses, windows
-from nblib.prepare.counts import areas_of, units_of
+from nblib.prepare import lfp_windows, responses
+from nblib.prepare.counts_dataset import areas_of, units_of
 from nblib.prepare.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
@@ -20,15 +20,15 @@ MOST_AREAS = 12
 
 
 def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
-    """Mean firing rate by area around the onset (`bins.response`), or power spectra by state."""
-    if isinstance(binned, windows.Windows):
+    """Mean firing rate by area around the onset (`binning_stage.response`), or power spectra by state."""
+    if isinstance(binned, lfp_windows.Windows):
         return state_spectra(psth)
     return psth_by_area(psth, psth.attrs["shown_s"])
 
 
 def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
     """What tells labels apart: tuning of every unit, or band power of every channel."""
-    if isinstance(binned, windows.Windows):
+    if isinstance(binned, lfp_windows.Windows):
         return band_power(psth)
     tuning, labels = responses.tuning_curves(binned)
     areas = areas_of(units_of(binned))

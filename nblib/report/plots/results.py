@@ -100,7 +100,7 @@ def best_per_recording(
 ) -> Picture:
     """Test score of the decoder that validation chose for each recording, a mark a fold.
 
-    chosen: as `compare.chosen` gives it; published: rows of `published` of these recordings, drawn
+    chosen: as `model_choice.chosen` gives it; published: rows of `published` of these recordings, drawn
     hollow, since they were chosen and scored in other ways: the caption says how. Of several folds
     or seeds a bar marks the mean; a single run has its 95 % interval.
     """

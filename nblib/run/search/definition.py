@@ -19,7 +19,7 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
-from nblib.road.registry import DECODERS, SPLIT
+from nblib.road.stage_registry import DECODERS, SPLIT
 from nblib.run import plan
 from nblib.run.plan import Task
 

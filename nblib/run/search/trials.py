@@ -21,7 +21,7 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
 from nblib.road import stages
-from nblib.road.registry import CLEAN, SPLIT
+from nblib.road.stage_registry import CLEAN, SPLIT
 from nblib.run import execute, plan
 from nblib.run.plan import Task
 from nblib.run.search.definition import Search, Space, Study, in_words

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.nwb import tables as nwb_tables
-from nblib.data.recording import Recording, good_units
-from nblib.data.session import intervals
-from nblib.data.session.clock import (
+from nblib.data.checks import intervals
+from nblib.data.checks.clock import (
     SHORT_ISI,
     Clock,
     check_clock,
     interval_clock,
     perhaps_other_unit,
 )
-from nblib.data.session.report import SessionReport
+from nblib.data.checks.report import SessionReport
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.recording import Recording, good_units
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time

@@ -9,10 +9,10 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
+from nblib.data.checks import potentials
 from nblib.data.recording import InMemorySpikes, Recording, Series
-from nblib.data.session import potentials
-from nblib.prepare import spectra, windows
-from nblib.prepare.windows import Cohort
+from nblib.prepare import lfp_windows, spectra
+from nblib.prepare.lfp_windows import Cohort
 from nblib.simulate import lfp
 
 RATE = 200.0
@@ -42,7 +42,7 @@ def noise():
 
 
 def test_windows_lie_where_they_should_and_are_scaled(noise):
-    found = windows.cut(session(noise, start_s=5.0), settings(lowpass_hz=0.0))
+    found = lfp_windows.cut(session(noise, start_s=5.0), settings(lowpass_hz=0.0))
     assert found.x.shape == (19, 400, 3) and found.x.dtype == np.float32
     np.testing.assert_allclose(found.start_s, 5 + np.arange(19))
     part = noise[600:1000] - noise[600:1000].mean(axis=0)
@@ -54,7 +54,7 @@ def test_no_window_touches_invalid_times(noise):
     made = session(noise, start_s=5.0)
     rows = {"start_time": [9.0, 9.5, 20.0], "stop_time": [9.8, 11.3, np.nan]}
     made.intervals["invalid_times"] = pd.DataFrame(rows)
-    found = windows.cut(made, settings(lowpass_hz=0.0))
+    found = lfp_windows.cut(made, settings(lowpass_hz=0.0))
     # half-open: to 9 s and from 11.3 s on, each stretch from its own first sample
     np.testing.assert_allclose(found.start_s, [5, 6, 7, *(11.3 + np.arange(7))])
     part = noise[1260:1660] - noise[1260:1660].mean(axis=0)
@@ -63,7 +63,7 @@ def test_no_window_touches_invalid_times(noise):
     odd = potentials.report(made).odd
     assert any("3 invalid intervals cover 7.3 s of the signal" in told for told in odd)
     made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9.0], "stop_time": [3.0]})
-    for read in (potentials.report, lambda made: windows.cut(made, settings())):
+    for read in (potentials.report, lambda made: lfp_windows.cut(made, settings())):
         with pytest.raises(BadInput, match="invalid_times ends before it starts in row 0"):
             read(made)
 
@@ -72,13 +72,15 @@ def test_labels_by_hand():
     table = pd.DataFrame(
         {"start_time": [0.0, 5.0, 12.0], "stop_time": [5.0, 10.0, 14.0], "label": ["a", "b", "a"]}
     )
-    label, purity = windows.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0, "f")  # fmt: skip
+    label, purity = lfp_windows.label_windows(table, np.array([0.0, 3.0, 4.0, 4.5, 5.0, 9.0, 10.0, 12.0]), 2.0, "f")  # fmt: skip
     assert label.tolist() == ["a", "a", "a", "b", "b", "b", "", "a"]
     assert purity.tolist() == [1, 1, 0.5, 0.75, 1, 0.5, 0, 1]
 
 
 def test_windows_that_straddle_keep_no_label_but_stay():
-    found = windows.cut(session(np.random.default_rng(1).standard_normal((4000, 2))), settings())
+    found = lfp_windows.cut(
+        session(np.random.default_rng(1).standard_normal((4000, 2))), settings()
+    )
     assert len(found) == 19 and found.labelled.sum() == 18
     assert found.label[found.labelled].tolist() == ["a"] * 9 + ["b"] * 9
 
@@ -92,10 +94,10 @@ def test_the_low_pass_passes_and_stops():
     t = np.arange(8000) / RATE
     x = np.sin(2 * np.pi * 20 * t) + np.sin(2 * np.pi * 60 * t)
     for causal in (False, True):
-        w = windows.cut(session(x), settings(causal=causal))
+        w = lfp_windows.cut(session(x), settings(causal=causal))
         ratio = power_at(w.x[10, :, 0], 60, RATE) / power_at(w.x[10, :, 0], 20, RATE)
         assert ratio < 1e-4
-    plain = windows.cut(session(x), settings(lowpass_hz=0.0)).x[10, :, 0]
+    plain = lfp_windows.cut(session(x), settings(lowpass_hz=0.0)).x[10, :, 0]
     assert power_at(plain, 60, RATE) == pytest.approx(power_at(plain, 20, RATE), rel=0.05)
 
 
@@ -103,23 +105,23 @@ def test_zero_phase_does_not_delay_and_causal_does():
     x = np.zeros(8000)
     x[4000] = 1.0
     at = {
-        c: np.abs(windows._prepared(x, settings(causal=c), RATE, RATE)).argmax()
+        c: np.abs(lfp_windows._prepared(x, settings(causal=c), RATE, RATE)).argmax()
         for c in (False, True)
     }
     assert at[False] == 4000 and at[True] > 4000
     # The future has no part in a causal filter.
     later = x.copy()
     later[5000:] = 7.0
-    one, two = (windows._prepared(v, settings(causal=True), RATE, RATE) for v in (x, later))
+    one, two = (lfp_windows._prepared(v, settings(causal=True), RATE, RATE) for v in (x, later))
     np.testing.assert_array_equal(one[:5000], two[:5000])
-    one, two = (windows._prepared(v, settings(), RATE, RATE) for v in (x, later))
+    one, two = (lfp_windows._prepared(v, settings(), RATE, RATE) for v in (x, later))
     assert not np.array_equal(one[:5000], two[:5000])
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_resampling_keeps_the_signal(causal):
     t = np.arange(8000) / RATE
-    w = windows.cut(
+    w = lfp_windows.cut(
         session(np.sin(2 * np.pi * 7 * t)),
         settings(resample_hz=100.0, lowpass_hz=25.0, causal=causal),
     )
@@ -130,12 +132,12 @@ def test_resampling_keeps_the_signal(causal):
 
 def test_windows_that_touch_nan_are_left_out_and_counted(noise):
     noise[1000:1010, 1] = np.nan
-    found = windows.cut(session(noise), settings())
+    found = lfp_windows.cut(session(noise), settings())
     assert found.dropped == 3 and np.isfinite(found.x).all()
     assert not {4.0, 5.0} & set(found.start_s)
     noise[200:3000] = np.nan
     with pytest.raises(BadInput, match=r"touch NaN \(the first stretch begins 1.000 s after"):
-        windows.cut(session(noise), settings())
+        lfp_windows.cut(session(noise), settings())
 
 
 def test_gaps_are_refused_or_each_stretch_is_cut_by_itself(noise):
@@ -145,10 +147,10 @@ def test_gaps_are_refused_or_each_stretch_is_cut_by_itself(noise):
     table = {"start_time": [at, at + 30.0], "stop_time": [at + 10, at + 41], "state": ["a", "b"]}
     gapped = session(noise, table, at, pieces=pieces)
     with pytest.raises(BadInput, match=r"2 gaps, the first before sample 1500, 8 s after the first; .* gaps: cut"):  # fmt: skip
-        windows.cut(gapped, settings())
-    found = windows.cut(gapped, settings(gaps="cut"))
+        lfp_windows.cut(gapped, settings())
+    found = lfp_windows.cut(gapped, settings(gaps="cut"))
     alone = [
-        windows.cut(session(noise[lo:hi], table, start), settings())
+        lfp_windows.cut(session(noise[lo:hi], table, start), settings())
         for lo, hi, start in (pieces[0], pieces[2])
     ]
     np.testing.assert_array_equal(found.x, np.concatenate([w.x for w in alone]))
@@ -162,10 +164,10 @@ def test_gaps_are_refused_or_each_stretch_is_cut_by_itself(noise):
     )
     short = session(noise, table, at, pieces=((0, 300, at), (300, 600, at + 9)))
     with pytest.raises(BadInput, match=r"1\.5 s of signal without a gap, less than one window"):
-        windows.cut(short, settings(gaps="cut"))
+        lfp_windows.cut(short, settings(gaps="cut"))
     noise[:3000] = np.nan
     with pytest.raises(BadInput, match=r"begins 0\.000 s after the first sample"):
-        windows.cut(gapped, settings(gaps="cut", window_s=7.0, hop_s=7.0))
+        lfp_windows.cut(gapped, settings(gaps="cut", window_s=7.0, hop_s=7.0))
 
 
 def test_potentials_and_their_intervals_share_a_clock(noise):
@@ -202,41 +204,41 @@ def test_potentials_and_their_intervals_share_a_clock(noise):
 )
 def test_settings_that_cannot_be_met(noise, given, error, says):
     with pytest.raises(error, match=says):
-        windows.cut(session(noise), settings(**given))
+        lfp_windows.cut(session(noise), settings(**given))
 
 
 def test_stored_windows_come_back_and_a_flipped_byte_is_seen(noise, tmp_path):
-    found = windows.cut(session(noise), settings())
-    windows.save(found, tmp_path)
-    again = windows.load(tmp_path)
+    found = lfp_windows.cut(session(noise), settings())
+    lfp_windows.save(found, tmp_path)
+    again = lfp_windows.load(tmp_path)
     for name in ("x", "start_s", "label", "purity"):
         np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
     assert (again.channels, again.how, again.subject) == (found.channels, found.how, "m1")
-    path = tmp_path / windows.FILE
+    path = tmp_path / lfp_windows.FILE
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
     with pytest.raises(BadInput):
-        windows.load(tmp_path)
+        lfp_windows.load(tmp_path)
 
 
 def test_a_cohort_is_flat_and_must_be_alike(noise):
-    one, two = (windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2"))
+    one, two = (lfp_windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2"))
     both = Cohort([one, two])
     assert len(both) == 38 and both.subject[[0, 37]].tolist() == ["m1", "m2"]
     assert both.table()["a"].tolist() == [9, 9]
-    other = windows.cut(session(noise[:, :2], name="m3"), settings())
+    other = lfp_windows.cut(session(noise[:, :2], name="m3"), settings())
     with pytest.raises(BadInput, match="'m1' and 'm3' differ in channels"):
         Cohort([one, two, other])
 
 
 def test_a_stored_cohort_is_read_once_into_place(noise, tmp_path):
-    found = [windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2")]
-    found.append(windows.cut(session(noise[:, :2], name="m3"), settings()))
+    found = [lfp_windows.cut(session(noise, name=n), settings()) for n in ("m1", "m2")]
+    found.append(lfp_windows.cut(session(noise[:, :2], name="m3"), settings()))
     folders = [tmp_path / n for n in ("m1", "m2", "m3")]
     for one, folder in zip(found, folders, strict=True):
         folder.mkdir()
-        windows.save(one, folder)
+        lfp_windows.save(one, folder)
     both = Cohort.load(folders[:2])
     np.testing.assert_array_equal(both.x, np.concatenate([w.x for w in found[:2]]))
     assert all(part.x.base is both.x for part in both.parts)
@@ -259,9 +261,9 @@ def test_the_report_tells_what_is_odd(noise):
 def test_what_has_two_labels_or_none(noise):
     both = {"start_time": [0.0, 9.0], "stop_time": [10.0, 20.0], "state": ["a", "b"]}
     with pytest.raises(BadInput, match="'a' until 10 s, 'b' from 9 s"):
-        windows.cut(session(noise, both), settings())
+        lfp_windows.cut(session(noise, both), settings())
     none = {"start_time": [0.0, 10.0], "stop_time": [10.0, 20.0], "state": ["a", np.nan]}
-    found = windows.cut(session(noise, none), settings())
+    found = lfp_windows.cut(session(noise, none), settings())
     assert set(found.label) == {"a", ""} and set(found.label[found.labelled]) == {"a"}
 
 
@@ -270,7 +272,7 @@ def test_causal_resampling_folds_little_back(tone_hz):
     """A tone above half the new rate leaves less than 2 % of its amplitude below it."""
     t = np.arange(40_000) / 1000.0
     given = settings(lowpass_hz=30.0, resample_hz=100.0, causal=True)
-    x = windows._prepared(np.sin(2 * np.pi * tone_hz * t), given, 1000.0, 100.0)
+    x = lfp_windows._prepared(np.sin(2 * np.pi * tone_hz * t), given, 1000.0, 100.0)
     assert np.abs(x[500:]).max() < 0.02
 
 
@@ -278,7 +280,7 @@ def test_spectra_tell_the_states_apart():
     t = np.arange(4000) / RATE
     x = np.where(t < 10, np.sin(2 * np.pi * 8 * t), np.sin(2 * np.pi * 20 * t))
     x = x + 0.1 * np.random.default_rng(0).standard_normal(4000)
-    table = spectra.spectra(windows.cut(session(x), settings()))
+    table = spectra.spectra(lfp_windows.cut(session(x), settings()))
     peak = table.loc[table.groupby("label")["power"].idxmax()].set_index("label")["frequency_hz"]
     assert peak.to_dict() == {"a": 8.0, "b": 20.0}
 
@@ -291,12 +293,12 @@ from pathlib import Path
 import numpy as np
 from nblib.core.params import BinSettings, Recipe
 from nblib.data import sources
-from nblib.prepare import windows
+from nblib.prepare import lfp_windows
 path = Path({str(tmp_path / "a.nwb")!r})
 recipe = Recipe(recipe="r", recordings=["a"], source="lfp_nwb", path=str(path), intervals="states", label="state")
-made = windows.cut(sources.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
+made = lfp_windows.cut(sources.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
 assert made.x.shape == (399, 3000, 11), made.x.shape
-windows.save(made, Path({str(tmp_path)!r}))
+lfp_windows.save(made, Path({str(tmp_path)!r}))
 status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory too
 print(int(status.split("VmHWM:")[1].split()[0]) / 1e6)
 """

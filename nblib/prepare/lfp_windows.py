@@ -19,7 +19,7 @@ from nblib.data import hdf5
 from nblib.data.arrays import described, load_arrays, save_arrays
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
-from nblib.data.trials.intervals import merged
+from nblib.data.trials.time_intervals import merged
 
 if TYPE_CHECKING:
     from nblib.core.params import BinSettings

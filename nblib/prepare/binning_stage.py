@@ -12,9 +12,9 @@ from nblib.core.markup import in_markdown
 from nblib.data import sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, counts, responses, spectra, windows
-from nblib.prepare.windows import Windows
-from nblib.road.registry import INGEST
+from nblib.prepare import binning, counts_dataset, lfp_windows, responses, spectra
+from nblib.prepare.lfp_windows import Windows
+from nblib.road.stage_registry import INGEST
 from nblib.road.stages import Stage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
     if session is None:
         return sources.open_binned(stage.recipe, stage.recording)
     if session.lfp is not None:
-        made = windows.cut(session, stage.settings)
+        made = lfp_windows.cut(session, stage.settings)
         classes = json.loads(made.classes)
     else:
         made = binning.bin_recording(session, stage.settings)
@@ -39,8 +39,10 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
 
 
 def save(binned: xr.Dataset | Windows, folder: Path) -> None:
-    """Write counts (see `counts.save`) or windows (see `windows.save`)."""
-    windows.save(binned, folder) if isinstance(binned, Windows) else counts.save(binned, folder)
+    """Write counts (see `counts_dataset.save`) or windows (see `lfp_windows.save`)."""
+    lfp_windows.save(binned, folder) if isinstance(binned, Windows) else counts_dataset.save(
+        binned, folder
+    )
 
 
 def response(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFrame:

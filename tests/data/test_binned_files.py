@@ -8,7 +8,7 @@ import xarray as xr
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.data import sources
-from nblib.prepare import cleaning, counts, splits
+from nblib.prepare import cleaning, counts_dataset, splits
 from nblib.road import stages
 
 RNG = np.random.default_rng(0)
@@ -54,8 +54,8 @@ def test_counts_come_in_as_they_are(tmp_path, kind):
     np.testing.assert_allclose(binned.stop_s - binned.start_s, 0.1)
     assert binned.attrs["clock"] == "recorded" and binned.attrs["left_out"] == '{"no label": 4}'
     np.testing.assert_array_equal(binned.wheel, SOUND["wheel"][binned.trial.values])
-    counts.save(binned, tmp_path)
-    again = counts.load(tmp_path)
+    counts_dataset.save(binned, tmp_path)
+    again = counts_dataset.load(tmp_path)
     assert again.pose.shape == (8, 5, 2)
     cleaned, _ = cleaning.clean(again, None, params.CleanSettings(regions=["VISp"]))
     assert cleaned.sizes["unit"] == 2

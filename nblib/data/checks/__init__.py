@@ -6,9 +6,9 @@ memory does not grow with the recording.
 
 from __future__ import annotations
 
+from nblib.data.checks import potentials, spikes
+from nblib.data.checks.report import SessionReport as SessionReport
 from nblib.data.recording import Recording
-from nblib.data.session import potentials, spikes
-from nblib.data.session.report import SessionReport as SessionReport
 
 
 def session_report(recording: Recording) -> SessionReport:

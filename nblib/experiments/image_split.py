@@ -16,7 +16,7 @@ import pandas as pd
 from nblib.core.errors import BadInput
 from nblib.data import images
 from nblib.experiments import few_shot
-from nblib.prepare.samples import Samples
+from nblib.prepare.decoder_inputs import Samples
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import some
+from nblib.data.checks.clock import check_shared, check_unit, seconds
+from nblib.data.checks.intervals import trial_oddities
+from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, Series
-from nblib.data.session.clock import check_shared, check_unit, seconds
-from nblib.data.session.intervals import trial_oddities
-from nblib.data.session.report import SessionReport
 from nblib.data.trials import labelling
-from nblib.data.trials.intervals import merged
+from nblib.data.trials.time_intervals import merged
 
 SLOW_HZ = 50.0  # 30 kHz whose times are milliseconds reads as 30 Hz
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd

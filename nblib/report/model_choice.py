@@ -12,7 +12,7 @@ import pandas as pd
 from nblib.evaluate import scores, stats
 from nblib.report import results
 from nblib.report.runs import load_run
-from nblib.road.registry import DECODERS, FEW_SHOT
+from nblib.road.stage_registry import DECODERS, FEW_SHOT
 
 EACH = ("group", "recording")
 PLACE = ["recording", "split_hash", "fold"]

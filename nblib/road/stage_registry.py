@@ -8,7 +8,7 @@ from typing import Any
 
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
-from nblib.core.registry import SOURCES
+from nblib.core.source_registry import SOURCES
 
 COHORT = "cohort"  # stands for the recording where a stage takes all of them
 

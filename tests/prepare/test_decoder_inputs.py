@@ -11,7 +11,7 @@ import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
-from nblib.prepare.samples import DeviceBatches, Samples, role_samples, shuffle_labels
+from nblib.prepare.decoder_inputs import DeviceBatches, Samples, role_samples, shuffle_labels
 from nblib.prepare.splits import fit_statistics, make_split
 
 SETTINGS = SplitSettings(gap_s=0.0, n_folds=1)

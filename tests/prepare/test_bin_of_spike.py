@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput
 from nblib.data.recording import InMemorySpikes, Recording
-from nblib.prepare import counting
+from nblib.prepare import bin_of_spike
 
 
 def recording(trains):
@@ -43,19 +43,19 @@ def test_places_are_those_of_a_binary_search(steps, offset, width, seed):
     times = np.concatenate([inside, near])
     times = times[(times >= edges[0]) & (times < edges[-1])]
     expected = np.searchsorted(edges, times, side="right")
-    np.testing.assert_array_equal(counting.Places(edges)(times), expected)
+    np.testing.assert_array_equal(bin_of_spike.Places(edges)(times), expected)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
 @pytest.mark.parametrize("gap", [0.0, 1e-9, 0.1, 5.0])  # beyond 2 s a new span begins
 @pytest.mark.parametrize("piece", [1, 1_000_000])
 def test_counts_of_trials_near_and_far(offset, gap, piece, monkeypatch):
-    monkeypatch.setattr(counting, "PIECE_SPIKES", piece)
+    monkeypatch.setattr(bin_of_spike, "PIECE_SPIKES", piece)
     rng = np.random.default_rng(1)
     edges = offset + np.arange(7)[:, None] * (0.3 + gap) + np.linspace(0, 0.3, 4)
     trains = [np.sort(rng.uniform(edges[0, 0] - 1, edges[-1, -1] + 1, n)) for n in (0, 300, 0, 7)]
     trains.append(np.sort(edges.ravel()))
-    out, wide = counting.count_flat(recording(trains), edges, threads=2)
+    out, wide = bin_of_spike.count_flat(recording(trains), edges, threads=2)
     np.testing.assert_array_equal(out[:, :, :-1], plain(trains, edges))
     assert not wide
 
@@ -64,14 +64,14 @@ def test_crowded_edges_and_trials_that_overlap():
     edges = np.array([[0.0, 1e-9, 2e-9, 3e-9, 1000.0], [500.0, 600.0, 601.0, 602.0, 1400.0]])
     trains = [np.linspace(0, 1500, 200), np.array([0.0, 1e-9, 2.5e-9, 999.9, 1000.0])]
     for rows in (edges[:1], edges[1:], edges):
-        out, _ = counting.count_flat(recording(trains), rows, threads=1)
+        out, _ = bin_of_spike.count_flat(recording(trains), rows, threads=1)
         np.testing.assert_array_equal(out[:, :, :-1], plain(trains, rows))
 
 
 def test_more_than_255_in_a_bin_is_kept_apart():
     trains = [np.full(256, 0.5), np.full(255, 0.5)]
     edges = np.array([[0.0, 0.4, 1.0]])
-    out, wide = counting.count_flat(recording(trains), edges, threads=1)
+    out, wide = bin_of_spike.count_flat(recording(trains), edges, threads=1)
     assert list(wide) == [0] and wide[0].tolist() == [[0, 256]]
     assert out[1, 0, :-1].tolist() == [0, 255]
 
@@ -79,9 +79,9 @@ def test_more_than_255_in_a_bin_is_kept_apart():
 def test_unsorted_spikes_are_refused_by_unit():
     edges = np.array([[0.0, 0.4, 0.8, 1.0]])
     with pytest.raises(BadInput, match="unit 1 are not sorted"):
-        counting.count_flat(recording([[0.1, 0.9], [0.1, 0.9, 0.5, 0.7]]), edges, threads=1)
+        bin_of_spike.count_flat(recording([[0.1, 0.9], [0.1, 0.9, 0.5, 0.7]]), edges, threads=1)
 
 
 def test_no_spikes_at_all():
-    out, wide = counting.count_flat(recording([[], []]), np.array([[0.0, 1.0]]), threads=2)
+    out, wide = bin_of_spike.count_flat(recording([[], []]), np.array([[0.0, 1.0]]), threads=2)
     assert out.shape == (2, 1, 2) and out.sum() == 0 and not wide

@@ -17,7 +17,7 @@ from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
     from nblib.experiments import images
-    from nblib.prepare.samples import Samples
+    from nblib.prepare.decoder_inputs import Samples
 
 PENALTIES = tuple(10.0**i for i in range(-2, 5))  # in units of the mean variance of the counts
 COMPONENTS = (2, 5, 10, 20, 40)  # of partial least squares

@@ -7,8 +7,8 @@ from handmade import recording, to_lab_dataframe
 from nblib.core import store
 from nblib.core.errors import MissingInput
 from nblib.core.params import BinSettings
-from nblib.data.session import session_report
-from nblib.prepare import binning, bins
+from nblib.data.checks import session_report
+from nblib.prepare import binning, binning_stage
 from nblib.report import plots, widgets
 from nblib.road import stages
 from nblib.run import execute
@@ -44,10 +44,10 @@ def begin(name, **given):
 def test_a_lab_pickle_begins_at_02(lab_pickle, session):
     stage = begin("02_bin", **lab_pickle)
     assert stage.open_recording() is None
-    binned = bins.bin_session(None, stage)
+    binned = binning_stage.bin_session(None, stage)
     expected = binning.bin_recording(session, BinSettings())
     np.testing.assert_array_equal(binned.counts, expected.counts)
-    psth = bins.response(None, binned)
+    psth = binning_stage.response(None, binned)
     assert len(psth) == 5 and psth["area"].unique().tolist() == [""]
     assert plots.png_bytes(widgets.explore_responses(None)).startswith(b"\x89PNG")
 
@@ -81,4 +81,4 @@ def test_a_recording_is_opened_once_01_has_looked_at_it(home):
     report = session_report(opened)
     first.commit(report.save)
     second = begin("02_bin", **given)
-    assert bins.bin_session(second.open_recording(), second).sizes["unit"] == 24
+    assert binning_stage.bin_session(second.open_recording(), second).sizes["unit"] == 24

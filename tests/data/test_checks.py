@@ -11,8 +11,8 @@ from handmade import recording
 
 from nblib.core.errors import BadInput
 from nblib.core.params import LabelRules
-from nblib.data.session import session_report
-from nblib.data.session import spikes as spikes_of
+from nblib.data.checks import session_report
+from nblib.data.checks import spikes as spikes_of
 
 
 def trains(n_units=3, rate=8.0, seconds=60, seed=0):

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import some
+from nblib.data.checks.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
-from nblib.data.session.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.trials import labelling
-from nblib.data.trials.intervals import check_intervals, merged
+from nblib.data.trials.time_intervals import check_intervals, merged
 
 if TYPE_CHECKING:
-    from nblib.data.session.spikes import Spikes
+    from nblib.data.checks.spikes import Spikes
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block

@@ -1,10 +1,10 @@
 """A kernel knows whether a person sits in front of it."""
 
-from nblib.road import notebooks
+from nblib.road import notebook_code
 
 
 def test_nobody_is_there_in_a_test():
-    assert notebooks.is_interactive() is False
+    assert notebook_code.is_interactive() is False
 
 
 def test_a_kernel_knows_a_person_from_a_batch(home):
@@ -15,7 +15,7 @@ def test_a_kernel_knows_a_person_from_a_batch(home):
     try:
         told = {}
         for allow in (True, False):
-            code = "from nblib.road import notebooks; print(notebooks.is_interactive())"
+            code = "from nblib.road import notebook_code; print(notebook_code.is_interactive())"
             said = []
             client.allow_stdin = allow
             client.execute_interactive(
