@@ -28,7 +28,7 @@ SOURCES = {
     "nwb": Source("data.nwb", "spikes"),
     "simulate": Source("simulate.allen", "spikes", blank="-1"),
     "lab_pickle": Source("data.lab_pickle", "counts", blank="-1"),
-    "counts": Source("data.counts", "counts"),
+    "counts": Source("data.binned_files", "counts"),
     "simulate_lfp": Source("simulate.lfp", "lfp"),
     "lfp_nwb": Source("data.lfp.nwb", "lfp"),
     "lfp_mat": Source("data.lfp.mat", "lfp"),
