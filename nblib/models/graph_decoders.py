@@ -17,8 +17,8 @@ from nblib.core.errors import BadParameter
 from nblib.models import graphs
 from nblib.models.base import require
 from nblib.models.network import TorchDecoder
-from nblib.models.recurrent import LSTMNet
 from nblib.models.settings import FitSettings
+from nblib.models.small_networks import LSTMNet
 from nblib.prepare.decoder_inputs import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one

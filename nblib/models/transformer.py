@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nblib.models.base import require
 from nblib.models.network import TorchDecoder
-from nblib.models.recurrent import LSTMNet
 from nblib.models.settings import FitSettings
+from nblib.models.small_networks import LSTMNet
 from nblib.prepare.decoder_inputs import Samples
 
 
