@@ -140,17 +140,21 @@ def _checked_counts(path: Path, values: np.ndarray, axes: list[str]) -> np.ndarr
         raise BadInput(
             f"{path}: counts are {values.dtype} of shape {values.shape}; expected numbers ({', '.join(axes)})."
         )
-    good = (values >= 0) & (values <= 65535)
-    if values.dtype.kind == "f":
-        good &= values == np.rint(values)
-    if not good.all():
-        at = tuple(int(i) for i in np.argwhere(~good)[0])
+    if (at := first_no_count(values)) is not None:
         raise BadInput(
             f"{path}: counts hold {values[at]} at {', '.join(axes)} {at}; expected whole numbers from 0 to 65535. "
             "Rates and z-scores cannot be used: take the counts from before."
         )
     values = values.transpose([axes.index(a) for a in AXES])
     return np.ascontiguousarray(values, np.uint8 if values.max() < 256 else np.uint16)
+
+
+def first_no_count(values: np.ndarray) -> tuple[int, ...] | None:
+    """Where the first value stands that is no whole number from 0 to 65535; None where all are."""
+    good = (values >= 0) & (values <= 65535)
+    if values.dtype.kind == "f":
+        good &= values == np.rint(values)
+    return None if good.all() else tuple(int(i) for i in np.argwhere(~good)[0])
 
 
 def _bin_widths(path: Path, bin_s: float | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nblib.core.errors import BadInput, some
-from nblib.data.guarded_pickle import read_table
+from nblib.data.binned_files import first_no_count
+from nblib.data.guarded_pickle import Blocks, read_table
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,15 +66,15 @@ def read_lab_pickle(
     frame = _frame_column(path, blocks, frames[0])
     check_runs(path, frame, n_bins)
     units = _unit_ids(path, [c for i, c in enumerate(columns) if i != frames[0]])
-    counts = _counts(path, blocks, frames[0], len(frame), columns)
+    counts = _counts(path, blocks, frames[0], columns)
     return _dataset(path, counts, frame, units, n_bins, session or named_session or path.stem)
 
 
-def _frame_column(path: Path, blocks: list, position: int) -> np.ndarray:
-    values = next(v[place.index(position)] for place, v in blocks if position in place)
+def _frame_column(path: Path, blocks: Blocks, position: int) -> np.ndarray:
+    values = next(v[place == position][0] for place, v in blocks if position in place)
     try:
         frame = values.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{path}: column {LABEL!r} holds text; expected scene numbers.") from None
     frame = np.where(np.isnan(frame), -1, frame)  # some files write the blank as NaN
     rows = np.flatnonzero((frame != np.rint(frame)) | (np.abs(frame) > 1e9))
@@ -119,34 +120,34 @@ def _unit_ids(path: Path, names: list) -> np.ndarray:
     return np.array(texts, np.int64 if all(re.fullmatch(r"\d{1,18}", t) for t in texts) else str)
 
 
-def _counts(path: Path, blocks: list, frame: int, rows: int, columns: list) -> np.ndarray:
-    """Counts (row, unit), uint8 where they fit and uint16 otherwise; refuses what is no count."""
-    out = np.empty((rows, len(columns) - 1), np.uint16)
+def _counts(path: Path, blocks: Blocks, frame: int, columns: list) -> np.ndarray:
+    """Counts (row, unit), uint8 where they fit and uint16 otherwise; refuses what is no count.
+
+    frame : position of the column that is no unit's.
+    """
+    n_rows = blocks[0][1].shape[1]
+    counts = np.empty((n_rows, len(columns)), np.uint16)
     for place, values in blocks:
-        here = np.flatnonzero(np.array(place) != frame)
-        target = np.array(place)[here]
-        target -= target > frame
-        for first in range(0, rows, ROWS_AT_ONCE) if len(here) else ():
-            part = values[here, first : first + ROWS_AT_ONCE]
+        of_units = place != frame
+        place, names = place[of_units], [columns[i] for i in place[of_units]]
+        for first in range(0, n_rows, ROWS_AT_ONCE) if names else ():
+            part = values[of_units, first : first + ROWS_AT_ONCE]
             if part.dtype.kind not in "iuf":
                 try:
                     part = part.astype(np.float64)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise BadInput(
-                        f"{path}: the columns of {some(columns[place[i]] for i in here)} hold text; expected counts."
+                        f"{path}: the columns of {some(names)} hold text; expected counts."
                     ) from None
-            good = (part >= 0) & (part <= 65535)
-            if part.dtype.kind == "f":
-                good &= part == np.rint(part)
-            if not good.all():
-                k, row = np.argwhere(~good)[0]
+            if (wrong := first_no_count(part)) is not None:
                 raise BadInput(
-                    f"{path}: column {columns[place[here[k]]]} holds {part[k, row]} in row {first + row}; "
+                    f"{path}: column {names[wrong[0]]} holds {part[wrong]} in row {first + wrong[1]}; "
                     "expected spike counts (whole numbers from 0 to 65535). A table of z-scores cannot be "
                     "used: take the table from before normalising."
                 )
-            out[first : first + ROWS_AT_ONCE, target] = part.T
-    return out.astype(np.uint8) if not out.size or out.max() < 256 else out
+            counts[first : first + ROWS_AT_ONCE, place] = part.T
+    counts = np.delete(counts, frame, axis=1)
+    return counts.astype(np.uint8) if not counts.size or counts.max() < 256 else counts
 
 
 def _dataset(
