@@ -6,7 +6,6 @@ Files are matched by the session id in their names; no pickle is opened.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +29,8 @@ class Inventory:
 
     def __str__(self) -> str:
         shown = self.table.to_string() if len(self.table) else "no sessions"
-        ending = [f"- {p}" for p in self.problems]
-        heading = "what does not line up:" if ending else "everything lines up"
-        return "\n".join([str(self.folder), shown, heading, *ending])
+        heading = "what does not line up:" if self.problems else "everything lines up"
+        return "\n".join([str(self.folder), shown, heading, *(f"- {p}" for p in self.problems)])
 
 
 def inventory(folder: Path | str) -> Inventory:
@@ -44,49 +42,44 @@ def inventory(folder: Path | str) -> Inventory:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingInput(f"{folder}: no such folder.")
-    nwb, pickles, places = defaultdict(list), defaultdict(set), defaultdict(list)
-    problems = []
+    rows, problems = [], []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".pkl", ".nwb")):
         place = path.relative_to(folder)
-        if match := PICKLE_NAME.fullmatch(path.name):
-            pickles[match[1]].add(match[2] or "?")
-            if not match[2]:
+        if match := PICKLE_NAME.fullmatch(path.name) or NWB_NAME.fullmatch(path.name):
+            bins = "" if path.suffix == ".nwb" else match[2] or "?"
+            rows.append((match[1], path.suffix == ".nwb", bins, path.name, place))
+            if bins == "?":
                 problems.append(f"{place}: the name does not tell the bins per presentation.")
-        elif match := NWB_NAME.fullmatch(path.name):
-            nwb[match[1]].append(path)
-        else:
-            if not LFP_NAME.fullmatch(path.name):
-                problems.append(f"{place}: the name tells no session.")
-            continue
-        places[path.name].append(place)
-    sessions = sorted({*nwb, *pickles}, key=int)
-    bins = [", ".join(sorted(pickles[s], key=lambda b: b.zfill(3))) for s in sessions]
-    table = pd.DataFrame(
-        {"nwb": [len(nwb[s]) for s in sessions], "pickles": bins},
-        index=pd.Index(sessions, name="session"),
-    )
+        elif not LFP_NAME.fullmatch(path.name):
+            problems.append(f"{place}: the name tells no session.")
+    files = pd.DataFrame(rows, columns=["session", "nwb", "pickles", "name", "place"])
+    by_session = files.sort_values("session", key=lambda s: s.astype(int)).groupby("session", sort=False)  # fmt: skip
+    table = by_session.agg({"nwb": "sum", "pickles": _listed})
     for lacking, what in (
         (table.index[table["nwb"] == 0], "a pickle and no NWB file"),
         (table.index[table["pickles"] == ""], "an NWB file and no pickle"),
     ):
         if len(lacking):
             problems.append(f"{len(lacking)} sessions have {what}: {some(lacking, 12)}.")
-    for name, several in sorted(places.items()):
-        if len(several) > 1:
-            problems.append(f"{name} lies in {len(several)} places: {some(several)}.")
-    paths = [(path, session) for session in sessions for path in nwb[session]]
-    problems += [fault for path, session in paths if (fault := _fault(path, session))]
-    return Inventory(folder, table, problems)
+    for name, places in files.groupby("name")["place"]:
+        if len(places) > 1:
+            problems.append(f"{name} lies in {len(places)} places: {some(places)}.")
+    nwb = files[files["nwb"].astype(bool)]
+    faults = [_fault(folder / row.place, row.session) for row in nwb.itertuples()]
+    return Inventory(folder, table, [*problems, *filter(None, faults)])
+
+
+def _listed(bins: pd.Series) -> str:
+    return ", ".join(sorted(set(bins) - {""}, key=lambda b: b.zfill(3)))
 
 
 def _fault(path: Path, session: str) -> str:
     """What is wrong with an NWB file whose name tells its session; "" when nothing is."""
     try:
         with hdf5.opened(path) as file:
-            names = ("identifier", "general/session_id")
-            inside = [hdf5.scalar_text(file, name) for name in names]
+            inside = {hdf5.scalar_text(file, n) for n in ("identifier", "general/session_id")}
     except BadInput as error:
         return str(error)
     if any(name.isdigit() for name in inside) and session not in inside:
-        return f"{path}: the file inside is of session {some(sorted(set(inside)))}."
+        return f"{path}: the file inside is of session {some(sorted(inside))}."
     return ""
