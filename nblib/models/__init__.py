@@ -24,7 +24,8 @@ CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # files of a saved decod
 _CLASSES = {
     "nearest_mean": "linear.NearestMean",
     "ridge": "linear.Ridge",
-    "poisson_naive_bayes": "linear.PoissonNaiveBayes",
+    "poisson_naive_bayes": "poisson.PoissonNaiveBayes",
+    "bayes_poisson": "poisson.BayesPoisson",
     "logistic": "linear.Logistic",
     "pca_logistic": "linear.PCALogistic",
     "linear_svm": "linear.LinearSVM",

@@ -17,7 +17,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadParameter
 from nblib.models.base import Decoder, hyper_parameters, require
 from nblib.models.settings import FitSettings
 from nblib.prepare.decoder_inputs import Samples
@@ -56,16 +56,9 @@ class LinearDecoder(Decoder):
     def _fit(
         self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        if resume not in ("", "auto"):
-            raise BadParameter(
-                f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
-            )
+        self.refuse_resume(resume)
         started = time.perf_counter()
-        params = self.params
-        if val is None:
-            default = hyper_parameters(type(self))
-            left = {k: v for k, v in self.fixed.items() if params[k] == default[k]}
-            params = {**params, **left}
+        params = self.params_with(val)
         judge = train if val is None else val
         x, v = train.x.reshape(len(train), -1), judge.x.reshape(len(judge), -1)  # (B, T*N)
         rows, best = [], np.inf
@@ -77,8 +70,8 @@ class LinearDecoder(Decoder):
                 log_proba = log_softmax(v @ weight + bias, axis=1)
                 row = {
                     **setting,
-                    "train_loss": _log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
-                    "val_loss": _log_loss(log_proba, judge.y),
+                    "train_loss": log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
+                    "val_loss": log_loss(log_proba, judge.y),
                     "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
                 }
                 rows.append(row)
@@ -89,6 +82,31 @@ class LinearDecoder(Decoder):
                     break
         # The path that holds the choice: one row for each strength.
         rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
+        return self.history_of(rows, chosen, settings, started)
+
+    def refuse_resume(self, resume: Any) -> None:
+        """BadParameter where a checkpoint is named: there are none."""
+        if resume not in ("", "auto"):
+            raise BadParameter(
+                f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
+            )
+
+    def params_with(self, val: Samples | None) -> dict[str, Any]:
+        """The strengths to try; without validation, those left at their defaults are the fixed ones."""
+        if val is not None:
+            return self.params
+        default = hyper_parameters(type(self))
+        left = {k: v for k, v in self.fixed.items() if self.params[k] == default[k]}
+        return {**self.params, **left}
+
+    def history_of(
+        self,
+        rows: list[dict[str, Any]],
+        chosen: dict[str, Any],
+        settings: FitSettings,
+        started: float,
+    ) -> pd.DataFrame:
+        """The history of a fit that tried `rows` and kept `chosen`; fills `fitted`."""
         history = pd.DataFrame(rows)
         history.insert(0, "epoch", range(len(rows)))
         self.fitted = {
@@ -96,7 +114,7 @@ class LinearDecoder(Decoder):
             "seed": settings.seed,
             **chosen,
             "best_epoch": int(history["val_loss"].argmin()),
-            "best_val_loss": best,
+            "best_val_loss": float(history["val_loss"].min()),
             "fit_s": round(time.perf_counter() - started, 3),
         }
         return history
@@ -119,7 +137,7 @@ class LinearDecoder(Decoder):
 def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """The factor on the scores (B, C) that gives labels y (B,) the least log-loss, 1e-3 to 1e3."""
     found = minimize_scalar(
-        lambda log_factor: _log_loss(log_softmax(np.exp(log_factor) * scores, axis=1), y),
+        lambda log_factor: log_loss(log_softmax(np.exp(log_factor) * scores, axis=1), y),
         bounds=(np.log(1e-3), np.log(1e3)),
         method="bounded",
     )
@@ -134,7 +152,7 @@ def logistic_solution(model: Any, n_classes: int) -> tuple[np.ndarray, np.ndarra
     return weight, bias
 
 
-def _log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
+def log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
     return float(-log_proba[np.arange(len(y)), y].mean())
 
 
@@ -334,44 +352,3 @@ def class_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shown = np.bincount(y)
     first = np.concatenate([[0], np.cumsum(shown)[:-1]])
     return np.add.reduceat(np.asarray(x, np.float64)[order], first, axis=0), shown
-
-
-class PoissonNaiveBayes(LinearDecoder):
-    """Independent Poisson counts with a rate for each class, unit and bin; linear in the counts.
-
-    pseudo: how many presentations of the average response each class's rate is mixed with (the
-    mean of a Gamma prior), values that are tried. Scaled samples become counts again by
-    `scaling`. Source: Zhang et al. 1998, J. Neurophysiol. 79:1017. Raises BadInput for counts
-    below zero.
-    """
-
-    name = "poisson_naive_bayes"
-    title = "Poisson naive Bayes"
-    fixed = {"pseudo": (1.0,)}
-
-    def solutions(
-        self, x: np.ndarray, y: np.ndarray, seed: int,
-        *, pseudo: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0),
-    ):  # fmt: skip
-        mean, scale = self._per_feature(x.shape[1])
-        counts = x * scale + mean  # (B, T*N)
-        if counts.min() < -0.01:
-            raise BadInput(
-                f"{self.name} needs counts, none below 0; the least of these is {counts.min():.3g}. "
-                "Set `scaling` to the mean and scale that made them."
-            )
-        counts = np.maximum(counts, 0.0)
-        sums, shown = class_sums(counts, y)
-        average = counts.mean(axis=0) + 1e-3  # a bin that is empty in training is not impossible
-        for prior in sorted(pseudo, reverse=True):
-            rate = (sums + prior * average) / (shown[:, None] + prior)  # (C, D)
-            log_rate = np.log(rate)
-            weight = (log_rate * scale).T.copy()
-            yield {"c": 1 / prior}, weight, log_rate @ mean - rate.sum(axis=1)
-
-    def _per_feature(self, n_features: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale of each bin of each unit, (T*N,)."""
-        if self.scaling is None:
-            return np.zeros(n_features), np.ones(n_features)
-        mean, scale = self.scaling
-        return np.tile(mean, self.n_bins), np.tile(scale, self.n_bins)
