@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from nblib.data.recording import InMemorySpikes, Recording
+from nblib.data.recording import Recording
 
 
 def recording(spikes, labels, start, length=0.25, areas=None, invalid=None, observed=None):
@@ -17,7 +17,7 @@ def recording(spikes, labels, start, length=0.25, areas=None, invalid=None, obse
         intervals["invalid_times"] = pd.DataFrame(invalid, columns=["start_time", "stop_time"])
     return Recording(
         "r", "mouse", None, units, np.cumsum([0, *map(len, spikes)]),
-        InMemorySpikes(np.concatenate(spikes).astype(float)), intervals,
+        np.concatenate(spikes).astype(float), intervals,
         "natural_scenes_presentations", "frame", observed=observed,
     )  # fmt: skip
 

@@ -269,46 +269,43 @@ def piece(data: h5py.Dataset, lo: int, hi: int) -> np.ndarray:
 
 
 class FileSpikes:
-    """Spike times of an NWB file in seconds, read slice by slice.
+    """Spike times of an NWB file; its slices are float64 seconds.
 
     A contiguous, uncompressed data set is read past HDF5 straight from its bytes.
     """
 
     def __init__(self, path: Path, place: str, data: h5py.Dataset, seconds: float):
-        self.path, self._name, self._seconds = path, place, seconds
-        self._n, self._dtype = data.size, data.dtype
+        self.path, self.place, self.seconds = path, place, seconds
+        self.dtype, self.n = data.dtype, data.size
         plain = data.id.get_create_plist()
         at_once = plain.get_layout() == h5py.h5d.CONTIGUOUS and plain.get_external_count() == 0
         # The group may be a link into another file: then the offset is one of that file.
         same_file = Path(data.file.filename).resolve() == path.resolve()
-        self._offset = data.id.get_offset() if at_once and same_file else None
-        self._handle: Any = None
+        self.offset = data.id.get_offset() if at_once and same_file else None
+        self.handle: Any = None
 
-    def read(self, lo: int, hi: int) -> np.ndarray:
-        """Spike times `lo` to `hi`, float64 seconds; BadInput when the bytes cannot be read."""
-        if not 0 <= lo <= hi <= self._n:
-            raise IndexError(f"spikes {lo}:{hi} of {self._n}")
-        with read_errors(self.path, f"{self._name}[{lo}:{hi}]"):
-            values = self._hdf5(lo, hi) if self._offset is None else self._bytes(lo, hi)
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """Some spike times; BadInput when the bytes cannot be read."""
+        lo, hi = int(part.start), int(part.stop)
+        with read_errors(self.path, f"{self.place}[{lo}:{hi}]"):
+            values = self._stored(lo, hi)
         values = values.astype(np.float64, copy=False)
-        return values if self._seconds == 1.0 else values * self._seconds
+        return values if self.seconds == 1.0 else values * self.seconds
 
-    def _bytes(self, lo: int, hi: int) -> np.ndarray:
-        values = np.empty(hi - lo, self._dtype)
-        with self.path.open("rb") as file:
-            file.seek(self._offset + lo * self._dtype.itemsize)
-            if file.readinto(values) < values.nbytes:
-                raise OSError("the file ends before the data do")
+    def _stored(self, lo: int, hi: int) -> np.ndarray:
+        if self.offset is None:
+            self.handle = self.handle or reading(self.path)
+            return piece(self.handle[self.place], lo, hi)
+        place = self.offset + lo * self.dtype.itemsize
+        values = np.fromfile(self.path, self.dtype, hi - lo, offset=place)
+        if len(values) < hi - lo:
+            raise OSError("the file ends before the data do")
         return values
 
-    def _hdf5(self, lo: int, hi: int) -> np.ndarray:
-        if self._handle is None:
-            self._handle = reading(self.path)
-        return piece(self._handle[self._name], lo, hi)
-
-    def contiguous(self) -> np.ndarray | None:
-        """All spike times as a memory map, or None when bytes in the file are not float64 seconds."""
-        ready = self._dtype == np.dtype("<f8") and self._seconds == 1.0 and self._n > 0
-        if self._offset is None or not ready:
-            return None
-        return np.memmap(self.path, np.float64, "r", self._offset, (self._n,))
+    @property
+    def mapped(self) -> np.memmap | FileSpikes:
+        """All spike times as a memory map; themselves when bytes in the file are not float64 seconds."""
+        ready = self.dtype == np.dtype("<f8") and self.seconds == 1.0 and self.n > 0
+        if self.offset is None or not ready:
+            return self
+        return np.memmap(self.path, np.float64, "r", self.offset, (self.n,))

@@ -16,7 +16,6 @@ import pandas as pd
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS
 from nblib.data import hdf5
-from nblib.data.recording import InMemorySpikes
 from nblib.data.trials.columns import numbers
 
 HEADERS = {
@@ -115,7 +114,7 @@ def read_trials(path: Path, time_unit: str) -> pd.DataFrame:
 
 def by_unit(
     times_s: np.ndarray, owner: np.ndarray, unit_ids: np.ndarray, where: Path | str
-) -> tuple[InMemorySpikes, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Spikes in order of time -> unit after unit; those of other owners are left out.
 
     times_s, owner: (n_spikes,) time [s] and unit id of each spike. Returns what a Recording takes:
@@ -134,4 +133,4 @@ def by_unit(
     order = order[place[order] >= 0]
     counts = np.bincount(place[order], minlength=len(unit_ids))
     index = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return InMemorySpikes(np.asarray(times_s, np.float64)[order]), index
+    return np.asarray(times_s, np.float64)[order], index

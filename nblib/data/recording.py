@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from nblib.core.errors import BadInput
 from nblib.core.params import LabelRules
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import check_intervals, covers, open_ended
+
+if TYPE_CHECKING:
+    from nblib.data.hdf5 import FileSpikes
 
 BLOCK_S = 60.0  # a sampled signal is looked at in pieces of so many seconds
 ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits
@@ -26,29 +30,6 @@ QUALITY = {
     "amplitude_cutoff": (-np.inf, 0.1),
     "presence_ratio": (0.95, np.inf),
 }
-
-
-class SpikeArray(Protocol):
-    """All spike times of a recording, unit after unit, in seconds (float64)."""
-
-    def read(self, lo: int, hi: int) -> np.ndarray:
-        """Spike times `lo` to `hi` of the flat array, in seconds."""
-
-    def contiguous(self) -> np.ndarray | None:
-        """The whole flat array as a memory map in seconds, or None when it must be read."""
-
-
-@dataclass(frozen=True)
-class InMemorySpikes:
-    """Spike times already in memory, in seconds."""
-
-    values: np.ndarray
-
-    def read(self, lo: int, hi: int) -> np.ndarray:
-        return self.values[lo:hi]
-
-    def contiguous(self) -> np.ndarray:
-        return self.values
 
 
 @dataclass(frozen=True)
@@ -95,7 +76,7 @@ class Recording:
     units : DataFrame, index `unit_id`; where known: area, probe, channel, x, y, z [um],
         isi_violations, amplitude_cutoff, presence_ratio, firing_rate [Hz].
     spike_index : int64 (n_units + 1,); unit i owns spikes `spike_index[i]:spike_index[i+1]`.
-    spikes : SpikeArray, float64 seconds, ragged-flat, read lazily.
+    spikes : float64 seconds, unit after unit: an array, or what reads slices of a file.
     intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
     series : sampled signals by name, read lazily.
     trials, label : the interval table that holds the trials, and its column to decode (or an
@@ -109,7 +90,7 @@ class Recording:
     path: Path | None
     units: pd.DataFrame
     spike_index: np.ndarray
-    spikes: SpikeArray
+    spikes: np.ndarray | FileSpikes
     intervals: dict[str, pd.DataFrame]
     trials: str
     label: str
@@ -198,15 +179,13 @@ class Recording:
 
     def spike_times(self, i: int) -> np.ndarray:
         """Spike times of the i-th unit, float64 seconds."""
-        return self.spikes.read(int(self.spike_index[i]), int(self.spike_index[i + 1]))
+        return self.spikes[self.spike_index[i] : self.spike_index[i + 1]]
 
     def trains(self) -> Iterator[np.ndarray]:
         """Spike times of one unit after the other; where the file can be mapped, nothing is read
         before it is looked at."""
-        whole = self.spikes.contiguous()
-        for i in range(self.n_units):
-            lo, hi = int(self.spike_index[i]), int(self.spike_index[i + 1])
-            yield self.spikes.read(lo, hi) if whole is None else whole[lo:hi]
+        spikes = getattr(self.spikes, "mapped", self.spikes)
+        return (spikes[lo:hi] for lo, hi in itertools.pairwise(self.spike_index))
 
     def pieces(self, max_spikes: int) -> list[tuple[int, int]]:
         """Runs of units with at most so many spikes, one unit at least: (first, stop)."""
@@ -228,7 +207,7 @@ class Recording:
         """
         index = np.asarray(self.spike_index, np.int64)
         for lo, hi in self.pieces(max_spikes):
-            times = self.spikes.read(int(index[lo]), int(index[hi]))
+            times = self.spikes[index[lo] : index[hi]]
             yield lo, hi, times, index[lo : hi + 1] - index[lo]
 
 

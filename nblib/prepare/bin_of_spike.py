@@ -81,7 +81,7 @@ def count_flat(
 
     def work(piece: tuple[int, int]) -> None:
         lo, hi = piece
-        times = recording.spikes.read(int(index[lo]), int(index[hi]))
+        times = recording.spikes[index[lo] : index[hi]]
         bounds = index[lo : hi + 1] - index[lo]
         if spans is None:  # trials overlap: a spike may count in several
             dense = range(lo, hi)

@@ -113,7 +113,7 @@ def sorted_in_phy(folder: Path) -> None:
         intervals="natural_scenes_presentations", label="frame",
     )  # fmt: skip
     counts = np.diff(recording.spike_index)
-    times = recording.spikes.read(0, recording.n_spikes)
+    times = recording.spikes[0 : recording.n_spikes]
     noise = np.random.default_rng(0).uniform(0, times.max(), 500)
     samples = np.round(np.concatenate([times, noise]) * CLOCK_HZ).astype(np.int64)
     cluster = np.concatenate([np.repeat(np.arange(len(counts)), counts), np.full(500, 77)])

@@ -51,7 +51,7 @@ def test_a_sound_file(sound):
     recording = nwb.open_nwb(sound, **TRIALS)
     assert recording.n_units == 6 and len(recording.trial_table) == 30
     assert {"area", "probe", "channel", "x", "y", "z"} <= set(recording.units)
-    spikes = recording.spikes.contiguous()
+    spikes = recording.spikes.mapped
     assert len(spikes) == recording.n_spikes and spikes.dtype == np.float64
     np.testing.assert_array_equal(
         np.concatenate([recording.spike_times(i) for i in range(6)]), np.asarray(spikes)
@@ -166,7 +166,7 @@ def test_compressed_spikes_are_read_in_slices(copy, sound):
         made.attrs.update(attributes)
 
     recording = nwb.open_nwb(copy(compress), **TRIALS)
-    assert recording.spikes.contiguous() is None
+    assert not isinstance(recording.spikes.mapped, np.memmap)
     np.testing.assert_array_equal(
         recording.spike_times(3), nwb.open_nwb(sound, **TRIALS).spike_times(3)
     )

@@ -39,15 +39,13 @@ def rewrite(**how):
 )
 def test_spike_times_in_every_storage(layout, how, mapped):
     recording = opened(layout(rewrite(**how)))
-    assert (recording.spikes.contiguous() is not None) == mapped
+    assert (isinstance(recording.spikes.mapped, np.memmap)) == mapped
     tolerance = 1e-5 if how.get("dtype") == "<f4" else 0
     for i, train in enumerate(trains()):
         read = recording.spike_times(i)
         assert read.dtype == np.float64 and read.dtype.isnative
         np.testing.assert_allclose(read, train, rtol=0, atol=tolerance)
-    assert len(recording.spikes.read(5, 5)) == 0
-    with pytest.raises(IndexError):
-        recording.spikes.read(0, recording.n_spikes + 1)
+    assert len(recording.spikes[5:5]) == 0
 
 
 def test_spikes_behind_a_user_block_and_a_link(tmp_path, layout):
@@ -65,9 +63,9 @@ def test_spikes_behind_a_user_block_and_a_link(tmp_path, layout):
         recording = opened(path)
         assert recording.n_spikes == sum(COUNTS)
         np.testing.assert_array_equal(recording.spike_times(2), trains()[2])
-        whole = recording.spikes.contiguous()
-        if whole is not None:
-            np.testing.assert_array_equal(np.asarray(whole), np.concatenate(trains()))
+        np.testing.assert_array_equal(
+            np.concatenate([*recording.trains()]), np.concatenate(trains())
+        )
 
 
 def test_bytes_that_vanish_after_opening_are_an_error(layout):
@@ -78,13 +76,13 @@ def test_bytes_that_vanish_after_opening_are_an_error(layout):
     raw[at + 20] ^= 0xFF
     path.write_bytes(raw)
     with pytest.raises(BadInput, match=r"x\.nwb: units/spike_times.*damaged"):
-        opened(path).spikes.read(0, sum(COUNTS))
+        opened(path).spikes[0 : sum(COUNTS)]
     whole = opened(layout(name="y.nwb"))
     with h5py.File(whole.path) as file:
         cut = file["units/spike_times"].id.get_offset() + 800
     os.truncate(whole.path, cut)
     with pytest.raises(BadInput, match="damaged"):
-        whole.spikes.read(0, sum(COUNTS))
+        whole.spikes[0 : sum(COUNTS)]
 
 
 @pytest.mark.parametrize(
@@ -413,7 +411,7 @@ def test_real_human_units(real_data):
     assert recording.trial_table["Clip_name"].iloc[0] == "NB_24.mp4"
     assert any("recognition_table: 3 of 180 intervals begin before" in o for o in report.odd)
     np.testing.assert_array_equal(
-        np.asarray(recording.spikes.contiguous()), recording.spikes.read(0, recording.n_spikes)
+        np.asarray(recording.spikes), recording.spikes[0 : recording.n_spikes]
     )
 
 

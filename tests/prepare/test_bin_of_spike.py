@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput
-from nblib.data.recording import InMemorySpikes, Recording
+from nblib.data.recording import Recording
 from nblib.prepare import bin_of_spike
 
 
@@ -19,7 +19,7 @@ def recording(trains):
         id="r", subject="s", path=None,
         units=pd.DataFrame(index=pd.Index(range(len(trains)), name="unit_id")),
         spike_index=np.concatenate([[0], np.cumsum([len(t) for t in trains])]),
-        spikes=InMemorySpikes(np.concatenate([np.asarray(t, float) for t in trains])),
+        spikes=np.concatenate([np.asarray(t, float) for t in trains]),
         intervals={"trials": table}, trials="trials", label="label",
     )  # fmt: skip
 

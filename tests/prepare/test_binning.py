@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
-from nblib.data.recording import InMemorySpikes, Recording
+from nblib.data.recording import Recording
 from nblib.prepare import binning, counts_dataset
 
 
@@ -21,7 +21,7 @@ def recording(trains, table, label="frame", **units):
     index = np.concatenate([[0], np.cumsum([len(t) for t in trains])]).astype(np.int64)
     flat = np.concatenate([np.asarray(t, float) for t in trains]) if trains else np.empty(0)
     frame = pd.DataFrame(units, index=pd.Index(np.arange(len(trains)) + 100, name="unit_id"))
-    return Recording("r", "s", None, frame, index, InMemorySpikes(flat), {"t": table}, "t", label)
+    return Recording("r", "s", None, frame, index, flat, {"t": table}, "t", label)
 
 
 def trials(start, stop, frame=None):

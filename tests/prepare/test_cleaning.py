@@ -8,7 +8,7 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings
-from nblib.data.recording import InMemorySpikes, Recording
+from nblib.data.recording import Recording
 from nblib.data.trials import time_intervals
 from nblib.prepare import binning, cleaning
 from nblib.prepare.counts_dataset import load as load_counts
@@ -34,7 +34,7 @@ def road():
     invalid = pd.DataFrame({"start_time": [10.2, 10.3], "stop_time": [10.6, 12.3]})
     index = np.concatenate([[0], np.cumsum([len(t) for t in trains])])
     recording = Recording(
-        "r", "s", None, units, index, InMemorySpikes(np.concatenate(trains)),
+        "r", "s", None, units, index, np.concatenate(trains),
         {"t": table, "invalid_times": invalid}, "t", "frame",
     )  # fmt: skip
     return recording, binning.bin_recording(recording, BinSettings())
@@ -50,7 +50,7 @@ def test_invalid_times_are_dropped_and_counted(road):
     recording, binned = road
     cleaned, removals = cleaning.clean(binned, recording, CleanSettings())
     assert set(binned.trial.values) - set(cleaned.trial.values) == {10, 11, 12}
-    spikes = recording.spikes.contiguous()
+    spikes = recording.spikes[0 : recording.n_spikes]
     inside = ((spikes >= 10.2) & (spikes < 12.3)).sum()
     assert inside > 0
     assert removals.removed.tolist() == [inside, 3]
@@ -60,11 +60,11 @@ def test_invalid_times_are_dropped_and_counted(road):
 def test_kept_presentations_lose_only_the_invalid_spikes(road):
     recording, binned = road
     cleaned, _ = cleaning.clean(binned, recording, CleanSettings(invalid_presentations="keep"))
-    spikes = recording.spikes.contiguous()
+    spikes = recording.spikes[0 : recording.n_spikes]
     valid = [s[(s < 10.2) | (s >= 12.3)] for s in np.split(spikes, recording.spike_index[1:-1])]
     again = Recording(
         "r", "s", None, recording.units, np.concatenate([[0], np.cumsum([len(v) for v in valid])]),
-        InMemorySpikes(np.concatenate(valid)), recording.intervals, "t", "frame",
+        np.concatenate(valid), recording.intervals, "t", "frame",
     )  # fmt: skip
     np.testing.assert_array_equal(
         cleaned.counts, binning.bin_recording(again, BinSettings()).counts
@@ -136,7 +136,7 @@ def test_invalid_times_without_an_end(road, stop, presentations):
     table.loc[1] = [25.25, stop]
     settings = CleanSettings(invalid_presentations=presentations)
     cleaned, removals = cleaning.clean(binned, recording, settings)
-    spikes = recording.spikes.contiguous()
+    spikes = recording.spikes[0 : recording.n_spikes]
     inside = ((spikes >= 10.2) & (spikes < 10.6)).sum() + (spikes >= 25.25).sum()
     assert removals.removed.tolist()[0] == inside and (removals[["removed", "kept"]] >= 0).all(
         axis=None

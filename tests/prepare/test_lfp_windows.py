@@ -10,7 +10,7 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
 from nblib.data.checks import potentials
-from nblib.data.recording import InMemorySpikes, Recording, Series
+from nblib.data.recording import Recording, Series
 from nblib.prepare import lfp_windows, spectra
 from nblib.prepare.lfp_windows import Cohort
 from nblib.simulate import lfp
@@ -26,7 +26,7 @@ def session(x, table=None, start_s=0.0, name="m1", pieces=()):
     channels = [f"r{i}" for i in range(x.shape[1])]
     return Recording(
         name, name, None, pd.DataFrame(index=pd.Index([], name="unit_id")), np.zeros(1, np.int64),
-        InMemorySpikes(np.empty(0)), {"states": pd.DataFrame(table)}, "states", "state",
+        np.empty(0), {"states": pd.DataFrame(table)}, "states", "state",
         series={"lfp": Series("lfp", "V", lambda lo, hi: x[lo:hi], len(x), RATE, start_s, pieces=pieces)},
         meta={"channels": channels, "electrodes": dict.fromkeys(channels, 1), "notes": []},
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nblib.core.params import Recipe
 from nblib.data.files import require_file
-from nblib.data.recording import InMemorySpikes, Recording, Series
+from nblib.data.recording import Recording, Series
 
 SERIES = "lfp"  # name of the averaged signal in a Recording
 STATES = ("home_cage", "open_field", "tail_suspension")
@@ -64,7 +64,7 @@ def recording_of(
     return Recording(
         id=recording_id, subject=subject or recording_id, path=path,
         units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
-        spikes=InMemorySpikes(np.empty(0)), intervals=intervals, trials=recipe.intervals,
+        spikes=np.empty(0), intervals=intervals, trials=recipe.intervals,
         label=recipe.label, series={SERIES: series},
         meta={"time_unit": recipe.time_unit, "channels": list(electrodes), "electrodes": electrodes,
               "notes": notes, "trials_file": times},
