@@ -107,7 +107,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
     sub.add_argument("--recipe", default="", help="one recipe only")
     sub = command("published", published, "take in tables of published numbers, or list them")
-    sub.add_argument("files", nargs="*", metavar="FILE", help="3_shot_*_per_mouse.csv, ...")
+    sub.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="CSV with recording, model, metric, value, unit, selected, source",
+    )
     sub = command("audit", audit, "look for leakage in all runs")
     sub.add_argument("--recipe", default="", help="one recipe only")
     command("du", du, "how large the parts of the data root are")

@@ -10,7 +10,11 @@ from nblib.core.errors import StorageError
 from nblib.report import published, results
 from nblib.report.runs import read_all
 
-SVC = "session_number,test_acc,model\n000021,45.7,SVC\n000022,50.0,SVC\n"
+SVC = (
+    "recording,model,metric,value,unit,selected,source\n"
+    "000021,SVC,accuracy,45.7,percent,on test,their table\n"
+    "000022,SVC,accuracy,50.0,percent,on test,their table\n"
+)
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def test_flags_stand_in_every_row_and_a_corrupt_run_has_no_score(laboratory):
 
 
 def test_published_numbers_stand_beside_the_same_recording_and_are_never_compared(laboratory, tmp_path):  # fmt: skip
-    path = tmp_path / "3_shot_SVC_per_mouse.csv"
+    path = tmp_path / "svc.csv"
     path.write_text(SVC)
     published.take_in([path])
     assert every().empty  # no run of ours: nothing stands alone
@@ -83,6 +87,6 @@ def test_published_numbers_stand_beside_the_same_recording_and_are_never_compare
     table = every()
     (row,) = table[table["source"] == "published"].to_dict("records")
     assert (row["recording"], row["model"], row["value"]) == ("000021", "SVC", 0.457)
-    assert row["provenance"] == "3_shot_SVC_per_mouse.csv, row 2"
+    assert row["provenance"] == "their table; svc.csv, row 2"
     assert set(results.scan()["model"]) == set(results.comparable(results.scan())["model"]) == {"logistic"}  # fmt: skip
     results.write(table, None, str(tmp_path / "t.parquet"))

@@ -394,15 +394,19 @@ def test_results_are_shown_and_written(project, capsys, tmp_path):
 
 
 def test_published_tables_are_taken_in_listed_and_refused(project, capsys, tmp_path):
-    table = tmp_path / "3_shot_SVC_per_mouse.csv"
-    table.write_text("session_number,test_acc,model\n715093703,91.3,SVC\n754312389,0.92,SVC\n")
+    table = tmp_path / "svc.csv"
+    rows = "recording,model,metric,value,unit,selected,source\n"
+    rows += "".join(
+        f"{n},SVC,accuracy,0.92,unknown,on test,a paper\n" for n in (715093703, 754312389)
+    )
+    table.write_text(rows)
     assert cli.main(["published", str(table)]) == 0
-    assert "unit unknown: 754312389 accuracy 0.92" in capsys.readouterr().out
+    assert "unit unknown: 715093703 accuracy 0.92" in capsys.readouterr().out
     assert cli.main(["published"]) == 0
-    assert "3_shot_SVC_per_mouse.csv: 2 numbers" in capsys.readouterr().out
-    table.write_text("session_number,test_acc,model\n715093703,high,SVC\n")
+    assert "svc.csv: 2 numbers" in capsys.readouterr().out
+    table.write_text(rows.replace("0.92", "high"))
     assert cli.main(["published", str(table)]) == 1
-    assert "row 2, column 'test_acc': 'high' is no number" in capsys.readouterr().err
+    assert "row 2, column 'value': 'high' is no number" in capsys.readouterr().err
 
 
 def test_an_audit_without_findings_ends_well(project, capsys):
