@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,10 +58,14 @@ class Result:
         return {row.what: row.best for row in self.rows if row.best is not None} or None
 
     def table(self) -> pd.DataFrame:
-        """One row a score, with interval, chance and p; `best possible` where it is known."""
-        rows = [asdict(row.score) for row in self.rows]
+        """One row a score, with interval, chance and p; `best possible` where it is known.
+
+        What p is against stands beside its name where it is the same for all, else in a column.
+        """
+        rows = [row.score.fields() for row in self.rows]
         table = pd.DataFrame(rows, index=pd.Index(self.scores, name="score")).round(4)
-        table = table.drop(columns="null")  # it is stored; a page has no room for it
+        if len(nulls := set(table["null"])) == 1:
+            table = table.rename(columns={"p": f"p, {nulls.pop()}"}).drop(columns="null")
         if self.best:
             best = [math.nan if row.best is None else row.best.value for row in self.rows]
             table["best possible"] = np.round(best, 4)

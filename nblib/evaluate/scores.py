@@ -35,8 +35,9 @@ WORST = 700.0  # nats; a certain error must not be infinite
 class Score:
     """One score: its 95 % interval, what guessing scores, p, n, unit.
 
-    null: what p measures it against, in words, such as "label permutation". Sums of fractions miss
-    0 or 1 by a last digit; here they become what they are.
+    null: what p measures it against, in words, such as "label permutation"; absent: presentations
+    without a label, which took no part. Sums of fractions miss 0 or 1 by a last digit; here they
+    become what they are.
     """
 
     value: float
@@ -47,12 +48,17 @@ class Score:
     n: int
     unit: str = FRACTION
     null: str = ""
+    absent: int = 0
 
     def __post_init__(self):
         for field in FIELDS[:-1] if self.unit == FRACTION else ():
             value = getattr(self, field)
             if isinstance(value, float) and abs(value - np.rint(value)) < ROUNDING:
                 object.__setattr__(self, field, float(np.rint(value)) + 0.0)  # never -0.0
+
+    def fields(self) -> dict[str, Any]:
+        """Its numbers by name; `absent` only where a label was."""
+        return {k: v for k, v in asdict(self).items() if k != "absent" or v}
 
 
 def rank_of_truth(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -69,26 +75,49 @@ def decoding_scores(
     log_proba: np.ndarray,
     *,
     group: np.ndarray | None = None,
+    unit: str | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
     """Accuracy, top-5, balanced accuracy and log-loss of one set of test presentations.
 
-    y (B,) class index, in the order of time; log_proba (B, C); group (B,): presentations that hang
-    together, None where each stands alone. Intervals are over groups: exact ones, or at the number
-    of answers that would vary as much (`stats.fraction_interval`); of log-loss by bootstrap.
+    Intervals are over groups: exact ones, or at the number of answers that would vary as much
+    (`stats.fraction_interval`); of log-loss by bootstrap.
     Chance of accuracy and top-5: the best constant answer on these very presentations (majority
     rate); of balanced accuracy: 1 / classes present; of log-loss: the uniform answer, log C.
     p: share of label permutations that score as well, with the true labelling counted in (Ojala
-    and Garriga 2010, J. Mach. Learn. Res. 11); where groups hold several presentations, labels are
-    moved along time instead (`stats.permutation_slices`). Raises BadInput for shapes that do not fit.
+    and Garriga 2010, J. Mach. Learn. Res. 11).
+
+    Parameters
+    ----------
+    y
+        (B,) class index, in the order of time; NaN for a presentation without a label. It takes no
+        part in any score, and each score counts how many there were (`absent`).
+    log_proba
+        (B, C) [nats].
+    group
+        (B,) presentations that hang together; None where each stands alone.
+    unit
+        What may be exchanged for p, see `stats.permutation_slices`; None: time where groups hold
+        several presentations, else presentations.
+
+    Raises
+    ------
+    BadInput
+        For shapes that do not fit, and where no presentation has a label.
     """
     y, log_proba = np.asarray(y), np.asarray(log_proba, np.float64)
     if log_proba.ndim != 2 or y.shape != log_proba.shape[:1] or len(y) == 0:
         raise BadInput(
             f"scores need y (B,) and log_proba (B, C), not {y.shape} and {log_proba.shape}."
         )
+    known = ~np.isnan(y)
+    if not known.any():
+        raise BadInput(f"scores need a label: none of {len(y)} presentations has one.")
+    absent = int((~known).sum())
+    y, log_proba = y[known].astype(np.int64), log_proba[known]
+    group = None if group is None else np.asarray(group)[known]
     if np.isnan(log_proba).any() or y.min() < 0 or y.max() >= log_proba.shape[1]:
         raise BadInput("scores need class indices below C and log-probabilities that are not NaN.")
     n, n_classes = log_proba.shape
@@ -114,10 +143,10 @@ def decoding_scores(
         "balanced_accuracy": (balanced, 1 / present.sum(), FRACTION),
         "log_loss": (lambda labels: log_p[rows, labels], math.log(n_classes), NATS),
     }
-    null: dict[str, list[np.ndarray]] = {name: [] for name in table}
-    for labels in stats.permutation_slices(y, n_permutations, seed, group):
+    permuted: dict[str, list[np.ndarray]] = {name: [] for name in table}
+    for labels in stats.permutation_slices(y, n_permutations, seed, group, unit):
         for name, (earned, *_) in table.items():
-            null[name].append(np.mean(earned(labels), axis=1, dtype=np.float64))
+            permuted[name].append(np.mean(earned(labels), axis=1, dtype=np.float64))
     draws = {"n_bootstrap": n_bootstrap, "seed": seed}
     interval = {
         "accuracy": stats.fraction_interval(hit[rows, y], group=group),
@@ -126,14 +155,15 @@ def decoding_scores(
         "log_loss": stats.mean_interval(-log_p[rows, y], group=group, least=0.0, most=WORST, **draws),
     }  # fmt: skip
     found = {}
-    for name, (earned, chance, unit) in table.items():
+    null = stats.null_of(group, unit)
+    for name, (earned, chance, scale) in table.items():
         value = float(np.mean(earned(y), dtype=np.float64))
-        p = stats.permutation_p(value, np.concatenate(null[name]))
-        if unit == NATS:  # earned is minus the loss, so that more is better
+        p = stats.permutation_p(value, np.concatenate(permuted[name]))
+        if scale == NATS:  # earned is minus the loss, so that more is better
             value = -value
         low, high = interval[name]
         found[name] = Score(
-            value, float(low), float(high), float(chance), p, n, unit, stats.null_of(group)
+            value, float(low), float(high), float(chance), p, n, scale, null, absent
         )
     return found
 
@@ -305,9 +335,9 @@ def _check_score(name: str, score: dict[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Score):
-        return asdict(value)
+        return value.fields()
     if isinstance(value, dict) and set(value) >= set(REQUIRED):
-        return asdict(Score(**value))
+        return _plain(Score(**value))
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list):

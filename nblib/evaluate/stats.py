@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,34 +108,79 @@ def in_blocks(group: np.ndarray | None) -> bool:
     return group is not None and len(np.unique(group)) < len(group)
 
 
-def null_of(group: np.ndarray | None) -> str:
+# What a permutation exchanges, and what p is then measured against, in words.
+NULLS = {
+    "presentations": "label permutation",
+    "time": "moving labels along time",
+    "time within groups": "moving labels along time within groups",
+}
+
+
+def exchangeable(group: np.ndarray | None, unit: str | None = None) -> str:
+    """The unit that is exchanged where none is named; BadParameter for one that cannot be."""
+    unit = unit or ("time" if in_blocks(group) else "presentations")
+    if unit not in NULLS:
+        raise BadParameter(f"unit = {unit!r}: expected {', '.join(NULLS)}.")
+    if unit == "time within groups" and not in_blocks(group):
+        raise BadParameter(f"unit = {unit!r} needs groups of several presentations.")
+    return unit
+
+
+def null_of(group: np.ndarray | None, unit: str | None = None) -> str:
     """What `permutation_slices` holds a score against, in words."""
-    return "moving labels along time" if in_blocks(group) else "label permutation"
+    return NULLS[exchangeable(group, unit)]
 
 
 def permutation_slices(
-    labels: np.ndarray, n_permutations: int, seed: int, group: np.ndarray | None = None
-):
+    labels: np.ndarray,
+    n_permutations: int,
+    seed: int,
+    group: np.ndarray | None = None,
+    unit: str | None = None,
+) -> Iterator[np.ndarray]:
     """Yield labels (n,) in other orders, (rows, n) at a time until n_permutations rows.
 
-    Random orders, which are as likely as the true one where the order of labels is random. Where
-    labels come in blocks of time (some `group` (n,) holds several presentations), a slow signal
-    that knows nothing matches the true order better than a random one. Then all labels are moved
-    along time by a random number of places, the last ones back to the front: what is slow stays
-    slow. Every number of places, 0 among them, comes as often.
+    Parameters
+    ----------
+    labels
+        In the order of time; class indices, or the values of a continuous target.
+    group
+        (n,), what hangs together: blocks of time, segments, subjects.
+    unit
+        What is exchangeable. "presentations": random orders, which are as likely as the true one
+        where the order of labels is random. "time": all labels are moved along time by a random
+        number of places, the last ones back to the front. Where labels come in blocks, a slow
+        signal that knows nothing matches the true order better than a random one; moved labels stay
+        as slow as they are. "time within groups": the same in each group by itself, by a number of
+        places of its own. Every number of places, 0 among them, comes as often. Both are honest for
+        what is stationary; a drift is torn where the last labels meet the first. None: "time" where
+        some group holds several presentations, else "presentations".
+
+    Raises
+    ------
+    BadParameter
+        For another unit, and for groups that leave no order but the true one.
     """
+    unit = exchangeable(group, unit)
     rng = np.random.default_rng([seed, 1])
     n = len(labels)
     step = max(1, _DRAWS_AT_ONCE // n)
-    blocks = in_blocks(group)
-    if blocks:
+    if unit == "time":
         moves = np.concatenate([rng.permutation(n) for _ in range(0, n_permutations, n)])
+    elif unit == "time within groups":
+        place = np.unique(group, return_inverse=True)[1]
+        order, size = np.argsort(place, kind="stable"), np.bincount(place)
+        first = (np.cumsum(size) - size)[place[order]]  # of the group of each, in that order
+        inside, back = np.arange(n) - first, np.argsort(order)
     for start in range(0, n_permutations, step):
         rows = min(step, n_permutations - start)
-        if blocks:
+        if unit == "presentations":
+            yield rng.permuted(np.broadcast_to(labels, (rows, n)), axis=1)
+        elif unit == "time":
             yield labels[(np.arange(n) + moves[start : start + rows, None]) % n]
         else:
-            yield rng.permuted(np.broadcast_to(labels, (rows, n)), axis=1)
+            moves = rng.integers(0, size, (rows, len(size)))[:, place[order]]
+            yield labels[order][first + (inside + moves) % size[place[order]]][:, back]
 
 
 def mean_interval(

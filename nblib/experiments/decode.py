@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -292,7 +292,7 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
     def row(area: str, kind: str, n_units: int, log_proba: np.ndarray) -> dict[str, Any]:
         right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
         difference = stats.paired_difference(all_right, right, group=data.group)
-        score = asdict(decoding_scores(data.test.y, log_proba, **judge)["accuracy"])
+        score = decoding_scores(data.test.y, log_proba, **judge)["accuracy"].fields()
         low, high = difference.ci_low, difference.ci_high
         less = {"less": difference.value, "less_low": low, "less_high": high}
         return {"area": area, "kind": kind, "n_units": n_units, **score, **less}

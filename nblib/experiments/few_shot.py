@@ -7,7 +7,6 @@ of 05, untouched. Units are chosen and scaled on the drawn rows alone.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -201,7 +200,7 @@ def learning_curves(
     curve = pd.DataFrame(
         [
             {"model": name, "k": k, "per_class": k or len(data.train) / len(data.classes),
-             "n_draws": len(predicted[name, k]), **asdict(s)}
+             "n_draws": len(predicted[name, k]), **s.fields()}
             for (name, k), s in scores.items()
         ]
     )  # fmt: skip

@@ -6,6 +6,7 @@ run, `export` adds parameters, settings and published numbers for a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,6 @@ from nblib.core.errors import (
     some,
 )
 from nblib.report import published
-from nblib.report.derived import Known
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
 from nblib.road.stage_registry import DECODERS, SPLIT
@@ -78,6 +78,7 @@ NOT_A_VARIANT = {
     "recipe", "recording", "model", "fold", "seed", "device", "threads", "logger",
     "n_permutations", "n_bootstrap", "importance", "areas",
 }  # fmt: skip
+YAML = (".yml", ".yaml")
 WITHOUT_SCORES = ("corrupt", "earlier nblib")  # flags of runs that cannot be read
 
 
@@ -112,17 +113,55 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     BadParameter
         For a recipe that neither has a run nor is there.
     """
-    given = [run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)]
-    known = Known(given)
-    rows = [row for run in runs for row in _rows(run, known)]
+    recipes_now = _recipes_now(runs)
+    rows = [row for run in runs for row in _rows(run, recipes_now)]
     table = pd.DataFrame(rows, columns=[*COLUMNS, "split"]).astype({"n": "Int64"})
     table = table[_of_recipe(table, recipe)].reset_index(drop=True)
-    flags = _flags(table.drop_duplicates(PLACE), known)
+    flags = _flags(table.drop_duplicates(PLACE), recipes_now)
     table["flag"] = [flags[place] for place in zip(table["folder"], table["result"], strict=True)]
     return table.sort_values(ORDER, ignore_index=True).drop(columns="split")
 
 
-def _rows(run: Run | Unreadable, known: Known) -> list[dict[str, Any]]:
+def _recipes_now(runs: list[Run | Unreadable]) -> dict[str, P.Recipe]:
+    """The recipes of these runs, and those that they were derived from, as they are now, by name.
+
+    A recipe that was given by its path is found again by that path; one that is gone is left out.
+    """
+    stored = [
+        run.recipe if isinstance(run, Unreadable) else run.manifest.get("recipe") for run in runs
+    ]
+    names = {(recipe or {}).get("recipe", "") for recipe in stored}
+    told = {run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)}
+    paths = {Path(way).stem: way for way in map(recipes.base_of, told) if way.endswith(YAML)}
+    now: dict[str, P.Recipe] = {}
+    for name in names | {recipes.root_name(name) for name in names}:
+        for way in (name, paths.get(name, name)):
+            with contextlib.suppress(BadParameter):
+                now.setdefault(name, recipes.find_recipe(way))
+    return now
+
+
+def derivation(recipe: dict[str, Any], recipes_now: dict[str, P.Recipe]) -> dict[str, str]:
+    """What a run's recipe is called, and what it changes of the one that it was derived from.
+
+    `base`: the name of that one, its own where nothing was changed or the other is gone; `group`:
+    base with the settings of the split that differ; `changed`: the other ones.
+    """
+    name = recipe.get("recipe", "")
+    base = recipes.root_name(name)
+    if base == name or base not in recipes_now:
+        return {"recipe": name, "base": name, "group": name, "changed": ""}
+    other = store.plain(recipes_now[base].model_dump())
+    # Which recordings, and where they lie, says nothing of how this one was treated.
+    kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
+    text = {k: f"{k}={json.dumps(recipe[k])}" for k in kept if recipe[k] != other.get(k)}
+    split = ", ".join(t for k, t in text.items() if k in P.SplitSettings.model_fields)
+    others = ", ".join(t for k, t in text.items() if k not in P.SplitSettings.model_fields)
+    group = f"{base} ({split})" if split else base
+    return {"recipe": name, "base": base, "group": group, "changed": others}
+
+
+def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[str, Any]]:
     """A row for each score of a run; one without scores, flagged, for a run that is not readable."""
     stage, recording, key = run.folder.parts[-3:]
     row = dict.fromkeys(COLUMNS) | {
@@ -132,13 +171,12 @@ def _rows(run: Run | Unreadable, known: Known) -> list[dict[str, Any]]:
     }  # fmt: skip
     if isinstance(run, Unreadable):
         flag = WITHOUT_SCORES[isinstance(run.error, OutdatedArtifact)]
-        return [row | known.tell(run.recipe) | {"flag": flag}]
+        return [row | derivation(run.recipe, recipes_now) | {"flag": flag}]
     manifest, names = run.manifest, {"recipe": "", "base": "", "group": ""}
     try:
-        told = known.tell(manifest["recipe"] or {})
-        names = {name: told[name] for name in names}
-        row_of_run = row | told | {name: manifest[name] for name in MANIFEST}
-        row_of_run |= {
+        derived = derivation(manifest["recipe"] or {}, recipes_now)
+        names = {name: derived[name] for name in names}
+        row_of_run = row | derived | {name: manifest[name] for name in MANIFEST} | {
             "stage_version": manifest["stage_version"], "split": manifest["upstream"][0],
             "edited": bool(manifest["notebook"]["edited"]),
         }  # fmt: skip
@@ -175,7 +213,7 @@ def _changed_parameters(stage: str, given: dict[str, Any]) -> str:
 
 def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
     """Which rows are of a recipe, or of one derived from it; "" = all."""
-    name = Path(recipe).stem if recipe.endswith((".yml", ".yaml")) else recipe
+    name = Path(recipe).stem if recipe.endswith(YAML) else recipe
     wanted = (table[["recipe", "base"]] == name).any(axis=1) | (recipe == "")
     if recipe and not wanted.any():
         try:
@@ -186,7 +224,7 @@ def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:
     return wanted
 
 
-def _flags(results: pd.DataFrame, known: Known) -> dict[tuple[str, int], str]:
+def _flags(results: pd.DataFrame, recipes_now: dict[str, P.Recipe]) -> dict[tuple[str, int], str]:
     """Place of a result -> its flag, several joined by a comma.
 
     results: a row each; those without scores bring their flag along.
@@ -195,7 +233,7 @@ def _flags(results: pd.DataFrame, known: Known) -> dict[tuple[str, int], str]:
     sound = results[results["flag"] == ""]
     single = sound[sound["recording"] != stages.COHORT]  # folds by subject are part of the run
     for (recipe, recording), part in single.groupby(["recipe", "recording"]):
-        current = _current_split(known.find(recipe), recording)
+        current = _current_split(recipes_now.get(recipe), recording)
         if current is not None:
             old = part["split"] != current
         else:  # the recipe is gone: what was made last stands for it

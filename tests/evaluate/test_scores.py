@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -182,6 +183,32 @@ def test_bad_shapes():
         scores.decoding_scores(np.array([0, 2]), np.zeros((2, 2)))
     with pytest.raises(BadInput, match="not NaN"):
         scores.decoding_scores(np.array([0, 1]), np.full((2, 2), np.nan))
+
+
+@pytest.mark.parametrize("group", [None, np.arange(60) // 3])
+def test_presentations_without_a_label_take_no_part_and_are_counted(group, tmp_path):
+    y = np.arange(60) % 4
+    log_proba, known = guess(y, 4, 0.6), np.random.default_rng(3).random(60) < 0.7
+    few = {"n_permutations": 50, "n_bootstrap": 50}
+    some = scores.decoding_scores(np.where(known, y, np.nan), log_proba, group=group, **few)
+    rest = None if group is None else group[known]
+    alone = scores.decoding_scores(y[known], log_proba[known], group=rest, **few)
+    assert all(some[name].absent == (~known).sum() for name in some)
+    assert {name: replace(score, absent=0) for name, score in some.items()} == alone
+    scores.write_metrics(tmp_path, {"scores": {"some": some["top5"], "all": alone["top5"]}})
+    stored = json.loads((tmp_path / "metrics.json").read_text())["scores"]
+    assert stored["some"]["absent"] == (~known).sum() and "absent" not in stored["all"]
+    with pytest.raises(BadInput, match="none of 60 presentations has one"):
+        scores.decoding_scores(np.full(60, np.nan), log_proba)
+
+
+def test_the_unit_that_is_exchanged_is_named_in_the_score():
+    y, group = np.arange(60) % 4, np.arange(60) // 20
+    few = {"n_permutations": 50, "n_bootstrap": 50, "group": group}
+    scored = {u: scores.decoding_scores(y, guess(y, 4, 0.6), unit=u, **few) for u in stats.NULLS}
+    assert {u: s["accuracy"].null for u, s in scored.items()} == stats.NULLS
+    default = scores.decoding_scores(y, guess(y, 4, 0.6), **few)
+    assert default == scored["time"]
 
 
 class FirstBin:

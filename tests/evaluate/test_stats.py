@@ -81,6 +81,43 @@ def test_labels_in_blocks_move_along_time_as_a_whole():
     assert {tuple(r) for r in rows} == {tuple(np.roll(labels, k)) for k in range(6)}
 
 
+def test_labels_move_along_time_inside_their_own_group():
+    labels, groups = np.array([0, 1, 10, 2, 11]), np.array(["a", "a", "b", "a", "b"])
+    rows = list(permutation_slices(labels, 600, seed=0, group=groups, unit="time within groups"))
+    seen, times = np.unique(np.concatenate(rows), axis=0, return_counts=True)
+    turns = [np.roll([0, 1, 2], k) for k in range(3)]
+    expected = {(x, y, b, z, 21 - b) for x, y, z in turns for b in (10, 11)}
+    assert {tuple(row) for row in seen} == expected
+    assert times == pytest.approx(np.full(6, 100), abs=35)  # each as often, the true one among them
+
+
+def test_what_cannot_be_exchanged_is_refused():
+    with pytest.raises(BadParameter, match="unit = 'rows': expected presentations, time"):
+        next(permutation_slices(np.arange(4), 10, seed=0, unit="rows"))
+    for alone in (None, np.arange(4)):
+        with pytest.raises(BadParameter, match="needs groups of several"):
+            next(permutation_slices(np.arange(4), 10, 0, alone, unit="time within groups"))
+
+
+def test_moving_within_groups_is_an_honest_null_for_slow_signals_and_sees_what_is_there():
+    """Segments of a slow target and of a slow signal that knows nothing, or knows it."""
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(6), 40)
+
+    def slow():
+        sums = rng.normal(size=(6, 48)).cumsum(axis=1)
+        return (sums[:, 8:] - sums[:, :-8]).ravel()  # moving averages: slow, and stationary
+
+    def p(target, signal, unit):
+        slices = permutation_slices(target, 99, 0, groups, unit)
+        return permutation_p(target @ signal, np.concatenate([part @ signal for part in slices]))
+
+    pairs = [(slow(), slow()) for _ in range(200)]
+    p_within = np.array([p(*pair, "time within groups") for pair in pairs])
+    p_free = np.array([p(*pair, "presentations") for pair in pairs])
+    assert (p_within < 0.05).mean() <= 0.09 and (p_free < 0.05).mean() > 0.15
+    assert p(pairs[0][0], pairs[0][0] + pairs[0][1] / 4, "time within groups") == 0.01
+
+
 def test_mean_interval_is_that_of_the_mean():
     values = np.random.default_rng(0).normal(3, 2, 400)
     low, high = mean_interval(values, n_bootstrap=4000)

@@ -11,7 +11,7 @@ import yaml
 
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, CorruptArtifact, MissingInput
-from nblib.report.derived import Known
+from nblib.report import results
 from nblib.road import stages
 
 TRAIN = {
@@ -180,7 +180,8 @@ def test_a_recipe_given_by_path_is_no_change_and_its_derived_ones_know_it(projec
         "02_bin", names("02_bin", recipe=derived, unusable_trials="leave_out")
     ).recipe.recipe
     assert [recipes.base_of(n) for n in (derived, again, "own")] == [str(path), str(path), "own"]
-    told = Known([again]).tell(store.plain(recipes.find_recipe(again).model_dump()))
+    now = {"own": recipes.find_recipe(str(path))}
+    told = results.derivation(store.plain(recipes.find_recipe(again).model_dump()), now)
     assert told["base"] == "own" and told["changed"] == 'n_bins=10, unusable_trials="leave_out"'
 
 
