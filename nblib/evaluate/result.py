@@ -1,16 +1,39 @@
-"""What an experiment found, and how it is stored: scores, tables and arrays."""
+"""What an experiment found: scores, tables and arrays, how they are stored and how people read them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from nblib.evaluate.scores import Score, write_metrics
+
+
+def with_interval(score: Any) -> str:
+    """A share and its interval in percent; score: a `Score`, or a row of a table of scores."""
+    return f"{score.value:.1%} (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%})"
+
+
+def readable(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """A table as people read it: for each column a template over the rows, such as "{value:.1%}".
+
+    A cell is empty where a number of it is missing. A column that is one name alone, "{n}", is
+    taken as it is, so that it can be sorted.
+    """
+    rows, made = table.to_dict("records"), pd.DataFrame(index=table.index)
+    for name, template in columns.items():
+        used = [field for _, field, _, _ in Formatter().parse(template) if field]
+        texts = [
+            "" if any(pd.isna(row[field]) for field in used) else template.format_map(row)
+            for row in rows
+        ]
+        made[name] = table[used[0]] if template == f"{{{used[0]}}}" else texts
+    return made
 
 
 class Stored(Protocol):

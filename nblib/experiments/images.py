@@ -19,7 +19,7 @@ from pydantic import Field
 from nblib.core import params as P
 from nblib.data import images, sources
 from nblib.evaluate import retrieval
-from nblib.evaluate.result import Result, Row
+from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score
 from nblib.experiments.image_features import Space, check_spaces, make_spaces
 from nblib.experiments.image_regression import Regressor, check_regressor
@@ -302,14 +302,17 @@ def ranks(decoding: Decoding, space: str) -> pd.DataFrame:
 
 def short_table(spaces: pd.DataFrame) -> pd.DataFrame:
     """The comparison of spaces as people read it."""
-    return pd.DataFrame(
-        {"space": row["space"], "which": row["which"],
-         "nearest": f"{row['accuracy']:.1%}", "chance": f"{row['accuracy_chance']:.1%}",
-         "among 5": f"{row['top5']:.1%}", "chance of 5": f"{row['top5_chance']:.1%}",
-         "median rank": f"{row['median_rank']:.0f} ({row['median_rank_chance']:.0f})",
-         "p": f"{row['accuracy_p']:.2g}"}
-        for row in spaces.to_dict("records")
-    )  # fmt: skip
+    columns = {
+        "space": "{space}",
+        "which": "{which}",
+        "nearest": "{accuracy:.1%}",
+        "chance": "{accuracy_chance:.1%}",
+        "among 5": "{top5:.1%}",
+        "chance of 5": "{top5_chance:.1%}",
+        "median rank": "{median_rank:.0f} ({median_rank_chance:.0f})",
+        "p, image permutation": "{accuracy_p:.2g}",
+    }
+    return readable(spaces, columns)
 
 
 def drawn_table(decoding: Decoding) -> pd.DataFrame:
@@ -317,13 +320,20 @@ def drawn_table(decoding: Decoding) -> pd.DataFrame:
     rows = []
     for name, one in decoding.spaces.items():
         if scores := one.scores.get("reconstruction"):
-            s, limit = scores["pixel_correlation"], scores["of_the_true_features"]
-            rows.append(
-                {"space": name, "from spikes": f"{s.value:.2f}", "95 % interval": f"{s.ci_low:.2f} to {s.ci_high:.2f}",
-                 "with other images": f"{s.chance:.2f}", "p": f"{s.p:.2g}", "from the true features": f"{limit.value:.2f}"}
-            )  # fmt: skip
-    none = "No space of this run leads back to an image, or no image was held out."
-    return pd.DataFrame(rows or [{"nothing drawn": none}])
+            limit = scores["of_the_true_features"].value
+            rows.append({"space": name, "limit": limit} | scores["pixel_correlation"].fields())
+    if not rows:
+        none = "No space of this run leads back to an image, or no image was held out."
+        return pd.DataFrame([{"nothing drawn": none}])
+    columns = {
+        "space": "{space}",
+        "from spikes": "{value:.2f}",
+        "95 % interval": "{ci_low:.2f} to {ci_high:.2f}",
+        "with other images": "{chance:.2f}",
+        "p, image permutation": "{p:.2g}",
+        "from the true features": "{limit:.2f}",
+    }
+    return readable(pd.DataFrame(rows), columns)
 
 
 def preferred(decoding: Decoding) -> str:
@@ -367,8 +377,7 @@ def in_words(decoding: Decoding, params: Params, recipe: Recipe) -> str:
     which, n = ("unseen_held", len(held)) if len(held) else ("seen", len(decoding.scenes.shown.label))  # fmt: skip
     scores = {name: one.scores[which]["accuracy"] for name, one in decoding.spaces.items()}
     lines = [
-        f"- **{name}**: {s.value:.1%} (95 % interval {s.ci_low:.1%} to {s.ci_high:.1%}, p = {s.p:.2g})"
-        for name, s in scores.items()
+        f"- **{name}**: {with_interval(s)}, p = {s.p:.2g} by {s.null}" for name, s in scores.items()
     ]
     first = next(iter(scores.values()))
     best = note = ""

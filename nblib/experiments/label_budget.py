@@ -23,7 +23,7 @@ from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import stats
-from nblib.evaluate.result import Result, Row
+from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import readouts, self_supervision
 from nblib.experiments.embedders import Embedders, check_embedders, trains_a_network
@@ -348,12 +348,17 @@ def compared_table(subjects: pd.DataFrame, params: Params) -> pd.DataFrame:
         return pd.DataFrame(
             {"no difference": ["named in `compare` is between embedders that were run"]}
         )
-    return pd.DataFrame(
-        {"difference": table["difference"], "task": table["task"], "labels": table["budget"].map(_labels),
-         "value": table["value"].map("{:+.1%}".format),
-         "95 % interval": [f"{a:+.1%} to {b:+.1%}" for a, b in zip(table["ci_low"], table["ci_high"], strict=True)],
-         "subjects": table["n_subjects"], "p": table["p"].map("{:.2g}".format), "p, Holm": table["p, Holm"].map("{:.2g}".format)}
-    )  # fmt: skip
+    columns = {
+        "difference": "{difference}",
+        "task": "{task}",
+        "labels": "{labels}",
+        "value": "{value:+.1%}",
+        "95 % interval": "{ci_low:+.1%} to {ci_high:+.1%}",
+        "subjects": "{n_subjects}",
+        "p, sign flips": "{p:.2g}",
+        "p, Holm": "{p, Holm:.2g}",
+    }
+    return readable(table.assign(labels=table["budget"].map(_labels)), columns)
 
 
 def in_words(result: Result, params: Params) -> str:
@@ -365,8 +370,7 @@ def in_words(result: Result, params: Params) -> str:
     lines = []
     for name, points in ends.groupby("embedder", sort=False):
         texts = [
-            f"{r.value:.1%} (95 % interval {r.ci_low:.1%} to {r.ci_high:.1%}) with "
-            f"{'all labels' if r.budget == ALL else f'{r.budget} a class'}"
+            f"{with_interval(r)} with {'all labels' if r.budget == ALL else f'{r.budget} a class'}"
             for r in points.itertuples()
         ]
         lines.append(f"- **{in_markdown(name)}**: {', '.join(texts)}")

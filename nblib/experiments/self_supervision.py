@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
-from nblib.evaluate.result import Result, Row
+from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
@@ -272,16 +272,21 @@ def example_map(cohort: Cohort, embeddings: np.ndarray) -> tuple[np.ndarray, ...
 
 def score_table(result: Result) -> pd.DataFrame:
     """The pretext score beside chance, and the neighbours of a window, as people read them."""
-    s, near = result.scores["accuracy"], result.tables["neighbours"]
-    rows = [
-        ("pretext task, test subjects", s.value, f"{s.ci_low:.1%} to {s.ci_high:.1%}", s.chance)
-    ]
+    near = result.tables["neighbours"]
+    rows = [{"what": "pretext task, test subjects"} | result.scores["accuracy"].fields()]
     for kind in ("state", "subject"):
-        share, chance = near[kind].mean(), near[f"{kind}_chance"].mean()
-        rows.append((f"nearest windows of the same {kind}", share, "", chance))
-    table = pd.DataFrame(rows, columns=["what", "value", "95 % interval", "chance"])
-    percent = {name: table[name].map("{:.1%}".format) for name in ("value", "chance")}
-    return table.assign(**percent)
+        what = f"nearest windows of the same {kind}"
+        rows.append(
+            {"what": what, "value": near[kind].mean(), "chance": near[f"{kind}_chance"].mean()}
+        )
+    columns = {
+        "what": "{what}",
+        "value": "{value:.1%}",
+        "95 % interval": "{ci_low:.1%} to {ci_high:.1%}",
+        "chance": "{chance:.1%}",
+        "p, sign flips over subjects": "{p:.2g}",
+    }
+    return readable(pd.DataFrame(rows), columns)
 
 
 def in_words(result: Result, params: Params) -> str:
@@ -296,8 +301,8 @@ def in_words(result: Result, params: Params) -> str:
     }[params.pretext]  # fmt: skip
     return (
         f"**Result.** On {len(who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
-        f"{pretext.TITLES[params.pretext]} {what} in {s.value:.1%} (95 % interval {s.ci_low:.1%} to "
-        f"{s.ci_high:.1%}) of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
+        f"{pretext.TITLES[params.pretext]} {what} in {with_interval(s)} "
+        f"of {s.n:,} samples; guessing would in {s.chance:.1%}. Of the ten windows nearest in "
         f"the embedding {near['state'].mean():.0%} share the state (chance {near['state_chance'].mean():.0%}) and "
         f"{near['subject'].mean():.0%} the subject (chance {near['subject_chance'].mean():.0%})."
     )

@@ -262,5 +262,5 @@ def against_in_words(
     return (
         f"Beside `{other}` ({answers['correct'].to_numpy(float).mean():.1%}, run {theirs.key[:8]}) on "
         f"the same {d.n:,} test presentations: {d.value:+.1%} (95 % interval {d.ci_low:+.1%} to "
-        f"{d.ci_high:+.1%}, p = {d.p:.2g}): {verdict}."
+        f"{d.ci_high:+.1%}, p = {d.p:.2g} by sign flips): {verdict}."
     )

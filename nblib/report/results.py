@@ -43,7 +43,7 @@ class Params(P.ReportParams):
 IDENTITY = (
     "notebook", "group", "recipe", "base", "changed", "recording", "model", "fold", "seed", "variant",
 )  # fmt: skip
-SCORE = ("value", "ci_low", "ci_high", "chance", "p", "n", "unit")
+SCORE = ("value", "ci_low", "ci_high", "chance", "p", "n", "unit", "null")
 ORACLE = {"oracle": "value", "oracle_low": "ci_low", "oracle_high": "ci_high"}
 OF_RESULT = (
     "split_hash", "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "val_accuracy",
@@ -56,7 +56,7 @@ ALWAYS = ("accuracy", "top5", "balanced_accuracy")
 # One row a result.
 WIDE = (
     *IDENTITY, "accuracy", "val_accuracy", "top5", "balanced_accuracy",
-    "metric", "value", "ci_low", "ci_high", "chance", "p", *ORACLE,
+    "metric", "value", "ci_low", "ci_high", "chance", "p", "null", *ORACLE,
     "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "fit_s", "peak_gpu_bytes",
     "split_hash", "key", "folder", "created", "code_version", "stage_version", "host", "wall_s",
     "edited", "executed", "result", "run", "flag",

@@ -11,19 +11,12 @@ from typing import Any
 import pandas as pd
 
 from nblib.core.markup import in_markdown
-from nblib.evaluate import scores
+from nblib.evaluate.result import readable
+from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report import model_choice, published, results
 from nblib.road.stage_registry import DECODERS
 
-COMPARED = ["recipe", "recording", "seed", "chosen", "other", "difference", "95 % interval", "n", "of", "p", "p, Holm"]  # fmt: skip
-
-
-def percent(x: float) -> str:
-    return "" if pd.isna(x) else f"{x:.1%}"
-
-
-def interval(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"{percent(low)} to {percent(high)}"
+INTERVAL = "{ci_low:.1%} to {ci_high:.1%}"
 
 
 def save(runs: pd.DataFrame, folder: Path, leaks: pd.DataFrame) -> None:
@@ -67,7 +60,7 @@ def differs(runs: pd.DataFrame) -> pd.Series:
             run.variant, run.changed, run.group if several else "",
             "" if run.notebook in DECODERS else run.notebook[:2],
             *(f"{name} {n:g}" for name, n in numbers.items() if pd.notna(n) and n > 0),
-            "" if plain else scores.SCORE_TEXT.get(run.metric, run.metric), run.flag,
+            "" if plain else SCORE_TEXT.get(run.metric, run.metric), run.flag,
         ]  # fmt: skip
         return ", ".join(filter(None, parts))
 
@@ -77,20 +70,23 @@ def differs(runs: pd.DataFrame) -> pd.Series:
 def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A scan of runs in order, as people read it: what differs, scores in percent with interval."""
     runs = in_order(runs)
+    null = [f", {null}" if null else "" for null in runs["null"].fillna("")]
+    model = runs["model"].fillna(runs["notebook"])
+    runs = runs.assign(model=model, differs=differs(runs), null=null)
     columns = {
-        "run": runs["run"],
-        "model": runs["model"].fillna(runs["notebook"]),
-        "recording": runs["recording"],
-        "differs": differs(runs),
-        "score": runs["value"].map(percent),
-        "95 % interval": list(map(interval, runs["ci_low"], runs["ci_high"])),
-        "chance": runs["chance"].map(percent),
-        "p": runs["p"].map(lambda p: "" if pd.isna(p) else f"{p:.2g}"),
-        "best possible": runs["oracle"].map(percent),
-        "validation": runs["val_accuracy"].map(percent),
-        "n_test": runs["n_test"].astype("Int64"),
+        "run": "{run}",
+        "model": "{model}",
+        "recording": "{recording}",
+        "differs": "{differs}",
+        "score": "{value:.1%}",
+        "95 % interval": INTERVAL,
+        "chance": "{chance:.1%}",
+        "p": "{p:.2g}{null}",
+        "best possible": "{oracle:.1%}",
+        "validation": "{val_accuracy:.1%}",
+        "n_test": "{n_test}",
     }
-    return pd.DataFrame(columns).reset_index(drop=True)
+    return readable(runs, columns).astype({"n_test": "Int64"}).reset_index(drop=True)
 
 
 def short_table(runs: pd.DataFrame, width: int) -> str:
@@ -120,41 +116,41 @@ def _cut(text: str, width: int) -> str:
 
 def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
     """`model_choice.comparisons` as people read them, without what is the same in every row."""
-    if compared.empty:
-        return compared
-    within = [
-        f"{a:+.1%} to {b:+.1%}" for a, b in zip(compared["low"], compared["high"], strict=True)
-    ]
     columns = {
-        "difference": compared["difference"].map("{:+.1%}".format),
-        "95 % interval": within,
-        "p, Holm": compared["holm"],
+        **{name: f"{{{name}}}" for name in ("recipe", "recording", "seed", "chosen", "other")},
+        "difference": "{difference:+.1%}",
+        "95 % interval": "{low:+.1%} to {high:+.1%}",
+        "n": "{n}",
+        "of": "{of}",
+        "p, sign flips": "{p}",
+        "p, Holm": "{holm}",
     }
-    return _narrow(compared.assign(**columns).round({"p": 4, "p, Holm": 4})[COMPARED])
+    return _narrow(compared.round({"p": 4, "holm": 4}), columns)
 
 
 def folds_table(pooled: pd.DataFrame) -> pd.DataFrame:
     """`model_choice.over_folds` as people read it, without what is the same in every row."""
-    if pooled.empty:
-        return pooled
-    columns = {name: pooled[name] for name in ("recipe", "recording", "decoder", "seed")} | {
-        "folds": pooled["n_folds"],
-        "pooled accuracy": pooled["value"].map(percent),
-        "95 % interval": list(map(interval, pooled["ci_low"], pooled["ci_high"])),
-        "chance": pooled["chance"].map(percent),
-        "p": pooled["p"].map("{:.2g}".format),
-        "n": pooled["n"],
-        "sd over folds": pooled["fold_sd"].map(percent),
-        "lowest fold": pooled["fold_min"].map(percent),
-        "highest fold": pooled["fold_max"].map(percent),
+    columns = {
+        **{name: f"{{{name}}}" for name in ("recipe", "recording", "decoder", "seed")},
+        "folds": "{n_folds}",
+        "pooled accuracy": "{value:.1%}",
+        "95 % interval": INTERVAL,
+        "chance": "{chance:.1%}",
+        "p, labels permuted in folds": "{p:.2g}",
+        "n": "{n}",
+        "sd over folds": "{fold_sd:.1%}",
+        "lowest fold": "{fold_min:.1%}",
+        "highest fold": "{fold_max:.1%}",
     }
-    return _narrow(pd.DataFrame(columns))
+    return _narrow(pooled, columns)
 
 
-def _narrow(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the columns recipe, recording and seed where they are the same in every row."""
-    same = [c for c in ("recipe", "recording", "seed") if len(set(table[c])) == 1]
-    return table.drop(columns=same)
+def _narrow(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """Readable, without the columns recipe, recording and seed that are the same in every row."""
+    if table.empty:
+        return table
+    same = [name for name in ("recipe", "recording", "seed") if len(set(table[name])) == 1]
+    return readable(table, columns).drop(columns=same)
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -214,14 +210,14 @@ def verdict(best: pd.DataFrame, metric: str, compared: pd.DataFrame, name: str =
     name = name or in_markdown(first["decoder"])
     rivals = f"out of {first['rivals']} decoders" if first["rivals"] > 1 else "the only decoder"
     score = best.groupby("recording")["value"].mean().mean()
-    spread = f"95 % interval {interval(first['ci_low'], first['ci_high'])}"
+    spread = f"95 % interval {first['ci_low']:.1%} to {first['ci_high']:.1%}"
     if several:
-        spread = f"{len(best)} runs, {interval(best['value'].min(), best['value'].max())}"
+        spread = f"{len(best)} runs, {best['value'].min():.1%} to {best['value'].max():.1%}"
     known = best["oracle"].dropna()
     possible = f", best possible {known.mean():.1%}" if len(known) else ""
     where = f" over {n} recordings" if n > 1 else ""
     sentences = [
-        f"**{name}**, {rivals}, with {'a mean' if several else 'an'} {scores.SCORE_TEXT[metric]} of "
+        f"**{name}**, {rivals}, with {'a mean' if several else 'an'} {SCORE_TEXT[metric]} of "
         f"{score:.1%}{where} ({spread}, chance {best['chance'].mean():.1%}{possible})."
     ]
     if out := first["left_out"]:

@@ -70,7 +70,7 @@ STAGES: dict[str, StageInfo] = {
         2, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
     RESULTS: StageInfo(
-        2, None, "nblib.report.results:Params", kind="report", light=True,
+        3, None, "nblib.report.results:Params", kind="report", light=True,
         reads="nblib.report.summary:keys_read",
     ),
     SEARCH: StageInfo(

@@ -214,7 +214,7 @@ def test_table_shows_every_score_beside_the_best_possible(road):
     result = trained(model="linear_svm")[-1]
     assert result.table().index.tolist() == list(result.scores)
     numbers = result.table().select_dtypes("number")
-    assert {"value", "chance", "p", "best possible"} <= set(numbers)
+    assert {"value", "chance", "p, label permutation", "best possible"} <= set(numbers)
     rows = [replace(row, best=None) for row in result.rows]
     assert "best possible" not in replace(result, rows=rows).table()
 

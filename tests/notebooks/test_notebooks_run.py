@@ -26,7 +26,7 @@ FIGURES = {
     "05_train_lstm": 5,
     "06_train_st_gat": 4,
     "07_few_shot": 3,
-    "08_ssl_pretext": 3,
+    "08_ssl_pretext": 2,
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "90_results": 4,

@@ -351,14 +351,6 @@ def embedding_map(n=300, label=("home_cage", "", "open_field")):
     )
 
 
-def purity():
-    table = pd.DataFrame({"state": np.linspace(0.6, 0.9, 12), "subject": np.linspace(0.2, 0.5, 12)})
-    table = table.assign(
-        recording=[f"m{i}" for i in range(12)], state_chance=0.33, subject_chance=0.08
-    )
-    return embeddings.neighbour_purity(table)
-
-
 def spaces(**known):
     rows = [(space, which, 0.1 + 0.1 * i + 0.2 * j) for i, space in enumerate(("vae", "pca", "gabor"))
             for j, which in enumerate(("training images, among all", "held-out images, among all"))]  # fmt: skip
@@ -553,7 +545,6 @@ FIGURES = {
     "bands_one": lambda: responses.band_power(spectra(["b"], ["a"])),
     "map": embedding_map,
     "map_60": lambda: embedding_map(60, NAMES),
-    "purity": purity,
     "budget": lambda: budgets.budget_curves(budget(BOTH), 200),
     "budget_long": lambda: budgets.budget_curves(budget(BOTH[1:], NAMES[:4]), 200),
     "classes": lambda: budgets.class_curves(classes(STATES), 200),
@@ -669,7 +660,6 @@ def test_every_mark_tells_its_run_and_where_it_is(name, n):
         ("session", ["1190 presentations, 119 labels; presentations against frame", "VISp 10"]),
         ("few_shot", ["Best with all: poisson naive bayes 67.8%"]),
         ("budget", ["Highest with all labels"]),
-        ("purity", ["same state 75% (chance 33%)", "same subject 35% (chance 8%)"]),
         ("drawn_none", ["Nothing to draw. No image was drawn"]),
     ],
 )

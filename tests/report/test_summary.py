@@ -16,6 +16,7 @@ def runs():
     base = {
         "chance": 0.01,
         "p": 0.001,
+        "null": "label permutation",
         "fold": 0,
         "seed": 0,
         "n_test": 100,
@@ -106,7 +107,9 @@ def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
     table = summary.comparison_table(compared).set_index("other")
     assert set(table["chosen"]) == {"lstm"} and (table["n"] == 40).all()  # fold 0 alone
     assert table["difference"].to_dict() == {"gru": "+2.5%", "mlp": "+60.0%"}
-    assert table.loc["mlp", "p, Holm"] == pytest.approx(2 * table.loc["mlp", "p"], abs=2e-4)
+    assert table.loc["mlp", "p, Holm"] == pytest.approx(
+        2 * table.loc["mlp", "p, sign flips"], abs=2e-4
+    )
     assert table.loc["gru", "p, Holm"] > 0.5
     assert "recipe" not in table  # the same in every row
     words = summary.in_words(stored, compared=compared)

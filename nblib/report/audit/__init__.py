@@ -15,7 +15,7 @@ import pandas as pd
 from nblib.core.errors import NblibError
 from nblib.report import results
 from nblib.report.audit import checks
-from nblib.report.audit.files import Files
+from nblib.report.audit.files import Files, split_folder
 from nblib.report.runs import Unreadable, read_all
 
 CHECKS = {
@@ -111,7 +111,7 @@ def audit(recipe: str = "") -> Audit:
         else:
             runs.append(run)
     # Runs of one split and fold in a row: their samples are cut once, and one at a time is held.
-    for run in sorted(runs, key=lambda r: (str(files.split_folder(r)), r.metrics.get("fold", 0))):
+    for run in sorted(runs, key=lambda r: (str(split_folder(r)), r.metrics.get("fold", 0))):
         for check, look in LOOKS.items():
             try:
                 faults = look(run, files)
@@ -120,7 +120,7 @@ def audit(recipe: str = "") -> Audit:
             if faults is not None:
                 looked[check] += 1
                 findings += [Finding.of(check, run.folder, fault) for fault in faults]
-    files.answers.keep()
+    files.keep_answers()
     for check, look in ACROSS.items():
         looked[check], faults = look(runs, table, files)
         findings += [Finding.of(check, folder, fault) for folder, fault in faults]

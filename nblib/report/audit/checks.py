@@ -17,7 +17,7 @@ from nblib.prepare import label_runs
 from nblib.prepare.cleaning import merged, touches
 from nblib.prepare.counts_dataset import to_ns
 from nblib.report import results
-from nblib.report.audit.files import Files, embedders, recordings_of, subjects_of
+from nblib.report.audit.files import Files, embedders, recordings_of, split_folder, subjects_of
 from nblib.report.runs import HISTORY, Run
 from nblib.road.stage_registry import STAGES
 
@@ -74,7 +74,7 @@ def test_rows(run: Run, files: Files) -> list[Fault] | None:
     """Whether a run answered for its test rows, all of them and no other."""
     info = STAGES[run.stage]
     name = info.answers
-    if files.split_folder(run) is None or (predictions := run.table(name, "trial")) is None:
+    if split_folder(run) is None or (predictions := run.table(name, "trial")) is None:
         return None
     test, answered, faults = files.rows(run, "test"), set(predictions["trial"]), []
     taught = answered & (files.rows(run, "train") | files.rows(run, "val"))
@@ -100,9 +100,9 @@ def test_rows(run: Run, files: Files) -> list[Fault] | None:
 
 def random_split(run: Run, files: Files) -> list[Fault] | None:
     """Whether presentations were drawn at random for the test although their labels come in runs."""
-    if files.split_folder(run) is None:
+    if split_folder(run) is None:
         return None
-    if run.manifest["recipe"]["split"] == "random" and files.block(run) > 1:
+    if run.manifest["recipe"]["split"] == "random" and files.block(split_folder(run)) > 1:
         return [label_runs.RUNS_AND_RANDOM]
     return []
 
@@ -137,9 +137,9 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
     kept = losses[history["epoch"] == epoch][0]
     if kept > losses[best]:
         return [f"it kept epoch {epoch}, whose validation loss is {kept:.4f}; epoch {history['epoch'][best]} has the lowest, {losses[best]:.4f}"]  # fmt: skip
-    again = files.answers.of(run, "val")
+    again = files.answers(run, "val")
     if abs(again.loss - kept) > again.slack:
-        of_test = abs(files.answers.of(run, "test").loss - kept) <= again.slack
+        of_test = abs(files.answers(run, "test").loss - kept) <= again.slack
         which = ", but that on the test rows" if of_test else ""
         return [f"the validation loss of its kept epoch, {kept:.4f}, is not that of its model on the validation rows, {again.loss:.4f}{which}"]  # fmt: skip
     if abs(again.right - value * again.n) > again.near + 1e-6:
@@ -194,11 +194,11 @@ def _teachers(run: Run, subject: dict[str, str]) -> set[str]:
 
 def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     """Whether the hash that a run states is its split's, and one for all that are compared."""
-    with_split = [run for run in runs if files.split_folder(run) is not None]
+    with_split = [run for run in runs if split_folder(run) is not None]
     faults = []
     for run in with_split:
         try:
-            stored = files.split(run)[1]
+            stored = files.split(split_folder(run))[1]
         except NblibError as error:
             faults.append((run.folder, error))
             continue
@@ -215,11 +215,11 @@ def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
 
 def roles(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     """Whether anybody teaches and judges at once, in each split and for each gap asked of it."""
-    splits = {(files.split_folder(r), gap_s(r)): r for r in reversed(runs) if files.split_folder(r)}
+    splits = {(split_folder(r), gap_s(r)): r for r in reversed(runs) if split_folder(r)}
     faults = []
     for (folder, gap), run in splits.items():
         try:
-            rows, _ = files.split(run)
+            rows, _ = files.split(folder)
             faults += [
                 (run.folder, f"split {folder.name}: {what}") for what in role_faults(rows, gap)
             ]

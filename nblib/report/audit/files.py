@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from nblib import models
 from nblib.core import store
+from nblib.core.errors import StorageError
 from nblib.data import sources
 from nblib.prepare import label_runs, lfp_windows, splits
+from nblib.prepare.counts_dataset import load as load_counts
+from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
 from nblib.report import runs
-from nblib.report.audit.answers import Memory
 from nblib.report.runs import Run
 from nblib.road import stages
-from nblib.road.stage_registry import BIN, SPLIT
+from nblib.road.stage_registry import BIN, CLEAN, SPLIT, STAGES
+
+VERSION = 1
+# Training in 16 bit, or with a GPU's shortened factors, ends in other last digits than the answer
+# of today. How far is seen by rounding the stored weights and the input to so many digits.
+ROUNDED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+ON_GPU = "float16"  # as many digits as the short factors of a GPU have
+ALWAYS_ALLOWED = 1e-4  # of the loss [nats], for the order in which sums are taken
+A_TIE = 1e-4  # answers whose log-probabilities are so near may turn
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of a stored model on n rows: right ones, those near a tie, the mean loss [nats], and how far
+    rounding may have moved that loss in training."""
+
+    n: int
+    right: int
+    near: int
+    loss: float
+    slack: float
+
+
+def split_folder(run: Run) -> Path | None:
+    """Where the run's split lies; None for a cohort, whose folds are of subjects."""
+    if STAGES[run.stage].upstream != SPLIT:
+        return None
+    return store.folder(SPLIT, run.manifest["recording"], run.manifest["upstream"][0])
 
 
 class Files:
     """What many runs rest on, each read once in an audit.
 
+    Answers of models are kept in the data root by what they rest on (weights, settings of the
+    model, rows): later audits read them, as long as all of it stays.
     What is gone raises MissingInput, what changed since it was written CorruptArtifact.
     """
 
     def __init__(self):
         self.manifest = cache(read_manifest)
-        self._split = cache(self._read_split)
-        self._block = cache(lambda folder: label_runs.time_blocks(self._split(folder)[0])[0])
+        self.split = cache(self._split)
+        self.block = cache(lambda folder: label_runs.time_blocks(self.split(folder)[0])[0])
         self._roles = cache(self._read_roles)
         self._content = cache(self._read_content)
-        self.answers = Memory(self)
+        self.samples_of: tuple[Any, Any] = (None, None)  # those used last, and what they are of
+        self.path, self.answered = store.home() / "cache" / "answers.json", {}
+        self.n_known = 0
+        # Without it, or when it was cut short, models are asked again.
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            self.answered = json.loads(self.path.read_text(encoding="utf-8"))
+            self.n_known = len(self.answered)
 
-    @staticmethod
-    def split_folder(run: Run) -> Path | None:
-        """Where the run's split lies; None for a cohort, whose folds are of subjects."""
-        if stages.STAGES[run.stage].upstream != SPLIT:
-            return None
-        return store.folder(SPLIT, run.manifest["recording"], run.manifest["upstream"][0])
-
-    def split(self, run: Run) -> tuple[pd.DataFrame, str]:
-        """Rows of the run's stored split, and their hash."""
-        return self._split(self.split_folder(run))
-
-    def block(self, run: Run) -> int:
-        """How many presentations of its split hang together in time (`label_runs.time_blocks`)."""
-        return self._block(self.split_folder(run))
+    def _split(self, folder: Path) -> tuple[pd.DataFrame, str]:
+        """Rows of a stored split, and their hash."""
+        outputs = self.manifest(folder)["outputs"]
+        rows = pd.DataFrame(runs.stored_table(folder, splits.SPLIT_FILE, outputs))
+        return rows, splits.split_hash(rows)
 
     def rows(self, run: Run, role: str) -> frozenset:
         """Trials of one role in the run's fold."""
-        return self._roles(self.split_folder(run), run.metrics["fold"]).get(role, frozenset())
+        return self._roles(split_folder(run), run.metrics["fold"]).get(role, frozenset())
+
+    def _read_roles(self, folder: Path, fold: int) -> dict[str, frozenset]:
+        split = self.split(folder)[0]
+        by_role = split[split["fold"] == fold].groupby("role")["trial"]
+        return {role: frozenset(trials) for role, trials in by_role}
 
     def content(self, run: Run, recording: str) -> str:
         """What a recording of the run holds: the hash of its raw file, from the manifest of 01 (or 02).
@@ -59,20 +98,48 @@ class Files:
         key = run.manifest["upstream"][recordings_of(run).index(recording)]
         return self._content(run.stage, run.manifest["recipe"]["source"], recording, key)
 
-    def _read_split(self, folder: Path) -> tuple[pd.DataFrame, str]:
-        outputs = self.manifest(folder)["outputs"]
-        rows = pd.DataFrame(runs.stored_table(folder, splits.SPLIT_FILE, outputs))
-        return rows, splits.split_hash(rows)
-
-    def _read_roles(self, folder: Path, fold: int) -> dict[str, frozenset]:
-        split = self._split(folder)[0]
-        by_role = split[split["fold"] == fold].groupby("role")["trial"]
-        return {role: frozenset(trials) for role, trials in by_role}
-
     def _read_content(self, stage: str, source: str, recording: str, key: str) -> str:
         for step in reversed(stages.chain(stage, source)[:-1]):
             key = self.manifest(store.folder(step, recording, key))["upstream"][0]
         return f"{key} {recording}" if sources.is_simulated(source) else key
+
+    def answers(self, run: Run, role: str) -> Answers:
+        """Of a run's model, asked again, on the rows of one role of its split and fold.
+
+        Raises what opening the split, the counts or the model raises.
+        """
+        given, outputs = run.manifest["parameters"], run.manifest["outputs"]
+        rests_on = (
+            VERSION, run.stage, STAGES[run.stage].version, run.manifest["recording"],
+            run.manifest["upstream"], self.split(split_folder(run))[1], run.metrics["fold"], role,
+            given["seed"] if given.get("shuffle_labels") else None,
+            outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
+        )  # fmt: skip
+        key = hashlib.sha256(repr(rests_on).encode()).hexdigest()[:32]
+        if key not in self.answered:
+            self.answered[key] = asdict(_ask(run, self._samples(run)[role]))
+        return Answers(**self.answered[key])
+
+    def _samples(self, run: Run) -> dict[str, Samples]:
+        """Samples of each role of a run's split and fold, labels shuffled where the run did so."""
+        parameters, fold = run.manifest["parameters"], run.metrics["fold"]
+        seed = parameters["seed"] if parameters.get("shuffle_labels") else None
+        wanted = (split_folder(run), fold, seed)
+        if self.samples_of[0] != wanted:
+            self.samples_of = (None, None)  # first free the memory
+            roles, statistics = splits.load(store.open_artifact(wanted[0]))
+            key = self.manifest(wanted[0])["upstream"][0]
+            counts = store.folder(CLEAN, run.manifest["recording"], key)
+            of_fold = {s.fold: s for s in statistics}.get(fold)
+            samples = role_samples(load_counts(store.open_artifact(counts)), roles, of_fold, fold)
+            self.samples_of = wanted, samples if seed is None else shuffle_labels(samples, seed)
+        return self.samples_of[1]
+
+    def keep_answers(self) -> None:
+        """Write down what was asked anew; a data root that cannot be written forgets it."""
+        if len(self.answered) > self.n_known:
+            with contextlib.suppress(StorageError):  # costs the next audit time, nothing else
+                store.write_text(self.path, json.dumps(self.answered))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -84,8 +151,7 @@ def embedders(run: Run) -> list[Run]:
     """The runs of 08 that a run of 09 rests on."""
     keys = run.manifest["upstream"][len(run.manifest["recipe"]["recordings"]) :]
     return [
-        runs.read_run(store.folder(stages.STAGES[run.stage].needs, stages.COHORT, key))
-        for key in keys
+        runs.read_run(store.folder(STAGES[run.stage].needs, stages.COHORT, key)) for key in keys
     ]
 
 
@@ -97,5 +163,38 @@ def subjects_of(run: Run) -> dict[str, str]:
 
 def recordings_of(run: Run) -> list[str]:
     """The recordings of a run: those of its cohort, or its own."""
-    cohort = stages.STAGES[run.stage].cohort
+    cohort = STAGES[run.stage].cohort
     return run.manifest["recipe"]["recordings"] if cohort else [run.manifest["recording"]]
+
+
+def _ask(run: Run, samples: Samples) -> Answers:
+    model = models.load(store.open_artifact(run.folder))
+    log_proba = model.predict_log_proba(samples.x)
+    ordered = np.sort(log_proba, axis=1)
+    loss = _losses(log_proba, samples.y)
+    slack = ALWAYS_ALLOWED * (1 + loss.mean())
+    digits = ROUNDED.get(model.fitted.get("precision"))
+    if digits is None and not str(model.fitted.get("device", "cpu")).lower().startswith("cpu"):
+        digits = ON_GPU
+    if digits is not None:
+        model._set_weights({name: _round(w, digits) for name, w in model._weights().items()})
+        moved = _losses(model.predict_log_proba(_round(samples.x, digits)), samples.y) - loss
+        slack += 4 * (abs(moved.mean()) + moved.std() / np.sqrt(len(moved)))
+    return Answers(
+        n=len(samples), right=int((log_proba.argmax(axis=1) == samples.y).sum()),
+        near=int((ordered[:, -1] - ordered[:, -2] < A_TIE).sum()),
+        loss=float(loss.mean()), slack=float(slack),
+    )  # fmt: skip
+
+
+def _losses(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return -log_proba[np.arange(len(y)), y]
+
+
+def _round(values: np.ndarray, digits: str) -> np.ndarray:
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if not tensor.is_floating_point():
+        return values
+    return tensor.to(getattr(torch, digits)).to(tensor.dtype).numpy()

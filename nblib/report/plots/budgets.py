@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_COLUMNS = 4  # of panels
 TASK_TEXT = {"one_vs_all": "one state against all others", "multiclass": "which state it is"}
@@ -26,8 +24,7 @@ def few_shot_curves(curve: pd.DataFrame, oracle: Any | None = None) -> Picture:
     """
     if len(curve) == 0:
         return style.say("No learning curve yet. Draw one with: nblib run 07 --with-upstream")
-    fig = style.new_figure(4.6)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(4.6)
     curve = curve.rename(columns={"runs": "run"}).assign(chance=curve["chance"].iloc[0])
     curve["model"] = curve["model"].str.replace("_", " ")
     primitives.curves(ax, curve, "per_class", "model", bands=True)
@@ -54,8 +51,7 @@ def draws_spread(draws: pd.DataFrame) -> Picture:
 
     draws: model, k (0 = all), accuracy.
     """
-    fig = style.new_figure(3.4)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(3.4)
     table = draws.sort_values("k", key=lambda k: k.replace(0, np.inf), kind="stable")
     model, k = draws["model"].str.replace("_", " "), draws["k"].map(_shots)
     table = table.assign(value=draws["accuracy"], model=model, k=k)

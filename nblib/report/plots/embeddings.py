@@ -1,16 +1,11 @@
-"""Figures of embeddings (08): a map of windows, and who their neighbours are."""
+"""The figure of embeddings (08): a map of windows."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_DOTS = 4000
 
@@ -40,38 +35,7 @@ def embedding_map(
     fig.colorbar(dots, ax=axes[2], label="time in the recording (s)")
     titles = ("by state", f"by subject ({len(set(subject) - {''})})", "by time")
     for ax, title in zip(axes, titles, strict=True):
-        ax.set(
-            xlim=limits[:, 0],
-            ylim=limits[:, 1],
-            xticks=[],
-            yticks=[],
-            xlabel="component 1",
-            title=title,
-        )
+        ax.set(xlim=limits[:, 0], ylim=limits[:, 1], xticks=[], yticks=[])
+        ax.set(xlabel="component 1", title=title)
     axes[0].set_ylabel("component 2")
-    return fig
-
-
-@style.styled
-def neighbour_purity(neighbours: pd.DataFrame) -> Picture:
-    """Share of the nearest windows with the same state and the same subject, a dot a recording.
-
-    neighbours: recording, state, state_chance, subject, subject_chance.
-    """
-    table = neighbours.melt("recording", ["state", "subject"], "same")
-    table["chance"] = neighbours.melt("recording", ["state_chance", "subject_chance"])["value"]
-    table["same"] = "same " + table["same"]
-    fig = style.new_figure(2.6)
-    ax = fig.add_subplot()
-    look = {"mean": "mean", "mean_colour": style.VERMILLION}
-    primitives.intervals(ax, table, "same", label="one recording", **look)
-    means = table.groupby("same")[["value", "chance"]].mean()
-    words = [
-        f"{name} {value:.0%} (chance {chance:.0%})" for name, value, chance in means.itertuples()
-    ]
-    fig.result = f"Mean: {', '.join(words)}"
-    ax.set_xlim(0, 1)
-    primitives.percent(ax.xaxis)
-    ax.set_xlabel("share of the ten nearest windows")
-    fig.legend_outside()
     return fig

@@ -36,13 +36,8 @@ def graph_overview(matrix: np.ndarray, correlation: np.ndarray, areas: np.ndarra
 def _adjacency(ax: Axes, edges: np.ndarray, names: np.ndarray) -> None:
     n, there = len(edges), edges != 0
     limit = np.abs(edges).max(initial=0) or 1.0
-    signed = (
-        {"cmap": "RdBu_r", "vmin": -limit} if (edges < 0).any() else {"cmap": "Blues", "vmin": 0}
-    )
-    look = {"vmax": limit, "extent": (-0.5, n - 0.5, n - 0.5, -0.5), **signed}
-    primitives.matrix(ax, primitives.coarse(edges), "weight", **look)
-    primitives.name_areas(ax, names, both=True)
-    ax.set_xticks([])
+    signed = {} if (edges < 0).any() else {"cmap": "Blues", "vmin": 0}
+    primitives.units_matrix(ax, edges, names, "weight", **primitives.either_side(limit) | signed)
     ax.set(xlabel="speaks (same order)", ylabel="listens")
     lone = int((~there.any(axis=0) & ~there.any(axis=1)).sum())
     ax.set_title(f"{there.sum():,} edges of {n} units" + (f", {lone} without any" if lone else ""))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GREYS = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 ACCURACY = {

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.data.recording import QUALITY
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GONE = style.shade(style.VERMILLION, 0.4)
 QUALITY_TEXT = {
@@ -38,8 +34,7 @@ def removals(table: pd.DataFrame) -> Picture:
     """
     if len(table) == 0:
         return style.say("The settings ask for no removal.")
-    fig = style.new_figure(1.1 + 0.36 * max(len(table), 2))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.1 + 0.36 * max(len(table), 2))
     looks = primitives.series(table["what"])
     total = table["removed"] + table["kept"]
     shares = (table["removed"] / total.where(total > 0, 1)).to_numpy(float)
@@ -126,9 +121,9 @@ def split_timeline(split: pd.DataFrame) -> Picture:
 
 def _role_bars(ax: Axes, part: pd.DataFrame, row: int, **look) -> None:
     for role, some in part.groupby("role"):
-        bars = np.column_stack([some["start_s"], some["stop_s"] - some["start_s"]])
-        look = {"lw": 0, "rasterized": len(bars) > 100} | look
-        ax.broken_barh(bars, (row - 0.38, 0.76), facecolor=ROLES[role][1], **look)
+        look = {"lw": 0, "rasterized": len(some) > 100} | look
+        times = some["start_s"], some["stop_s"]
+        primitives.stretches(ax, row, *times, 0.38, facecolor=ROLES[role][1], **look)
 
 
 def _around_gap(first: pd.DataFrame) -> tuple[float, float] | None:
@@ -191,20 +186,12 @@ def correlation(matrix: np.ndarray, areas: np.ndarray) -> Picture:
     values = np.array(matrix, float)[np.ix_(row, row)]
     np.fill_diagonal(values, np.nan)
     mean = float(np.nanmean(values)) if n > 1 else 0.0
-    values = primitives.coarse(values)
-    finite = np.abs(values[np.isfinite(values)])
+    drawn = np.abs(primitives.coarse(values))
+    finite = drawn[np.isfinite(drawn)]
     limit = float(np.clip(np.percentile(finite, 99) if finite.size else 1.0, 0.05, 1.0))
-    fig = style.new_figure(5.4, 6.6)
-    ax = fig.add_subplot()
-    look = {
-        "cmap": "RdBu_r",
-        "vmin": -limit,
-        "vmax": limit,
-        "extent": (-0.5, n - 0.5, n - 0.5, -0.5),
-    }
-    primitives.matrix(ax, values, "correlation r", bar={"extend": "both"}, **look)
-    primitives.name_areas(ax, names, both=True)
-    ax.set_xticks([])
+    fig, ax = style.new_panel(5.4, 6.6)
+    look = primitives.either_side(limit, bar={"extend": "both"})
+    primitives.units_matrix(ax, values, names, "correlation r", **look)
     ax.set_xlabel("units, same order")
     ax.set_title(f"Unit correlation on train rows ({n} units, mean r = {mean:.3f})")
     return fig

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.patches import Rectangle
@@ -19,8 +20,6 @@ from matplotlib.ticker import PercentFormatter
 from nblib.report.plots import style
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nblib.report.plots.style import Picture
 
 CHANCE = {"color": style.INK, "ls": ":", "lw": 1.5}
@@ -149,6 +148,19 @@ def matrix(
         ax.figure.colorbar(image, ax=ax, label=label, **{"pad": 0.02, "shrink": 0.75} | (bar or {}))
 
 
+def either_side(limit: float, **look) -> dict[str, Any]:
+    """How a matrix of values on either side of 0 is coloured, up to `limit`."""
+    return {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, **look}
+
+
+def units_matrix(ax: Axes, values: np.ndarray, names: np.ndarray, label: str, **look) -> None:
+    """A matrix of units by units, ordered by area; names: area of each, equal ones together."""
+    n = len(names)
+    matrix(ax, coarse(values), label, extent=(-0.5, n - 0.5, n - 0.5, -0.5), **look)
+    name_areas(ax, names, both=True)
+    ax.set_xticks([])
+
+
 def coarse(values: np.ndarray, most: int = MOST_CELLS) -> np.ndarray:
     """Average blocks of a large square matrix, so that a picture of 2,000 units stays small."""
     step = int(np.ceil(len(values) / most))
@@ -201,6 +213,13 @@ def series(names: Iterable[Any]) -> dict[Any, tuple[str, str]]:
         name: (style.SERIES[i % n], style.MARKERS[i // n % len(style.MARKERS)])
         for i, name in enumerate(dict.fromkeys(names))
     }
+
+
+def stretches(ax: Axes, row: int, start: Any, stop: Any, half: float = 0.4, **look) -> None:
+    """Bars in time [s] in one row, from each start (n,) to its stop (n,)."""
+    start, stop = np.asarray(start, float), np.asarray(stop, float)
+    bars = np.column_stack([start, stop - start])
+    ax.broken_barh(bars, (row - half, 2 * half), **look)
 
 
 def mark(ax: Axes, x: Iterable[float], y: Iterable[float], table: pd.DataFrame) -> None:

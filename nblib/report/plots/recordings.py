@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -17,8 +18,6 @@ from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from nblib.data.checks import SessionReport
     from nblib.data.recording import Recording
 
@@ -152,10 +151,12 @@ def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str) -> None
     names = sorted(intervals, key=lambda name: (name != trials, first[name]))
     for row, name in enumerate(names):
         times = intervals[name][["start_time", "stop_time"]].dropna().to_numpy(float)
-        bars = merged(times + np.array([0, ONE_BAR_S]))
-        bars[:, 1] -= bars[:, 0] + ONE_BAR_S
-        colour = style.BLUE if name == trials else style.GREY
-        ax.broken_barh(bars, (row - 0.36, 0.72), color=colour, rasterized=len(bars) > 500)
+        start, stop = merged(times + np.array([0, ONE_BAR_S])).T
+        look = {
+            "color": style.BLUE if name == trials else style.GREY,
+            "rasterized": len(start) > 500,
+        }
+        primitives.stretches(ax, row, start, stop - ONE_BAR_S, 0.36, **look)
     named = [name.removesuffix("_presentations").removesuffix("_table") for name in names]
     primitives.name_rows(ax, [name.replace("_", " ") for name in named], 0.6)
     ax.set_xlabel("time in the session (s)")
@@ -178,8 +179,7 @@ def raster(
     trials: start_time, stop_time and label; window: start and stop in seconds.
     """
     units, names = style.by_area(areas)
-    fig = style.new_figure(float(np.clip(1.6 + 0.04 * len(names), 3.0, 5.5)))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(float(np.clip(1.6 + 0.04 * len(names), 3.0, 5.5)))
     row = np.argsort(units)[np.asarray(unit, int)]
     primitives.raster(ax, np.asarray(spike_s), row, [style.area_colour(name) for name in names])
     ax.set_xlim(*window)
@@ -236,8 +236,7 @@ def lfp_overview(channels: pd.DataFrame, intervals: pd.DataFrame) -> Picture:
     below = fig.add_subplot(grid[1, :])
     looks = primitives.series(intervals["label"])
     for row, (label, part) in enumerate(intervals.groupby("label", sort=False)):
-        bars = np.column_stack([part["start_s"], part["stop_s"] - part["start_s"]])
-        below.broken_barh(bars, (row - 0.4, 0.8), color=looks[label][0])
+        primitives.stretches(below, row, part["start_s"], part["stop_s"], color=looks[label][0])
     primitives.name_rows(below, [label.replace("_", " ") for label in looks])
     below.set(xlabel="time (s)", title="Labelled intervals")
     return fig
@@ -249,8 +248,7 @@ def lfp_traces(x: np.ndarray, start_s: float, rate_hz: float, channels: list[str
 
     x (time, channel).
     """
-    fig = style.new_figure(0.9 + 0.34 * len(channels))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(0.9 + 0.34 * len(channels))
     sd = np.nanstd(x, axis=0)
     time = start_s + np.arange(len(x)) / rate_hz
     for i, name in enumerate(channels):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nblib.prepare import lfp_windows, responses
 from nblib.prepare.counts_dataset import areas_of, units_of
 from nblib.prepare.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHOWN_HZ = (1.0, 55.0)
 MOST_AREAS = 12
@@ -45,8 +43,7 @@ def psth_by_area(psth: pd.DataFrame, shown_s: float) -> Picture:
     order = style.area_order(psth["area"])
     rate, error = psth["rate_hz"], psth["sem_hz"].fillna(0)
     table = psth.assign(value=rate, ci_low=rate - error, ci_high=rate + error)
-    fig = style.new_figure(3.6)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(3.6)
     ax.axvspan(0, shown_s, color=style.LIGHT, alpha=0.6, lw=0, label="shown")
     for area in order[:MOST_AREAS]:
         part = table[table["area"].map(style.area_name) == area]
@@ -75,10 +72,9 @@ def tuning_heatmap(
     z = zscore_rows(np.asarray(tuning, float))
     preferred = np.lexsort((-z.max(axis=1), z.argmax(axis=1)))
     row, names = style.by_area(np.asarray(areas, object)[preferred])
-    fig = style.new_figure(5.2)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(5.2)
     limit = float(max(1.0, np.percentile(np.abs(z), 99.5)))
-    look = {"aspect": "auto", "cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    look = primitives.either_side(limit, aspect="auto")
     primitives.matrix(ax, z[preferred][row], "mean response (z over labels)", **look)
     ax.set_xticks(*style.label_ticks(labels, 14))
     ax.set_xlabel(label_name)
@@ -171,16 +167,9 @@ def band_power(spectra: pd.DataFrame) -> Picture:
             changes.append(np.log2(power / power.mean(axis=1, keepdims=True)))
             bands.append(f"{band}\n{low}-{high} Hz")
     change = np.concatenate(changes, axis=1)  # (channel, band and state)
-    fig = style.new_figure(1.6 + 0.27 * len(channels))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.6 + 0.27 * len(channels))
     limit = max(0.1, float(np.nanmax(np.abs(change))))
-    look = {
-        "cmap": "RdBu_r",
-        "vmin": -limit,
-        "vmax": limit,
-        "aspect": "auto",
-        "bar": {"shrink": 1.0},
-    }
+    look = primitives.either_side(limit, aspect="auto", bar={"shrink": 1.0})
     primitives.matrix(ax, change, "log2 of power / mean over states", **look)
     for j, band in enumerate(bands):
         if j:

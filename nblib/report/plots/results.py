@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_PANELS = 6
 HOLLOW = "Ds^vP*"
@@ -66,8 +63,7 @@ def _cohort(runs: pd.DataFrame, text: str) -> Picture:
     gathered = {"value": ("value", "mean"), "chance": ("chance", "mean"), "run": ("run", list)}
     each = runs.groupby(["group", "recording", "decoder"], as_index=False).agg(**gathered)
     each = primitives.best_first(each, "decoder").assign(chance=each["chance"].mean())
-    fig = style.new_figure(1.6 + 0.42 * each["decoder"].nunique())
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.6 + 0.42 * each["decoder"].nunique())
     look = {"mean": "mean over recordings", "mean_colour": style.VERMILLION}
     names = primitives.intervals(ax, each, "decoder", label="one recording", **look)
     _finish_rows(ax, each, names)
@@ -112,8 +108,7 @@ def best_per_recording(
     table = primitives.best_first(table.drop(columns=["oracle"], errors="ignore"), "who")
     kinds = _published_kinds(published)
     notes = _notes(chosen, kinds)
-    fig = style.new_figure(1.45 + 0.27 * table["who"].nunique() + 0.17 * (notes.count("\n") + 1))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.45 + 0.27 * table["who"].nunique() + 0.17 * (notes.count("\n") + 1))
     label = "one fold" if len(set(chosen["fold"])) > 1 else "one run, 95 % interval"
     mean = "mean" if several.any() else ""
     primitives.intervals(ax, table, "who", label=label, mean=mean)

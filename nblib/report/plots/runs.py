@@ -75,8 +75,7 @@ def confusion(label: np.ndarray, predicted: np.ndarray, label_name: str = "label
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(100 * counts, total, np.full_like(counts, np.nan), where=total > 0)
     few = len(classes) <= FEW_CLASSES
-    fig = style.new_figure(4.6 if few else 5.8, 6.0 if few else 6.9)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(4.6 if few else 5.8, 6.0 if few else 6.9)
     # many classes: a square-root scale, so that a single confused presentation can be seen
     norm, ticks = PowerNorm(1.0 if few else 0.5, 0, 100), [0, 25, 50, 75, 100]
     bar = {"shrink": 0.8, "ticks": ticks if few else [*ticks, 1, 5, 10]}
@@ -129,8 +128,7 @@ def score_summary(scores: dict[str, Score], oracle: dict[str, Score] | None, tit
     best = [asdict(oracle[name]) if name in (oracle or {}) else {} for name in names]
     for own, other in {"value": "oracle", "ci_low": "oracle_low", "ci_high": "oracle_high"}.items():
         table[other] = [score.get(own, np.nan) for score in best]
-    fig = style.new_figure(1.5 + 0.5 * len(names))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.5 + 0.5 * len(names))
     primitives.intervals(ax, table, "score", label="score, 95 % interval")
     words = [f"{value:.1%}" for value in table["value"]]
     primitives.write_beside(ax, words, fontsize=10, fontweight="bold")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 MOST_STUDIES = 6
 NOT_SETTINGS = {"study", "trial", "state", "value", "last", "epochs", "seconds", "error"}

@@ -181,6 +181,12 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Picture:
     return Picture(figsize=(width_in, height_in), layout="constrained")
 
 
+def new_panel(height_in: float, width_in: float = WIDTH_IN) -> tuple[Picture, Axes]:
+    """An empty figure of one panel."""
+    fig = new_figure(height_in, width_in)
+    return fig, fig.add_subplot()
+
+
 def png_bytes(fig: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG bytes; the same figure gives the same bytes."""
     buffer = io.BytesIO()
