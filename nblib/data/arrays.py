@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from nblib.core.errors import BadInput
 from nblib.data import hdf5
 
 PIECE_BYTES = 2**20  # compressed and checksummed together
@@ -34,35 +35,52 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], **attributes: Any)
             file.create_dataset(name, data=values, chunks=chunks, **FILTERS)
 
 
-def load_arrays(path: Path, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+class Stored(dict):
+    """What is in a file by name, and the `attributes` of the whole; BadInput for a name that is not there."""
+
+    def __init__(self, path: Path, values: Any = ()):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise BadInput(
+            f"{self.path}: there is no {name!r} in it, so it is not whole or of another version; make it again "
+            "with --force."
+        )
+
+
+def load_arrays(path: Path, into: Mapping[str, np.ndarray] | None = None) -> Stored:
     """The arrays that `save_arrays` wrote; those named in `into` are read into the array given there.
 
     Raises MissingInput when the file is not there, BadInput when it is damaged.
     """
-    arrays: dict[str, np.ndarray] = dict(into or {})
 
-    def read(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if name in arrays:
-            item.read_direct(arrays[name])
-        elif isinstance(item, h5py.Dataset):
-            values = item[()]
-            if values.dtype.kind in "OS":
-                values = np.char.decode(values.astype(bytes), "utf-8")
-            arrays[name] = values
+    def read(name: str, item: h5py.Dataset) -> np.ndarray:
+        if into and name in into:
+            item.read_direct(into[name])
+            return into[name]
+        values = item[()]
+        if values.dtype.kind in "OS":
+            values = np.char.decode(values.astype(bytes), "utf-8")
+        return values
 
-    with hdf5.opened(path) as file, hdf5.read_errors(path, "a part of it"):
-        file.visititems(read)
-    return arrays
+    return _each(path, read)
 
 
-def described(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Attributes of a file that `save_arrays` wrote, and the shape of each array; errors as there."""
-    shapes: dict[str, tuple[int, ...]] = {}
+def described(path: Path) -> Stored:
+    """The shape of each array in a file that `save_arrays` wrote; errors as there."""
+    return _each(path, lambda _, item: item.shape)
 
-    def look(name: str, item: h5py.Dataset | h5py.Group) -> None:
+
+def _each(path: Path, look: Callable[[str, h5py.Dataset], Any]) -> Stored:
+    """What `look` makes of each array."""
+    stored = Stored(path)
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
-            shapes[name] = item.shape
+            stored[name] = look(name, item)
 
     with hdf5.opened(path) as file, hdf5.read_errors(path, "a part of it"):
-        file.visititems(look)
-        return dict(file.attrs), shapes
+        file.visititems(visit)
+        stored.attributes = Stored(path, file.attrs)
+    return stored

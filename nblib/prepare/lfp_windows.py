@@ -293,15 +293,15 @@ def save(windows: Windows, folder: Path) -> None:
 def load(folder: Path, x: np.ndarray | None = None) -> Windows:
     """Read what `save` wrote, `x` into the array (W, T, C) given; BadInput when it is damaged."""
     path = folder / FILE
-    attributes, _ = described(path)
-    channels = [hdf5.text(name) for name in attributes["channels"]]
-    values = {name: kind(attributes[name]) for name, kind in ATTRIBUTES.items()}
-    return Windows(**load_arrays(path, {} if x is None else {"x": x}), channels=channels, **values)
+    arrays = load_arrays(path, {} if x is None else {"x": x})
+    channels = [hdf5.text(name) for name in arrays.attributes["channels"]]
+    values = {name: kind(arrays.attributes[name]) for name, kind in ATTRIBUTES.items()}
+    return Windows(**{name: arrays[name] for name in ARRAYS}, channels=channels, **values)
 
 
 def subject(folder: Path) -> str:
     """Whose windows are stored; BadInput when the file is damaged."""
-    return str(described(folder / FILE)[0]["subject"])
+    return str(described(folder / FILE).attributes["subject"])
 
 
 class Cohort:
@@ -335,7 +335,7 @@ class Cohort:
     @classmethod
     def load(cls, folders: list[Path]) -> Cohort:
         """The cohort of some artifacts of 02; each file is read straight into its place."""
-        sizes = [described(folder / FILE)[1]["x"] for folder in folders]
+        sizes = [described(folder / FILE)["x"] for folder in folders]
         if len({size[1:] for size in sizes}) > 1:  # says in which of them, and in what
             return cls([load(folder) for folder in folders])
         x = np.empty((sum(size[0] for size in sizes), *sizes[0][1:]), np.float32)

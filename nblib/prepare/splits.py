@@ -25,6 +25,7 @@ from nblib.prepare.counts_dataset import to_ns
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
+FITTED = ("unit_ids", "mean", "scale", "classes", "correlation")  # arrays of `TrainStatistics`
 LEAST_OF_CLASS = 3  # one for train, validation and test each
 ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
@@ -300,21 +301,17 @@ def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -
     split.to_parquet(folder / SPLIT_FILE, index=False)
     arrays = {}
     for fitted in statistics:
-        fields = vars(fitted) | {f"dropped_{name}": fitted.dropped[name] for name in fitted.dropped}
-        for name in fields.keys() - {"fold", "dropped"}:
-            arrays[f"fold{fitted.fold}/{name}"] = fields[name]
+        arrays |= {f"fold{fitted.fold}/{name}": getattr(fitted, name) for name in FITTED}
+        arrays |= {f"fold{fitted.fold}/dropped_{n}": column for n, column in fitted.dropped.items()}
     save_arrays(folder / STATISTICS_FILE, arrays, split_hash=split_hash(split))
 
 
 def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
     """Read a split artifact: the role table and the statistics of each fold."""
     split = pd.read_parquet(folder / SPLIT_FILE)
-    folds: dict[int, dict[str, np.ndarray]] = {}
-    for name, values in load_arrays(folder / STATISTICS_FILE).items():
-        group, _, field = name.partition("/")
-        folds.setdefault(int(group.removeprefix("fold")), {})[field] = values
-    statistics = []
-    for fold, fields in sorted(folds.items()):
-        dropped = {name: fields.pop(f"dropped_{name}") for name in ("unit", "reason")}
-        statistics.append(TrainStatistics(fold=fold, dropped=pd.DataFrame(dropped), **fields))
+    arrays, statistics = load_arrays(folder / STATISTICS_FILE), []
+    for fold in sorted(split.fold.unique().tolist()):
+        fitted = {name: arrays[f"fold{fold}/{name}"] for name in FITTED}
+        dropped = {name: arrays[f"fold{fold}/dropped_{name}"] for name in ("unit", "reason")}
+        statistics.append(TrainStatistics(fold=fold, dropped=pd.DataFrame(dropped), **fitted))
     return split, statistics

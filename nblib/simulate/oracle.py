@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.data.arrays import described, load_arrays, save_arrays
+from nblib.data.arrays import Stored, described, load_arrays, save_arrays
 
 Which = int | slice | np.ndarray  # units by position
 KIND = "nblib simulated truth"
@@ -82,25 +82,24 @@ def write_truth(truth: Truth, path: Path) -> None:
 def read_truth(path: Path) -> Truth:
     """Read a truth file. Raises BadInput when it is missing, cut short or not a truth file."""
     try:
-        attributes, _ = described(path)
-        arrays = load_arrays(path) if attributes.get("kind") == KIND else {}
+        if described(path).attributes.get("kind") == KIND:
+            arrays = load_arrays(path)
+            units = {n.removeprefix("units/"): v for n, v in arrays.items() if "units/" in n}
+            return Truth(
+                classes=arrays["classes"],
+                templates=arrays["templates"],
+                rates=arrays["rates_hz"],
+                step_s=float(arrays.attributes["step_s"]),
+                units=Stored(path, units),
+                params=json.loads(arrays.attributes["params"]),
+                **{name: arrays[f"presentations/{name}"] for name in PRESENTATIONS},
+            )
     except (BadInput, MissingInput) as error:
         raise BadInput(
             f"{path}: cannot be read as the truth of a simulated recording ({error}); simulate the "
             "recording again."
         ) from None
-    if not arrays:
-        raise BadInput(f"{path}: this is not the truth file of a simulated recording.")
-    units = {n.removeprefix("units/"): v for n, v in arrays.items() if n.startswith("units/")}
-    return Truth(
-        classes=arrays["classes"],
-        templates=arrays["templates"],
-        rates=arrays["rates_hz"],
-        step_s=float(attributes["step_s"]),
-        units=units,
-        params=json.loads(attributes["params"]),
-        **{name: arrays[f"presentations/{name}"] for name in PRESENTATIONS},
-    )
+    raise BadInput(f"{path}: this is not the truth file of a simulated recording.")
 
 
 def oracle_log_posterior(

@@ -411,7 +411,7 @@ def test_real_human_units(real_data):
     assert recording.trial_table["Clip_name"].iloc[0] == "NB_24.mp4"
     assert any("recognition_table: 3 of 180 intervals begin before" in o for o in report.odd)
     np.testing.assert_array_equal(
-        np.asarray(recording.spikes), recording.spikes[0 : recording.n_spikes]
+        np.concatenate([*recording.trains()]), recording.spikes[0 : recording.n_spikes]
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -274,6 +275,16 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
         t.encode(np.array(["zzz" if label.dtype.kind == "U" else 99], label.dtype))
     with pytest.raises(BadInput, match="not in these counts"):
         t.transform(binned.counts.values[:, :, :2], binned.unit.values[:2])
+
+
+def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
+    binned = counts_of()
+    split = splits.make_split(binned, SplitSettings())
+    splits.save(tmp_path, split, splits.fit_folds(binned, split, SplitSettings()))
+    with h5py.File(tmp_path / splits.STATISTICS_FILE, "r+") as file:
+        del file["fold0/scale"]
+    with pytest.raises(BadInput, match=r"statistics.h5: there is no 'fold0/scale'.*--force"):
+        splits.load(tmp_path)
 
 
 def test_every_fold_is_fitted():

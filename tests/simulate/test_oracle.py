@@ -239,7 +239,11 @@ def test_broken_truth_files_are_refused(tiny, tmp_path):
         chunk = file["rates_hz"].id.get_chunk_info(0)
     flipped[chunk.byte_offset + chunk.size // 2] ^= 1
     (tmp_path / "flipped.h5").write_bytes(flipped)
-    for path in (cut, tmp_path / "flipped.h5", tmp_path / "none.h5"):
+    lacking = tmp_path / "lacking.h5"
+    lacking.write_bytes(whole)
+    with h5py.File(lacking, "r+") as file:
+        del file["presentations/label"]
+    for path in (cut, tmp_path / "flipped.h5", tmp_path / "none.h5", lacking):
         with pytest.raises(BadInput, match="simulate the recording again"):
             read_truth(path)
     with pytest.raises(BadInput, match="not the truth file"):
