@@ -202,11 +202,8 @@ def test_memory_does_not_grow_with_the_recording():
     class Made:
         """Spikes of units that all fire every 10 ms, made when they are read."""
 
-        def read(self, lo, hi):
-            return np.arange(lo, hi) % 100_000 * 0.01
-
-        def contiguous(self):
-            return None
+        def __getitem__(self, part):
+            return np.arange(part.start, part.stop) % 100_000 * 0.01
 
     peaks = []
     for n_units in (20, 200):

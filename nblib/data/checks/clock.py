@@ -51,10 +51,14 @@ class Clock:
     whole: bool = False  # every spike time is a whole number in the file
 
     @property
+    def span(self) -> float:
+        """From the first spike to the last [s]; NaN where that is no time."""
+        return self.last - self.first if self.last > self.first else np.nan
+
+    @property
     def rate(self) -> float:
         """Mean spikes per unit and second; NaN without a span of time."""
-        span = self.last - self.first
-        return self.n_spikes / (self.n_units * span) if self.n_units and span > 0 else np.nan
+        return self.n_spikes / (self.n_units * self.span) if self.n_units else np.nan
 
 
 def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,6 @@ from nblib.data.checks.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import check_intervals, merged
-
-if TYPE_CHECKING:
-    from nblib.data.checks.spikes import Spikes
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
@@ -207,7 +204,7 @@ def invalid_tables(
 
 
 def observed_tables(
-    recording: Recording, where: str, trials: pd.DataFrame | None, spikes: Spikes, odd: list[str]
+    recording: Recording, where: str, trials: pd.DataFrame | None, clock: Clock, odd: list[str]
 ) -> dict[str, pd.DataFrame]:
     """The table `observed` of a session report (unit: observed_s, share, presentations); no table
     where the file does not tell when its units were observed.
@@ -219,7 +216,7 @@ def observed_tables(
     if recording.observed is None:
         return {}
     ids, start, stop = recording.units.index, *_times(trials)
-    first, last = np.nanmin(spikes.first), np.nanmax(spikes.last)
+    first, last = clock.first, clock.last
     known = [unit for unit, times in enumerate(recording.observed) if times is not None]
     observed_s = np.full(len(ids), last - first)
     for unit in known:

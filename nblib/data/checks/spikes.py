@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -27,77 +27,68 @@ REFRACTORY_S = 0.0015
 
 @dataclass
 class Spikes:
-    """What one pass over all spikes found; one entry per unit."""
+    """What one pass over all spikes found.
 
-    count: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-    duplicates: np.ndarray
-    refractory: np.ndarray
-    short: int = 0  # intervals within a unit below SHORT_ISI
-    unsorted: list[int] = field(default_factory=list)  # units whose times fall
-    whole: bool = True  # every time is a whole number in the file
+    units : one row a unit: spikes, first_s, last_s, duplicates, closer_than_1.5_ms.
+    """
 
-
-def check_index(recording: Recording, where: str) -> None:
-    """BadInput when the positions of the units' spikes do not rise from 0; `where` names the file."""
-    index = np.asarray(recording.spike_index, np.int64)
-    falls = np.flatnonzero(np.diff(index) < 0)
-    if index[0] != 0 or len(falls):
-        at = (
-            f"falls at unit {some(recording.units.index[falls])}"
-            if len(falls)
-            else f"begins at {index[0]}"
-        )
-        raise BadInput(f"{where}: the spike index {at}; expected rising positions from 0.")
+    units: pd.DataFrame
+    short: int  # intervals within a unit below SHORT_ISI
+    unsorted: list[int]  # positions of units whose times fall
+    whole: bool  # every time is a whole number in the file
 
 
 def pass_over(recording: Recording, where: str) -> Spikes:
-    """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted."""
-    n, per_second = recording.n_units, 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
-    spikes = Spikes(
-        np.diff(recording.spike_index),
-        np.full(n, np.nan),
-        np.full(n, np.nan),
-        np.zeros(n, int),
-        np.zeros(n, int),
-    )
-    bad: list[int] = []
+    """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted.
+
+    Raises BadInput, too, when the positions of the units' spikes do not rise from 0. `where` names
+    the file.
+    """
+    positions, ids = np.asarray(recording.spike_index, np.int64), recording.units.index
+    falls = np.flatnonzero(np.diff(positions) < 0)
+    if positions[0] != 0 or len(falls):
+        at = f"falls at unit {some(ids[falls])}" if len(falls) else f"begins at {positions[0]}"
+        raise BadInput(f"{where}: the spike index {at}; expected rising positions from 0.")
+    per_second = 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
+    first, last = np.full((2, len(ids)), np.nan)
+    duplicates, refractory = np.zeros((2, len(ids)), int)
+    bad, unsorted, short, whole = [], [], 0, True
     for lo, hi, times, index in recording.chunks(PIECE):
-        count = np.diff(index)
-        firing = np.flatnonzero(count)
+        firing = np.flatnonzero(np.diff(index))
         if not len(times):
             continue
         with np.errstate(invalid="ignore"):  # infinite times are told below
             total, step = times.sum(), np.diff(times)
-        spikes.first[lo + firing] = times[index[firing]]
-        spikes.last[lo + firing] = times[index[firing + 1] - 1]
+        first[lo + firing] = times[index[firing]]
+        last[lo + firing] = times[index[firing + 1] - 1]
         if not np.isfinite(total):
             # A piece is summed first: looking at each value is needed only when the sum is off.
             broken = _per_unit(~np.isfinite(times), index)
             bad += (lo + np.flatnonzero(broken)).tolist()
             continue
-        step[index[1:-1][(index[1:-1] > 0) & (index[1:-1] < len(times))] - 1] = (
-            np.inf
-        )  # from unit to unit
+        step[index[firing[1:]] - 1] = np.inf  # from unit to unit
         if not (step >= 0).all():
             falls = np.flatnonzero(_per_unit(np.r_[False, step < 0], index))
-            spikes.unsorted += (lo + falls).tolist()
-            spikes.first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
-            spikes.last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
+            unsorted += (lo + falls).tolist()
+            first[lo + falls] = [times[index[i] : index[i + 1]].min() for i in falls]
+            last[lo + falls] = [times[index[i] : index[i + 1]].max() for i in falls]
         close = np.flatnonzero(step < REFRACTORY_S)
         unit = np.searchsorted(index, close, side="right") - 1
-        spikes.refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
-        spikes.duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
-        spikes.short += int(np.count_nonzero(step < SHORT_ISI))
+        refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
+        duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
+        short += int(np.count_nonzero(step < SHORT_ISI))
         # A few tell enough of most recordings.
-        spikes.whole = spikes.whole and _whole(times[:1000] * per_second) and _whole(times * per_second)  # fmt: skip
+        whole = whole and _whole(times[:1000] * per_second) and _whole(times * per_second)
     if bad:
         raise BadInput(
-            f"{where}: NaN or infinite spike times in unit {some(recording.units.index[bad])}; "
+            f"{where}: NaN or infinite spike times in unit {some(ids[bad])}; "
             "mend or remove these units in the file."
         )
-    return spikes
+    columns = {
+        "spikes": np.diff(positions), "first_s": first, "last_s": last, "duplicates": duplicates,
+        "closer_than_1.5_ms": refractory,
+    }  # fmt: skip
+    return Spikes(pd.DataFrame(columns, index=ids), short, unsorted, whole)
 
 
 def _whole(values: np.ndarray) -> bool:
@@ -112,45 +103,17 @@ def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
     """What tells seconds from milliseconds: of all spikes, and of the intervals in `tables`."""
-    firing = spikes.count > 0
-    first = float(np.nanmin(spikes.first)) if firing.any() else 0.0
-    last = float(np.nanmax(spikes.last)) if firing.any() else 0.0
-    n_isi = int((spikes.count[firing] - 1).sum())
-    return Clock(
-        int(firing.sum()),
-        int(spikes.count.sum()),
-        first,
-        last,
-        n_isi,
-        spikes.short,
-        *interval_clock(tables),
-        whole=spikes.whole,
-    )
-
-
-def span(clock: Clock) -> float:
-    """From the first spike to the last [s]; NaN where that is no time."""
-    return clock.last - clock.first if clock.last > clock.first else np.nan
-
-
-def unit_rates(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
-    """One row a unit: spikes, rate_hz, first_s, last_s, duplicates, closer_than_1.5_ms."""
-    return pd.DataFrame(
-        {
-            "spikes": spikes.count,
-            "rate_hz": spikes.count / span(clock),
-            "first_s": spikes.first,
-            "last_s": spikes.last,
-            "duplicates": spikes.duplicates,
-            "closer_than_1.5_ms": spikes.refractory,
-        },
-        index=recording.units.index,
-    )
+    firing = spikes.units[spikes.units["spikes"] > 0]
+    first, last = (firing["first_s"].min(), firing["last_s"].max()) if len(firing) else (0.0, 0.0)
+    n_spikes = int(firing["spikes"].sum())
+    n_isi = n_spikes - len(firing)
+    intervals = interval_clock(tables)
+    return Clock(len(firing), n_spikes, first, last, n_isi, spikes.short, *intervals, spikes.whole)
 
 
 def mean_rate(recording: Recording, clock: Clock) -> pd.DataFrame:
     """Mean rate over units in at most RATE_POINTS bins of whole seconds: time_s, rate_hz."""
-    seconds = span(clock)
+    seconds = clock.span
     if not seconds > 0:
         return pd.DataFrame({"time_s": [], "rate_hz": []})
     long = seconds > RATE_POINTS / 10
@@ -167,14 +130,13 @@ def mean_rate(recording: Recording, clock: Clock) -> pd.DataFrame:
 
 def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each oddity of the spikes."""
-    ids = recording.units.index
-    silent = np.flatnonzero(spikes.count == 0)
+    units = spikes.units
+    silent, twice = units.index[units["spikes"] == 0], units.index[units["duplicates"] > 0]
     if len(silent):
-        odd.append(f"{len(silent)} of {len(ids)} units have no spikes (unit {some(ids[silent])}).")
-    twice = np.flatnonzero(spikes.duplicates)
+        odd.append(f"{len(silent)} of {len(units)} units have no spikes (unit {some(silent)}).")
     if len(twice):
         odd.append(
-            f"{spikes.duplicates.sum()} spike times stand twice, in {len(twice)} units (unit {some(ids[twice])}); "
+            f"{units['duplicates'].sum()} spike times stand twice, in {len(twice)} units (unit {some(twice)}); "
             "both are counted."
         )
     if other := perhaps_other_unit(clock, recording.meta.get("time_unit", "s")):
@@ -186,7 +148,6 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str
 def report(recording: Recording) -> SessionReport:
     """Check a recording of spikes and describe it; raises what `session_report` says."""
     where = str(recording.path or recording.id)
-    check_index(recording, where)
     odd: list[str] = list(recording.meta.get("notes", []))
     tables = _tables(recording, odd)
     tables.pop(recording.trials, None)
@@ -207,16 +168,18 @@ def report(recording: Recording) -> SessionReport:
     others = [t for n, t in sound.items() if n != "invalid_times"]
     clock = clock_of(spikes, others)
     check_clock(recording, where, clock, begun, spikes.unsorted)
+    unit_rates = spikes.units.copy()
+    unit_rates.insert(1, "rate_hz", unit_rates["spikes"] / clock.span)
     out = {
         "units": _units(recording, spikes, clock),
-        "unit_rates": unit_rates(recording, spikes, clock),
+        "unit_rates": unit_rates,
         "intervals": intervals.interval_table(sound),
         "rate": mean_rate(recording, clock),
     }
     if trials is not None:
         out |= intervals.trial_tables(recording, trials, odd)
     out |= intervals.invalid_tables(recording, where, timed, clock, odd)
-    out |= intervals.observed_tables(recording, where, timed, spikes, odd)
+    out |= intervals.observed_tables(recording, where, timed, clock, odd)
     if trials is not None:
         intervals.odd_trials(recording.trials, timed, clock, odd)
         out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
@@ -258,12 +221,14 @@ def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
         if "area" in units
         else "unknown"
     )
-    table = pd.DataFrame({"area": area, "units": 1, "spikes": spikes.count}, index=units.index)
+    table = pd.DataFrame(
+        {"area": area, "units": 1, "spikes": spikes.units["spikes"]}, index=units.index
+    )
     good = good_units(units)
     if good is not None:
         table["good"] = good.astype(int)
     table = table.groupby("area").sum().sort_values("units", ascending=False)
-    table["rate_hz"] = table["spikes"] / table["units"] / span(clock)
+    table["rate_hz"] = table["spikes"] / table["units"] / clock.span
     return table.reset_index()
 
 
@@ -284,8 +249,8 @@ def _summary(
         "spikes": clock.n_spikes,
         "spikes from [s]": round(clock.first, 3),
         "spikes to [s]": round(clock.last, 3),
-        "mean rate [Hz]": round(clock.n_spikes / recording.n_units / span(clock), 3)
-        if span(clock) > 0
+        "mean rate [Hz]": round(clock.n_spikes / recording.n_units / clock.span, 3)
+        if clock.span > 0
         else 0.0,
         "trial table": recording.trials or "none",
         "presentations": 0 if trials is None else len(trials),
