@@ -12,6 +12,7 @@ from nblib.core.errors import BadParameter
 
 # Random draws are made in slices of about this many numbers, so memory stays flat.
 _DRAWS_AT_ONCE = 4_000_000
+TAIL = (1 - 0.95) / 2  # on either side of every interval
 FEW = 10  # units; of fewer, a bootstrap is too narrow
 
 
@@ -29,14 +30,12 @@ def permutation_p(observed: float, null: np.ndarray) -> float:
     return float((np.count_nonzero(null >= observed - tolerance) + 1) / (null.size + 1))
 
 
-def binomial_interval(k: float, n: float, level: float = 0.95) -> tuple[float, float]:
+def binomial_interval(k: float, n: float) -> tuple[float, float]:
     """Exact interval of a share k / n (Clopper and Pearson 1934, Biometrika 26:404)."""
-    _check_level(level)
     if not 0 <= k <= n or n <= 0:
         raise BadParameter(f"binomial_interval needs 0 <= k <= n and n > 0, not k={k}, n={n}.")
-    tail = (1 - level) / 2
-    low = 0.0 if k <= 0 else float(betaincinv(k, n - k + 1, tail))
-    high = 1.0 if k >= n else float(betaincinv(k + 1, n - k, 1 - tail))
+    low = 0.0 if k <= 0 else float(betaincinv(k, n - k + 1, TAIL))
+    high = 1.0 if k >= n else float(betaincinv(k + 1, n - k, 1 - TAIL))
     return low, high
 
 
@@ -67,10 +66,7 @@ def mean_variance(
 
 
 def fraction_interval(
-    values: np.ndarray,
-    *,
-    group: np.ndarray | None = None,
-    level: float = 0.95,
+    values: np.ndarray, *, group: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Interval of the mean of fractions (n,): right or wrong answers, or one number a subject.
 
@@ -81,11 +77,11 @@ def fraction_interval(
     values = _finite(values, "values")
     mean, variance, n_units = mean_variance(values, group=group)
     alone = n_units == values.size and np.isin(values, (0, 1)).all()
-    return effective_interval(mean, variance, n_units, np.inf if alone else n_units - 1, level)
+    return effective_interval(mean, variance, n_units, np.inf if alone else n_units - 1)
 
 
 def effective_interval(
-    share: float, variance: float, n_units: float, df: float, level: float = 0.95
+    share: float, variance: float, n_units: float, df: float
 ) -> tuple[float, float]:
     """Clopper and Pearson's interval at the number of independent answers that vary as a share does.
 
@@ -99,8 +95,8 @@ def effective_interval(
     n = float(n_units)
     if variance > 1e-20:  # else the rounding of sums
         n = share * (1 - share) / variance + 1  # one more: exact for independent answers
-        n *= (stdtrit(1e9, (1 + level) / 2) / stdtrit(min(df, 1e9), (1 + level) / 2)) ** 2
-    return binomial_interval(share * n, n, level)
+        n *= (stdtrit(1e9, 1 - TAIL) / stdtrit(min(df, 1e9), 1 - TAIL)) ** 2
+    return binomial_interval(share * n, n)
 
 
 def in_blocks(group: np.ndarray | None) -> bool:
@@ -190,7 +186,6 @@ def mean_interval(
     least: float = -np.inf,
     most: float = np.inf,
     n_bootstrap: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Interval of the mean over the last axis of values (..., n), two arrays (...).
@@ -201,7 +196,6 @@ def mean_interval(
     bounds least and most.
     """
     values = np.asarray(values, np.float64)
-    _check_level(level)
     n = values.shape[-1]
     place = np.arange(n) if group is None else np.unique(group, return_inverse=True)[1]
     order, size = np.argsort(place, kind="stable"), np.bincount(place)
@@ -211,8 +205,7 @@ def mean_interval(
         return np.full_like(mean, least), np.full_like(mean, most)
     sums = sums - mean[..., None] * size  # the mean is 0 from here on
     error = np.sqrt(g / (g - 1) * (sums**2).sum(axis=-1)) / n
-    tail = (1 - level) / 2
-    first, last = stdtrit(g - 1, [tail, 1 - tail])
+    first, last = stdtrit(g - 1, [TAIL, 1 - TAIL])
     if g >= FEW:
         ratios, rng, step = [], np.random.default_rng([seed, 0]), max(1, _DRAWS_AT_ONCE // g)
         for start in range(0, n_bootstrap, step):
@@ -223,7 +216,7 @@ def mean_interval(
             # A draw of equal values alone has no spread and tells nothing.
             none = spread <= 1e-6 * error[..., None]
             ratios.append(np.divide(drawn, spread, out=np.zeros_like(drawn), where=~none))
-        ends = np.quantile(np.concatenate(ratios, axis=-1), [tail, 1 - tail], axis=-1)
+        ends = np.quantile(np.concatenate(ratios, axis=-1), [TAIL, 1 - TAIL], axis=-1)
         first, last = np.minimum(first, ends[0]), np.maximum(last, ends[1])
     return np.maximum(least, mean - last * error), np.minimum(most, mean - first * error)
 
@@ -240,7 +233,7 @@ def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.
 
 
 def t_interval(
-    values: np.ndarray, least: float = -np.inf, most: float = np.inf, level: float = 0.95
+    values: np.ndarray, least: float = -np.inf, most: float = np.inf
 ) -> tuple[float, float]:
     """Student's interval of the mean of independent values (n,), cut at the bounds.
 
@@ -248,13 +241,12 @@ def t_interval(
     only. A single value tells nothing: then it is the bounds, or BadParameter without any.
     """
     values = _finite(values, "values")
-    _check_level(level)
     mean, variance, n = mean_variance(values)
     if n == 1:
         if not np.isfinite([least, most]).all():
             raise BadParameter("t_interval needs at least 2 values.")
         return least, most
-    half = float(stdtrit(n - 1, (1 + level) / 2) * np.sqrt(variance))
+    half = float(stdtrit(n - 1, 1 - TAIL) * np.sqrt(variance))
     return max(least, mean - half), min(most, mean + half)
 
 
@@ -298,7 +290,6 @@ def paired_difference(
     b: np.ndarray,
     *,
     group: np.ndarray | None = None,
-    level: float = 0.95,
     n_permutations: int = 1000,
     seed: int = 0,
 ) -> PairedDifference:
@@ -317,7 +308,6 @@ def paired_difference(
         )
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
         raise BadParameter("paired_difference needs fractions between 0 and 1.")
-    _check_level(level)
     difference = a - b
     place = np.arange(a.size) if group is None else np.unique(group, return_inverse=True)[1]
     sums = np.bincount(place, difference)
@@ -325,7 +315,7 @@ def paired_difference(
     if len(sums) > 1:
         units = np.r_[place, len(sums), len(sums) + 1]
         mean, variance, _ = mean_variance(np.r_[difference, 1.0, -1.0], group=units)
-        half = stdtrit(len(sums) - 1, (1 + level) / 2) * np.sqrt(variance)
+        half = stdtrit(len(sums) - 1, 1 - TAIL) * np.sqrt(variance)
         low, high = max(low, float(mean - half)), min(high, float(mean + half))
     p = sign_flip_p(sums, n_permutations=n_permutations, seed=seed, two_sided=True)
     return PairedDifference(float(difference.mean()), low, high, p, difference.size)
@@ -348,8 +338,3 @@ def _finite(values: np.ndarray, name: str) -> np.ndarray:
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise BadParameter(f"{name} must be a non-empty row of finite numbers.")
     return values
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise BadParameter(f"level must lie between 0 and 1, not {level}.")

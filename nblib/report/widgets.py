@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadParameter
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
@@ -28,35 +27,25 @@ from nblib.road.notebook_code import is_interactive
 class ResponseExplorer:
     """Raster and PSTH of one unit over the presentations of one label.
 
-    It opens at the unit and label with the clearest response; `unit` (its id) and `label` choose
-    others. Raises BadParameter for a unit or label that the recording does not hold.
+    It opens at the unit and label with the clearest response.
     """
 
-    def __init__(self, recording: Recording, unit: int | None = None, label: Any = None):
+    def __init__(self, recording: Recording):
         self.recording = recording
         trials = responses.drawn_trials(recording)
         self.labels = np.unique(labelling.as_array(trials["label"])).tolist()
         self.shown_s = responses.shown_s(trials)
-        ids = recording.units.index
-        if unit is not None and unit not in ids:
-            raise BadParameter(f"unit {unit!r} is not in recording {recording.id!r}.")
-        if label is not None and label not in self.labels:
-            raise BadParameter(f"label {label!r} was never shown in recording {recording.id!r}.")
-        place, clearest = responses.clearest_example(recording)
-        self.unit = ids[place] if unit is None else unit
-        self.label = getattr(clearest, "item", lambda: clearest)() if label is None else label
-        self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
-        self.areas = pd.Series(areas_of(recording.units), index=ids)
-
-    def figure(
-        self, unit: int | None = None, label: Any = None, window: tuple[float, float] | None = None
-    ) -> Picture:
-        """The picture of a unit, a label and a window [s from onset], or of those that it opens at."""
-        unit, label = (
-            (self.unit if unit is None else unit),
-            (self.label if label is None else label),
+        place, label = responses.clearest_example(recording)
+        self.unit, self.label = (
+            recording.units.index[place],
+            getattr(label, "item", lambda: label)(),
         )
-        window = window if window and window[0] < window[1] else self.window
+        self.window = (-0.4 * self.shown_s, 1.6 * self.shown_s)
+        self.areas = pd.Series(areas_of(recording.units), index=recording.units.index)
+
+    def figure(self, unit: int, label: Any, window: tuple[float, float]) -> Picture:
+        """The picture of a unit, a label and a window [s from onset]."""
+        window = window if window[0] < window[1] else self.window
         place = self.recording.units.index.get_loc(unit)
         onset = responses.onsets(self.recording, label)
         trial, time = responses.align(self.recording.spike_times(place), onset, window)
@@ -72,15 +61,15 @@ class ResponseExplorer:
         import ipywidgets as w
 
         look = {"style": {"description_width": "5em"}}
-        areas = [("all", None), *((area or "no area", area) for area in sorted(set(self.areas)))]
-        area = w.Dropdown(options=areas, description="area", **look)
-        unit = w.Dropdown(
-            options=list(self.areas.index), value=self.unit, description="unit", **look
-        )
+
+        def choice(name: str, options: list, value: Any = None) -> w.Dropdown:
+            return w.Dropdown(options=options, value=value, description=name, **look)
+
+        areas = [(area or "no area", area) for area in sorted(set(self.areas))]
+        area = choice("area", [("all", None), *areas])
+        unit = choice("unit", list(self.areas.index), self.unit)
         labels = [(plots.label_text(value), value) for value in self.labels]
-        label = w.Dropdown(
-            options=labels, value=self.label, description=self.recording.label, **look
-        )
+        label = choice(self.recording.label, labels, self.label)
         reach = 3 * self.shown_s
         window = w.FloatRangeSlider(
             value=self.window, min=-reach, max=reach, step=reach / 60, description="window (s)",
@@ -103,7 +92,7 @@ class ResponseExplorer:
     def _repr_mimebundle_(
         self, include=None, exclude=None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        png, shown = self.figure()._repr_png_()
+        png, shown = self.figure(self.unit, self.label, self.window)._repr_png_()
         picture = base64.b64encode(png).decode()
         bundle = {"image/png": picture, "text/plain": f"<{type(self).__name__}: default view>"}
         if is_interactive():  # the picture stays for pages that show the saved notebook
@@ -128,22 +117,18 @@ class PlainTable:
     most = 25
 
     def __init__(self, table: pd.DataFrame):
-        self.table = table
-
-    def _left_out(self) -> str:
-        more = len(self.table) - self.most
-        return f"The first {self.most} rows; {more:,} more." if more > 0 else ""
+        self.table, more = table.head(self.most), len(table) - self.most
+        self.left_out = f"The first {self.most} rows; {more:,} more." if more > 0 else ""
 
     def __repr__(self) -> str:
-        told = self.table.head(self.most).to_string(index=False)
-        return f"{told}\n{self._left_out()}".rstrip()
+        return f"{self.table.to_string(index=False)}\n{self.left_out}".rstrip()
 
     def _repr_html_(self) -> str:
         if self.table.empty:
             return "<p>Nothing to show yet.</p>"
         with pd.option_context("display.max_colwidth", None):
-            shown = self.table.head(self.most).to_html(index=False, border=0, na_rep="")
-        return shown + (f"<p>{self._left_out()}</p>" if self._left_out() else "")
+            shown = self.table.to_html(index=False, border=0, na_rep="")
+        return shown + (f"<p>{self.left_out}</p>" if self.left_out else "")
 
 
 def show_table(table: pd.DataFrame) -> Any:

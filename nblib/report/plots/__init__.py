@@ -1,10 +1,10 @@
 """Figures by what they show: recordings, responses, preparation, runs, graphs, budgets, and so on.
 
 Each function takes arrays or tables and returns a Figure. It shows itself as the last line of a
-notebook cell; `save_svg(fig, path)` keeps it for a paper. Colours are safe for colour-blind readers
+notebook cell; `fig.savefig("figure.svg")` keeps it for a paper. Colours are safe for colour-blind readers
 and every brain area has its own, everywhere. A notebook imports the module of what it shows.
 """
 
-from nblib.report.plots.style import area_colour, label_text, png_bytes, save_svg, say, use_style
+from nblib.report.plots.style import area_colour, label_text, png_bytes, say, use_style
 
-__all__ = ["area_colour", "label_text", "png_bytes", "save_svg", "say", "use_style"]
+__all__ = ["area_colour", "label_text", "png_bytes", "say", "use_style"]

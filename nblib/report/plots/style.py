@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -20,8 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
-from nblib.core.errors import StorageError
 from nblib.report.plots import texts
 
 WIDTH_IN = 7.5
@@ -36,12 +34,17 @@ GREY, LIGHT, INK = "#8C8C8C", "#DDDDDD", "#222222"
 SERIES = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]  # lines, in this order
 MARKERS = "osD^vP"  # of the first eight lines, of the next eight ...
 
+# Families that hold Chinese, Japanese and Korean letters, for labels that DejaVu has no glyphs for.
+CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "IPAexGothic",
+       "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic")  # fmt: skip
+INSTALLED = {font.name for font in fontManager.ttflist}
+
 STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "axes.facecolor": "white",
     "font.size": 10,
-    "font.family": "DejaVu Sans",
+    "font.family": ["DejaVu Sans", *(name for name in CJK if name in INSTALLED)],
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -147,6 +150,15 @@ class Picture(Figure):
             rows.append([run, round(float(across), 4), round(float(1 - up), 4)])
         return rows
 
+    def savefig(self, fname: Any, **kwargs) -> None:
+        """Save the figure in the project's style; the same figure gives the same file.
+
+        In an SVG, text stays text and point clouds are pictures, so that files stay small.
+        """
+        date = {"metadata": {"Date": None}} if str(fname).endswith(".svg") else {}
+        with mpl.rc_context(STYLE):
+            super().savefig(fname, **date | kwargs)
+
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         png, shown = png_bytes(self), {"width": round(self.get_figwidth() * 96)}
         shown |= {"alt": self.alt()} | ({"runs": self.marks()} if self._marks else {})
@@ -187,43 +199,11 @@ def new_panel(height_in: float, width_in: float = WIDTH_IN) -> tuple[Picture, Ax
     return fig, fig.add_subplot()
 
 
-def png_bytes(fig: Figure, dpi: int = DPI) -> bytes:
+def png_bytes(fig: Picture, dpi: int = DPI) -> bytes:
     """The figure as PNG bytes; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def save_svg(fig: Figure, path: str | Path) -> Path:
-    """Save a figure as SVG for a paper or a poster.
-
-    Text stays text, and images and point clouds inside are pictures, so that files stay small.
-
-    Returns
-    -------
-    Path
-        `path`.
-
-    Raises
-    ------
-    ValueError
-        The name does not end in .svg.
-    StorageError
-        The file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix != ".svg":
-        raise ValueError(f"{path.name}: expected a file name that ends in .svg.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with mpl.rc_context(STYLE):
-            fig.savefig(beside, format="svg", dpi=200, metadata={"Date": None})
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"{path}: the figure could not be written ({error.strerror}).") from None
-    return path
 
 
 def note(ax: Axes, text: str) -> None:
