@@ -135,16 +135,14 @@ def load_lab_latents(path: Path | str, n: int) -> np.ndarray:
 
     path = Path(path).expanduser()
     latents = read_tensors(path, "latents")
-    if isinstance(latents, dict):
-        latents = list(latents.values())
-    if isinstance(latents, (list, tuple)):
-        tensors = [x for x in latents if isinstance(x, torch.Tensor)]
-        # One tensor, or one a row: (D,) or (1, D) for each image.
-        one = len(tensors) == 1 and tensors[0].ndim > 1 and len(tensors[0]) == n
-        latents = tensors[0] if one else [x.reshape(-1) for x in tensors]
-        if isinstance(latents, list):
-            same = len({len(x) for x in latents}) == 1
-            latents = torch.stack(latents) if same else None
+    if isinstance(latents, (dict, list, tuple)):
+        parts = latents.values() if isinstance(latents, dict) else latents
+        tensors = [x for x in parts if isinstance(x, torch.Tensor)]
+        if len(tensors) == 1 and tensors[0].ndim > 1 and len(tensors[0]) == n:
+            latents = tensors[0]
+        else:  # one tensor a row: (D,) or (1, D) for each image
+            same = len({x.numel() for x in tensors}) == 1
+            latents = torch.stack([x.reshape(-1) for x in tensors]) if same else None
     if not isinstance(latents, torch.Tensor) or latents.ndim < 2 or len(latents) != n:
         shape = (
             tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__

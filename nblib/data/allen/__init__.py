@@ -160,7 +160,7 @@ def download_scenes(numbers: list[int]) -> list[Path]:
                     number,
                     f"one template of natural scene {number}.",
                 ),
-                _verify_picture,
+                read_picture,
             )
     return [scene_place(number) for number in numbers]
 
@@ -187,15 +187,3 @@ def _one_link(ask: Callable[[int], str], number: int, otherwise: str) -> str:
         if not str(error).startswith("expected exactly"):
             raise
         raise BadParameter(f"the warehouse does not hold {otherwise}") from None
-
-
-def _verify_picture(path: Path) -> None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except OSError as error:
-        if error.errno in store.NO_SPACE:
-            raise
-        raise BadInput(f"{path}: not readable as an image ({error}).") from None

@@ -47,10 +47,17 @@ def trial_oddities(recording: Recording) -> list[str]:
     return odd
 
 
+def _times(table: pd.DataFrame | None) -> np.ndarray:
+    """Starts and stops (2, row) [s]; none without a table."""
+    return (
+        np.empty((2, 0)) if table is None else table[["start_time", "stop_time"]].to_numpy(float).T
+    )
+
+
 def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:
     """Whether another table than the trials can be used; if not, say so."""
-    times = table[["start_time", "stop_time"]].to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(times).all(axis=1) | (times[:, 1] < times[:, 0]))
+    start, stop = _times(table)
+    bad = np.flatnonzero(~np.isfinite(start) | ~np.isfinite(stop) | (stop < start))
     if len(bad):
         odd.append(
             f"{name}: {len(bad)} of {len(table)} rows have NaN or negative-length times (row {some(bad)})."
@@ -62,7 +69,7 @@ def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row a table of intervals: table, rows, first_s, last_s, median_s, columns."""
     rows: list[dict[str, Any]] = []
     for name, table in tables.items():
-        start, stop = table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
+        start, stop = _times(table)
         rows.append(
             {"table": name, "rows": len(table), "first_s": start.min(), "last_s": stop.max(),
              "median_s": np.median(stop - start), "columns": ", ".join(map(str, table.columns[2:]))}
@@ -82,7 +89,7 @@ def trial_tables(
     by_label = pd.DataFrame({"label": trials["label"], "length": length}).groupby("label")["length"]
     presentations = by_label.agg(n="size", median_s="median").reset_index()
     trials = recording.timed_trials
-    start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
+    start, stop = _times(trials)
     length = stop - start
 
     order = np.argsort(start, kind="stable")
@@ -90,24 +97,16 @@ def trial_tables(
     step = float(np.median(np.diff(start[order]))) if len(start) > 1 else 0.0
     long = np.flatnonzero(gap > max(LONG_GAP * step, 1e-9))
     edges = np.unique(np.r_[0, long + 1, len(start)])
-    blocks = pd.DataFrame(
-        {
-            "start_s": start[order][edges[:-1]],
-            "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
-            "presentations": np.diff(edges),
-            "gap_before_s": np.r_[np.nan, gap[long]][: len(edges) - 1],
-        }
-    )
+    blocks = pd.DataFrame({
+        "start_s": start[order][edges[:-1]],
+        "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
+        "presentations": np.diff(edges), "gap_before_s": np.r_[np.nan, gap[long]][: len(edges) - 1],
+    })  # fmt: skip
     median = np.median(length) if len(length) else np.nan
     off = np.flatnonzero(np.abs(length - median) > LENGTH_TOLERANCE * median)
-    lengths = pd.DataFrame(
-        {
-            "row": trials.index[off],
-            "start_s": start[off],
-            "length_s": length[off],
-            "label": trials["label"].to_numpy()[off],
-        }
-    )
+    columns = {"row": trials.index, "start_s": start, "length_s": length}
+    columns["label"] = trials["label"].to_numpy()
+    lengths = pd.DataFrame({name: values[off] for name, values in columns.items()})
     if len(off):
         odd.append(
             f"{recording.trials}: {len(off)} of {len(trials)} presentations are more than 5 % longer or shorter "
@@ -118,7 +117,7 @@ def trial_tables(
 
 def _overlapping(table: pd.DataFrame) -> np.ndarray:
     """Rows that begin before an earlier row has ended (by more than a microsecond)."""
-    start, stop = table["start_time"].to_numpy(float), table["stop_time"].to_numpy(float)
+    start, stop = _times(table)
     order = np.argsort(start, kind="stable")
     early = start[order][1:] < np.maximum.accumulate(stop[order])[:-1] - 1e-6
     return table.index.to_numpy()[np.sort(order[1:][early])]
@@ -143,7 +142,7 @@ def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str])
 def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each oddity of the presentations in table `name`."""
     odd_intervals({name: trials}, clock, odd)
-    start, stop = trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
+    start, stop = _times(trials)
     for rows, what in (
         (np.flatnonzero((stop < clock.first) | (start > clock.last)), f"lie outside the time in which there are spikes, {clock.first:.6g} to {clock.last:.6g} s"),
         (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order, or its clock begins anew"),
@@ -152,12 +151,6 @@ def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) ->
             odd.append(
                 f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(trials.index[rows])})."
             )
-
-
-def _times(trials: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
-    if trials is None:
-        return np.empty(0), np.empty(0)
-    return trials["start_time"].to_numpy(float), trials["stop_time"].to_numpy(float)
 
 
 def invalid_tables(

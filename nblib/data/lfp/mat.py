@@ -49,10 +49,9 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
     for a record without its INT_TIME.
     """
     folder = Path(folder).expanduser()
-    signals = sorted((folder / "LFP_Data").glob("*_LFP.mat"))
-    if not signals:
+    records = [record_of(p) for p in sorted((folder / "LFP_Data").glob("*_LFP.mat"))]
+    if not records:
         raise MissingInput(f"{folder}: no LFP_Data/*_LFP.mat in it.")
-    records = [record_of(p) for p in signals]
     kept = [r for r in records if r not in skip and subject_of(r) not in skip]
     lacking = [r for r in kept if not (folder / "INT_TIME" / f"{r}_TIME.mat").is_file()]
     if lacking:
@@ -63,9 +62,8 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
         path = Path(names).expanduser()
         if not path.is_file():
             raise MissingInput(f"{path}: no such file.")
-        wanted = [
-            w for line in path.read_text(encoding="utf-8").splitlines() if (w := line.strip())
-        ]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        wanted = [line.strip() for line in lines if line.strip()]
         if gone := [r for r in wanted if r not in kept]:
             raise BadInput(
                 f"{names}: {gone[0]!r} is not among the {len(kept)} records of {folder}."
@@ -73,10 +71,7 @@ def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_re
         return wanted
     if all_records:
         return kept
-    first: dict[str, str] = {}
-    for record in kept:
-        first.setdefault(subject_of(record), record)
-    return list(first.values())
+    return sorted({subject_of(record): record for record in reversed(kept)}.values())
 
 
 def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:
@@ -151,25 +146,21 @@ def _mat(path: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
     """Names in a MATLAB file, and what reads one of them as a flat array; any version up to 7.3."""
     from scipy import io
 
-    try:
-        names = [n for n, _, _ in io.whosmat(path)]
-    except NotImplementedError:  # version 7.3 is HDF5
-        with hdf5.opened(path) as file:
-            names = [n for n, item in file.items() if isinstance(item, h5py.Dataset)]
-
-        def read_hdf5(name: str) -> np.ndarray:
-            with hdf5.opened(path) as file:
-                return np.asarray(file[name][()], np.float64).ravel()
-
-        return names, read_hdf5
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise BadInput(f"{path}: not readable as a MATLAB file ({error}).") from None
-
-    def read_mat(name: str) -> np.ndarray:
+    def read(name: str) -> np.ndarray:
         try:
             held: dict[str, Any] = io.loadmat(path, variable_names=[name])
         except (OSError, ValueError, TypeError, EOFError) as error:
             raise BadInput(f"{path}: {name} cannot be read ({error}).") from None
         return np.asarray(held[name], np.float64).ravel()
 
-    return names, read_mat
+    def read_hdf5(name: str) -> np.ndarray:
+        with hdf5.opened(path) as file:
+            return np.asarray(file[name][()], np.float64).ravel()
+
+    try:
+        return [n for n, _, _ in io.whosmat(path)], read
+    except NotImplementedError:  # version 7.3 is HDF5
+        with hdf5.opened(path) as file:
+            return [n for n, item in file.items() if isinstance(item, h5py.Dataset)], read_hdf5
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise BadInput(f"{path}: not readable as a MATLAB file ({error}).") from None
