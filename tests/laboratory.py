@@ -89,10 +89,13 @@ class Laboratory:
             samples = shuffle_labels(samples, asked.seed)
         model = models.make(asked.model, asked.model_params)
         train, judge = samples["train"], samples[val]
-        model.set_params(settings=asked).fit(train.x, train.y, (judge.x, judge.y), n_classes=3)
+        model.set_params(settings=asked)
+        model.fit(train.x, train.y, (judge.x, judge.y), n_classes=3, refit=asked.refit)
         history = model.history_
         score = scores.Score(accuracy, accuracy - 0.1, accuracy + 0.05, 1 / 3, 0.001, 24)
         right = (model.predict(samples["val"].x) == samples["val"].y).mean()
+        if asked.refit:
+            right = history["val_accuracy"][model.fitted["best_epoch"]]
         chosen = float(right) if val_accuracy is None else val_accuracy
         told = {
             "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": recording,

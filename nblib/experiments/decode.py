@@ -46,6 +46,7 @@ class Params(P.Judge, P.Fit, P.StageParams):
         300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
     )
     areas: bool = Field(False, description="train again on each area alone and on all others")
+    refit: bool = Field(False, description="after the choice, teach again with validation rows too")
 
     def check(self) -> None:
         """BadParameter for a decoder that is not there, or a setting that it does not take."""
@@ -192,6 +193,7 @@ def make_decoder(params: Params) -> Decoder:
 def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFrame:
     """Fit on train presentations, choose on validation; test presentations are not touched.
 
+    With `refit`, validation presentations teach the chosen decoder too, once the choice is made.
     folder: of log and checkpoints. A run that was killed goes on from its own checkpoint; one that
     no longer fits (another version wrote it) is put aside, and said so. Returns the history: one
     row an epoch, or a strength of regularisation.
@@ -199,7 +201,7 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
     settings = params.model_copy(update={"progress": notebook_code.is_interactive()})
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
     train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
-    fitting = {"n_classes": len(data.classes), "folder": folder}
+    fitting = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
     if checkpoints := list(folder.glob(CHECKPOINTS)):
         try:
             return decoder.fit(*train, val, resume="auto", **fitting).history_
@@ -239,11 +241,15 @@ def evaluate(
     }
     if params.areas:
         tables["importance_areas"] = by_area(log_proba, data, params)
+    val_accuracy = (decoder.predict(data.val.x) == data.val.y).mean()
+    if params.refit:  # validation rows taught this decoder; what they said of it before counts
+        kept = history["epoch"] == decoder.fitted["best_epoch"]
+        val_accuracy = history.loc[kept, "val_accuracy"].item()
     about = {
         **data.about,
         "n_train": len(data.train),
         "n_val": len(data.val),
-        "val_accuracy": float((decoder.predict(data.val.x) == data.val.y).mean()),
+        "val_accuracy": float(val_accuracy),
         "fit_s": decoder.fitted["fit_s"],
         "device": decoder.fitted["device"],
     }
@@ -304,7 +310,8 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
             decoder = make_decoder(params)
             decoder.set_params(settings=settings, units=part.units, scaling=part.scaling)
             val = part.val.x, part.val.y
-            decoder.fit(part.train.x, part.train.y, val, n_classes=len(data.classes))
+            fitting = {"n_classes": len(data.classes), "refit": params.refit}
+            decoder.fit(part.train.x, part.train.y, val, **fitting)
             rows.append(row(area, kind, int(keep.sum()), decoder.predict_log_proba(part.test.x)))
     return pd.DataFrame(rows)
 

@@ -48,6 +48,7 @@ class Params(P.Judge, P.Fit, P.StageParams):
     importance: int = Field(
         300, ge=0, description="test presentations for the importance of units; 0 = none [count]"
     )
+    refit: bool = Field(False, description="after the choice, teach again with all that were drawn")
 
     def check(self) -> None:
         check_choices(self)
@@ -142,7 +143,7 @@ def fit(
     if choose is not None:
         choose = scaled(choose, mean, scale)
     val = None if choose is None else (choose.x, choose.y)
-    decoder.fit(learn.x, learn.y, val, n_classes=len(data.classes))
+    decoder.fit(learn.x, learn.y, val, n_classes=len(data.classes), refit=params.refit)
     return decoder, (mean, scale)
 
 

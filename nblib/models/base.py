@@ -6,6 +6,7 @@ Shapes, everywhere: B presentations, T bins, N units, C classes.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -109,6 +110,7 @@ class Decoder(ClassifierMixin, BaseEstimator):
         n_classes: int | None = None,
         folder: Path | str | None = None,
         resume: Path | str = "",
+        refit: bool = False,
     ) -> Decoder:
         """Learn from presentations and their labels; choose on `val`.
 
@@ -122,6 +124,9 @@ class Decoder(ClassifierMixin, BaseEstimator):
         folder : where checkpoints and logs go; None is a temporary folder.
         resume : "" starts afresh, "auto" goes on from the checkpoint in `folder` if there is one,
             a path goes on from that checkpoint.
+        refit : after the choice learn again, from X and `val` together, with what was chosen (a
+            strength, a number of epochs). `history_` tells of the choice. A score on `val` tells
+            nothing any more.
 
         Raises
         ------
@@ -143,11 +148,22 @@ class Decoder(ClassifierMixin, BaseEstimator):
         self.n_bins, self.n_units = train.x.shape[1:]
         self.n_classes, self.classes_ = len(classes), classes
         self.history_ = self._fit(train, chooser, settings, folder, resume)
+        if refit and chooser is not None:
+            fitted, started = self.fitted, time.perf_counter()
+            parts = [(getattr(train, name), getattr(chooser, name)) for name in ("x", "y", "trial")]
+            both = Samples(*map(np.concatenate, parts))
+            self._refit(both, settings)
+            spent = fitted["fit_s"] + time.perf_counter() - started
+            self.fitted = {**fitted, "refit": len(both), "fit_s": round(spent, 3)}
         return self
 
     def _fit(
         self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
+        raise NotImplementedError
+
+    def _refit(self, both: Samples, settings: FitSettings) -> None:
+        """Learn from `both` with what `_fit` chose."""
         raise NotImplementedError
 
     def _log_proba(self, x: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ class LinearDecoder(Decoder):
     """Scores = x (B, T*N) @ weight (T*N, C) + bias (C,); probabilities by softmax.
 
     Every strength is fitted on the train rows; the one with the lowest validation log-loss is kept
-    as it is and not fitted again on validation rows. A single factor on the scores (temperature,
+    as it is, and fitted again with the validation rows only if `refit` says so. A single factor on the scores (temperature,
     Guo et al. 2017, ICML) is set on the validation rows. Without validation rows, strengths that
     were left at their defaults are those of `fixed`, the first is taken, and the scores as they are.
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    choice: Any  # of the last fit: the solution by number, and its temperature
 
     @classmethod
     def source(cls) -> Callable:
@@ -64,7 +66,8 @@ class LinearDecoder(Decoder):
         rows, best = [], np.inf
         # Some number of BLAS threads; None is what the environment says.
         with threadpool_limits(limits=settings.threads or None):
-            for setting, weight, bias in self.solutions(x, train.y, settings.seed, **params):
+            solutions = self.solutions(x, train.y, settings.seed, **params)
+            for number, (setting, weight, bias) in enumerate(solutions):
                 factor = 1.0 if val is None else temperature(v @ weight + bias, judge.y)
                 weight, bias = factor * weight, factor * bias
                 log_proba = log_softmax(v @ weight + bias, axis=1)
@@ -78,11 +81,20 @@ class LinearDecoder(Decoder):
                 if row["val_loss"] < best:
                     best = row["val_loss"]
                     self.weight, self.bias, chosen = weight, bias, setting
+                    self.choice = number, factor
                 if val is None:
                     break
         # The path that holds the choice: one row for each strength.
         rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
         return self.history_of(rows, chosen, settings, started)
+
+    def _refit(self, both: Samples, settings: FitSettings) -> None:
+        number, factor = self.choice
+        x = both.x.reshape(len(both), -1)
+        with threadpool_limits(limits=settings.threads or None):
+            solutions = self.solutions(x, both.y, settings.seed, **self.params)
+            _, weight, bias = next(islice(solutions, number, None))
+        self.weight, self.bias = factor * weight, factor * bias
 
     def refuse_resume(self, resume: Any) -> None:
         """BadParameter where a checkpoint is named: there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,6 +63,14 @@ class TorchDecoder(Decoder):
         )
         self.fitted, history.attrs = dict(history.attrs), {}
         return history
+
+    def _refit(self, both: Samples, settings: FitSettings) -> None:
+        """From fresh weights, for as many epochs as the best one had."""
+        from nblib.models import training
+
+        epochs = self.fitted["best_epoch"] + 1
+        with training.watching(None):  # who watches has seen how validation went
+            self._fit(both, None, replace(settings, max_epochs=epochs), None, "")
 
     def _identity(self) -> dict[str, Any]:
         # Lists, not tuples: checkpoints hold plain values.

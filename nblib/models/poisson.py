@@ -165,7 +165,15 @@ class BayesPoisson(LinearDecoder):
                         best, kept = row["val_loss"], (*rates, sd, factor)
                         chosen = {"smooth": width, "gain_sd": sd}
             self._keep(*kept)
-        return self.history_of(rows, chosen, settings, started)
+        self.choice = chosen["smooth"], *kept[2:]
+        path = [r for r in rows if r["gain_sd"] == chosen["gain_sd"]]  # that holds the choice
+        return self.history_of(path, chosen, settings, started)
+
+    def _refit(self, both: Samples, settings: FitSettings) -> None:
+        width, *gain_and_factor = self.choice
+        x = both.x.reshape(len(both), -1)
+        _, *rates = next(self.log_rates(x, both.y, (width,)))
+        self._keep(*rates, *gain_and_factor)
 
     def _keep(self, log_rate: np.ndarray, total: np.ndarray, sd: float, factor: float) -> None:
         """Weight and bias on scaled samples, of what `log_rates` gives, a gain and a temperature."""

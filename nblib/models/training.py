@@ -314,8 +314,8 @@ class Keeper(lightning.Callback):
 
 
 @contextlib.contextmanager
-def watching(watch: Watch) -> Iterator[None]:
-    """Call `watch` with the row of each epoch (epoch, train_loss, val_loss, val_accuracy) of the
+def watching(watch: Watch | None) -> Iterator[None]:
+    """Call `watch`, if any, with the row of each epoch (epoch, train_loss, val_loss, val_accuracy) of the
     decoders fitted inside; what it raises ends the fit."""
     token = _WATCH.set(watch)
     try:

@@ -65,6 +65,16 @@ def trained(**given):
     return stage, data, decoder, decode.evaluate(decoder, data, stage.params, history, ideal)
 
 
+def test_a_decoder_taught_again_keeps_the_validation_score_it_was_chosen_by(road):
+    plain, data, _, result = trained(model="bayes_poisson")
+    other, _, again, taught = trained(model="bayes_poisson", refit=True)
+    assert taught.about["val_accuracy"] == result.about["val_accuracy"]
+    assert again.fitted["refit"] == len(data.train) + len(data.val)
+    assert (again.predict(data.val.x) == data.val.y).mean() > result.about["val_accuracy"]
+    assert plain.key != other.key  # it is a run of its own
+    assert taught.about["n_train"] == result.about["n_train"]
+
+
 def words_of(stage, data, result):
     return decode.in_words(result, data, stage.recipe, stage.params.model)
 

@@ -95,6 +95,41 @@ def test_the_same_seed_gives_the_same_decoder(name, fitted, task):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_refit_learns_again_from_train_and_validation_with_what_was_chosen(name, fitted, task):
+    decoder, history = fitted(name)
+    again = small(name)
+    repeated = fit(again, task["train"], task["val"], refit=True)
+    assert repeated.equals(history) and again.fitted["refit"] == 200
+    told = ("best_epoch", "best_val_loss")
+    assert [again.fitted[k] for k in told] == [decoder.fitted[k] for k in told]
+    both = Samples(*(np.concatenate([getattr(task[r], n) for r in ("train", "val")]) for n in ("x", "y", "trial")))  # fmt: skip
+    if name in TORCH:
+        alone = small(name)
+        epochs = decoder.fitted["best_epoch"] + 1
+        fit(alone, both, None, settings=_settings(max_epochs=epochs))
+        factor = 1.0
+    else:
+        c = decoder.fitted.get("c")
+        of_one = {
+            "nearest_mean": {"shrink": c and [1 - c]}, "poisson_naive_bayes": {"pseudo": c and [1 / c]},
+            "bayes_poisson": {k: [decoder.fitted.get(k)] for k in ("smooth", "gain_sd")},
+            "pca_logistic": {"components": [decoder.fitted.get("components")], "c_values": [c]},
+        }  # fmt: skip
+        alone = small(name, **of_one.get(name, {"c_values": [c]}))
+        fit(alone, both, None)
+        factor = np.linalg.norm(again.weight) / np.linalg.norm(alone.weight)
+        assert factor == pytest.approx(again.choice[-1], rel=0.02)  # the temperature of validation
+    log_proba = alone.predict_log_proba(task["test"].x) * factor
+    log_proba -= np.logaddexp.reduce(log_proba, axis=1, keepdims=True)
+    # A path of penalties starts each fit from the last, so it ends elsewhere in the last digits.
+    np.testing.assert_allclose(
+        np.exp(again.predict_log_proba(task["test"].x)), np.exp(log_proba), atol=0.01
+    )
+    x = task["test"].x
+    assert np.abs(again.predict_log_proba(x) - decoder.predict_log_proba(x)).max() > 0.02
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_one_bin_and_two_classes(name, task):
     keep = task["train"].y < 2
     train = Samples(task["train"].x[keep, :1], task["train"].y[keep], task["train"].trial[keep])

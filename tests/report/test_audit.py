@@ -318,6 +318,26 @@ def test_a_recipe_that_is_not_there_is_refused(laboratory):
     assert audit.audit("tiny").looked["files"] == 0  # it is there, without a run
 
 
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_of_a_run_that_was_taught_again_the_record_is_checked_and_the_rest_untold(
+    laboratory, model
+):
+    run = laboratory.run(model=model, max_epochs=4, learning_rate=0.03, refit=True)
+    only("choice", run, "validation rows taught its model again", audit.UNTOLD)
+    history, told = pd.read_parquet(run / HISTORY), json.loads((run / scores.METRICS).read_text())
+    change_metrics(run, val_accuracy=told["val_accuracy"] / 2)
+    only("choice", run, "is not that of the epoch with the lowest validation loss")
+    change_metrics(run, val_accuracy=told["val_accuracy"])
+    rewrite(run, HISTORY, history.assign(epoch=history["epoch"][::-1].to_numpy()))
+    only("choice", run, "whose validation loss is")
+    # A manifest that hides it does not fit its key.
+    hidden = laboratory.run(model=model, max_epochs=4, learning_rate=0.03, seed=1, refit=True)
+    parameters = store.read_manifest(hidden)["parameters"]
+    change_manifest(hidden, parameters=parameters | {"refit": False})
+    (finding,) = [f for f in found() if f.folder.name == hidden.name]
+    assert "key" in finding.what
+
+
 def test_a_choice_that_left_no_trace_cannot_be_told(laboratory):
     run = laboratory.run()
     change_metrics(run, val_accuracy=None)

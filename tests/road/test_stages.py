@@ -18,7 +18,7 @@ TRAIN = {
     "model": "lstm", "fold": 0, "seed": 0, "model_params": {}, "max_epochs": None, "batch_size": None,
     "learning_rate": None, "weight_decay": None, "patience": None, "device": "auto", "precision": "32",
     "threads": 0, "logger": "csv", "shuffle_labels": False, "n_permutations": 1000, "n_bootstrap": 1000,
-    "importance": 300, "areas": False,
+    "importance": 300, "areas": False, "refit": False,
 }  # fmt: skip
 
 

@@ -111,7 +111,9 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
     """Whether validation chose what a run chose (epoch, penalty): the kept one has the lowest
     validation loss, and the stored model gives that loss and that accuracy on the validation rows.
 
-    Of 08 its own record is read alone: the pairs that it drew are not stored.
+    Of 08 its own record is read alone: the pairs that it drew are not stored. So is that of a run
+    with `refit`, whose stored model is another than the one that was chosen: a record that agrees
+    with itself leaves untold whether validation rows chose before they taught.
     """
     if not STAGES[run.stage].chosen:
         return None
@@ -126,17 +128,21 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
         raise Untold(f"its history holds no {', '.join(sorted(missing))}")
     losses = history["val_loss"]
     best = losses.argmin()
-    if STAGES[run.stage].cohort and STAGES[run.stage].chosen:
+    refit = run.manifest["parameters"].get("refit", False)
+    if refit or STAGES[run.stage].cohort:
         accuracy = history["val_accuracy"][best]
         if abs(accuracy - value) > 1e-6:
             return [f"its validation accuracy {value:.4f} is not that of the epoch with the lowest validation loss, {accuracy:.4f}"]  # fmt: skip
-        return []
+        if not refit:
+            return []
     epoch = run.config["training"]["best_epoch"]
     if epoch not in history["epoch"]:
         raise Untold(f"it kept epoch {epoch}, of which its history says nothing")
     kept = losses[history["epoch"] == epoch][0]
     if kept > losses[best]:
         return [f"it kept epoch {epoch}, whose validation loss is {kept:.4f}; epoch {history['epoch'][best]} has the lowest, {losses[best]:.4f}"]  # fmt: skip
+    if refit:
+        raise Untold("validation rows taught its model again after the choice (refit); its record of the choice agrees with itself, and no model is left to ask")  # fmt: skip
     again = files.answers(run, "val")
     if abs(again.loss - kept) > again.slack:
         of_test = abs(files.answers(run, "test").loss - kept) <= again.slack

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from nblib.evaluate.scores import Score
     from nblib.report.plots.style import Picture
 
+TRIED = {
+    "c": "C (larger: weaker regularisation)",
+    "smooth": "width of smoothing (share of the bins)",
+}
 MOST_UNITS = 20
 FEW_CLASSES = 12
 
@@ -27,15 +31,16 @@ def learning_curves(history: pd.DataFrame) -> Picture:
     """Loss and validation accuracy by epoch, with the kept epoch marked.
 
     history: one row an epoch with train_loss, val_loss and val_accuracy. A linear model has no
-    epochs: its rows are the strengths of regularisation that were tried (column c), and the
-    validation score is drawn against them. A single fit with nothing to choose is stated.
+    epochs: its rows are the values that were tried of a setting (a column of `TRIED`), and the
+    validation score is drawn against it. A single fit with nothing to choose is stated.
     """
     if len(history) < 2:
         value = history["val_accuracy"].iloc[-1] if "val_accuracy" in history else np.nan
         known = f"\nValidation accuracy: {value:.1%}." if np.isfinite(value) else ""
         return style.say("One fit with nothing to choose: no curve to draw." + known)
-    linear = "c" in history
-    x, name = ("c", "C = ") if linear else ("epoch", "epoch ")
+    tried = [column for column in TRIED if column in history]
+    x, words = (tried[0], TRIED[tried[0]]) if tried else ("epoch", "epoch")
+    name = "C = " if x == "c" else f"{x} "
     kept = history[x].iloc[int(np.nanargmin(history["val_loss"]))]  # the first of equals
     fig = style.new_figure(3.2)
     left, right = fig.subplots(1, 2)
@@ -45,16 +50,16 @@ def learning_curves(history: pd.DataFrame) -> Picture:
         role = table["variable"].map({"train_loss": "train"}).fillna("validation")
         primitives.curves(ax, table.assign(role=role), x, "role", looks=looks)
         ax.axvline(kept, label=f"kept: {name}{kept:g}", **primitives.CHANCE)
-        ax.set_xlabel("C (larger: weaker regularisation)" if linear else "epoch")
-        if linear:
+        ax.set_xlabel(words)
+        if x == "c":
             ax.set_xscale("log")
             primitives.plain_numbers(ax.xaxis)
         else:
-            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=not tried))
     left.set_ylim(bottom=0)
     left.set(
         ylabel="cross-entropy (nats)",
-        title="No epochs: loss by regularisation" if linear else "Loss",
+        title="No epochs: loss by regularisation" if tried else "Loss",
     )
     left.legend()
     primitives.percent(right.yaxis)
