@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,12 +88,14 @@ class Recording:
     id: str
     subject: str
     path: Path | None
-    units: pd.DataFrame
-    spike_index: np.ndarray
-    spikes: np.ndarray | FileSpikes
-    intervals: dict[str, pd.DataFrame]
-    trials: str
-    label: str
+    units: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(index=pd.Index([], name="unit_id"))
+    )
+    spike_index: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    spikes: np.ndarray | FileSpikes = field(default_factory=lambda: np.empty(0))
+    intervals: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    trials: str = ""
+    label: str = ""
     series: dict[str, Series] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     observed: list[np.ndarray | None] | None = None

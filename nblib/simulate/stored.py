@@ -23,26 +23,21 @@ class Simulator:
     file_name: str
     simulate: Callable[[Path, Any, str], Any]
 
-    def _in_key(self, settings: Any, recording: str) -> dict[str, Any]:
-        return settings.model_dump() | {"recording": recording}
-
     def key(self, settings: Any, recording: str) -> str:
         """Key of a recording in the store."""
-        return store.make_key(self.stage, self.version, self._in_key(settings, recording), [])
+        in_key = settings.model_dump() | {"recording": recording}
+        return store.make_key(self.stage, self.version, in_key, [])
 
     def make(self, settings: Any, recording: str) -> Path:
         """The NWB file of a recording, made and stored when it does not exist yet.
 
         Raises BadParameter for settings that cannot be met, StorageError when the disk is full.
         """
+        params = settings.model_dump()
+        extra = {"stage_version": self.version, "in_key": params | {"recording": recording}}
         folder = store.commit(
-            self.stage,
-            recording,
-            self.key(settings, recording),
+            self.stage, recording, self.key(settings, recording),
             lambda folder: self.simulate(folder / self.file_name, settings, recording),
-            params=settings.model_dump(),
-            upstream=[],
-            seed=settings.seed,
-            extra={"stage_version": self.version, "in_key": self._in_key(settings, recording)},
-        )
+            params=params, upstream=[], seed=settings.seed, extra=extra,
+        )  # fmt: skip
         return folder / self.file_name

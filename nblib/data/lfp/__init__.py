@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 from nblib.core.params import Recipe
 from nblib.data.files import require_file
-from nblib.data.recording import Recording, Series
 
 SERIES = "lfp"  # name of the averaged signal in a Recording
 STATES = ("home_cage", "open_field", "tail_suspension")
@@ -47,25 +43,3 @@ def times_file(recipe: Recipe, recording_id: str, usual: Path | None = None) -> 
         f"{recipe.recipe!r} if they lie elsewhere",
     )
     return {"times": path}
-
-
-def recording_of(
-    recipe: Recipe,
-    recording_id: str,
-    path: Path,
-    subject: str,
-    times: Path,
-    intervals: Mapping[str, pd.DataFrame],
-    series: Series,
-    electrodes: dict[str, int],
-    notes: list[str],
-) -> Recording:
-    """A Recording without units. electrodes: how many each region has, in the order of the channels."""
-    return Recording(
-        id=recording_id, subject=subject or recording_id, path=path,
-        units=pd.DataFrame(index=pd.Index([], name="unit_id")), spike_index=np.zeros(1, np.int64),
-        spikes=np.empty(0), intervals=intervals, trials=recipe.intervals,
-        label=recipe.label, series={SERIES: series},
-        meta={"time_unit": recipe.time_unit, "channels": list(electrodes), "electrodes": electrodes,
-              "notes": notes, "trials_file": times},
-    )  # fmt: skip

@@ -15,7 +15,7 @@ import pandas as pd
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Recipe
 from nblib.data import hdf5
-from nblib.data.lfp import SERIES, STATES, in_order, recording_of, times_file
+from nblib.data.lfp import SERIES, STATES, in_order, times_file
 from nblib.data.recording import Recording, Series
 
 USES = ("path", "times")
@@ -117,7 +117,12 @@ def open_recording(
     series = Series(SERIES, "a.u.", lambda lo, hi: whole()[lo:hi], n_samples, MAT_RATE_HZ, 0.0)
     counts = {region: len(e) for region, e in by_region.items()}
     tables = {recipe.intervals: int_time(times)} if recipe.intervals else {}
-    return recording_of(recipe, recording_id, path, subject_of(record_of(path)), times, tables, series, counts, [])  # fmt: skip
+    return Recording(
+        recording_id, subject_of(record_of(path)) or recording_id, path, intervals=tables, trials=recipe.intervals, label=recipe.label,
+        series={SERIES: series},
+        meta={"time_unit": recipe.time_unit, "channels": list(counts), "electrodes": counts,
+              "notes": [], "trials_file": times},
+    )  # fmt: skip
 
 
 def int_time(path: Path) -> pd.DataFrame:

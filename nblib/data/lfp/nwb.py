@@ -12,7 +12,7 @@ import numpy as np
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
 from nblib.data import hdf5
-from nblib.data.lfp import SERIES, in_order, recording_of, times_file
+from nblib.data.lfp import SERIES, in_order, times_file
 from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
@@ -67,7 +67,12 @@ def open_recording(
     rate, pieces = even_pieces(raw, path)
     series = Series(SERIES, raw.unit, read, raw.n_samples, rate, pieces[0][2], pieces=pieces)
     counts = {region: len(c) for region, c in zip(regions, columns, strict=True)}
-    return recording_of(recipe, recording_id, path, subject, times, tables, series, counts, notes)
+    return Recording(
+        recording_id, subject or recording_id, path, intervals=tables, trials=recipe.intervals, label=recipe.label,
+        series={SERIES: series},
+        meta={"time_unit": recipe.time_unit, "channels": list(counts), "electrodes": counts,
+              "notes": notes, "trials_file": times},
+    )  # fmt: skip
 
 
 def _electrical(file: h5py.File, broken: dict[str, BadInput], recipe: Recipe, path: Path) -> str:

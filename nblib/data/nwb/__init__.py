@@ -24,6 +24,13 @@ AREA_COLUMNS = ("area", "location", "brain_area", "brain_region")
 # Columns that are numbers where their text allows it.
 NUMBERS = ("x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate")
 UNITS = "units"
+# What names a recording and its subject, the subject in two habits.
+NAMED = (
+    "identifier",
+    "general/session_id",
+    "general/subject/subject_id",
+    "general/subject/specimen_name",
+)
 USES = ("path", "time_unit")
 
 
@@ -71,36 +78,27 @@ def open_nwb(
     seconds = SECONDS[time_unit]
     notes: list[str] = []
     with hdf5.opened(path) as file:
-        version = nwb_tables.check_version(file, path)
+        nwb_tables.check_version(file, path)
         units, spike_index, spikes = _read_units(file, path, seconds, notes)
         places = nwb_tables.interval_tables(file, path)
         series, broken = nwb_series.find_series(file, path, seconds)
         observed = _read_observed(file[UNITS], path, units.index, seconds)
-        meta = _read_meta(file, path, version)
+        identifier, session_id, subject, specimen = (hdf5.scalar_text(file, name) for name in NAMED)
     notes += nwb_series.in_words(broken, path)
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
         tables.require(intervals)
+    meta = {
+        "time_unit": time_unit,
+        "notes": notes,
+        "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
+    }
     return Recording(
-        id=recording_id or meta["session_id"] or meta["identifier"] or path.stem,
-        subject=meta["subject"].get("subject_id") or meta["subject"].get("specimen_name", ""),
-        path=path,
-        units=units,
-        spike_index=spike_index,
-        spikes=spikes,
-        intervals=tables,
-        trials=intervals,
-        label=label,
-        series=series,
-        meta={
-            "source": "nwb",
-            "time_unit": time_unit,
-            "notes": notes,
-            "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
-            **meta,
-        },
-        observed=observed,
-    )
+        id=recording_id or session_id or identifier or path.stem, subject=subject or specimen, path=path,
+        units=units, spike_index=spike_index, spikes=spikes, intervals=tables, trials=intervals,
+        label=label, series=series, observed=observed,
+        meta=meta | {"session_id": session_id, "identifier": identifier},
+    )  # fmt: skip
 
 
 def _read_units(
@@ -196,16 +194,3 @@ def _read_observed(
     starts = _starts(index, len(unit_ids), data, path, f"{where}_index")
     parts = [times[a:b] for a, b in itertools.pairwise(starts)]
     return [part if len(part) else None for part in parts]
-
-
-def _read_meta(file: h5py.File, path: Path, version: str) -> dict[str, Any]:
-    names = ("identifier", "session_description", "session_start_time")
-    return {
-        **{name: hdf5.scalar_text(file, name) for name in names},
-        "session_id": hdf5.scalar_text(file, "general/session_id"),
-        "nwb_version": version,
-        "subject": {
-            name: hdf5.scalar_text(file, f"general/subject/{name}")
-            for name in hdf5.child(file, "general/subject", path) or ()
-        },
-    }

@@ -25,8 +25,8 @@ class _NotFlat(Exception):
     """What a column is that has not one value a row."""
 
 
-def check_version(file: h5py.File, path: Path) -> str:
-    """The file's NWB version, "" where it names none; BadInput for one before NWB 2."""
+def check_version(file: h5py.File, path: Path) -> None:
+    """BadInput for a file of a version before NWB 2."""
     version = hdf5.text(file.attrs.get("nwb_version", ""))
     old = hdf5.scalar_text(file, "nwb_version")  # since NWB 2 it is an attribute
     if old or version.startswith(("0.", "1.", "NWB-")):
@@ -35,7 +35,6 @@ def check_version(file: h5py.File, path: Path) -> str:
             "reads NWB 2. Look for a newer version of the data set, or write what you need of it "
             "into a new file with pynwb."
         )
-    return version
 
 
 def n_rows(group: h5py.Group, path: Path, place: str) -> int:
