@@ -24,7 +24,6 @@ class Space:
     """A feature space; `fit` sees training images alone, `val` (or None) chooses what is chosen."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
 
     def fit(self, train: np.ndarray, val: np.ndarray | None) -> None:
         """Learn from training images; most spaces have nothing to learn."""
@@ -44,7 +43,7 @@ class Space:
 class PCA(Space):
     """Principal components of the pixels."""
 
-    name, title = "pca", "principal components"
+    name = "pca"
 
     def __init__(self, n_latents: int):
         self.n_latents = n_latents
@@ -76,16 +75,13 @@ class Gabor(Space):
     over 4 x 5 patches and taken to the root (after Adelson and Bergen 1985, J Opt Soc Am A 2:284).
     """
 
-    name, title = "gabor", "Gabor energy"
+    name = "gabor"
     wavelengths_px = (6.0, 12.0, 24.0)
     n_orientations = 4
     grid = (4, 5)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        height, width = images.shape[1:]
-        fy = np.fft.fftfreq(height)[:, None]
-        fx = np.fft.fftfreq(width)[None, :]
-        spectrum = np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))
+        spectrum, fy, fx = _fourier(images)
         parts = []
         for wavelength in self.wavelengths_px:
             for i in range(self.n_orientations):
@@ -105,15 +101,14 @@ class Spectrum(Space):
     6 octave-spaced rings x 6 orientations of the Fourier power, and the mean grey and contrast.
     """
 
-    name, title = "spectrum", "power spectrum"
+    name = "spectrum"
     n_rings, n_orientations = 6, 6
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        height, width = images.shape[1:]
-        fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+        spectrum, fy, fx = _fourier(images)
         radius, angle = np.hypot(fy, fx), np.arctan2(fy, fx) % np.pi
-        power = np.abs(np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))) ** 2
-        edges = np.geomspace(1.0 / max(height, width), 0.5, self.n_rings + 1)
+        power = np.abs(spectrum) ** 2
+        edges = np.geomspace(1.0 / max(images.shape[1:]), 0.5, self.n_rings + 1)
         turn = np.pi / self.n_orientations
         parts = [images.mean(axis=(1, 2)), np.log(images.std(axis=(1, 2)) + 1e-3)]
         for low, high in pairwise(edges):
@@ -128,7 +123,7 @@ class Spectrum(Space):
 class Latents(Space):
     """Latents of a convolutional VAE (see `vae`)."""
 
-    name, title = "vae", "VAE latents"
+    name = "vae"
 
     def __init__(self, n_latents: int, settings: FitSettings, folder: Path | None = None):
         self.n_latents, self.settings, self.folder = n_latents, settings, folder
@@ -165,7 +160,7 @@ class Given(Space):
     Nothing is known of the images they were fitted on: held-out images may have been among them.
     """
 
-    name, title = "lab", "given latents"
+    name = "lab"
 
     def __init__(self, latents: np.ndarray):
         self.latents = latents
@@ -195,19 +190,27 @@ def make_spaces(params: images.Params, n_images: int, folder: Path) -> list[Spac
     folder: where a network keeps its log and checkpoints.
     """
     check_spaces(params)
-    return [_make(name, params, n_images, folder) for name in params.spaces]
+    spaces: list[Space] = []
+    for name in params.spaces:
+        made = ()
+        if name == "pca":
+            made = (params.n_latents,)
+        elif name == "lab":
+            made = (load_lab_latents(params.latents, n_images),)
+        elif name == "vae":
+            from nblib.models import vae
+
+            given = params.model_copy(update={"max_epochs": params.vae_epochs})
+            made = (params.n_latents, FitSettings.of(given, vae.FIT, progress=False), folder)
+        spaces.append(SPACES[name](*made))
+    return spaces
 
 
-def _make(name: str, params: images.Params, n_images: int, folder: Path) -> Space:
-    if name == "lab":
-        return Given(load_lab_latents(params.latents, n_images))
-    if name == "vae":
-        from nblib.models import vae
-
-        given = params.model_copy(update={"max_epochs": params.vae_epochs})
-        settings = FitSettings.of(given, vae.FIT, progress=False)
-        return Latents(params.n_latents, settings, folder)
-    return PCA(params.n_latents) if name == "pca" else SPACES[name]()
+def _fourier(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fourier transform of images without their mean, (n, H, W), and its frequencies (H, 1), (1, W)."""
+    height, width = images.shape[1:]
+    spectrum = np.fft.fft2(images - images.mean(axis=(1, 2), keepdims=True))
+    return spectrum, np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
 
 
 def _patches(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -145,29 +145,22 @@ def standardised(h: np.ndarray, fold: Fold) -> np.ndarray:
 
 def readout(name: str, fold: Fold, embedders: Embedders, device: str) -> Callable[..., np.ndarray]:
     """What learns from labels: (rows, y, chooses, n_classes, seed) -> class of each test window."""
-    params, x = embedders.params, embedders.cohort.x
+    params = embedders.params
     settings = {"device": device, "threads": params.threads, "max_epochs": params.max_epochs}
     if trains_a_network(name, params.head):
-        net = embedders.net(name, fold.number)
+        net, x = embedders.net(name, fold.number), embedders.cohort.x
+    else:
+        net, x = None, standardised(embedders.embed(name, fold.number), fold)
 
-        def train_all(rows, y, chooses, n_classes, seed):
-            how = {**settings, "seed": seed}
-            fitted = readouts.train_network(net, x[rows], y, chooses, n_classes, how)
-            return readouts.classes_of(fitted, x[fold.test])
-
-        return train_all
-    h = standardised(embedders.embed(name, fold.number), fold)
-
-    def train_layer(rows, y, chooses, n_classes, seed):
-        how = {**settings, "seed": seed}
-        fitted = readouts.train_layer(h[rows], y, chooses, n_classes, how)
-        return readouts.classes_of(fitted, h[fold.test])
+    def train(rows, y, chooses, n_classes, seed):
+        fitted = readouts.train(net, x[rows], y, chooses, n_classes, settings | {"seed": seed})
+        return readouts.classes_of(fitted, x[fold.test])
 
     def fit_probe(rows, y, chooses, n_classes, seed):
-        weight, bias = readouts.probe(h[rows], y, chooses, n_classes)
-        return (h[fold.test] @ weight + bias).argmax(axis=1)
+        weight, bias = readouts.probe(x[rows], y, chooses, n_classes)
+        return (x[fold.test] @ weight + bias).argmax(axis=1)
 
-    return train_layer if params.head == "linear" else fit_probe
+    return fit_probe if net is None and params.head == "logistic" else train
 
 
 def learning_curves(
@@ -278,8 +271,8 @@ def summarise(draws: pd.DataFrame, cohort: Cohort, params: Params, folds: list[F
 
 
 def _columns(score: Score) -> dict[str, Any]:
-    columns = asdict(score) | {"n_subjects": score.n}
-    return {name: columns[name] for name in ("value", "ci_low", "ci_high", "chance", "p", "n_subjects")}  # fmt: skip
+    names = ("value", "ci_low", "ci_high", "chance", "p")
+    return {name: getattr(score, name) for name in names} | {"n_subjects": score.n}
 
 
 def _labels(budget: int) -> str:
@@ -333,12 +326,11 @@ class LabDictionary:
 
 def short_table(curve: pd.DataFrame) -> pd.DataFrame:
     """The curve as people read it: one row an embedder and task, a column a budget."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for r in curve.itertuples():
-        budget = "all" if r.budget == ALL else f"{r.budget} labels"
-        cells = rows.setdefault((r.embedder, r.task), {"embedder": r.embedder, "task": r.task})
-        cells[budget] = f"{r.value:.1%} ({r.ci_low:.0%} to {r.ci_high:.0%})"
-    return pd.DataFrame(list(rows.values()))
+    cells = readable(curve, {"text": "{value:.1%} ({ci_low:.0%} to {ci_high:.0%})"})
+    budgets = [_labels(budget) + " labels" * (budget != ALL) for budget in curve["budget"]]
+    table = curve[["embedder", "task"]].assign(budget=budgets, text=cells["text"])
+    wide = table.pivot_table("text", ["embedder", "task"], "budget", aggfunc="first", sort=False)
+    return wide.reset_index().rename_axis(columns=None)
 
 
 def compared_table(subjects: pd.DataFrame, params: Params) -> pd.DataFrame:

@@ -91,39 +91,34 @@ def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
     return float((np.log(np.exp(score).sum(axis=1)) - score[np.arange(len(y)), y]).mean())
 
 
-def train_network(embedder: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, settings: dict[str, Any]) -> Any:  # fmt: skip
-    """A copy of an embedder with a linear layer, all weights trained on windows (n, T, C).
+def train(
+    embedder: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    chooses: np.ndarray | None,
+    n_classes: int,
+    settings: dict[str, Any],
+) -> Any:
+    """A linear layer on a copy of an embedder, all weights trained on windows x (n, T, C).
 
-    settings: seed, device, threads and max_epochs (None: 100).
+    embedder: None for the layer alone, on embeddings x (n, E) that stay as they are, by AdamW (the
+    lab: Adam). settings: seed, device, threads and max_epochs (None: 100).
     """
     from torch import nn
 
     from nblib.models import training
-
-    with training.reproducible(settings["seed"]):
-        layer = nn.Linear(embedder.config["embedding"], n_classes)
-    net = nn.Sequential(copy.deepcopy(embedder), layer)
-    return _trained(net, x, y, chooses, settings, batch_size=64, learning_rate=5e-4)
-
-
-def train_layer(h: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int, settings: dict[str, Any]) -> Any:  # fmt: skip
-    """A linear layer on frozen embeddings (n, E), trained by AdamW (the lab: Adam); settings as above."""
-    from torch import nn
-
-    from nblib.models import training
-
-    with training.reproducible(settings["seed"]):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(h.shape[1], n_classes))
-    return _trained(net, _as_windows(h), y, chooses, settings, batch_size=256, learning_rate=5e-3)
-
-
-def _trained(net: Any, x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, settings: dict[str, Any], **defaults: Any) -> Any:  # fmt: skip
-    from nblib.models import training
     from nblib.prepare.decoder_inputs import Samples
 
+    defaults = {"batch_size": 64, "learning_rate": 5e-4}
+    below = copy.deepcopy(embedder)
+    if embedder is None:
+        defaults, below = {"batch_size": 256, "learning_rate": 5e-3}, nn.Flatten()
+    with training.reproducible(settings["seed"]):
+        n_features = x.shape[1] if embedder is None else embedder.config["embedding"]
+        net = nn.Sequential(below, nn.Linear(n_features, n_classes))
     defaults |= {"max_epochs": EPOCHS, "weight_decay": 1e-3, "patience": 10, "progress": False}
     given = {name: value for name, value in settings.items() if value is not None}
-    rows = np.arange(len(y))
+    x, rows = _as_windows(x), np.arange(len(y))
     learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
     val = None if choose is None else Samples(x[choose], y[choose], choose)
     training.fit(net, Samples(x[learn], y[learn], learn), val, FitSettings(**defaults | given))
@@ -134,10 +129,11 @@ def classes_of(net: Any, x: np.ndarray) -> np.ndarray:
     """Class (W,) that a trained network gives windows (W, T, C) or embeddings (W, E)."""
     import torch
 
-    x = torch.from_numpy(x if x.ndim == 3 else _as_windows(x))
+    x = torch.from_numpy(_as_windows(x))
     with torch.inference_mode():
         return np.concatenate([net(part).argmax(dim=1).numpy() for part in x.split(AT_ONCE)])
 
 
-def _as_windows(h: np.ndarray) -> np.ndarray:
-    return h[:, None].astype(np.float32)  # (W, 1, E)
+def _as_windows(x: np.ndarray) -> np.ndarray:
+    """Windows (W, T, C) as they are, embeddings (W, E) as windows of one sample."""
+    return x if x.ndim == 3 else x[:, None].astype(np.float32)

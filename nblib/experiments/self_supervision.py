@@ -257,17 +257,13 @@ def neighbours(cohort: Cohort, embeddings: np.ndarray, k: int = 10) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def map_2d(embeddings: np.ndarray) -> np.ndarray:
-    """The first two principal components of standardised embeddings (W, 2)."""
+def example_map(cohort: Cohort, embeddings: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What `plots.embedding_map` takes: the first two principal components of standardised
+    embeddings (W, 2); states ("" for none), subjects and times of all windows."""
     h = (embeddings - embeddings.mean(axis=0)) / np.maximum(embeddings.std(axis=0), 1e-9)
     u, s, _ = np.linalg.svd(h, full_matrices=False)
-    return u[:, :2] * s[:2]
-
-
-def example_map(cohort: Cohort, embeddings: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What `plots.embedding_map` takes: places, states ("" for none), subjects and times of all windows."""
     label = np.where(cohort.labelled, cohort.label, "")
-    return map_2d(embeddings), label, cohort.subject, cohort.start_s
+    return u[:, :2] * s[:2], label, cohort.subject, cohort.start_s
 
 
 def score_table(result: Result) -> pd.DataFrame:

@@ -189,7 +189,7 @@ def test_each_fold_reads_the_embedders_that_spared_its_mice(features, monkeypatc
     made, read = [], Embedders._embed
     monkeypatch.setattr(Embedders, "_embed", lambda self, part, run: made.append(run.fold) or read(self, part, run))  # fmt: skip
     monkeypatch.setattr(Embedders, "_net", lambda self, part, run: made.append(run.fold))
-    monkeypatch.setattr(readouts, "train_network", lambda *a: None)
+    monkeypatch.setattr(readouts, "train", lambda *a: None)
     monkeypatch.setattr(readouts, "classes_of", lambda net, x: np.zeros(len(x), int))
     for head in ("logistic", "finetune"):
         curves_of(embedders=["rp"], folds=[0, 2], tasks=["multiclass"], head=head)
@@ -316,9 +316,9 @@ def test_networks_learn_from_rows_that_do_not_choose_and_leave_the_embedder_alon
     net = StagerNet(2, 64, 64.0)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     if head == "network":
-        readouts.train_network(net, data.x[rows], y, chooses, 2, how)
+        readouts.train(net, data.x[rows], y, chooses, 2, how)
     else:
-        readouts.train_layer(np.random.default_rng(0).standard_normal((40, 6)), y, chooses, 2, how)
+        readouts.train(None, np.random.default_rng(0).standard_normal((40, 6)), y, chooses, 2, how)
     ((train, val),) = seen
     assert train.trial.tolist() == np.flatnonzero(~chooses).tolist()
     assert val.trial.tolist() == np.flatnonzero(chooses).tolist()

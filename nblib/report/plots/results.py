@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,11 +103,16 @@ def best_per_recording(
     """
     if len(chosen) == 0:
         return style.say(f"No recording has a decoder that validation could choose.\n{TRAIN}")
-    table = chosen.assign(who=_who(chosen))
+    who = chosen["recording"]
+    if len(set(chosen["group"])) > 1:
+        pairs = zip(chosen["group"], who, strict=True)
+        who = [group if group.startswith(name) else f"{name}, {group}" for group, name in pairs]
+    table = chosen.assign(who=who)
     several = table.groupby("who")["who"].transform("size") > 1
     table.loc[several, ["ci_low", "ci_high"]] = np.nan
     table = primitives.best_first(table.drop(columns=["oracle"], errors="ignore"), "who")
-    kinds = _published_kinds(published)
+    source = published["provenance"].astype(str).str.rsplit(", row ", n=1).str[0]
+    kinds = published.assign(source=source).groupby(["model", "selected", "source"], sort=False)
     notes = _notes(chosen, kinds)
     fig, ax = style.new_panel(1.45 + 0.27 * table["who"].nunique() + 0.17 * (notes.count("\n") + 1))
     label = "one fold" if len(set(chosen["fold"])) > 1 else "one run, 95 % interval"
@@ -114,7 +120,7 @@ def best_per_recording(
     primitives.intervals(ax, table, "who", label=label, mean=mean)
     first = table.drop_duplicates("who")
     rows = first[["recording"]].assign(row=range(len(first)))
-    for i, ((model, _, _), part) in enumerate(kinds.items()):
+    for i, ((model, _, _), part) in enumerate(kinds):
         marks = rows.merge(part[["recording", "value"]])
         look = {"marker": HOLLOW[i % len(HOLLOW)], "label": f"published {model}", "ls": ""}
         look |= {"ms": 7, "mfc": "none", "mec": style.VERMILLION, "mew": 1.4}
@@ -133,30 +139,16 @@ def best_per_recording(
     return fig
 
 
-def _who(chosen: pd.DataFrame) -> list[str]:
-    """Names of the rows: the recordings, with their groups where there are several."""
-    if len(set(chosen["group"])) == 1:
-        return chosen["recording"].tolist()
-    pairs = zip(chosen["recording"], chosen["group"], strict=True)
-    return [group if group.startswith(name) else f"{name}, {group}" for name, group in pairs]
-
-
-def _published_kinds(published: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """Published rows by model, selection and the table they come from."""
-    table = published["provenance"].astype(str).str.rsplit(", row ", n=1).str[0]
-    kinds = published.assign(table=table).groupby(["model", "selected", "table"], sort=False)
-    return dict(list(kinds))
-
-
-def _notes(chosen: pd.DataFrame, kinds: dict[tuple[str, str, str], pd.DataFrame]) -> str:
-    """What a reader must know beside the marks, in lines of the page's width."""
+def _notes(chosen: pd.DataFrame, kinds: Any) -> str:
+    """What a reader must know beside the marks, in lines of the page's width; kinds: published
+    numbers by model, selection and source."""
     lines = ["Filled: the decoder with the highest mean validation accuracy over folds."]
     if len(set(chosen["recording"])) == 1:
         lines.append("One recording: this says nothing of others.")
-    if not kinds:
+    if not len(kinds):
         lines.append("No published number of these recordings is known here.")
-    for (model, selected, table), part in kinds.items():
-        lines.append(f"Hollow, {model} ({len(part)}): {selected}; {table}.")
+    for (model, selected, source), part in kinds:
+        lines.append(f"Hollow, {model} ({len(part)}): {selected}; {source}.")
     return "\n".join(textwrap.fill(line, CAPTION_WIDTH) for line in lines)
 
 
