@@ -216,11 +216,5 @@ class Recording:
 def good_units(units: pd.DataFrame) -> np.ndarray | None:
     """Which units meet every recorded quality limit of the Allen Institute; None without any."""
     known = [q for q in QUALITY if q in units and units[q].dtype.kind in "biuf"]
-    if not known:
-        return None
-    good = np.ones(len(units), bool)
-    for name in known:
-        low, high = QUALITY[name]
-        values = units[name].to_numpy(np.float64)
-        good &= (values >= low) & (values <= high)
-    return good
+    within = [units[name].between(*QUALITY[name]) for name in known]
+    return np.all(within, axis=0) if known else None

@@ -107,7 +107,13 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     pieces = outside(series.even, invalid, series.rate_hz)
     stretches = [p for p in pieces if (p[1] - p[0]) * rate / series.rate_hz >= size]
     if len(series.even) > 1:
-        _check_gaps(session, series, settings)
+        first, _, start = series.even[1]
+        if settings.gaps == "refuse":
+            raise BadInput(
+                f"{session.path}: the clock of the signal has {len(series.even) - 1} gaps, the first before "
+                f"sample {first}, {start - series.start_s:.6g} s after the first; windows need an even rate. "
+                "Set gaps: cut in the recipe to cut there and go on."
+            )
         how += f", cut at {len(series.even) - 1} gaps"
     if len(invalid):
         how += f", cut at {len(invalid)} invalid intervals"
@@ -152,17 +158,6 @@ def outside(
             first, last = (int(x) for x in np.clip(at, lo, hi))
             left += [(lo, first, start_s), (last, hi, start_s + (last - lo) / rate_hz)]
     return [piece for piece in left if piece[1] > piece[0]]
-
-
-def _check_gaps(session: Recording, series: Series, settings: BinSettings) -> None:
-    """Refuse a clock with gaps unless the settings say what to do."""
-    lo, _, start = series.even[1]
-    if settings.gaps == "refuse":
-        raise BadInput(
-            f"{session.path}: the clock of the signal has {len(series.even) - 1} gaps, the first before sample "
-            f"{lo}, {start - series.start_s:.6g} s after the first; windows need an even rate. Set gaps: cut "
-            "in the recipe to cut there and go on."
-        )
 
 
 def _piece(

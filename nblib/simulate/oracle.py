@@ -8,15 +8,18 @@ spikes can be right more often in expectation. Nothing here is trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.data.arrays import Stored, described, load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from nblib.data.recording import Recording
 
 Which = int | slice | np.ndarray  # units by position
 KIND = "nblib simulated truth"
@@ -104,7 +107,7 @@ def read_truth(path: Path) -> Truth:
 
 def oracle_log_posterior(
     truth: Truth | Path | str,
-    spikes: Any,
+    recording: Recording,
     trial_index: Sequence[int] | np.ndarray,
     unit_ids: Sequence[int] | np.ndarray | None = None,
     *,
@@ -118,7 +121,7 @@ def oracle_log_posterior(
     Parameters
     ----------
     truth : a Truth or the path of its file.
-    spikes : a Recording, or a mapping from unit id to sorted spike times [s].
+    recording : that the truth describes.
     trial_index : rows of the natural-scene table.
     unit_ids : a subset of units (None: all); the posterior is exact for that subset, as units are
         independent given the gain.
@@ -150,7 +153,8 @@ def oracle_log_posterior(
     ids = truth.units["id"] if unit_ids is None else np.asarray(unit_ids)
     if unknown := [u for u in ids.tolist() if u not in row]:
         raise BadParameter(f"units {unknown[:5]} are not in the simulated recording's truth.")
-    times_of = _reader(truth, spikes, ids)
+    _check_same(truth, recording)
+    place = recording.units.index.get_indexer(ids)
 
     unique, back = np.unique(trials, return_inverse=True)  # ascending in time
     start, stop = truth.start_s[unique], truth.stop_s[unique]
@@ -162,10 +166,10 @@ def oracle_log_posterior(
     score = np.zeros((len(unique), len(wanted)))
     for lo in range(0, len(ids), 16):  # several units at once: one matrix product
         left, right = [], []
-        for unit in ids[lo : lo + 16].tolist():
-            i = row[unit]
+        for unit, at in zip(ids[lo : lo + 16].tolist(), place[lo : lo + 16], strict=True):
+            i, times = row[unit], recording.spike_times(at)
             gain = truth.presentation_gain(i)[unique]
-            left += [_step_counts(times_of(unit), start, stop, truth.step_s, n_steps, window_s)]
+            left += [_step_counts(times, start, stop, truth.step_s, n_steps, window_s)]
             left += [-gain[:, None] * width]
             right += [np.log(rates[i].T), rates[i].T]  # (step, C)
         score += np.concatenate(left, axis=1) @ np.concatenate(right, axis=0)
@@ -193,20 +197,13 @@ def _positions(trial_index: Sequence[int] | np.ndarray, n: int) -> np.ndarray:
     return trials
 
 
-def _reader(truth: Truth, spikes: Any, ids: np.ndarray):
-    """A function from unit id to its spike times."""
-    if isinstance(spikes, Mapping):
-        if missing := [u for u in ids.tolist() if u not in spikes]:
-            raise BadParameter(f"no spike times are given for units {missing[:5]}.")
-        return lambda unit: np.asarray(spikes[unit])
-    start = spikes.trial_table["start_time"].to_numpy()
-    if len(start) != len(truth.start_s) or not np.array_equal(start, truth.start_s):
+def _check_same(truth: Truth, recording: Recording) -> None:
+    start = recording.trial_table["start_time"].to_numpy()
+    if not np.array_equal(start, truth.start_s):
         raise BadInput(
-            f"{spikes.path or spikes.id}: its {len(start)} trials are not the {len(truth.start_s)} "
+            f"{recording.path or recording.id}: its {len(start)} trials are not the {len(truth.start_s)} "
             "presentations of the truth file; they belong to different recordings."
         )
-    place = {int(u): i for i, u in enumerate(spikes.units.index)}
-    return lambda unit: spikes.spike_times(place[unit])
 
 
 def _step_counts(

@@ -86,16 +86,12 @@ def test_equals_brute_force_for_some_units_classes_and_part_of_the_time(tiny):
     assert np.allclose(found, wanted, atol=1e-8)
 
 
-def test_takes_a_path_and_a_mapping_of_spike_times(tiny):
+def test_takes_the_path_of_a_truth(tiny):
     truth, recording = tiny
-    spikes = {int(u): recording.spike_times(i) for i, u in enumerate(recording.units.index)}
-    trials = np.arange(15)
-    path = truth_path(recording.path)
-    one, _ = oracle_log_posterior(path, spikes, trials)
-    assert np.array_equal(one, oracle_log_posterior(truth, recording, trials)[0])
-    dropped = recording.units.index[[0, 2, 5]].to_numpy()
-    few, _ = oracle_log_posterior(path, {u: spikes[u] for u in dropped.tolist()}, trials, dropped)
-    assert np.array_equal(few, oracle_log_posterior(truth, recording, trials, dropped)[0])
+    trials, few = np.arange(15), recording.units.index[[5, 0, 2]].to_numpy()
+    for units in (None, few):
+        one, _ = oracle_log_posterior(truth_path(recording.path), recording, trials, units)
+        assert np.array_equal(one, oracle_log_posterior(truth, recording, trials, units)[0])
 
 
 def test_nothing_known_without_units_or_time(tiny):
@@ -214,8 +210,6 @@ def test_unknown_units_trials_and_classes_are_refused(tiny):
     truth, recording = tiny
     with pytest.raises(BadParameter, match=r"units \[1\] are not"):
         oracle_log_posterior(truth, recording, [0], [1])
-    with pytest.raises(BadParameter, match="no spike times are given for units"):
-        oracle_log_posterior(truth, {}, [0])
     with pytest.raises(BadParameter, match=r"0 to 15; the recording has trials 0 to 14"):
         oracle_log_posterior(truth, recording, [0, 15])
     with pytest.raises(BadParameter, match="whole numbers"):

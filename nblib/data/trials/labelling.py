@@ -95,7 +95,7 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
 
     def read(column: str) -> expressions.Column:
         what = f"{where}: column {column!r}"
-        values = _values(by_id[column], rules, what)
+        values = _values(require(by_id, column, where), rules)
         known = iter(typed([v for v in values if v is not None], what).tolist())
         return [None if v is None else next(known) for v in values]
 
@@ -122,7 +122,7 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     else:
         what = f"{where}: label {label!r}"
         if label in by_id:
-            values = _values(by_id[label], rules, what)
+            values = _values(by_id[label], rules)
         else:
             values = expressions.evaluate(label, names, read, f"{where}: label")
         missing = pd.isna(np.array(values, object))
@@ -141,15 +141,11 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     return Trials(table, {why: n for why, n in left_out.items() if n}, alike)
 
 
-def _values(column: pd.Series, rules: LabelRules, what: str) -> list:
+def _values(column: pd.Series, rules: LabelRules) -> list:
     """Values of a column as Python's own, None where one is missing."""
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:
         column = column.astype(str).astype(float)  # 0.1 stays 0.1, not 0.10000000149
     values = [v.item() if isinstance(v, np.generic) else v for v in column.tolist()]
-    if odd := [i for i, v in enumerate(values) if not pd.api.types.is_scalar(v)]:
-        raise BadInput(
-            f"{what} holds lists, in row {odd[0]} {values[odd[0]]}; one value a row is needed."
-        )
     absent = {v: is_one_of(v, ["", *rules.missing]) for v in set(values) if not pd.isna(v)}
     return [None if pd.isna(v) or absent[v] else v for v in values]
 
