@@ -17,11 +17,12 @@ from nblib.core.errors import BadParameter
 from nblib.models import graphs
 from nblib.models.base import require
 from nblib.models.network import TorchDecoder
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, pick_device
 from nblib.models.small_networks import LSTMNet
 from nblib.prepare.decoder_inputs import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
+_NUMBERS_IN_CACHE = 5_000_000  # edge features, 20 MB
 _NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time
 AT_ONCE = 64  # samples at a time without gradients: every edge of every sample takes memory
 GRAPH = {"graph": "correlation", "k": 8, "threshold": 0.0, "memory_gb": 6.0}
@@ -166,18 +167,29 @@ class GraphDecoder(TorchDecoder):
     def _fit(
         self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
-        self.edges = self.make_edges(train.x, settings.batch_size)
+        on_cpu = pick_device(settings)[0].type == "cpu"
+        self.at_once = self.in_cache(*train.x.shape[1:]) if on_cpu else settings.batch_size
+        self.edges = self.make_edges(train.x, min(self.at_once, settings.batch_size))
         return super()._fit(train, val, settings, folder, resume)
 
-    def make_edges(self, x: np.ndarray, batch_size: int) -> nn.Module:
-        """The edges that training starts from; x (B, T, N) train rows. BadParameter if too many."""
+    def in_cache(self, n_bins: int, n_units: int) -> int:
+        """How many samples' edge features a processor's cache holds: more at a time are slower."""
+        p = self.params
+        k = n_units if p["graph"] == "full" else p["k"] or n_units
+        k += p["explore"] if p["graph"] == "learned" else 0
+        numbers = n_units * k * p.get("heads", 1) * p["channels"]
+        return max(1, _NUMBERS_IN_CACHE // (numbers * (n_bins if self.network.sees_bins else 1)))
+
+    def make_edges(self, x: np.ndarray, at_once: int) -> nn.Module:
+        """The edges that training starts from; x (B, T, N) train rows, at_once of them in a piece of
+        a step. BadParameter if they take too much memory."""
         p, (_, n_bins, n_units) = self.params, x.shape
         kind, n_graphs = p["graph"], n_bins if self.by_bin else 1
 
         def check_memory(n_edges: int, beside: int = 0) -> None:
             width = p.get("heads", 1) * p.get("channels", 1)
             bins = n_bins if self.network.sees_bins else 1
-            needed = graphs.step_bytes(n_units, n_edges, bins, batch_size, width) + beside
+            needed = graphs.step_bytes(n_units, n_edges, bins, at_once, width) + beside
             graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
 
         graphs.check_units(n_units, n_graphs, p["memory_gb"])

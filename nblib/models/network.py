@@ -25,6 +25,7 @@ class TorchDecoder(Decoder):
     """
 
     is_network = True
+    at_once = 0  # samples whose gradients a training step makes at a time; 0: its whole batch
     network: ClassVar[type[nn.Module]]
     net: nn.Module
 
@@ -59,8 +60,9 @@ class TorchDecoder(Decoder):
         with training.reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
         history = training.fit(
-            self.net, train, val, settings, folder, resume=resume, identity=self._identity()
-        )
+            self.net, train, val, settings, folder, resume=resume, identity=self._identity(),
+            at_once=self.at_once,
+        )  # fmt: skip
         self.fitted, history.attrs = dict(history.attrs), {}
         return history
 

@@ -212,6 +212,8 @@ class DrawnBatches:
     repeats the first. n: samples of an epoch.
     """
 
+    pieces = 1  # a step takes its batch whole
+
     def __init__(self, x: Tensor, draw: Draw, n_steps: int, seed: int, *, fixed: bool = False):
         self.x, self.draw, self.n_steps, self.seed, self.fixed = x, draw, n_steps, seed, fixed
         self.epoch = 0

@@ -75,6 +75,7 @@ def fit(
     stage: str = "fit",
     resume: Path | str = "",
     identity: dict[str, Any] | None = None,
+    at_once: int = 0,
 ) -> pd.DataFrame:
     """Train `module` in place; it ends on the CPU, in eval mode, with its best weights.
 
@@ -90,6 +91,7 @@ def fit(
     folder : gets `<stage>.ckpt` and `<stage>.csv`.
     resume : "", "auto" (from the folder's own checkpoint, when there is one) or a checkpoint.
     identity : plain values that a checkpoint must share to be resumed.
+    at_once : a step adds up the gradients of pieces of so many samples, 0: of its batch at once.
 
     Returns
     -------
@@ -117,7 +119,7 @@ def fit(
             check_checkpoint(Path(resume), same)
         stack.enter_context(reproducible(settings.seed, settings.threads))
         stack.enter_context(_quiet_and_put_back())
-        batches = _batches(train, settings, device, shuffle=True)
+        batches = _batches(train, settings, device, shuffle=True, at_once=at_once)
         validation = None if val is None else _batches(val, settings, device, shuffle=False)
         # Earlier stages of a decoder, such as an autoencoder's, say nothing of how it will decode.
         watch = _WATCH.get() if stage == "fit" else None
@@ -131,6 +133,7 @@ def fit(
             precision="32-true" if settings.precision == "32" else settings.precision,
             max_epochs=settings.max_epochs,
             gradient_clip_val=settings.clip_norm or None,
+            accumulate_grad_batches=batches.pieces,
             deterministic="warn",  # repeatable algorithms where torch has them
             callbacks=[keeper],
             logger=_wandb(stack, folder, same) if settings.logger == "wandb" else False,
@@ -141,7 +144,7 @@ def fit(
             enable_model_summary=False,
         )
         started = time.perf_counter()
-        step, checkpoint = Step(module, loss, settings), str(resume) or None
+        step, checkpoint = Step(module, loss, settings, batches), str(resume) or None
         with _clear_errors(settings):
             trainer.fit(step, batches, validation, ckpt_path=checkpoint, weights_only=True)
         module.cpu()
@@ -161,22 +164,29 @@ def fit(
 
 
 def _batches(
-    samples: Samples | Any, settings: FitSettings, device: torch.device, *, shuffle: bool
+    samples: Samples | Any,
+    settings: FitSettings,
+    device: torch.device,
+    *,
+    shuffle: bool,
+    at_once: int = 0,
 ) -> Any:
     if not isinstance(samples, Samples):
         return samples
     # Validation keeps no gradients, so it may take more at a time.
     size = settings.batch_size if shuffle else max(256, settings.batch_size)
     x, y = samples.x, samples.y
-    return DeviceBatches(x, y, size, shuffle=shuffle, seed=settings.seed, device=device)
+    return DeviceBatches(
+        x, y, size, shuffle=shuffle, seed=settings.seed, device=device, at_once=at_once
+    )
 
 
 class Step(lightning.LightningModule):
     """The step that Lightning repeats. Sums stay on the device: nothing waits for a number."""
 
-    def __init__(self, net: nn.Module, loss: Loss, settings: FitSettings):
+    def __init__(self, net: nn.Module, loss: Loss, settings: FitSettings, batches: Any):
         super().__init__()
-        self.net, self.loss, self.settings = net, loss, settings
+        self.net, self.loss, self.settings, self.batches = net, loss, settings, batches
         self.sums: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -186,10 +196,10 @@ class Step(lightning.LightningModule):
         fused = s.precision == "32"
         return torch.optim.AdamW(weights, s.learning_rate, weight_decay=s.weight_decay, fused=fused)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], piece: int) -> Tensor:
         loss, _ = self.loss(self.net, *batch)
         self._add("train_loss", loss.detach(), len(batch[1]))
-        return loss
+        return loss * self.batches.weight(piece) if self.batches.pieces > 1 else loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         loss, logits = self.loss(self.net, *batch)

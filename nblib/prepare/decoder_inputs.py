@@ -90,7 +90,7 @@ class DeviceBatches:
     x (B, T, N) and y (B,) move to `device` once; a batch is then one gather, with no worker
     process and no copy between host and device. The order of epoch e depends on (seed, e) alone,
     so a resumed run sees the batches that an unbroken run would have seen. The last batch may be
-    smaller; no sample is dropped.
+    smaller; no sample is dropped. at_once: a batch comes in pieces of so many samples, 0 whole.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class DeviceBatches:
         shuffle: bool,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        at_once: int = 0,
     ):
         import torch
 
@@ -114,14 +115,27 @@ class DeviceBatches:
         self.x = torch.as_tensor(x).to(device)  # (B, T, N)
         self.y = torch.as_tensor(y).to(device)  # (B,)
         self.batch_size, self.shuffle, self.seed, self.epoch = batch_size, shuffle, seed, 0
+        self.at_once = min(at_once or batch_size, batch_size)
 
     @property
     def n(self) -> int:
         """Samples of a pass."""
         return len(self.y)
 
+    @property
+    def pieces(self) -> int:
+        """Pieces of a whole batch."""
+        return -(-self.batch_size // self.at_once)
+
     def __len__(self) -> int:
-        return -(-len(self.y) // self.batch_size)
+        whole, rest = divmod(len(self.y), self.batch_size)
+        return whole * self.pieces + -(-rest // self.at_once)
+
+    def weight(self, piece: int) -> float:
+        """What the mean loss of a piece counts, so that the mean over `pieces` is the batch's."""
+        batch, place = divmod(piece, self.pieces)
+        size = min(self.batch_size, len(self.y) - batch * self.batch_size)
+        return min(self.at_once, size - place * self.at_once) * self.pieces / size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
@@ -139,8 +153,9 @@ class DeviceBatches:
         # A generator: nothing is drawn before the first batch is asked for.
         if self.shuffle:
             order = self.order().to(self.x.device)
-            for index in order.split(self.batch_size):
-                yield self.x.index_select(0, index), self.y.index_select(0, index)
+            for batch in order.split(self.batch_size):
+                for index in batch.split(self.at_once):
+                    yield self.x.index_select(0, index), self.y.index_select(0, index)
         else:
             yield from zip(
                 self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True

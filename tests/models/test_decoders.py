@@ -202,7 +202,7 @@ def test_gradients_reach_every_weight(name):
     samples = easy(16, 5)
     decoder = make(name, params)
     if name in ON_GRAPHS:
-        decoder.edges = decoder.make_edges(samples.x, batch_size=16)
+        decoder.edges = decoder.make_edges(samples.x, at_once=16)
     net = decoder.build(N_BINS, N_UNITS, N_CLASSES)
     logits = net(torch.from_numpy(samples.x))
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(samples.y)).backward()

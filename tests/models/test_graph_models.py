@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from easy_task import N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.models import ON_GRAPHS, graphs, load, make
+from nblib.models import ON_GRAPHS, graph_decoders, graphs, load, make
 from nblib.models.graph_decoders import FixedEdges, GATv2, LearnedEdges
 from nblib.prepare.decoder_inputs import Samples
 
@@ -300,6 +300,18 @@ def step(n_units: int, k: int) -> tuple[float, float]:
     )
     seconds, peak = out.stdout.split()
     return float(seconds), int(peak) / 1e6
+
+
+def test_on_many_edges_a_step_goes_in_pieces_that_fit_the_cache(task, monkeypatch):
+    still = {"dropout": 0.0}
+    whole = trained("st_gat", *task, **still)
+    assert whole.at_once > QUICK.batch_size  # few edges: the batch at once
+    numbers = N_UNITS * 3 * 4 * N_BINS  # edges, channels and bins of a sample
+    monkeypatch.setattr(graph_decoders, "_NUMBERS_IN_CACHE", 5 * numbers)
+    pieces = trained("st_gat", *task, **still)
+    assert pieces.at_once == 5
+    x = task[1].x
+    np.testing.assert_allclose(pieces.predict_proba(x), whole.predict_proba(x), atol=1e-4)
 
 
 @pytest.mark.slow

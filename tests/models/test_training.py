@@ -99,6 +99,23 @@ def test_the_same_seed_gives_the_same_numbers_whatever_goes_on_around():
     assert not other.equals(history)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 16])
+def test_a_batch_in_pieces_teaches_what_it_teaches_at_once(at_once):
+    """90 samples in batches of 16: the last one of an epoch is smaller, and so is a last piece."""
+    seen = []
+
+    def loss(net, x, y):
+        if net.training:
+            seen.append(len(y))
+        return classify(net, x, y)
+
+    whole, history = trained(net=network(dropout=0.0))
+    pieces, again = trained(net=network(dropout=0.0), at_once=at_once, loss=loss)
+    assert max(seen) == at_once and sum(seen) == 90 * SETTINGS.max_epochs
+    np.testing.assert_allclose(weights(pieces), weights(whole), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(again["train_loss"], history["train_loss"], rtol=1e-4)
+
+
 def test_every_epoch_has_an_order_of_its_own():
     seen = []
 
