@@ -56,9 +56,9 @@ STAGES: dict[str, StageInfo] = {
         3, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True
     ),
     "06_train_st_gat": StageInfo(
-        2, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
+        3, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
     ),
-    FEW_SHOT: StageInfo(3, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
+    FEW_SHOT: StageInfo(4, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
     PRETEXT: StageInfo(
         3, BIN, "nblib.experiments.self_supervision:Params", signal="lfp", cohort=True, kind="pretext", chosen=True
     ),
