@@ -4,6 +4,7 @@
 # TORCH        cpu or cuda: which build of torch; the choice is remembered in the environment
 # TORCH_INDEX  where that build is found, if not where pip looks by itself (see README.md)
 # VENV         where the environment lives
+# WORKERS      tests side by side; one more than two cores, since some of them wait for a Slurm
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,7 +20,7 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(TORCH)
 EXTRAS := train,lab,book,allen,sweep,dev
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help setup book test test-full lint bench lab clean
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 RUN = Path(__file__).with_name("run.py")
 
 
@@ -32,6 +33,7 @@ def test_every_promise_has_its_row(result):
         "nblib bins the recording",
         "peak memory above the interpreter",
         "nblib.models.training.fit",
+        "st_gat step, 40 units, beside its batch at once",
         "growth of a step beside that of the edges, 20 to 40 units",
         "peak memory of training, 40 units",
         "nblib sampler of rp",
