@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from nblib.core import params
+from nblib.data import counts_dataset
 from nblib.data.nwb import open_nwb
 from nblib.data.sources import open_recording
-from nblib.prepare import binning, counts_dataset, lfp_windows, splits
+from nblib.prepare import binning, lfp_windows, splits
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
 

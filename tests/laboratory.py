@@ -11,10 +11,10 @@ import tiny_project
 
 from nblib import models
 from nblib.core import checksums, params, rawfiles, recipes, store
+from nblib.data import counts_dataset as stored_counts
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, splits
-from nblib.prepare import counts_dataset as stored_counts
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
 from nblib.road import stages

@@ -17,27 +17,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import h5netcdf
 import numpy as np
 import pandas as pd
+import xarray as xr
 from pydantic import Field
+from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Params, Recipe
 from nblib.data import hdf5
+from nblib.data.counts_dataset import UNIT_NUMBERS, UNIT_TEXT
 from nblib.data.plainfiles import read_arrays
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 USES = ("path",)
 AXES = ("trial", "time", "unit")
 MADE = ("stop_s", "exposure_s")
-UNIT_COLUMNS = (
-    "unit", "area", "probe", "channel", "x", "y", "z", "isi_violations", "amplitude_cutoff",
-    "presence_ratio", "firing_rate",
-)  # fmt: skip
+UNIT_COLUMNS = ("unit", *UNIT_TEXT, *UNIT_NUMBERS)
 
 
 class Settings(Params):
@@ -54,8 +51,6 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     Raises BadInput, naming file and array, for what is no count, for lengths that do not fit, an id
     that stands twice and a missing bin width; BadParameter for a name that is not in the file.
     """
-    import xarray as xr
-
     arrays = _read_npz_or_netcdf(path)
     for name, there in settings.names.items():
         if there not in arrays:
@@ -104,24 +99,16 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     }  # fmt: skip
     binning = {"binning": "per_presentation", "n_bins": n_bins}
     attrs = {
-        "recording": recording_id,
-        "subject": recording_id,
-        "source": str(path),
-        "clock": clock,
-    }
-    return xr.Dataset(
-        {"counts": (AXES, counts), **signals}, coords, attrs | {"binning": json.dumps(binning)}
-    )
+        "recording": recording_id, "subject": recording_id, "source": str(path), "clock": clock,
+        "binning": json.dumps(binning),
+    }  # fmt: skip
+    return xr.Dataset({"counts": (AXES, counts), **signals}, coords, attrs)
 
 
 def _read_npz_or_netcdf(path: Path) -> dict[str, np.ndarray]:
     """Every array of the file by name, in memory."""
     if path.suffix == ".npz":
         return read_arrays(path)
-    import h5netcdf
-    import xarray as xr
-    from xarray.backends import H5NetCDFStore
-
     with hdf5.opened(path) as file, hdf5.read_errors(path, "the file"):
         for name, data in file.items():
             hdf5.check_claim(data, f"{path}: {name}")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.data.binned_files import first_no_count
+from nblib.data.counts_dataset import build
 from nblib.data.guarded_pickle import Blocks, read_table
 
 if TYPE_CHECKING:
@@ -153,26 +155,14 @@ def _counts(path: Path, blocks: Blocks, frame: int, columns: list) -> np.ndarray
 def _dataset(
     path: Path, counts: np.ndarray, frame: np.ndarray, units: np.ndarray, n_bins: int, session: str
 ) -> xr.Dataset:
-    import xarray as xr
-
     n = len(frame) // n_bins
     start = np.arange(n, dtype=np.int64) * PRESENTATION_NS
     edges = start[:, None] + np.arange(n_bins + 1) * PRESENTATION_NS // n_bins  # int64 ns
-    return xr.Dataset(
-        {"counts": (("trial", "time", "unit"), counts.reshape(n, n_bins, len(units)))},
-        coords={
-            "trial": ("trial", np.arange(n)),
-            "unit": ("unit", units),
-            "time": ("time", np.arange(n_bins)),
-            "label": ("trial", frame[::n_bins]),
-            LABEL: ("trial", frame[::n_bins]),
-            "start_s": ("trial", edges[:, 0] / 1e9),
-            "stop_s": ("trial", edges[:, -1] / 1e9),
-            "exposure_s": (("trial", "time"), np.diff(edges, axis=1) / 1e9),
-        },
-        attrs={
-            "recording": session, "subject": "", "label_name": LABEL, "source": str(path),
-            "binning": json.dumps({"binning": "per_presentation", "n_bins": n_bins}),
-            "clock": "nominal",
-        },
-    )  # fmt: skip
+    counts, label = counts.reshape(n, n_bins, len(units)), frame[::n_bins]
+    attrs = {
+        "recording": session, "subject": "", "label_name": LABEL, "source": str(path),
+        "binning": json.dumps({"binning": "per_presentation", "n_bins": n_bins}),
+        "clock": "nominal",
+    }  # fmt: skip
+    binned = build(counts, np.arange(n), label, edges, pd.DataFrame(index=units), attrs=attrs)
+    return binned.assign_coords({LABEL: ("trial", label)})

@@ -15,12 +15,12 @@ from nblib.core import params as P
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.data import sources
+from nblib.data.counts_dataset import areas_of, edges_of, units_of
+from nblib.data.counts_dataset import load as load_counts
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
 from nblib.prepare import label_runs, splits
-from nblib.prepare.counts_dataset import areas_of, edges_of, units_of
-from nblib.prepare.counts_dataset import load as load_counts
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
 

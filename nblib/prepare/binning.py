@@ -14,11 +14,11 @@ import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
+from nblib.data.counts_dataset import build, numbers_or_text, to_ns
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
-from nblib.prepare.counts_dataset import build, numbers_or_text, to_ns
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nblib.core.markup import in_markdown
-from nblib.data import sources
+from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, counts_dataset, lfp_windows, responses, spectra
+from nblib.prepare import binning, lfp_windows, responses, spectra
 from nblib.prepare.lfp_windows import Windows
 from nblib.road.stage_registry import INGEST
 from nblib.road.stages import Stage

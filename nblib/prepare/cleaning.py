@@ -14,12 +14,12 @@ import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import CleanSettings
+from nblib.data.counts_dataset import edges_of, to_ns
+from nblib.data.counts_dataset import save as save_counts
 from nblib.data.recording import Recording
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.prepare import binning
 from nblib.prepare.bin_of_spike import first_at_or_after
-from nblib.prepare.counts_dataset import edges_of, to_ns
-from nblib.prepare.counts_dataset import save as save_counts
 
 REMOVALS_FILE = "removals.parquet"
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadParameter
+from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning
-from nblib.prepare.counts_dataset import areas_of, units_of
 
 if TYPE_CHECKING:
     import xarray as xr

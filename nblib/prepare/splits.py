@@ -18,10 +18,10 @@ import xarray as xr
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SplitSettings
 from nblib.data.arrays import load_arrays, save_arrays
+from nblib.data.counts_dataset import to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.prepare import unit_statistics
-from nblib.prepare.counts_dataset import to_ns
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"

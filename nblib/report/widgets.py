@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nblib.data.counts_dataset import areas_of
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import responses
-from nblib.prepare.counts_dataset import areas_of
 from nblib.report import plots
 from nblib.report.plots.responses import unit_response
 from nblib.report.plots.style import Picture

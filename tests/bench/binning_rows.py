@@ -74,7 +74,7 @@ def _size(nwb: Path) -> int:
 
 
 def _write_row(group: str, binned: Any) -> Row:
-    from nblib.prepare import counts_dataset
+    from nblib.data import counts_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

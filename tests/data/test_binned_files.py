@@ -7,8 +7,8 @@ import xarray as xr
 
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
-from nblib.data import sources
-from nblib.prepare import cleaning, counts_dataset, splits
+from nblib.data import counts_dataset, sources
+from nblib.prepare import cleaning, splits
 from nblib.road import stages
 
 RNG = np.random.default_rng(0)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
+from nblib.data import counts_dataset
 from nblib.data.recording import Recording
-from nblib.prepare import binning, counts_dataset
+from nblib.prepare import binning
 
 
 def recording(trains, table, label="frame", **units):

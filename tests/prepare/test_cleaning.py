@@ -8,10 +8,10 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings
+from nblib.data.counts_dataset import load as load_counts
 from nblib.data.recording import Recording
 from nblib.data.trials import time_intervals
 from nblib.prepare import binning, cleaning
-from nblib.prepare.counts_dataset import load as load_counts
 
 
 @pytest.fixture

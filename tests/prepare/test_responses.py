@@ -6,9 +6,9 @@ from handmade import recording
 
 from nblib.core.errors import BadParameter
 from nblib.core.params import BinSettings
+from nblib.data.counts_dataset import areas_of, units_of
 from nblib.prepare import responses
 from nblib.prepare.binning import bin_recording
-from nblib.prepare.counts_dataset import areas_of, units_of
 
 
 @pytest.fixture

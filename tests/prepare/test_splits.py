@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
+from nblib.data.counts_dataset import build
 from nblib.data.trials import labelling
 from nblib.prepare import binning, label_runs, splits
-from nblib.prepare.counts_dataset import build
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):

@@ -27,7 +27,7 @@ ROAD = {
     "00_simulate": ["simulate/[!l_]*.py"],
     "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/checks/*.py", "data/trials/*.py"],
-    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/counts_dataset.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "data/trials/*.py", "data/sources.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
+    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "data/trials/*.py", "data/sources.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
     "04_split": ["prepare/splits.py", "prepare/unit_statistics.py", "prepare/label_runs.py", "data/trials/labelling.py"],
 }  # fmt: skip

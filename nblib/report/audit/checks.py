@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import NblibError
+from nblib.data.counts_dataset import to_ns
 from nblib.experiments.pretext import TASKS
 from nblib.prepare import label_runs
 from nblib.prepare.cleaning import merged, touches
-from nblib.prepare.counts_dataset import to_ns
 from nblib.report import results
 from nblib.report.audit.files import Files, embedders, recordings_of, split_folder, subjects_of
 from nblib.report.runs import HISTORY, Run

@@ -17,8 +17,8 @@ from nblib import models
 from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.data import sources
+from nblib.data.counts_dataset import load as load_counts
 from nblib.prepare import label_runs, lfp_windows, splits
-from nblib.prepare.counts_dataset import load as load_counts
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
 from nblib.report import runs
 from nblib.report.runs import Run

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from nblib.data.counts_dataset import areas_of
 from nblib.data.recording import good_units
 from nblib.data.trials.labelling import is_one_of
 from nblib.data.trials.time_intervals import merged
 from nblib.prepare import responses
-from nblib.prepare.counts_dataset import areas_of
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 

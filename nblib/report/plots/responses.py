@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nblib.data.counts_dataset import areas_of, units_of
 from nblib.prepare import lfp_windows, responses
-from nblib.prepare.counts_dataset import areas_of, units_of
 from nblib.prepare.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture

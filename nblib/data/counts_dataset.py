@@ -20,15 +20,8 @@ from nblib.data import hdf5
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")
 UNIT_NUMBERS = (
-    "channel",
-    "x",
-    "y",
-    "z",
-    "isi_violations",
-    "amplitude_cutoff",
-    "presence_ratio",
-    "firing_rate",
-)
+    "channel", "x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate",
+)  # fmt: skip
 
 
 def to_ns(seconds: np.ndarray) -> np.ndarray:
