@@ -332,15 +332,13 @@ def export(table: pd.DataFrame, runs: list[Run | Unreadable]) -> pd.DataFrame:
     """
     folders = set(table["folder"])
     of_runs = pd.DataFrame([_of_run(r) for r in runs if str(r.folder) in folders], dtype=object)
-    kept = [name for name in FILE if (name in table and name not in of_runs) or name == "folder"]
-    ours = pd.DataFrame({name: _of_one_type(table[name]) for name in kept}, index=table.index)
     if len(of_runs):
-        of_runs = pd.DataFrame({name: _of_one_type(of_runs[name]) for name in of_runs})
-        ours = ours.merge(of_runs, how="left", on="folder")
+        twice = [name for name in of_runs if name in table and name != "folder"]
+        table = table.drop(columns=twice).merge(of_runs, how="left", on="folder")
     others = published.beside(table["recording"]).assign(source="published")
-    both = pd.concat([ours, others]) if len(others) else ours
-    more = sorted(set(both) - set(FILE), key=lambda name: (name.startswith("setting_"), name))
-    return both.reindex(columns=[*FILE, *more]).reset_index(drop=True)
+    both = pd.concat([table, others]) if len(others) else table
+    more = sorted(name for name in both if name.startswith(("param_", "setting_")))
+    return both.reindex(columns=[*FILE, *more]).reset_index(drop=True).apply(_of_one_type)
 
 
 def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = None) -> None:
