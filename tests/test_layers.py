@@ -123,7 +123,7 @@ def test_the_sdk_is_touched_by_one_module_only():
         ("data/nwb/x.py", "from ...core.y import x", {"core"}),
         ("data/x.py", "from . import allen\nfrom .. import cli", {"data", "cli"}),
         ("data/x.py", "def f():\n    import nblib.cli", {"cli"}),
-        ("data/x.py", "import numpy\nfrom nblib.models.small_networks import LSTM", {"models"}),
+        ("data/x.py", "import numpy\nfrom nblib.models.network import LSTM", {"models"}),
     ],
 )
 def test_the_reader_of_imports_sees(name, text, layers):

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nblib.models.base import require
-from nblib.models.network import TorchDecoder
+from nblib.models.network import LSTMNet, TorchDecoder
 from nblib.models.settings import FitSettings
-from nblib.models.small_networks import LSTMNet
 from nblib.prepare.decoder_inputs import Samples
 
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import MinMaxScaler
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import MODELS, load, make
 from nblib.models.linear import NearestMean
-from nblib.models.small_networks import LSTM
+from nblib.models.network import LSTM
 
 ONE_EPOCH = {"max_epochs": 1, "device": "cpu", "progress": False}
 LABELS = np.array(["left", "middle", "right"])

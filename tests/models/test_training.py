@@ -503,7 +503,7 @@ def test_settings_take_what_is_given_over_the_models_own():
 
 
 def test_loading_a_decoder_does_without_lightning():
-    code = "import sys, nblib.models.small_networks; assert 'torch' in sys.modules; "
+    code = "import sys, nblib.models.network; assert 'torch' in sys.modules; "
     code += "assert 'lightning' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 

@@ -168,7 +168,7 @@ def test_every_module_stands_behind_a_stage_or_is_named_apart():
 
 def test_runs_are_covered_by_what_they_train_and_judge_with():
     assert {
-        "experiments/decode.py", "evaluate/scores.py", "models/small_networks.py", "models/training.py",
+        "experiments/decode.py", "evaluate/scores.py", "models/network.py", "models/training.py",
     } <= behind("05_train_lstm")  # fmt: skip
     assert "models/graphs.py" in behind("06_train_st_gat")
     assert "experiments/few_shot.py" in behind("07_few_shot")
