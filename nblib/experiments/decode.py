@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +54,14 @@ class Params(P.Judge, P.Fit, P.StageParams):
         if self.model not in models.MODELS or self.model_params:
             make_decoder(self)
 
+    def needs(self, recipe: Recipe) -> list[Params]:
+        """The runs of an ensemble's members: its own parameters, another decoder."""
+        names = make_decoder(self).params["members"] if self.model == "ensemble" else ()
+        if names and self.refit:
+            raise BadParameter("refit = true: validation rows weigh an ensemble; leave it out.")
+        own = {"model_params": {}, "areas": False}
+        return [self.model_copy(update={"model": name, **own}) for name in names]
+
 
 class GraphParams(Params):
     """Parameters of 06: those of 05, and the graph of units."""
@@ -63,9 +72,6 @@ class GraphParams(Params):
     graph: Literal["full", "correlation", "learned", "anatomy"] | None = Field(
         None, description="who listens to whom; None = the model's own"
     )
-
-
-CHECKPOINTS = "*.ckpt"
 
 
 @dataclass(frozen=True)
@@ -179,15 +185,20 @@ def first_edge(recipe: Recipe) -> float:
     return first.get(recipe.binning, 0.0)
 
 
-def make_decoder(params: Params) -> Decoder:
-    """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting."""
+def make_decoder(params: Params, members: Mapping[str, Path] | None = None) -> Decoder:
+    """The decoder that the parameters name, not fitted yet; BadParameter for an unknown setting.
+
+    members: of an ensemble, by name the folders of the runs that it rests on.
+    """
     settings = dict(params.model_params)
     graph = getattr(params, "graph", None)
     if graph is not None and settings.setdefault("graph", graph) != graph:
         raise BadParameter(
             f"graph = {graph!r}, but model_params says {settings['graph']!r}; give it once."
         )
-    return models.make(params.model, settings)
+    decoder = models.make(params.model, settings)
+    decoder.known = {name: models.load(folder) for name, folder in (members or {}).items()}
+    return decoder
 
 
 def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFrame:
@@ -202,7 +213,7 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
     train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
     fitting = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
-    if checkpoints := list(folder.glob(CHECKPOINTS)):
+    if checkpoints := list(folder.glob("*.ckpt")):
         try:
             return decoder.fit(*train, val, resume="auto", **fitting).history_
         except BadInput as error:
@@ -213,12 +224,9 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
 
 
 def evaluate(
-    decoder: Decoder,
-    data: Data,
-    params: Params,
-    history: pd.DataFrame,
+    decoder: Decoder, data: Data, params: Params, history: pd.DataFrame,
     ideal: np.ndarray | None = None,
-) -> Result:
+) -> Result:  # fmt: skip
     """Score a fitted decoder on the test presentations, once.
 
     history: of its fit, kept with the result; ideal: log-probabilities (B, C) of the best possible
@@ -230,12 +238,11 @@ def evaluate(
     judge = resampling(params, data.group)
     scores = decoding_scores(data.test.y, log_proba, **judge)
     best = {} if ideal is None else decoding_scores(data.test.y, ideal, **judge)
-    train_mean = data.train.x.mean(axis=0)
+    mean = data.train.x.mean(axis=0)
+    over_time = accuracy_over_time(decoder, data.test, data.stop_s, mean, data.group)
     tables = {
         "predictions": predictions(data.test, log_proba, data.classes, data.group),
-        "accuracy_by_time": accuracy_over_time(
-            decoder, data.test, data.stop_s, train_mean, data.group
-        ),
+        "accuracy_by_time": over_time,
         "history": history,
         **importances(decoder, data.test, data, params),
     }
@@ -243,8 +250,7 @@ def evaluate(
         tables["importance_areas"] = by_area(log_proba, data, params)
     val_accuracy = (decoder.predict(data.val.x) == data.val.y).mean()
     if params.refit:  # validation rows taught this decoder; what they said of it before counts
-        kept = history["epoch"] == decoder.fitted["best_epoch"]
-        val_accuracy = history.loc[kept, "val_accuracy"].item()
+        val_accuracy = history.set_index("epoch")["val_accuracy"][decoder.fitted["best_epoch"]]
     about = {
         **data.about,
         "n_train": len(data.train),
@@ -297,10 +303,9 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
 
     def row(area: str, kind: str, n_units: int, log_proba: np.ndarray) -> dict[str, Any]:
         right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
-        difference = stats.paired_difference(all_right, right, group=data.group)
+        d = stats.paired_difference(all_right, right, group=data.group)
         score = decoding_scores(data.test.y, log_proba, **judge)["accuracy"].fields()
-        low, high = difference.ci_low, difference.ci_high
-        less = {"less": difference.value, "less_low": low, "less_high": high}
+        less = {"less": d.value, "less_low": d.ci_low, "less_high": d.ci_high}
         return {"area": area, "kind": kind, "n_units": n_units, **score, **less}
 
     rows = [row("", "all", len(names), log_proba)]
@@ -309,9 +314,8 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
             part = of_units(data, keep)
             decoder = make_decoder(params)
             decoder.set_params(settings=settings, units=part.units, scaling=part.scaling)
-            val = part.val.x, part.val.y
-            fitting = {"n_classes": len(data.classes), "refit": params.refit}
-            decoder.fit(part.train.x, part.train.y, val, **fitting)
+            train, val = (part.train.x, part.train.y), (part.val.x, part.val.y)
+            decoder.fit(*train, val, n_classes=len(data.classes), refit=params.refit)
             rows.append(row(area, kind, int(keep.sum()), decoder.predict_log_proba(part.test.x)))
     return pd.DataFrame(rows)
 
@@ -329,12 +333,8 @@ def known_areas(units: pd.DataFrame, recording: str) -> list[str]:
 
 def of_units(data: Data, keep: np.ndarray) -> Data:
     """The same samples with some units only; keep (N,) bool."""
-    roles = {
-        role: replace(
-            getattr(data, role), x=np.ascontiguousarray(getattr(data, role).x[:, :, keep])
-        )
-        for role in ROLES
-    }
+    samples = {role: getattr(data, role) for role in ROLES}
+    roles = {role: replace(s, x=s.x[:, :, keep].copy()) for role, s in samples.items()}
     mean, scale = data.scaling
     return replace(
         data, **roles, unit_ids=data.unit_ids[keep], units=data.units[keep],

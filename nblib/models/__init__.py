@@ -40,6 +40,7 @@ _CLASSES = {
     "st_gat_dynamic": "graph_decoders.DynamicSTGAT",
     "gat": "graph_decoders.GAT",
     "gcn": "graph_decoders.GCN",
+    "ensemble": "ensemble.Ensemble",
 }
 ON_GRAPHS = ("st_gat", "st_gat_dynamic", "gat", "gcn")  # the decoders of notebook 06
 

@@ -229,14 +229,19 @@ class Decoder(ClassifierMixin, BaseEstimator):
         if config["model"] != cls.name:
             raise CorruptArtifact(f"{folder}: holds a {config['model']}, not a {cls.name}.")
         _, weights = tensors.read_weights(Path(folder) / CONFIG, path)
+        try:
+            return cls.restored(config, weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CorruptArtifact(f"{path}: does not fit its {CONFIG} ({error}).") from None
+
+    @classmethod
+    def restored(cls, config: dict[str, Any], weights: dict[str, np.ndarray]) -> Decoder:
+        """The fitted decoder that had this `config()` and these weights."""
         self = cls(**config["params"])
         self.n_bins, self.n_units = config["n_bins"], config["n_units"]
         self.n_classes, self.fitted = config["n_classes"], config["training"]
         self.classes_ = np.array(config.get("classes", range(self.n_classes)))
-        try:
-            self._set_weights(weights)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CorruptArtifact(f"{path}: does not fit its {CONFIG} ({error}).") from None
+        self._set_weights(weights)
         return self
 
 

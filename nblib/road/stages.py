@@ -114,13 +114,13 @@ def made_of(
         values |= {"code": code}
         values |= {what: rawfiles.content_hash(path) for what, path in files.items()}
     values = {k: v for k, v in values.items() if k not in NOT_IN_KEY}
+    runs = [run_key(info.needs, *run) for run in needed(name, recipe, params)]
     if info.cohort:  # who they are and in which order: two files may hold the same
         values["recordings"] = recipe.recordings
         windows = [key_for(steps[-2], recipe, recording) for recording in recipe.recordings]
-        runs = [run_key(info.needs, *run) for run in needed(name, recipe, params)]
         return MadeOf(values, windows + runs)
     if len(steps) > 1:
-        return MadeOf(values, [key_for(steps[-2], recipe, recording)])
+        return MadeOf(values, [key_for(steps[-2], recipe, recording), *runs])
     for other in SOURCES.keys() - {recipe.source}:
         values.pop(other, None)  # settings that go by another source's name
     values.pop("source_params", None)

@@ -15,7 +15,7 @@ from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, binning_stage, cleaning, label_runs, splits
-from nblib.report import model_choice, results
+from nblib.report import audit, model_choice, results
 from nblib.report.runs import load_run
 from nblib.road import stages
 
@@ -73,6 +73,29 @@ def test_a_decoder_taught_again_keeps_the_validation_score_it_was_chosen_by(road
     assert (again.predict(data.val.x) == data.val.y).mean() > result.about["val_accuracy"]
     assert plain.key != other.key  # it is a run of its own
     assert taught.about["n_train"] == result.about["n_train"]
+
+
+def test_an_ensemble_rests_on_the_runs_of_its_members(road):
+    names = ["bayes_poisson", "logistic"]
+    given = {"model": "ensemble", "model_params": {"members": names}, "seed": 3}
+    stage = begin("05_train_lstm", **FEW, **given)
+    runs = stage.params.needs(stage.recipe)
+    with pytest.raises(
+        MissingInput, match=r"needs a run of 05_train_lstm .*-p model bayes_poisson"
+    ):
+        stage.needed(runs[0])
+    for name in names:
+        other, _, _, of_one = trained(model=name, seed=3)
+        other.commit(lambda folder, result=of_one, who=other.who: result.save(folder, who))
+    members = {run.model: stage.needed(run) for run in runs}
+    assert stage.made_of.upstream[1:] == [folder.name for folder in members.values()]
+    data, decoder = load(stage), decode.make_decoder(stage.params, members)
+    history = decode.fit(decoder, data, stage.params, stage.log_dir)
+    assert decoder.members["logistic"].weight.tolist() == load_run(members["logistic"]).model.weight.tolist()  # fmt: skip
+    result = decode.evaluate(decoder, data, stage.params, history)
+    folder = stage.commit(lambda folder: result.save(folder, stage.who))
+    assert load_run(folder).model.predict(data.test.x).tolist() == decoder.predict(data.test.x).tolist()  # fmt: skip
+    assert [f for f in audit.audit().findings if f.folder == folder] == []
 
 
 def words_of(stage, data, result):

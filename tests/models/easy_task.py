@@ -29,6 +29,7 @@ SMALL = {
     "st_gat": {**GRAPH, "hidden": 16},
     "st_gat_dynamic": {**GRAPH, "hidden": 16},
     "gat": {**GRAPH, "hidden": 32},
+    "ensemble": {"members": ["bayes_poisson", "nearest_mean"]},
     "gcn": {"k": 3, "channels": 4, "dropout": 0.1, "input_dropout": 0.0},
 }
 QUICK = SimpleNamespace(

@@ -13,7 +13,7 @@ from nblib.models.base import Decoder, hyper_parameters
 
 
 def test_every_name_leads_to_its_class():
-    assert len(MODELS) == 18
+    assert len(MODELS) == 19
     for name, cls in MODELS.items():
         assert issubclass(cls, Decoder)
         assert cls.name == name and cls.title
