@@ -86,15 +86,8 @@ def save(binned: xr.Dataset, folder: Path) -> None:
     n_trials, n_bins, n_units = binned.counts.shape
     rows = max(1, min(n_trials, 1_000_000 // max(1, n_bins * n_units)))
     # Level 1: counts are mostly zeros, higher levels cost time and gain little.
-    encoding = {
-        "counts": {
-            "zlib": True,
-            "complevel": 1,
-            "shuffle": False,
-            "fletcher32": True,
-            "chunksizes": (rows, n_bins, n_units),
-        }
-    }
+    packed = {"zlib": True, "complevel": 1, "shuffle": False, "fletcher32": True}
+    encoding = {"counts": packed | {"chunksizes": (rows, n_bins, n_units)}}
     # As to_netcdf would, which cannot be told how to open the file.
     place = H5NetCDFStore.open(str(folder / FILE), mode="w", driver_kwds=hdf5.UNLOCKED)
     with contextlib.closing(place):

@@ -69,13 +69,13 @@ class _Manager:
     """For pandas' `BlockManager`: axes, and blocks as (column positions, array (k, row))."""
 
     def __init__(self, blocks: tuple, axes: list):
-        self.blocks, self.axes = blocks, axes
+        self.axes = axes
+        self.blocks = [_block(values, place) for values, place, *_ in blocks]
 
     def __setstate__(self, state: tuple) -> None:
         # Before pandas 1.3: (axes, arrays, items, {"0.14.1": {"axes": ..., "blocks": ...}}).
         parts = state[3]["0.14.1"]
-        self.axes = parts["axes"]
-        self.blocks = [_block(block["values"], block["mgr_locs"]) for block in parts["blocks"]]
+        self.__init__([(b["values"], b["mgr_locs"]) for b in parts["blocks"]], parts["axes"])
 
 
 class _Frame:
@@ -91,7 +91,7 @@ def _values(made: Any) -> np.ndarray:
     return values
 
 
-def _block(values: Any, place: Any, *_: Any) -> tuple[np.ndarray, np.ndarray]:
+def _block(values: Any, place: Any) -> tuple[np.ndarray, np.ndarray]:
     """The columns that a block holds, and their values (k, row)."""
     values = np.atleast_2d(_values(values))
     place = place if isinstance(place, range) else _values(place).ravel()
@@ -134,8 +134,8 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         raise _Refused("it refers to something outside the file")
 
-    def _unpickle_block(self, values: Any, place: Any, *_: Any) -> tuple[np.ndarray, np.ndarray]:
-        return _block(values, place)
+    def _unpickle_block(self, *block: Any) -> tuple:
+        return block
 
     def _new_Index(self, kind: str, fields: dict) -> range | list:
         """What stands along an axis of the table."""
@@ -174,7 +174,7 @@ def read_table(path: Path) -> tuple[list, Blocks]:
         with path.open("rb") as file:
             frame = _Unpickler(file).load()
         _demand(isinstance(frame, _Frame), "it is not a table")
-        columns, blocks = frame.manager.axes[0], list(frame.manager.blocks)
+        columns, blocks = frame.manager.axes[0], frame.manager.blocks
         _demand(len(columns) < MOST_COLUMNS and all(map(_is_name, columns)), "odd column names")
         _demand(len({len(v.T) for _, v in blocks}) == 1, "columns of unequal length")
         places = np.sort(np.concatenate([place for place, _ in blocks]))

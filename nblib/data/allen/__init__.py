@@ -115,16 +115,11 @@ def download(session_id: str, *, again: bool = False) -> Path:
                 f"{error} Fetching it again; the file there is replaced by a verified one only.",
                 file=sys.stderr,
             )
-    return warehouse.fetch(
-        place,
-        f"session {session_id}",
-        lambda api: _one_link(
-            api.get_session_data,
-            int(session_id),
-            f"one NWB file for session {session_id}; `nblib allen list` shows the sessions.",
-        ),
+    return _fetch(
+        place, f"session {session_id}", "get_session_data", int(session_id),
+        f"one NWB file for session {session_id}; `nblib allen list` shows the sessions.",
         lambda path: _verify(path, session_id),
-    )
+    )  # fmt: skip
 
 
 fetch = download
@@ -152,16 +147,10 @@ def download_scenes(numbers: list[int]) -> list[Path]:
     for number in numbers:
         place = scene_place(number)
         if not place.is_file():
-            warehouse.fetch(
-                place,
-                f"the template of natural scene {number}",
-                lambda api, number=number: _one_link(
-                    api.get_natural_scene_template,
-                    number,
-                    f"one template of natural scene {number}.",
-                ),
-                read_picture,
-            )
+            what = f"template of natural scene {number}"
+            _fetch(
+                place, f"the {what}", "get_natural_scene_template", number, f"one {what}.", read_picture
+            )  # fmt: skip
     return [scene_place(number) for number in numbers]
 
 
@@ -179,11 +168,17 @@ def _verify(path: Path, session_id: str) -> Path:
     return path
 
 
-def _one_link(ask: Callable[[int], str], number: int, otherwise: str) -> str:
-    """The address of the one file that the warehouse holds; BadParameter where that is not one."""
-    try:
-        return ask(number)
-    except ValueError as error:
-        if not str(error).startswith("expected exactly"):
-            raise
-        raise BadParameter(f"the warehouse does not hold {otherwise}") from None
+def _fetch(
+    place: Path, what: str, ask: str, number: int, file: str, verify: Callable[[Path], Any]
+) -> Path:
+    """Download what allensdk's API has by the name `ask`; BadParameter where that is not one file."""
+
+    def link(api: Any) -> str:
+        try:
+            return getattr(api, ask)(number)
+        except ValueError as error:
+            if not str(error).startswith("expected exactly"):
+                raise
+            raise BadParameter(f"the warehouse does not hold {file}") from None
+
+    return warehouse.fetch(place, what, link, verify)
