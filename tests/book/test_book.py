@@ -385,7 +385,7 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
             "notebook": "05_train_lstm", "recipe": "demo", "base": "demo", "group": "demo", "changed": "",
             "recording": "demo", "model": model, "fold": 0, "seed": 0, "variant": "",
             "metric": "accuracy", "accuracy": 0.5 + i / 10, "val_accuracy": 0.5 + i / 10, "value": 0.5 + i / 10, "ci_low": 0.4, "ci_high": 0.9, "chance": 0.01,
-            "p": 0.001, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
+            "p": 0.001, "null": "label permutation", "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96, "top5": 0.9,
             "balanced_accuracy": 0.5, "n_test": 100, "n_classes": 9, "n_units": 7, "n_bins": 5, "fit_s": 1.0,
             "split_hash": "abc", "key": folder.name, "run": f"demo/{folder.name}", "flag": "", "folder": str(folder), "executed": True,
             "created": f"2026-01-0{i + 1}T00:00:00Z", **changed,

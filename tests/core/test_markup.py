@@ -18,7 +18,7 @@ from nblib.core.markup import in_html, in_markdown
 from nblib.data.checks import SessionReport
 from nblib.prepare import binning_stage
 from nblib.prepare.lfp_windows import Windows
-from nblib.report import model_choice, plots, summary, widgets
+from nblib.report import explore, model_choice, plots, summary
 from nblib.report.plots import primitives, style
 from nblib.road import stages
 from nblib.run import kernel
@@ -92,7 +92,7 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
     monkeypatch.setattr(summary.results, "several_versions", lambda runs: [])
     monkeypatch.setattr(model_choice, "label", lambda runs: runs["model"])
     assert BAD in rendered(summary.in_words(runs)).text
-    table = widgets.PlainTable(pd.DataFrame({BAD: [BAD]}))
+    table = explore.PlainTable(pd.DataFrame({BAD: [BAD]}))
     assert Text(table._repr_html_()).text.count(BAD) == 2
     assert "script" not in Text(table._repr_html_()).tags
 

@@ -37,7 +37,7 @@ def parameters(notebook):
 
 
 def figure_cells(notebook):
-    return [c for c in code(notebook) if re.search(r"^(\w*plots|widgets)\.", c.source, re.M)]
+    return [c for c in code(notebook) if re.search(r"^(\w*plots|explore)\.", c.source, re.M)]
 
 
 def test_every_notebook_is_a_stage_and_valid(name, notebook):
@@ -164,7 +164,7 @@ def test_figures_come_last_in_cells_of_their_own(notebook):
     for cell in cells[commit + 1 : -1]:
         last = ast.parse(cell.source).body[-1]
         assert isinstance(last, ast.Expr) and re.match(
-            r"(\w*plots|widgets)\.", ast.unparse(last)
+            r"(\w*plots|explore)\.", ast.unparse(last)
         ), cell.id
     for cell in cells[:commit]:
         assert not re.search(r"^\w*plots\.", cell.source, re.M), (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from handmade import recording
 
-from nblib.report import plots, widgets
+from nblib.report import explore, plots
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def session():
 
 
 def test_opens_at_the_clearest_response(session):
-    explorer = widgets.ResponseExplorer(session)
+    explorer = explore.ResponseExplorer(session)
     assert explorer.unit == 102 and explorer.label == 0
 
 
 def test_every_control_changes_the_picture(session):
-    explorer = widgets.ResponseExplorer(session)
+    explorer = explore.ResponseExplorer(session)
     area, unit, label, window, _ = explorer.widget.children
     seen = [plots.png_bytes(explorer.widget.result, dpi=50)]
     for control, value in (
@@ -46,7 +46,7 @@ def test_every_control_changes_the_picture(session):
 
 
 def test_an_area_of_other_units_chooses_its_first(session):
-    explorer = widgets.ResponseExplorer(session)
+    explorer = explore.ResponseExplorer(session)
     area, unit, label, *_ = explorer.widget.children
     unit.value, label.value = 103, 1
     area.value = "VISp"
@@ -55,7 +55,7 @@ def test_an_area_of_other_units_chooses_its_first(session):
 
 def test_recording_without_areas():
     plain = recording([np.array([1.01, 2.01]), np.array([1.5])], [0, 1], [1.0, 2.0])
-    explorer = widgets.ResponseExplorer(plain)
+    explorer = explore.ResponseExplorer(plain)
     assert [text for text, _ in explorer.widget.children[0].options] == ["all", "no area"]
 
 
@@ -66,23 +66,23 @@ def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
         raise AssertionError("a widget was made where nobody can use it")
 
     monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
-    assert not widgets.is_interactive()
-    bundle, told = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    assert not explore.is_interactive()
+    bundle, told = explore.ResponseExplorer(session)._repr_mimebundle_()
     assert "Raster and PSTH of one unit" in told["image/png"]["alt"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert set(bundle) == {"image/png", "text/plain"}
 
 
 def test_before_a_reader_there_are_controls(session, monkeypatch):
-    monkeypatch.setattr(widgets, "is_interactive", lambda: True)
-    bundle, _ = widgets.ResponseExplorer(session)._repr_mimebundle_()
+    monkeypatch.setattr(explore, "is_interactive", lambda: True)
+    bundle, _ = explore.ResponseExplorer(session)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
 
 
 def test_a_table_on_a_page_shows_whole_cells_and_says_what_is_left_out():
     long = "a sentence of more than fifty characters, so that pandas would cut it off"
-    shown = widgets.show_table(pd.DataFrame({"found": [long] * 26}))
+    shown = explore.show_table(pd.DataFrame({"found": [long] * 26}))
     assert shown._repr_html_().count(long) == 25 and repr(shown).count(long) == 25
     assert "The first 25 rows; 1 more." in shown._repr_html_() and "1 more" in repr(shown)
-    assert "more" not in widgets.show_table(pd.DataFrame({"found": ["x"]}))._repr_html_()
-    assert "Nothing to show" in widgets.show_table(pd.DataFrame())._repr_html_()
+    assert "more" not in explore.show_table(pd.DataFrame({"found": ["x"]}))._repr_html_()
+    assert "Nothing to show" in explore.show_table(pd.DataFrame())._repr_html_()
