@@ -87,6 +87,8 @@ def draw_units(
     of exactly `rate_hz`, so that small recordings are not ruled by one unit. Returns arrays whose
     first axis is the unit, sorted by probe as in the original files.
     """
+    from scipy import special  # takes a while to import
+
     shares = np.array([a.share for a in AREAS.values()])
     counts = np.floor(shares * n).astype(int)
     order = np.argsort(-(shares * n - counts), kind="stable")
@@ -100,7 +102,7 @@ def draw_units(
         return np.array([getattr(AREAS[a], field) for a in area])
 
     quantiles = (rng.permutation(n) + 0.5) / n
-    rate = np.minimum(np.exp(1.1 * _normal_quantile(quantiles)), 80 / 3.0)
+    rate = np.minimum(np.exp(1.1 * special.ndtri(quantiles)), 80 / 3.0)
     rate *= rate_hz / rate.mean()
     filters = np.empty((n, 2, len(FILTER_FIELDS)))  # early, late
     centre = np.array([IMAGE_SHAPE[1] / 2, IMAGE_SHAPE[0] / 2])
@@ -220,10 +222,3 @@ def true_rates(units: dict[str, np.ndarray], templates: np.ndarray) -> np.ndarra
         raw = MAX_RATE_HZ * (1 - np.exp(-raw / MAX_RATE_HZ))
         rates[lo : lo + 64] = raw * (mean / raw.mean(axis=(1, 2), keepdims=True))
     return np.round(np.maximum(rates, 1e-3), 4)
-
-
-def _normal_quantile(p: np.ndarray) -> np.ndarray:
-    from statistics import NormalDist
-
-    law = NormalDist()
-    return np.array([law.inv_cdf(float(q)) for q in p])

@@ -100,16 +100,15 @@ def open_recording(
     @functools.cache
     def whole() -> np.ndarray:
         """All regions (time, region), read once."""
-        regions, first = [], ("", 0)
+        regions, first = [], by_region[next(iter(by_region))][0]
         for electrodes in by_region.values():
             parts = {name: read_one(name) for name in electrodes}
-            for name, part in parts.items():
-                first = first if first[0] else (name, len(part))
-                if len(part) != first[1]:
-                    raise BadInput(
-                        f"{path}: electrode {name} has {len(part)} samples, {first[0]} has {first[1]}; they "
-                        "must be equal."
-                    )
+            n_samples = len(regions[0] if regions else parts[first])
+            if odd := [name for name, part in parts.items() if len(part) != n_samples]:
+                raise BadInput(
+                    f"{path}: electrode {odd[0]} has {len(parts[odd[0]])} samples, {first} has {n_samples}; they "
+                    "must be equal."
+                )
             regions.append(np.mean(list(parts.values()), axis=0))
         return np.stack(regions, axis=1)
 

@@ -256,10 +256,6 @@ def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
     return values.ravel()
 
 
-def is_interval_table(item: Any) -> bool:
-    return isinstance(item, h5py.Group) and {"start_time", "stop_time"} <= set(item)
-
-
 def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     """Every interval table of the file: its name here -> its place in the file.
 
@@ -269,8 +265,11 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
     places = {}
     for place, item in hdf5.walk(file, ("intervals", "processing"), path):
-        lost = isinstance(item, BadInput) and place.count("/") == 1
-        if is_interval_table(item) or (lost and place.startswith("intervals/")):
+        if isinstance(item, BadInput):
+            is_table = place.startswith("intervals/") and place.count("/") == 1
+        else:
+            is_table = {"start_time", "stop_time"} <= set(item)
+        if is_table:
             places[place.removeprefix("intervals/")] = place
     return places
 
