@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ def main(argv: list[str] | None = None) -> int:
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     try:
-        return int(options.command(options) or 0)
+        result = options.command(options)
+        if isinstance(result, str):
+            print(result)
+            return 0
+        return int(result or 0)
     except NblibError as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadParameter) else 1
@@ -42,13 +48,28 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def call(at: str, *names: str) -> Callable[[argparse.Namespace], Any]:
+    """A command that hands the options of these names to `module:function` of nblib."""
+
+    def command(options: argparse.Namespace) -> Any:
+        module, _, function = at.partition(":")
+        values = [getattr(options, name) for name in names]
+        return getattr(importlib.import_module(f"nblib.{module}"), function)(*values)
+
+    return command
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="nblib", description="Decode neural recordings in notebooks people can trust."
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, function: Any, about: str, **more: Any) -> argparse.ArgumentParser:
+    def command(name: str, function: Callable, about: str, **more: Any) -> argparse.ArgumentParser:
         title = about[:1].upper() + about[1:] + "."
         sub = commands.add_parser(name, help=about, description=title, **more)
         sub.set_defaults(command=function)
@@ -70,16 +91,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
     sub = command("sweep", sweep, "run all of a file of params/sweeps that is not done yet")
-    sub.add_argument("file", help="the sweep, such as params/sweeps/tau.yml")
+    sub.add_argument("file", type=path, help="the sweep, such as params/sweeps/tau.yml")
     sub.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)")  # fmt: skip
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     sub.add_argument(
         "--profile", default="local", help="local, or a cluster's folder of workflow/profiles"
     )
-    sub = command("cancel", cancel, "end a sweep on the cluster: its driver and its jobs")
-    sub.add_argument("file", help="the sweep")
-    sub = command("job", job, "what a job of a sweep does on the cluster (called by the workflow)")
-    sub.add_argument("plan")
+    about = "end a sweep on the cluster: its driver and its jobs"
+    sub = command("cancel", call("run.cluster:stop", "file"), about)
+    sub.add_argument("file", type=path, help="the sweep")
+    about = "what a job of a sweep does on the cluster (called by the workflow)"
+    sub = command("job", call("run.cluster:job", "plan", "name"), about)
+    sub.add_argument("plan", type=path)
     sub.add_argument("name")
 
     sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
@@ -90,43 +113,40 @@ def parser() -> argparse.ArgumentParser:
     get.add_argument("session", help="session id")
 
     sub = command("inventory", inventory, "match a folder's pickles and NWB files")
-    sub.add_argument("folder")
+    sub.add_argument("folder", type=path)
     sub = command("cohort", cohort, "the records of Mouse_Training_Data as a recipe's recordings")
     sub.add_argument("folder", help="the folder that holds LFP_Data and INT_TIME")
     sub.add_argument(
         "--skip", nargs="+", default=[], metavar="MOUSE", help="mice or records left out"
     )
     sub.add_argument("--all-records", action="store_true", help="not just the first of each mouse")
-    sub.add_argument("--names", metavar="FILE", help="write training_names.txt as well")
+    sub.add_argument("--names", type=path, metavar="FILE", help="write training_names.txt as well")
     sub.add_argument("--from", dest="source", metavar="FILE", default="", help="the records of a training_names.txt")  # fmt: skip
-    sub = command("status", status, "what the data root holds and which notebooks failed, or how far a sweep is")  # fmt: skip
-    sub.add_argument("file", nargs="?", default="", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
+    about = "what the data root holds and which notebooks failed, or how far a sweep is"
+    sub = command("status", status, about)
+    sub.add_argument("file", type=path, nargs="?", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
     sub = command("results", results, "the table of all training runs")
     sub.add_argument("--wide", action="store_true", help="more columns, one line a result, however long")  # fmt: skip
     sub.add_argument("--csv", metavar="FILE", help="write every score, with parameters, to a file")
     sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
     sub.add_argument("--recipe", default="", help="one recipe only")
     sub = command("published", published, "take in tables of published numbers, or list them")
-    sub.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help="CSV with recording, model, metric, value, unit, selected, source",
-    )
+    about = "CSV with recording, model, metric, value, unit, selected, source"
+    sub.add_argument("files", type=path, nargs="*", metavar="FILE", help=about)
     sub = command("audit", audit, "look for leakage in all runs")
     sub.add_argument("--recipe", default="", help="one recipe only")
-    command("du", du, "how large the parts of the data root are")
-    sub = command("gc", gc, "what no result rests on, and can be freed")
+    command("du", call("run.clean_up:du"), "how large the parts of the data root are")
+    about = "what no result rests on, and can be freed"
+    sub = command("gc", call("run.clean_up:gc", "delete"), about)
     sub.add_argument("--delete", action="store_true", help="free it; without, only say what")
     command("verify", verify, "hash every stored file, and the raw files, again and compare")
-    command(
-        "book", book, "run the notebooks on the demo recording and render the book", add_help=False
-    )
-    command(
-        "cells", cells, "write the parameters cell of every notebook from its declared parameters"
-    )
-    command("doctor", doctor, "check this machine and say what mends it")
-    command("version", version, "the version of nblib and of its checkout")
+    about = "run the notebooks on the demo recording and render the book"
+    command("book", book, about, add_help=False)
+    about = "write the parameters cell of every notebook from its declared parameters"
+    command("cells", cells, about)
+    command("doctor", call("run.doctor:main"), "check this machine and say what mends it")
+    about = "the version of nblib and of its checkout"
+    command("version", call("core.provenance:version"), about)
     return top
 
 
@@ -138,8 +158,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
     from nblib.core import recipes
     from nblib.core.errors import BadParameter
     from nblib.core.values import from_text, read_settings, text_of
-    from nblib.road import stages
-    from nblib.run import plan
+    from nblib.road import notebook_code, stages
 
     values: dict[str, Any] = {}
     if file is not None:
@@ -151,7 +170,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
             values["recipe"] = str(path)
     accepted = stages.accepted_names(stage)
     names = [name for name, _ in pairs]
-    plan.check_names(stage, dict.fromkeys([*values, *names]))
+    notebook_code.check_names(stage, [*values, *names], accepted)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadParameter(f"{stage}: -p {twice[0]} stands twice.")
     return values | {name: from_text(name, text, accepted[name].annotation) for name, text in pairs}
@@ -182,70 +201,46 @@ def run(options: argparse.Namespace) -> int:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from nblib.core import store
     from nblib.run import sweep as source
 
-    path = Path(options.file).expanduser()
-    with store.shared():  # the workflow's logs and marks, too
-        return source.run(path, n_jobs=options.jobs, dry=options.dry_run, profile=options.profile)
+    settings = {"n_jobs": options.jobs, "dry": options.dry_run, "profile": options.profile}
+    return source.run(options.file, **settings)
 
 
-def cancel(options: argparse.Namespace) -> None:
-    from nblib.run import cluster
-
-    print(cluster.stop(Path(options.file).expanduser()))
-
-
-def job(options: argparse.Namespace) -> int:
-    from nblib.core import store
-    from nblib.run import cluster
-
-    with store.shared():
-        return cluster.job(Path(options.plan), options.name)
-
-
-def allen(options: argparse.Namespace) -> int:
+def allen(options: argparse.Namespace) -> str:
     from nblib.data import allen as source
 
     if options.kind == "get":
-        print(source.download(options.session))
-        return 0
+        return str(source.download(options.session))
     table = source.list_sessions()
     if options.csv:
         table.to_csv(options.csv)
-    print(table.to_string())
-    return 0
+    return table.to_string()
 
 
 def inventory(options: argparse.Namespace) -> int:
     from nblib.data import inventory as source
 
-    found = source.inventory(Path(options.folder).expanduser())
+    found = source.inventory(options.folder)
     print(found)
     return 1 if found.problems else 0
 
 
-def cohort(options: argparse.Namespace) -> None:
+def cohort(options: argparse.Namespace) -> str:
     from nblib.data.lfp import mat
 
     chosen = {"skip": options.skip, "all_records": options.all_records, "names": options.source}
     records = mat.cohort(options.folder, **chosen)
     if options.names:
         text = "".join(f"{record}\n" for record in records)  # as the lab's scripts read it
-        Path(options.names).expanduser().write_text(text, encoding="utf-8")
-    print(f"recordings: [{', '.join(records)}]")
+        options.names.write_text(text, encoding="utf-8")
+    return f"recordings: [{', '.join(records)}]"
 
 
-def status(options: argparse.Namespace) -> int:
-    if options.file:
-        from nblib.run import sweep as plan
+def status(options: argparse.Namespace) -> str:
+    from nblib.run import status, sweep
 
-        print(plan.progress(Path(options.file).expanduser()))
-        return 0
-    from nblib.run import status as source
-
-    print(source.report())
-    return 0
+    return sweep.progress(options.file) if options.file else status.report()
 
 
 def results(options: argparse.Namespace) -> None:
@@ -270,15 +265,12 @@ def results(options: argparse.Namespace) -> None:
         print(sentence)
 
 
-def published(options: argparse.Namespace) -> int:
+def published(options: argparse.Namespace) -> str:
     from nblib.report import published as source
 
     if options.files:
-        print(source.take_in([Path(name).expanduser() for name in options.files]))
-        return 0
-    for path in source.files():
-        print(source.describe(str(path), source.read(path)))
-    return 0
+        return str(source.take_in(options.files))
+    return "\n".join(source.describe(str(path), source.read(path)) for path in source.files())
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -287,18 +279,6 @@ def audit(options: argparse.Namespace) -> int:
     found = source.audit(options.recipe)
     print(found)
     return 1 if len(found.findings) else 0
-
-
-def du(options: argparse.Namespace) -> None:
-    from nblib.run import clean_up
-
-    print(clean_up.du())
-
-
-def gc(options: argparse.Namespace) -> None:
-    from nblib.run import clean_up
-
-    print(clean_up.gc(delete=options.delete))
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -315,22 +295,10 @@ def book(options: argparse.Namespace) -> int:
     return build.main(options.rest)
 
 
-def cells(options: argparse.Namespace) -> None:
+def cells(options: argparse.Namespace) -> str:
     from nblib.road.parameter_cells import write_cells
 
-    print(*write_cells() or ["every parameters cell is as declared"], sep="\n")
-
-
-def doctor(options: argparse.Namespace) -> int:
-    from nblib.run import doctor as source
-
-    return source.main()
-
-
-def version(options: argparse.Namespace) -> None:
-    from nblib.core import provenance
-
-    print(f"nblib {provenance.code_version()}")
+    return "\n".join(map(str, write_cells())) or "every parameters cell is as declared"
 
 
 if __name__ == "__main__":

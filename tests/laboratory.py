@@ -10,7 +10,7 @@ import pandas as pd
 import tiny_project
 
 from nblib import models
-from nblib.core import checksums, params, rawfiles, recipes, store
+from nblib.core import integrity, params, rawfiles, recipes, store
 from nblib.data import counts_dataset as stored_counts
 from nblib.evaluate import scores
 from nblib.experiments import decode
@@ -133,14 +133,14 @@ def rewrite(folder: Path, name: str, table: pd.DataFrame) -> None:
 
 def reseal(folder: Path, manifest: dict) -> None:
     """Write a manifest with a checksum that fits."""
-    (folder / store.MANIFEST).write_text(checksums.dumps({**manifest, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(integrity.dump_sealed({**manifest, "sha256": ""}))
 
 
 def vouch(folder: Path, name: str) -> None:
     """Record a file's present bytes in its manifest."""
     manifest = store.read_manifest(folder)
     path = folder / name
-    manifest["outputs"][name] = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
+    manifest["outputs"][name] = {"sha256": integrity.sha256(path), "bytes": path.stat().st_size}
     reseal(folder, manifest)
 
 

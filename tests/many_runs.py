@@ -11,7 +11,7 @@ from pathlib import Path
 
 from laboratory import Laboratory, reseal
 
-from nblib.core import store
+from nblib.core import integrity, store
 from nblib.evaluate import scores
 
 
@@ -35,7 +35,7 @@ def _link(first: Path, folder: Path, manifest: dict, told: dict, in_key: dict) -
     for name in set(manifest["outputs"]) - {scores.METRICS}:
         os.link(first / name, folder / name)
     path.write_text(json.dumps(told | {"seed": seed}))
-    written = {"sha256": store.sha256(path), "bytes": path.stat().st_size}
+    written = {"sha256": integrity.sha256(path), "bytes": path.stat().st_size}
     changed = {
         "key": folder.name,
         "seed": seed,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nblib.cli import main
-from nblib.core import atomic_folders, checksums, params, rawfiles, store
+from nblib.core import integrity, params, rawfiles, store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
 from nblib.data import sources
 from nblib.experiments import images, self_supervision
@@ -99,7 +99,7 @@ def test_every_flipped_bit_of_a_manifest_is_found():
 def test_a_manifest_written_anew_with_other_settings_does_not_fit_its_key(name, value):
     folder = put()
     changed = store.read_manifest(folder) | {name: value}
-    (folder / store.MANIFEST).write_text(checksums.dumps({**changed, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(integrity.dump_sealed({**changed, "sha256": ""}))
     with pytest.raises(CorruptArtifact, match="does not belong to key"):
         store.read_manifest(folder)
 
@@ -122,11 +122,11 @@ def test_what_a_stage_commits_can_be_checked(tmp_path, monkeypatch):
     made = stages.made_of("10_image_latents", recipe, "a", asked, "code")
     raw = stages.raw_content("10_image_latents", recipe, "a", asked)
     code = {"code_hash": "code", "edited": False, "cells": []}
-    monkeypatch.setattr(stages.notebooks, "executed_cells", lambda: [])
+    monkeypatch.setattr(stages.notebook_code, "executed_cells", lambda: [])
     stage = stages.Stage("10_image_latents", asked, recipe, made.key("10_image_latents"), made, raw, code)  # fmt: skip
     folder = stage.commit(lambda folder: None)
     assert folder == stage.folder and store.open_artifact(folder)
-    assert store.read_manifest(folder)["raw"] == {str(path): store.sha256(path)}
+    assert store.read_manifest(folder)["raw"] == {str(path): integrity.sha256(path)}
     np.save(path, np.ones(3))
     with pytest.raises(BadInput, match=r"x\.npy: it changed while 10_image_latents read it"):
         stage.commit(lambda folder: None)
@@ -255,7 +255,7 @@ def test_data_in_a_file_that_depends_on_the_working_folder_are_refused(tmp_path,
         data = file["x"][()]
         del file["x"]
         file["x"] = data
-    assert sources.identity(nwb_recipe(path), "a") == store.sha256(path)
+    assert sources.identity(nwb_recipe(path), "a") == integrity.sha256(path)
 
 
 # --- cohorts -------------------------------------------------------------------------------------
@@ -327,10 +327,10 @@ def test_a_kill_while_a_result_is_replaced_loses_neither(n):
     assert list(store.artifacts()) == [folder] and store.is_committed("02_bin", "r", folder.name)
     store.open_artifact(folder)
     assert (folder / "new").exists() == (n > 2)
-    left = list(atomic_folders.leftovers(folder.parent))
+    left = list(integrity.leftovers(folder.parent))
     assert len(left) == (n < 5)
     clean_up.gc(delete=True) if n < 5 else None
-    assert not any(atomic_folders.leftovers(folder.parent))
+    assert not any(integrity.leftovers(folder.parent))
 
 
 def test_one_that_stands_aside_is_brought_back_by_whoever_asks_first(capsys):

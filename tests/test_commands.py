@@ -10,7 +10,7 @@ import pytest
 
 from nblib import cli
 from nblib.core import store
-from nblib.road import stages
+from nblib.road import notebook_code, stages
 from nblib.run import plan, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def test_a_printed_command_of_another_program_names_what_is_here(command):
         source, _, *given = words
         stage = plan.find_notebook(ROOT / source)[1]
         assert given[::3] == ["-p"] * (len(given) // 3)
-        plan.check_names(stage, dict.fromkeys(given[1::3]))
+        notebook_code.check_names(stage, given[1::3], stages.accepted_names(stage))
     for flag in ("-c", "-f"):
         if program in ("pip", "conda") and flag in words:
             assert (ROOT / words[words.index(flag) + 1]).is_file()

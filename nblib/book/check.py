@@ -14,16 +14,9 @@ FETCHED = {
     "script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src",
     "video": "src", "audio": "src", "embed": "src", "object": "data",
 }  # fmt: skip
-NOT_FETCHED_LINKS = {
-    "canonical",
-    "alternate",
-    "author",
-    "license",
-    "search",
-    "index",
-    "next",
-    "prev",
-}
+NOT_FETCHED_LINKS = set(
+    ["canonical", "alternate", "author", "license", "search", "index", "next", "prev"]
+)
 # A script or a style sheet that fetches something from elsewhere.
 REMOTE_IN_SCRIPT = re.compile(
     r"""(?:\bimport\s*\(?\s*|\bfrom\s*|\.src\s*=\s*|\.href\s*=\s*|importScripts\(\s*|fetch\(\s*)["'`](?:https?:)?//[^"'`\s]+"""
@@ -44,6 +37,9 @@ class Page:
     unnamed: list[str] = field(default_factory=list)
     scripts: list[str] = field(default_factory=list)
     styles: list[str] = field(default_factory=list)
+
+
+Pages = dict[Path, Page]  # of a rendered book, by the path of their files
 
 
 class _Reader(HTMLParser):
@@ -85,18 +81,16 @@ class _Reader(HTMLParser):
             self.page.styles.append(data)
 
 
-def read_page(path: Path) -> Page:
-    """Parse one HTML file."""
-    reader = _Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
-    reader.close()
-    return reader.page
-
-
-def read_pages(html: Path) -> dict[Path, Page]:
+def read_pages(html: Path) -> Pages:
     """Every page of a rendered book; the theme's own templates in _static are none."""
-    paths = [p for p in sorted(html.rglob("*.html")) if p.relative_to(html).parts[0] != "_static"]
-    return {path: read_page(path) for path in paths}
+    pages = {}
+    for path in sorted(html.rglob("*.html")):
+        if path.relative_to(html).parts[0] != "_static":
+            reader = _Reader()
+            reader.feed(path.read_text(encoding="utf-8"))
+            reader.close()
+            pages[path] = reader.page
+    return pages
 
 
 def _is_remote(link: str) -> bool:
@@ -104,9 +98,8 @@ def _is_remote(link: str) -> bool:
     return parts.scheme in ("http", "https") or (not parts.scheme and bool(parts.netloc))
 
 
-def broken_links(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+def broken_links(html: Path, pages: Pages) -> list[str]:
     """Links, pictures, scripts and styles that lead nowhere inside the book, one line each."""
-    pages = read_pages(html) if pages is None else pages
     by_path = {path.resolve(): page for path, page in pages.items()}
     faults = []
     for path, page in pages.items():
@@ -137,22 +130,17 @@ def page_bytes(html: Path, path: Path, page: Page) -> int:
     return path.stat().st_size + sum(p.stat().st_size for p in pictures if p.is_file())
 
 
-def heavy_pages(
-    html: Path, pages: dict[Path, Page] | None = None, limit: int = MAX_PAGE_BYTES
-) -> list[str]:
+def heavy_pages(html: Path, pages: Pages, limit: int = MAX_PAGE_BYTES) -> list[str]:
     """Pages that, with their pictures, exceed the limit in bytes."""
-    pages = read_pages(html) if pages is None else pages
-    sizes = {path: page_bytes(html, path, page) for path, page in pages.items()}
     return [
         f"{path.relative_to(html)}: {size / 1e6:.1f} MB with its pictures, more than {limit / 1e6:g} MB"
-        for path, size in sizes.items()
-        if size > limit
+        for path, page in pages.items()
+        if (size := page_bytes(html, path, page)) > limit
     ]
 
 
-def network_loads(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+def network_loads(html: Path, pages: Pages) -> list[str]:
     """Everything that a browser would fetch from elsewhere to show the book."""
-    pages = read_pages(html) if pages is None else pages
     faults = []
     for path, page in pages.items():
         found = [src for src in page.fetched if _is_remote(src)]
@@ -161,15 +149,12 @@ def network_loads(html: Path, pages: dict[Path, Page] | None = None) -> list[str
         faults += [f"{path.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)]
     for sheet in sorted(html.rglob("*.css")):
         found = REMOTE_IN_STYLE.findall(sheet.read_text(encoding="utf-8"))
-        faults += [
-            f"{sheet.relative_to(html)}: loads {what[:100]}" for what in dict.fromkeys(found)
-        ]
+        faults += [f"{sheet.relative_to(html)}: loads {what[:100]}" for what in {*found}]
     return faults
 
 
-def unnamed_pictures(html: Path, pages: dict[Path, Page] | None = None) -> list[str]:
+def unnamed_pictures(html: Path, pages: Pages) -> list[str]:
     """Pictures that a reader who cannot see them learns nothing of: no text, or a file's name."""
-    pages = read_pages(html) if pages is None else pages
     return [
         f"{path.relative_to(html)}: no words say what the picture {name!r} shows"
         for path, page in pages.items()

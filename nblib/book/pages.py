@@ -1,26 +1,31 @@
-"""Parts of pages that come from the data root: executed notebooks, run pages, the bench."""
+"""Parts of pages that come from the data root: executed notebooks, run pages, links to runs, the bench."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib.book.marks import Links, artifact_path
+import pandas as pd
+
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
 from nblib.report import model_choice, results, summary
 from nblib.road.stage_registry import DECODERS, STAGES
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from nblib.report.plots.style import Picture
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_RUN_PAGES = 60  # a page takes the renderer about a second
-EXECUTED = store.ATTACHED[0]
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
+
+RUN_CELL = re.compile(r"<td>([\w.-]+/[0-9a-f]{16})</td>")
+SAID = ("model", "variant", "changed", "recording")  # of a run, in a few words
+HEAD = "<tr><th>run</th><th>what</th><th>score</th></tr>"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,74 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     )
     paged = [page for page in map(RunPage, first.to_dict("records")) if page.has_page]
     return sorted(paged[:MOST_RUN_PAGES], key=lambda page: (page.row["created"], page.row["key"]))
+
+
+# --- links to runs -------------------------------------------------------------------------------
+
+
+def artifact_path(folder: Path | str, name: str = store.MANIFEST) -> str:
+    """Path of an artifact's file inside the built book."""
+    return "/".join(("artifacts", *Path(folder).parts[-3:], name))
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the book shows each run: its page, or else its manifest. Runs that it does not know stay text.
+
+    rows: run, as recording/run -> its row of the scan; slugs: run -> name of its page.
+    """
+
+    rows: dict[str, dict[str, Any]]
+    slugs: dict[str, str]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, paged: list[RunPage]) -> Links:
+        """The links of a scan and of the runs that have a page."""
+        rows = {row["run"]: row for row in table.drop_duplicates("run").to_dict("records")}
+        return cls(rows, {page.row["run"]: page.slug for page in paged})
+
+    def href(self, run: str, up: str) -> str:
+        """Address of a run; `up` leads to the root of the book."""
+        page = f"runs/{self.slugs[run]}.html" if run in self.slugs else ""
+        return up + (page or artifact_path(self.rows[run]["folder"]))
+
+    def in_table(self, text: str, up: str) -> str:
+        """The HTML of a table with each cell that names a run made a link."""
+
+        def link(cell: re.Match) -> str:
+            run = cell[1]
+            href = self.href(run, up) if run in self.rows else ""
+            return f'<td><a href="{href}">{run}</a></td>' if href else cell[0]
+
+        return RUN_CELL.sub(link, text)
+
+    def over_picture(self, png: str, marks: list[list[Any]], up: str, alt: str) -> str:
+        """A picture (base64) whose marks are links, and below it the runs behind them as a table.
+
+        marks: [run, x, y], x and y as shares of width and height from the top left.
+        """
+        places, rows = "", {}
+        for run, x, y in [mark for mark in marks if mark[0] in self.rows]:
+            row, href = self.rows[run], self.href(run, up)
+            words = [*(row[name] for name in SAID), f"fold {row['fold']}", f"seed {row['seed']}"]
+            what = in_html(", ".join(str(word) for word in words if word))
+            score = "" if pd.isna(row["value"]) else f"{row['value']:.3f}"
+            at = f"left:{100 * x:.2f}%;top:{100 * y:.2f}%"
+            places += f'<a href="{href}" title="{what}" style="{at}"></a>'
+            link = f'<a href="{href}">{run}</a>'
+            rows[run] = f"<tr><td>{link}</td><td>{what}</td><td>{score}</td></tr>"
+        image = f'<img src="data:image/png;base64,{png}" alt="{in_html(alt)}">'
+        table = f"<table>{HEAD}{''.join(rows.values())}</table>"
+        behind = f"<summary>The runs behind these marks</summary>{table}"
+        return f'<div class="marks">{image}{places}</div><details class="runs-behind">{behind}</details>'
+
+
+def linked_figure(figure: Picture, links: Links, up: str, caption: str) -> str:
+    """A figure of a page of prose, its marks linked to their runs."""
+    png, shown = figure._repr_png_()
+    image = base64.b64encode(png).decode()
+    inside = links.over_picture(image, shown.get("runs", []), up, shown["alt"])
+    return f"````{{raw}} html\n<figure>{inside}<figcaption>{in_html(caption)}</figcaption></figure>\n````"
 
 
 # --- executed notebooks --------------------------------------------------------------------------

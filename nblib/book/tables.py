@@ -6,7 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
-from nblib.book.marks import linked_figure
+from nblib.book.pages import linked_figure
 from nblib.core.markup import in_html, in_markdown
 from nblib.report import model_choice, results, summary
 from nblib.road.stage_registry import DECODERS, FEW_SHOT, RESULTS
@@ -14,7 +14,7 @@ from nblib.road.stage_registry import DECODERS, FEW_SHOT, RESULTS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nblib.book.marks import Links
+    from nblib.book.pages import Links
 
 COMPARISON = (
     "Test accuracy of each decoder with its 95 % interval, the best on test first. The one that "

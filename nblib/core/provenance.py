@@ -63,3 +63,8 @@ def code_version() -> str:
         return nblib.__version__
     edited = "+edited" if changed.stdout.strip() else ""
     return f"{nblib.__version__}+g{commit_id.stdout.strip()}{edited}"
+
+
+def version() -> str:
+    """`nblib version` as text."""
+    return f"nblib {code_version()}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nblib.core import store
-from nblib.core.checksums import sha256
 from nblib.core.errors import BadInput, MissingInput
+from nblib.core.integrity import sha256
 
 
 def stamp(path: Path) -> dict[str, Any]:

@@ -22,16 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nblib
-from nblib.core import checksums, provenance
-from nblib.core.atomic_folders import (
-    MANIFEST,
-    bring_back,
-    bring_back_in,
-    leftovers,
-    swap,
-    unfinished,
-)
-from nblib.core.checksums import sha256
+from nblib.core import integrity, provenance
 from nblib.core.errors import (
     BadParameter,
     CorruptArtifact,
@@ -39,9 +30,10 @@ from nblib.core.errors import (
     OutdatedArtifact,
     StorageError,
 )
+from nblib.core.integrity import MANIFEST
 
-# Attached after the commit, by the runner; it carries its own checksum.
-ATTACHED = ("executed.ipynb",)
+# The executed notebook, attached after the commit by the runner; it carries its own checksum.
+EXECUTED = "executed.ipynb"
 NO_SPACE = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "disk quota exceeded",
             errno.EFBIG: "file size limit reached"}  # fmt: skip
 
@@ -136,7 +128,7 @@ def folder(stage: str, recording: str, key: str) -> Path:
 
 def is_committed(stage: str, recording: str, key: str) -> bool:
     place = folder(stage, recording, key)
-    return (place / MANIFEST).is_file() or bring_back(place)
+    return (place / MANIFEST).is_file() or integrity.bring_back(place)
 
 
 @contextlib.contextmanager
@@ -196,9 +188,9 @@ def commit(
     place = folder(stage, recording, key)
     if is_committed(stage, recording, key) and not replace:
         return place
-    temporary = unfinished(place)
+    temporary = integrity.unfinished(place)
     try:
-        for path in leftovers(place.parent):
+        for path in integrity.leftovers(place.parent):
             shutil.rmtree(path, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
@@ -217,7 +209,7 @@ def commit(
             "key": key,
             "parameters": plain(params),
             "upstream": list(upstream),
-            "outputs": {str(p.relative_to(temporary)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in files},
+            "outputs": {str(p.relative_to(temporary)): {"sha256": integrity.sha256(p), "bytes": p.stat().st_size} for p in files},
             "seed": seed,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **provenance.measured(started),
@@ -225,16 +217,16 @@ def commit(
             **provenance.environment(),
             "sha256": "",
         }  # fmt: skip
-        (temporary / MANIFEST).write_text(checksums.dumps(plain(manifest)))
+        (temporary / MANIFEST).write_text(integrity.dump_sealed(plain(manifest)))
         _fsync(temporary / MANIFEST)
         _fsync(temporary)
         try:
-            swap(temporary, place) if replace else temporary.rename(place)
+            integrity.swap(temporary, place) if replace else temporary.rename(place)
         except OSError:
             if replace:
                 raise
             if not is_committed(stage, recording, key):  # a folder that lost its manifest makes way
-                swap(temporary, place)
+                integrity.swap(temporary, place)
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
         raise storage_error(error, place) from error
     finally:
@@ -249,9 +241,9 @@ def read_manifest(artifact: Path) -> dict[str, Any]:
     than the folder's, or a key that does not follow from them; OutdatedArtifact without checksum.
     """
     path = artifact / MANIFEST
-    bring_back(artifact)
+    integrity.bring_back(artifact)
     try:
-        manifest = checksums.loads(path.read_bytes())
+        manifest = integrity.load_sealed(path.read_bytes())
     except FileNotFoundError:
         raise MissingInput(f"{artifact}: no artifact here (no {MANIFEST}).") from None
     except ValueError as error:
@@ -299,7 +291,7 @@ def open_artifact(artifact: Path) -> Path:
         path = artifact / name
         if not path.is_file():
             raise CorruptArtifact(f"{path}: the file is gone; {_remake(artifact)}")
-        found = sha256(path)
+        found = integrity.sha256(path)
         if found != output["sha256"]:
             raise CorruptArtifact(
                 f"{path}: its bytes changed since it was written (sha256 {found[:12]}…, recorded "
@@ -316,17 +308,17 @@ def attach(artifact: Path, notebook: dict[str, Any]) -> Path:
     whose = {"artifact": _place(read_manifest(artifact)), "sha256": ""}
     metadata = {**notebook["metadata"], "nblib": whose}
     rest = {name: value for name, value in notebook.items() if name != "metadata"}
-    place = artifact / ATTACHED[0]
-    write_text(place, checksums.dumps({**rest, "metadata": metadata}))
+    place = artifact / EXECUTED
+    write_text(place, integrity.dump_sealed({**rest, "metadata": metadata}))
     return place
 
 
 def read_attached(artifact: Path) -> dict[str, Any]:
     """The executed notebook of an artifact; CorruptArtifact where it changed or is another's."""
-    path = artifact / ATTACHED[0]
+    path = artifact / EXECUTED
     advice = f"delete it, or make it again with `nblib run --force`: {path}"
     try:
-        notebook = checksums.loads(path.read_bytes())
+        notebook = integrity.load_sealed(path.read_bytes())
     except ValueError as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); {advice}") from None
     if notebook is None or notebook["metadata"]["nblib"]["artifact"] != _place(read_manifest(artifact)):  # fmt: skip
@@ -337,7 +329,7 @@ def read_attached(artifact: Path) -> dict[str, Any]:
 def places() -> Iterator[Path]:
     """Every folder in the place of an artifact, its manifest there or not, in a stable order."""
     for parent in home().glob("[0-9][0-9]_*/*"):
-        bring_back_in(parent)
+        integrity.bring_back_in(parent)
     for folder in sorted(home().glob("[0-9][0-9]_*/*/*/")):
         if not folder.name.startswith("."):
             yield folder

@@ -21,6 +21,7 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
+from nblib.models.settings import FitSettings
 from nblib.prepare import label_runs, splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
@@ -209,7 +210,8 @@ def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFr
     no longer fits (another version wrote it) is put aside, and said so. Returns the history: one
     row an epoch, or a strength of regularisation.
     """
-    settings = params.model_copy(update={"progress": notebook_code.is_interactive()})
+    progress = notebook_code.is_interactive()
+    settings = FitSettings.of(params, decoder.training, progress=progress)
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
     train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
     fitting = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
@@ -297,7 +299,6 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
     names = areas_of(data.units)
     known = known_areas(data.units, params.recording)
     device = models.device_of([params.model], params.device)
-    settings = params.model_copy(update={"progress": False, "device": device})
     judge = resampling(params, data.group)
     all_right = (log_proba.argmax(axis=1) == data.test.y).astype(float)
 
@@ -313,6 +314,7 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
         for kind, keep in (("alone", names == area), ("without", names != area)):
             part = of_units(data, keep)
             decoder = make_decoder(params)
+            settings = FitSettings.of(params, decoder.training, progress=False, device=device)
             decoder.set_params(settings=settings, units=part.units, scaling=part.scaling)
             train, val = (part.train.x, part.train.y), (part.val.x, part.val.y)
             decoder.fit(*train, val, n_classes=len(data.classes), refit=params.refit)

@@ -23,6 +23,7 @@ from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
 from nblib.experiments.learning_curves import ALL, FIRST_CHOICE, answers, choosing, draw
+from nblib.models.settings import FitSettings
 from nblib.prepare import unit_statistics
 from nblib.prepare.decoder_inputs import Samples
 
@@ -136,9 +137,10 @@ def fit(
     train = counts(data, data.train) if train is None else train
     learn, choose = drawn(train, k, params.seed, number)
     mean, scale = scaling(learn, limits, limits.scaler == "zscore")
-    settings = params.model_copy(update={"seed": params.seed + number, "progress": False})
     to_counts = mean, np.where(np.isinf(scale), 0.0, scale)
-    decoder = models.make(name, settings=settings, units=data.units, scaling=to_counts)
+    decoder = models.make(name, units=data.units, scaling=to_counts)
+    seed = params.seed + number
+    decoder.set_params(settings=FitSettings.of(params, decoder.training, seed=seed, progress=False))
     learn = scaled(learn, mean, scale)
     if choose is not None:
         choose = scaled(choose, mean, scale)

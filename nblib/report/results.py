@@ -166,7 +166,7 @@ def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[
     stage, recording, key = run.folder.parts[-3:]
     row = dict.fromkeys(COLUMNS) | {
         "notebook": stage, "recording": recording, "key": key, "folder": str(run.folder), "flag": "",
-        "split": "", "edited": False, "executed": (run.folder / store.ATTACHED[0]).is_file(),
+        "split": "", "edited": False, "executed": (run.folder / store.EXECUTED).is_file(),
         "variant": "", "changed": "", "result": 0, "run": f"{recording}/{key}",
     }  # fmt: skip
     if isinstance(run, Unreadable):

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
@@ -31,6 +32,11 @@ def code_hash(cells: list[str]) -> str:
     return hashlib.sha256("\0".join(c for c in cells if c).encode()).hexdigest()[:16]
 
 
+def hash_of(notebook: Path) -> str:
+    """The same of a notebook's file."""
+    return code_hash(code_cells(notebook))
+
+
 def own_notebook(name: str) -> Path:
     """The notebook file this kernel runs: told by the runner, else by Jupyter, else the shipped one."""
     shipped = store.notebooks_dir() / f"{name}.ipynb"
@@ -47,9 +53,7 @@ def is_interactive() -> bool:
     Jupyter's front ends allow input with every cell they run; papermill, nbconvert and the book
     do not. That is the one thing in a kernel's sight that tells a person from a batch.
     """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    kernel = getattr(shell, "kernel", None)
+    kernel = getattr(_shell(), "kernel", None)
     if kernel is None:
         return False
     return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
@@ -57,13 +61,14 @@ def is_interactive() -> bool:
 
 def executed_cells() -> list[str]:
     """Raw source of the cells this kernel has executed, oldest first; empty outside IPython."""
+    history = getattr(_shell(), "history_manager", None)
+    return [c.strip() for c in history.input_hist_raw if c.strip()] if history else []
+
+
+def _shell() -> Any:
+    """IPython's shell, None outside of it."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return (
-        []
-        if shell is None
-        else [c.strip() for c in shell.history_manager.input_hist_raw if c.strip()]
-    )
+    return ipython.get_ipython() if ipython else None
 
 
 def _assigned(source: str) -> list[str] | None:
@@ -102,8 +107,16 @@ def check_injected(name: str, taken: Collection[str]) -> set[str]:
         elif assigned & set(taken):
             typed = assigned  # the parameters cell as it was run last: a fault may have been mended
     injected |= typed
-    if unknown := sorted(injected - set(taken)):
-        close = difflib.get_close_matches(unknown[0], taken, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}."
-        raise BadParameter(f"{name}: unknown parameter {unknown[0]!r}; {hint}")
+    check_names(name, injected, taken)
     return injected
+
+
+def check_names(name: str, given: Collection[str], taken: Collection[str]) -> None:
+    """BadParameter with a did-you-mean list for each name that the notebook does not take."""
+    faults = []
+    for unknown in sorted(set(given) - set(taken)):
+        close = difflib.get_close_matches(unknown, taken, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}"
+        faults.append(f"unknown parameter {unknown!r}; {hint}")
+    if faults:
+        raise BadParameter(f"{name}: {'. '.join(faults)}")

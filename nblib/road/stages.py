@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+SIGNALS = {"lfp": "field potentials", "spikes": "spikes"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
 
 
@@ -60,13 +61,10 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     recipe = recipes.derive(base, overrides, checked.recipe, sources.check)
     kind = "lfp" if recipe.is_lfp else "spikes"
     if info.signal not in ("any", kind):
-        has, wants = "field potentials", "spikes"
-        if kind == "spikes":
-            has, wants = wants, has
         there = [name for name, other in STAGES.items() if other.signal in ("any", kind)]
         raise BadParameter(
-            f"{name} works on {wants}; recipe {recipe.recipe!r} (source {recipe.source!r}) holds {has}. "
-            f"For these there are {', '.join(there)}."
+            f"{name} works on {SIGNALS[info.signal]}; recipe {recipe.recipe!r} (source {recipe.source!r}) "
+            f"holds {SIGNALS[kind]}. For these there are {', '.join(there)}."
         )
     sources.check(recipe)
     if info.cohort:
@@ -150,16 +148,12 @@ def needed(name: str, recipe: P.Recipe, params: P.Params) -> list[tuple[P.Recipe
 
 def run_key(name: str, recipe: P.Recipe, params: P.Params) -> str:
     """Key of a run of a shipped notebook."""
-    code = notebook_code.code_hash(
-        notebook_code.code_cells(store.notebooks_dir() / f"{name}.ipynb")
-    )
+    code = notebook_code.hash_of(store.notebooks_dir() / f"{name}.ipynb")
     return key_for(name, recipe, recording_of(name, recipe, params), params, code)
 
 
-def road(name: str, recipe: P.Recipe | None, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
+def road(name: str, recipe: P.Recipe, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
     """What must be committed before this stage, in order: (stage, values that make it)."""
-    if recipe is None:
-        return []
     info = stage_info(name)
     recordings = recipe.recordings if info.cohort else [params.recording]
     steps = [
@@ -188,7 +182,7 @@ class Stage:
     name: str
     params: Any
     recipe: P.Recipe | None
-    key: str
+    key: str | None  # None where it is not known before the run
     made_of: MadeOf = MadeOf({}, [])
     raw: dict[str, str] = field(default_factory=dict)
     code: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -236,7 +230,9 @@ class Stage:
 
         recording: of a cohort; "" = the stage's own.
         """
-        recording = recording or self.recording
+        return store.open_artifact(self._place_of_input(name, recording or self.recording))
+
+    def _place_of_input(self, name: str, recording: str) -> Path:
         key = key_for(name, self.recipe, recording)
         if not store.is_committed(name, recording, key):
             raise MissingInput(
@@ -244,7 +240,17 @@ class Stage:
                 f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
                 f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {recording}"
             )
-        return store.open_artifact(store.folder(name, recording, key))
+        return store.folder(name, recording, key)
+
+    def require_inputs(self) -> None:
+        """MissingInput for the first of its inputs that is not there, as `input` would raise it."""
+        if self.recipe is None:
+            return
+        for name in chain(self.name, self.recipe.source)[-2:-1]:
+            for recording in self.recipe.recordings if self.info.cohort else [self.recording]:
+                self._place_of_input(name, recording)
+        for _, run in needed(self.name, self.recipe, self.params):
+            self._place_of_run(run)
 
     def open_recording(self) -> Recording | None:
         """The recording, once 01 has looked at it; None for counts, which hold no spike times.
@@ -263,19 +269,22 @@ class Stage:
 
     def needed(self, run: P.Params) -> Path:
         """Verified folder of a further run; MissingInput names the command that makes it."""
+        return store.open_artifact(self._place_of_run(run))
+
+    def _place_of_run(self, run: P.Params) -> Path:
         name, recipe = self.info.needs, self.recipe
         if run.recipe != self.params.recipe:
             recipe = recipes.find_recipe(run.recipe)
         recording, key = recording_of(name, recipe, run), run_key(name, recipe, run)
         if not store.is_committed(name, recording, key):
-            given = run.changed()
-            given["recipe"] = self.recipe_name if recipe is self.recipe else run.recipe
-            told = " ".join(f"-p {k} {v}" for k, v in given.items())
+            recipe_name = self.recipe_name if recipe is self.recipe else run.recipe
+            values = run.changed() | {"recipe": recipe_name}
+            words = " ".join(f"-p {k} {v}" for k, v in values.items())
             raise MissingInput(
                 f"{self.name} needs a run of {name} (key {key}), which is not in {store.home()}. "
-                f"Make it with:  nblib run {name} --with-upstream {told}"
+                f"Make it with:  nblib run {name} --with-upstream {words}"
             )
-        return store.open_artifact(store.folder(name, recording, key))
+        return store.folder(name, recording, key)
 
     def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
         """Store what `write(folder)` puts into a folder; a key that stands already is left alone,
@@ -345,16 +354,13 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
     params.check()
     if recipe is not None and not info.cohort and chain(name, recipe.source) == [name]:
         sources.fetch(recipe, params.recording)
-    code = {}
+    code, code_hash = {}, ""
     if info.is_run:
         cells = notebook_code.code_cells(notebook_code.own_notebook(name))
         shipped = notebook_code.code_cells(store.notebooks_dir() / f"{name}.ipynb")
-        code = {
-            "code_hash": notebook_code.code_hash(cells),
-            "edited": cells != shipped,
-            "cells": cells,
-        }
-    code_hash, raw = code.get("code_hash", ""), {}
+        code_hash = notebook_code.code_hash(cells)
+        code = {"code_hash": code_hash, "edited": cells != shipped, "cells": cells}
+    raw = {}
     if recipe is None:
         made = MadeOf(params.model_dump() | {"code": code_hash}, [])
     else:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.core import atomic_folders, rawfiles, store
+from nblib.core import integrity, rawfiles, store
 from nblib.core.errors import NblibError, OutdatedArtifact
 from nblib.road import stages
 from nblib.run import cluster, plan
@@ -39,15 +39,6 @@ def size_of(path: Path) -> int:
     return sum(p.stat().st_size for p in files)
 
 
-def usage() -> list[tuple[str, int, int]]:
-    """(name, number of things in it, bytes) of each part of the data root, the largest first."""
-    rows = []
-    for part in sorted(p for p in store.home().iterdir() if p.is_dir()):
-        n = sum(1 for a in store.artifacts() if a.parts[-3] == part.name) or len(list(part.iterdir()))  # fmt: skip
-        rows.append((part.name, n, size_of(part)))
-    return sorted(rows, key=lambda row: -row[2])
-
-
 def is_result(artifact: Path) -> bool:
     """Whether an artifact is a run: what people keep a data root for."""
     info = stages.STAGES.get(artifact.parts[-3])
@@ -61,15 +52,15 @@ def needed() -> set[str]:
     for artifact in store.places():
         with contextlib.suppress(OutdatedArtifact):  # nothing of this version can rest on it
             upstream[artifact.name] = store.read_manifest(artifact)["upstream"]
-    found: set[str] = set()
-    waiting = [a.parts[-1] for a in store.artifacts() if is_result(a)]
+    keys: set[str] = set()
+    waiting = [a.name for a in store.artifacts() if is_result(a)]
     waiting += [key for name in tables.names() for key in _inputs_of_search(name)]
     while waiting:
         key = waiting.pop()
-        if key not in found:
-            found.add(key)
+        if key not in keys:
+            keys.add(key)
             waiting += upstream.get(key, [])
-    return found
+    return keys
 
 
 def _inputs_of_search(name: str) -> list[str]:
@@ -79,39 +70,37 @@ def _inputs_of_search(name: str) -> list[str]:
     return [key for road in roads for step in road if (key := plan.job_of(*step).key)]
 
 
-def at_work_now() -> list[str]:
+def at_work_now() -> list[Path]:
     """What is at work on this data root: notebooks, and drivers of sweeps.
 
     Of a notebook on another host nobody here can tell; one that did not stir for a day is gone.
     """
-    found = []
+    busy = []
     for path in store.failed_dir().glob("*/*.ipynb"):
         who = at_work(path)
-        fresh = who is not None and time.time() - path.stat().st_mtime < A_DAY_S
+        fresh = time.time() - path.stat().st_mtime < A_DAY_S
         if who is not None and (who.alive or (who.alive is None and fresh)):
-            found.append(str(path))
-    drivers = [p.parent for p in store.home().glob(f"sweeps/*/{cluster.DRIVER}")]
-    return found + [str(folder) for folder in drivers if cluster.driver(folder) is not None]
+            busy.append(path)
+    drivers = [path.parent for path in store.home().glob(f"sweeps/*/{cluster.DRIVER}")]
+    return busy + [folder for folder in drivers if cluster.driver(folder) is not None]
 
 
 def waste() -> list[Waste]:
     """All that can be freed, the largest first."""
     kept = needed()
-    found = [
-        Waste(a, "no result rests on it", size_of(a))
-        for a in store.artifacts()
-        if not is_result(a) and a.parts[-1] not in kept
-    ]
-    found += [Waste(p, "a writer was killed", size_of(p)) for p in _leavings()]
-    failed = sorted(store.failed_dir().glob("*/*.ipynb"))
-    found += [Waste(p, "a notebook that failed", size_of(p)) for p in failed if not _running(p)]
-    return sorted(found, key=lambda w: -w.n_bytes)
+    reasons = {a: "no result rests on it" for a in store.artifacts() if not is_result(a) and a.name not in kept}  # fmt: skip
+    reasons |= dict.fromkeys(_leavings(), "a writer was killed")
+    for path in store.failed_dir().glob("*/*.ipynb"):
+        if (who := at_work(path)) is None or who.alive is False:
+            reasons[path] = "a notebook that failed"
+    found = [Waste(path, reason, size_of(path)) for path, reason in reasons.items()]
+    return sorted(found, key=lambda one: (-one.n_bytes, one.path))
 
 
 def _leavings() -> Iterator[Path]:
     """Half-written artifacts of processes of this host that are gone."""
     for parent in store.home().glob("[0-9][0-9]_*/*"):
-        yield from atomic_folders.leftovers(parent)
+        yield from integrity.leftovers(parent)
 
 
 def verify() -> tuple[list[str], int, int]:
@@ -122,7 +111,7 @@ def verify() -> tuple[list[str], int, int]:
     for folder in store.places():
         try:
             store.open_artifact(folder)
-            if (folder / store.ATTACHED[0]).is_file():
+            if (folder / store.EXECUTED).is_file():
                 store.read_attached(folder)
             for path, content in store.read_manifest(folder).get("raw", {}).items():
                 known.setdefault(path, {})[content] = folder
@@ -144,25 +133,13 @@ def verify() -> tuple[list[str], int, int]:
     return lines, sound, faults
 
 
-def _running(notebook: Path) -> bool:
-    """Whether a notebook in the folder of failures is one that runs now, or may."""
-    who = at_work(notebook)
-    return who is not None and who.alive is not False
-
-
-def free(found: list[Waste]) -> int:
-    """Delete what `waste` found; bytes freed."""
-    for one in found:
-        if one.path.is_dir():
-            shutil.rmtree(one.path)
-        else:
-            one.path.unlink(missing_ok=True)
-    return sum(one.n_bytes for one in found)
-
-
 def du() -> str:
-    """`nblib du` as text."""
-    rows = usage()
+    """`nblib du` as text: each part of the data root, the number of things in it and its size."""
+    rows = []
+    for part in sorted(p for p in store.home().iterdir() if p.is_dir()):
+        n = sum(a.parts[-3] == part.name for a in store.artifacts()) or len(list(part.iterdir()))
+        rows.append((part.name, n, size_of(part)))
+    rows.sort(key=lambda row: -row[2])
     total = sum(row[2] for row in rows)
     lines = [f"data root: {store.home()}", ""]
     lines += [f"{name:28}{n:7}{size(n_bytes):>12}" for name, n, n_bytes in rows]
@@ -175,18 +152,23 @@ def du() -> str:
     return "\n".join(lines)
 
 
-def gc(*, delete: bool) -> str:
+def gc(delete: bool) -> str:
     """`nblib gc` as text; deletes only when told to."""
     found = waste()
-    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
-    total = sum(one.n_bytes for one in found)
     if not found:
         return "Nothing to free: results rest on all that is there."
-    if delete and (busy := at_work_now()):
+    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
+    total = size(sum(one.n_bytes for one in found))
+    if not delete:
+        return "\n".join([*lines, f"{total} could be freed; nblib gc --delete does so."])
+    if busy := at_work_now():
         raise NblibError(
             f"{len(busy)} notebooks or sweeps are at work, and what they will need looks like waste: "
             f"{busy[0]}. Nothing was freed; try again when they have ended."
         )
-    if delete:
-        return "\n".join([*lines, f"Freed {size(free(found))}."])
-    return "\n".join([*lines, f"{size(total)} could be freed; nblib gc --delete does so."])
+    for one in found:
+        if one.path.is_dir():
+            shutil.rmtree(one.path)
+        else:
+            one.path.unlink(missing_ok=True)
+    return "\n".join([*lines, f"Freed {total}."])

@@ -18,10 +18,11 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nblib.core import atomic_folders, store
+from nblib.core import integrity, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
 from nblib.core.values import read_yaml
 from nblib.road import stage_registry
@@ -34,6 +35,7 @@ STAGES = StageInfo.kind  # 01-04 of a recording share one job
 SEARCH = "search"  # trials of a search, several in a job
 TRANSIENT = (4,)  # exit codes worth another try: the kernel died or did not start
 POLL_S = 2.0
+STALE_S = 60.0  # a driver on another host that has not stirred for so long is gone
 PROGRAMS = ("sbatch", "squeue", "scancel")
 NO_SLURM = (
     f"no Slurm ({', '.join(PROGRAMS)}) on this machine; call it on a login node of the cluster"
@@ -45,22 +47,20 @@ def make_jobs(runs: list[Task]) -> list[dict[str, Any]]:
     from nblib.run import plan
 
     needs = plan.needs(runs)
-    group: dict[Any, list[int]] = {}
+    members: dict[Any, list[int]] = {}
     for i, run in enumerate(runs):
         job = plan.job_of(*run)
-        kind = stage_registry.STAGES[job.stage].kind
-        group.setdefault((kind, job.recording if kind == STAGES else i), []).append(i)
-    name = {}
-    jobs = []
-    for number, ((kind, _), members) in enumerate(group.items()):
-        for i in members:
-            name[i] = f"{kind}-{number}"
-        jobs.append({"id": f"{kind}-{number}", "kind": kind, "runs": members})
-    for job in jobs:
-        wanted = {name[k] for i in job["runs"] for k in needs[i]}
-        job["needs"] = sorted(wanted - {job["id"]})
-        job["runs"] = [list(runs[i]) for i in job["runs"]]
-    return jobs
+        kind = stage_registry.STAGES[job.name].kind
+        members.setdefault((kind, job.recording if kind == STAGES else i), []).append(i)
+    names = [f"{kind}-{number}" for number, (kind, _) in enumerate(members)]
+    job_of_run = {i: name for name, some in zip(names, members.values(), strict=True) for i in some}
+    return [
+        {
+            "id": name, "kind": kind, "runs": [list(runs[i]) for i in some],
+            "needs": sorted({job_of_run[k] for i in some for k in needs[i]} - {name}),
+        }
+        for name, ((kind, _), some) in zip(names, members.items(), strict=True)
+    ]  # fmt: skip
 
 
 def make_workers(calls: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
@@ -77,20 +77,22 @@ def make_workers(calls: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
 
 def folder_of(path: Path) -> Path:
     """Where the calls of a sweep file leave their plans, marks and logs."""
-    tag = zlib.crc32(str(path.resolve()).encode())
-    return store.home() / "sweeps" / f"{path.stem}-{tag:08x}"
+    return store.home() / "sweeps" / f"{path.stem}-{_tag(path.resolve())}"
 
 
 def prefix_of(path: Path) -> str:
     """What the Slurm names of a sweep's jobs begin with: user, file and data root tell it apart."""
-    tag = zlib.crc32(f"{getpass.getuser()} {path.resolve()} {store.home()}".encode())
-    return f"nblib-{path.stem}-{tag:08x}"
+    return f"nblib-{path.stem}-{_tag(getpass.getuser(), path.resolve(), store.home())}"
+
+
+def _tag(*words: Any) -> str:
+    return f"{zlib.crc32(' '.join(map(str, words)).encode()):08x}"
 
 
 def run(
     path: Path, jobs: list[dict[str, Any]], profile: str, resources: dict[str, dict[str, Any]]
-) -> tuple[int, list[int]]:
-    """Submit jobs and stay until they ended: how many there were, and the codes of those that failed.
+) -> list[int]:
+    """Submit jobs and stay until they ended: the exit codes of those that failed.
 
     resources: kind of job -> what it asks of the cluster, over the profile's.
     """
@@ -103,11 +105,11 @@ def run(
         raise BadParameter(f"--profile {profile}: there are {', '.join(known)}.")
     if not snakemake.is_file():
         raise MissingInput(f"{snakemake}: not installed. The command that mends it:  pip install -e '.[sweep]'")  # fmt: skip
-    own = folder_of(path)
-    own.mkdir(parents=True, exist_ok=True)
-    with _only_driver(own, path):
+    folder = folder_of(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_driver(folder, path):
         cancel(path)
-        here = own / time.strftime("%Y%m%dT%H%M%S")
+        here = folder / time.strftime("%Y%m%dT%H%M%S")
         while here.exists():  # the last call ended within this second
             here = here.with_name(f"{here.name}b")
         here.mkdir()
@@ -121,9 +123,9 @@ def run(
         print(f"{len(jobs)} jobs; logs in {here}", flush=True)
         with (here / "snakemake.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
-            _note(own, engine=process.pid)
+            _note(folder, engine=process.pid)
             code = _watch(process, here, len(jobs), path)
-    return _told(here, jobs, code)
+    return _codes(here, jobs, code)
 
 
 def resource_arguments(profile: Path, resources: dict[str, dict[str, Any]]) -> list[str]:
@@ -134,10 +136,11 @@ def resource_arguments(profile: Path, resources: dict[str, dict[str, Any]]) -> l
     if not resources:
         return []
     config = read_yaml((profile / "config.yaml").read_text(encoding="utf-8"), str(profile))
-    own = config.get("set-resources") or {}
-    both = {kind: {**own.get(kind, {}), **resources.get(kind, {})} for kind in {**own, **resources}}
-    asked = [f"{kind}:{name}={value}" for kind, its in both.items() for name, value in its.items()]
-    return ["--set-resources", *asked]
+    wanted = {kind: dict(values) for kind, values in (config.get("set-resources") or {}).items()}
+    for kind, values in resources.items():
+        wanted.setdefault(kind, {}).update(values)
+    pairs = [f"{kind}:{k}={v}" for kind, values in wanted.items() for k, v in values.items()]
+    return ["--set-resources", *pairs]
 
 
 def _watch(process: subprocess.Popen, here: Path, total: int, path: Path) -> int:
@@ -147,7 +150,7 @@ def _watch(process: subprocess.Popen, here: Path, total: int, path: Path) -> int
     try:
         while process.poll() is None:
             os.utime(here.parent / DRIVER)
-            ended, bad = _count(here / "done"), _count(here / FAILED)
+            ended, bad = (len(list(here.glob(f"{name}/*"))) for name in ("done", FAILED))
             if (ended, bad) != seen:
                 seen = (ended, bad)
                 print(progress_line(ended, total, time.monotonic() - began, failed=bad), flush=True)
@@ -162,25 +165,22 @@ def _watch(process: subprocess.Popen, here: Path, total: int, path: Path) -> int
     return process.returncode
 
 
-def _count(folder: Path) -> int:
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
-
-
-def _told(here: Path, jobs: list[dict[str, Any]], code: int) -> tuple[int, list[int]]:
-    """Say what failed and what was withheld; how many jobs there were, and the codes of the failed."""
-    ended = {p.name for p in (here / "done").iterdir()} if (here / "done").is_dir() else set()
+def _codes(here: Path, jobs: list[dict[str, Any]], code: int) -> list[int]:
+    """Say what failed and what was withheld; the exit codes of the failed."""
+    ended = {path.name for path in here.glob("done/*")}
     failed = {p.stem: json.loads(p.read_text()) for p in sorted((here / FAILED).glob("*.json"))}
     for told in failed.values():
         print(told["message"], file=sys.stderr)
     rest = [j["id"] for j in jobs if j["id"] not in ended and j["id"] not in failed]
     print(f"{len(ended)} of {len(jobs)} jobs done, {len(failed)} failed, {len(rest)} not begun or lost.")  # fmt: skip
     if failed:
-        return len(jobs), [told["code"] for told in failed.values()]
+        return [told["code"] for told in failed.values()]
     if code or rest:
         raise RunFailed(f"Snakemake ended with status {code}; its log: {here / 'snakemake.log'}")
-    return len(jobs), []
+    return []
 
 
+@store.shared()
 def job(plan: Path, name: str) -> int:
     """`nblib job`: what a job of the cluster does. 0 when all its runs are committed.
 
@@ -246,53 +246,45 @@ def _slurm(*command: str) -> str:
     return done.stdout
 
 
-class _only_driver:
+@contextlib.contextmanager
+def _only_driver(folder: Path, path: Path) -> Iterator[None]:
     """One driver of a sweep at a time: a second one is refused while the first is alive."""
-
-    STALE_S = 60.0  # a driver on another host that has not stirred for so long is gone
-
-    def __init__(self, folder: Path, path: Path):
-        self.file, self.path = folder / DRIVER, path
-
-    def __enter__(self) -> None:
-        if (alive := driver(self.file.parent)) is not None:
-            raise NblibError(
-                f"{self.path}: a driver is at work already (pid {alive['pid']} on {alive['host']}); "
-                f"`nblib cancel {self.path}` ends it."
-            )
-        _end_orphan(self.file)
-        _note(self.file.parent, engine=0)
-
-    def __exit__(self, *_: Any) -> None:
-        self.file.unlink(missing_ok=True)
+    if (other := driver(folder)) is not None:
+        raise NblibError(
+            f"{path}: a driver is at work already (pid {other['pid']} on {other['host']}); "
+            f"`nblib cancel {path}` ends it."
+        )
+    if (left := _left_driver(folder)).get("host") == socket.gethostname():  # it was killed
+        command = Path(f"/proc/{left['engine']}/cmdline")
+        if command.is_file() and b"snakemake" in command.read_bytes():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(left["engine"], signal.SIGKILL)
+    _note(folder, engine=0)
+    try:
+        yield
+    finally:
+        (folder / DRIVER).unlink(missing_ok=True)
 
 
 def _note(folder: Path, engine: int) -> None:
-    told = {"pid": os.getpid(), "host": socket.gethostname(), "engine": engine}
-    store.write_text(folder / DRIVER, json.dumps(told))
+    note = {"pid": os.getpid(), "host": socket.gethostname(), "engine": engine}
+    store.write_text(folder / DRIVER, json.dumps(note))
 
 
-def _end_orphan(file: Path) -> None:
-    """Kill the Snakemake of a driver that was itself killed on this host."""
-    if not file.is_file():
-        return
-    told = json.loads(file.read_text(encoding="utf-8"))
-    command = Path(f"/proc/{told['engine']}/cmdline")
-    here = told["host"] == socket.gethostname() and command.is_file()
-    if here and b"snakemake" in command.read_bytes():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(told["engine"], signal.SIGKILL)
+def _left_driver(folder: Path) -> dict[str, Any]:
+    """What a driver of this sweep wrote down of itself, be it alive or not; {} where none did."""
+    with contextlib.suppress(FileNotFoundError):
+        return json.loads((folder / DRIVER).read_text(encoding="utf-8"))
+    return {}
 
 
 def driver(folder: Path) -> dict[str, Any] | None:
     """pid and host of the driver at work in a sweep's folder; None where there is none."""
-    file = folder / DRIVER
-    if not file.is_file():
+    if not (noted := _left_driver(folder)):
         return None
-    told = json.loads(file.read_text(encoding="utf-8"))
-    if told["host"] == socket.gethostname():
-        return told if atomic_folders.alive(told["pid"]) else None
-    return told if time.time() - file.stat().st_mtime < _only_driver.STALE_S else None
+    if noted["host"] == socket.gethostname():
+        return noted if integrity.alive(noted["pid"]) else None
+    return noted if time.time() - (folder / DRIVER).stat().st_mtime < STALE_S else None
 
 
 def stop(path: Path) -> str:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from nblib.core import store
 from nblib.core.errors import NblibError
 from nblib.road import stages
@@ -78,7 +81,6 @@ def checks() -> Iterator[Check]:
     yield from data_root()
     yield notebooks()
     yield kernel(kernels())
-    yield widgets(installed())
     yield allensdk()
 
 
@@ -110,20 +112,14 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
     return Check("Python", FAIL, f"{text}; nblib needs 3.11.5 or later, up to 3.13", fix)
 
 
-def canonical(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def installed() -> dict[str, str]:
     """Version of every package here, by canonical name."""
     names = ((d.metadata["Name"], d.version) for d in metadata.distributions())
-    return {canonical(name): version for name, version in names if name}
+    return {canonicalize_name(name): version for name, version in names if name}
 
 
-def requirements() -> dict[str, list]:
-    """Extra -> what nblib itself requires ("" = the core), as packaging's Requirement."""
-    from packaging.requirements import Requirement
-
+def requirements() -> dict[str, list[Requirement]]:
+    """Extra -> what nblib itself requires ("" = the core)."""
     wanted = [Requirement(line) for line in metadata.requires("nblib") or []]
     by_extra = {"": [r for r in wanted if r.marker is None]}
     for extra in (*NEEDED_EXTRAS[1:], *OPTIONAL_EXTRAS):
@@ -139,38 +135,33 @@ def tested_versions() -> dict[str, str]:
         return {}
     lines = path.read_text().splitlines() if path.is_file() else []
     pairs = [line.split("#")[0].strip().split("==") for line in lines]
-    return {canonical(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
+    return {canonicalize_name(pair[0]): pair[1] for pair in pairs if len(pair) == 2}
 
 
 def packages(
-    have: dict[str, str], wanted: dict[str, list], tested: dict[str, str]
+    have: dict[str, str], wanted: dict[str, list[Requirement]], tested: dict[str, str]
 ) -> Iterator[Check]:
     """Missing or unfit packages of each extra, then those that differ from what was tested."""
     differing = set()
     for extra, needs in wanted.items():
-        name = f"packages [{extra}]" if extra else "packages"
         missing, unfit = [], []
         for need in needs:
-            version = have.get(canonical(need.name))
-            tested_one = tested.get(canonical(need.name))
+            version = have.get(canonicalize_name(need.name))
+            expected = tested.get(canonicalize_name(need.name))
             if version is None:
-                missing.append(need.name)
+                missing.append(f"missing: {need.name}")
             elif not need.specifier.contains(version, prereleases=True):
-                unfit.append(f"{need.name} {version} (needs {need.specifier})")
-            elif tested_one and version.split("+")[0] != tested_one:
-                differing.add(f"{need.name} {version} (tested: {tested_one})")
+                unfit.append(f"unfit: {need.name} {version} (needs {need.specifier})")
+            elif expected and version.split("+")[0] != expected:
+                differing.add(f"{need.name} {version} (tested: {expected})")
+        name = f"packages [{extra}]" if extra else "packages"
         if not missing and not unfit:
             yield Check(name, OK, f"all {len(needs)} are here")
             continue
-        faults = [f"missing: {', '.join(missing)}"] * bool(missing)
-        faults += [f"unfit: {', '.join(unfit)}"] * bool(unfit)
+        status = FAIL if extra in NEEDED_EXTRAS or unfit else WARN
         place = f".[{extra}]" if extra else "."
-        yield Check(
-            name,
-            FAIL if extra in NEEDED_EXTRAS or unfit else WARN,
-            "; ".join(faults),
-            f"make setup, or: pip install -c constraints.txt -e '{place}'",
-        )
+        fix = f"make setup, or: pip install -c constraints.txt -e '{place}'"
+        yield Check(name, status, "; ".join(missing + unfit), fix)
     if differing:
         versions = ", ".join(sorted(differing))
         yield Check("tested versions", WARN, f"other versions here: {versions}", "make setup")
@@ -215,16 +206,6 @@ def kernel(registered: dict[str, str], python: str = sys.executable) -> Check:
     if program.is_absolute() and program.parent != Path(python).parent:
         return Check(name, WARN, f"{KERNEL!r} starts {program}, not {python}", INSTALL_KERNEL)
     return Check(name, OK, f"{KERNEL!r} starts {program}")
-
-
-def widgets(have: dict[str, str]) -> Check:
-    """Sliders need ipywidgets 8 in the kernel and its partner of major version 3 in JupyterLab."""
-    version, partner = have.get("ipywidgets", ""), have.get("jupyterlab-widgets", "")
-    text = f"ipywidgets {version or 'is missing'}, jupyterlab_widgets {partner or 'is missing'}"
-    if version.startswith("8.") and partner.startswith("3."):
-        return Check("ipywidgets", OK, text)
-    fix = "make setup, then reload the browser page"
-    return Check("ipywidgets", FAIL, f"{text}; versions 8 and 3 draw the sliders", fix)
 
 
 def allensdk(timeout_s: float = 120) -> Check:
@@ -312,12 +293,9 @@ def memory(limits: dict[str, float]) -> Check:
     text = f"{least / GB:.1f} GB may be used ({by_name})"
     if least >= ENOUGH_MEMORY:
         return Check("memory", OK, text)
-    return Check(
-        "memory",
-        WARN if least >= LEAST_MEMORY else FAIL,
-        f"{text}; a full session wants {ENOUGH_MEMORY / GB:.0f} GB",
-        "on Slurm or Open OnDemand, ask for more: --mem=64G",
-    )
+    status = WARN if least >= LEAST_MEMORY else FAIL
+    text += f"; a full session wants {ENOUGH_MEMORY / GB:.0f} GB"
+    return Check("memory", status, text, "on Slurm or Open OnDemand, ask for more: --mem=64G")
 
 
 def data_root() -> Iterator[Check]:
@@ -366,10 +344,6 @@ def locking(trial: Path) -> Check:
         with trial.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return Check(
-            "file locking",
-            WARN,
-            f"{trial.parent.parent}: {error.strerror}; nblib does without, others may not open HDF5 files there",
-            "export HDF5_USE_FILE_LOCKING=FALSE",
-        )
+        found = f"{trial.parent.parent}: {error.strerror}; nblib does without, others may not open HDF5 files there"
+        return Check("file locking", WARN, found, "export HDF5_USE_FILE_LOCKING=FALSE")
     return Check("file locking", OK, "files can be locked")

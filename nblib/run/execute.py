@@ -21,10 +21,9 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
-from nblib.core import atomic_folders, errors, store
+from nblib.core import errors, integrity, store
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError, StorageError
-from nblib.road import stages
-from nblib.run.plan import Job, Task, job_of, key_of, road
+from nblib.run.plan import Job, job_of, key_of, road
 
 OK, BAD_PARAMETERS, NOTEBOOK_ERROR, KERNEL_DIED = 0, 2, 3, 4
 RUNNING = ".running.ipynb"  # <stage>-<key>.<pid>@<host>.running.ipynb: a notebook at work
@@ -58,9 +57,8 @@ def at_work(path: Path) -> AtWork | None:
         return None
     name, _, who = path.name.removesuffix(RUNNING).partition(".")
     pid, _, host = who.partition("@")
-    return AtWork(
-        name, int(pid), host, atomic_folders.alive(int(pid)) if host == platform.node() else None
-    )
+    alive = integrity.alive(int(pid)) if host == platform.node() else None
+    return AtWork(name, int(pid), host, alive)
 
 
 def size(n_bytes: float) -> str:
@@ -75,10 +73,10 @@ def run(
     params: dict[str, Any] | None = None,
     *,
     progress: bool = True,
-    **how: bool,
+    **options: bool,
 ) -> int:
     """`attempt` to run one notebook; return the exit code and say on the terminal what happened."""
-    outcome = attempt(notebook, params, progress=progress, **how)
+    outcome = attempt(notebook, params, progress=progress, **options)
     if outcome.code:
         print(f"nblib: {outcome.message}", file=sys.stderr)
     elif progress:
@@ -105,10 +103,9 @@ def attempt(
             _verify(job)
             done = f"{job.label}: already committed, nothing to do: {job.folder}"
             return Exit(OK, done, job.folder)
-        before = road(job)
         if not with_upstream:
-            _need(before, job)
-        for stage, values in before if with_upstream else []:
+            job.require_inputs()
+        for stage, values in road(job) if with_upstream else []:
             step = attempt(stage, values, progress=progress)
             if step.code:
                 return changed(step, message=f"{job.label} was not run. {step.message}")
@@ -132,23 +129,8 @@ def _verify(job: Job) -> None:
         recipe = f" -p recipe {job.recipe_name} -p recording {job.recording}" if job.recipe else ""
         raise CorruptArtifact(
             f"{job.label}: {error} The command that does so:  "
-            f"nblib run {job.stage} --force{recipe}, with its other parameters."
+            f"nblib run {job.name} --force{recipe}, with its other parameters."
         ) from None
-
-
-def _need(before: list[Task], job: Job) -> None:
-    """Raise what the notebook would raise for a missing input, before its kernel starts."""
-    here = stages.Stage(job.stage, job.params, job.recipe, "")
-    for stage, values in before:
-        if stage == stages.stage_info(job.stage).upstream:
-            key = stages.key_for(stage, job.recipe, values["recording"])
-            if not store.is_committed(stage, values["recording"], key):
-                here.input(stage, values["recording"])
-    for recipe, run in stages.needed(job.stage, job.recipe, job.params):
-        name = here.info.needs
-        recording = stages.recording_of(name, recipe, run)
-        if not store.is_committed(name, recording, stages.run_key(name, recipe, run)):
-            here.needed(run)
 
 
 @store.shared()
@@ -160,7 +142,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
     from nblib.run import kernel
 
     began = time.monotonic()
-    name = f"{job.stage}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
+    name = f"{job.name}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
     kept = store.failed_dir() / job.recording / f"{name}.ipynb"
     running = kept.with_name(f"{name}.{os.getpid()}@{platform.node()}{RUNNING}")
     try:
@@ -179,13 +161,13 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
         except NblibError as error:
             fault = str(error)
     if end.error or folder is None:
-        code, said = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
+        code, reason = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
         running.replace(kept)
-        return Exit(code, _farewell(job, said, folder, kept), folder, kept, **spent)
-    gpu = store.read_manifest(folder).get("peak_gpu_bytes") or end.peak_gpu_bytes
-    told = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
-    told += f", GPU {size(gpu)}" if gpu else ""
-    message = f"{job.label}: {_score(folder)}committed {folder} ({told})"
+        return Exit(code, _failure_message(job, reason, folder, kept), folder, kept, **spent)
+    gpu = store.read_manifest(folder).get("peak_gpu_bytes")
+    cost = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
+    cost += f", GPU {size(gpu)}" if gpu else ""
+    message = f"{job.label}: {_score(folder)}committed {folder} ({cost})"
     try:
         notebook = _attach(end.notebook, folder)
     except StorageError as error:  # the result stands; only its notebook is elsewhere
@@ -200,10 +182,10 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
 def _score(folder: Path) -> str:
     """The accuracy of a run with its interval and chance, for the terminal; "" without one."""
     path = folder / "metrics.json"
-    told = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.is_file() else {}
-    if "accuracy" not in told:
+    scores = json.loads(path.read_text(encoding="utf-8"))["scores"] if path.is_file() else {}
+    if "accuracy" not in scores:
         return ""
-    s = told["accuracy"]
+    s = scores["accuracy"]
     return (
         f"accuracy {s['value']:.1%} (95 % interval {s['ci_low']:.1%} to {s['ci_high']:.1%}, "
         f"chance {s['chance']:.1%}, n = {s['n']}); "
@@ -212,9 +194,8 @@ def _score(folder: Path) -> str:
 
 def _goes_on(job: Job) -> str:
     """What the same command does after a run was stopped."""
-    folder = store.log_dir(job.stage, job.recording, job.key) if job.key else None
-    if folder is not None and any(folder.glob("*.ckpt")):
-        return f"The training so far is kept in {folder}: the same command goes on from there"
+    if job.key and any(job.log_dir.glob("*.ckpt")):
+        return f"The training so far is kept in {job.log_dir}: the same command goes on from there"
     return "The same command begins it again"
 
 
@@ -230,16 +211,16 @@ def _judge(end: Any, job: Job) -> tuple[int, str]:
     return NOTEBOOK_ERROR, end.error
 
 
-def _farewell(job: Job, said: str, folder: Path | None, kept: Path) -> str:
-    stands = f"Its result was committed before that and stands: {folder}." if folder else (
-        "Nothing was committed."
-    )  # fmt: skip
-    said = said if said.endswith(("?", "!")) else f"{said.rstrip('.')}."
-    return f"{job.label}: {said} {stands} The notebook is kept: {kept}"
+def _failure_message(job: Job, reason: str, folder: Path | None, kept: Path) -> str:
+    stands = "Nothing was committed."
+    if folder is not None:
+        stands = f"Its result was committed before that and stands: {folder}."
+    reason = reason if reason.endswith(("?", "!")) else f"{reason.rstrip('.')}."
+    return f"{job.label}: {reason} {stands} The notebook is kept: {kept}"
 
 
 def _attach(notebook: Any, folder: Path) -> Path:
     """Put the executed notebook into the artifact, whole or not at all."""
-    told = notebook.metadata.papermill
-    told.output_path, told.input_path = store.ATTACHED[0], Path(told.input_path).name
+    about = notebook.metadata.papermill
+    about.output_path, about.input_path = store.EXECUTED, Path(about.input_path).name
     return store.attach(folder, notebook)

@@ -7,24 +7,26 @@ that died from a notebook that raised.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
+import shutil
 import signal
-import subprocess
 import sys
-import threading
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nblib.core.markup import in_markdown
 from nblib.road.stages import REPLACE
-from nblib.run import warm
-from nblib.run.watch import Stopped, Watch
+from nblib.run.watch import SIGNALS, Stopped, Watch
 
-GRACE_S = 5.0  # a kernel told to end by SIGTERM is killed after so long
+SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
 @dataclass
@@ -38,44 +40,49 @@ class End:
     died: bool = False
     signal: int = 0
     peak_rss_bytes: int = 0
-    peak_gpu_bytes: int = 0
 
 
-@dataclass
-class Kernel:
-    """The kernel process of one execution and what was seen of it."""
+class Fork(multiprocessing.get_context("fork").Process):
+    """A kernel forked from this process, which has imported what it needs; used like a Popen."""
 
-    folder: Path
-    process: subprocess.Popen | warm.Process | None = None
-    signals: list[int] = field(default_factory=list)
+    stdin = stdout = stderr = None
 
-    def send(self, number: int) -> None:
-        """Signal the kernel and its children (it leads a process group of its own)."""
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
+    def __init__(self, connection_file: str, log: int, environment: dict[str, str], folder: str):
+        super().__init__()
+        self.connection_file, self.log, self.environment = connection_file, log, environment
+        self.folder = folder
 
-    def sweep(self) -> None:
-        """Kill what a kernel that did not end by itself left running."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+    def run(self) -> None:
+        """Become a kernel, as a new interpreter would; it ends when its parent does."""
+        from ipykernel.kernelapp import IPKernelApp
 
-    def last_words(self) -> str:
-        """Why the kernel is gone, as far as its exit status and its last line tell."""
-        status = self.process.poll() if self.process else None
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name
-            cause = "; often that is the system running out of memory" if name == "SIGKILL" else ""
-            text = f"the kernel was killed by {name}{cause}"
-        elif status is not None:
-            text = f"the kernel ended by itself with exit status {status}"
-        else:
-            text = "the kernel did not start"
-        log = self.folder / "kernel.log"
-        lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-        lines = [line.strip() for line in lines if line.strip()]
-        return text + (f" (its last words: {lines[-1][:200]})" if lines else "")
+        os.setpgid(0, 0)
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        for number in (1, 2):
+            os.dup2(self.log, number)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        os.chdir(self.folder)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed()
+        asyncio.set_event_loop(asyncio.new_event_loop())  # not its parent's
+        parent = f"--IPKernelApp.parent_handle={os.getppid()}"
+        IPKernelApp.launch_instance(["-f", self.connection_file, parent])
+
+    def poll(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self.exitcode
+
+    def wait(self) -> int | None:
+        self.join()
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 def execute(
@@ -98,13 +105,12 @@ def execute(
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # unknown names were settled before
     end, words = End(), ""
-    with warm.private_folder() as folder:
-        kernel = Kernel(folder)
+    with private_folder() as folder:
         env = {"NBLIB_NOTEBOOK": str(source), "NBLIB_RESULT": str(folder / "result")}
         env[REPLACE] = "yes" if replace else ""
-        watch = Watch(kernel, label, progress)
+        watch = Watch(folder, label, progress)
         try:
-            with _signals_to(kernel), watch:
+            with watch.watching():
                 end.notebook = papermill.execute_notebook(
                     str(source),
                     str(target),
@@ -112,7 +118,7 @@ def execute(
                     kernel_name="python3",
                     language="python",
                     progress_bar=False,
-                    kernel_manager_class=_manager_class(kernel, env),
+                    kernel_manager_class=_manager_class(watch, env),
                     on_notebook_start=watch.start,
                     on_cell_start=watch.cell_start,
                     on_cell_executed=watch.cell_end,
@@ -127,11 +133,11 @@ def execute(
         except TimeoutError as error:  # no start within a minute, or no output from a lost kernel
             end.died, end.error_name, end.error = True, "Timeout", str(error).split("\n")[0]
         if end.error:
-            kernel.sweep()
+            watch.sweep()
         if end.died:
-            words = end.error = kernel.last_words()
-        end.signal = kernel.signals[-1] if kernel.signals and end.error else 0
-        end.peak_rss_bytes, end.peak_gpu_bytes = watch.peak_rss, watch.peak_gpu
+            words = end.error = watch.exit_reason()
+        end.signal = watch.signals[-1] if watch.signals and end.error else 0
+        end.peak_rss_bytes = watch.peak_rss
         if (folder / "result").is_file():
             end.result = Path((folder / "result").read_text())
     if end.signal:
@@ -159,7 +165,7 @@ def _papermill() -> Any:
     return papermill
 
 
-def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
+def _manager_class(watch: Watch, env: dict[str, str]) -> type:
     """A kernel manager whose sockets, connection file and log live in the private folder.
 
     The kernel is this very Python, whatever kernels are registered on the machine.
@@ -169,28 +175,27 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
 
     class PrivateKernelManager(AsyncKernelManager):
         def __init__(self, **options: Any):
-            folder = kernel.folder
+            folder = watch.folder
             options |= {"transport": "ipc", "ip": str(folder / "k")}
             super().__init__(**options, connection_file=str(folder / "kernel.json"))
             argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             self._kernel_spec = KernelSpec(argv=argv, language="python", display_name="Python 3")
 
         async def start_kernel(self, **options: Any) -> None:
-            with (kernel.folder / "kernel.log").open("wb") as log:
+            with (watch.folder / "kernel.log").open("wb") as log:
                 await super().start_kernel(
                     **options, env={**os.environ, **env}, stdout=log.fileno(), stderr=log.fileno()
                 )
-            kernel.process = self.provisioner.process
+            watch.process = self.provisioner.process
 
         async def _async_launch_kernel(self, command: list[str], **options: Any) -> None:
-            if warm.ADDRESS not in os.environ:
+            if multiprocessing.parent_process() is None:
                 return await super()._async_launch_kernel(command, **options)
+            # A job of `run_many`, which was forked with all imports done.
             p = self.provisioner
-            with (kernel.folder / "kernel.log").open("ab") as log, Path(os.devnull).open() as null:
-                p.process = warm.Process(
-                    os.environ[warm.ADDRESS], "kernel", [self.connection_file], [null, log, log],
-                    env=options["env"], cwd=options.get("cwd"), tied=True,
-                )  # fmt: skip
+            folder = options.get("cwd") or str(Path.cwd())
+            p.process = Fork(self.connection_file, options["stderr"], options["env"], folder)
+            p.process.start()
             p.pid = p.pgid = p.process.pid
             self._reconcile_connection_info(p.connection_info)
             return None
@@ -199,25 +204,15 @@ def _manager_class(kernel: Kernel, env: dict[str, str]) -> type:
 
 
 @contextlib.contextmanager
-def _signals_to(kernel: Kernel):
-    """Pass SIGINT on to the kernel; SIGTERM, SIGHUP or a second SIGINT end it."""
-    timers: list[threading.Timer] = []
-
-    def forward(number: int, _frame: Any) -> None:
-        polite = number == signal.SIGINT and not kernel.signals
-        kernel.signals.append(number)
-        kernel.send(signal.SIGINT if polite else signal.SIGTERM)
-        if not polite:
-            timers.append(threading.Timer(GRACE_S, kernel.send, [signal.SIGKILL]))
-            timers[-1].daemon = True
-            timers[-1].start()
-
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, with a path short enough for a socket; gone afterwards."""
+    base = tempfile.gettempdir()
+    base = base if len(base) < SOCKET_PATH_MAX else "/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="nblib-", dir=base))
     try:
-        with warm.signals_to(forward):
-            yield
+        yield folder
     finally:
-        for timer in timers:
-            timer.cancel()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sentence(error: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,49 +21,36 @@ Task = tuple[str | Path, dict[str, Any]]  # notebook, parameters
 
 
 @dataclass(frozen=True)
-class Job:
-    """One notebook to run: its file, its stage, the checked values and its place in the store."""
+class Job(stages.Stage):
+    """A stage to run: its notebook, and the values that are injected into it."""
 
-    stage: str
-    notebook: Path
-    values: dict[str, Any]  # what is injected
-    params: Any
-    recipe: Any  # the settled Recipe, or None
-    recipe_name: str  # a name or path by which an upstream notebook finds that recipe
-    key: str | None  # None where it is not known before the run
-
-    @property
-    def recording(self) -> str:
-        return stages.recording_of(self.stage, self.recipe, self.params)
+    notebook: Path = Path()
+    values: dict[str, Any] = field(default_factory=dict)
 
     def done(self) -> Path | None:
         """Where the result lies, None where it is to do. A report (90, 91) is done when it is of
         just the runs there are now and holds its executed notebook."""
         if self.recipe is not None:
             return self.folder if self.committed else None
-        info = STAGES[self.stage]
+        info = STAGES[self.name]
         try:
             upstream = by_name(info.reads)(self.params)
         except NblibError:
             return None  # making it says what is wrong
-        code = notebook_code.code_hash(notebook_code.code_cells(self.notebook))
+        code = notebook_code.hash_of(self.notebook)
         values = self.params.model_dump() | {"code": code}
-        key = store.make_key(self.stage, info.version, values, upstream)
-        folder = store.folder(self.stage, self.recording, key)
-        return folder if (folder / store.ATTACHED[0]).is_file() else None
+        key = store.make_key(self.name, info.version, values, upstream)
+        folder = store.folder(self.name, self.recording, key)
+        return folder if (folder / store.EXECUTED).is_file() else None
 
     @property
     def label(self) -> str:
         model = getattr(self.params, "model", "") or getattr(self.params, "pretext", "")
-        return f"{self.stage} {self.recording} {model}".rstrip()
-
-    @property
-    def folder(self) -> Path | None:
-        return store.folder(self.stage, self.recording, self.key) if self.key else None
+        return f"{self.name} {self.recording} {model}".rstrip()
 
     @property
     def committed(self) -> bool:
-        return bool(self.key) and store.is_committed(self.stage, self.recording, self.key)
+        return bool(self.key) and store.is_committed(self.name, self.recording, self.key)
 
 
 def find_notebook(name: str | Path) -> tuple[Path, str]:
@@ -98,18 +87,6 @@ def stage_of(path: Path) -> str:
     return opened[0]
 
 
-def check_names(stage: str, values: dict[str, Any]) -> None:
-    """BadParameter with a did-you-mean list for names that the notebook does not take."""
-    accepted = stages.accepted_names(stage)
-    faults = []
-    for name in sorted(set(values) - set(accepted)):
-        close = difflib.get_close_matches(name, accepted, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(accepted)}"
-        faults.append(f"unknown parameter {name!r}; {hint}")
-    if faults:
-        raise BadParameter(f"{stage}: {'. '.join(faults)}")
-
-
 def job_of(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     """Check names, types, recipe and recording, and compute the key; BadParameter otherwise.
 
@@ -119,7 +96,7 @@ def job_of(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     values = dict(values or {})
     if "session" in values and "recording" not in values:  # the Allen Institute's word
         values["recording"] = values.pop("session")
-    check_names(stage, values)
+    notebook_code.check_names(stage, values, stages.accepted_names(stage))
     if str(values.get("recipe", "")).endswith((".yml", ".yaml")):
         values["recipe"] = str(Path(values["recipe"]).expanduser().resolve())
     if names_recordings(stage, values):
@@ -134,8 +111,7 @@ def job_of(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     for model in [getattr(params, "model", None), *getattr(params, "models", [])]:
         if model is not None and model not in models.MODELS:
             models.MODELS[model]  # raises, and names the models there are
-    name = "" if recipe is None else stages.Stage(stage, params, recipe, "").recipe_name
-    job = Job(stage, path, values, params, recipe, name, None)
+    job = Job(stage, params, recipe, None, notebook=path, values=values)
     return replace(job, key=key_of(job))
 
 
@@ -156,10 +132,10 @@ def key_of(job: Job) -> str | None:
     """The key, or None: a report's inputs, or a recording not fetched yet, are known only later."""
     if job.recipe is None:
         return None
-    info = stages.STAGES[job.stage]
-    code = notebook_code.code_hash(notebook_code.code_cells(job.notebook)) if info.is_run else ""
+    info = stages.STAGES[job.name]
+    code = notebook_code.hash_of(job.notebook) if info.is_run else ""
     try:
-        return stages.key_for(job.stage, job.recipe, job.recording, job.params, code)
+        return stages.key_for(job.name, job.recipe, job.recording, job.params, code)
     except MissingInput:
         return None
 
@@ -169,36 +145,28 @@ def needs(runs: list[Task]) -> list[set[int]]:
 
     A report rests on all others. One that cannot be planned needs nothing: it says why when it runs.
     """
-    planned: list[Job | None] = []
-    for run in runs:
-        try:
-            planned.append(job_of(*run))
-        except NblibError:
-            planned.append(None)
-    place: dict[tuple[str, str, str], list[int]] = {}
-    for i, job in enumerate(planned):
-        if job is not None:
-            place.setdefault(place_of(job), []).append(i)
-    found = []
-    for i, job in enumerate(planned):
-        if job is None:
-            found.append(set())
-        elif job.recipe is None:
-            found.append(
-                {k for k, other in enumerate(planned) if k != i and other and other.recipe}
-            )
-        else:
-            wanted = (place_of(job_of(*step)) for step in road(job))
-            found.append({k for where in wanted for k in place.get(where, [])})
-    return found
+    planned: dict[int, Job] = {}
+    place: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)
+    for i, run in enumerate(runs):
+        with contextlib.suppress(NblibError):
+            planned[i] = job_of(*run)
+            place[place_of(planned[i])].add(i)
+    others = {i for i, job in planned.items() if job.recipe is not None}
+    needed: list[set[int]] = [set() for _ in runs]
+    for i, job in planned.items():
+        if job.recipe is None:
+            needed[i] = others
+        for step in road(job):
+            needed[i] |= place[place_of(job_of(*step))]
+    return needed
 
 
 def road(job: Job) -> list[Task]:
     """What a job rests on, directly or not, in order."""
-    return stages.road(job.stage, job.recipe, job.params, job.recipe_name)
+    return stages.road(job.name, job.recipe, job.params, job.recipe_name) if job.recipe else []
 
 
 def place_of(job: Job) -> tuple[str, str, str]:
     """(stage, recording, key); recipe and parameters stand for a key not known before the run."""
     own = {k: v for k, v in job.params.model_dump().items() if k not in ("recipe", "recording")}
-    return job.stage, job.recording, job.key or f"{job.recipe_name} {own}"
+    return job.name, job.recording, job.key or f"{job.recipe_name} {own}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.core.values import read_settings, text_of
-from nblib.road.stage_registry import STAGES
-from nblib.run import cluster, execute, many, outlook, plan, status, sweep_recordings
+from nblib.road.stage_registry import SEARCH, STAGES
+from nblib.run import cluster, execute, many, plan, status, sweep_recordings
 from nblib.run.plan import Task
 from nblib.run.search import trials
 from nblib.run.search.definition import Search, Study
@@ -66,7 +65,7 @@ class Step(P.Params):
         if self.recordings is not None:
             ids = self.recordings
             if isinstance(ids, Recordings):
-                given["recipe"], ids = _settled(ids, given.get("recipe"))
+                given["recipe"], ids = sweep_recordings.settle(ids, given.get("recipe"))
             axes.insert(0, [{"recording": i} for i in ids])
         return [
             (self.notebook, {**given, **{k: v for part in parts for k, v in part.items()}})
@@ -79,18 +78,6 @@ class Step(P.Params):
             if self.show.items() <= given.items():
                 return i
         raise BadParameter(f"{self.notebook} has no run with {self.show} to show.")
-
-
-def _settled(wanted: Recordings, recipe: Any) -> tuple[str, list[str]]:
-    if not isinstance(recipe, str):
-        raise BadParameter("recordings by files or by query need `recipe` in params.")
-    return _settle_once(wanted.model_dump_json(), recipe)
-
-
-@cache
-def _settle_once(wanted: str, recipe: str) -> tuple[str, list[str]]:
-    """Asked once a call: the table of sessions may come over the network."""
-    return sweep_recordings.settle(Recordings.model_validate_json(wanted), recipe)
 
 
 def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
@@ -155,17 +142,20 @@ def check(sweep: Sweep, path: Path) -> list[Task]:
     if not sweep.steps and sweep.search is None:
         raise BadParameter(f"{path}: no steps and no search, so nothing would run.")
     for step in sweep.steps:
-        listed = step.each if step.recordings != [] else {**step.each, "recordings": []}
-        for name, values in listed.items():
-            if not values:
-                raise BadParameter(f"{path}: {step.notebook}: {'' if name == 'recordings' else 'each.'}{name} is empty, so nothing would run.")  # fmt: skip
+        lists = {"recordings": step.recordings, **{f"each.{k}": v for k, v in step.each.items()}}
+        if empty := [name for name, values in lists.items() if values == []]:
+            raise BadParameter(
+                f"{path}: {step.notebook}: {empty[0]} is empty, so nothing would run."
+            )
+    kinds = [*dict.fromkeys(info.kind for info in STAGES.values()), cluster.SEARCH]
+    if unknown := [kind for kind in sweep.resources if kind not in kinds]:
+        raise BadParameter(f"{path}: resources.{unknown[0]}: there are {', '.join(kinds)}.")
     try:
         runs = sweep.runs()
         for study in sweep.studies():
             study.check()
     except NblibError as error:
         raise type(error)(f"{path}: {error}") from None
-    _check_resources(sweep, path)
     seen: dict[tuple[str, str, str], Task] = {}
     for run in runs:
         try:
@@ -181,20 +171,13 @@ def check(sweep: Sweep, path: Path) -> list[Task]:
     return runs
 
 
-def _check_resources(sweep: Sweep, path: Path) -> None:
-    known = [*dict.fromkeys(info.kind for info in STAGES.values()), cluster.SEARCH]
-    for kind in sweep.resources:
-        if kind not in known:
-            raise BadParameter(f"{path}: resources.{kind}: there are {', '.join(known)}.")
-
-
 def with_roads(runs: list[Task]) -> list[Task]:
     """The runs and, before them, all that they rest on; each artifact once."""
-    found: dict[tuple[str, str, str], Task] = {}
+    steps: dict[tuple[str, str, str], Task] = {}
     for run in runs:
         for step in (*plan.road(plan.job_of(*run)), run):
-            found.setdefault(plan.place_of(plan.job_of(*step)), step)
-    return list(found.values())
+            steps.setdefault(plan.place_of(plan.job_of(*step)), step)
+    return list(steps.values())
 
 
 def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
@@ -207,16 +190,15 @@ def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
         for step in plan.road(plan.job_of(*run))
     ]  # fmt: skip
     first = with_roads([*(r for r in runs if r not in reports), *inputs])
-    from nblib.road import stage_registry
-
-    own = (stage_registry.SEARCH, {"search": sweep.sweep})
-    return first, reports if own in reports else [own, *reports]
+    of_search = (SEARCH, {"search": sweep.sweep})
+    return first, reports if of_search in reports else [of_search, *reports]
 
 
 def _words(run: Task) -> str:
     return f"{run[0]} ({', '.join(f'{k}={v!r}' for k, v in run[1].items())})"
 
 
+@store.shared()
 def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     """`nblib sweep`: print the outlook, then run what is not done. Returns the largest exit code.
 
@@ -229,12 +211,9 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
         trials.need_optuna()  # now, not when everything else is done
     first, last = split_up(sweep, asked)
     print(f"sweep {path}, data root {store.home()}")
-    made = outlook.manifests()
-    print(outlook.table(first + last, asked, made), flush=True)
-    for study in sweep.studies():
-        print(outlook.of_study(study, made), flush=True)
+    studies = sweep.studies()
+    print(status.outlook(first + last, asked, studies, reasons=dry), flush=True)
     if dry:
-        print(outlook.reasons(first + last, made))
         return 0
     work = _Work(path, n_jobs, profile, sweep.resources)
     todo = _undone(first)
@@ -242,9 +221,9 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     if fresh:  # a report will be of other runs than those there are
         todo = [r for r in first if r in todo or plan.job_of(*r).recipe is None]
     codes = [work.runs(todo)]
-    if (studies := sweep.studies()) and max(codes) < SIGNALLED:
+    if studies and max(codes) < SIGNALLED:
         codes.append(_search(studies, sweep, last, work))
-    if work.total and profile == "local":  # a cluster's calls say it each
+    if work.total:
         print(f"{work.total - work.failed} of {work.total} runs done, {work.failed} failed.")
     return max(codes)
 
@@ -305,20 +284,21 @@ class _Work:
         if not runs:
             return 0
         if self.profile != "local":
-            return self._told(cluster.run(self.path, cluster.make_jobs(runs), self.profile, self.resources))  # fmt: skip
-        outcomes = many.run_many(runs, self.n_jobs, count=True, retries=1)
-        return self._told((len(runs), [o.code for o in outcomes if o.code]))
+            return self._submit(cluster.make_jobs(runs))
+        return self._count(many.run_many(runs, self.n_jobs, count=True, retries=1))
 
     def trials(self, calls: list[dict[str, Any]], workers: int) -> int:
         if not calls:
             return 0
         if self.profile != "local":
-            return self._told(cluster.run(self.path, cluster.make_workers(calls, workers), self.profile, self.resources))  # fmt: skip
-        outcomes = many.run_calls(calls, self.n_jobs, count=True, retries=1)
-        return self._told((len(calls), [o.code for o in outcomes if o.code]))
+            return self._submit(cluster.make_workers(calls, workers))
+        return self._count(many.run_calls(calls, self.n_jobs, count=True, retries=1))
 
-    def _told(self, ended: tuple[int, list[int]]) -> int:
-        total, bad = ended
-        self.total += total
-        self.failed += len(bad)
-        return max(bad, default=0)
+    def _submit(self, jobs: list[dict[str, Any]]) -> int:
+        """Have a cluster do it, which says itself how it went."""
+        return max(cluster.run(self.path, jobs, self.profile, self.resources), default=0)
+
+    def _count(self, exits: list[execute.Exit]) -> int:
+        self.total += len(exits)
+        self.failed += sum(one.code != 0 for one in exits)
+        return max(one.code for one in exits)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from pydantic import Field, model_validator
 
 from nblib.core import params as P
 from nblib.core import recipes
 from nblib.core.errors import BadParameter
 from nblib.data import sources
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class Recordings(P.Params):
@@ -41,22 +40,23 @@ class Recordings(P.Params):
         return self
 
 
-def settle(wanted: Recordings, recipe: str) -> tuple[str, list[str]]:
+def settle(wanted: Recordings, recipe: str | None) -> tuple[str, list[str]]:
     """The recipe that holds the recordings meant, derived from `recipe`, and their ids, sorted.
 
     Raises BadParameter when nothing matches, files lie in several folders, an id could not be one,
     or the table of sessions has no such column.
     """
+    if not isinstance(recipe, str):
+        raise BadParameter("recordings by files or by query need `recipe` in params.")
     base = recipes.find_recipe(recipe)
-    list_sessions = sources.offered(base.source, "list_sessions")
-    if wanted.allen is not None and list_sessions is None:
+    if wanted.allen is not None and not sources.offered(base.source, "list_sessions"):
         raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
     if sources.is_simulated(base.source):
         raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
     if wanted.files is not None:
         ids, path = _matching(wanted.files)
         return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids
-    ids = query(_sessions(wanted.table, list_sessions), wanted.allen)
+    ids = query(_sessions(wanted.table, base.source), wanted.allen)
     return recipes.derive(base, {"recordings": ids}).recipe, ids
 
 
@@ -85,11 +85,11 @@ def _matching(pattern: str) -> tuple[list[str], str]:
     return [p.stem for p in paths], f"{folder}/{{recording}}{suffix}"
 
 
-def _sessions(table: str | None, list_sessions: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
+@cache
+def _sessions(table: str | None, source: str) -> pd.DataFrame:
+    """The table of sessions, looked up once a call: it may come over the network."""
     if table is None:
-        return list_sessions("")
+        return sources.offered(source, "list_sessions")("")
     try:
         found = pd.read_csv(Path(table).expanduser(), dtype={"session_id": str, "id": str})
     except (OSError, ValueError) as error:
@@ -106,38 +106,38 @@ def query(table: pd.DataFrame, wanted: dict[str, Any]) -> list[str]:
     wanted: column -> a value; a list, of which one must hold; or {min, max}, both included. Where a
     cell holds a list of names, such as the structures, a value must be among them.
     """
-    keep = [True] * len(table)
     table = table.assign(**{table.index.name or "session_id": table.index})
+    keep = np.ones(len(table), dtype=bool)
     for column, value in wanted.items():
         if column not in table:
             raise BadParameter(
                 f"recordings.allen: no column {column!r}; there are {', '.join(table.columns)}."
             )
-        cells = table[column].tolist()
-        keep = [k and _meets(cell, value, column) for k, cell in zip(keep, cells, strict=True)]
+        keep &= _meets(table[column], value)
     ids = sorted(str(i) for i in table.index[keep])
     if not ids:
         raise BadParameter(f"recordings.allen = {wanted}: none of {len(table)} sessions is such.")
     return ids
 
 
-def _meets(cell: Any, value: Any, column: str) -> bool:
+def _meets(cells: pd.Series, value: Any) -> pd.Series:
+    """Whether each cell of a column meets a condition."""
+    name = f"recordings.allen.{cells.name}"
     if isinstance(value, dict):
         if not value or set(value) - {"min", "max"}:
-            raise BadParameter(f"recordings.allen.{column} = {value}: expected min, max or both.")
-        try:
-            number = float(cell)
-        except (TypeError, ValueError):
-            raise BadParameter(f"recordings.allen.{column}: {cell!r} is not a number.") from None
-        for end in value.values():
-            if isinstance(end, bool) or not isinstance(end, (int, float)):
-                raise BadParameter(f"recordings.allen.{column}: {end!r} is not a number.")
-        return value.get("min", number) <= number <= value.get("max", number)
-    names = {_text(cell)}
+            raise BadParameter(f"{name} = {value}: expected min, max or both.")
+        for number in [*cells.dropna(), *value.values()]:
+            if isinstance(number, bool) or not pd.api.types.is_number(number):
+                raise BadParameter(f"{name}: {number!r} is not a number.")
+        return cells.between(value.get("min", -np.inf), value.get("max", np.inf))
+    options = {_text(option) for option in (value if isinstance(value, list) else [value])}
+    return cells.map(lambda cell: not options.isdisjoint(_names(cell)))
+
+
+def _names(cell: Any) -> list[str]:
     if isinstance(cell, list) or str(cell).startswith("["):
-        names = set(re.findall(r"[^\[\]',\"\s]+", str(cell)))
-    options = value if isinstance(value, list) else [value]
-    return any(_text(option) in names for option in options)
+        return re.findall(r"[^\[\]',\"\s]+", str(cell))
+    return [_text(cell)]
 
 
 def _text(value: Any) -> str:

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from nblib.book import build, check, layout, marks, pages, tables
-from nblib.core import checksums, params, store
+from nblib.book import build, check, pages, tables
+from nblib.core import integrity, params, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import decode
 from nblib.report import model_choice, results, summary
@@ -32,7 +32,7 @@ BOOK = ROOT / "book"
 TEXTS = {
     path: path.read_text(encoding="utf-8")
     for path in sorted(BOOK.rglob("*.md"))
-    if not set(path.relative_to(BOOK).parts) & set(layout.NOT_PAGES)
+    if not set(path.relative_to(BOOK).parts) & set(build.NOT_PAGES)
 }
 sys.path.append(str(BOOK / "_ext"))
 
@@ -175,7 +175,7 @@ def test_every_command_in_the_prose_exists():
 
 def test_every_generated_part_is_known():
     known = {"headline", "verdicts", "results", "comparison", "bench"}
-    assert {mark for text in TEXTS.values() for mark in layout.MARK.findall(text)} == known
+    assert {mark for text in TEXTS.values() for mark in build.MARK.findall(text)} == known
 
 
 # --- pictures and formulas -----------------------------------------------------------------------
@@ -366,13 +366,13 @@ def artifact(
         right = np.arange(100) < (60 if key.startswith("2") else 50)
         answers = pd.DataFrame({"trial": np.arange(100), "correct": right, "group": np.arange(100)})
         answers.to_parquet(folder / "predictions.parquet")
-    outputs = {p.name: {"sha256": store.sha256(p)} for p in folder.iterdir()}
+    outputs = {p.name: {"sha256": integrity.sha256(p)} for p in folder.iterdir()}
     manifest = {
         "stage": stage, "recording": recording, "key": key, "parameters": {}, "upstream": upstream,
         "outputs": outputs, "created": "2026-01-01T00:00:00Z",
         "wall_s": 1.5, "code_version": "0.1.0",
     }  # fmt: skip
-    (folder / store.MANIFEST).write_text(checksums.dumps({**manifest, "sha256": ""}))
+    (folder / store.MANIFEST).write_text(integrity.dump_sealed({**manifest, "sha256": ""}))
     store.attach(folder, notebook)
     return folder
 
@@ -393,9 +393,9 @@ def scan_of(folders: dict[str, Path], **changed) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def linked(table: pd.DataFrame, paged: list | None = None) -> marks.Links:
+def linked(table: pd.DataFrame, paged: list | None = None) -> pages.Links:
     """The links of a scan whose runs have pages, or of those given."""
-    return marks.Links.of(table, pages.run_pages(table) if paged is None else paged)
+    return pages.Links.of(table, pages.run_pages(table) if paged is None else paged)
 
 
 @pytest.fixture
@@ -410,7 +410,7 @@ def runs(home) -> pd.DataFrame:
 
 
 def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home, runs):
-    links = marks.Links.of(runs, [])
+    links = pages.Links.of(runs, [])
     page = json.loads(pages.page_notebook(Path(runs["folder"][0]), "../", links, "mlp on demo"))
     head = page["cells"][0]["source"]
     assert head.startswith("# mlp on demo\n")
@@ -558,7 +558,7 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
 def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_path, runs):
     broken = Path(runs["folder"][0])
     (broken / store.MANIFEST).write_text("{")
-    layout.put_artifacts(layout.Layout(tmp_path), [Path(f) for f in runs["folder"]])
+    build.put_artifacts(build.Layout(tmp_path), [Path(f) for f in runs["folder"]])
     found = {p.parent.name for p in tmp_path.rglob(store.MANIFEST)}
     assert found == {"0" * 16, "1" * 16, "2" * 16}
     assert next(tmp_path.rglob(f"{broken.name}/manifest.json")).read_text() == "{"
@@ -580,7 +580,7 @@ def test_without_any_run_the_pages_say_so(runs):
 
 
 def test_the_contents_get_the_runs(runs):
-    contents = yaml.safe_load(layout.toc((ROOT / "_toc.yml").read_text(), pages.run_pages(runs)))
+    contents = yaml.safe_load(build.toc((ROOT / "_toc.yml").read_text(), pages.run_pages(runs)))
     chapters = [c for part in contents["parts"] for c in part["chapters"]]
     sections = next(c for c in chapters if c["file"] == "book/results")["sections"]
     assert [s["file"] for s in sections] == [f"runs/{p.slug}" for p in pages.run_pages(runs)]
@@ -588,11 +588,11 @@ def test_the_contents_get_the_runs(runs):
 
 
 def test_a_layout_writes_what_changed_and_removes_what_is_gone(tmp_path):
-    first = layout.Layout(tmp_path)
+    first = build.Layout(tmp_path)
     old, kept = first.write("a/old.md", "1"), first.write("kept.md", "1")
     first.finish()
     before = kept.stat().st_mtime_ns
-    second = layout.Layout(tmp_path)
+    second = build.Layout(tmp_path)
     second.write("kept.md", "1")
     second.finish()
     assert not old.parent.exists()
@@ -620,6 +620,10 @@ def site(folder: Path, **files: str) -> Path:
     return folder
 
 
+def faults_of(check_pages, html: Path) -> list[str]:
+    return check_pages(html, check.read_pages(html))
+
+
 def test_a_sound_book_passes(tmp_path):
     html = site(
         tmp_path,
@@ -642,7 +646,7 @@ def test_a_sound_book_passes(tmp_path):
     ],
 )
 def test_a_planted_broken_link_is_found(tmp_path, text, said):
-    faults = check.broken_links(site(tmp_path / "html", index_html=text))
+    faults = faults_of(check.broken_links, site(tmp_path / "html", index_html=text))
     assert len(faults) == 1 and said in faults[0]
 
 
@@ -660,7 +664,7 @@ def test_a_planted_broken_link_is_found(tmp_path, text, said):
     ],
 )
 def test_a_planted_load_from_the_network_is_found(tmp_path, text):
-    assert check.network_loads(site(tmp_path, index_html=text)) != []
+    assert faults_of(check.network_loads, site(tmp_path, index_html=text)) != []
 
 
 @pytest.mark.parametrize(
@@ -674,7 +678,7 @@ def test_a_planted_load_from_the_network_is_found(tmp_path, text):
 )
 def test_a_picture_without_words_is_found(tmp_path, text):
     html = site(tmp_path, index_html=text, fine_html='<img src="p.png" alt="Two lines"><svg></svg>')
-    (fault,) = check.unnamed_pictures(html)
+    (fault,) = faults_of(check.unnamed_pictures, html)
     assert fault.startswith("index.html: no words say what the picture")
     assert fault in check.check(html)[0]
 
@@ -686,18 +690,19 @@ def test_style_sheets_are_searched_and_plain_links_are_no_loads(tmp_path):
         '<script type="application/json">{"u": "https://unpkg.com/x"}</script>',
         a_css='@import "https://example.org/x.css";',
     )
-    faults = check.network_loads(html)
+    faults = faults_of(check.network_loads, html)
     assert len(faults) == 1 and faults[0].startswith("a.css")
 
 
 def test_a_heavy_page_is_found_with_its_pictures(tmp_path):
     html = site(tmp_path, index_html='<img src="p.png"><img src="p.png">', light_html="x")
     (html / "p.png").write_bytes(b"0" * 2_000_000)
-    faults = check.heavy_pages(html)
+    faults = faults_of(check.heavy_pages, html)
     assert len(faults) == 1 and "index.html: 2.0 MB" in faults[0]
-    assert check.heavy_pages(html, limit=3_000_000) == []
+    assert check.heavy_pages(html, check.read_pages(html), limit=3_000_000) == []
     inside = site(tmp_path / "b", index_html=f'<img src="data:image/png;base64,{"A" * 2_000_000}">')
-    assert len(check.heavy_pages(inside)) == 1 and check.broken_links(inside) == []
+    assert len(faults_of(check.heavy_pages, inside)) == 1
+    assert faults_of(check.broken_links, inside) == []
 
 
 # --- all of it -----------------------------------------------------------------------------------
@@ -706,7 +711,7 @@ def test_a_heavy_page_is_found_with_its_pictures(tmp_path):
 @pytest.mark.slow
 def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     root = tmp_path / "root"
-    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns(*layout.NOT_PAGES))
+    shutil.copytree(BOOK, root / "book", ignore=shutil.ignore_patterns(*build.NOT_PAGES))
     shutil.rmtree(root / "book" / "api")
     shutil.copy(ROOT / "_config.yml", root)
     wanted = ["results", "methods/scores", "methods/simulation", "bench", "references"]
@@ -722,7 +727,7 @@ def test_a_small_book_renders_and_a_warning_fails_it(tmp_path, home, runs):
     shown = {"04_split": store.folder("04_split", "demo", "0" * 16)}
     shown |= {name: Path(runs["folder"][1]) for name in ("05_train_lstm", "90_results")}
     source, output = tmp_path / "source", tmp_path / "out"
-    layout.lay_out(source, root, shown, runs)
+    build.lay_out(source, root, shown, runs)
     html = build.render(source, output)
     faults, sizes = check.check(html)
     assert faults == []

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
-from nblib.core import params, recipes, store
+from nblib.core import integrity, params, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
 from nblib.core.source_registry import SOURCES, Source
@@ -42,7 +42,7 @@ def test_a_file_of_ones_own(home, tmp_path, monkeypatch):
     monkeypatch.setenv("SCANS", str(tmp_path))
     asked = recipe(source="nwb", path="${SCANS}/mouse_{recording}.nwb")
     assert sources.open_recording(asked, "715").path == path
-    assert sources.identity(asked, "715") == store.sha256(path)
+    assert sources.identity(asked, "715") == integrity.sha256(path)
     with pytest.raises(MissingInput, match=r"mouse_716\.nwb: no such file"):
         sources.open_recording(asked, "716")
     with pytest.raises(BadParameter, match="needs a path"):
@@ -124,7 +124,7 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
     del registered.files
     one = recipe(source="mine", path=str(folder / "{recording}"), recordings=["a"])
     assert sources.open_recording(one, "a").path == folder / "a"
-    assert sources.identity(one, "a") == store.sha256(folder / "a")
+    assert sources.identity(one, "a") == integrity.sha256(folder / "a")
 
 
 def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, registered):
@@ -194,7 +194,7 @@ def test_keys_of_recordings_that_were_there_before_stay(home, tmp_path):
         "blank": "", "join_labels": False,
     }  # fmt: skip
     version = stages.STAGES["01_ingest"].version
-    expected = store.make_key("01_ingest", version, own, [store.sha256(path)])
+    expected = store.make_key("01_ingest", version, own, [integrity.sha256(path)])
     assert stages.key_for("01_ingest", asked, "715") == expected
 
 

@@ -171,7 +171,7 @@ def test_a_runner_told_to_stop_takes_its_kernel_with_it(project, number):
 
 def test_a_stopped_training_says_that_it_goes_on(project):
     job = plan.job_of("01_ingest", {"recipe": "tiny"})
-    folder = store.log_dir(job.stage, job.recording, job.key)
+    folder = store.log_dir(job.name, job.recording, job.key)
     folder.mkdir(parents=True)
     assert execute._goes_on(job) == "The same command begins it again"
     (folder / "fit.ckpt").touch()

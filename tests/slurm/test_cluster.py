@@ -65,7 +65,7 @@ def test_the_same_artifacts_as_at_home(project):
     runs = sweep.with_roads(sweep.check(sweep.read(path), path))
     from nblib.run import plan
 
-    assert sorted((j.stage, j.recording, j.key) for j in (plan.job_of(*r) for r in runs)) == there
+    assert sorted((j.name, j.recording, j.key) for j in (plan.job_of(*r) for r in runs)) == there
     again = drive(project)
     said, _ = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0 and "jobs; logs in" not in said  # nothing to do: nothing submitted

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from nblib.core import atomic_folders, store
+from nblib.core import integrity, store
 from nblib.core.errors import BadParameter, MissingInput, StorageError
 
 WAREHOUSE = "http://api.brain-map.org"  # allensdk's own; NBLIB_ALLEN_WAREHOUSE names another
@@ -45,11 +45,11 @@ def fetch(
 
     link: asks the warehouse's API for the file's address.
     """
-    part = atomic_folders.unfinished(place)
+    part = integrity.unfinished(place)
     made = [folder for folder in place.parents[:3] if not folder.exists()]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        for left in atomic_folders.leftovers(place.parent):  # by processes that were killed
+        for left in integrity.leftovers(place.parent):  # by processes that were killed
             left.unlink(missing_ok=True)
         address = persist(lambda: link(api()), what)
         with part.open("wb") as file:

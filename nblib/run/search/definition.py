@@ -35,22 +35,14 @@ TRAINING = ("max_epochs", "batch_size", "learning_rate", "weight_decay", "patien
 DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}
 
 
+HOW_TO_WORK = set(
+    ["device", "threads", "logger", "n_permutations", "n_bootstrap", "importance", "areas"]
+)
 # What says which presentations judge, or how to work: searched, it would choose the judge.
-NOT_SEARCHED = {
-    "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed",
-    "shuffle_labels", "pseudo_population", "device", "threads", "logger", "n_permutations", "n_bootstrap",
-    "importance", "areas", "keep_blank", "unusable_trials", *P.LabelRules.model_fields,
-    *P.SplitSettings.model_fields,
+NOT_SEARCHED = HOW_TO_WORK | {
+    "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed", "shuffle_labels",
+    "pseudo_population", "keep_blank", "unusable_trials", *P.LabelRules.model_fields, *P.SplitSettings.model_fields,
 }  # fmt: skip
-HOW_TO_WORK = {
-    "device",
-    "threads",
-    "logger",
-    "n_permutations",
-    "n_bootstrap",
-    "importance",
-    "areas",
-}
 
 
 class Space(P.Params):
@@ -210,7 +202,7 @@ class Study:
         search = self.search.model_dump(exclude={"trials", "workers", "params", "each"})
         fixed = plan.job_of(*self.run({}))
         search["fixed"] = {k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}}  # fmt: skip
-        search["stage"] = stages.STAGES[fixed.stage].version
+        search["stage"] = stages.STAGES[fixed.name].version
         keys = []
         for run in self.inputs():
             job = plan.job_of(*run)

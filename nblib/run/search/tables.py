@@ -53,17 +53,14 @@ def keys_read(params: definition.Params) -> list[str]:
 
 def inputs(studies: list[Study]) -> list[str]:
     """What a report of these studies rests on: their trials and the runs that were tested."""
-    found = []
+    keys = set()
     for study in studies:
-        told = [
-            [i, t.state.name, t.value, t.params]
-            for i, t in sorted(study_trials.ended(study).items())
-        ]
-        found.append(
-            store.make_key("trials", definition.VERSION, {"trials": told}, [study.folder().name])
-        )
-        found += [job.key for job in _tested(study) if job.committed]
-    return sorted(set(found))
+        ended = sorted(study_trials.ended(study).items())
+        states = [[i, trial.state.name, trial.value, trial.params] for i, trial in ended]
+        name = study.folder().name
+        keys.add(store.make_key("trials", definition.VERSION, {"trials": states}, [name]))
+        keys |= {job.key for job in _tested(study) if job.committed}
+    return sorted(keys)
 
 
 def _tested(study: Study) -> list[plan.Job]:
@@ -127,13 +124,9 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
                 continue
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
             score = metrics["scores"]["accuracy"]
-            told = (
-                definition.in_words(best.params)
-                if name == names[0]
-                else definition.in_words(_before(study, best.params))
-            )
+            settings = best.params if name == names[0] else _before(study, best.params)
             rows.append(
-                {"study": study.title(), "which": name, "settings": told,
+                {"study": study.title(), "which": name, "settings": definition.in_words(settings),
                  "validation": metrics["val_accuracy"], "test": score["value"],
                  "ci_low": score["ci_low"], "ci_high": score["ci_high"], "chance": score["chance"],
                  "n_test": score["n"], "key": job.key}
@@ -156,14 +149,11 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
 
 def outcome_table(found: pd.DataFrame) -> pd.DataFrame:
     """`outcome` as people read it."""
-    told = found.assign(
-        validation=found["validation"].map("{:.1%}".format),
-        test=found["test"].map("{:.1%}".format),
-        interval=[f"{a:.1%} to {b:.1%}" for a, b in zip(found["ci_low"], found["ci_high"], strict=True)],
-        chance=found["chance"].map("{:.1%}".format),
-    )  # fmt: skip
-    told = told[["study", "which", "settings", "validation", "test", "interval", "chance", "n_test", "key"]]  # fmt: skip
-    return told.rename(columns={"interval": "95 % interval (test)"})
+    table = found.copy()
+    for name in ("validation", "test", "ci_low", "ci_high", "chance"):
+        table[name] = table[name].map("{:.1%}".format)
+    table.insert(5, "95 % interval (test)", table.pop("ci_low") + " to " + table.pop("ci_high"))
+    return table
 
 
 def save(found: pd.DataFrame, folder: Path) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
-from nblib.road import stages
 from nblib.road.stage_registry import CLEAN, SPLIT
 from nblib.run import execute, plan
 from nblib.run.plan import Task
@@ -70,23 +69,23 @@ def open_study(study: Study, index: int = 0, *, create: bool = False) -> optuna.
         ) from None
     seed = int(np.random.SeedSequence([s.seed, index]).generate_state(1)[0])
     n_startup = min(10, max(4, s.trials // 3))
-    samplers = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-        "grid": lambda: optuna.samplers.PartialFixedSampler(
-            _point(s, index), optuna.samplers.RandomSampler()
-        ),
-    }
+    if s.sampler == "tpe":
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup)
+    else:
+        sampler = optuna.samplers.RandomSampler(seed=seed)
+    if s.sampler == "grid":
+        sampler = optuna.samplers.PartialFixedSampler(_point(s, index), sampler)
     pruners = {
-        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=n_startup, n_warmup_steps=s.grace_epochs),
-        "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=s.grace_epochs, reduction_factor=2),
-        "none": optuna.pruners.NopPruner,
+        "median": optuna.pruners.MedianPruner(n_startup_trials=n_startup, n_warmup_steps=s.grace_epochs),
+        "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=s.grace_epochs, reduction_factor=2),
+        "none": optuna.pruners.NopPruner(),
     }  # fmt: skip
     name = study.folder().name
     if create:
         optuna.create_study(storage=storage, study_name=name, direction=s.direction, load_if_exists=True)  # fmt: skip
-    how = {"sampler": samplers[s.sampler](), "pruner": pruners[s.pruner]()}
-    return optuna.load_study(storage=storage, study_name=name, **how)
+    return optuna.load_study(
+        storage=storage, study_name=name, sampler=sampler, pruner=pruners[s.pruner]
+    )
 
 
 def _point(search: Search, index: int) -> dict[str, Any]:
@@ -104,14 +103,13 @@ def ended(study: Study) -> dict[int, optuna.trial.FrozenTrial]:
     """
     if not (study.folder() / JOURNAL).is_file():
         return {}
-    found: dict[int, optuna.trial.FrozenTrial] = {}
-    for trial in open_study(study).get_trials(deepcopy=False):
+    by_index: dict[int, optuna.trial.FrozenTrial] = {}
+    finished = [t for t in open_study(study).get_trials(deepcopy=False) if t.state.is_finished()]
+    for trial in sorted(finished, key=lambda trial: trial.state.name != "COMPLETE"):
         index = trial.user_attrs.get("index", study.search.trials)
-        counts = trial.state.is_finished() and index < study.search.trials
-        whole = trial.state.name == "COMPLETE"
-        if counts and (index not in found or (whole and found[index].state.name != "COMPLETE")):
-            found[index] = trial
-    return found
+        if index < study.search.trials:
+            by_index.setdefault(index, trial)
+    return by_index
 
 
 def begin(study: Study) -> list[int]:
@@ -124,8 +122,7 @@ def begin(study: Study) -> list[int]:
     hashes = {}
     for run in study.inputs():
         job = plan.job_of(*run)
-        stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-        roles, _ = splits.load(stage.input(SPLIT))
+        roles, _ = splits.load(job.input(SPLIT))
         hashes[splits.split_hash(roles)] = job.recipe_name
     if len(hashes) > 1:
         raise BadInput(
@@ -134,8 +131,8 @@ def begin(study: Study) -> list[int]:
         )
     folder = study.folder()
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"name": study.name, "search": study.search.model_dump(), "fixed": study.fixed}
-    store.write_text(folder / STUDY, json.dumps(told, indent=1))
+    values = {"name": study.name, "search": study.search.model_dump(), "fixed": study.fixed}
+    store.write_text(folder / STUDY, json.dumps(values, indent=1))
     open_study(study, create=True)
     done = ended(study)
     return [i for i in range(study.search.trials) if i not in done]
@@ -145,10 +142,11 @@ def read(folder: Path | str) -> Study:
     """The study that `begin` wrote down."""
     path = Path(folder) / STUDY
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); call the sweep again.") from None
-    return Study(told["name"], P.checked(Search, told["search"], str(folder)), told["fixed"])
+    search = P.checked(Search, values["search"], str(folder))
+    return Study(values["name"], search, values["fixed"])
 
 
 def attempt_trial(folder: str, index: int) -> execute.Exit:
@@ -164,18 +162,17 @@ def attempt_trial(folder: str, index: int) -> execute.Exit:
     trial.set_user_attr("index", index)
     trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     settings = {name: _suggest(trial, name, space) for name, space in study.search.space.items()}
-    told = in_words(settings)
-    words = f"{study.name}, {study.title()}, trial {index} ({told})"
+    words = f"{study.name}, {study.title()}, trial {index} ({in_words(settings)})"
     try:
         value = judge(study, settings, trial)
     except optuna.TrialPruned:
         trial.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return execute.Exit(execute.OK, f"{words}: given up early")
     except Exception as error:  # whatever it is, it is this trial's end and stands in its record
-        told = str(error) if isinstance(error, NblibError) else f"{type(error).__name__}: {error}"
-        trial.set_user_attr("error", told)
+        reason = str(error) if isinstance(error, NblibError) else f"{type(error).__name__}: {error}"
+        trial.set_user_attr("error", reason)
         trial.study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return execute.Exit(execute.OK, f"{words}: failed. {told}")
+        return execute.Exit(execute.OK, f"{words}: failed. {reason}")
     trial.study.tell(trial, value)
     return execute.Exit(execute.OK, f"{words}: {study.search.objective} {value:.4f}")
 
@@ -195,13 +192,13 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
     """
     from nblib.experiments import decode
     from nblib.models import training
+    from nblib.models.settings import FitSettings
 
     job = plan.job_of(*study.run(settings))
-    stage = stages.Stage(job.stage, job.params, job.recipe, job.key or "")
-    data = decode.load_data(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, stage.params)
-    decoder = decode.make_decoder(stage.params)
-    quiet = stage.params.model_copy(update={"progress": False})
-    decoder.set_params(settings=quiet, units=data.units, scaling=data.scaling)
+    data = decode.load_data(job.input(SPLIT), job.input(CLEAN), job.recipe, job.params)
+    decoder = decode.make_decoder(job.params)
+    settings = FitSettings.of(job.params, decoder.training, progress=False)
+    decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
 
     def watch(row: dict[str, float]) -> None:
         if trial is not None and np.isfinite(row[study.search.objective]):
@@ -232,21 +229,21 @@ def calls(studies: list[Study]) -> list[dict[str, Any]]:
 
 def best(study: Study) -> optuna.trial.FrozenTrial | None:
     """The whole trial with the best objective; the first of equals. None without one."""
-    whole = [(i, t) for i, t in sorted(ended(study).items()) if t.state.name == "COMPLETE"]
+    whole = [trial for _, trial in sorted(ended(study).items()) if trial.state.name == "COMPLETE"]
     sign = -1 if study.search.direction == "maximize" else 1
-    return min(whole, key=lambda found: sign * found[1].value)[1] if whole else None
+    return min(whole, key=lambda trial: sign * trial.value, default=None)
 
 
 def winner(study: Study) -> Task | None:
     """The run that is tested: the best trial's settings. None while no trial ran to its end."""
-    found = best(study)
-    return None if found is None else study.run(found.params)
+    chosen = best(study)
+    return None if chosen is None else study.run(chosen.params)
 
 
 def keep(name: str, studies: list[Study]) -> None:
     """Remember which studies a sweep has now; notebook 91 shows these."""
-    told = json.dumps([study.folder().name for study in studies])
-    store.write_text(store.searches_dir() / name / CURRENT, told)
+    keys = json.dumps([study.folder().name for study in studies])
+    store.write_text(store.searches_dir() / name / CURRENT, keys)
 
 
 def tested(study: Study) -> list[Task]:

@@ -1,21 +1,65 @@
-"""Folders that take their place at once: one replaces another, and none is lost to a kill.
+"""Files and folders that are whole or not there, and that no byte of which changes unseen.
 
 A folder being written has a hidden name that tells whose it is, `.<key>.<host>.<pid>.<hex>.tmp`. One
-that makes way for its successor waits as `.<key>.replaced` between two renames.
+that makes way for its successor waits as `.<key>.replaced` between two renames. A sealed JSON text ends
+with the entry `"sha256": "..."`, the sha256 of all its other bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 MANIFEST = "manifest.json"
 REPLACED = ".replaced"
+SEAL = re.compile(rb'"sha256": "([0-9a-f]{64}|)"(?=[\s}]*\Z)')
+
+
+# --- checksums -----------------------------------------------------------------------------------
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dump_sealed(document: dict[str, Any]) -> str:
+    """`document` as JSON; its very last entry, `sha256`, becomes the seal."""
+    text = json.dumps(document, indent=1) + "\n"
+    empty = SEAL.search(text.encode())
+    if empty is None or empty[1]:
+        raise ValueError('a document to seal must end with the entry "sha256": "".')
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    head, _, tail = text.rpartition('"sha256": ""')
+    return f'{head}"sha256": "{digest}"{tail}'
+
+
+def load_sealed(content: bytes) -> dict[str, Any] | None:
+    """The document of a sealed text; None for one without a seal. ValueError where bytes changed."""
+    seal = SEAL.search(content)
+    try:
+        document = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if seal is None:
+        return None
+    empty = content[: seal.start(1)] + content[seal.end(1) :]
+    if hashlib.sha256(empty).hexdigest().encode() != seal[1]:
+        raise ValueError("its bytes changed since it was written")
+    return document
+
+
+# --- folders that take their place at once -------------------------------------------------------
 
 
 def unfinished(place: Path) -> Path:
