@@ -196,20 +196,20 @@ def commit(
         write(temporary)
         # As the folder: whoever may enter it may read it, whatever a library made of its file.
         mode = stat.S_IMODE(temporary.stat().st_mode)
-        inside = sorted(temporary.rglob("*"))
-        for path in (p for p in inside if p.is_dir()):
-            path.chmod(mode)
-        files = [p for p in inside if p.is_file()]
-        for path in files:
-            path.chmod(mode & 0o666)
-            _fsync(path)
+        outputs = {}
+        for path in sorted(temporary.rglob("*")):
+            path.chmod(mode if path.is_dir() else mode & 0o666)
+            if path.is_file():
+                _fsync(path)
+                about = {"sha256": integrity.sha256(path), "bytes": path.stat().st_size}
+                outputs[str(path.relative_to(temporary))] = about
         manifest = {
             "stage": stage,
             "recording": recording,
             "key": key,
             "parameters": plain(params),
             "upstream": list(upstream),
-            "outputs": {str(p.relative_to(temporary)): {"sha256": integrity.sha256(p), "bytes": p.stat().st_size} for p in files},
+            "outputs": outputs,
             "seed": seed,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             **provenance.measured(started),

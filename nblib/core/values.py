@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -130,21 +130,14 @@ def from_text(name: str, text: str, kind: Any) -> Any:
     adapter = TypeAdapter(kind)
     if kind is str:
         return text
-    if text.lower() in ("none", "null") and _takes_none(adapter):
+    if text.lower() in ("none", "null") and type(None) in get_args(kind):
         return None
-    free = getattr(kind, "__origin__", None) is dict  # no types declared: as YAML has them
+    free = get_origin(kind) is dict  # no types declared: as YAML has them
     value = read_yaml(text, f"{name} = {shown(text)}", strings=not free)
     try:
         return adapter.dump_python(adapter.validate_python(value, strict=False), exclude_unset=True)
     except ValidationError as error:
         raise _explained(error, None, "-p", name) from None
-
-
-def _takes_none(adapter: TypeAdapter) -> bool:
-    try:
-        return adapter.validate_python(None) is None
-    except ValidationError:
-        return False
 
 
 def _explained(

@@ -199,10 +199,11 @@ class Stage:
     @property
     def recipe_name(self) -> str:
         """What finds this recipe again: the name or path given, or the name of the derived one."""
+        if self.recipe is None:
+            return ""
         given = self.params.recipe
-        return (
-            given if recipes.find_recipe(given).recipe == self.recipe.recipe else self.recipe.recipe
-        )
+        same = recipes.find_recipe(given).recipe == self.recipe.recipe
+        return given if same else self.recipe.recipe
 
     @property
     def settings(self) -> Any:

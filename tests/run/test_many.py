@@ -51,7 +51,7 @@ def calls(tmp_path, monkeypatch):
 
 def pids(mark: Path) -> list[int]:
     """Of a job that sleeps, and of the process that forked it."""
-    wait_until(lambda: mark.is_file() and mark.read_text().count(" "))
+    wait_until(lambda: mark.is_file() and mark.read_text().count(" "), 240)
     return [int(pid) for pid in mark.read_text().split()]
 
 
