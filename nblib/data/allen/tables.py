@@ -11,32 +11,24 @@ import pandas as pd
 from nblib.core.errors import BadInput, some
 from nblib.data.recording import Recording
 
-# Each table; by which column of the units its rows are found, "" their id; and what is taken over by
-# which name: with a column, these alone, else all.
-TABLES = {
-    "sessions.csv": None,
-    "units.csv": ("", {"ecephys_channel_id": "channel"}),
-    "channels.csv": (
-        "channel",
-        {
-            "ecephys_structure_acronym": "area",
-            "anterior_posterior_ccf_coordinate": "x",
-            "dorsal_ventral_ccf_coordinate": "y",
-            "left_right_ccf_coordinate": "z",
-            "probe_vertical_position": "probe_vertical_position",
-            "probe_horizontal_position": "probe_horizontal_position",
-            "ecephys_probe_id": "probe_id",
-        },
-    ),
-    "probes.csv": ("probe_id", {"name": "probe"}),
-}
+# By which column of the units the rows of a table are found, "" their id. Of a table that is found by
+# a column, only what is `TAKEN` is taken over.
+KEYS = {"units.csv": "", "channels.csv": "channel", "probes.csv": "probe_id"}
+SESSIONS = "sessions.csv"
+TAKEN = {
+    "ecephys_channel_id": "channel", "ecephys_structure_acronym": "area",
+    "anterior_posterior_ccf_coordinate": "x", "dorsal_ventral_ccf_coordinate": "y",
+    "left_right_ccf_coordinate": "z", "probe_vertical_position": "probe_vertical_position",
+    "probe_horizontal_position": "probe_horizontal_position", "ecephys_probe_id": "probe_id",
+    "name": "probe",
+}  # fmt: skip
 
 
 def beside(path: Path) -> dict[str, Path]:
     """The tables that lie beside an NWB file or in the folder above, by name; the nearer wins."""
     files = {}
     for folder in (path.parent, path.parent.parent):
-        for name in TABLES:
+        for name in (SESSIONS, *KEYS):
             if name not in files and (folder / name).is_file():
                 files[name] = folder / name
     return files
@@ -66,18 +58,18 @@ def join(recording: Recording) -> Recording:
     """
     tables = {name: _read(path) for name, path in beside(recording.path).items()}
     units, joined, notes = recording.units.copy(), [], list(recording.meta["notes"])
-    for name, (key, columns) in (item for item in TABLES.items() if item[1]):
+    for name, key in KEYS.items():
         if name not in tables or (key and key not in units):
             continue
-        table = tables[name].rename(columns=columns)
+        table = tables[name].rename(columns=TAKEN)
         if key:
-            table = table[[c for c in columns.values() if c in table]]
+            table = table[[c for c in TAKEN.values() if c in table]]
         if len(table.columns):
             rows = table.reindex(units[key] if key else units.index)
             _fill(units, rows.set_axis(units.index), name, joined, notes)
     meta = {**recording.meta, "joined": joined, "notes": notes}
-    if "sessions.csv" in tables:
-        meta["session"] = _session_row(tables["sessions.csv"], recording, notes)
+    if SESSIONS in tables:
+        meta["session"] = _session_row(tables[SESSIONS], recording, notes)
     return replace(recording, units=units, meta=meta)
 
 
@@ -86,7 +78,7 @@ def _session_row(sessions: pd.DataFrame, recording: Recording, notes: list[str])
     row = next((int(i) for i in ids if i.isdigit() and int(i) in sessions.index), None)
     if row is None:
         notes.append(
-            f"sessions.csv holds {len(sessions)} sessions, this recording is not among them."
+            f"{SESSIONS} holds {len(sessions)} sessions, this recording is not among them."
         )
         return {}
     return {str(k): str(v) for k, v in sessions.loc[row].dropna().items()}
@@ -100,9 +92,9 @@ def _fill(
     units: pd.DataFrame, table: pd.DataFrame, name: str, joined: list[str], notes: list[str]
 ) -> None:
     """Fill what `units` lacks from `table` (same rows), in place; note what disagrees."""
-    known = ~table.isna().all(axis=1).to_numpy()
+    known = table.notna().any(axis=1)
     if not known.all():
-        notes.append(f"{name} knows {int(known.sum())} of the {len(units)} units.")
+        notes.append(f"{name} knows {known.sum()} of the {len(units)} units.")
     for column in table:
         new, there = table[column], ~_missing(table[column])
         old = units[column] if column in units else pd.Series(index=units.index, dtype=object)

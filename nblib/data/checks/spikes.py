@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,15 +190,14 @@ def report(recording: Recording) -> SessionReport:
     if missing := recording.meta.get("left_out"):
         rows = list(missing.items())
         out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])
-    out = {"summary": _summary(recording, trials, spikes, clock, out), **out}
-    item = out["summary"].set_index("item")["value"]
+    items = _summary(recording, clock, out.get("presentations", []))
+    out = {"summary": pd.DataFrame({"item": items.keys(), "value": items.values()}), **out}
+    shown = "no trials"
+    if recording.trials:
+        shown = f"{items['presentations']:,} presentations of {items['labels']} labels"
     holds = (
-        f"{recording.n_spikes:,} spikes of {recording.n_units:,} units (mean rate {item['mean rate [Hz]']} Hz) and "
-        + (
-            f"{item['presentations']:,} presentations of {item['labels']} labels"
-            if recording.trials
-            else "no trials"
-        )
+        f"{recording.n_spikes:,} spikes of {recording.n_units:,} units (mean rate {items['mean rate [Hz]']} Hz) and "
+        + shown
     )
     return SessionReport(recording.id, out, odd, holds)
 
@@ -215,15 +216,11 @@ def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
 
 
 def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
-    units = recording.units
-    area = (
-        units["area"].astype(str).replace({"": "none", "nan": "none"})
-        if "area" in units
-        else "unknown"
-    )
-    table = pd.DataFrame(
-        {"area": area, "units": 1, "spikes": spikes.units["spikes"]}, index=units.index
-    )
+    units, area = recording.units, "unknown"
+    if "area" in units:
+        area = units["area"].astype(str).replace({"": "none", "nan": "none"})
+    columns = {"area": area, "units": 1, "spikes": spikes.units["spikes"]}
+    table = pd.DataFrame(columns, index=units.index)
     good = good_units(units)
     if good is not None:
         table["good"] = good.astype(int)
@@ -232,31 +229,18 @@ def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _summary(
-    recording: Recording,
-    trials: pd.DataFrame | None,
-    spikes: Spikes,
-    clock: Clock,
-    tables: dict[str, pd.DataFrame],
-) -> pd.DataFrame:
-    good = good_units(recording.units)
-    items = {
-        "recording": recording.id,
-        "subject": recording.subject,
-        "file": recording.path.name if recording.path else "",
-        "units": recording.n_units,
+def _summary(recording: Recording, clock: Clock, labels: Sized) -> dict[str, Any]:
+    good, rate = good_units(recording.units), clock.n_spikes / recording.n_units / clock.span
+    left_out = recording.labelled.left_out if recording.trials else {}
+    return {
+        "recording": recording.id, "subject": recording.subject,
+        "file": recording.path.name if recording.path else "", "units": recording.n_units,
         "units within the Allen limits": "not recorded" if good is None else int(good.sum()),
         "spikes": clock.n_spikes,
-        "spikes from [s]": round(clock.first, 3),
-        "spikes to [s]": round(clock.last, 3),
-        "mean rate [Hz]": round(clock.n_spikes / recording.n_units / clock.span, 3)
-        if clock.span > 0
-        else 0.0,
+        "spikes from [s]": round(clock.first, 3), "spikes to [s]": round(clock.last, 3),
+        "mean rate [Hz]": 0.0 if np.isnan(rate) else round(rate, 3),
         "trial table": recording.trials or "none",
-        "presentations": 0 if trials is None else len(trials),
-        "labels": 0 if trials is None else len(tables["presentations"]),
-        "trials left out": 0 if trials is None else sum(recording.labelled.left_out.values()),
-        "invalid intervals": len(recording.invalid_times),
-        "series": ", ".join(recording.series),
-    }
-    return pd.DataFrame({"item": items.keys(), "value": items.values()})
+        "presentations": len(recording.trial_table) if recording.trials else 0,
+        "labels": len(labels), "trials left out": sum(left_out.values()),
+        "invalid intervals": len(recording.invalid_times), "series": ", ".join(recording.series),
+    }  # fmt: skip
