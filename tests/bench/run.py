@@ -21,7 +21,17 @@ from measure import ROOT, Row
 
 FULL = {"n_units": 2_000, "n_scenes": 118, "n_repeats": 50, "duration_s": 9_000.0}
 SMALL = {"n_units": 40, "n_scenes": 8, "n_repeats": 4}
-GROUPS = ("binning", "training", "graph", "few-shot", "potentials", "tools", "overhead", "results")
+GROUPS = (
+    "binning",
+    "training",
+    "graph",
+    "few-shot",
+    "decoders",
+    "potentials",
+    "tools",
+    "overhead",
+    "results",
+)
 
 
 def recording(name: str, sizes: dict[str, Any]) -> Path:
@@ -64,6 +74,7 @@ def machine() -> dict[str, str]:
 def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     """All rows of the groups asked for; `small` takes seconds and proves only that it runs."""
     import binning_rows
+    import decoder_rows
     import few_shot_rows
     import graph_rows
     import overhead_rows
@@ -91,6 +102,9 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     if "few-shot" in groups:
         sizes = {"units": 6, "bins": 2, "classes": 4, "repeats": 8, "shots": (1, 5, 0)} if small else {}  # fmt: skip
         found += few_shot_rows.rows(**sizes)
+    if "decoders" in groups:
+        sizes = {"seeds": 1, "sizes": SMALL, "big": {"n": 60, "bins": 2, "units": 5, "classes": 3}} if small else {}  # fmt: skip
+        found += decoder_rows.rows(**sizes)
     if "potentials" in groups:
         sizes = {"recordings": 3, "windows": 60, "subjects": 5, "steps": 2, "repeats": 1, "draws": 1, "embedders": 1} if small else {}  # fmt: skip
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
