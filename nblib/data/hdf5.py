@@ -1,7 +1,7 @@
 """Open HDF5 files, find what is in them, and say why something cannot be read.
 
-Every HDF5 file of the package is opened by `reading`, or written as `UNLOCKED`. `nwb_tables` reads
-tables, `nwb_series` sampled signals.
+Every HDF5 file of the package is opened by `reading`, or written as `UNLOCKED`. `nwb.tables` reads
+tables, `nwb.series` sampled signals.
 """
 
 from __future__ import annotations

@@ -89,7 +89,10 @@ def count_flat(
             rows = out[lo:hi].reshape(-1)
             dense = _count_rising(times, bounds, flat, spans, places, rows, recording, lo)
         for unit in dense:
-            counts = _count_unit(times[bounds[unit - lo] : bounds[unit - lo + 1]], edges)
+            train = times[bounds[unit - lo] : bounds[unit - lo + 1]]
+            counts = np.diff(
+                train.searchsorted(edges), axis=1
+            )  # ranks of the edges among the spikes
             if counts.size and counts.max() > 255:
                 wide[unit] = counts
             else:
@@ -148,8 +151,3 @@ def _count_rising(times, bounds, flat, spans, places, rows, recording, first_uni
         wide |= {int(u) + first_unit for u in here[counts > 255] // n_flat}
         rows[here] = counts.astype(np.uint8)  # the same type on both sides: no slow cast
     return wide
-
-
-def _count_unit(spikes: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Counts (trial, bins) of one unit, trials as they come: ranks of the edges among the spikes."""
-    return np.diff(np.searchsorted(spikes, edges, side="left"), axis=1)

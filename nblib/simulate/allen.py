@@ -16,8 +16,9 @@ import numpy as np
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.data import hdf5, nwb
+from nblib.data import hdf5
 from nblib.data.images import Images, reduced
+from nblib.data.nwb import open_recording as open_recording
 from nblib.simulate import session
 from nblib.simulate import units as population
 from nblib.simulate.oracle import Truth, oracle_log_posterior, read_truth, write_truth
@@ -25,7 +26,6 @@ from nblib.simulate.stored import Simulator
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.data.recording import Recording
 
 __all__ = ["VERSION", "make", "oracle_log_posterior", "read_truth", "simulate", "truth_path"]
 
@@ -230,13 +230,6 @@ SIMULATOR = Simulator(
     lambda path, settings, recording: simulate(path, recording=recording, **settings.model_dump()),
 )
 key, make = SIMULATOR.key, SIMULATOR.make
-
-
-def open_recording(
-    path: Path, recipe: Recipe, recording_id: str, settings: Any = None
-) -> Recording:
-    """Open a simulated file as any other."""
-    return nwb.open_recording(path, recipe, recording_id)
 
 
 def images(recipe: Recipe, recording_id: str, labels: np.ndarray) -> Images:

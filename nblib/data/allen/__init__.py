@@ -1,6 +1,6 @@
 """Allen Institute Visual Coding Neuropixels: local NWB files, and those that the warehouse holds.
 
-allensdk lists and downloads, through `allen_warehouse`. Its session reader is never used: it
+allensdk lists and downloads, through `warehouse`. Its session reader is never used: it
 deletes the local file when reading raises.
 """
 
