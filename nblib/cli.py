@@ -14,11 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. Errors made for people come as one line, not a traceback."""
     from nblib.core.errors import BadParameter, NblibError
 
-    top = parser()
-    options, rest = top.parse_known_args(argv)
-    if rest and options.command is not book:
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.rest = rest
+    options = parser().parse_args(argv)
     try:
         result = options.command(options)
         if isinstance(result, str):
@@ -69,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, function: Callable, about: str, **more: Any) -> argparse.ArgumentParser:
+    def command(name: str, function: Callable, about: str) -> argparse.ArgumentParser:
         title = about[:1].upper() + about[1:] + "."
-        sub = commands.add_parser(name, help=about, description=title, **more)
+        sub = commands.add_parser(name, help=about, description=title)
         sub.set_defaults(command=function)
         return sub
 
@@ -141,7 +137,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--delete", action="store_true", help="free it; without, only say what")
     command("verify", verify, "hash every stored file, and the raw files, again and compare")
     about = "run the notebooks on the demo recording and render the book"
-    command("book", book, about, add_help=False)
+    sub = command("book", call("book.build:build", "jobs", "no_run", "fresh", "output"), about)
+    sub.add_argument("--no-run", action="store_true", help="render what is there, run nothing")
+    sub.add_argument("--fresh", action="store_true", help="render every page anew")
+    sub.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)")  # fmt: skip
+    sub.add_argument("--output", type=path, help="folder that gets _build/html (default book/)")
     about = "write the parameters cell of every notebook from its declared parameters"
     command("cells", cells, about)
     command("doctor", call("run.doctor:main"), "check this machine and say what mends it")
@@ -287,12 +287,6 @@ def verify(options: argparse.Namespace) -> int:
     lines, sound, faults = clean_up.verify()
     print(*lines, f"{sound} artifacts hold the bytes they were written with; {faults} faults.", sep="\n")  # fmt: skip
     return 1 if faults else 0
-
-
-def book(options: argparse.Namespace) -> int:
-    from nblib.book import build
-
-    return build.main(options.rest)
 
 
 def cells(options: argparse.Namespace) -> str:

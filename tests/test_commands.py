@@ -55,8 +55,7 @@ def asked(command: str) -> tuple[str, dict]:
 
 @pytest.mark.parametrize("command", OURS)
 def test_a_printed_command_of_nblib_is_understood(command, home):
-    options, rest = cli.parser().parse_known_args(shlex.split(command))
-    assert not rest or options.command is cli.book, rest
+    options = cli.parser().parse_args(shlex.split(command))
     if options.command is cli.run:
         stage, values = asked(command)
         shipped = (store.recipes_dir() / f"{values.get('recipe', 'demo')}.yml").is_file()

@@ -6,7 +6,6 @@ file is only written when its content changed, so a second render is quick.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -22,7 +21,7 @@ import yaml
 from nblib.book import check, pages, tables
 from nblib.book.pages import Links, artifact_path
 from nblib.core import store
-from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
+from nblib.core.errors import CorruptArtifact, NblibError
 from nblib.report import model_choice, results
 from nblib.road.stage_registry import STAGES
 from nblib.run import many, plan, sweep
@@ -221,15 +220,20 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
     return output / "_build" / "html"
 
 
-def build(root: Path, book: Sweep, *, n_jobs: int, run: bool, fresh: bool, output: Path) -> int:
-    """Make the whole book and say what was made; returns the exit code."""
-    began = time.monotonic()
-    shown = run_plan(book, n_jobs) if run else find_done(book)
+def build(n_jobs: int, no_run: bool, fresh: bool, output: Path | None) -> int:
+    """`nblib book`: make the whole book and say what was made; returns the exit code.
+
+    no_run: show what is there; fresh: render every page anew; output: the folder that gets
+    `_build/html`, None = book/ of the checkout.
+    """
+    began, root = time.monotonic(), store.project_root()
+    book = sweep.read(root / PLAN)
+    shown = find_done(book) if no_run else run_plan(book, n_jobs)
     ran = time.monotonic()
     source = root / "book" / "_generated"
     paged = lay_out(source, root, shown, results.scan())
     print("rendering the pages ...", flush=True)
-    html = render(source, output, fresh=fresh)
+    html = render(source, (output or root / "book").resolve(), fresh=fresh)
     faults, sizes = check.check(html)
     for fault in faults:
         print(f"nblib: {fault}", file=sys.stderr)
@@ -242,22 +246,3 @@ def build(root: Path, book: Sweep, *, n_jobs: int, run: bool, fresh: bool, outpu
         f"Open {html / 'index.html'}"
     )
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of `nblib book`; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="nblib book", description=__doc__)
-    parser.add_argument("--no-run", action="store_true", help="render what is there, run nothing")
-    parser.add_argument("--fresh", action="store_true", help="render every page anew")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default 2)")
-    parser.add_argument("--output", type=Path, help="folder that gets _build/html (default book/)")
-    given = parser.parse_args(argv)
-    root = store.project_root()
-    try:
-        return build(
-            root, sweep.read(root / PLAN), n_jobs=given.jobs, run=not given.no_run, fresh=given.fresh,
-            output=(given.output or root / "book").resolve(),
-        )  # fmt: skip
-    except NblibError as error:
-        print(f"nblib: {error}", file=sys.stderr)
-        return 2 if isinstance(error, BadParameter) else 1
