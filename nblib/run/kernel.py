@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import multiprocessing
 import os
@@ -227,21 +226,18 @@ def _sentence(error: Any) -> str:
 
 def _mark_ended(target: Path, words: str) -> None:
     """Say in the kept notebook why it ended early; by itself it looks as if all had gone well."""
+    import nbformat
+
     try:
-        notebook = json.loads(target.read_text(encoding="utf-8"))
+        notebook = nbformat.read(target, as_version=4)
     except (OSError, ValueError):
         return  # died before anything was written
-    cells = notebook["cells"]
-    code = [c for c in cells if c["cell_type"] == "code"]
-    ran = [c for c in code if c["metadata"].get("papermill", {}).get("start_time")]
-    if ran:
-        text = {"output_type": "stream", "name": "stderr", "text": f"Here {words}.\n"}
-        ran[-1]["outputs"].append(text)
-        ran[-1]["metadata"]["papermill"] |= {"status": "failed", "exception": True}
-    notebook["metadata"]["papermill"]["exception"] = True
-    said = f"**This run did not end well: {in_markdown(words)}.**"
-    note = {"cell_type": "markdown", "metadata": {}, "source": said}
-    if notebook.get("nbformat_minor", 0) >= 5:
-        note["id"] = "kernel-died"
-    cells.insert(0, note)
-    target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if ran := [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]:
+        text = f"Here {words}.\n"
+        ran[-1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text=text))
+        ran[-1].metadata.papermill |= {"status": "failed", "exception": True}
+    notebook.metadata.papermill.exception = True
+    note = f"**This run did not end well: {in_markdown(words)}.**"
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(note))
+    nbformat.write(notebook, target)

@@ -127,7 +127,7 @@ def test_a_dead_kernels_last_words_are_text(tmp_path):
     empty = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
     notebook.write_text(json.dumps(empty))
     kernel._mark_ended(notebook, f"its last words: {BAD}")
-    assert BAD in rendered(json.loads(notebook.read_text())["cells"][0]["source"]).text
+    assert BAD in rendered("".join(json.loads(notebook.read_text())["cells"][0]["source"])).text
 
 
 def test_the_titles_of_pages_are_text(tmp_path, monkeypatch):
