@@ -33,11 +33,8 @@ class Params(P.ReportParams):
 VERSION = 1  # raise it when a trial comes to judge in another way
 TRAINING = ("max_epochs", "batch_size", "learning_rate", "weight_decay", "patience")
 DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}
-
-
-HOW_TO_WORK = set(
-    ["device", "threads", "logger", "n_permutations", "n_bootstrap", "importance", "areas"]
-)
+HOW_TO_WORK = {"device", "threads", "logger", "n_permutations", "n_bootstrap"}
+HOW_TO_WORK |= {"importance", "areas"}
 # What says which presentations judge, or how to work: searched, it would choose the judge.
 NOT_SEARCHED = HOW_TO_WORK | {
     "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed", "shuffle_labels",
