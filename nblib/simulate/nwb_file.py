@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 from hdmf.backends.hdf5 import H5DataIO
 from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
 from pynwb import NWBHDF5IO, NWBFile
@@ -50,12 +51,8 @@ def add_electrodes(nwb: NWBFile, device: str, columns: Columns) -> None:
 
 def intervals(name: str, columns: Columns) -> TimeIntervals:
     """An interval table. columns: start_time and stop_time [s], and any others."""
-    return TimeIntervals(
-        name=name,
-        description=f"{name} (simulated)",
-        id=ElementIdentifiers(name="id", data=np.arange(len(columns["start_time"]))),
-        columns=_vectors(columns),
-        colnames=[*columns],
+    return TimeIntervals.from_dataframe(
+        pd.DataFrame(columns), name, table_description=f"{name} (simulated)"
     )
 
 
