@@ -286,7 +286,7 @@ class FileSpikes:
 
     def __getitem__(self, part: slice) -> np.ndarray:
         """Some spike times; BadInput when the bytes cannot be read."""
-        lo, hi = int(part.start), int(part.stop)
+        lo, hi, _ = part.indices(self.n)
         with read_errors(self.path, f"{self.place}[{lo}:{hi}]"):
             values = self._stored(lo, hi)
         values = values.astype(np.float64, copy=False)

@@ -45,7 +45,7 @@ def test_spike_times_in_every_storage(layout, how, mapped):
         read = recording.spike_times(i)
         assert read.dtype == np.float64 and read.dtype.isnative
         np.testing.assert_allclose(read, train, rtol=0, atol=tolerance)
-    assert len(recording.spikes[5:5]) == 0
+    assert len(recording.spikes[5:5]) == 0 and len(recording.spikes[:]) == recording.n_spikes
 
 
 def test_spikes_behind_a_user_block_and_a_link(tmp_path, layout):
