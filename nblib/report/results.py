@@ -154,11 +154,20 @@ def derivation(recipe: dict[str, Any], recipes_now: dict[str, P.Recipe]) -> dict
     other = store.plain(recipes_now[base].model_dump())
     # Which recordings, and where they lie, says nothing of how this one was treated.
     kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
-    text = {k: f"{k}={json.dumps(recipe[k])}" for k in kept if recipe[k] != other.get(k)}
+    text = {k: _difference(k, recipe[k], other.get(k)) for k in kept if recipe[k] != other.get(k)}
     split = ", ".join(t for k, t in text.items() if k in P.SplitSettings.model_fields)
     others = ", ".join(t for k, t in text.items() if k not in P.SplitSettings.model_fields)
     group = f"{base} ({split})" if split else base
     return {"recipe": name, "base": base, "group": group, "changed": others}
+
+
+def _difference(name: str, value: Any, other: Any) -> str:
+    """A setting that differs, as text; of a group of settings those that differ."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return ", ".join(
+            _difference(k, v, other.get(k)) for k, v in value.items() if v != other.get(k)
+        )
+    return f"{name}={json.dumps(value)}"
 
 
 def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[str, Any]]:

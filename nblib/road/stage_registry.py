@@ -77,6 +77,10 @@ STAGES: dict[str, StageInfo] = {
     SEARCH: StageInfo(
         2, None, "nblib.run.search.definition:Params", kind="report", reads="nblib.run.search.tables:keys_read"
     ),
+    "92_planning": StageInfo(
+        1, None, "nblib.report.planning:Params", kind="report", light=True,
+        reads="nblib.report.planning:keys_read",
+    ),
 }  # fmt: skip
 # Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
 DECODERS = tuple(name for name, info in STAGES.items() if info.compared)

@@ -31,6 +31,7 @@ FIGURES = {
     "10_image_latents": 3,
     "90_results": 4,
     "91_search": 2,
+    "92_planning": 1,
 }
 
 

@@ -383,7 +383,16 @@ def all_runs(n_recordings=1, seeds=1, **columns):
          "run": f"r{r}/{r:04d}{i:06d}{seed:06d}", "value": 0.9 - 0.05 * i - 0.03 * r % 0.3 + 0.01 * seed}
         for r in range(n_recordings) for i, model in enumerate(models) for seed in range(seeds)
     ]  # fmt: skip
-    same = {"group": "demo", "variant": "", "changed": "", "n_bins": 5, "n_units": 90}
+    same = {
+        "group": "demo",
+        "variant": "",
+        "changed": "",
+        "n_bins": 5,
+        "n_units": 90,
+        "n_train": 900,
+        "n_classes": 9,
+        "val_accuracy": 0.5,
+    }
     same |= {"chance": 0.0085, "oracle": 0.95, "oracle_low": 0.94, "oracle_high": 0.96}
     table = pd.DataFrame(rows)
     table = table.assign(ci_low=table["value"] - 0.02, ci_high=table["value"] + 0.02)

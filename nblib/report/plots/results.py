@@ -10,14 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from nblib.evaluate.scores import SCORE_TEXT
+from nblib.report import planning
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
 MOST_PANELS = 6
 HOLLOW = "Ds^vP*"
 CAPTION_WIDTH = 108  # characters of a line of the caption
-SIZES = {"n_bins": "bins a presentation", "n_units": "units"}
-SIZE_SETTINGS = {"n_bins": r"n_bins=\d+", "n_units": r"(?:n_units|units_seed)=\d+"}
 TRAIN = "Train one with: nblib run 05 --with-upstream"
 MORE_SIZES = (
     "Every decoder was run with one number of bins and units. For another one:\n"
@@ -154,50 +153,71 @@ def _notes(chosen: pd.DataFrame, kinds: Any) -> str:
 
 @style.styled
 def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
-    """Score against bins and units, for decoders run on several, and against the time of a fit.
+    """Score against presentations, units and bins, for decoders run on several, and the time of a fit.
 
-    runs: as in `compare_runs`, with n_bins, n_units and fit_s [s]. Above, a line joins the runs of
-    one decoder on one recording that differ in that number alone (mean over folds and seeds, 95 %
-    intervals). Below, a point is a decoder on a recording, its fits averaged over folds and seeds.
+    runs: as in `compare_runs`, with n_train, n_classes, n_units, n_bins and fit_s [s]. Above, what
+    `what_data_buys` draws. Below, a point is a decoder on a recording, its fits averaged over folds
+    and seeds.
     """
     if len(runs) == 0:
         return style.say(f"No run yet. {TRAIN}")
     runs = runs.assign(chance=runs.groupby("group")["chance"].transform("mean"))
-    lines = {size: table for size in SIZES if len(table := _lines(runs, size))}
     cost = _costs(runs)
-    above, below = 3.6 if lines else 0.7, max(2.6, 0.9 + 0.19 * cost["decoder"].nunique())
-    fig = style.new_figure(above + below)
-    top, bottom = fig.subfigures(2, 1, height_ratios=[above, below])
-    axes = top.subplots(1, max(1, len(lines)), squeeze=False, sharey=True)[0]
-    for ax, (size, table) in zip(axes, lines.items(), strict=False):
-        primitives.curves(ax, table, size, "name")
-        primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(table[size]))})
-        ax.set_xlabel(SIZES[size])
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22))
-    if not lines:
-        style.note(axes[0], MORE_SIZES)
+    above = 3.6 if _sizes(runs) else 0.7
+    fig = style.new_figure(above + max(2.6, 0.9 + 0.19 * cost["decoder"].nunique()))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[above, fig.get_figheight() - above])
+    _draw_sizes(top, runs, metric)
     ax = bottom.add_subplot()
     primitives.curves(ax, cost, "fit_s", "decoder", line="")
     ax.set_xscale("log")
     primitives.plain_numbers(ax.xaxis)
     ax.set_xlabel("time of one fit (s)")
     primitives.legend_beside(ax)
-    for panel in (ax, *axes[: len(lines)]):
-        panel.set_ylim(0, 1)
-        primitives.percent(panel.yaxis)
-    for panel in (ax, *axes[: min(1, len(lines))]):
-        panel.set_ylabel(f"{SCORE_TEXT[metric]}, test")
+    _score_axis(ax, metric)
     return fig
 
 
+@style.styled
+def what_data_buys(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
+    """Score of each decoder, and the best possible one, against presentations, units and bins.
+
+    runs: as in `planning`. A line joins the runs of one decoder on one recording that differ in that
+    number alone (mean over folds and seeds, 95 % intervals).
+    """
+    fig = style.new_figure(3.8)
+    _draw_sizes(fig, runs, metric)
+    return fig
+
+
+def _sizes(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {size: table for size in planning.SIZES if len(table := _lines(runs, size))}
+
+
+def _draw_sizes(fig: Any, runs: pd.DataFrame, metric: str) -> None:
+    """A panel a size; a note where every decoder was run with one."""
+    lines = _sizes(runs)
+    axes = fig.subplots(1, max(1, len(lines)), squeeze=False, sharey=True)[0]
+    for ax, (size, table) in zip(axes, lines.items(), strict=False):
+        primitives.curves(ax, table, size, "name")
+        best = table.groupby(size)["oracle"].mean().dropna()
+        ax.plot(best.index, best, "--", color=style.GREEN, label="best possible (oracle)")
+        primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(table[size]))})
+        ax.set_xlabel(planning.SIZES[size][0])
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22))
+        _score_axis(ax, metric, named=ax is axes[0])
+    if not lines:
+        style.note(axes[0], MORE_SIZES)
+
+
+def _score_axis(ax: Axes, metric: str, named: bool = True) -> None:
+    ax.set_ylim(0, 1)
+    primitives.percent(ax.yaxis)
+    ax.set_ylabel(f"{SCORE_TEXT[metric]}, test" if named else "")
+
+
 def _lines(runs: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Means of runs that differ in `size` alone: `name`, and a row a size, where there are two or more."""
-    rest = runs["changed"].str.replace(rf"(?:^|, ){SIZE_SETTINGS[size]}", "", regex=True)
-    runs = runs.assign(changed=rest.str.lstrip(", "))
-    alike = ["group", "recording", "model", "variant", "changed"]
-    averaged = dict.fromkeys(("value", "ci_low", "ci_high", "chance"), "mean")
-    table = runs.groupby([*alike, size], as_index=False).agg(averaged | {"run": list})
-    table = table[table.groupby(alike)[size].transform("size") > 1]
+    """Rows of `planning.by_size` with the `name` of each line."""
+    table = planning.by_size(runs, size)
     name = decoder_names(table, " ")
     if table[["group", "recording"]].drop_duplicates().shape[0] > 1:
         places = zip(name, table["group"], table["recording"], strict=True)
