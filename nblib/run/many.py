@@ -73,8 +73,8 @@ def run_many(
     options = {**options, "progress": False}  # of the child; this process says what happened
     calls = [{"notebook": str(n), "params": p, **options} for n, p in jobs]
     heavy = any(Path(n).name[:2] not in LIGHT_NOTEBOOKS for n, _ in jobs)
-    how = {"heavy": heavy, "progress": progress, "count": count, "retries": retries}
-    return run_calls(calls, n_jobs, after=needs(jobs), **how)
+    settings = {"heavy": heavy, "progress": progress, "count": count, "retries": retries}
+    return run_calls(calls, n_jobs, after=needs(jobs), **settings)
 
 
 def run_calls(
@@ -117,9 +117,7 @@ def run_calls(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     with signals_to(stop), process:
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # it was killed; what that leaves undone is said below
+        with contextlib.suppress(BrokenPipeError):  # it died at once, as is said below
             process.stdin.write(f"{json.dumps(order)}\n")
             process.stdin.flush()
         for line in process.stdout:
