@@ -37,7 +37,7 @@ class Params(P.Judge, P.Fit, P.StageParams):
     """Parameters of 07: which decoders, with how many presentations of each class."""
 
     models: list[str] = Field(
-        ["nearest_mean", "ridge", "poisson_naive_bayes", "bayes_poisson", "logistic"],
+        ["nearest_mean", "ridge", "bayes_poisson", "logistic"],
         min_length=1,
         description="decoders, see models",
     )
