@@ -79,15 +79,17 @@ class BayesPoisson(LinearDecoder):
        log p(k | n) = sum n log r - (N + b) log(R + b), N = sum n, R = sum r, b = 1 / gain_sd^2.
 
     So the scores are linear in the counts, between Poisson (gain_sd = 0) and multinomial (large:
-    nothing is known of the gain, which drops out). A factor on the scores, set on validation rows,
-    stands for overdispersion (quasi-Poisson) and makes probabilities calibrated.
+    nothing is known of the gain, which drops out). The evidence of a unit, its n and r in 4, is
+    divided by how much more its counts scatter than Poisson's (quasi-Poisson). A factor on the
+    scores, set on validation rows, makes probabilities calibrated.
 
     smooth: width of the Gaussian, share of all bins; gain_sd: values of both that are tried, the
     best pair on validation is kept. Scaled samples become counts again by `scaling`. `train_loss` of the
     history is that of at most 500 train rows. Raises BadInput for counts below zero.
 
     Sources: Robbins 1956 (empirical Bayes); Efron and Morris 1973, JASA 68:117; Tibshirani and Hastie
-    1987, JASA 82:559 (local likelihood); Zhang et al. 1998, J. Neurophysiol. 79:1017.
+    1987, JASA 82:559 (local likelihood); Wedderburn 1974, Biometrika 61:439 (quasi-likelihood); Zhang
+    et al. 1998, J. Neurophysiol. 79:1017.
     """
 
     name = "bayes_poisson"
@@ -105,16 +107,20 @@ class BayesPoisson(LinearDecoder):
 
     def log_rates(
         self, x: np.ndarray, y: np.ndarray, smooth: tuple[float, ...]
-    ) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
-        """Each width, log of its posterior mean rates (T*N, C) and their sum (C,).
+    ) -> Iterator[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+        """Each width, log of its posterior mean rates (T*N, C), the weight of the evidence of each
+        bin and unit (T*N,), and the sum of rates so weighted (C,).
 
         x (B, T*N) scaled, y (B,).
         """
         mean, scale = per_feature(self)
         shown = np.bincount(y).astype(float)  # (C,)
-        sums = np.empty((len(shown), x.shape[1]))
+        sums, totals = np.empty((len(shown), x.shape[1])), []
         for k in range(len(shown)):  # class by class: no second copy of all counts
-            sums[k] = as_counts(x[y == k] * scale + mean, self).sum(axis=0)
+            counts = as_counts(x[y == k] * scale + mean, self)  # (b, T*N)
+            sums[k] = counts.sum(axis=0)
+            by_bin = counts.reshape(-1, self.n_bins, self.n_units)
+            totals.append(by_bin.sum(axis=1, dtype=np.float32))  # (b, N)
         average = sums.sum(axis=0) / shown.sum() + LEAST_RATE
         expected = shown[:, None] * average
         spread = prior_variance(sums, expected).reshape(self.n_bins, -1)
@@ -126,7 +132,9 @@ class BayesPoisson(LinearDecoder):
             seen, due = near @ sums.reshape(shape), near @ expected.reshape(shape)
             tuning = (spread * seen + 1) / (spread * due + 1)
             rate = average * tuning.reshape(len(shown), -1)
-            yield width, np.log(rate).T, rate.sum(axis=1)
+            scatter = dispersion(totals, rate.reshape(shape).sum(axis=1))
+            weight = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
+            yield width, np.log(rate).T, weight, rate @ weight
 
     def _fit(
         self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
@@ -141,17 +149,16 @@ class BayesPoisson(LinearDecoder):
         judge = told if val is None else val
         mean, scale = per_feature(self)
         counts = [s.x.reshape(len(s), -1) * scale + mean for s in (told, judge)]  # (b, T*N)
-        totals = [c.sum(axis=1, keepdims=True) for c in counts]
         rows, best = [], np.inf
         with threadpool_limits(limits=settings.threads or None):
             x = train.x.reshape(len(train), -1)
             for width, *rates in self.log_rates(x, train.y, params["smooth"]):
-                products = [c @ rates[0] for c in counts]  # they serve every gain
+                log_rate, evidence, total = rates
+                # The counts so weighted, in all and by class, serve every gain.
+                each = [(c @ evidence, c @ (evidence[:, None] * log_rate)) for c in counts]
                 for sd in params["gain_sd"]:
-                    a_spike, once = off_by_gain(rates[1], sd)
-                    of_train, of_judge = (
-                        p - n * a_spike - once for p, n in zip(products, totals, strict=True)
-                    )
+                    a_spike, once = off_by_gain(total, sd)
+                    of_train, of_judge = (p - n[:, None] * a_spike - once for n, p in each)
                     factor = 1.0 if val is None else temperature(of_judge, judge.y)
                     log_proba = log_softmax(factor * of_judge, axis=1)
                     row = {
@@ -165,7 +172,7 @@ class BayesPoisson(LinearDecoder):
                         best, kept = row["val_loss"], (*rates, sd, factor)
                         chosen = {"smooth": width, "gain_sd": sd}
             self._keep(*kept)
-        self.choice = chosen["smooth"], *kept[2:]
+        self.choice = chosen["smooth"], *kept[3:]
         path = [r for r in rows if r["gain_sd"] == chosen["gain_sd"]]  # that holds the choice
         return self.history_of(path, chosen, settings, started)
 
@@ -175,11 +182,13 @@ class BayesPoisson(LinearDecoder):
         _, *rates = next(self.log_rates(x, both.y, (width,)))
         self._keep(*rates, *gain_and_factor)
 
-    def _keep(self, log_rate: np.ndarray, total: np.ndarray, sd: float, factor: float) -> None:
+    def _keep(
+        self, log_rate: np.ndarray, evidence: np.ndarray, total: np.ndarray, sd: float, factor: float
+    ) -> None:  # fmt: skip
         """Weight and bias on scaled samples, of what `log_rates` gives, a gain and a temperature."""
         mean, scale = per_feature(self)
         a_spike, once = off_by_gain(total, sd)
-        weight = factor * (log_rate - a_spike)
+        weight = factor * evidence[:, None] * (log_rate - a_spike)
         self.weight, self.bias = weight * scale[:, None], mean @ weight - factor * once
 
 
@@ -193,6 +202,20 @@ def off_by_gain(total: np.ndarray, sd: float) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros_like(total), total
     b = sd**-2
     return np.log1p(total / b), b * np.log1p(total / b)
+
+
+def dispersion(totals: list[np.ndarray], rates: np.ndarray) -> np.ndarray:
+    """How much more the counts of each unit scatter than Poisson's, (N,): 1 is as much.
+
+    totals: of each class, counts of its presentations (b, N); rates: of each class (C, N). Each
+    presentation has the gain that its count of all units has.
+    """
+    residual, expected = np.zeros((2, rates.shape[1]))
+    for counts, rate in zip(totals, rates, strict=True):
+        expected_here = counts.sum(axis=1, keepdims=True) / rate.sum() * rate
+        residual += ((counts - expected_here) ** 2).sum(axis=0)
+        expected += expected_here.sum(axis=0)
+    return residual / (expected + LEAST_RATE)
 
 
 def prior_variance(seen: np.ndarray, expected: np.ndarray) -> np.ndarray:

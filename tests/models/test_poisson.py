@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from easy_task import fit
 from scipy.integrate import quad
-from scipy.stats import gamma, poisson
+from scipy.stats import gamma
 from test_simple_models import N_CLASSES, poisson_task
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import make
-from nblib.models.poisson import LEAST_RATE, prior_variance
+from nblib.models.poisson import LEAST_RATE, dispersion, prior_variance
 from nblib.prepare.decoder_inputs import Samples
 
 ONE = {"smooth": [0.0], "gain_sd": [0.5]}
@@ -52,6 +52,7 @@ def rates(train: Samples, width: float) -> np.ndarray:
 @pytest.mark.parametrize("sd", [0.0, 0.5])
 def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
     train, test = poisson_task(), poisson_task(12, seed=1)
+    train.x[::2, :, 0] = 0  # a unit that is there half the time scatters more than Poisson's
     mean, scale = np.linspace(0.5, 2, 6), np.linspace(1, 3, 6)
 
     def given(s):
@@ -61,10 +62,16 @@ def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
     decoder = make("bayes_poisson", {"smooth": [0.3], "gain_sd": [sd]}, scaling=scaling)
     fit(decoder, given(train), None, n_classes=N_CLASSES)
     rate = rates(train, 0.3)
+    expected = rate.sum(axis=1)[train.y]  # (B, N)
+    expected *= (train.x.sum(axis=(1, 2)) / expected.sum(axis=1))[:, None]
+    scatter = ((train.x.sum(axis=1) - expected) ** 2).sum(axis=0) / expected.sum(axis=0)
+    weight = 1 / np.maximum(scatter, 1)
+    assert weight[0] < 0.9 and weight.max() > 0.9
 
     def likelihood(x, k):
-        def at(gain):
-            return np.exp(poisson.logpmf(x, gain * rate[k]).sum() + 20)
+        def at(gain):  # up to what is alike for all classes
+            mean = gain * rate[k]
+            return np.exp((weight * (x * np.log(mean) - mean)).sum())
 
         if sd == 0:
             return at(1.0)
@@ -89,6 +96,20 @@ def test_the_spread_of_rates_is_found_and_shared_where_little_is_known():
     alone, together = found(0.5, 10, 1.0, n=1), found(0.5, 10, 1.0)
     assert together.std() < 0.2 and together.mean() == pytest.approx(0.5, rel=0.3)
     assert alone.shape == (1,)
+
+
+def test_a_unit_that_comes_and_goes_has_less_to_say():
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(2.0, 2.0, (5, 40))
+    y = np.arange(400) % 5
+    there = np.ones((400, 40))
+    there[200:, 0] = 0  # one unit is lost half-way
+    gain = rng.gamma(10, 0.1, (400, 1))  # of all units: no scatter of their own
+    counts = rng.poisson(gain * there * rates[y])
+    totals = [counts[y == k] for k in range(5)]
+    scatter = dispersion(totals, np.stack([c.mean(axis=0) for c in totals]))
+    assert scatter[0] > 2 and abs(scatter[1:].mean() - 1) < 0.1 and scatter[1:].max() < 1.4
+    assert dispersion([np.zeros((3, 2))], np.full((1, 2), 1e-4)).tolist() == [0, 0]
 
 
 def test_few_presentations_and_an_unsteady_gain_are_where_it_helps():
