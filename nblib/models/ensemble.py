@@ -38,10 +38,6 @@ class Ensemble(Decoder):
     members: dict[str, Decoder]
     known: dict[str, Decoder] = {}  # decoders of the same train rows, fitted already
 
-    @classmethod
-    def source(cls) -> None:
-        """Its hyper-parameters are those of `more`."""
-
     def check(self) -> None:
         names = self.params["members"]
         known = all(name in MODELS and name != self.name for name in names)
@@ -115,11 +111,8 @@ class Ensemble(Decoder):
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         self.weights, self.members = weights["weights"], {}
         for name, config in self.fitted["members"].items():
-            own = {
-                key.removeprefix(f"{name}/"): value
-                for key, value in weights.items()
-                if key.startswith(f"{name}/")
-            }
+            keys = [key for key in weights if key.startswith(f"{name}/")]
+            own = {key.removeprefix(f"{name}/"): weights[key] for key in keys}
             self.members[name] = MODELS[name].restored(config, own)
 
 
