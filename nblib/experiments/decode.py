@@ -389,14 +389,11 @@ def in_words(result: Result, data: Data, recipe: Recipe, model: str) -> str:
     if result.best:
         value = result.best["accuracy"].value
         best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
-    null = "label permutation"
-    if data.labels_in_runs:
-        null = "moving labels along time, as they come in runs"
-        if recipe.split == "random":
-            best += f" **{label_runs.RUNS_AND_RANDOM}**"
+    if data.labels_in_runs and recipe.split == "random":
+        best += f" **{label_runs.RUNS_AND_RANDOM}**"
     return (
         f"**Result.** {model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "
         f"guessing would be right in {score.chance:.1%} (p = {score.p:.2g} by "
-        f"{null}).{best}{pooled}"
+        f"{stats.null_of(data.group)}).{best}{pooled}"
     )

@@ -96,14 +96,15 @@ class Embedders:
         return stagernet.embed(self._net(part, None), self.cohort.x)
 
     def _net(self, part: str, run: PretextParams | None) -> Any:
-        from nblib.models import stagernet, training
+        from nblib.models import stagernet
+        from nblib.models.settings import reproducible
 
         if run is not None:
             return stagernet.load(self.pretext_folder(run))
         n_samples, n_channels = self.cohort.x.shape[1:]
         if part.endswith(".pth"):
             return stagernet.load_weights(part, n_channels, n_samples)
-        with training.reproducible(self.params.seed + 1000):
+        with reproducible(self.params.seed + 1000):
             return stagernet.StagerNet(
                 n_channels, n_samples, self.cohort.rate_hz, self.params.preset
             ).eval()

@@ -13,7 +13,7 @@ import numpy as np
 from nblib import models
 from nblib.core.errors import BadParameter
 from nblib.models.linear import RidgePath
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
     from nblib.experiments import images
@@ -99,7 +99,7 @@ class Regressor:
         decoder = models.make(name)
         settings = FitSettings.of(p, decoder.training, progress=False)
         n_bins, n_units = parts["fit"].x.shape[1:]
-        with training.reproducible(settings.seed):
+        with reproducible(settings.seed):
             net = decoder.build(n_bins, n_units, features.shape[1])
         target = torch.as_tensor(features, dtype=torch.float32)
 

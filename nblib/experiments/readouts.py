@@ -12,7 +12,7 @@ import numpy as np
 
 from nblib.experiments.learning_curves import choosing
 from nblib.experiments.pretext import EPS
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
     from nblib.prepare.lfp_windows import Cohort
@@ -113,7 +113,7 @@ def train(
     below = copy.deepcopy(embedder)
     if embedder is None:
         defaults, below = {"batch_size": 256, "learning_rate": 5e-3}, nn.Flatten()
-    with training.reproducible(settings["seed"]):
+    with reproducible(settings["seed"]):
         n_features = x.shape[1] if embedder is None else embedder.config["embedding"]
         net = nn.Sequential(below, nn.Linear(n_features, n_classes))
     defaults |= {"max_epochs": EPOCHS, "weight_decay": 1e-3, "patience": 10, "progress": False}

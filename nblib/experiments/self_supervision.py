@@ -17,7 +17,7 @@ from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, reproducible
 from nblib.road import notebook_code
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
         lines = {r: line.shuffled([params.seed, 44, int(r)]) for r, line in lines.items()}
     settings = FitSettings.of(params, FIT, progress=notebook_code.is_interactive())
     device, _ = training.pick_device(settings)
-    with training.reproducible(settings.seed):
+    with reproducible(settings.seed):
         size = cohort.x.shape[1:]
         embedder = stagernet.StagerNet(size[1], size[0], cohort.rate_hz, params.preset)
         net = PretextNet(embedder, params.pretext, params.n_context, params.n_ahead)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nblib.models.base import Decoder, keyword_defaults, require
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
 _PREDICT_BATCH = 512
@@ -61,7 +61,7 @@ class TorchDecoder(Decoder):
         # Brings Lightning, which loading and predicting do without.
         from nblib.models import training
 
-        with training.reproducible(settings.seed):
+        with reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
         history = training.fit(
             self.net, train, val, settings, folder, resume=resume, identity=self._identity(),

@@ -1,8 +1,9 @@
-"""How to train, and on what: the fit settings and the device they name."""
+"""How to train, and on what: the fit settings, the device they name, repeatable random numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -90,3 +91,19 @@ def say_device(device: str) -> str:
     chosen, words = pick_device(FitSettings(device=device))
     print(words)
     return chosen.type
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
+    """Seeded random numbers and a set number of threads inside; as they were outside."""
+    import torch
+
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -40,7 +40,7 @@ from torch.nn import functional
 from nblib.core import store
 from nblib.core.errors import BadParameter, RunFailed
 from nblib.models.checkpoints import check_checkpoint, fingerprint, layout
-from nblib.models.settings import FitSettings, pick_device
+from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)
@@ -335,20 +335,6 @@ def watching(watch: Watch | None) -> Iterator[None]:
 
 
 # --- what surrounds a fit ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
-    """Seeded random numbers and a set number of threads inside; as they were outside."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nblib.models.base import require
 from nblib.models.network import LSTMNet, TorchDecoder
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
 
@@ -170,7 +170,7 @@ class AutoencoderLSTM(Transformer):
         sizes = {
             k: self.params[k] for k in ("d_model", "heads", "layers", "feedforward", "dropout")
         }
-        with training.reproducible(settings.seed):
+        with reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
             autoencoder = Autoencoder(self.net.encoder, self.n_units, **sizes)
         first = None

@@ -14,6 +14,7 @@ from torch.nn import functional
 from nblib.core.errors import BadParameter
 from nblib.core.tensors import read_network, write_network
 from nblib.models import training
+from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
 CONFIG, WEIGHTS = "vae.json", "vae.safetensors"
@@ -96,11 +97,11 @@ def fit_vae(
     val: np.ndarray | None,
     *,
     n_latents: int,
-    settings: training.FitSettings,
+    settings: FitSettings,
     folder: Path | None = None,
 ) -> tuple[ConvVAE, pd.DataFrame]:
     """A VAE of images (n, H, W); `val` chooses the epoch. Returns it with its history."""
-    with training.reproducible(settings.seed):
+    with reproducible(settings.seed):
         net = ConvVAE(n_latents, *train.shape[1:])
     history = training.fit(net, _samples(train), None if val is None else _samples(val), settings, folder, loss=elbo, stage="vae", identity={"vae": json.dumps(net.config)})  # fmt: skip
     return net, history.drop(columns="val_accuracy")

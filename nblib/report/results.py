@@ -351,10 +351,7 @@ def export(table: pd.DataFrame, runs: list[Run | Unreadable]) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = None) -> None:
-    """Write a table of `export` to a CSV file, a Parquet file, or both.
-
-    Raises StorageError when a file cannot be written.
-    """
+    """Write a table of `export` as CSV, Parquet or both; StorageError for one that cannot be."""
     for path, save in ((csv, table.to_csv), (parquet, table.to_parquet)):
         if path is not None:
             try:

@@ -23,8 +23,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
-from nblib.models import checkpoints, settings, training
-from nblib.models.settings import FitSettings
+from nblib.models import checkpoints, settings
+from nblib.models.settings import FitSettings, reproducible
 from nblib.models.training import classify, fit
 from nblib.prepare.decoder_inputs import Samples
 
@@ -46,7 +46,7 @@ TRAIN, VAL = samples(90, 1), samples(60, 2)
 
 
 def network(dropout: float = 0.3, hidden: int = 24) -> nn.Module:
-    with training.reproducible(0):
+    with reproducible(0):
         return nn.Sequential(
             nn.Flatten(), nn.Linear(10, hidden), nn.ReLU(), nn.Dropout(dropout),
             nn.Linear(hidden, N_CLASSES),
