@@ -437,7 +437,7 @@ def test_every_exit_code_is_documented(page):
 
 def test_readme_lists_the_decoders():
     models = pytest.importorskip("nblib.models")
-    listed = re.search(r"Seventeen decoders: (.*?)\.\n", README, re.S)[1]
+    listed = re.search(r"Nineteen decoders: (.*?)\.\n", README, re.S)[1]
     assert re.findall(r"`(\w+)`", listed) == list(models.MODELS)
 
 
