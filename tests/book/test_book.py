@@ -190,7 +190,10 @@ def formulas() -> list[tuple[str, str, bool]]:
             "".join(c["source"]) for c in cells if c["cell_type"] == "markdown"
         )
     for name, text in texts.items():
-        text = re.sub(r"```(?!\{).*?```|`[^`\n]*`", "", text, flags=re.S)
+        # Of a directive the content counts; of code nothing does.
+        fenced = r"^ *```(\{?)[^\n]*\n(.*?)^ *```$"
+        text = re.sub(fenced, lambda m: m[2] if m[1] else "", text, flags=re.S | re.M)
+        text = re.sub(r"`[^`\n]*`", "", text)
         found += [(name, latex, True) for latex in re.findall(r"\$\$(.+?)\$\$", text, re.S)]
         inline = re.sub(r"\$\$.+?\$\$", "", text, flags=re.S)
         found += [(name, latex, False) for latex in re.findall(r"\$([^$\n]+)\$", inline)]
