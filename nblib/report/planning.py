@@ -67,12 +67,18 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """What twice the data are worth to the decoder that validation chooses, as Markdown.
+    """What twice the data are worth to the decoder that validation chooses, of those that were run
+    with several sizes, as Markdown. MissingInput where none was run with the recipe's own.
 
     Measured from the recipe's own size to the next larger one, or from the next smaller one where
     there is none. table: as `table` gives it.
     """
-    own = runs[runs["changed"] == ""].groupby("model")[list(AVERAGED)].mean()
+    own = runs[(runs["changed"] == "") & runs["model"].isin(table["model"])]
+    if own.empty:
+        raise MissingInput(
+            f"no run of the recipe's own size to start from. Make one with:  {POWER}"
+        )
+    own = own.groupby("model")[list(AVERAGED)].mean()
     model = own["val_accuracy"].idxmax()
     worth, steps = [], []
     for name, part in table[table["model"] == model].groupby("size", sort=False):

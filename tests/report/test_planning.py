@@ -65,6 +65,15 @@ def test_runs_of_one_size_are_refused_with_the_way_out():
         planning.table(pd.DataFrame([run(), run("logistic")]))
 
 
+def test_only_decoders_of_several_sizes_are_chosen_and_the_own_size_is_needed():
+    one_size = pd.concat([runs(), pd.DataFrame([run("mlp", value=0.95, val=0.95)])])
+    assert planning.in_words(planning.table(one_size), one_size).startswith("**Result.** ridge")
+    others = runs()[runs()["changed"] != ""].query("model == 'ridge'")
+    others = pd.concat([others, pd.DataFrame([run(changed="n_bins=2", bins=2, value=0.3)])])
+    with pytest.raises(MissingInput, match="own size"):
+        planning.in_words(planning.table(others.assign(changed=others["changed"])), others)
+
+
 def test_of_a_group_of_settings_those_that_differ_are_named():
     changed = results._difference("simulate", {**SIMULATE, "n_repeats": 5}, SIMULATE)
     assert changed == "n_repeats=5"
