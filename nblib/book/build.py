@@ -42,11 +42,12 @@ def settled(notebook: str, values: dict[str, Any]) -> Path | None:
 
 
 def run_plan(book: Sweep, n_jobs: int) -> dict[str, Path]:
-    """Run what is not done yet; return notebook -> artifact folder of the run that the book shows.
+    """Run what is not done yet, and what that rests on; return notebook -> artifact folder of the
+    run that the book shows.
 
     Raises NblibError with the message of the first run that fails.
     """
-    tasks = book.runs()
+    tasks = [run for runs in sweep.split_up(book, book.runs()) for run in runs]
     reports = {name for name, info in STAGES.items() if info.upstream is None and info.is_run}
     for last in (False, True):  # a report is of the runs that there will be
         todo = [task for task in tasks if (task[0] in reports) == last and settled(*task) is None]

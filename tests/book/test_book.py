@@ -309,21 +309,32 @@ def test_a_step_that_shows_no_run_is_refused():
         step.shown({})
 
 
-def test_only_what_is_not_done_runs(tmp_path, monkeypatch):
-    done, asked = {"lstm": tmp_path / "lstm"}, []
+def test_what_is_not_done_runs_with_all_it_rests_on(tmp_path, monkeypatch):
+    """The plan names a run; 01 to 04 with its values are not in the plan, and run all the same."""
+    done, asked = {("05_train_lstm", "lstm"): tmp_path / "lstm"}, []
+
+    def what(task):
+        return task[0], task[1].get("model")
 
     def run_many(tasks, n_jobs, force):
-        asked.extend(values["model"] for _, values in tasks)
-        done.update({values["model"]: tmp_path / values["model"] for _, values in tasks})
+        asked.extend(what(task) for task in tasks)
+        done.update({what(task): tmp_path for task in tasks})
         return [execute.Exit(0, "") for _ in tasks]
 
-    monkeypatch.setattr(build, "settled", lambda notebook, values: done.get(values["model"]))
+    monkeypatch.setattr(build, "settled", lambda *task: done.get(what(task)))
     monkeypatch.setattr(many, "run_many", run_many)
-    step = sweep.Step(notebook="n", each={"model": ["mlp", "lstm"]}, show={"model": "lstm"})
+    given = {"recipe": "demo", "recording": "demo", "n_bins": 7}
+    step = sweep.Step(
+        notebook="05_train_lstm",
+        params=given,
+        each={"model": ["mlp", "lstm"]},
+        show={"model": "lstm"},
+    )
     book = sweep.Sweep(sweep="b", steps=[step])
-    assert build.run_plan(book, 1) == {"n": tmp_path / "lstm"}
-    assert asked == ["mlp"]
-    del done["mlp"]
+    assert build.run_plan(book, 1) == {"05_train_lstm": tmp_path / "lstm"}
+    inputs = ["01_ingest", "02_bin", "03_clean", "04_split"]
+    assert asked == [*((name, None) for name in inputs), ("05_train_lstm", "mlp")]
+    del done["05_train_lstm", "mlp"]
     monkeypatch.setattr(many, "run_many", lambda *a, **k: [execute.Exit(3, "it broke")])
     with pytest.raises(NblibError, match="it broke"):
         build.run_plan(book, 1)
