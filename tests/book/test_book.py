@@ -323,7 +323,7 @@ def test_what_is_not_done_runs_with_all_it_rests_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(build, "settled", lambda *task: done.get(what(task)))
     monkeypatch.setattr(many, "run_many", run_many)
-    given = {"recipe": "demo", "recording": "demo", "n_bins": 7}
+    given = {"recipe": "demo", "recording": "demo", "n_bins": 15}
     step = sweep.Step(
         notebook="05_train_lstm",
         params=given,
