@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln, log_softmax
+from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from nblib.core.errors import BadInput
@@ -17,7 +16,9 @@ from nblib.models.linear import LinearDecoder, class_sums, log_loss, temperature
 from nblib.models.settings import FitSettings
 from nblib.prepare.decoder_inputs import Samples
 
-SPREADS = np.geomspace(0.01, 10.0, 10)  # variances of the prior that are weighed against each other
+LEAST_SPREAD = 0.01  # variance of a time course to start with
+OF_ALL_UNITS = 3.0  # classes that the mean of all units counts for, beside a unit's own
+STEPS = 10  # of Newton and EM
 LEAST_RATE = 1e-4  # spikes a bin; a bin that is empty in training is not impossible
 MOST_JUDGED = 500  # train rows that `train_loss` is of
 
@@ -71,47 +72,44 @@ class PoissonNaiveBayes(LinearDecoder):
 class BayesPoisson(LinearDecoder):
     """Counts n of class k, bin t and unit i are Poisson with rate g * r[k,t,i].
 
-    1. r = m * q: m[t,i] is the mean over classes; q[k,t,i] ~ Gamma with mean 1 and variance v[t,i].
-    2. v is the posterior mean given the classes' counts (negative binomial), under a prior that all
-       bins and units share, found by EM: empirical Bayes, pooled where a unit tells little.
-    3. q has mean (v S + 1) / (v E + 1): S spikes seen and E expected, each a Gaussian sum over bins.
-    4. The gain g of a presentation is Gamma with mean 1 and spread gain_sd, and is integrated out:
+    1. r = m * exp(u + B a): m[t,i] is the mean over classes; B (T, courses) the time courses that
+       responses of all units share; a[k,i] is normal with the covariance of its unit.
+    2. That covariance is found by EM from the classes' counts, drawn to the mean of all units:
+       empirical Bayes. a is at its posterior mode; u makes the mean of r over classes m.
+    3. The gain g of a presentation is Gamma with mean 1 and spread gain_sd, and is integrated out:
        log p(k | n) = sum n log r - (N + b) log(R + b), N = sum n, R = sum r, b = 1 / gain_sd^2.
 
     So the scores are linear in the counts, between Poisson (gain_sd = 0) and multinomial (large:
-    nothing is known of the gain, which drops out). The evidence of a unit, its n and r in 4, is
+    nothing is known of the gain, which drops out). The evidence of a unit, its n and r in 3, is
     divided by how much more its counts scatter than Poisson's (quasi-Poisson). A factor on the
     scores, set on validation rows, makes probabilities calibrated.
 
-    smooth: width of the Gaussian, share of all bins; gain_sd: values of both that are tried, the
-    best pair on validation is kept. Scaled samples become counts again by `scaling`. `train_loss` of the
-    history is that of at most 500 train rows. Raises BadInput for counts below zero.
+    courses: most time courses; gain_sd: values that are tried, the best on validation is kept. Scaled
+    samples become counts again by `scaling`. `train_loss` of the history is that of at most 500 train
+    rows. Raises BadInput for counts below zero.
 
-    Sources: Robbins 1956 (empirical Bayes); Efron and Morris 1973, JASA 68:117; Tibshirani and Hastie
-    1987, JASA 82:559 (local likelihood); Wedderburn 1974, Biometrika 61:439 (quasi-likelihood); Zhang
-    et al. 1998, J. Neurophysiol. 79:1017.
+    Sources: Robbins 1956, Efron and Morris 1973, JASA 68:117 (empirical Bayes); Aitchison and Ho 1989,
+    Biometrika 76:643 (Poisson-log normal); Wedderburn 1974, Biometrika 61:439 (quasi-likelihood);
+    Zhang et al. 1998, J. Neurophysiol. 79:1017.
     """
 
     name = "bayes_poisson"
     title = "Bayesian Poisson"
-    more = {"smooth": (0.0, 0.05, 0.1, 0.15), "gain_sd": (0.0, 0.1, 0.3, 10.0)}
-    fixed = {"smooth": (0.1,), "gain_sd": (10.0,)}
+    more = {"courses": 4, "gain_sd": (0.0, 0.1, 0.3, 1.0)}
+    fixed = {"gain_sd": (1.0,)}
 
     @classmethod
     def source(cls) -> None:
         """Its hyper-parameters are those of `more`."""
 
     def check(self) -> None:
-        for name, values in self.params.items():
-            require(min(values) >= 0 and max(values) < np.inf, self, f"finite {name} >= 0 needed")
+        require(self.params["courses"] >= 1, self, "courses >= 1 needed")
+        spreads = self.params["gain_sd"]
+        require(min(spreads) >= 0 and max(spreads) < np.inf, self, "finite gain_sd >= 0 needed")
 
-    def log_rates(
-        self, x: np.ndarray, y: np.ndarray, smooth: tuple[float, ...]
-    ) -> Iterator[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
-        """Each width, log of its posterior mean rates (T*N, C), the weight of the evidence of each
-        bin and unit (T*N,), and the sum of rates so weighted (C,).
-
-        x (B, T*N) scaled, y (B,).
+    def log_rates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Log of the rates (T*N, C), the weight of the evidence of each bin and unit (T*N,), and the
+        sum of rates so weighted (C,); x (B, T*N) scaled, y (B,).
         """
         mean, scale = per_feature(self)
         shown = np.bincount(y).astype(float)  # (C,)
@@ -122,65 +120,51 @@ class BayesPoisson(LinearDecoder):
             by_bin = counts.reshape(-1, self.n_bins, self.n_units)
             totals.append(by_bin.sum(axis=1, dtype=np.float32))  # (b, N)
         average = sums.sum(axis=0) / shown.sum() + LEAST_RATE
-        expected = shown[:, None] * average
-        spread = prior_variance(sums, expected).reshape(self.n_bins, -1)
-        bins = np.arange(self.n_bins)
         shape = len(shown), self.n_bins, self.n_units
-        for width in smooth:
-            apart = (bins[:, None] - bins) / (width * self.n_bins or 1e-9)
-            near = np.exp(-0.5 * apart**2)  # (T, T), one on the diagonal
-            seen, due = near @ sums.reshape(shape), near @ expected.reshape(shape)
-            tuning = (spread * seen + 1) / (spread * due + 1)
-            rate = average * tuning.reshape(len(shown), -1)
-            scatter = dispersion(totals, rate.reshape(shape).sum(axis=1))
-            weight = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
-            yield width, np.log(rate).T, weight, rate @ weight
+        expected = (shown[:, None] * average).reshape(shape)
+        tuning = log_tuning(sums.reshape(shape), expected, self.params["courses"])
+        rate = average * np.exp(tuning).reshape(len(shown), -1)
+        scatter = dispersion(totals, rate.reshape(shape).sum(axis=1))
+        weight = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
+        return np.log(rate).T, weight, rate @ weight
 
     def _fit(
         self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
     ) -> pd.DataFrame:
         self.refuse_resume(resume)
         started = time.perf_counter()
-        params = self.params_with(val)
+        spreads = self.params_with(val)["gain_sd"]
         some = np.linspace(0, len(train) - 1, min(len(train), MOST_JUDGED)).astype(int)
         told = Samples(train.x[some], train.y[some], train.trial[some])
-        if val is None:
-            params = {name: values[:1] for name, values in params.items()}
         judge = told if val is None else val
         mean, scale = per_feature(self)
-        counts = [s.x.reshape(len(s), -1) * scale + mean for s in (told, judge)]  # (b, T*N)
         rows, best = [], np.inf
         with threadpool_limits(limits=settings.threads or None):
-            x = train.x.reshape(len(train), -1)
-            for width, *rates in self.log_rates(x, train.y, params["smooth"]):
-                log_rate, evidence, total = rates
-                # The counts so weighted, in all and by class, serve every gain.
-                each = [(c @ evidence, c @ (evidence[:, None] * log_rate)) for c in counts]
-                for sd in params["gain_sd"]:
-                    a_spike, once = off_by_gain(total, sd)
-                    of_train, of_judge = (p - n[:, None] * a_spike - once for n, p in each)
-                    factor = 1.0 if val is None else temperature(of_judge, judge.y)
-                    log_proba = log_softmax(factor * of_judge, axis=1)
-                    row = {
-                        "smooth": width, "gain_sd": sd,
-                        "train_loss": log_loss(log_softmax(factor * of_train, axis=1), told.y),
-                        "val_loss": log_loss(log_proba, judge.y),
-                        "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
-                    }  # fmt: skip
-                    rows.append(row)
-                    if row["val_loss"] < best:
-                        best, kept = row["val_loss"], (*rates, sd, factor)
-                        chosen = {"smooth": width, "gain_sd": sd}
-            self._keep(*kept)
-        self.choice = chosen["smooth"], *kept[3:]
-        path = [r for r in rows if r["gain_sd"] == chosen["gain_sd"]]  # that holds the choice
-        return self.history_of(path, chosen, settings, started)
+            rates = self.log_rates(train.x.reshape(len(train), -1), train.y)
+            log_rate, evidence, total = rates
+            counts = (s.x.reshape(len(s), -1) * scale + mean for s in (told, judge))  # (b, T*N)
+            # The counts so weighted, in all and by class, serve every gain.
+            each = [(c @ evidence, c @ (evidence[:, None] * log_rate)) for c in counts]
+            for sd in spreads if val is not None else spreads[:1]:
+                a_spike, once = off_by_gain(total, sd)
+                of_train, of_judge = (p - n[:, None] * a_spike - once for n, p in each)
+                factor = 1.0 if val is None else temperature(of_judge, judge.y)
+                log_proba = log_softmax(factor * of_judge, axis=1)
+                row = {
+                    "gain_sd": sd,
+                    "train_loss": log_loss(log_softmax(factor * of_train, axis=1), told.y),
+                    "val_loss": log_loss(log_proba, judge.y),
+                    "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
+                }
+                rows.append(row)
+                if row["val_loss"] < best:
+                    best, self.choice = row["val_loss"], (sd, factor)
+            self._keep(*rates, *self.choice)
+        return self.history_of(rows, {"gain_sd": self.choice[0]}, settings, started)
 
     def _refit(self, both: Samples, settings: FitSettings) -> None:
-        width, *gain_and_factor = self.choice
-        x = both.x.reshape(len(both), -1)
-        _, *rates = next(self.log_rates(x, both.y, (width,)))
-        self._keep(*rates, *gain_and_factor)
+        rates = self.log_rates(both.x.reshape(len(both), -1), both.y)
+        self._keep(*rates, *self.choice)
 
     def _keep(
         self, log_rate: np.ndarray, evidence: np.ndarray, total: np.ndarray, sd: float, factor: float
@@ -218,20 +202,32 @@ def dispersion(totals: list[np.ndarray], rates: np.ndarray) -> np.ndarray:
     return residual / (expected + LEAST_RATE)
 
 
-def prior_variance(seen: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Variance over classes of rate / mean rate, of each feature (D,): posterior mean.
+def log_tuning(seen: np.ndarray, expected: np.ndarray, courses: int) -> np.ndarray:
+    """Log of rate / mean rate of each class, bin and unit (C, T, N): posterior mode.
 
-    seen, expected: spikes of each class (C, D). The likelihood of a variance is negative binomial;
-    the prior over `SPREADS` is shared by all features and found by 30 steps of EM.
+    seen, expected: spikes of each class (C, T, N). It is u + B a of `BayesPoisson`: B (T, K) are the
+    principal time courses of the class means of all units, without the scatter of Poisson counts;
+    a (N, C, K) gets one step of Newton and its covariance one of EM, in turn.
     """
-    log_likelihood = np.empty((len(SPREADS), seen.shape[1]))
-    for i, a in enumerate(1 / SPREADS):
-        terms = gammaln(seen + a) - (seen + a) * np.log(expected + a)
-        log_likelihood[i] = terms.sum(axis=0) + len(seen) * (a * np.log(a) - gammaln(a))
-    likelihood = np.exp(log_likelihood - log_likelihood.max(axis=0))
-    prior = np.full(len(SPREADS), 1 / len(SPREADS))
-    for _ in range(30):
-        posterior = prior[:, None] * likelihood
-        posterior /= posterior.sum(axis=0)
-        prior = posterior.mean(axis=1)
-    return SPREADS @ posterior
+    n_bins = seen.shape[1]
+    off, due = (z.swapaxes(0, 1).reshape(n_bins, -1) for z in (seen - expected, expected))
+    spread = (off @ off.T - np.diag(seen.sum(axis=(0, 2)))) / (due @ due.T)  # (T, T)
+    spreads, basis = np.linalg.eigh(spread)  # ascending
+    spreads, basis = np.maximum(spreads[-courses:], LEAST_SPREAD), basis[:, -courses:]
+    pairs = (basis[:, :, None] * basis[:, None]).reshape(n_bins, -1)  # (T, K*K)
+    seen, expected = (np.ascontiguousarray(z.transpose(2, 0, 1)) for z in (seen, expected))
+    n_units, n_classes, _ = seen.shape
+    covariance = np.tile(np.diag(spreads), (n_units, 1, 1))
+    a = np.zeros((n_units, n_classes, len(spreads)))
+    for _ in range(STEPS):
+        level = -0.5 * (covariance.reshape(n_units, -1) @ pairs.T)[:, None]  # u (N, 1, T)
+        rate = expected * np.exp(level + a @ basis.T)  # (N, C, T)
+        precision = np.linalg.inv(covariance)  # (N, K, K)
+        curvature = (rate @ pairs).reshape(*a.shape, -1) + precision[:, None]
+        unsure = np.linalg.inv(curvature)  # (N, C, K, K): posterior covariance
+        slope = (seen - rate) @ basis - a @ precision
+        a += np.clip((unsure @ slope[..., None])[..., 0], -1, 1)
+        of_unit = a.swapaxes(1, 2) @ a + unsure.sum(axis=1)  # a sum over classes
+        shared = OF_ALL_UNITS * of_unit.mean(axis=0) / n_classes
+        covariance = (of_unit + shared) / (n_classes + OF_ALL_UNITS)
+    return (level + a @ basis.T).transpose(1, 2, 0)

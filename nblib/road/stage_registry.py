@@ -53,13 +53,13 @@ STAGES: dict[str, StageInfo] = {
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
-        3, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
+        4, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
         needs="05_train_lstm",
     ),
     "06_train_st_gat": StageInfo(
         3, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
     ),
-    FEW_SHOT: StageInfo(4, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
+    FEW_SHOT: StageInfo(5, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
     PRETEXT: StageInfo(
         3, BIN, "nblib.experiments.self_supervision:Params", signal="lfp", cohort=True, kind="pretext", chosen=True
     ),

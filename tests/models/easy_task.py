@@ -15,7 +15,7 @@ SMALL = {
     "nearest_mean": {"shrink": [0.0, 0.3]},
     "ridge": {"c_values": [0.1, 1.0]},
     "poisson_naive_bayes": {"pseudo": [0.3, 1.0]},
-    "bayes_poisson": {"smooth": [0.0, 0.1], "gain_sd": [0.0, 10.0]},
+    "bayes_poisson": {"courses": 2, "gain_sd": [0.0, 10.0]},
     "logistic": {"c_values": [0.01, 1.0]},
     "pca_logistic": {"components": [6, 12], "c_values": [0.01, 1.0]},
     "linear_svm": {"c_values": [0.001, 0.1]},

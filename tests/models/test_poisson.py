@@ -14,10 +14,10 @@ from test_simple_models import N_CLASSES, poisson_task
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import make
-from nblib.models.poisson import LEAST_RATE, dispersion, prior_variance
+from nblib.models.poisson import dispersion, log_tuning
 from nblib.prepare.decoder_inputs import Samples
 
-ONE = {"smooth": [0.0], "gain_sd": [0.5]}
+ONE = {"gain_sd": [0.5]}
 
 
 def spikes(n: int, seed: int, n_classes: int = 20, n_bins: int = 4, n_units: int = 30) -> Samples:
@@ -31,23 +31,6 @@ def spikes(n: int, seed: int, n_classes: int = 20, n_bins: int = 4, n_units: int
     return Samples(rng.poisson(gain * rates[y]).astype(np.float32), y, np.arange(n))
 
 
-def rates(train: Samples, width: float) -> np.ndarray:
-    """Posterior mean rates (C, T, N), one by one from the formulas of the docstring."""
-    n_bins, n_units = train.x.shape[1:]
-    shown = np.bincount(train.y)
-    seen = np.stack([train.x[train.y == k].sum(axis=0) for k in range(len(shown))]).astype(float)
-    average = seen.sum(axis=0) / shown.sum() + LEAST_RATE
-    expected = shown[:, None, None] * average
-    v = prior_variance(seen.reshape(len(shown), -1), expected.reshape(len(shown), -1))
-    v = v.reshape(n_bins, n_units)
-    found = np.empty(seen.shape)
-    for k, t, i in np.ndindex(seen.shape):
-        near = np.exp(-0.5 * ((np.arange(n_bins) - t) / (width * n_bins)) ** 2)
-        s, e = near @ seen[k, :, i], near @ expected[k, :, i]
-        found[k, t, i] = average[t, i] * (v[t, i] * s + 1) / (v[t, i] * e + 1)
-    return found
-
-
 @pytest.mark.parametrize("is_scaled", [False, True])
 @pytest.mark.parametrize("sd", [0.0, 0.5])
 def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
@@ -59,9 +42,10 @@ def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
         return Samples(((s.x - mean) / scale).astype(np.float32), s.y, s.trial) if is_scaled else s
 
     scaling = (mean, scale) if is_scaled else None
-    decoder = make("bayes_poisson", {"smooth": [0.3], "gain_sd": [sd]}, scaling=scaling)
+    decoder = make("bayes_poisson", {"gain_sd": [sd]}, scaling=scaling)
     fit(decoder, given(train), None, n_classes=N_CLASSES)
-    rate = rates(train, 0.3)
+    log_rate = decoder.log_rates(given(train).x.reshape(len(train), -1), train.y)[0]
+    rate = np.exp(log_rate).T.reshape(N_CLASSES, *train.x.shape[1:])
     expected = rate.sum(axis=1)[train.y]  # (B, N)
     expected *= (train.x.sum(axis=(1, 2)) / expected.sum(axis=1))[:, None]
     scatter = ((train.x.sum(axis=1) - expected) ** 2).sum(axis=0) / expected.sum(axis=0)
@@ -82,20 +66,45 @@ def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
     np.testing.assert_allclose(decoder.predict_proba(given(test).x), p, atol=1e-4)
 
 
-def test_the_spread_of_rates_is_found_and_shared_where_little_is_known():
-    rng = np.random.default_rng(0)
+def tuned(n_classes: int, expected: float, spread: float, n_units: int = 200, seed: int = 0):
+    """Log tuning (C, 5, N) with two time courses, of another size in each unit, and its spikes."""
+    rng = np.random.default_rng(seed)
+    courses = np.stack([np.ones(5), np.linspace(-1, 1, 5)])
+    size = spread * rng.uniform(0, 2, (2, 1, n_units))
+    truth = np.einsum("kt,kci->cti", courses, size * rng.standard_normal((2, n_classes, n_units)))
+    truth -= np.log(np.exp(truth).mean(axis=0))  # the mean over classes is known
+    due = np.full(truth.shape, expected)
+    return truth, rng.poisson(due * np.exp(truth)).astype(float), due
 
-    def found(variance, n_classes, expected, n=400):
-        rate = rng.gamma(1 / variance, variance, (n_classes, n)) if variance else 1.0
-        seen = rng.poisson(expected * rate, (n_classes, n))
-        return prior_variance(seen.astype(float), np.full(seen.shape, expected))
 
-    assert found(0.5, 200, 20.0).mean() == pytest.approx(0.5, rel=0.1)
-    assert found(2.0, 200, 20.0).mean() == pytest.approx(2.0, rel=0.1)
-    assert found(0.0, 200, 20.0).mean() < 0.015  # no more than chance: the least there is
-    alone, together = found(0.5, 10, 1.0, n=1), found(0.5, 10, 1.0)
-    assert together.std() < 0.2 and together.mean() == pytest.approx(0.5, rel=0.3)
-    assert alone.shape == (1,)
+def test_many_spikes_are_taken_at_their_word():
+    _, seen, due = tuned(30, 5e4, 0.3)
+    np.testing.assert_allclose(log_tuning(seen, due, 5), np.log(seen / due), atol=0.05)
+    few = log_tuning(seen, due, 2) - log_tuning(seen, due, 5)
+    assert few.std() < 0.02  # two courses are all there is
+    assert (log_tuning(seen, due, 1) - log_tuning(seen, due, 5)).std() > 0.1
+
+
+def test_few_spikes_are_drawn_to_the_mean_as_far_as_the_unit_is_untuned():
+    truth, seen, due = tuned(60, 3.0, 0.3)
+    ours = log_tuning(seen, due, 2)
+    raw = np.log((seen + 0.5) / (due + 0.5))
+    assert ((ours - truth) ** 2).mean() < 0.35 * ((raw - truth) ** 2).mean()
+    slope = (ours * truth).sum() / (ours**2).sum()
+    assert slope == pytest.approx(1, abs=0.1)  # neither too bold nor too shy
+    spread = truth.std(axis=(0, 1))
+    assert np.corrcoef(ours.std(axis=(0, 1)), spread)[0, 1] > 0.9  # each unit by its own
+    flat = np.random.default_rng(1).poisson(due).astype(float)
+    assert np.abs(log_tuning(flat, due, 2)).mean() < 0.08  # no more than chance
+
+
+def test_classes_that_are_few_learn_the_spread_from_all_units():
+    truth, seen, due = tuned(2, 3.0, 0.5)
+    together = log_tuning(seen, due, 2)
+    alone = np.concatenate(
+        [log_tuning(seen[..., i : i + 1], due[..., i : i + 1], 2) for i in range(200)], axis=2
+    )
+    assert ((together - truth) ** 2).mean() < 0.8 * ((alone - truth) ** 2).mean()
 
 
 def test_a_unit_that_comes_and_goes_has_less_to_say():
@@ -123,8 +132,7 @@ def test_few_presentations_and_an_unsteady_gain_are_where_it_helps():
     ours = right("bayes_poisson")
     assert ours > right("poisson_naive_bayes") + 0.1
     assert ours > right("logistic") + 0.1
-    # Each of its parts earns its keep: the neighbouring bins, and the gain.
-    assert ours > right("bayes_poisson", smooth=[0.0]) + 0.02
+    # The gain earns its keep.
     assert ours > right("bayes_poisson", gain_sd=[0.0]) + 0.02
 
 
@@ -148,15 +156,15 @@ def test_validation_rows_choose_and_calibrate_and_teach_nothing():
     sure = decoder.predict_proba(val.x).max(axis=1).mean()
     assert sure == pytest.approx((decoder.predict(val.x) == val.y).mean(), abs=0.05)
     history = fit(make("bayes_poisson"), train, val, n_classes=20)
-    assert history["smooth"].tolist() == [0.0, 0.05, 0.1, 0.15]
+    assert history["gain_sd"].tolist() == [0.0, 0.1, 0.3, 1.0]
 
 
-def test_what_is_no_count_and_no_width_is_refused():
+def test_what_is_no_count_and_no_spread_is_refused():
     train = poisson_task()
     with pytest.raises(BadInput, match="bayes_poisson needs counts, none below 0"):
         make("bayes_poisson").fit(train.x - 3, train.y)
-    for params in ({"smooth": [-0.1]}, {"gain_sd": [float("inf")]}):
-        with pytest.raises(BadParameter, match=r"model_params of bayes_poisson.*finite"):
+    for params in ({"courses": 0}, {"gain_sd": [-0.1]}, {"gain_sd": [float("inf")]}):
+        with pytest.raises(BadParameter, match=r"model_params of bayes_poisson.* >= "):
             make("bayes_poisson", params)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRIED = {
     "c": "C (larger: weaker regularisation)",
-    "smooth": "width of smoothing (share of the bins)",
+    "gain_sd": "spread of the gain between presentations",
 }
 MOST_UNITS = 20
 FEW_CLASSES = 12
