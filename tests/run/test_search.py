@@ -97,6 +97,7 @@ search:
         ("learning_rate: {low: 0.001, high: 0.1}", "model_params.hidden: {choices: [8.5]}", "hidden = 8.5 must be of type int"),
         ("learning_rate: {low: 0.001, high: 0.1}", "fold: {choices: [0, 1]}", "fold says what trials are judged on"),
         ("learning_rate: {low: 0.001, high: 0.1}", "seed: {low: 0, high: 9}", "seed says what trials"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "refit: {choices: [true, false]}", "refit says what trials are judged on, how to work, or what to do once they are judged"),
         ("learning_rate: {low: 0.001, high: 0.1}", "shuffle_labels: {choices: [true, false]}", "shuffle_labels says"),
         ("learning_rate: {low: 0.001, high: 0.1}", "label: {choices: [frame, stimulus_name]}", "label says what"),
         ("learning_rate: {low: 0.001, high: 0.1}", "split_seed: {choices: [0, 1]}", "split_seed says what"),

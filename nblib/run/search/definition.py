@@ -35,9 +35,9 @@ TRAINING = ("max_epochs", "batch_size", "learning_rate", "weight_decay", "patien
 DIRECTION = {"val_accuracy": "maximize", "val_loss": "minimize"}
 HOW_TO_WORK = {"device", "threads", "logger", "n_permutations", "n_bootstrap"}
 HOW_TO_WORK |= {"importance", "areas"}
-# What says which presentations judge, or how to work: searched, it would choose the judge.
+# What says which presentations judge or how to work, or acts after they judged: not to be chosen by them.
 NOT_SEARCHED = HOW_TO_WORK | {
-    "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed", "shuffle_labels",
+    "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed", "shuffle_labels", "refit",
     "pseudo_population", "keep_blank", "unusable_trials", *P.LabelRules.model_fields, *P.SplitSettings.model_fields,
 }  # fmt: skip
 
@@ -109,8 +109,8 @@ class Search(P.Params):
                 raise ValueError(f"trials = {self.trials}, but the grid has {n} points")
         if judge := sorted(set(self.space) & NOT_SEARCHED):
             raise ValueError(
-                f"{judge[0]} says what trials are judged on, or how to work; it can be fixed, or in each, "
-                "but not searched"
+                f"{judge[0]} says what trials are judged on, how to work, or what to do once they are "
+                "judged; it can be fixed, or in each, but not searched"
             )
         return self
 
