@@ -11,6 +11,7 @@ signal n.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -105,12 +106,8 @@ def attempt(
             return Exit(OK, done, job.folder)
         if not with_upstream:
             job.require_inputs()
-        for stage, values in road(job) if with_upstream else []:
-            step = attempt(stage, values, progress=progress)
-            if step.code:
-                return changed(step, message=f"{job.label} was not run. {step.message}")
-            if progress:
-                print(step.message, flush=True)
+        if with_upstream and (failed := _make_upstream(job, progress)):
+            return changed(failed, message=f"{job.label} was not run. {failed.message}")
         job = changed(job, key=key_of(job))
         return execute(job, progress=progress, replace=force)
     except NblibError as error:
@@ -119,6 +116,30 @@ def attempt(
     except OSError as error:  # a disk that is full, or may not be written
         place = Path(error.filename or store.home())
         return Exit(NOTEBOOK_ERROR, str(store.storage_error(error, place)))
+
+
+def _make_upstream(job: Job, progress: bool) -> Exit | None:
+    """Make what a job rests on and is not there; the outcome of the first that failed, if any."""
+    from nblib.run import many
+
+    undone = []
+    for step in road(job):
+        needed = job_of(*step)
+        if needed.committed:
+            _verify(needed)
+        else:
+            undone.append(step)
+    # One process imports for all of them; a job of `run_many` was forked from such a one itself.
+    if len(undone) > 1 and multiprocessing.parent_process() is None:
+        ends = many.run_many(undone, 1, progress=progress, explain=False)
+        return next((end for end in ends if end.code), None)
+    for step in undone:
+        end = attempt(*step, progress=progress)
+        if end.code:
+            return end
+        if progress:
+            print(end.message, flush=True)
+    return None
 
 
 def _verify(job: Job) -> None:

@@ -59,6 +59,7 @@ def run_many(
     n_jobs: int,
     *,
     progress: bool = True,
+    explain: bool = True,
     count: bool = False,
     retries: int = 0,
     **options: bool,
@@ -73,8 +74,8 @@ def run_many(
     options = {**options, "progress": False}  # of the child; this process says what happened
     calls = [{"notebook": str(n), "params": p, **options} for n, p in jobs]
     heavy = any(Path(n).name[:2] not in LIGHT_NOTEBOOKS for n, _ in jobs)
-    settings = {"heavy": heavy, "progress": progress, "count": count, "retries": retries}
-    return run_calls(calls, n_jobs, after=needs(jobs), **settings)
+    settings = {"heavy": heavy, "progress": progress, "explain": explain, "count": count}
+    return run_calls(calls, n_jobs, after=needs(jobs), retries=retries, **settings)
 
 
 def run_calls(
@@ -84,6 +85,7 @@ def run_calls(
     after: list[set[int]] | None = None,
     heavy: bool = True,
     progress: bool = True,
+    explain: bool = True,
     count: bool = False,
     retries: int = 0,
 ) -> list[Exit]:
@@ -91,8 +93,9 @@ def run_calls(
 
     A call holds plain keyword arguments and, under "call", the function as "module:name" (without
     it, `attempt`). after: for each call those that must have ended well before; heavy: whether torch
-    is imported beforehand; count: say after each how far it is; retries: how often one whose kernel
-    or process died is begun again (an error of its own is not).
+    is imported beforehand; progress: say what was made; explain: say why one failed; count: say
+    after each how far it is; retries: how often one whose kernel or process died is begun again (an
+    error of its own is not).
     The cores at hand are shared out: each call gets cores // n_jobs threads, or fewer when the
     environment says so. A signal to this process reaches all, and what was not begun is not begun.
     """
@@ -126,7 +129,7 @@ def run_calls(
                 print(f"Tried once more: {report['again']}", flush=True)
                 continue
             outcome = outcomes[report["call"]] = _exit(report["exit"])
-            if progress or outcome.code:
+            if explain if outcome.code else progress:
                 stream = sys.stderr if outcome.code else sys.stdout
                 print(outcome.message, file=stream, flush=True)
             if count:
