@@ -162,8 +162,12 @@ class IngestSettings(LabelRules, OriginSettings):
 class BinSettings(Params):
     """Settings of 02: how spike times become counts."""
 
-    binning: Literal["per_presentation", "fixed_width", "event_window", "edges"] = Field(
-        "per_presentation", description="how each trial is cut into bins"
+    binning: Literal["per_presentation", "fixed_width", "event_window", "edges", "frames"] = Field(
+        "per_presentation", description="how each trial is cut into bins; frames: put together"
+    )
+    frames_per_bin: int = Field(2, ge=1, description="frames of a film in a bin (frames) [count]")
+    bin_label: Literal["first", "any", "majority"] = Field(
+        "first", description="label of a bin from those of its frames (frames)"
     )
     n_bins: int = Field(5, description="bins per presentation: 1, 2, 3, 5, 10, 15 or 20 [count]")
     bin_s: float = Field(0.05, gt=0, description="bin width (fixed_width, event_window) [s]")
@@ -220,11 +224,22 @@ class CleanSettings(Params):
 class SplitSettings(Params):
     """Settings of 04: which trials may teach and which may judge."""
 
-    split: Literal["blocked", "random"] = Field("blocked", description="how roles are dealt")
+    split: Literal["blocked", "random", "segments"] = Field(
+        "blocked", description="how roles are dealt; segments: of a film, in every part of it"
+    )
     n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="validation share of the rest")
-    gap_s: float = Field(1.0, ge=0, description="time kept free between roles (blocked) [s]")
+    gap_s: float = Field(
+        1.0, ge=0, description="time kept free between roles (blocked, segments) [s]"
+    )
+    context_s: list[Annotated[float, Field(ge=0)]] = Field(
+        [3.0, 1.0], min_length=2, max_length=2,
+        description="past and future that a decoder may see, kept free besides (segments) [s]",
+    )  # fmt: skip
+    n_parts: int = Field(
+        0, ge=0, description="parts of the film, each with five segments; 0 = as published [count]"
+    )
     stratified: bool = Field(False, description="random split keeps each label's share per role")
     split_seed: int = Field(0, ge=0, description="seed of a random split")
     scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")

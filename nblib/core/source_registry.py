@@ -32,4 +32,6 @@ SOURCES = {
     "simulate_lfp": Source("simulate.lfp", "lfp"),
     "lfp_nwb": Source("data.lfp.nwb", "lfp"),
     "lfp_mat": Source("data.lfp.mat", "lfp"),
+    "movie": Source("data.movie", "spikes"),
+    "simulate_movie": Source("simulate.movie", "spikes"),
 }

@@ -20,6 +20,8 @@ and, where it likes, with
 - `truth_path(path)` and `oracle_log_posterior(truth, ...)`: of a simulated one, where its truth lies and
   what the best possible decoder would say (see `nblib.simulate.oracle`)
 - `images(recipe, recording_id, labels) -> Images`: the images behind labels (see `nblib.data.images`)
+- `pool(recordings, recording_id) -> Recording`: where its settings have `pool`, which names recordings
+  that are others laid together
 """
 
 from __future__ import annotations
@@ -46,11 +48,12 @@ if TYPE_CHECKING:
 
 # The settings of a recipe that not every source reads, and those of 02 that one kind of them reads.
 NOT_ALL_USE = ("path", "time_unit", "series", "times")
+FROM_FRAMES = ("frames_per_bin", "bin_label")
 BINNED_BY = {
-    "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s"),
+    "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s", *FROM_FRAMES),
     "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
     "counts": ("binning",),  # must be per presentation, which `open_binned` says
-}
+}  # fmt: skip
 
 
 def offered(source: str, name: str) -> Any:
@@ -116,6 +119,11 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
     return path
 
 
+def members(recipe: Recipe, recording: str) -> list[str]:
+    """The recordings that this one is laid together from; empty for one that stands for itself."""
+    return getattr(own_settings(recipe), "pool", {}).get(recording, [])
+
+
 def fetch(recipe: Recipe, recording: str) -> None:
     """Download the recording where its recipe names no file and its source can; else nothing."""
     if (download := offered(recipe.source, "fetch")) and not recipe.path:
@@ -135,6 +143,8 @@ def raw_files(recipe: Recipe, recording: str) -> dict[str, Path]:
     """
     if is_simulated(recipe.source):
         return {}
+    if parts := members(recipe, recording):
+        return {f"{p}:{n}": f for p in parts for n, f in raw_files(recipe, p).items()}
     path = raw_file(recipe, recording)
     inside, beside = offered(recipe.source, "files"), offered(recipe.source, "beside")
     files = {str(f.relative_to(path)): f for f in inside(path)} if inside else {"": path}
@@ -154,6 +164,8 @@ def raw_content(recipe: Recipe, recording: str) -> dict[str, str]:
 def identity(recipe: Recipe, recording: str) -> str:
     """What a recording is, before reading it: the sha256 of its file, or what stands for those of
     all its files, or the simulation's key."""
+    if parts := members(recipe, recording):
+        return store.make_key("pool", 1, {}, [identity(recipe, part) for part in parts])
     if key := offered(recipe.source, "key"):
         return key(own_settings(recipe), recording)
     files = raw_files(recipe, recording)
@@ -210,6 +222,9 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
 
 
 def _open(recipe: Recipe, recording_id: str) -> Recording:
+    if parts := members(recipe, recording_id):
+        recordings = [_open(recipe, part) for part in parts]
+        return SOURCES[recipe.source].module.pool(recordings, recording_id)
     settings = own_settings(recipe)
     if make := offered(recipe.source, "make"):
         path = make(settings, recording_id)

@@ -1,1 +1,1 @@
-"""What notebooks 05 to 10 call, one question each."""
+"""What notebooks 05 to 11 call, one question each."""

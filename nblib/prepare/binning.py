@@ -18,6 +18,7 @@ from nblib.data.counts_dataset import build, numbers_or_text, to_ns
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
+from nblib.prepare import film
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
@@ -123,9 +124,12 @@ def bin_recording(
         recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
     )
     table = chosen.table
-    edges = trial_edges(table, settings, where)
+    if settings.binning == "frames":
+        table, edges = film.bins_of_frames(recording, settings)
+    else:
+        edges = trial_edges(table, settings, where)
     counts = count_spikes(recording, edges, threads)
-    return build(
+    binned = build(
         counts, table.index.to_numpy(), labelling.as_array(table["label"]), edges, recording.units,
         block=numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
         attrs={
@@ -134,3 +138,4 @@ def bin_recording(
             "clock": "recorded", **chosen.attrs(),
         },
     )  # fmt: skip
+    return film.with_annotations(binned, table) if settings.binning == "frames" else binned

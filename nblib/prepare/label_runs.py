@@ -45,11 +45,12 @@ def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
 
     The length is that of `label_block`: 1 where labels come in random order, and then a group
     holds the presentations that overlap in time. Where labels come in runs, groups that follow each
-    other are joined into blocks of that length.
+    other are joined into blocks of at least that length.
     """
     part = split[split["fold"] == split["fold"].min()].sort_values("start_s", kind="stable")
     length = label_block(part["label"].to_numpy())
-    return length, part.set_index("trial")["group"] // length
+    in_group = int(part["group"].value_counts().median())  # of a film, whole segments
+    return length, part.set_index("trial")["group"] // -(-length // in_group)
 
 
 def sentence(split: pd.DataFrame, kind: str) -> str:

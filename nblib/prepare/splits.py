@@ -21,7 +21,7 @@ from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.counts_dataset import to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import unit_statistics
+from nblib.prepare import film, unit_statistics
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
@@ -110,8 +110,13 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
     group = overlap_groups(start, stop)
     n_groups = int(group.max()) + 1
-    labelling.check_classes(labelling.as_text(label), json.loads(binned.attrs["classes"]), who)
-    _check_label(label, binned.attrs["label_name"], settings, group, who)
+    known = np.ones(len(label), bool)
+    if settings.split == "segments" or film.is_film(binned):
+        _check_film(binned, settings, who)
+        known = label != film.NO_LABEL
+    classes = labelling.as_text(label[known])
+    labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
+    _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
@@ -122,9 +127,14 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
         if settings.split == "blocked":
             role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
             role = _with_gaps(role, start, stop, round(settings.gap_s * 1e9))
+        elif settings.split == "segments":
+            at = binned.trial.values
+            role, group = film.segment_roles(at[-1] + 1, film.bin_s(binned), fold, settings)
+            role, group = role[at], group[at]
         else:
             role = _random(group, label, fold, settings)
-        _check_roles(role, label, fold, settings, who)
+        role[~known] = "gap"
+        _check_roles(role[known], label[known], fold, settings, who)
         folds.append(
             pd.DataFrame({
                 "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
@@ -134,6 +144,21 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
             })
         )  # fmt: skip
     return pd.concat(folds, ignore_index=True)
+
+
+def _check_film(binned: xr.Dataset, settings: SplitSettings, who: str) -> None:
+    """Refuse a split by segments of what is no film, and one at random of what is."""
+    if not film.is_film(binned):
+        raise BadParameter(f"{who}: split = 'segments' is for films; its binning is not 'frames'.")
+    if settings.split == "random":
+        raise BadParameter(
+            f"{who}: split = 'random' on the frames of a film: neighbours give the answer away, whatever the "
+            "units say. Take split: segments; a leak curve in 11_movie shows what random would score."
+        )
+    if settings.split == "segments" and settings.n_folds > film.FOLDS:
+        raise BadParameter(
+            f"{who}: n_folds = {settings.n_folds}: split: segments has {film.FOLDS}."
+        )
 
 
 def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, who: str) -> None:

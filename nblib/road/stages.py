@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
+# Settings that came after artifacts were made: at its default none is in a key, so those keep theirs.
+CAME_LATER = ("frames_per_bin", "bin_label", "context_s", "n_parts")
 SIGNALS = {"lfp": "field potentials", "spikes": "spikes"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
 
@@ -99,6 +101,13 @@ def key_for(
     return made_of(name, recipe, recording, params, code).key(name)
 
 
+def in_key(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values of a stage that its key is made of."""
+    fields = P.Recipe.model_fields
+    as_before = {name for name in CAME_LATER if values.get(name) == fields[name].default}
+    return {k: v for k, v in values.items() if k not in NOT_IN_KEY | as_before}
+
+
 def made_of(
     name: str, recipe: P.Recipe, recording: str, params: P.Params | None = None, code: str = ""
 ) -> MadeOf:
@@ -111,7 +120,7 @@ def made_of(
         values |= {k: v for k, v in params.model_dump().items() if v not in files.values()}
         values |= {"code": code}
         values |= {what: rawfiles.content_hash(path) for what, path in files.items()}
-    values = {k: v for k, v in values.items() if k not in NOT_IN_KEY}
+    values = in_key(values)
     runs = [run_key(info.needs, *run) for run in needed(name, recipe, params)]
     if info.cohort:  # who they are and in which order: two files may hold the same
         values["recordings"] = recipe.recordings

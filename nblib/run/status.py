@@ -161,7 +161,7 @@ def reason(job: Job, made: list[tuple[Path, dict[str, Any]]]) -> str:
     settings = job.recipe.settings(STAGES[job.name].settings).model_dump()
     values = json.loads(json.dumps(store.plain(settings | job.params.model_dump())))
     differing = [
-        [k for k, v in values.items() if k not in stages.NOT_IN_KEY and v != there["parameters"].get(k)]
+        [k for k, v in stages.in_key(values).items() if v != there["parameters"].get(k)]
         for _, there in made
         if (there["stage"], there["recording"]) == (job.name, job.recording)
     ]  # fmt: skip

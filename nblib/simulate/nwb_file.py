@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from hdmf.backends.hdf5 import H5DataIO
-from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
+from hdmf.common import DynamicTable, ElementIdentifiers, VectorData, VectorIndex
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
@@ -22,14 +22,16 @@ DATE = dt.datetime(2019, 10, 3, 12, 0, 0, tzinfo=dt.UTC)
 Columns = Mapping[str, np.ndarray]
 
 
-def new_file(description: str, session_id: str, subject_id: str) -> NWBFile:
-    """An NWB file of a mouse, with nothing in it yet."""
+def new_file(
+    description: str, session_id: str, subject_id: str, species: str = "Mus musculus"
+) -> NWBFile:
+    """An NWB file of a subject, a mouse unless said otherwise, with nothing in it yet."""
     nwb = NWBFile(
         session_description=description, identifier=session_id, session_id=session_id,
         session_start_time=DATE, file_create_date=[DATE], institution="simulated by nblib",
     )  # fmt: skip
     nwb.subject = Subject(
-        subject_id=subject_id, age="P100D", sex="M", species="Mus musculus", description="simulated"
+        subject_id=subject_id, age="P100D", sex="M", species=species, description="simulated"
     )
     return nwb
 
@@ -54,6 +56,20 @@ def intervals(name: str, columns: Columns) -> TimeIntervals:
     return TimeIntervals.from_dataframe(
         pd.DataFrame(columns), name, table_description=f"{name} (simulated)"
     )
+
+
+def table(name: str, columns: Mapping[str, np.ndarray | list[np.ndarray]]) -> DynamicTable:
+    """A table of any columns; one given as a list of arrays is ragged, an array a row."""
+    made: list[VectorData] = []
+    for column, values in columns.items():
+        if isinstance(values, list):
+            (data,) = _vectors({column: np.concatenate(values)})
+            stops = np.cumsum([len(row) for row in values])
+            made += [data, VectorIndex(name=f"{column}_index", target=data, data=stops)]
+        else:
+            made += _vectors({column: values})
+    ids = ElementIdentifiers(name="id", data=np.arange(len(next(iter(columns.values())))))
+    return DynamicTable(name=name, description=name, id=ids, columns=made, colnames=[*columns])
 
 
 def units(columns: Columns, n_spikes: np.ndarray) -> Units:

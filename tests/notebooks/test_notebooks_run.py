@@ -29,6 +29,7 @@ FIGURES = {
     "08_ssl_pretext": 2,
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
+    "11_movie": 4,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,
@@ -252,3 +253,26 @@ def test_a_wrong_type_stops_in_the_validate_cell(home, tmp_path):
 
 def test_every_stage_has_its_notebook():
     assert set(FIGURES) == set(stages.STAGES)
+
+
+def test_a_film(home):
+    given = {
+        "recipe": "movie_tiny",
+        "recording": "pool",
+        "models": ["ridge"],
+        "leak": [0.0, 4.0],
+        "horizons_s": [0.08],
+    }
+    given |= {"n_permutations": 20, "n_bootstrap": 100}
+    outcome = execute.attempt("11_movie", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
+    words = check(executed, "11_movie")
+    assert (
+        "a clock that reads no spike tells" in words and "of such a score needs no neuron" in words
+    )
+    scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]
+    assert scores["ridge: kappa"]["unit"] == "kappa" and "clock: auroc" in scores
+    assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
+    again = execute.attempt("11", {**given, "label_name": "rivals"}, progress=False)
+    assert again.code != 0 and "near it: rival" in again.message

@@ -18,18 +18,19 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nblib.road import stages
-from nblib.simulate import allen, lfp
+from nblib.simulate import allen, lfp, movie
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "nblib"
 RECORD = Path(__file__).with_name("stage_sources.json")
 ROAD = {
-    "00_simulate": ["simulate/[!l_]*.py"],
+    "00_simulate": ["simulate/[!lmf_]*.py"],
+    "00_simulate_movie": ["simulate/movie.py", "simulate/film_oracle.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/checks/*.py", "data/trials/*.py"],
-    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "data/trials/*.py", "data/sources.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
+    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "prepare/film.py", "data/trials/*.py", "data/sources.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
-    "04_split": ["prepare/splits.py", "prepare/unit_statistics.py", "prepare/label_runs.py", "data/trials/labelling.py"],
+    "04_split": ["prepare/splits.py", "prepare/film.py", "prepare/unit_statistics.py", "prepare/label_runs.py", "data/trials/labelling.py"],
 }  # fmt: skip
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {
@@ -38,12 +39,14 @@ APART = {
     "run notebooks, and tell what was run": {
         "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py",
     },
-    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "report")},
+    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "report")},
 }  # fmt: skip
 NAMED_BY_TEXT = {"models/__init__.py": "models/*.py"}  # imported by the name that a setting gives
-VERSIONS = {"00_simulate": allen.VERSION, "00_simulate_lfp": lfp.VERSION} | {
-    name: info.version for name, info in stages.STAGES.items()
-}
+VERSIONS = {
+    "00_simulate": allen.VERSION,
+    "00_simulate_lfp": lfp.VERSION,
+    "00_simulate_movie": movie.VERSION,
+} | {name: info.version for name, info in stages.STAGES.items()}
 
 
 def is_apart(module: str) -> bool:
@@ -106,7 +109,7 @@ def behind(stage: str) -> frozenset[str]:
     while upstream is not None:
         before |= behind(upstream)
         upstream = stages.STAGES[upstream].upstream
-    before |= behind("00_simulate") | behind("00_simulate_lfp")
+    before = before.union(*(behind(name) for name in ROAD if name.startswith("00_")))
     found, todo = set(), [m for cell in cells for m in imports(ast.parse(cell))]
     while todo:
         module = todo.pop()

@@ -81,6 +81,14 @@ def test_a_key_follows_what_the_stage_depends_on_and_nothing_else(project):
     assert key("04_split", recipe="moved") != base["04_split"]
 
 
+def test_a_setting_that_came_later_is_in_no_key_at_its_default():
+    recipe = recipes.find_recipe("demo")
+    for stage, name, other in (("02_bin", "frames_per_bin", 5), ("04_split", "n_parts", 4)):
+        made = stages.made_of(stage, recipe, "demo")
+        changed = stages.made_of(stage, recipe.model_copy(update={name: other}), "demo")
+        assert name not in made.values and changed.values[name] == other
+
+
 def test_an_override_makes_a_derived_recipe_that_downstream_finds(project, capsys):
     stage = stages.begin("02_bin", names("02_bin", n_bins=10))
     assert stage.settings.n_bins == 10

@@ -18,6 +18,7 @@ from nblib.core.errors import BadInput, some
 from nblib.data import hdf5
 from nblib.data.trials.columns import LEFT_OUT, TIME_SUFFIX, numbers, require
 
+LISTS, ARRAYS = "lists", "arrays"  # what rows of ragged columns are read as
 BROKEN = "broken"  # in a table's `attrs`: which of the columns that were not read are broken
 
 
@@ -156,7 +157,7 @@ def read_stops(index: h5py.Dataset, data: h5py.Dataset, path: Path, place: str) 
 
 
 def _column(
-    group: h5py.Group, name: str, rows: int, path: Path, place: str, listed: list[str], lists: bool
+    group: h5py.Group, name: str, rows: int, path: Path, place: str, listed: list[str], ragged: str
 ) -> Any:
     """One column of a table, one value or list a row; _NotFlat for anything else that lies there."""
     data = hdf5.child(group, name, path, place)
@@ -187,20 +188,20 @@ def _column(
         raise _NotFlat(f"each row is a list, of values of shape {data.shape[1:]}")
     if data.size == rows and (stops == np.arange(1, rows + 1)).all():  # ragged in name only
         return _values(data, path, field)
-    if not lists:  # one value a spike can be a gigabyte: nothing is read to be left out
+    if not ragged:  # one value a spike can be a gigabyte: nothing is read to be left out
         raise _NotFlat("each row is a list")
-    parts = np.split(_values(data, path, field), stops[:-1])
-    return [part.tolist() for part in parts] if rows else []
+    parts = np.split(_values(data, path, field), stops[:-1]) if rows else []
+    return parts if ragged == ARRAYS else [part.tolist() for part in parts]
 
 
 def read_table(
-    group: h5py.Group, path: Path, place: str, *, skip: tuple[str, ...] = (), lists: bool = False
+    group: h5py.Group, path: Path, place: str, *, skip: tuple[str, ...] = (), ragged: str = ""
 ) -> pd.DataFrame:
     """Read the DynamicTable at `place` into a DataFrame with its ids as index.
 
     Text is str, whatever its encoding; enumerations and references are words; columns of shape
-    (n, 1) and ragged ones with one value a row are plain, other ragged ones hold lists (`lists`)
-    or are left out, as is what has more dimensions or cannot be read: `attrs` say why. Raises
+    (n, 1) and ragged ones with one value a row are plain, other ragged ones hold lists or arrays
+    (`ragged`) or are left out, as is what has more dimensions or cannot be read: `attrs` say why. Raises
     BrokenFile when a column has another length than the table, and for damaged bytes.
     """
     rows = n_rows(group, path, place)
@@ -215,7 +216,7 @@ def read_table(
         if name in skip or name == "id":
             continue
         try:
-            columns[name] = _column(group, name, rows, path, place, listed, lists)
+            columns[name] = _column(group, name, rows, path, place, listed, ragged)
         except _NotFlat as reason:
             left_out[name] = f"is there, but {reason}"
         except hdf5.BrokenFile:
@@ -286,7 +287,7 @@ class LazyTables(Mapping):
             place, where = self._places[name], f"{self._path}: {name}"
             with hdf5.opened(self._path) as file:
                 table = read_table(
-                    hdf5.child(file, place, self._path), self._path, place, lists=True
+                    hdf5.child(file, place, self._path), self._path, place, ragged=LISTS
                 )
             for column in ("start_time", "stop_time"):
                 table[column] = numbers(

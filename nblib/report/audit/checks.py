@@ -32,7 +32,8 @@ Across = tuple[int, list[tuple[Path, Fault]]]  # how many were looked at; folder
 
 def gap_s(run: Run) -> float:
     recipe = run.manifest["recipe"]
-    return float(recipe["gap_s"]) if recipe["split"] == "blocked" else 0.0
+    context = sum(recipe["context_s"]) if recipe["split"] == "segments" else 0.0
+    return 0.0 if recipe["split"] == "random" else float(recipe["gap_s"]) + context
 
 
 def role_faults(split: pd.DataFrame, gap_s: float) -> Iterator[str]:

@@ -1,0 +1,247 @@
+"""Human single units during a film, in the layout of SUMMER (DANDI 001616), on the clock of the film.
+
+A frame is on screen from the last row of the watch log with its film time to the first row with the
+next one. Each spike keeps its place in its frame; spikes in pauses belong to no frame, so they are
+dropped and counted. All patients then have one clock, the same frames and the same bins.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.params import SECONDS, Params, Recipe
+from nblib.data import hdf5, nwb
+from nblib.data.nwb import tables as nwb_tables
+from nblib.data.plainfiles import read_table
+from nblib.data.recording import Recording
+from nblib.data.trials.columns import numbers, require
+
+USES = ("path", "time_unit", "times")
+FRAMES = "frames"  # the interval table that is made here
+NO_LABEL = 99  # in an annotation: undefined, never a class
+OFF_S = 1e-6  # film times may miss their frame by so much
+LIKE = 20.0  # spikes and watch log differ less in length, or their units differ
+WATCH_LOG, BINS = "cleaned_watchlogs", "movie_binning_info"
+ANNOTATIONS = "movie_annotations_indicator_functions"
+GROUPS = {"AH": "H", "MH": "H", "PH": "H", "APH": "PHC", "MPH": "PHC", "PPH": "PHC"}
+
+
+class Settings(Params):
+    """What only films have."""
+
+    frame_rate_hz: float = Field(25.0, gt=0, description="frames of the film a second [Hz]")
+    window: list[int] = Field(
+        [], max_length=2, description="first frame and one past the last; empty = as the file says"
+    )
+    pool: dict[str, list[str]] = Field({}, description="name -> recordings laid together under it")
+
+
+def frame_of(film_s: np.ndarray, rate_hz: float, where: str) -> np.ndarray:
+    """Number of the frame that begins at each film time [s]; BadInput for a time that is no frame's."""
+    frame = np.rint(film_s * rate_hz)
+    if len(wrong := np.flatnonzero(~(np.abs(frame / rate_hz - film_s) <= OFF_S))):
+        row = wrong[0]
+        raise BadInput(
+            f"{where} is {film_s[row]:.9g} s in row {row}; the nearest frame at {rate_hz:g} Hz begins at "
+            f"{frame[row] / rate_hz:.9g} s."
+        )
+    return frame.astype(np.int64)
+
+
+def shown_frames(
+    film_s: np.ndarray, clock_s: np.ndarray, rate_hz: float, where: str
+) -> pd.DataFrame:
+    """Frames from the rows of a watch log: film time and recording time of each [s].
+
+    Returns frame, start and stop [ns of the recording's clock], and after_pause: whether the film
+    paused, once or more, or skipped frames just before it. The last frame has no end and is left out.
+    Raises BadInput for times that fall, and for frames that last unlike a frame.
+    """
+    frame = frame_of(film_s, rate_hz, f"{where}: pts")
+    clock = np.rint(clock_s * 1e9).astype(np.int64)
+    falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
+    if len(falls) or len(frame) < 2:
+        raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
+    first = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
+    last = np.append(first[1:], len(frame)) - 1
+    start, stop, skipped = clock[last][:-1], clock[first][1:], np.diff(frame[first]) > 1
+    usual = int(np.median(stop - start))
+    if not 0.5 < usual / 1e9 * rate_hz < 2:
+        raise BadInput(
+            f"{where}: a frame lasts {usual / 1e9:.4g} s, at {rate_hz:g} Hz it should be "
+            f"{1 / rate_hz:.4g} s; check time_unit in the recipe."
+        )
+    stop = np.where(skipped, np.minimum(stop, start + usual), stop)
+    paused = (last > first)[:-1] | np.append(False, skipped[:-1])
+    columns = {"frame": frame[first][:-1], "start": start, "stop": stop, "after_pause": paused}
+    return pd.DataFrame(columns)
+
+
+def on_film(
+    spike_s: np.ndarray, shown: pd.DataFrame, rate_hz: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Film time of each spike [s], in whole nanoseconds; whether it fell into a frame, or into a pause."""
+    at = np.rint(spike_s * 1e9).astype(np.int64)
+    frame, start, stop = (shown[name].to_numpy() for name in ("frame", "start", "stop"))
+    place = np.searchsorted(start, at, side="right") - 1
+    near = np.maximum(place, 0)
+    inside = (place >= 0) & (at < stop[near])
+    opens, closes = (np.rint((frame[near] + k) / rate_hz * 1e9).astype(np.int64) for k in (0, 1))
+    share = (at - start[near]) / np.maximum(stop - start, 1)[near]
+    film = np.minimum(opens + (share * (closes - opens)).astype(np.int64), closes - 1)
+    return film / 1e9, inside, ~inside & (place >= 0) & (at < stop[-1])
+
+
+def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:
+    """The CSV of annotations, where the recipe names one."""
+    return {"times": recipe.filled(recipe.times, recording_id, "times")} if recipe.times else {}
+
+
+def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Settings) -> Recording:
+    """Open one patient, times in seconds of film; annotations are columns of the table of frames.
+
+    Units have `area` (the group of their `region`), and `n_in_pauses` and `n_outside`, their spikes
+    that fell into no frame of the window. Raises BadInput for times that are no frames' or in another
+    unit than the recipe says, BadParameter for a label that is no annotation.
+    """
+    rate, unit = settings.frame_rate_hz, recipe.time_unit
+    whole = nwb.open_nwb(path, intervals="", label="", time_unit=unit, recording_id=recording_id)
+    with hdf5.opened(path) as file:
+        log, bins, marks = (_table(file, name, path) for name in (WATCH_LOG, BINS, ANNOTATIONS))
+    if log.empty:
+        raise BadInput(f"{path}: no table {WATCH_LOG!r}; it is no film in the layout of SUMMER.")
+    film_s, clock_s = (
+        require(log, column, f"{path}: {WATCH_LOG}").to_numpy(float)
+        for column in ("pts", "neural_recording_time")
+    )
+    shown = shown_frames(film_s, clock_s * SECONDS[unit], rate, f"{path}: {WATCH_LOG}")
+    window = settings.window or [shown["frame"].iloc[0], shown["frame"].iloc[-1] + 1]
+    if len(bins) and not settings.window:  # what the finest bins cover
+        edges = bins["edges"].iloc[int(np.argmin(bins["bin_length"]))]
+        window = frame_of(edges[[0, -1]], rate, f"{path}: {BINS}/edges").tolist()
+    labels = {str(m.label_name): m.indicator_function for m in marks.itertuples()}
+    if recipe.times:
+        labels |= from_csv(beside(path, recipe, recording_id)["times"], window[1], rate)
+    check_label(recipe.label, labels, str(path))
+    shown = shown[shown["frame"].between(window[0], window[1] - 1)].reset_index(drop=True)
+    spike_s = whole.spikes[0 : whole.n_spikes]
+    spans = np.ptp(spike_s), (shown["stop"].iloc[-1] - shown["start"].iloc[0]) / 1e9
+    if not spans[1] / LIKE < spans[0] < spans[1] * LIKE:
+        raise BadInput(
+            f"{path}: its spikes cover {spans[0]:.4g} s, the watch log {spans[1]:.4g} s; both must be in "
+            "time_unit. Check the unit of units/spike_times."
+        )
+    film_s, inside, in_pause = on_film(spike_s, shown, rate)
+    kept, paused = (np.append(0, np.cumsum(f))[whole.spike_index] for f in (inside, in_pause))
+    outside = np.diff(whole.spike_index) - np.diff(kept) - np.diff(paused)
+    units = whole.units.assign(n_in_pauses=np.diff(paused), n_outside=outside)
+    if "area" in units:
+        units = units.assign(region=units["area"], area=units["area"].replace(GROUPS))
+    note = (
+        f"The film paused {shown['after_pause'][1:].sum()} times; {kept[-1]:,} spikes fall into its "
+        f"{len(shown):,} frames, {paused[-1]:,} into pauses and {outside.sum():,} before or after."
+    )
+    return replace(
+        whole, units=units, spikes=film_s[inside], spike_index=kept, trials=FRAMES,
+        intervals={FRAMES: frame_table(shown, labels, rate, str(path))}, label=recipe.label, series={},
+        meta=whole.meta | {"notes": [*whole.meta["notes"], note], "time_unit": "s"}, observed=None,
+    )  # fmt: skip
+
+
+def frame_table(
+    shown: pd.DataFrame, labels: dict[str, np.ndarray], rate_hz: float, where: str
+) -> pd.DataFrame:
+    """One row a frame: its film time [s], number, exposure_s, after_pause, and a column an annotation,
+    NaN where it is undefined. BadInput for an annotation that ends before the frames do."""
+    frame = shown["frame"].to_numpy()
+    columns = {
+        "start_time": frame / rate_hz, "stop_time": (frame + 1) / rate_hz, "frame": frame,
+        "exposure_s": (shown["stop"] - shown["start"]) / 1e9, "after_pause": shown["after_pause"],
+    }  # fmt: skip
+    for name, values in labels.items():
+        if len(values) <= frame[-1]:
+            raise BadInput(
+                f"{where}: annotation {name!r} has {len(values)} frames, the film goes on to {frame[-1]}."
+            )
+        values = values[frame].astype(np.int8)
+        undefined = values == NO_LABEL
+        columns[name] = np.where(undefined, np.nan, values) if undefined.any() else values
+    table = pd.DataFrame(columns)
+    table.attrs["annotations"] = list(labels)
+    return table
+
+
+def from_csv(path: Path, n_frames: int, rate_hz: float) -> dict[str, np.ndarray]:
+    """Annotations (n_frames,) from a CSV of spans: label, and start and stop [s of film] or first_frame
+    and last_frame; each label is 1 in its spans and 0 elsewhere."""
+    table = read_table(path, ("label",))
+    by_frame = {"first_frame", "last_frame"} <= set(table)
+    if not by_frame and not {"start", "stop"} <= set(table):
+        raise BadInput(
+            f"{path}: expected columns start and stop [s of film], or first_frame and last_frame; found "
+            f"{some(table.columns, 40)}."
+        )
+    ends = ("first_frame", "last_frame") if by_frame else ("start", "stop")
+    low, high = (numbers(table[name], f"{path}: column {name!r}") for name in ends)
+    if by_frame:
+        high = high + 1
+    else:  # the frames that begin in [start, stop)
+        low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in (low, high))
+    labels = {str(name): np.zeros(n_frames, np.int8) for name in table["label"]}
+    for name, first, stop in zip(table["label"], low, high, strict=True):
+        labels[str(name)][max(int(first), 0) : int(stop)] = 1
+    return labels
+
+
+def check_label(label: str, labels: Iterable[str], where: str) -> None:
+    """BadParameter, with the nearest names, for a label that is no annotation of the film."""
+    if label not in labels:
+        near = difflib.get_close_matches(label, labels, cutoff=0.5)
+        known = f"near it: {', '.join(near)}" if near else f"there is {some(sorted(labels), 60)}"
+        raise BadParameter(f"{where}: no annotation {label!r}; {known}.")
+
+
+def pool(patients: list[Recording], recording_id: str) -> Recording:
+    """Patients who saw one film, laid together as one recording: units `PATIENT-ID`.
+
+    A frame's exposure is the mean over patients; it comes after a pause where one of them paused.
+    Raises BadInput where they have other frames.
+    """
+    first, tables = patients[0], [patient.intervals[FRAMES] for patient in patients]
+    for other, table in zip(patients, tables, strict=True):
+        if not np.array_equal(table["frame"], tables[0]["frame"]):
+            raise BadInput(
+                f"{recording_id}: {first.id} has {len(tables[0])} frames, {other.id} has {len(table)}, "
+                "which are not the same; give both the same `window`."
+            )
+    frames = tables[0].assign(
+        exposure_s=np.mean([table["exposure_s"] for table in tables], axis=0),
+        after_pause=np.any([table["after_pause"] for table in tables], axis=0),
+    )
+    units = [p.units.set_index(p.id + "-" + p.units.index.astype(str)) for p in patients]
+    units = [table.assign(probe=p.id) for table, p in zip(units, patients, strict=True)]
+    n_spikes = np.concatenate([np.diff(p.spike_index) for p in patients])
+    spikes = np.concatenate([p.spikes for p in patients])
+    notes = [f"{p.id}: {note}" for p in patients for note in p.meta["notes"]]
+    return replace(
+        first, id=recording_id, subject=recording_id, path=None, intervals={FRAMES: frames},
+        units=pd.concat(units).rename_axis("unit_id"), spikes=spikes,
+        spike_index=np.append(0, np.cumsum(n_spikes)), meta=first.meta | {"notes": notes},
+    )  # fmt: skip
+
+
+def _table(file: h5py.File, name: str, path: Path) -> pd.DataFrame:
+    """A table by its name, wherever it lies, ragged columns as arrays; empty where it is not there."""
+    for place, item in hdf5.walk(file, sorted(file), path):
+        if isinstance(item, h5py.Group) and place.endswith(f"/{name}") and "id" in item:
+            return nwb_tables.read_table(item, path, place, ragged=nwb_tables.ARRAYS)
+    return pd.DataFrame()

@@ -1,0 +1,1 @@
+"""What was on screen, and what the next bins will hold: 11."""

@@ -1,0 +1,329 @@
+"""What was on screen, from human neurons, beside what a clock alone would say (11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.special import expit
+
+from nblib import models
+from nblib.core import params as P
+from nblib.core.errors import BadInput, BadParameter
+from nblib.core.markup import in_markdown
+from nblib.data import sources
+from nblib.data.counts_dataset import load as load_counts
+from nblib.data.movie import NO_LABEL, check_label
+from nblib.evaluate import states
+from nblib.evaluate.result import Result, Row
+from nblib.experiments.film import forecast, smoothing
+from nblib.prepare import film, splits
+from nblib.prepare.decoder_inputs import ROLES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nblib.core.params import Recipe
+    from nblib.models.base import Decoder
+
+CLOCK, CLOCK_S = "clock", 8.0
+LINEAR_LABEL = "linear_label"  # as SUMMER ships it: raw counts of one bin, the last of 20 epochs
+# Decoders as published for SUMMER: model, its parameters, batch size, bins from the frame that it sees.
+ORIGINALS = {
+    LINEAR_LABEL: ("mlp", {}, 32, range(1)),
+    "lstm_20": ("lstm", {"input_dropout": 0.0}, 64, range(-10, 10)),
+}
+SMOOTHED = " smoothed"
+CHOSEN, CHOICE = "chosen", "choice"  # the decoder that validation bins choose; its name
+OVER = ("over_clock", "ci_low", "ci_high")  # how much more kappa a decoder has than the clock
+
+
+class Params(P.Fit, P.StageParams):
+    """Parameters of 11: which label, which decoders, what they see, and what stands beside them."""
+
+    recipe: str = Field("movie_demo", description="recipe in params/recipes, or a path to one")
+    recording: str = Field("p1", description="recording id of that recipe, a string")
+    label_name: str = Field("", description="annotation to decode; empty = the recipe's")
+    models: list[str] = Field(
+        ["logistic"], min_length=1, description="decoders, see models; linear_label; lstm_20"
+    )
+    windows: list[list[float]] = Field(
+        [[0.0, 0.5], [-0.5, 1.0], [-1.5, 1.0], [-3.0, 1.0]], min_length=1,
+        description="windows from the frame [s]",
+    )  # fmt: skip
+    smooth: bool = Field(True, description="also smooth answers within segments")
+    folds: list[int] = Field([], description="folds that judge, from 0; empty = all")
+    leak: list[float] = Field(
+        [], description="buffers of the leak curve; 0 = bins dealt at random; empty = none [s]"
+    )
+    horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
+        [], description="how far ahead to forecast counts; empty = not [s]"
+    )
+    n_permutations: int = Field(200, ge=20, le=100_000, description="labels moved round [count]")
+    n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
+
+    def check(self) -> None:
+        """BadParameter for a decoder that is not there, and windows that do not rise."""
+        for name in self.models:
+            decoder_of(name, self)
+            if name in models.ON_GRAPHS:
+                raise BadParameter(f"models: {name!r} needs a graph; 11 takes the decoders of 05.")
+        if any(len(window) != 2 or window[0] >= window[1] for window in self.windows):
+            raise BadParameter(f"windows = {self.windows}: each needs a start before its stop.")
+
+
+@dataclass(frozen=True)
+class Film:
+    """Counts (n, N) of the bins of a film, and what is known of each.
+
+    y (n,) 0, 1 or 99 for no label; roles (fold, n); segment (n,); trial (n,): number of the bin;
+    after_pause (n,): whether the film paused in it or just before; best (n,): what the best decoder
+    says, None where it is not known.
+    """
+
+    counts: np.ndarray
+    y: np.ndarray
+    label_name: str
+    roles: np.ndarray
+    segment: np.ndarray
+    trial: np.ndarray
+    after_pause: np.ndarray
+    unit_ids: np.ndarray
+    width_s: float
+    split_hash: str
+    settings: P.SplitSettings
+    best: np.ndarray | None = None
+
+    def rows(self, fold: int, role: str) -> np.ndarray:
+        """Positions of the bins of one role that have a label, in the order of time."""
+        return np.flatnonzero((self.roles[fold] == role) & (self.y != NO_LABEL))
+
+    def table(self) -> pd.DataFrame:
+        """Bins of each role that have a label, fold by fold, and the share of test bins that are on."""
+        table = pd.DataFrame([{role: len(self.rows(fold, role)) for role in ROLES}
+                              for fold in range(len(self.roles))])  # fmt: skip
+        return table.assign(on=[self.y[self.rows(fold, "test")].mean() for fold in table.index])
+
+
+def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film:
+    """The counts of 03 as the split of 04 deals them, with the annotation that is asked for.
+
+    Raises BadParameter for counts of no film, an annotation or a fold that is not there, and a
+    context wider than the split keeps free.
+    """
+    binned = load_counts(counts)
+    if not film.is_film(binned):
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: its binning is {recipe.binning!r}, no film's."
+        )
+    name = params.label_name or recipe.label
+    check_label(name, binned.name.values.tolist(), f"recording {params.recording!r}")
+    (past, future), seen = recipe.context_s, (np.min(params.windows), np.max(params.windows))
+    if recipe.split == "segments" and (seen[0] < -past or seen[1] > future):
+        raise BadParameter(
+            f"windows reach from {seen[0]:g} to {seen[1]:g} s, but the split keeps {past:g} s before and "
+            f"{future:g} s after a bin free (context_s): bins that teach would be seen by those that judge."
+        )
+    roles, statistics = splits.load(split)
+    if unknown := set(params.folds) - set(range(len(statistics))):
+        raise BadParameter(f"folds: {min(unknown)}: the split has {len(statistics)}, from 0.")
+    folds = [part.set_index("trial").loc[binned.trial.values] for _, part in roles.groupby("fold")]
+    y = binned.annotation.sel(name=name).values.astype(int)
+    if not set(np.unique(y)) <= {0, 1, NO_LABEL}:
+        raise BadParameter(f"annotation {name!r} is no state or event that is on (1) or off (0).")
+    settings, trial = recipe.settings(P.SplitSettings), binned.trial.values
+    width_s = film.bin_s(binned)
+    _, segment = film.segment_roles(trial[-1] + 1, width_s, 0, settings)  # those of any split
+    return Film(
+        binned.counts.values[:, 0].astype(float), y, name,
+        np.array([part["role"] for part in folds]), segment[trial],
+        trial, binned.after_pause.values, binned.unit.values, width_s,
+        splits.split_hash(roles), settings, _best(binned, recipe, params.recording, name),
+    )  # fmt: skip
+
+
+def _best(binned: xr.Dataset, recipe: Recipe, recording: str, label: str) -> np.ndarray | None:
+    """What the best decoder of these units says of each bin; None where the truth is not known."""
+    oracle = sources.offered(recipe.source, "film_oracle")
+    if oracle is None or recipe.frames_per_bin != 2 or np.diff(binned.trial.values).max() > 1:
+        return None
+    counts, exposure_s = binned.counts.values[:, 0], binned.exposure_s.values[:, 0]
+    who = sources.own_settings(recipe), recording, binned.unit.values
+    return oracle(*who, counts, exposure_s).get(label)
+
+
+def clock(y: np.ndarray, at_s: np.ndarray, asked_s: np.ndarray) -> np.ndarray:
+    """Probability of 1 that a clock gives, without a spike: of the nearest bins that teach before and
+    after, weighted by exp(-distance / 8 s). y, at_s: labels and times of those, rising."""
+    place = np.searchsorted(at_s, asked_s)
+    total, weights = 0.02 * y.mean(), 0.02
+    for near, there in ((place - 1, place > 0), (place, place < len(y))):
+        near = np.clip(near, 0, len(y) - 1)
+        weight = np.exp(-np.abs(at_s[near] - asked_s) / CLOCK_S) * there
+        total, weights = total + weight * y[near], weights + weight
+    return total / weights
+
+
+def answers_of_fold(data: Film, fold: int, params: Params) -> dict[str, Any]:
+    """Probability that the label is on in each test bin of a fold (B,), by decoder.
+
+    The clock first, then every decoder as it is and smoothed within segments. `chosen` are the answers of
+    the one with the lowest log-loss on validation bins, which `choice` names. Raises BadInput where
+    train bins are all alike.
+    """
+    rows = {role: data.rows(fold, role) for role in ROLES}
+    y = {role: data.y[at] for role, at in rows.items()}
+    if len(np.unique(y["train"])) < 2:
+        raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
+    time_s = data.trial * data.width_s
+    answers: dict[str, Any] = {
+        CLOCK: clock(y["train"], time_s[rows["train"]], time_s[rows["test"]])
+    }
+    change, prior = smoothing.transitions(y["train"], data.trial[rows["train"]]), y["train"].mean()
+    losses = {}
+    for name in params.models:
+        val, test = log_odds(name, data, rows, params)
+        said = {name: (expit(val), expit(test))}
+        if params.smooth:
+            of_val, of_test = (
+                (odds, data.segment[rows[role]], change, prior)
+                for role, odds in (("val", val), ("test", test))
+            )
+            temperature = smoothing.best_temperature(*of_val, y["val"])
+            said[name + SMOOTHED] = (
+                smoothing.smoothed(*of_val, temperature), smoothing.smoothed(*of_test, temperature)
+            )  # fmt: skip
+        for which, (val, test) in said.items():
+            losses[which], answers[which] = smoothing.log_loss(y["val"], val), test
+    choice = min(losses, key=losses.get)
+    return answers | {CHOSEN: answers[choice], CHOICE: choice}
+
+
+def log_odds(
+    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a decoder, fitted to train bins, says of the validation and of the test bins (B,)."""
+    y = {role: data.y[at] for role, at in rows.items()}
+    x = seen_by(name, data, rows, params)
+    chooser = None if name == LINEAR_LABEL else (x["val"], y["val"])
+    decoder = decoder_of(name, params).fit(x["train"], y["train"], chooser, n_classes=2)
+    val, test = (decoder.predict_log_proba(x[role]) @ [-1, 1] for role in ("val", "test"))
+    return val, test
+
+
+def decoder_of(name: str, params: Params) -> Decoder:
+    """A decoder by its name, not fitted yet; BadParameter for one that is not there."""
+    settings = params.model_dump(include={*P.Fit.model_fields}) | {"progress": False}
+    if name not in ORIGINALS:
+        return models.make(name, settings=settings)
+    kind, its_own, batch_size, _ = ORIGINALS[name]
+    original = {"batch_size": batch_size, "learning_rate": 1e-3, "weight_decay": 0.0}
+    settings |= original | {"max_epochs": params.max_epochs or 20}
+    return models.make(kind, {"hidden": 64, "dropout": 0.0, **its_own}, settings=settings)
+
+
+def seen_by(
+    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
+) -> dict[str, np.ndarray]:
+    """What a decoder sees of the bins of each role (B, T, N): windows around them, scaled by train."""
+    bins = ORIGINALS[name][-1] if name in ORIGINALS else ()
+    windows = [[k * data.width_s, (k + 1) * data.width_s] for k in bins] or params.windows
+    x = {role: film.around(data.counts, at, windows, data.width_s) for role, at in rows.items()}
+    if name == LINEAR_LABEL:
+        return x
+    mean, scale = x["train"].mean(axis=0), x["train"].std(axis=0)
+    return {role: (part - mean) / np.where(scale > 0, scale, 1) for role, part in x.items()}
+
+
+def judged(data: Film, params: Params) -> tuple[dict[str, states.Answers], pd.DataFrame]:
+    """The answers of every decoder to the test bins of all folds, and the same as a table."""
+    folds = params.folds or range(len(data.roles))
+    rows = np.concatenate([data.rows(fold, "test") for fold in folds])
+    said = [pd.DataFrame(answers_of_fold(data, fold, params)).assign(fold=fold) for fold in folds]
+    said = pd.concat(said, ignore_index=True)
+    y, segment = data.y[rows], data.segment[rows]
+    decoders = said.columns.drop([CHOICE, "fold"])
+    answers = {name: states.Answers(y, said[name].to_numpy(), segment) for name in decoders}
+    if data.best is not None:
+        answers[""] = states.Answers(y, data.best[rows], segment)
+    bins = {"trial": data.trial[rows], "segment": segment, "label": y}
+    return answers, pd.concat([pd.DataFrame(bins), said], axis=1)
+
+
+def decode(data: Film, params: Params) -> Result:
+    """Scores of every decoder over the folds' test bins, beside the clock and the best possible.
+
+    Tables: answers, a row a test bin; effective, how many bins each kappa is worth, and how much
+    more it is than the clock's, with its interval; leak, see `leak_curve`; forecast, see `forecast.forecast`.
+    """
+    judge = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
+    answers, predictions = judged(data, params)
+    best = states.state_scores(answers.pop(""), **judge)[0] if "" in answers else {}
+    rows, effective = [], []
+    for name, answer in answers.items():
+        scores, n_effective = states.state_scores(answer, **judge)
+        of = {"model": name, "variant": data.label_name}
+        rows += [Row(f"{name}: {m}", s, best.get(m), of, m) for m, s in scores.items()]
+        draws = params.n_bootstrap, params.seed
+        more = dict(zip(OVER, states.kappa_difference(answer, answers[CLOCK], *draws), strict=True))
+        of_bins = {"decoder": name, "n": answer.y.size, "n_effective": n_effective}
+        effective.append(of_bins | more)
+    about = {
+        "split_hash": data.split_hash, "label_name": data.label_name, "n_test": len(predictions),
+        "n_units": data.counts.shape[1], "n_classes": 2,
+    }  # fmt: skip
+    tables = {"answers": predictions, "effective": pd.DataFrame(effective)}
+    forecasts, tables["forecast"] = forecast.forecast(data, params)
+    return Result(rows + forecasts, about, tables | {"leak": leak_curve(data, params)})
+
+
+def leak_curve(data: Film, params: Params) -> pd.DataFrame:
+    """kappa of every decoder and of the clock for each buffer [s], with its interval; buffer 0 deals
+    the roles of the split to bins at random, which is what the others are to be seen beside."""
+    table, folds = [], range(len(data.roles))
+    judge = params.model_dump(include={"n_bootstrap", "seed"}) | {"n_permutations": 20}
+    for buffer_s in params.leak:
+        roles = [film.random_roles(data.roles[fold], fold) for fold in folds]
+        segment = data.segment
+        if buffer_s:
+            settings = data.settings.model_copy(update={"gap_s": buffer_s, "n_parts": 0})
+            whole = data.trial[-1] + 1, data.width_s
+            dealt = [film.segment_roles(*whole, fold, settings) for fold in folds]
+            roles, segment = [role[data.trial] for role, _ in dealt], dealt[0][1][data.trial]
+        part = replace(data, roles=np.array(roles), segment=segment, best=None)
+        # Scattered bins are no segments to smooth in.
+        asked = params if buffer_s else params.model_copy(update={"smooth": False})
+        for name, answer in judged(part, asked)[0].items():
+            k = states.state_scores(answer, **judge)[0]["kappa"]
+            table.append((buffer_s, name, k.value, k.ci_low, k.ci_high))
+    return pd.DataFrame(table, columns=["buffer_s", "model", "value", "ci_low", "ci_high"])
+
+
+def in_words(result: Result) -> str:
+    """The decoder that validation chose, beside clock and oracle, and what a random split would say."""
+    kappas = {row.of["model"]: row for row in result.rows if row.metric == "kappa"}
+    of_clock, score, best = kappas[CLOCK].score.value, kappas[CHOSEN].score, kappas[CHOSEN].best
+    worth = result.tables["effective"].set_index("decoder")["n_effective"][CHOSEN]
+    by_fold = result.tables["answers"].drop_duplicates([CHOICE, "fold"])[CHOICE].value_counts()
+    choice = " and ".join(f"{name} in {n} of {by_fold.sum()} folds" for name, n in by_fold.items())
+    text = (
+        f"**Result.** Of *{in_markdown(result.about['label_name'])}*, the decoder that validation bins choose "
+        f"({choice}) tells κ = {score.value:.2f} (95 % interval over segments {score.ci_low:.2f} to "
+        f"{score.ci_high:.2f}, p = {score.p:.2g} by {score.null}) on {score.n:,} test bins worth {worth:,} "
+        f"independent ones; a clock that reads no spike tells {of_clock:.2f}."
+    )
+    if best is not None:
+        text += f" The best possible decoder, which knows the truth, reaches {best.value:.2f}."
+    leak = result.tables["leak"]
+    at_random = leak[leak["buffer_s"] == 0].set_index("model")["value"]
+    if len(at_random):
+        text += (
+            f" With bins dealt at random the chosen decoder would score κ = {at_random[CHOSEN]:.2f}, and the "
+            f"clock alone {at_random[CLOCK]:.2f}: {min(1, at_random[CLOCK] / at_random[CHOSEN]):.0%} of such a "
+            "score needs no neuron."
+        )
+    return text + " It is one viewing of one film."

@@ -1,0 +1,81 @@
+"""What was on screen, decoded (11): scores beside a clock, the leak curve, a stretch of the film."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nblib.experiments.film.forecast import BITS
+from nblib.report import published
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    from nblib.evaluate.result import Result
+
+PUBLISHED = "SUMMER"  # the recording that its published numbers go by
+SHOWN_BINS = 1500
+NO_DECODER = ("trial", "segment", "label", "clock", "chosen", "choice", "fold")
+AXES = {"kappa": "κ on test bins", BITS: "bits a spike over the mean of train bins"}
+NULLS = {"kappa": "chance", BITS: "mean of train bins"}
+ENDS = {"value": "", "ci_low": "_low", "ci_high": "_high"}
+
+
+@style.styled
+def scores(result: Result, metric: str) -> Picture:
+    """Every decoder's kappa, or every forecast's bits a spike, with its interval over segments."""
+    rows = [
+        {"model": row.of["model"], "variant": row.of["variant"], **row.score.fields()}
+        | {f"oracle{end}": getattr(row.best, name) for name, end in ENDS.items() if row.best}
+        for row in result.rows
+        if row.metric == metric
+    ]
+    if not rows:
+        return style.say("No forecast was asked for. Make one with: -p horizons_s [0.08, 2, 10]")
+    table = pd.DataFrame(rows).drop(columns="chance")
+    fig = style.new_figure(1.6 + 0.4 * len(table))
+    ax = fig.add_subplot()
+    colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
+    primitives.intervals(ax, table, "model", hue="variant", colours=colours)
+    ax.axvline(0, label=NULLS[metric], **primitives.CHANCE)
+    ax.set(xlabel=f"{AXES[metric]}, 95 % interval over segments")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def leak_curve(leak: pd.DataFrame) -> Picture:
+    """The score against the time kept free between bins that teach and bins that judge."""
+    if leak.empty:
+        return style.say("No leak curve was asked for. Draw one with: -p leak [0, 4, 8, 16, 32]")
+    fig = style.new_figure(3.8)
+    ax = fig.add_subplot()
+    leak = leak[leak["model"] != "chosen"].assign(chance=0.0)
+    primitives.curves(ax, leak, "buffer_s", "model", bands=True)
+    paper = published.beside([PUBLISHED])
+    paper = paper[(paper["metric"] == "kappa") & paper["variant"].str.startswith("label=Summer,")]
+    if len(paper):
+        at = paper["variant"].str.rpartition("=")[2].astype(float)
+        ax.plot(at, paper["value"], "x", color=style.GREY, label="published: LSTM, Summer")
+    ax.set(xlabel="buffer [s]; 0: bins dealt at random", ylabel="κ on test bins")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def stretch(predictions: pd.DataFrame) -> Picture:
+    """A stretch of test bins: when the label was on, and how sure each decoder was of it."""
+    part = predictions.sort_values("trial").iloc[:SHOWN_BINS]
+    decoders = [name for name in part if name not in NO_DECODER]
+    fig = style.new_figure(3.0)
+    ax = fig.add_subplot()
+    at = range(len(part))
+    ax.fill_between(at, 0, part["label"], color=style.LIGHT, step="mid", lw=0, label="on screen")
+    for name, colour in zip(decoders, style.SERIES, strict=False):
+        ax.plot(at, part[name], color=colour, lw=1, label=name)
+    for edge in (part["segment"].diff() != 0).to_numpy().nonzero()[0][1:]:
+        ax.axvline(edge, color=style.INK, lw=0.8, ls=":")
+    ax.set(xlabel="test bins, segment after segment", ylabel="probability", ylim=(0, 1.02))
+    fig.legend_outside()
+    return fig

@@ -1,0 +1,217 @@
+"""Films: each spike in its frame, pauses dropped and counted, annotations, patients laid together."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from nblib.core import errors, params
+from nblib.data import movie, sources
+from nblib.prepare import binning
+from nblib.simulate import movie as simulated
+
+STEPS = [0, 40, 80, 120, 160, 200, 240, 280, 320]
+SPIKES = [0, 39.9, 40, 79, 80, 100, 160, 161, 200, 239, 240, 300, 319]
+AT_AN_EDGE = (
+    [0, 1, 2, 2, 3, 4, 5, 6, 7, 8],
+    [0, 40, 80, 1080, 1120, 1160, 1200, 1240, 1280, 1320],
+    [0, 39.9, 40, 79, 80, 100, 500, 1079, 1080, 1119, 1120, 1160, 1200, 1240, 1300, 1319],
+)
+IN_A_BIN = (
+    [0, 1, 2, 3, 3, 4, 5, 6, 7, 8],
+    [0, 40, 80, 120, 1120, 1160, 1200, 1240, 1280, 1320],
+    [0, 80, 119, 120, 600, 1119, 1120, 1159, 1160, 1300],
+)
+TWO_IN_A_BIN = (
+    [0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8],
+    [0, 40, 540, 580, 1080, 1120, 1160, 1200, 1240, 1280, 1320],
+    [0, 39, 40, 300, 540, 579, 580, 800, 1080, 1100],
+)
+
+
+@pytest.mark.parametrize("offset_ms", [0, 1e3, 1e6])
+@pytest.mark.parametrize(
+    ("frames", "clock_ms", "spikes_ms", "k", "expected"),
+    [
+        (range(9), STEPS, SPIKES, 2, [4, 2, 4, 3]),
+        (*AT_AN_EDGE, 2, [4, 3, 2, 3]),
+        (*IN_A_BIN, 2, [1, 4, 1, 1]),
+        (*TWO_IN_A_BIN, 4, [6, 0]),
+        (range(9), STEPS, [320], 2, [0, 0, 0, 0]),
+    ],
+)
+def test_spikes_fall_into_their_frames(frames, clock_ms, spikes_ms, k, expected, offset_ms):
+    clock, spikes = (np.add(values, offset_ms) / 1e3 for values in (clock_ms, spikes_ms))
+    shown = movie.shown_frames(np.array(frames) * 0.04, clock, 25.0, "log")
+    film_s, inside, in_pause = movie.on_film(spikes, shown, 25.0)
+    edges = np.arange(0, 9, k) * 40_000_000
+    counts = np.histogram(np.rint(film_s[inside] * 1e9).astype(int), edges)[0]
+    assert counts.tolist() == expected
+    last = spikes >= clock[-1]
+    assert not (inside & in_pause).any() and (inside | in_pause | last).all()
+
+
+def test_a_pause_is_marked_and_the_time_of_frames_kept():
+    frames, clock, _ = IN_A_BIN
+    shown = movie.shown_frames(np.array(frames) * 0.04, np.array(clock) / 1e3, 25.0, "log")
+    assert shown.after_pause.tolist() == [False] * 3 + [True] + [False] * 4
+    assert set(shown.stop - shown.start) == {40_000_000}
+
+
+def recipe(path, **given):
+    given = {"source": "movie", "time_unit": "ms", "intervals": "frames", "label": "hero"} | given
+    return params.Recipe(
+        recipe="film", recordings=["p1", "p2", "pool"], path=str(path / "{recording}.nwb"),
+        binning="frames", split="segments", **given,
+    )  # fmt: skip
+
+
+def film(path, recording, **given):
+    settings = simulated.Settings(
+        **{"n_frames": 3000, "n_units": 8, "n_pauses": 3, "seed": 2} | given
+    )
+    simulated.simulate(path / f"{recording}.nwb", settings, recording)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    for recording in ("p1", "p2"):
+        film(folder, recording)
+    return folder
+
+
+def counted(recording, k=2, **given):
+    settings = params.BinSettings(binning="frames", frames_per_bin=k, **given)
+    return binning.bin_recording(recording, settings)
+
+
+@pytest.mark.parametrize("recording", ["p1", "p2"])
+def test_no_spike_is_lost(films, recording):
+    session = sources.open_recording(recipe(films), recording)
+    with h5py.File(films / f"{recording}.nwb") as file:
+        stops = file["units/spike_times_index"][:]
+    frames = counted(session, 1).counts.values[:, 0].astype(int)
+    units = session.units
+    total = frames.sum(axis=0) + units["n_in_pauses"] + units["n_outside"]
+    assert total.tolist() == np.diff(stops, prepend=0).tolist()
+    assert units["n_in_pauses"].sum() > 100
+    for k in (2, 5, 12, 25):
+        n = len(frames) // k
+        merged = frames[: n * k].reshape(n, k, -1).sum(axis=1)
+        assert np.array_equal(counted(session, k).counts.values[:, 0], merged)
+
+
+def test_frames_labels_and_pauses_of_bins(films):
+    session = sources.open_recording(recipe(films), "p1")
+    binned = counted(session)
+    with h5py.File(films / "p1.nwb") as file:
+        table = file["processing/machine_learning"][movie.ANNOTATIONS]
+        hero = table["indicator_function"][:][: table["indicator_function_index"][0]]
+    assert binned.frame.values[0] == 918 and f"frame_{918 + 1:06d}.jpg" == "frame_000919.jpg"
+    assert binned.label.values[0] == hero[918]
+    assert np.array_equal(binned.label.values, hero[918 : 918 + 3000 : 2])
+    assert binned.after_pause.values.sum() == 3
+    assert np.allclose(binned.exposure_s.values, 0.082)  # not the 0.08 s of film
+    assert binned.start_s.values[0] == 36.72
+    cuts = [counted(session, bin_label=rule).annotation.sel(name="camera-cuts").values.sum()
+            for rule in ("first", "any", "majority")]  # fmt: skip
+    assert (
+        cuts[1] > 20 and abs(cuts[0] - cuts[1] / 2) <= 3 * cuts[1] ** 0.5 / 2 and cuts[2] <= cuts[1]
+    )
+
+
+def test_what_is_undefined_is_no_class(films):
+    session = sources.open_recording(recipe(films, label="indoor-setting"), "p1")
+    assert session.labelled.classes == ["0", "1"] and session.labelled.left_out["no label"] > 0
+    binned = counted(session)
+    assert set(np.unique(binned.label)) == {0, 1, 99}
+
+
+@pytest.mark.parametrize("home", ["processing/misc", "stimulus", "own module", "machine_learning"])
+def test_tables_are_found_in_each_home(films, tmp_path, home):
+    path = tmp_path / "sub-p1" / "sub-p1_ses-subp1_ecephys.nwb"
+    path.parent.mkdir()
+    shutil.copy(films / "p1.nwb", path)
+    with h5py.File(path, "r+") as file:
+        for name in (movie.BINS, movie.ANNOTATIONS):
+            place = {"own module": f"processing/{name}/{name}", "machine_learning": ""}.get(
+                home, f"{home}/{name}"
+            )
+            if place:
+                file.move(f"processing/machine_learning/{name}", place)
+    other = recipe(tmp_path).model_copy(
+        update={
+            "path": f"{tmp_path}/sub-{{recording}}/sub-{{recording}}_ses-sub{{recording}}_ecephys.nwb"
+        }
+    )
+    session = sources.open_recording(other, "p1")
+    same = sources.open_recording(recipe(films), "p1")
+    pd.testing.assert_frame_equal(session.intervals["frames"], same.intervals["frames"])
+
+
+def changed(films, tmp_path, change):
+    shutil.copy(films / "p1.nwb", tmp_path / "p1.nwb")
+    with h5py.File(tmp_path / "p1.nwb", "r+") as file:
+        change(file)
+    return recipe(tmp_path)
+
+
+def test_film_times_may_be_off_by_a_rounding_only(films, tmp_path):
+    log = "stimulus/presentation/cleaned_watchlogs/pts"
+
+    def move(seconds):
+        def change(file):
+            file[log][1000] += seconds
+
+        return changed(films, tmp_path, change)
+
+    sources.open_recording(move(1e-9), "p1")
+    with pytest.raises(errors.BadInput, match=r"pts is 40\.001 s in row 1000; .* begins at 40 s"):
+        sources.open_recording(move(1e-3), "p1")
+
+
+def test_faults_are_refused_by_name(films, tmp_path):
+    def in_seconds(file):
+        file["units/spike_times"][:] /= 1e3
+
+    with pytest.raises(errors.BadInput, match="Check the unit of units/spike_times"):
+        sources.open_recording(changed(films, tmp_path, in_seconds), "p1")
+    with pytest.raises(errors.BadInput, match="check time_unit in the recipe"):
+        sources.open_recording(recipe(films, time_unit="s"), "p1")
+    with pytest.raises(errors.BadParameter, match="no annotation 'heroes'; near it: hero"):
+        sources.open_recording(recipe(films, label="heroes"), "p1")
+
+
+def test_patients_are_laid_together(films, tmp_path):
+    pooled = {"source_params": {"pool": {"pool": ["p1", "p2"]}}}
+    together = sources.open_recording(recipe(films, **pooled), "pool")
+    assert together.n_units == 16 and together.units.index[9] == "p2-1"
+    assert list(together.units["probe"]) == ["p1"] * 8 + ["p2"] * 8
+    each = [counted(sources.open_recording(recipe(films), p)).counts.values for p in ("p1", "p2")]
+    binned = counted(together)
+    assert np.array_equal(binned.counts.values, np.concatenate(each, axis=2))
+    assert binned.after_pause.values.sum() == 6
+    shutil.copy(films / "p1.nwb", tmp_path)
+    film(tmp_path, "p2", n_frames=2000)
+    with pytest.raises(errors.BadInput, match=r"p1 has 3000 frames, p2 has 2000"):
+        sources.open_recording(recipe(tmp_path, **pooled), "pool")
+
+
+def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
+    frames = sources.open_recording(recipe(films), "p1").intervals["frames"]
+    on = frames["hero"].to_numpy()
+    first = frames["frame"].to_numpy()[np.flatnonzero(np.diff(on, prepend=0) == 1)]
+    last = frames["frame"].to_numpy()[np.flatnonzero(np.diff(on, append=0) == -1)]
+    spans = {"frames": {"first_frame": first, "last_frame": last},
+             "seconds": {"start": first / 25, "stop": (last + 1) / 25}}  # fmt: skip
+    for name, columns in spans.items():
+        path = tmp_path / f"{name}.csv"
+        pd.DataFrame({"label": "again", **columns}).to_csv(path, index=False)
+        session = sources.open_recording(recipe(films, times=str(path), label="again"), "p1")
+        assert np.array_equal(session.intervals["frames"]["again"], on)
+    path.write_text("label,begin\na,1\n")
+    with pytest.raises(errors.BadInput, match="expected columns start and stop"):
+        sources.open_recording(recipe(films, times=str(path)), "p1")

@@ -1,0 +1,187 @@
+"""A label of a film, decoded: what windows, smoothing and a clock tell of it, and what leaks."""
+
+import numpy as np
+import pytest
+
+from nblib.core import errors, params, recipes
+from nblib.data import counts_dataset, sources
+from nblib.evaluate import states, stats
+from nblib.experiments.film import decoding
+from nblib.prepare import binning, splits
+
+FEW = {"n_permutations": 20, "n_bootstrap": 100}
+# 13 minutes at a buffer of 4 s: long enough for scores, short enough for a test.
+HALF = {"n_frames": 20_001, "n_units": 30, "signal": 0.8, "seed": 1, "n_pauses": 2}
+
+
+def prepared(folder, recording="p1", recipe="movie_tiny", **changes):
+    """The recipe, and a folder with the counts and the split that 03 and 04 would make."""
+    recipe = recipes.find_recipe(recipe).model_copy(update=changes)
+    session = sources.open_recording(recipe, recording)
+    counts = binning.bin_recording(session, recipe.settings(params.BinSettings))
+    counts_dataset.save(counts, folder)
+    settings = recipe.settings(params.SplitSettings)
+    roles = splits.make_split(counts, settings)
+    splits.save(folder, roles, splits.fit_folds(counts, roles, settings))
+    return recipe, folder
+
+
+def loaded(recipe, folder, **asked):
+    asked = decoding.Params(**{"recipe": recipe.recipe, "recording": "p1", **FEW, **asked})
+    return decoding.load_film(folder, folder, recipe, asked), asked
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("half"), source_params=HALF, n_parts=0)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def answers(half):
+    data, asked = loaded(*half, models=["ridge"])
+    return decoding.judged(data, asked)[0]
+
+
+def test_windows_smoothing_and_the_best_possible(half, answers):
+    """In the order of what they see: one bin, windows around it, a whole segment, the truth."""
+    one_bin, asked = loaded(*half, windows=[[0.0, 0.08]], models=["ridge"])
+    bins = decoding.judged(one_bin, asked)[0]["ridge"]
+    kappa, _, _, auroc = _scores(answers["ridge"])
+    smooth_kappa, _, _, smooth_auroc = _scores(answers["ridge smoothed"])
+    best_kappa, _, _, best_auroc = _scores(answers[""])
+    assert _scores(bins)[3] < 0.70 and auroc > _scores(bins)[3] + 0.1
+    assert kappa > 0.3 and smooth_kappa > kappa + 0.03 and smooth_auroc > auroc + 0.01
+    assert best_kappa > smooth_kappa > 0.5 * best_kappa
+    assert smooth_auroc - 0.5 > 0.6 * (best_auroc - 0.5)
+    value, low, _ = states.kappa_difference(answers["ridge smoothed"], bins, 100)
+    assert value > 0.1 and low > 0
+
+
+def _scores(answers):
+    return answers.scores(answers.y)
+
+
+def test_the_clock_needs_no_spike(half):
+    """Bins dealt at random: the clock knows almost all; a buffer longer than the label lasts: nothing."""
+    data, asked = loaded(*half, leak=[0.0, 4.0, 32.0], folds=[0, 2], models=["ridge"])
+    leak = decoding.leak_curve(data, asked)
+    clock = leak[leak["model"] == "clock"].set_index("buffer_s")["value"]
+    assert clock[0] >= 0.95 and clock[4] < clock[0] - 0.4 and abs(clock[32]) < 0.5
+    assert set(leak.loc[leak["buffer_s"] == 0, "model"]) == {"clock", "ridge", "chosen"}
+    assert (leak["ci_low"] <= leak["value"]).all() and (leak["value"] <= leak["ci_high"]).all()
+
+
+def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
+    data, asked = loaded(
+        *tiny, leak=[0.0], models=["ridge", "linear_label"], max_epochs=1, folds=[0, 1]
+    )
+    assert data.rows(0, "test").size == 500 and data.table()["train"].tolist() == [2300] * 5
+    result = decoding.decode(data, asked)
+    assert set(result.tables["answers"].columns[3:]) == {
+        "clock", "ridge", "ridge smoothed", "linear_label", "linear_label smoothed", "chosen",
+        "choice", "fold",
+    }  # fmt: skip
+    assert len(result.rows) == 6 * 4 and all(row.best is not None for row in result.rows)
+    assert {row.score.null for row in result.rows} == {stats.NULLS[states.MOVED]}
+    over = result.tables["effective"].set_index("decoder")
+    assert over.loc["clock", list(decoding.OVER)].tolist() == [0, 0, 0]
+    assert (over["ci_low"] <= over["over_clock"]).all() and (over["n_effective"] < 1000).all()
+    words = decoding.in_words(result)
+    assert (
+        "a clock that reads no spike tells" in words and "of such a score needs no neuron" in words
+    )
+    assert "test bins worth" in words and "It is one viewing of one film." in words
+
+
+def test_validation_alone_chooses_the_decoder(tiny):
+    """Whatever test bins say, the choice stays; where validation bins say otherwise, it goes."""
+    data, asked = loaded(*tiny, models=["ridge", "nearest_mean"])
+    before = decoding.answers_of_fold(data, 0, asked)
+    y = data.y.copy()
+    y[data.rows(0, "test")] = 1 - y[data.rows(0, "test")]
+    after = decoding.answers_of_fold(decoding.replace(data, y=y), 0, asked)
+    assert after["choice"] == before["choice"] and np.array_equal(after["chosen"], before["chosen"])
+    assert np.array_equal(before["chosen"], before[before["choice"]])
+    y = data.y.copy()
+    y[data.rows(0, "val")] = 1 - y[data.rows(0, "val")]
+    assert (
+        decoding.answers_of_fold(decoding.replace(data, y=y), 0, asked)["choice"]
+        != before["choice"]
+    )
+
+
+def test_another_label_needs_no_new_counts(tiny):
+    data, _ = loaded(*tiny, label_name="indoor-setting")
+    assert set(np.unique(data.y)) == {0, 1, 99}
+    for role in ("train", "val", "test"):
+        assert set(np.unique(data.y[data.rows(0, role)])) <= {0, 1}
+    other, _ = loaded(*tiny)
+    assert data.split_hash == other.split_hash and data.label_name == "indoor-setting"
+    with pytest.raises(errors.BadParameter, match="no annotation 'rivals'; near it: rival"):
+        loaded(*tiny, label_name="rivals")
+
+
+def test_without_signal_nothing_is_told(tmp_path):
+    quiet = {**HALF, "signal": 0.0, "n_units": 10}
+    data, asked = loaded(*prepared(tmp_path, source_params=quiet, n_parts=0), models=["ridge"])
+    result = decoding.decode(data, asked)
+    kappa = result.scores["ridge: kappa"]
+    assert kappa.ci_low < 0 < kappa.ci_high
+
+
+def test_what_cannot_be_is_refused(tiny):
+    recipe, folder = tiny
+    with pytest.raises(errors.BadParameter, match="keeps 3 s before and 1 s after a bin free"):
+        loaded(recipe, folder, windows=[[-4.0, 0.0]])
+    with pytest.raises(errors.BadParameter, match="folds: 7: the split has 5, from 0"):
+        loaded(recipe, folder, folds=[7])
+    with pytest.raises(errors.BadParameter, match="'gat' needs a graph"):
+        decoding.Params(models=["gat"]).check()
+    with pytest.raises(errors.BadParameter, match="a start before its stop"):
+        decoding.Params(windows=[[1.0, 0.0]]).check()
+    data, asked = loaded(recipe, folder)
+    never = decoding.replace(data, y=np.zeros_like(data.y))
+    with pytest.raises(errors.BadInput, match="it never changes in train bins"):
+        decoding.answers_of_fold(never, 0, asked)
+
+
+def test_both_patients_together_have_more_units(tmp_path, tiny):
+    data, _ = loaded(*prepared(tmp_path, "pool"), recording="pool")
+    alone, _ = loaded(*tiny)
+    assert data.counts.shape[1] == 40 and alone.counts.shape[1] == 20
+    together, one = (np.abs(d.best - d.y).mean() for d in (data, alone))
+    assert together < one  # the truth of both tells more
+
+
+def test_whole_fifths_of_a_film_are_judged_by_segments_too(tmp_path):
+    recipe, folder = prepared(tmp_path, split="blocked", n_folds=5)
+    data, asked = loaded(recipe, folder, models=["ridge"], folds=[1])
+    answers = decoding.judged(data, asked)[0]["ridge"]
+    assert 3 <= len(answers.n_bins) < 40 and len(answers.y) == 900  # no bin stands alone
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path):
+    """The bars of the whole film: 4,726 s, 60 units, buffer 32 s, five folds."""
+    recipe, folder = prepared(tmp_path, recipe="movie_demo")
+    data, asked = loaded(recipe, folder, leak=[0.0, 4.0, 8.0, 16.0, 32.0])
+    answers = decoding.judged(data, asked)[0]
+    kappa, _, _, auroc = _scores(answers["logistic"])
+    smooth_kappa, _, _, smooth_auroc = _scores(answers["logistic smoothed"])
+    best_kappa, _, _, best_auroc = _scores(answers[""])
+    assert kappa >= 0.30 and auroc >= 0.74
+    assert smooth_kappa >= max(0.42, kappa + 0.05) and smooth_auroc >= auroc + 0.02
+    assert smooth_kappa / best_kappa >= 0.60 and (smooth_auroc - 0.5) / (best_auroc - 0.5) >= 0.70
+    for models, windows in ((["logistic"], [[0.0, 0.08]]), (["linear_label"], [[0.0, 0.5]])):
+        one_bin, asked_one = loaded(recipe, folder, windows=windows, models=models)
+        bins = decoding.judged(one_bin, asked_one)[0][models[0]]
+        assert _scores(bins)[3] <= 0.62
+    assert states.kappa_difference(answers["logistic smoothed"], bins, 500)[1] > 0
+    leak = decoding.leak_curve(data, asked.model_copy(update={"models": ["ridge"]}))
+    clock = leak[leak["model"] == "clock"].set_index("buffer_s")["value"]
+    assert clock[0] >= 0.95 and clock.is_monotonic_decreasing and abs(clock[32]) <= 0.15

@@ -1,0 +1,71 @@
+"""Forecasts of counts: bits a spike over the train mean, within roles, segments and pauses."""
+
+import numpy as np
+import pytest
+
+from nblib.core import errors, params
+from nblib.experiments.film import decoding, forecast
+
+FEW = {"n_permutations": 20, "n_bootstrap": 100}
+
+
+def film(n=3000, n_units=4, swing=0.8, seed=0):
+    """Poisson counts whose rates drift together; blocks of 300 bins are segments, dealt as 3 : 1 : 1."""
+    rng = np.random.default_rng(seed)
+    slow = swing * np.sin(np.arange(n) / 60.0)[:, None]
+    counts = rng.poisson(0.5 * np.exp(slow + 0 * np.ones(n_units))).astype(float)
+    segment = np.arange(n) // 300
+    roles = np.array(["train", "train", "train", "val", "test"])[segment % 5][None]
+    pause = np.zeros(n, bool)
+    pause[[100, 1350]] = True
+    return decoding.Film(counts, np.zeros(n, int), "none", roles, segment, np.arange(n), pause, np.arange(n_units), 0.08, "", params.SplitSettings())  # fmt: skip
+
+
+def test_bits_are_those_of_a_hand_count():
+    counts = np.array([[0, 1], [2, 0], [1, 1]])
+    null, rate = np.array([1.0, 0.5]), np.array([[0.5, 1.0], [2.0, 0.25], [1.0, 0.5]])
+    expected = np.array([[0.5, np.log(2) - 0.5], [2 * np.log(2) - 1, 0.25], [0, 0]]) / np.log(2)
+    assert np.allclose(forecast.gain_in_bits(counts, rate, null), expected)
+    assert abs(forecast.gain_in_bits(counts, np.tile(null, (3, 1)), null)).max() < 1e-12
+
+
+def test_no_pair_crosses_a_pause_a_role_or_a_segment():
+    data = film()
+    at = forecast.pairs(data, 0, "train", 25)
+    assert len(at) and (data.segment[at] == data.segment[at + 25]).all()
+    assert (data.roles[0][at + 25] == "train").all()
+    assert not set(at) & set(range(75, 100))  # the pause before bin 100 lies between
+    assert {74, 100} <= set(at)
+    gone = decoding.replace(data, trial=np.arange(3000) + (np.arange(3000) >= 50))
+    assert not set(forecast.pairs(gone, 0, "train", 25)) & set(range(25, 50))
+
+
+def test_running_means_look_back_and_begin_anew_after_a_pause():
+    data = film()
+    means = forecast.running_means(data)
+    later = data.counts.copy()
+    later[500:] = 7
+    changed = forecast.running_means(decoding.replace(data, counts=later))
+    assert means.shape == (3, 3000, 4)
+    assert (
+        np.array_equal(changed[:, :500], means[:, :500]) and (changed[:, 500] > means[:, 500]).all()
+    )
+    other = decoding.replace(data, counts=np.r_[data.counts[:100] + 9, data.counts[100:]])
+    again = forecast.running_means(other)
+    assert (again[:, 99] > means[:, 99]).all() and np.array_equal(again[:, 100:], means[:, 100:])
+
+
+def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
+    asked = decoding.Params(horizons_s=[0.08, 2.0], **FEW)
+    rows, table = forecast.forecast(film(), asked)
+    bits = {row.what: row.score for row in rows}
+    assert len(bits) == 8 and len(table) == 8 * 4
+    for name in ("running mean", "Poisson GLM"):
+        assert bits[f"{name}, 0.08 s ahead"].value > 0.02
+    last = table[table["model"] == "last count"]
+    assert (last["unshrunk"] < -1).all() and (last["bits"] > -0.05).all()
+    _, quiet = forecast.forecast(film(swing=0.0), asked)
+    told = np.average(quiet["bits"], weights=quiet["n_spikes"])
+    assert told > -0.005 and set(quiet["weight"]) <= set(forecast.WEIGHTS)
+    with pytest.raises(errors.BadParameter, match="no bins lie 30 s apart in a segment"):
+        forecast.forecast(film(), asked.model_copy(update={"horizons_s": [30.0]}))
