@@ -52,13 +52,18 @@ def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
 
 def verdicts(table: pd.DataFrame, compared: pd.DataFrame) -> str:
     """A sentence for each recording: what validation chooses there, and how that did on test."""
-    lines = summary.verdicts(results.comparable(table), compared=compared)
+    lines = summary.verdicts(_own(results.comparable(table)), compared=compared)
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _own(runs: pd.DataFrame) -> pd.DataFrame:
+    """Those judged as their recipe says, not on other data or another split."""
+    return runs[runs["group"] == runs["base"]]
 
 
 def comparison(table: pd.DataFrame, links: Links) -> str:
     """The figure of all decoders, its marks linked to their runs; nothing without a run to compare."""
-    fair = results.comparable(table)
+    fair = _own(results.comparable(table))
     if fair.empty:
         return ""
     from nblib.report.plots.results import compare_runs

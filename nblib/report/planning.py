@@ -36,6 +36,13 @@ def keys_read(params: Params) -> list[str]:
     return summary.inputs(results.scan(params.recipe))
 
 
+def changes(runs: pd.DataFrame) -> pd.Series:
+    """All that the recipe of each run changes of its `base`, as text; "" where it is that one."""
+    judged = [g.removeprefix(b).strip(" ()") for g, b in zip(runs["group"], runs["base"], strict=True)]  # fmt: skip
+    both = zip(judged, runs["changed"], strict=True)
+    return pd.Series([", ".join(filter(None, pair)) for pair in both], runs.index, dtype=object)
+
+
 def by_size(runs: pd.DataFrame, size: str) -> pd.DataFrame:
     """Means over runs that differ in one of `SIZES` alone, a row a decoder and size.
 
@@ -43,9 +50,10 @@ def by_size(runs: pd.DataFrame, size: str) -> pd.DataFrame:
     that were run with one size have no row.
     """
     runs = runs.assign(n_a_class=(runs["n_train"] / runs["n_classes"]).astype(float).round(1))
-    rest = runs["changed"].str.replace(rf"(?:^|, ){SIZES[size][1]}", "", regex=True)
-    runs = runs.assign(is_base=runs["changed"] == "", changed=rest.str.lstrip(", "))
-    alike = ["group", "recording", "model", "variant", "changed"]
+    changed = changes(runs)
+    rest = changed.str.replace(rf"(?:^|, ){SIZES[size][1]}", "", regex=True).str.lstrip(", ")
+    runs = runs.assign(is_base=changed == "", changed=rest)
+    alike = ["base", "recording", "model", "variant", "changed"]
     columns = dict.fromkeys(AVERAGED, "mean") | {"is_base": "any", "run": list}
     table = runs.groupby([*alike, size], as_index=False).agg(columns)
     return table[table.groupby(alike)[size].transform("size") > 1]
@@ -73,7 +81,7 @@ def in_words(table: pd.DataFrame, runs: pd.DataFrame) -> str:
     Measured from the recipe's own size to the next larger one, or from the next smaller one where
     there is none. table: as `table` gives it.
     """
-    own = runs[(runs["changed"] == "") & runs["model"].isin(table["model"])]
+    own = runs[(changes(runs) == "") & runs["model"].isin(table["model"])]
     if own.empty:
         raise MissingInput(
             f"no run of the recipe's own size to start from. Make one with:  {POWER}"

@@ -70,6 +70,8 @@ FILE = (
     "source", *IDENTITY, "metric", *SCORE, *OF_RESULT, *MANIFEST_OF_FILE, "selected", "provenance", "note",
 )  # fmt: skip
 PLACE = ["folder", "result"]  # what tells one result from another
+# Settings of a recipe that say which presentations judge, and of what.
+JUDGED = {*P.IngestSettings.model_fields, *P.SplitSettings.model_fields, "keep_blank"}
 ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
 SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Parameters that name a run or say how to work; the others, where they differ from the default,
@@ -93,7 +95,7 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     A run of 05 or 06 holds one result, one of 07, 09 or 10 several, numbered by `result`. `run` is
     recording/key, since simulated recordings of one cohort share their keys.
     `base` is the recipe that a derived one came from. `group` is that recipe with the changed
-    settings of the split, if any: runs of one group and recording were judged alike. `changed`
+    settings of 01 and 04, if any: runs of one group and recording were judged alike. `changed`
     holds the other settings that were changed.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
     "earlier nblib" (without the checksum that tells changed bytes; no scores shown),
@@ -145,7 +147,7 @@ def derivation(recipe: dict[str, Any], recipes_now: dict[str, P.Recipe]) -> dict
     """What a run's recipe is called, and what it changes of the one that it was derived from.
 
     `base`: the name of that one, its own where nothing was changed or the other is gone; `group`:
-    base with the settings of the split that differ; `changed`: the other ones.
+    base with those settings that differ and say what is judged; `changed`: the other ones.
     """
     name = recipe.get("recipe", "")
     base = recipes.root_name(name)
@@ -155,9 +157,9 @@ def derivation(recipe: dict[str, Any], recipes_now: dict[str, P.Recipe]) -> dict
     # Which recordings, and where they lie, says nothing of how this one was treated.
     kept = [k for k in recipe if k not in ("recipe", "recordings", "path")]
     text = {k: _difference(k, recipe[k], other.get(k)) for k in kept if recipe[k] != other.get(k)}
-    split = ", ".join(t for k, t in text.items() if k in P.SplitSettings.model_fields)
-    others = ", ".join(t for k, t in text.items() if k not in P.SplitSettings.model_fields)
-    group = f"{base} ({split})" if split else base
+    judged = ", ".join(t for k, t in text.items() if k in JUDGED)
+    others = ", ".join(t for k, t in text.items() if k not in JUDGED)
+    group = f"{base} ({judged})" if judged else base
     return {"recipe": name, "base": base, "group": group, "changed": others}
 
 
@@ -167,6 +169,8 @@ def _difference(name: str, value: Any, other: Any) -> str:
         return ", ".join(
             _difference(k, v, other.get(k)) for k, v in value.items() if v != other.get(k)
         )
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return f"{name}={'+'.join(value)}"
     return f"{name}={json.dumps(value)}"
 
 
@@ -212,12 +216,11 @@ def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[
 def _changed_parameters(stage: str, given: dict[str, Any]) -> str:
     """What differs from the notebook's defaults, as text: 'max_epochs=3, shuffle_labels=true'."""
     fields = stages.STAGES[stage].params.model_fields
-    changed = {
-        name: value
-        for name, value in given.items()
-        if name in fields and name not in NOT_A_VARIANT and value != fields[name].default
-    }
-    return ", ".join(f"{name}={json.dumps(value)}" for name, value in sorted(changed.items()))
+    return ", ".join(
+        _difference(name, given[name], {} if isinstance(given[name], dict) else None)
+        for name in sorted(given)
+        if name in fields and name not in NOT_A_VARIANT and given[name] != fields[name].default
+    )
 
 
 def _of_recipe(table: pd.DataFrame, recipe: str) -> pd.Series:

@@ -95,7 +95,7 @@ def test_by_plain_papermill(home, tmp_path):
     log = store.log_dir("05_train_lstm", "tiny", run.key)
     assert (log / "fit.csv").is_file() and not list(log.glob("*.ckpt"))
     words = check(by_papermill("90_results", tmp_path), "90_results")
-    assert "tiny: **lstm (max_epochs=3, model_params=" in html.unescape(words)
+    assert "tiny: **lstm (max_epochs=3, hidden=8" in html.unescape(words)
 
 
 def test_a_decoder_on_a_graph(home, tmp_path):

@@ -12,11 +12,15 @@ SIMULATE = {"n_units": 100, "n_repeats": 20, "seed": 0}
 
 
 def run(model="ridge", changed="", per_class=16, units=100, bins=5, value=0.5, oracle=0.9, val=0.5):
+    judged = ", ".join(
+        part for part in changed.split(", ") if part and not part.startswith("n_bins")
+    )
+    changed = ", ".join(part for part in changed.split(", ") if part.startswith("n_bins"))
     return {
-        "group": "power", "recording": "power", "model": model, "variant": "", "changed": changed,
+        "group": f"power ({judged})" if judged else "power", "base": "power", "recording": "power", "model": model, "variant": "", "changed": changed,
         "n_train": per_class * 10, "n_classes": 10, "n_units": units, "n_bins": bins, "value": value,
         "ci_low": value - 0.05, "ci_high": value + 0.05, "chance": 0.1, "oracle": oracle,
-        "val_accuracy": val, "fit_s": 1.0, "run": f"{model}{changed}",
+        "val_accuracy": val, "fit_s": 1.0, "run": f"{model}{judged}{changed}",
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Figures: the primitives on values; then every figure once, readable, small and in words."""
 
 import io
+import itertools
 import json
 import re
 
@@ -385,6 +386,7 @@ def all_runs(n_recordings=1, seeds=1, **columns):
     ]  # fmt: skip
     same = {
         "group": "demo",
+        "base": columns.get("group", "demo"),
         "variant": "",
         "changed": "",
         "n_bins": 5,
@@ -397,6 +399,18 @@ def all_runs(n_recordings=1, seeds=1, **columns):
     table = pd.DataFrame(rows)
     table = table.assign(ci_low=table["value"] - 0.02, ci_high=table["value"] + 0.02)
     return table.assign(**same | columns)
+
+
+def test_every_decoder_is_named_in_a_tall_figure_of_several_panels():
+    """With names of two lines, and panels that come closer when the figure is laid out."""
+    runs = [all_runs(group=name, variant="max_epochs=3") for name in ("a", "b", "c")]
+    fig = results.compare_runs(pd.concat(runs))
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        names = [text for text in ax.get_yticklabels() if text.get_text()]
+        assert len(names) == 10
+        boxes = sorted((name.get_window_extent() for name in names), key=lambda box: box.y0)
+        assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
 
 
 def odd_runs():

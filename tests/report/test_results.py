@@ -68,6 +68,16 @@ def test_a_derived_recipe_is_told_by_what_it_changes(laboratory):
     assert len(results.scan(more_bins.recipe)) == 1
 
 
+def test_runs_on_other_data_are_another_group(laboratory):
+    """They were judged on other presentations: no decoder is better for having had more."""
+    larger = recipes.derive(laboratory.recipe, {"simulate": {"n_repeats": 9}, "n_bins": 10})
+    told = results.derivation(store.plain(larger.model_dump()), {"tiny": laboratory.recipe})
+    assert told["group"] == "tiny (n_repeats=9)" and told["changed"] == "n_bins=10"
+    unseen = recipes.derive(laboratory.recipe, {"keep_blank": False})
+    told = results.derivation(store.plain(unseen.model_dump()), {"tiny": laboratory.recipe})
+    assert told["group"] == "tiny (keep_blank=false)" and told["changed"] == ""
+
+
 def test_a_run_of_several_results_has_a_row_for_each(laboratory):
     score = metrics.Score(0.5, 0.4, 0.6, 1 / 3, 0.01, 24)
     rows = [
@@ -243,7 +253,7 @@ def test_the_terminal_shows_what_matters_in_its_width(laboratory, width):
     assert max(map(len, lines)) <= width
     assert lines[0].split() == ["model", "recording", "differs", "accuracy,", "95", "%", "interval", "best"]  # fmt: skip
     assert lines[1].split() == ["logistic", "000021", "90.0%", "(80.0%", "to", "95.0%)", "95.0%"]
-    assert "model_params=" in lines[2] and "…" in lines[2] and "80.0%" in lines[2]
+    assert "c_values=" in lines[2] and "…" in lines[2] and "80.0%" in lines[2]
     assert lines[3].split() == ["05_train_lstm", "000021", "corrupt"]
 
 

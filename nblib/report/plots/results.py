@@ -200,7 +200,7 @@ def _draw_sizes(fig: Any, runs: pd.DataFrame, metric: str) -> None:
     for ax, (size, table) in zip(axes, lines.items(), strict=False):
         primitives.curves(ax, table, size, "name")
         best = table.groupby(size)["oracle"].mean().dropna()
-        ax.plot(best.index, best, "--", color=style.GREEN, label="best possible (oracle)")
+        ax.plot(best.index, best, "--", color=style.GREEN, label="best possible")
         primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(table[size]))})
         ax.set_xlabel(planning.SIZES[size][0])
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22))
@@ -219,9 +219,9 @@ def _lines(runs: pd.DataFrame, size: str) -> pd.DataFrame:
     """Rows of `planning.by_size` with the `name` of each line."""
     table = planning.by_size(runs, size)
     name = decoder_names(table, " ")
-    if table[["group", "recording"]].drop_duplicates().shape[0] > 1:
-        places = zip(name, table["group"], table["recording"], strict=True)
-        name = [f"{decoder}, {group} {recording}" for decoder, group, recording in places]
+    if table[["base", "recording"]].drop_duplicates().shape[0] > 1:
+        places = zip(name, table["base"], table["recording"], strict=True)
+        name = [f"{decoder}, {recipe} {recording}" for decoder, recipe, recording in places]
     return table.assign(name=name)
 
 

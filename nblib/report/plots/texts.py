@@ -19,6 +19,7 @@ LETTER_IN, LINE_IN = 0.072, 0.155  # a letter and a line of a name beside an axi
 TITLE_LETTER_IN, LABEL_LETTER_IN = 0.088, 0.076
 # Panels as laid out at last, over those that matplotlib begins with; what names take from them all.
 FILLED, WIDENED = 1.12, 2.2
+BETWEEN_IN = 0.65  # what title, numbers and name of the axis take of a panel's height
 MOST_LETTERS = 28  # of a name beside a row or in a legend; a longer one loses its middle
 MOST_TURNED = 18  # of a name below an axis, or beside one of several columns of panels
 MOST_PANELS, MOST_LISTED = 6, 8  # what the words of a figure name one by one
@@ -34,11 +35,15 @@ def short(text: str, most: int = MOST_LETTERS) -> str:
 def fit(fig: Figure) -> None:
     """Shorten, wrap, turn or leave out names, so that none leaves a figure or overprints another."""
     width_in, height_in = fig.get_size_inches()
+    # Panels that stand on one another are laid out at last with less between them than at first.
+    stacked = {round(ax.get_position().y0, 3): ax.get_position().height for ax in fig.axes}
+    between = BETWEEN_IN * len(stacked)
+    tall = max(1.0, (height_in - BETWEEN_IN - between) / (sum(stacked.values()) * height_in))
     margins: dict[float, float] = {}  # what the names of rows take, by column of panels
     for ax in fig.axes:
         box = ax.get_position()
         most = MOST_LETTERS if box.width > 0.5 else MOST_TURNED
-        _fit_ticks(ax.yaxis, box.height * height_in, ax.get_ylim(), most)
+        _fit_ticks(ax.yaxis, box.height * tall * height_in, ax.get_ylim(), most)
         rows = max((len(text.get_text()) for text in ax.get_yticklabels()), default=0)
         margins[box.x0] = max(margins.get(box.x0, 0.0), rows * LETTER_IN - 0.6)
     for ax in fig.axes:
