@@ -73,9 +73,9 @@ def test_runs_on_other_data_are_another_group(laboratory):
     larger = recipes.derive(laboratory.recipe, {"simulate": {"n_repeats": 9}, "n_bins": 10})
     told = results.derivation(store.plain(larger.model_dump()), {"tiny": laboratory.recipe})
     assert told["group"] == "tiny (n_repeats=9)" and told["changed"] == "n_bins=10"
-    unseen = recipes.derive(laboratory.recipe, {"keep_blank": False})
+    unseen = recipes.derive(laboratory.recipe, {"keep_blank": False, "blank": "0"})
     told = results.derivation(store.plain(unseen.model_dump()), {"tiny": laboratory.recipe})
-    assert told["group"] == "tiny (keep_blank=false)" and told["changed"] == ""
+    assert told["group"] == 'tiny (keep_blank=false, blank="0")' and told["changed"] == ""
 
 
 def test_a_run_of_several_results_has_a_row_for_each(laboratory):
