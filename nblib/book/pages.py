@@ -183,7 +183,7 @@ def provenance(folder: Path, up: str) -> str:
 
 
 def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
-    """The executed notebook of an artifact as a page: its provenance under the title, and nothing that cannot show.
+    """The executed notebook of an artifact as a page: under the title its result and where that comes from, and nothing that cannot show.
 
     Widget views are left out, as a static page cannot show them (each has a picture beside it),
     and so are the paths of this machine. Runs named in tables, and marks that stand for runs, are
@@ -201,12 +201,17 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
             cell["outputs"] = [linked(o, up, links) for o in found]
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
-    if title:
-        head = f"# {in_markdown(title)}\n\n{provenance(folder, up)}\n\n#{head}"
-    else:
-        head = f"{head}\n\n{provenance(folder, up)}"
+    about = f"{provenance(folder, up)}\n\n{result_of(notebook)}"
+    head = f"# {in_markdown(title)}\n\n{about}\n\n#{head}" if title else f"{head}\n\n{about}"
     first["source"] = f"{head}\n{rest}"
     return json.dumps(notebook, indent=1, ensure_ascii=False)
+
+
+def result_of(notebook: dict[str, Any]) -> str:
+    """The last sentence of a notebook, which begins with "Result"; "" without one."""
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", ())]
+    said = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    return next((text for text in reversed(said) if text.startswith("**Result.**")), "")
 
 
 def shown(output: dict[str, Any]) -> dict[str, Any] | None:

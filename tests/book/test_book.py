@@ -438,6 +438,21 @@ def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home
     assert "widgets" not in page["metadata"]
 
 
+def test_a_page_gives_its_result_first(home, runs):
+    folder = Path(runs["folder"][0])
+    notebook = store.read_attached(folder)
+    said = ["**Result.** not the last", "**Result.** mlp names it.", "more words"]
+    notebook["cells"][1]["outputs"] += [
+        {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": [text]}}
+        for text in said
+    ]
+    store.attach(folder, notebook)
+    page = json.loads(pages.page_notebook(folder, "../", linked(runs)))
+    head = page["cells"][0]["source"]
+    assert head.index("# 05") < head.index("manifest</a>") < head.index("**Result.** mlp names it.")
+    assert "not the last" not in head
+
+
 def table_of(runs, paged=None):
     return tables.results_table(runs, linked(runs, paged), 60)
 
