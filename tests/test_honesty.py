@@ -37,18 +37,30 @@ def session(tmp_path_factory):
 
 def cut(binned, asked):
     split = splits.make_split(binned, asked)
-    return role_samples(binned, split, splits.fit_statistics(binned, split, 0, asked), 0)
+    statistics = splits.fit_statistics(binned, split, 0, asked)
+    samples = role_samples(binned, split, statistics, 0)
+    return Cut(samples, scaling=(statistics.mean, statistics.scale))
+
+
+class Cut(dict):
+    """Samples by role, and the mean and scale that make them counts again."""
+
+    def __init__(self, samples, scaling):
+        super().__init__(samples)
+        self.scaling = scaling
 
 
 def fitted(name, samples, epochs=3):
     settings = TrainParams(model=name, max_epochs=epochs, batch_size=32, device="cpu", threads=1)
     decoder = models.make(name)
-    lowest = samples["train"].x.min(axis=(0, 1))
-    # Scaling is for the one that needs counts.
-    decoder.set_params(settings=settings, scaling=(-lowest, np.ones_like(lowest)))
+    decoder.set_params(settings=settings, scaling=samples.scaling)
     train, val = samples["train"], samples["val"]
     decoder.fit(train.x, train.y, (val.x, val.y), n_classes=N_CLASSES)
     return decoder
+
+
+def shuffled(samples):
+    return Cut(shuffle_labels(samples, seed=0), samples.scaling)
 
 
 def inside_chance(right, chance, level=0.9999):
@@ -60,15 +72,15 @@ def inside_chance(right, chance, level=0.9999):
 @pytest.mark.parametrize("how", SPLITS)
 @pytest.mark.parametrize("name", MODELS)
 def test_shuffled_labels_score_at_chance(session, name, how):
-    samples = shuffle_labels(cut(session[2], SPLITS[how]), seed=0)
+    samples = shuffled(cut(session[2], SPLITS[how]))
     right = fitted(name, samples, epochs=2).predict(samples["test"].x) == samples["test"].y
     assert inside_chance(right, 1 / N_CLASSES), f"{name}, {how}: {right.mean():.2f} of {len(right)}"
 
 
 def test_the_chance_check_sees_a_leak(session):
     """Test rows among the train rows: the same check, the same shuffled labels, now fails."""
-    samples = shuffle_labels(cut(session[2], SPLITS["blocked"]), seed=0)
-    leaked = samples | {"train": samples["test"]}
+    samples = shuffled(cut(session[2], SPLITS["blocked"]))
+    leaked = Cut(samples | {"train": samples["test"]}, samples.scaling)
     right = fitted("logistic", leaked).predict(samples["test"].x) == samples["test"].y
     assert not inside_chance(right, 1 / N_CLASSES)
 

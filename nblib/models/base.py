@@ -56,6 +56,8 @@ class Decoder(ClassifierMixin, BaseEstimator):
     training: ClassVar[dict[str, Any]] = {}
     # Hyper-parameters beside those of `source`, or with another default.
     more: ClassVar[dict[str, Any]] = {}
+    # Hyper-parameters that a family of decoders has.
+    common: ClassVar[dict[str, Any]] = {}
     is_network: ClassVar[bool] = False
 
     n_bins: int = 0
@@ -262,7 +264,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def hyper_parameters(cls: type[Decoder]) -> dict[str, Any]:
     """Name -> default of every hyper-parameter of a decoder."""
-    return {**keyword_defaults(cls.source()), **cls.more}
+    return {**keyword_defaults(cls.source()), **cls.common, **cls.more}
 
 
 def keyword_defaults(function: Callable | None) -> dict[str, Any]:

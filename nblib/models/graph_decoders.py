@@ -325,11 +325,15 @@ class GATNet(nn.Module):
 
 
 class GAT(GraphDecoder):
-    """GATv2 over units, one value a unit: its counts summed over bins. Settings as in `STGAT`."""
+    """GATv2 over units, one value a unit: its counts summed over bins. Settings as in `STGAT`.
+
+    A linear decoder sees every bin, so none is beside it unless it is asked for.
+    """
 
     name = "gat"
     title = "GAT"
     network = GATNet
+    common = {**STGAT.common, "linear": ""}
     training: ClassVar[dict[str, Any]] = {
         "max_epochs": 40, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 1e-2,
         "patience": 5, "clip_norm": 1.0,

@@ -41,6 +41,14 @@ def as_counts(counts: np.ndarray, model: Decoder) -> np.ndarray:
     return np.maximum(counts, 0.0)
 
 
+def holds_counts(x: np.ndarray, model: Decoder) -> bool:
+    """Are samples x (B, T, N), with the model's scaling undone, whole numbers from 0 on?"""
+    mean, scale = per_feature(model)
+    some = np.linspace(0, len(x) - 1, min(len(x), MOST_JUDGED)).astype(int)
+    counts = x[some].reshape(len(some), -1) * scale + mean
+    return bool(counts.min() > -0.01 and np.abs(counts - counts.round()).max() < 0.01)
+
+
 class PoissonNaiveBayes(LinearDecoder):
     """Independent Poisson counts with a rate for each class, unit and bin; linear in the counts.
 

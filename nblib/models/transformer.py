@@ -182,8 +182,9 @@ class AutoencoderLSTM(Transformer):
                 resume=resume if stage in ("auto", "pretrain") else "",
             )  # fmt: skip
         self.net.encoder.requires_grad_(not self.params["freeze"])
+        self.begin(train, val, settings)
         history = training.fit(
-            self.net, train, val, settings, folder, identity=identity,
+            self.whole, train, val, settings, folder, identity=identity,
             resume=resume if stage in ("auto", "fit") else "",
         )  # fmt: skip
         self.fitted, history.attrs = dict(history.attrs), {}

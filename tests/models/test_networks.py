@@ -1,4 +1,4 @@
-"""What is particular to the transformers and the pre-trained autoencoder."""
+"""What is particular to networks: what they start from, transformers, the pre-trained autoencoder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 import torch
 from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit
 
-from nblib.models import make
+from test_poisson import spikes
+
+from nblib.core.errors import BadParameter
+from nblib.models import MODELS, load, make
+from nblib.models.network import TorchDecoder
+from nblib.models.settings import FitSettings
+
+TORCH = [n for n in MODELS if issubclass(MODELS[n], TorchDecoder)]
 
 
 def test_without_places_the_transformer_cannot_tell_bins_apart(task):
@@ -95,3 +102,58 @@ def test_either_step_can_be_resumed(task, tmp_path, stage, monkeypatch):
         np.testing.assert_array_equal(
             resumed.predict_log_proba(task["test"].x), whole.predict_log_proba(task["test"].x)
         )
+
+
+def started(name, epochs=2, val=True, rate=1e-2, **params):
+    """A small network that learnt from counts of few presentations, and its history."""
+    decoder = make(name, {**SMALL[name], **params})
+    settings = type(QUICK)(**{**vars(QUICK), "max_epochs": epochs, "learning_rate": rate})
+    history = fit(decoder, spikes(60, 1), spikes(100, 2) if val else None, 20, settings)
+    return decoder, history
+
+
+@pytest.mark.parametrize("name", [n for n in TORCH if n != "gat"])
+def test_training_begins_where_the_linear_decoder_ends(name, tmp_path):
+    decoder, _ = started(name, epochs=1, rate=1e-12)
+    x = spikes(200, 3).x
+    alone = make("bayes_poisson")
+    fit(alone, spikes(60, 1), spikes(100, 2), n_classes=20)
+    np.testing.assert_allclose(decoder.predict_proba(x), alone.predict_proba(x), atol=1e-4)
+    decoder.save(tmp_path)
+    np.testing.assert_array_equal(load(tmp_path).predict_proba(x), decoder.predict_proba(x))
+
+
+def test_the_linear_decoder_stays_as_it_was_and_the_network_learns():
+    decoder, _ = started("mlp", epochs=8)
+    test = spikes(600, 3)
+    np.testing.assert_allclose(decoder.whole.weight, decoder.first.weight, rtol=1e-6)
+    apart = decoder.predict_log_proba(test.x) - decoder.first.predict_log_proba(test.x)
+    assert np.abs(apart).max() > 0.05
+    without, _ = started("mlp", epochs=8, linear="")
+    assert without.first is None and decoder.score(test.x, test.y) > without.score(test.x, test.y)
+
+
+def test_taught_again_the_linear_decoder_learns_from_validation_too_with_what_it_chose():
+    decoder, _ = started("mlp")
+    chosen, before = decoder.first.choice, decoder.first.weight
+    decoder._refit(spikes(300, 4), FitSettings.of(decoder.settings, {}))
+    assert decoder.first.choice == chosen and (decoder.first.weight != before).any()
+    again, _ = started("mlp", val=False)
+    assert again.first.choice == (1.0, 1.0)  # nothing is chosen without validation
+
+
+def test_there_is_none_where_samples_are_no_counts(task):
+    decoder = make("mlp", SMALL["mlp"])
+    fit(decoder, task["train"], task["val"])
+    assert decoder.first is None and not [k for k in decoder._weights() if "linear" in k]
+
+
+def test_what_is_no_linear_decoder_is_refused():
+    for params in (
+        {"linear": "lstm"},
+        {"linear": "none"},
+        {"linear_dropout": 1.0},
+        {"summed": True},
+    ):
+        with pytest.raises(BadParameter, match="linear"):
+            make("mlp", params)
