@@ -68,9 +68,9 @@ STAGES: dict[str, StageInfo] = {
         needs=PRETEXT,
     ),
     "10_image_latents": StageInfo(
-        2, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
+        3, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
-    "11_movie": StageInfo(1, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "11_movie": StageInfo(2, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     RESULTS: StageInfo(
         3, None, "nblib.report.results:Params", kind="report", light=True,
         reads="nblib.report.summary:keys_read",

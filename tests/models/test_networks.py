@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit
-
 from test_poisson import spikes
 
 from nblib.core.errors import BadParameter

@@ -223,7 +223,9 @@ def decoder_of(name: str, params: Params) -> Decoder:
     kind, its_own, batch_size, _ = ORIGINALS[name]
     original = {"batch_size": batch_size, "learning_rate": 1e-3, "weight_decay": 0.0}
     settings |= original | {"max_epochs": params.max_epochs or 20}
-    return models.make(kind, {"hidden": 64, "dropout": 0.0, **its_own}, settings=settings)
+    return models.make(
+        kind, {"hidden": 64, "dropout": 0.0, "linear": "", **its_own}, settings=settings
+    )
 
 
 def seen_by(
