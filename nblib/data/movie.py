@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -41,6 +42,9 @@ class Settings(Params):
     frame_rate_hz: float = Field(25.0, gt=0, description="frames of the film a second [Hz]")
     window: list[int] = Field(
         [], max_length=2, description="first frame and one past the last; empty = as the file says"
+    )
+    clock: Literal["film", "recording"] = Field(
+        "film", description="recording: no watch log; frames by the recording's own clock"
     )
     pool: dict[str, list[str]] = Field({}, description="name -> recordings laid together under it")
 
@@ -117,8 +121,16 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     whole = nwb.open_nwb(path, intervals="", label="", time_unit=unit, recording_id=recording_id)
     with hdf5.opened(path) as file:
         log, bins, marks = (_table(file, name, path) for name in (WATCH_LOG, BINS, ANNOTATIONS))
+    spike_s = whole.spikes[0 : whole.n_spikes]
+    if settings.clock == "recording":
+        first, last = spike_s.min().clip(0), spike_s.max()
+        film_s = np.arange(np.ceil(first * rate), np.floor(last * rate) + 1) / rate
+        log = pd.DataFrame({"pts": film_s, "neural_recording_time": film_s / SECONDS[unit]})
     if log.empty:
-        raise BadInput(f"{path}: no table {WATCH_LOG!r}; it is no film in the layout of SUMMER.")
+        raise BadInput(
+            f"{path}: no table {WATCH_LOG!r}; it is no film in the layout of SUMMER. Where frames are to go by "
+            "the recording's own clock: source_params: {clock: recording}."
+        )
     film_s, clock_s = (
         require(log, column, f"{path}: {WATCH_LOG}").to_numpy(float)
         for column in ("pts", "neural_recording_time")
@@ -133,7 +145,6 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         labels |= from_csv(beside(path, recipe, recording_id)["times"], window[1], rate)
     check_label(recipe.label, labels, str(path))
     shown = shown[shown["frame"].between(window[0], window[1] - 1)].reset_index(drop=True)
-    spike_s = whole.spikes[0 : whole.n_spikes]
     spans = np.ptp(spike_s), (shown["stop"].iloc[-1] - shown["start"].iloc[0]) / 1e9
     if not spans[1] / LIKE < spans[0] < spans[1] * LIKE:
         raise BadInput(

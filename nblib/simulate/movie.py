@@ -25,11 +25,12 @@ from nblib.simulate.film_oracle import GAIN_STEPS, KERNEL, P_CUT, P_SCENE, STEP_
 from nblib.simulate.stored import Simulator
 
 USES = ()
-VERSION = 1  # raise it whenever the same settings would give other numbers
+VERSION = 2  # raise it whenever the same settings would give other numbers
 RATE_HZ = 25.0
 FRAME_MS = 41.0  # a frame of 40 ms lasts this long in a recording
 LEAD, TAIL = 918, 6664  # frames before and after the window of analysis
 BIN_FRAMES = (1, 2, 5, 12, 25)
+CARRIED = (0.06, 0.06, 0.035)  # of hero, rival, indoor by a unit at signal 1 [Hz]
 AREAS = ("A", "EC", "AH", "PH", "PHC", "MH")
 EVENTS = {"camera-cuts": "cut", "scenes": "scene_cut"}
 pool = movie.pool
@@ -75,7 +76,8 @@ def draw_film(n_steps: int, rng: np.random.Generator) -> Arrays:
 def draw_units(n_units: int, signal: float, rng: np.random.Generator) -> Arrays:
     """Units: rate_hz, weights (unit, 3) on hero, rival, indoor; weight of cuts; latency [steps].
 
-    Half of them carry each label weakly, one in 30 follows the hero, a fifth answers cuts alone.
+    Half of them carry each label weakly, one in 30 follows the hero, a fifth answers cuts alone. Weights
+    are scaled so that the units of every patient carry as much of a label (rate x weight squared).
     """
     weights = rng.normal(0, (0.22, 0.30, 0.20), (n_units, 3))
     weights *= rng.random((n_units, 3)) < (0.5, 0.4, 0.5)
@@ -84,6 +86,8 @@ def draw_units(n_units: int, signal: float, rng: np.random.Generator) -> Arrays:
     weights[cut > 0] = 0
     rate_hz = np.exp(rng.normal(np.log(1.6), 0.9, n_units)).clip(0.1, 15)
     latency = rng.integers(2, 6, n_units)
+    carried = (rate_hz[:, None] * weights**2).mean(axis=0)
+    weights *= np.sqrt(CARRIED / np.maximum(carried, 1e-3))
     return {
         "rate_hz": rate_hz,
         "weights": weights * signal,

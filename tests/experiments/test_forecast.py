@@ -18,7 +18,7 @@ def film(n=3000, n_units=4, swing=0.8, seed=0):
     roles = np.array(["train", "train", "train", "val", "test"])[segment % 5][None]
     pause = np.zeros(n, bool)
     pause[[100, 1350]] = True
-    return decoding.Film(counts, np.zeros(n, int), "none", roles, segment, np.arange(n), pause, np.arange(n_units), 0.08, "", params.SplitSettings())  # fmt: skip
+    return decoding.Film(counts, np.zeros(n, int), "none", roles, segment, np.arange(n), pause, np.arange(n_units), np.full(n_units, "A"), 0.08, "", params.SplitSettings())  # fmt: skip
 
 
 def test_bits_are_those_of_a_hand_count():

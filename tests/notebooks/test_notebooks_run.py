@@ -29,7 +29,7 @@ FIGURES = {
     "08_ssl_pretext": 2,
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
-    "11_movie": 4,
+    "11_movie": 5,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,
@@ -262,6 +262,9 @@ def test_a_film(home):
         "models": ["ridge"],
         "leak": [0.0, 4.0],
         "horizons_s": [0.08],
+        "lags_s": [-0.8, 0.0, 0.4],
+        "importance": True,
+        "tolerance_s": 0.24,
     }
     given |= {"n_permutations": 20, "n_bootstrap": 100}
     outcome = execute.attempt("11_movie", given, with_upstream=True, progress=False)

@@ -16,6 +16,7 @@ from nblib.core import params as P
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.data import sources
+from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.counts_dataset import load as load_counts
 from nblib.data.movie import NO_LABEL, check_label
 from nblib.evaluate import states
@@ -63,6 +64,19 @@ class Params(P.Fit, P.StageParams):
     horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
         [], description="how far ahead to forecast counts; empty = not [s]"
     )
+    lags_s: list[float] = Field(
+        [], description="spikes so long after the label, to see whether it is late; empty = not [s]"
+    )
+    tolerance_s: float = Field(
+        0.0, ge=0, description="find the label's beginnings so near, as events; 0 = not [s]"
+    )
+    importance: bool = Field(False, description="what units and regions carry, by new fits")
+    n_refits: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="labels moved round the film for p, by new fits; 0 = not [count]",
+    )
     n_permutations: int = Field(200, ge=20, le=100_000, description="labels moved round [count]")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
 
@@ -93,6 +107,7 @@ class Film:
     trial: np.ndarray
     after_pause: np.ndarray
     unit_ids: np.ndarray
+    areas: np.ndarray
     width_s: float
     split_hash: str
     settings: P.SplitSettings
@@ -141,7 +156,8 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
     return Film(
         binned.counts.values[:, 0].astype(float), y, name,
         np.array([part["role"] for part in folds]), segment[trial],
-        trial, binned.after_pause.values, binned.unit.values, width_s,
+        trial, binned.after_pause.values, binned.unit.values,
+        areas_of(units_of(binned)), width_s,
         splits.split_hash(roles), settings, _best(binned, recipe, params.recording, name),
     )  # fmt: skip
 
@@ -207,12 +223,19 @@ def log_odds(
     name: str, data: Film, rows: dict[str, np.ndarray], params: Params
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a decoder, fitted to train bins, says of the validation and of the test bins (B,)."""
-    y = {role: data.y[at] for role, at in rows.items()}
-    x = seen_by(name, data, rows, params)
-    chooser = None if name == LINEAR_LABEL else (x["val"], y["val"])
-    decoder = decoder_of(name, params).fit(x["train"], y["train"], chooser, n_classes=2)
+    decoder, x = fitted(name, data, rows, params)
     val, test = (decoder.predict_log_proba(x[role]) @ [-1, 1] for role in ("val", "test"))
     return val, test
+
+
+def fitted(
+    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
+) -> tuple[Decoder, dict[str, np.ndarray]]:
+    """A decoder fitted to train bins, and what it sees of the bins of each role (B, T, N)."""
+    x = seen_by(name, data, rows, params)
+    train, val = ((x[role], data.y[rows[role]]) for role in ("train", "val"))
+    chooser = None if name == LINEAR_LABEL else val
+    return decoder_of(name, params).fit(*train, chooser, n_classes=2), x
 
 
 def decoder_of(name: str, params: Params) -> Decoder:

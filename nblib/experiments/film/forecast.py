@@ -143,10 +143,18 @@ def of_fold(
     least = LEAST_HZ * data.width_s
     null = np.maximum(data.counts[teach + ahead].mean(axis=0), least)
     expected = np.maximum(rates(name, data, means, teach, ahead, seed), least)
-    gains = [
-        gain_in_bits(data.counts[val + ahead], w * expected[val] + (1 - w) * null, null).sum()
-        for w in WEIGHTS
-    ]
-    w, raw = WEIGHTS[int(np.argmax(gains))], expected[test]
+    of_val, place = data.counts[val + ahead], np.unique(data.segment[val], return_inverse=True)[1]
+    gains = np.array(
+        [
+            np.bincount(
+                place, gain_in_bits(of_val, w * expected[val] + (1 - w) * null, null).sum(axis=1)
+            )
+            for w in WEIGHTS
+        ]
+    )  # (weight, segment)
+    best = int(gains.sum(axis=1).argmax())
+    # What validation gains by chance, too, is no reason to leave the mean.
+    sure = gains[best].sum() > gains[best].std() * np.sqrt(gains.shape[1])
+    w, raw = WEIGHTS[best] if sure else 0.0, expected[test]
     null = np.tile(null, (len(test), 1))
     return data.counts[test + ahead], w * raw + (1 - w) * null, raw, null, data.segment[test], w

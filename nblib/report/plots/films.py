@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from nblib.experiments.film.forecast import BITS
 from nblib.report import published
 from nblib.report.plots import primitives, style
+from nblib.report.plots.runs import unit_rises
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -79,3 +81,41 @@ def stretch(predictions: pd.DataFrame) -> Picture:
     ax.set(xlabel="test bins, segment after segment", ylabel="probability", ylim=(0, 1.02))
     fig.legend_outside()
     return fig
+
+
+@style.styled
+def carriers(tables: dict[str, pd.DataFrame]) -> Picture:
+    """When spikes tell the label, which units carry most, and each region alone and left out."""
+    panels = [(draw, tables[name]) for name, draw in PANELS.items() if len(tables[name])]
+    if not panels:
+        return style.say("Not asked for. Ask with: -p lags_s [-1, 0, 1], or -p importance true")
+    fig = style.new_figure(3.6 * len(panels))
+    for ax, (draw, table) in zip(
+        fig.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
+    ):
+        draw(ax, table)
+    return fig
+
+
+def _lags(ax: Axes, lags: pd.DataFrame) -> None:
+    primitives.curves(ax, lags.assign(name="0.4 s of counts"), "lag_s", "name", bands=True)
+    ax.axvspan(*lags[["peak_low", "peak_high"]].iloc[0], color=style.LIGHT, lw=0, zorder=0)
+    ax.axvline(lags["peak_s"].iloc[0], color=style.INK, lw=1.2, label="peak, with its interval")
+    ax.axhline(0.5, label="chance", **primitives.CHANCE)
+    ax.set(
+        xlabel="time after the label [s]", ylabel="AUROC on test bins", title="When spikes tell it"
+    )
+    primitives.legend_beside(ax)
+
+
+def _regions(ax: Axes, regions: pd.DataFrame) -> None:
+    names = regions["area"].map(style.area_label) + " (" + regions["n_units"].astype(str) + ")"
+    table = regions.assign(name=names.where(regions["kind"] != "all", "all units"))
+    colours = {"all": style.INK, "alone": style.BLUE, "without": style.ORANGE}
+    primitives.intervals(ax, table, "name", hue="kind", colours=colours)
+    ax.axvline(0, label="chance", **primitives.CHANCE)
+    ax.set(xlabel="κ on test bins, fitted anew", title="Each region alone, and all but it")
+    primitives.legend_beside(ax)
+
+
+PANELS = {"lags": _lags, "units": unit_rises, "regions": _regions}

@@ -158,7 +158,7 @@ def importance(
         )
     fig = style.new_figure(4.4 if areas is None else 7.6)
     axes = fig.subplots(1 if areas is None else 2, 2, squeeze=False)
-    _units(axes[0, 0], units)
+    unit_rises(axes[0, 0], units)
     _bins(axes[0, 1], bins)
     if areas is not None:
         _areas(axes[1, 0], areas, "alone", "One area alone")
@@ -166,7 +166,8 @@ def importance(
     return fig
 
 
-def _units(ax: Axes, units: pd.DataFrame) -> None:
+def unit_rises(ax: Axes, units: pd.DataFrame) -> None:
+    """The units whose permutation costs most, each with its interval."""
     top = units.sort_values("rise", ascending=False).head(MOST_UNITS)
     areas = top["area"].map(style.area_name)
     colours = {area: style.area_colour(area) for area in areas if area}
