@@ -45,7 +45,7 @@ class TorchDecoder(Decoder):
     """A decoder around a network: x (B, T, N) -> logits (B, C).
 
     `network` is a module made by (n_bins, n_units, n_classes) and keyword-only arguments, which are
-    hyper-parameters of the decoder. Those that all networks have:
+    hyper-parameters of the decoder. Its last linear layer makes the logits. What all networks have:
 
     linear: a linear decoder, learnt from the train rows, to whose logits the network adds its own, none
     at first; so training begins where that one ends, and validation says how far it goes. "" for
