@@ -14,7 +14,6 @@ import pandas as pd
 from scipy.signal import find_peaks
 
 from nblib.core.errors import BadInput
-from nblib.data.movie import NO_LABEL
 from nblib.evaluate import importance, states, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score
@@ -30,6 +29,7 @@ LAG_WIDTH_S = 0.4  # of the window that the lag scan moves
 LATENCY_S = 0.3  # usual in the medial temporal lobe
 LATENCIES_S = (-0.2, 0.8)  # a peak outside is no latency
 EVENT = "event f1"
+VAL_DRAWS = 10  # of events moved round, where a height is chosen
 
 
 def extended(result: Result, data: Film, params: Params) -> Result:
@@ -74,23 +74,22 @@ def lag_scan(data: Film, params: Params) -> pd.DataFrame:
     """AUROC of the first decoder from 0.4 s of counts, so long after the label (lag_s), with interval.
 
     peak_s, peak_low, peak_high: where the curve peaks, and its interval over segments. Labels hold for
-    seconds, so the top is flat and its highest point says little; all of the curve is fitted.
+    seconds, so the top is flat and its highest point says little; a tent is fitted to all of it.
     """
     if not params.lags_s:
         return pd.DataFrame(columns=["lag_s", "value", "ci_low", "ci_high", "peak_s"])
-    name, lags, answers = params.models[0], np.array(sorted(params.lags_s)), []
-    for lag in lags:
-        window = [lag - LAG_WIDTH_S / 2, lag + LAG_WIDTH_S / 2]
+    name, answers = params.models[0], []
+    wide = max(1, round(LAG_WIDTH_S / data.width_s))  # bins; as many at each lag
+    first = np.unique([round(lag / data.width_s - wide / 2) for lag in params.lags_s])
+    lags = (first + wide / 2) * data.width_s
+    for start in first:
+        window = [float(start * data.width_s), float((start + wide) * data.width_s)]
         asked = params.model_copy(update={"windows": [window], "models": [name], "smooth": False})
         answers.append(decoding.judged(data, asked)[0][name])
     value = np.array([answer.scores(answer.y)[3] for answer in answers])
     drawn = np.array([a.redrawn(params.n_bootstrap, params.seed)[:, 3] for a in answers])
     half = answers[0].half_width(drawn.std(axis=1))
-    reach = range(int((lags[-1] - lags[0]) / data.width_s) + 2)
-    label = np.where(data.y == NO_LABEL, 0, data.y - data.y[data.y != NO_LABEL].mean())
-    alike = np.array([label[k:] @ label[: len(label) - k] for k in reach]) / (label @ label)
-    known = lags, np.column_stack([value, drawn]), alike, data.width_s
-    peak, *peaks = curve_peak(*known)
+    peak, *peaks = tent_peak(lags, np.column_stack([value, drawn]))
     low, high = np.quantile(peaks, [stats.TAIL, 1 - stats.TAIL])
     return pd.DataFrame({
         "lag_s": lags, "value": value, "ci_low": value - half, "ci_high": value + half,
@@ -98,19 +97,13 @@ def lag_scan(data: Film, params: Params) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def curve_peak(
-    lags: np.ndarray, values: np.ndarray, alike: np.ndarray, step_s: float
-) -> np.ndarray:
-    """Where curves (lag, curve) peak that fall on both sides as the label stops being like itself (curve,).
-
-    alike: correlation of the label with itself 0, 1, ... steps of `step_s` later.
-    """
+def tent_peak(lags: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Where the tent a - b |lag - peak| that fits values (lag, curve) best has its peak (curve,)."""
     peaks = np.arange(lags[0], lags[-1] + 0.01, 0.02)
-    away = np.abs(lags - peaks[:, None])
-    shapes = np.interp(away, np.arange(len(alike)) * step_s, alike)  # (peak, lag)
-    shapes -= shapes.mean(axis=1, keepdims=True)
-    shapes /= np.linalg.norm(shapes, axis=1, keepdims=True)
-    return peaks[(shapes @ (values - values.mean(axis=0))).argmax(axis=0)]
+    tents = -np.abs(lags - peaks[:, None])  # (peak, lag)
+    tents -= tents.mean(axis=1, keepdims=True)
+    tents /= np.linalg.norm(tents, axis=1, keepdims=True)
+    return peaks[(tents @ (values - values.mean(axis=0))).argmax(axis=0)]
 
 
 def lag_in_words(lags: pd.DataFrame) -> str:
@@ -131,7 +124,7 @@ def lag_in_words(lags: pd.DataFrame) -> str:
 def events(data: Film, params: Params) -> list[Row]:
     """F1 of the label's beginnings, found as peaks of the first decoder's answers within `tolerance_s`.
 
-    How high a peak must be is chosen on validation bins. Chance and p: the events found are moved round
+    How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found are moved round
     within each segment. Interval over segments.
     """
     if not params.tolerance_s:
@@ -142,8 +135,13 @@ def events(data: Film, params: Params) -> list[Row]:
         rows = {role: data.rows(fold, role) for role in ROLES}
         val, test = decoding.log_odds(name, data, rows, params)
         heights = np.quantile(val, [0.8, 0.9, 0.95, 0.97, 0.98, 0.99])
-        chosen = [_f1(_hits(data, rows["val"], val, height, reach)) for height in heights]
-        height = heights[int(np.argmax(chosen))]
+        of_val = data, rows["val"], val
+        over_chance = [
+            _f1(_hits(*of_val, height, reach))
+            - np.mean([_f1(_hits(*of_val, height, reach, rng)) for _ in range(VAL_DRAWS)])
+            for height in heights
+        ]
+        height = heights[int(np.argmax(over_chance))]
         counted.append(_hits(data, rows["test"], test, height, reach))
         for draw in range(params.n_permutations):
             null[draw] += _f1(_hits(data, rows["test"], test, height, reach, rng))

@@ -89,7 +89,7 @@ def carriers(tables: dict[str, pd.DataFrame]) -> Picture:
     panels = [(draw, tables[name]) for name, draw in PANELS.items() if len(tables[name])]
     if not panels:
         return style.say("Not asked for. Ask with: -p lags_s [-1, 0, 1], or -p importance true")
-    fig = style.new_figure(3.6 * len(panels))
+    fig = style.new_figure(4.2 * len(panels))
     for ax, (draw, table) in zip(
         fig.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
     ):
