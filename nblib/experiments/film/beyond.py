@@ -98,7 +98,7 @@ def lag_scan(data: Film, params: Params) -> pd.DataFrame:
 
 
 def tent_peak(lags: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where the tent a - b |lag - peak| that fits values (lag, curve) best has its peak (curve,)."""
+    """Peak (curve,) of the tent, as steep on both sides, that fits values (lag, curve) best."""
     peaks = np.arange(lags[0], lags[-1] + 0.01, 0.02)
     tents = -np.abs(lags - peaks[:, None])  # (peak, lag)
     tents -= tents.mean(axis=1, keepdims=True)
