@@ -52,6 +52,7 @@ def test_real_clips_end_near_chance_and_a_random_split_hides_it(clips):
     assert "would score κ" in decoding.in_words(result)
 
 
+@pytest.mark.slow
 def test_on_a_real_recording_forecasts_shrink_to_the_mean(clips):
     data, asked = loaded(*clips, horizons_s=[0.08, 2.0])
     for fold in range(5):
