@@ -258,7 +258,17 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
     """Three of the learning rates, the last in the order of this seed, are too small to learn."""
     rates = [1e-9, 2e-9, 2e-2, 2.5e-2, 3e-2, 3.5e-2, 4e-2, 3e-9]
     space = {"learning_rate": {"choices": rates}}
-    fixed = {**FIXED, "max_epochs": 12, "patience": 12, "batch_size": 16}
+    from_nothing = {
+        **FIXED["model_params"],
+        "linear": "",
+    }  # else it knows something without learning
+    fixed = {
+        **FIXED,
+        "max_epochs": 12,
+        "patience": 12,
+        "batch_size": 16,
+        "model_params": from_nothing,
+    }
     own = Study("s", Search(trials=8, space=space, pruner=pruner, sampler="grid", grace_epochs=4, objective="val_loss"), fixed)  # fmt: skip
     found = tables.trials([work(own)])
     given_up = found[found["state"] == "given up early"]
