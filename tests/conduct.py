@@ -8,7 +8,7 @@ import pytest
 
 # Tests that share something of which a machine has one, or that is dear to make: one worker runs
 # them. xdist's own mark for this does nothing beside a pytest that keeps its node ids elsewhere.
-TOGETHER = ("/slurm/", "/test_search.py", "/test_bench.py")
+TOGETHER = ("/slurm/", "/test_search.py", "/test_bench.py", "/test_film_over_seeds.py")
 
 
 def lacking(reason: str) -> None:

@@ -130,8 +130,6 @@ def test_learning_curves(home):
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     words = check(executed, "07_few_shot")
     assert all(f"**{name}**" in words for name in given["models"])
-    few = execute.attempt("07_few_shot", {**given, "shots": [14]}, progress=False)
-    assert few.code == 2 and "has 13 train presentations, fewer than 14" in few.message
 
 
 def test_images_from_spikes(home, tmp_path):
@@ -149,8 +147,6 @@ def test_images_from_spikes(home, tmp_path):
     table = results.scan()
     assert len(table) == 12 and set(table["notebook"]) == {"10_image_latents"}
     assert (table["oracle"] >= table["value"]).all() and results.comparable(table).empty
-    few = execute.attempt("10", {**FEW, "recipe": "tiny", "recording": "tiny"}, with_upstream=True, progress=False)  # fmt: skip
-    assert few.code == 3 and "shows 6 images" in few.message
 
 
 def test_field_potentials_from_files_to_curves(home, tmp_path):
