@@ -94,9 +94,8 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     seconds; `oracle` is the best possible score where the truth is known.
     A run of 05 or 06 holds one result, one of 07, 09 or 10 several, numbered by `result`. `run` is
     recording/key, since simulated recordings of one cohort share their keys.
-    `base` is the recipe that a derived one came from. `group` is that recipe with the changed
-    settings of 01 and 04, if any: runs of one group and recording were judged alike. `changed`
-    holds the other settings that were changed.
+    `base` is the recipe that a derived one came from; `group` adds its changed settings of 01 and 04,
+    so runs of one group and recording were judged alike; `changed` holds the other changed settings.
     `flag` says what must not be averaged silently: "corrupt" (bytes changed; no scores shown),
     "earlier nblib" (without the checksum that tells changed bytes; no scores shown),
     "old split" (made from another split than the recipe gives now), "old code" (made by another
