@@ -272,6 +272,18 @@ def test_docstrings_read_without_a_warning():
         assert not faults.getvalue(), f"{place}: {faults.getvalue()}"
 
 
+def test_a_public_signature_names_parameters_of_one_module():
+    """Ten modules hold a `Params`, and the reference cannot tell which a bare one of another is."""
+    for path in sorted((ROOT / "nblib").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                for argument in (*node.args.args, *node.args.kwonlyargs):
+                    bare = isinstance(argument.annotation, ast.Name) and argument.annotation.id
+                    assert bare != "Params" or "Params" in own, f"{path}: {node.name}"
+
+
 # --- plan ----------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from nblib.experiments.film import decoding
 from nblib.prepare.decoder_inputs import ROLES, Samples
 
 if TYPE_CHECKING:
-    from nblib.experiments.film.decoding import Film, Params
+    from nblib.experiments.film.decoding import Film
 
 MOVED_ROUND = "labels moved round the film, decoders fitted again"
 LEAST_MOVE_S = 60.0
@@ -32,7 +32,7 @@ EVENT = "event f1"
 VAL_DRAWS = 10  # of events moved round, where a height is chosen
 
 
-def extended(result: Result, data: Film, params: Params) -> Result:
+def extended(result: Result, data: Film, params: decoding.Params) -> Result:
     """A result of 11 with what else is asked for.
 
     p by new fits (`n_refits`), scores of events (`tolerance_s`), and tables: lags (`lags_s`), units and
@@ -45,7 +45,7 @@ def extended(result: Result, data: Film, params: Params) -> Result:
     return replace(result, rows=rows, tables=result.tables | tables)
 
 
-def with_new_fits(rows: list[Row], data: Film, params: Params) -> list[Row]:
+def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[Row]:
     """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew."""
     if not params.n_refits:
         return rows
@@ -70,7 +70,7 @@ def with_new_fits(rows: list[Row], data: Film, params: Params) -> list[Row]:
     return renewed
 
 
-def lag_scan(data: Film, params: Params) -> pd.DataFrame:
+def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
     """AUROC of the first decoder from 0.4 s of counts, so long after the label (lag_s), with interval.
 
     peak_s, peak_low, peak_high: where the curve peaks, and its interval over segments. Labels hold for
@@ -121,7 +121,7 @@ def lag_in_words(lags: pd.DataFrame) -> str:
     return f"{text}, as a latency may be: the labels look aligned."
 
 
-def events(data: Film, params: Params) -> list[Row]:
+def events(data: Film, params: decoding.Params) -> list[Row]:
     """F1 of the label's beginnings, found as peaks of the first decoder's answers within `tolerance_s`.
 
     How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found are moved round
@@ -182,7 +182,7 @@ def _f1(counts: np.ndarray) -> float:
     return float(2 * both / max(found + true, 1))
 
 
-def units(data: Film, params: Params) -> pd.DataFrame:
+def units(data: Film, params: decoding.Params) -> pd.DataFrame:
     """What the first decoder reads from each unit, in the first fold (see `importance.by_unit`)."""
     if not params.importance:
         return pd.DataFrame(columns=["unit", "area", "rise", "ci_low", "ci_high"])
@@ -196,7 +196,7 @@ def units(data: Film, params: Params) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"unit": data.unit_ids, "area": data.areas}), rises], axis=1)
 
 
-def regions(data: Film, params: Params) -> pd.DataFrame:
+def regions(data: Film, params: decoding.Params) -> pd.DataFrame:
     """kappa of the chosen decoder from each region alone and without it, as many folds.
 
     area, kind ("all", "alone", "without"), n_units, value, ci_low, ci_high; less, less_low, less_high: how

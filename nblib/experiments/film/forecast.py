@@ -20,7 +20,8 @@ from nblib.evaluate.scores import WORST, Score
 from nblib.prepare.decoder_inputs import ROLES
 
 if TYPE_CHECKING:
-    from nblib.experiments.film.decoding import Film, Params
+    from nblib.experiments.film import decoding
+    from nblib.experiments.film.decoding import Film
 
 BITS = "bits/spike"
 TAUS_S = (0.5, 2.0, 10.0)  # of the running means
@@ -89,7 +90,7 @@ def rates(name: str, data: Film, means: np.ndarray, teach: np.ndarray, ahead: in
     return expected
 
 
-def forecast(data: Film, params: Params) -> tuple[list[Row], pd.DataFrame]:
+def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFrame]:
     """Scores of every forecast at every horizon over the folds' test bins, and a row a unit.
 
     The table: model, horizon_s, unit, bits, ci_low, ci_high, r2, n_spikes, over_test_mean (bits over the
