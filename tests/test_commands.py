@@ -115,6 +115,19 @@ label: state
 window_s: 2.0
 hop_s: 2.0
 """
+FILM = """\
+recipe: film
+recordings: [p1]
+source: simulate_movie
+source_params: {seed: 11, n_frames: 9001, n_units: 10, n_pauses: 1}
+intervals: frames
+label: hero
+binning: frames
+split: segments
+n_folds: 5
+gap_s: 4.0
+n_parts: 4
+"""
 QUICK = {
     "max_epochs": "1", "n_steps": "2", "vae_epochs": "1", "n_permutations": "100", "n_bootstrap": "100", "importance": "0",
     "n_draws": "1", "n_draws_large": "1", "n_draws_trained": "1", "n_folds": "3",
@@ -139,6 +152,9 @@ def tiny(command: str, recipes: Path) -> list[str]:
     more = {k: v for k, v in QUICK.items() if k in accepted and k not in ("n_folds", *pairs)}
     if stages.STAGES[stage].cohort:
         more |= {"n_folds": "3", "recipe": str(recipes / "mice.yml")}
+    elif "leak" in accepted:  # six minutes of film have no room for the longer buffers
+        more |= {"recipe": str(recipes / "film.yml"), "n_permutations": "20"}
+        more |= {"leak": "[0, 4]"} if "leak" in pairs else {}
     elif "recipe" in accepted and stage[:2] < "90":
         more |= {"recipe": str(recipes / "tiny.yml")}
     if "pretext_params" in accepted:
@@ -162,6 +178,7 @@ def laboratory(tmp_path_factory):
     (folder / "home").mkdir()
     (folder / "tiny.yml").write_text(TINY)
     (folder / "mice.yml").write_text(MICE)
+    (folder / "film.yml").write_text(FILM)
     return folder
 
 
