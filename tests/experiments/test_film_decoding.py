@@ -166,22 +166,15 @@ def test_whole_fifths_of_a_film_are_judged_by_segments_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo(tmp_path):
-    """The bars of the whole film: 4,726 s, 60 units, buffer 32 s, five folds."""
+def test_on_the_whole_film_the_original_tells_little_and_the_clock_falls(tmp_path):
+    """4,726 s, 60 units, five folds; what other decoders reach is asked of five such films elsewhere."""
     recipe, folder = prepared(tmp_path, recipe="movie_demo")
-    data, asked = loaded(recipe, folder, leak=[0.0, 4.0, 8.0, 16.0, 32.0])
-    answers = decoding.judged(data, asked)[0]
-    kappa, _, _, auroc = _scores(answers["logistic"])
-    smooth_kappa, _, _, smooth_auroc = _scores(answers["logistic smoothed"])
-    best_kappa, _, _, best_auroc = _scores(answers[""])
-    assert kappa >= 0.30 and auroc >= 0.74
-    assert smooth_kappa >= max(0.42, kappa + 0.05) and smooth_auroc >= auroc + 0.02
-    assert smooth_kappa / best_kappa >= 0.60 and (smooth_auroc - 0.5) / (best_auroc - 0.5) >= 0.70
-    for models, windows in ((["logistic"], [[0.0, 0.08]]), (["linear_label"], [[0.0, 0.5]])):
-        one_bin, asked_one = loaded(recipe, folder, windows=windows, models=models)
-        bins = decoding.judged(one_bin, asked_one)[0][models[0]]
-        assert _scores(bins)[3] <= 0.62
-    assert states.kappa_difference(answers["logistic smoothed"], bins, 500)[1] > 0
-    leak = decoding.leak_curve(data, asked.model_copy(update={"models": ["ridge"]}))
+    data, asked = loaded(
+        recipe, folder, models=["linear_label"], windows=[[0.0, 0.5]], smooth=False
+    )
+    one_fold = asked.model_copy(update={"folds": [0]})  # each is a minute of training
+    assert _scores(decoding.judged(data, one_fold)[0]["linear_label"])[3] <= 0.62
+    few = {"models": ["nearest_mean"], "leak": [0.0, 4.0, 8.0, 16.0, 32.0]}
+    leak = decoding.leak_curve(data, asked.model_copy(update=few))
     clock = leak[leak["model"] == "clock"].set_index("buffer_s")["value"]
     assert clock[0] >= 0.95 and clock.is_monotonic_decreasing and abs(clock[32]) <= 0.15
