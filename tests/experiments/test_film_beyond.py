@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from drawn_film import drawn
 
+from nblib.core.errors import BadInput
 from nblib.evaluate.result import Result
 from nblib.experiments.film import beyond, decoding
 
@@ -74,6 +75,20 @@ def test_p_by_new_fits_knows_a_signal_from_none():
         rows = beyond.with_new_fits(decoding.decode(data, few).rows, data, few)
         kappa = next(row.score for row in rows if row.what == "ridge: kappa")
         assert kappa.null == beyond.MOVED_ROUND and (kappa.p <= 0.05) == found
+
+
+def test_too_few_moves_are_refused_not_counted_as_many(monkeypatch):
+    """A p of fewer new fits than were asked for would be another p."""
+    data, _ = drawn(2, gap_s=8.0)
+    few = asked(n_refits=2, folds=[0], smooth=False, windows=[[0.0, 0.5]])
+    rows = decoding.decode(data, few).rows
+
+    def all_alike(moved, params):
+        raise BadInput("it never changes in train bins")
+
+    monkeypatch.setattr(decoding, "judged", all_alike)
+    with pytest.raises(BadInput, match="n_refits = 2: only 0 of 20 moves"):
+        beyond.with_new_fits(rows, data, few)
 
 
 @pytest.mark.slow

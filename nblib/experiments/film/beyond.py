@@ -46,7 +46,10 @@ def extended(result: Result, data: Film, params: decoding.Params) -> Result:
 
 
 def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[Row]:
-    """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew."""
+    """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew.
+
+    Raises BadInput where too few moves leave both labels in train and test bins.
+    """
     if not params.n_refits:
         return rows
     rng, n = np.random.default_rng([params.seed, 6]), len(data.y)
@@ -59,6 +62,11 @@ def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[
             null.append({name: answer.scores(answer.y) for name, answer in answers.items()})
         if len(null) == params.n_refits:
             break
+    else:
+        raise BadInput(
+            f"label {data.label_name!r}, n_refits = {params.n_refits}: only {len(null)} of {10 * params.n_refits} "
+            "moves round the film left both labels in train and test bins. Leave n_refits out, or take more folds."
+        )
     renewed = []
     for row in rows:
         if row.metric in states.METRICS:
