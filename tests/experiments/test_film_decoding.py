@@ -98,6 +98,23 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     assert "test bins worth" in words and "It is one viewing of one film." in words
 
 
+@pytest.mark.parametrize(
+    ("given", "reach"),
+    [
+        ({"windows": [[-3.2, 0.0]]}, "from -3.2 to 0 s"),
+        ({"windows": [[0.0, 1.4]]}, "from 0 to 1.4 s"),
+        ({"models": ["lstm_20"], "windows": [[0.0, 0.1]]}, "from -0.8 to 0.8 s"),
+    ],
+)
+def test_what_sees_more_than_the_split_keeps_free_is_refused(tiny, given, reach):
+    """A published decoder brings windows of its own."""
+    recipe, folder = tiny
+    if "models" in given:
+        recipe = recipe.model_copy(update={"context_s": [0.5, 0.5]})
+    with pytest.raises(errors.BadParameter, match=reach):
+        loaded(recipe, folder, **given)
+
+
 def test_validation_alone_chooses_the_decoder(tiny):
     """Whatever test bins say, the choice stays; where validation bins say otherwise, it goes."""
     data, asked = loaded(*tiny, models=["ridge", "nearest_mean"])

@@ -137,7 +137,10 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
         )
     name = params.label_name or recipe.label
     check_label(name, binned.name.values.tolist(), f"recording {params.recording!r}")
-    (past, future), seen = recipe.context_s, (np.min(params.windows), np.max(params.windows))
+    width_s = film.bin_s(binned)
+    windows = [windows_of(model, width_s, params) for model in params.models]
+    windows = np.concatenate(windows)
+    (past, future), seen = recipe.context_s, (windows.min(), windows.max())
     if recipe.split == "segments" and (seen[0] < -past or seen[1] > future):
         raise BadParameter(
             f"windows reach from {seen[0]:g} to {seen[1]:g} s, but the split keeps {past:g} s before and "
@@ -151,7 +154,6 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
     if not set(np.unique(y)) <= {0, 1, NO_LABEL}:
         raise BadParameter(f"annotation {name!r} is no state or event that is on (1) or off (0).")
     settings, trial = recipe.settings(P.SplitSettings), binned.trial.values
-    width_s = film.bin_s(binned)
     _, segment = film.segment_roles(trial[-1] + 1, width_s, 0, settings)  # those of any split
     return Film(
         binned.counts.values[:, 0].astype(float), y, name,
@@ -251,12 +253,17 @@ def decoder_of(name: str, params: Params) -> Decoder:
     )
 
 
+def windows_of(name: str, width_s: float, params: Params) -> list[list[float]]:
+    """The windows from a frame [s] in which a decoder sees counts."""
+    bins = ORIGINALS[name][-1] if name in ORIGINALS else ()
+    return [[k * width_s, (k + 1) * width_s] for k in bins] or params.windows
+
+
 def seen_by(
     name: str, data: Film, rows: dict[str, np.ndarray], params: Params
 ) -> dict[str, np.ndarray]:
     """What a decoder sees of the bins of each role (B, T, N): windows around them, scaled by train."""
-    bins = ORIGINALS[name][-1] if name in ORIGINALS else ()
-    windows = [[k * data.width_s, (k + 1) * data.width_s] for k in bins] or params.windows
+    windows = windows_of(name, data.width_s, params)
     x = {role: film.around(data.counts, at, windows, data.width_s) for role, at in rows.items()}
     if name == LINEAR_LABEL:
         return x
