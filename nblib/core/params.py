@@ -149,7 +149,9 @@ class IngestSettings(LabelRules, OriginSettings):
 
     time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
-    series: str = Field("", description="name of the LFP series (lfp_nwb); empty = the only one")
+    series: str = Field(
+        "", description="name of the LFP or stimulus series (lfp_nwb, nwb); empty = the only one"
+    )
     times: str = Field(
         "", description="file of the intervals, where it is another one; filled in as path is"
     )
@@ -162,15 +164,24 @@ class IngestSettings(LabelRules, OriginSettings):
 class BinSettings(Params):
     """Settings of 02: how spike times become counts."""
 
-    binning: Literal["per_presentation", "fixed_width", "event_window", "edges", "frames"] = Field(
-        "per_presentation", description="how each trial is cut into bins; frames: put together"
+    binning: Literal[
+        "per_presentation", "fixed_width", "event_window", "edges", "frames", "continuous"
+    ] = Field(
+        "per_presentation",
+        description="how each trial is cut into bins; frames: put together; continuous: without trials",
+    )
+    stimulus_value: Literal["held", "mean"] = Field(
+        "held",
+        description="stimulus of a bin (continuous): in force at its start, or mean since the last bin's",
     )
     frames_per_bin: int = Field(2, ge=1, description="frames of a film in a bin (frames) [count]")
     bin_label: Literal["first", "any", "majority"] = Field(
         "first", description="label of a bin from those of its frames (frames)"
     )
     n_bins: int = Field(5, description="bins per presentation: 1, 2, 3, 5, 10, 15 or 20 [count]")
-    bin_s: float = Field(0.05, gt=0, description="bin width (fixed_width, event_window) [s]")
+    bin_s: float = Field(
+        0.05, gt=0, description="bin width (fixed_width, event_window, continuous) [s]"
+    )
     window_start_s: float = Field(0.0, description="window start from the event [s]")
     window_stop_s: float = Field(0.25, description="window stop from the event [s]")
     event: str = Field("start_time", description="column that holds the event's time")
@@ -185,7 +196,8 @@ class BinSettings(Params):
     resample_hz: float = Field(0.0, ge=0, description="new rate of the LFP; 0 = its own [Hz]")
     causal: bool = Field(False, description="filter the LFP forwards only")
     gaps: Literal["refuse", "cut"] = Field(
-        "refuse", description="gaps in the LFP's clock: refuse them, or cut there and go on"
+        "refuse",
+        description="gaps in the LFP's or the stimulus' clock: refuse them, or cut there and go on",
     )
 
     @model_validator(mode="after")
@@ -224,18 +236,23 @@ class CleanSettings(Params):
 class SplitSettings(Params):
     """Settings of 04: which trials may teach and which may judge."""
 
-    split: Literal["blocked", "random", "segments"] = Field(
-        "blocked", description="how roles are dealt; segments: of a film, in every part of it"
+    split: Literal["blocked", "random", "segments", "cycles"] = Field(
+        "blocked",
+        description="how roles are dealt; segments: of a film, in every part; cycles: of time, in turn",
     )
     n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="validation share of the rest")
     gap_s: float = Field(
-        1.0, ge=0, description="time kept free between roles (blocked, segments) [s]"
+        1.0, ge=0, description="time kept free between roles (blocked, segments, cycles) [s]"
     )
     context_s: list[Annotated[float, Field(ge=0)]] = Field(
         [3.0, 1.0], min_length=2, max_length=2,
-        description="past and future that a decoder may see, kept free besides (segments) [s]",
+        description="past and future that a decoder may see, kept free besides (segments, cycles) [s]",
+    )  # fmt: skip
+    cycle_s: list[Annotated[float, Field(gt=0)]] = Field(
+        [63.0, 9.0, 15.0], min_length=3, max_length=3,
+        description="train, validation and test of each cycle, gaps besides (cycles) [s]",
     )  # fmt: skip
     n_parts: int = Field(
         0, ge=0, description="parts of the film, each with five segments; 0 = as published [count]"

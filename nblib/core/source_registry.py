@@ -34,4 +34,5 @@ SOURCES = {
     "lfp_mat": Source("data.lfp.mat", "lfp"),
     "movie": Source("data.movie", "spikes"),
     "simulate_movie": Source("simulate.movie", "spikes"),
+    "simulate_retina": Source("simulate.retina", "spikes"),
 }

@@ -88,6 +88,8 @@ def save(binned: xr.Dataset, folder: Path) -> None:
     # Level 1: counts are mostly zeros, higher levels cost time and gain little.
     packed = {"zlib": True, "complevel": 1, "shuffle": False, "fletcher32": True}
     encoding = {"counts": packed | {"chunksizes": (rows, n_bins, n_units)}}
+    if "stimulus" in binned:  # values that hold for many bins
+        encoding["stimulus"] = packed | {"chunksizes": (rows, *binned["stimulus"].shape[1:])}
     # As to_netcdf would, which cannot be told how to open the file.
     place = H5NetCDFStore.open(str(folder / FILE), mode="w", driver_kwds=hdf5.UNLOCKED)
     with contextlib.closing(place):

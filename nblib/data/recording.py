@@ -81,6 +81,8 @@ class Recording:
     series : sampled signals by name, read lazily.
     trials, label : the interval table that holds the trials, and its column to decode (or an
         expression of columns), "" without; rules : which trials count, and what is missing.
+    stimulus : of a recording without trials, the series that is binned with the spikes; "" where none is
+        chosen.
     observed : each unit's intervals (k, 2) [s] in which its spikes were looked for; None where
         nothing is said of it, of all units or of one: then always.
     """
@@ -100,6 +102,7 @@ class Recording:
     meta: dict[str, Any] = field(default_factory=dict)
     observed: list[np.ndarray | None] | None = None
     rules: LabelRules = field(default_factory=LabelRules)
+    stimulus: str = ""
 
     def __post_init__(self):
         if len(self.spike_index) != len(self.units) + 1:

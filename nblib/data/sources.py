@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from nblib.core import params, rawfiles, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.source_registry import SOURCES
-from nblib.data import linked
+from nblib.data import linked, stimulus
 from nblib.data.files import require_file
 from nblib.data.trials import columns, expressions, labelling
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 # The settings of a recipe that not every source reads, and those of 02 that one kind of them reads.
 NOT_ALL_USE = ("path", "time_unit", "series", "times")
 FROM_FRAMES = ("frames_per_bin", "bin_label")
+CONTINUOUS = ("gaps", "stimulus_value")  # of bins without trials
 BINNED_BY = {
     "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s", *FROM_FRAMES),
     "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
@@ -65,7 +66,9 @@ def check_used(recipe: Recipe) -> None:
     """BadParameter for a setting that is given though the recipe's source does not read it."""
     read = offered(recipe.source, "USES")
     uses = {*(NOT_ALL_USE if read is None else read), *BINNED_BY[recipe.holds]}
-    for name in sorted({*NOT_ALL_USE}.union(*BINNED_BY.values()) - uses):
+    if recipe.holds == "spikes" and not recipe.intervals:
+        uses |= {"series", *(CONTINUOUS if recipe.binning == "continuous" else ())}
+    for name in sorted({*NOT_ALL_USE, *CONTINUOUS}.union(*BINNED_BY.values()) - uses):
         value = getattr(recipe, name)
         if value != params.Recipe.model_fields[name].default:
             raise BadParameter(
@@ -80,6 +83,11 @@ def check(recipe: Recipe) -> None:
     check_used(recipe)
     own_settings(recipe)
     where = f"recipe {recipe.recipe!r}"
+    if recipe.binning == "continuous" and recipe.intervals:
+        raise BadParameter(
+            f"{where}: binning = 'continuous' bins all of the time, without trials, but intervals = "
+            f'{recipe.intervals!r}. Set intervals: "".'
+        )
     if recipe.where:
         expressions.check_syntax(recipe.where, f"{where}: where")
     if re.search("[<>=]", recipe.label):  # anything else may be the name of a column
@@ -207,6 +215,9 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
         labelling.to_count(
             recording.labelled, recording.rules, recipe, recording.trial_place, needs
         )
+    elif not recipe.is_lfp:
+        name = stimulus.name_of(recording, recipe.series)
+        recording = replace(recording, stimulus=name, label="")
     return recording
 
 

@@ -18,7 +18,7 @@ from nblib.data.counts_dataset import build, numbers_or_text, to_ns
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
-from nblib.prepare import film
+from nblib.prepare import continuous, film
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
@@ -117,8 +117,19 @@ def bin_recording(
     """Count the spikes of a recording's trials.
 
     Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
-    dictionary. Raises what `labelling.to_count` raises.
+    dictionary. Raises what `labelling.to_count` raises, and of a recording without trials what
+    `continuous.rows_of_time` raises.
     """
+    if settings.binning == "continuous":
+        rows, edges, left_out = continuous.rows_of_time(recording, settings)
+        reasons = {
+            "classes": '[""]',
+            "left_out": json.dumps({continuous.UNKNOWN: left_out} if left_out else {}),
+        }
+        binned = _built(
+            recording, settings, rows, np.full(len(rows), ""), edges, threads, attrs=reasons
+        )
+        return continuous.with_stimulus(binned, recording, settings)
     where = recording.trial_place
     chosen = labelling.to_count(
         recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
@@ -128,14 +139,22 @@ def bin_recording(
         table, edges = film.bins_of_frames(recording, settings)
     else:
         edges = trial_edges(table, settings, where)
+    block = numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None
+    label = labelling.as_array(table["label"])
+    binned = _built(
+        recording, settings, table.index.to_numpy(), label, edges, threads, chosen.attrs(), block
+    )
+    return film.with_annotations(binned, table) if settings.binning == "frames" else binned
+
+
+def _built(recording, settings, trial, label, edges, threads, attrs, block=None) -> xr.Dataset:
+    """Counts in these edges, int64 ns (trial, bins + 1), as a Dataset."""
     counts = count_spikes(recording, edges, threads)
-    binned = build(
-        counts, table.index.to_numpy(), labelling.as_array(table["label"]), edges, recording.units,
-        block=numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
+    return build(
+        counts, trial, label, edges, recording.units, block=block,
         attrs={
             "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
             "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
-            "clock": "recorded", **chosen.attrs(),
+            "clock": "recorded", **attrs,
         },
     )  # fmt: skip
-    return film.with_annotations(binned, table) if settings.binning == "frames" else binned

@@ -12,7 +12,7 @@ from nblib.core.markup import in_markdown
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, lfp_windows, responses, spectra
+from nblib.prepare import binning, continuous, lfp_windows, responses, spectra
 from nblib.prepare.lfp_windows import Windows
 from nblib.road.stage_registry import INGEST
 from nblib.road.stages import Stage
@@ -31,6 +31,8 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
         classes = json.loads(made.classes)
     else:
         made = binning.bin_recording(session, stage.settings)
+        if continuous.is_continuous(made):
+            return made
         classes = json.loads(made.attrs["classes"])
     seen = pd.read_parquet(stage.input(INGEST) / "classes.parquet")["class"].tolist()
     for one, other in ((classes, seen), (seen, classes)):

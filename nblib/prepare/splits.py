@@ -21,7 +21,7 @@ from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.counts_dataset import to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import film, unit_statistics
+from nblib.prepare import continuous, film, unit_statistics
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
@@ -111,22 +111,27 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     group = overlap_groups(start, stop)
     n_groups = int(group.max()) + 1
     known = np.ones(len(label), bool)
+    continuous.check_split(binned, settings, who)
     if settings.split == "segments" or film.is_film(binned):
         _check_film(binned, settings, who)
         known = label != film.NO_LABEL
-    classes = labelling.as_text(label[known])
-    labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
-    _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
+    if not continuous.is_continuous(binned):
+        classes = labelling.as_text(label[known])
+        labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
+        _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
             f"too few for {settings.n_folds} fold(s) with train, validation and test."
         )
     folds = []
+    gap_s = continuous.gap_s(settings) if continuous.is_continuous(binned) else settings.gap_s
     for fold in range(settings.n_folds):
         if settings.split == "blocked":
             role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
-            role = _with_gaps(role, start, stop, round(settings.gap_s * 1e9))
+            role = _with_gaps(role, start, stop, round(gap_s * 1e9))
+        elif settings.split == "cycles":
+            role = continuous.cycle_roles(binned.trial.values, (stop - start)[0] / 1e9, settings)
         elif settings.split == "segments":
             at = binned.trial.values
             role, group = film.segment_roles(at[-1] + 1, film.bin_s(binned), fold, settings)

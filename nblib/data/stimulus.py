@@ -1,0 +1,101 @@
+"""The stimulus of a recording without trials: a series whose value holds until the next sample.
+
+A value is known from its timestamp to the next one; not across a gap, nor where it is NaN.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+
+from nblib.core.errors import BadInput, BadParameter, some
+from nblib.data.recording import Recording, Series
+from nblib.data.trials.time_intervals import merged
+
+GAP = 5.0  # samples further apart than so many usual steps have a gap between them
+
+
+def name_of(recording: Recording, asked: str) -> str:
+    """Name of the series that is the stimulus: the one asked for, or the only one; "" where there are
+    none or several. BadParameter, with the nearest names, for one that is not there."""
+    names = list(recording.series)
+    if not asked:
+        return names[0] if len(names) == 1 else ""
+    if asked not in names:
+        near = difflib.get_close_matches(asked, names, cutoff=0.5)
+        known = f"near it: {', '.join(near)}" if near else f"there is {some(names, 20) or 'none'}"
+        raise BadParameter(f"{recording.path or recording.id}: no series {asked!r}; {known}.")
+    return asked
+
+
+def of(recording: Recording) -> Series:
+    """The stimulus; BadParameter where the recipe has to name it, BadInput where there is none."""
+    if recording.stimulus:
+        return recording.series[recording.stimulus]
+    where = recording.path or recording.id
+    if not recording.series:
+        raise BadInput(
+            f"{where}: no series that can be read, and binning: continuous needs a stimulus."
+        )
+    raise BadParameter(
+        f"{where}: several series; name the stimulus with `series`: {some(recording.series, 20)}."
+    )
+
+
+def place(recording: Recording) -> str:
+    """Where the stimulus stands, for messages."""
+    return f"{recording.path or recording.id}: series {recording.stimulus!r}"
+
+
+def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
+    """Times (n,) [s] and values (n, channel), float32, of the stimulus.
+
+    Raises BadInput, with file, field and rows, for timestamps that are NaN or fall, and for fewer than
+    two samples; what `of` raises.
+    """
+    series, where = of(recording), ""
+    where = place(recording)
+    if series.timestamps is None:
+        times = series.start_s + np.arange(series.n_samples) / series.rate_hz
+    else:
+        times = series.timestamps()
+    if len(times) < 2:
+        raise BadInput(f"{where} has {len(times)} samples; a stimulus needs two at least.")
+    if len(rows := np.flatnonzero(~np.isfinite(times))):
+        raise BadInput(f"{where}: timestamps is NaN or infinite in row {some(rows)}.")
+    if len(rows := np.flatnonzero(np.diff(times) < 0)):
+        raise BadInput(
+            f"{where}: timestamps falls after row {some(rows)} ({times[rows[0]]:.6g} to "
+            f"{times[rows[0] + 1]:.6g} s); put the samples in the order of time in the file."
+        )
+    values = np.asarray(series.read(0, series.n_samples), np.float32)
+    return times, values.reshape(len(times), -1)
+
+
+def known(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """When the value is known: disjoint rising intervals (k, 2) [s].
+
+    The last sample holds for the usual step, the median; a gap is longer than `GAP` of these.
+    """
+    usual = float(np.median(np.diff(times)))
+    stop = np.append(times[1:], times[-1] + usual)
+    good = np.isfinite(values).all(axis=1) & (stop - times <= GAP * usual)
+    return merged(np.column_stack([times, stop])[good])
+
+
+def held(times: np.ndarray, values: np.ndarray, at_s: np.ndarray) -> np.ndarray:
+    """The value in force at each of some times, the latest of no later timestamp: (at, channel)."""
+    return values[np.maximum(np.searchsorted(times, at_s, side="right") - 1, 0)]
+
+
+def mean_of(times: np.ndarray, values: np.ndarray, edges_s: np.ndarray) -> np.ndarray:
+    """Mean of the held value from each edge to the next: (edges - 1, channel), float32.
+
+    Before the first sample its value is taken.
+    """
+    inside = times[slice(*np.searchsorted(times, edges_s[[0, -1]], side="right"))]
+    cuts = np.union1d(edges_s, inside)
+    area = held(times, values, cuts[:-1]) * np.diff(cuts)[:, None]
+    total = np.add.reduceat(area, np.searchsorted(cuts, edges_s[:-1]), axis=0)
+    return (total / np.diff(edges_s)[:, None]).astype(np.float32)
