@@ -20,6 +20,8 @@ from nblib.road.stages import Stage
 if TYPE_CHECKING:
     import xarray as xr
 
+CLEAR = 5  # standard errors of a spike-triggered average: chance makes 3 to 4 of some hundreds
+
 
 def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows:
     """Counts (trial, time, unit) as the recipe asks; those that the source holds when it is None;
@@ -47,16 +49,31 @@ def save(binned: xr.Dataset | Windows, folder: Path) -> None:
     )
 
 
-def response(session: Recording | None, binned: xr.Dataset | Windows) -> pd.DataFrame:
+def response(
+    session: Recording | None, binned: xr.Dataset | Windows
+) -> pd.DataFrame | xr.DataArray:
     """Mean response by area: in fine bins from spike times, else in the bins that there are; the
-    spectra by state of windows."""
+    spectra by state of windows; spike-triggered averages of a recording without trials."""
     if isinstance(binned, Windows):
         return spectra.spectra(binned)
+    if continuous.is_continuous(binned):
+        return continuous.spike_triggered(binned)
     return responses.binned_psth(binned) if session is None else responses.area_psth(session)
 
 
-def sentence(binned: xr.Dataset | Windows, psth: pd.DataFrame) -> str:
+def sentence(binned: xr.Dataset | Windows, psth: pd.DataFrame | xr.DataArray) -> str:
     """What 02 made, in a sentence."""
+    if not isinstance(binned, Windows) and continuous.is_continuous(binned):
+        n_bins, strongest = (
+            binned.sizes["trial"] * binned.sizes["time"],
+            abs(psth).max(("channel", "lag_s")),
+        )
+        return (
+            f"**Result.** {n_bins:,} bins × {binned.sizes['unit']:,} units hold {int(binned['counts'].sum()):,} "
+            f"spikes, beside {binned.sizes['channel']} channel(s) of stimulus. In {int((strongest > CLEAR).sum())} units "
+            f"the stimulus before a spike lies more than {CLEAR} standard errors off its mean."
+            f"{_left_out(binned.attrs['left_out'], 'Rows of about a second')}"
+        )
     if isinstance(binned, Windows):
         inside = pd.Series(binned.label[binned.labelled]).value_counts().sort_index()
         states = ", ".join(f"{n} of {in_markdown(name)}" for name, n in inside.items())

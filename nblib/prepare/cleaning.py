@@ -18,7 +18,7 @@ from nblib.data.counts_dataset import edges_of, to_ns
 from nblib.data.counts_dataset import save as save_counts
 from nblib.data.recording import Recording
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import binning
+from nblib.prepare import binning, continuous
 from nblib.prepare.bin_of_spike import first_at_or_after
 
 REMOVALS_FILE = "removals.parquet"
@@ -204,7 +204,18 @@ def clean(
             raise BadInput(
                 f"recording {binned.attrs['recording']!r}: no {word} is left after cleaning."
             )
-    return binned, pd.DataFrame(rows, columns=["what", "reason", "removed", "kept"])
+    removals = pd.DataFrame(rows, columns=["what", "reason", "removed", "kept"])
+    removals["what"] = removals["what"].replace("presentations", continuous.row_word(binned))
+    return binned, removals
+
+
+def sentence(binned: xr.Dataset, cleaned: xr.Dataset) -> str:
+    """What 03 left of the counts, in a sentence."""
+    return (
+        f"**Result.** {cleaned.sizes['unit']:,} of {binned.sizes['unit']:,} units and "
+        f"{cleaned.sizes['trial']:,} of {binned.sizes['trial']:,} {continuous.row_word(binned)} are left, with "
+        f"{int(cleaned['counts'].sum()):,} of {int(binned['counts'].sum()):,} spikes."
+    )
 
 
 def save(cleaned: xr.Dataset, removals: pd.DataFrame, folder: Path) -> None:

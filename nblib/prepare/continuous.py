@@ -21,6 +21,7 @@ from nblib.data.recording import Recording
 from nblib.data.trials.time_intervals import covers
 
 ROW_S = 1.0
+STA_S, STA_STEP_S = 0.5, 0.008  # how far back a spike-triggered average looks, in which steps
 UNKNOWN = "stimulus not known"  # why rows are left out
 STEP = 8  # bins of a row are a multiple of this where it has as many
 
@@ -105,9 +106,38 @@ def with_stimulus(binned: xr.Dataset, recording: Recording, settings: BinSetting
     return binned.assign(stimulus=(("trial", "time", "channel"), shown))
 
 
+def row_word(binned: xr.Dataset) -> str:
+    """What a trial of these counts is called."""
+    return "rows of time" if is_continuous(binned) else "presentations"
+
+
 def is_continuous(binned: xr.Dataset) -> bool:
     """Whether these counts are of a recording without trials."""
     return "stimulus" in binned
+
+
+def spike_triggered(binned: xr.Dataset) -> xr.DataArray:
+    """Mean stimulus before a spike (unit, channel, lag_s), in standard errors from the mean stimulus.
+
+    In steps of about 8 ms, where a row is a whole number of them; the first is the step before the spike's.
+    Only spikes of rows that follow another count. What is 0 throughout was answered by nothing.
+    """
+    trial, n = binned.trial.values, binned.sizes["time"]
+    width_s = float(binned.stop_s[0] - binned.start_s[0]) / n
+    step = next(k for k in range(max(1, round(STA_STEP_S / width_s)), 0, -1) if n % k == 0)
+    counts = binned.counts.values.reshape(len(trial), n // step, step, -1).sum(2, dtype=np.float32)
+    counts[np.diff(trial, prepend=trial[0]) != 1] = 0
+    shown = binned.stimulus.values.reshape(len(trial), n // step, step, -1).mean(2)
+    counts, shown = (x.reshape(-1, x.shape[2]) for x in (counts, shown))
+    spread = shown.std(axis=0)
+    shown = (shown - shown.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    lags = np.arange(1, max(1, min(round(STA_S / (step * width_s)), n // step)) + 1)
+    sums = np.stack([counts[lag:].T @ shown[:-lag] for lag in lags], axis=-1)
+    total = counts.sum(axis=0)[:, None, None]
+    return xr.DataArray(
+        sums / np.sqrt(np.maximum(total, 1)), dims=("unit", "channel", "lag_s"),
+        coords={"unit": binned.unit.values, "lag_s": lags * step * width_s},
+    )  # fmt: skip
 
 
 def gap_s(settings: SplitSettings) -> float:

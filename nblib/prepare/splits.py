@@ -21,7 +21,7 @@ from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.counts_dataset import to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, film, unit_statistics
+from nblib.prepare import continuous, film, label_runs, unit_statistics
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
@@ -324,6 +324,32 @@ def fit_folds(
     return [
         fit_statistics(binned, split, int(fold), settings) for fold in sorted(split.fold.unique())
     ]
+
+
+def rates_by_role(binned: xr.Dataset, split: pd.DataFrame) -> pd.DataFrame:
+    """Mean rate [Hz] of each unit in the first fold: a row a unit, a column a role that there is."""
+    first, trials = split[split["fold"] == split["fold"].min()], pd.Index(binned.trial.values)
+    spikes = binned.counts.values.sum(axis=1, dtype=np.int64)  # (trial, unit)
+    exposure_s = binned.exposure_s.values.sum(axis=1)
+    rates = {}
+    for role in ROLES[:3]:
+        rows = trials.get_indexer(first.loc[first["role"] == role, "trial"])
+        rates[role] = spikes[rows].sum(axis=0) / exposure_s[rows].sum()
+    return pd.DataFrame(rates, index=binned.unit.values)
+
+
+def sentence(
+    binned: xr.Dataset, split: pd.DataFrame, statistics: list[TrainStatistics], kind: str
+) -> str:
+    """What 04 made, in a sentence; kind: how roles were dealt."""
+    n = split[split["fold"] == split["fold"].min()]["role"].value_counts()
+    classes = f" and {len(statistics[0].classes)} classes"
+    return (
+        f"**Result.** In the first of {split['fold'].nunique()} fold(s), {n['train']:,} "
+        f"{continuous.row_word(binned)} teach, {n['val']:,} choose and {n['test']:,} judge; {n.get('gap', 0):,} lie "
+        f"in gaps. {len(statistics[0].unit_ids):,} units{'' if continuous.is_continuous(binned) else classes} go on "
+        f"to the decoders. This split is `{split_hash(split)}`.{label_runs.sentence(split, kind)}"
+    )
 
 
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:

@@ -108,6 +108,8 @@ def explore_responses(session: Recording | None) -> ResponseExplorer | Picture:
         return plots.say(
             "A field potential has no spikes to look at one by one; 01 shows its traces."
         )
+    if not session.trials:
+        return plots.say("Nothing was presented one by one: the averages above show each unit.")
     return ResponseExplorer(session)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nblib.data.recording import QUALITY
-from nblib.report.plots import primitives, style
+from nblib.prepare.continuous import is_continuous
+from nblib.prepare.splits import rates_by_role
+from nblib.report.plots import continuous, primitives, style
 from nblib.report.plots.style import Picture
 
 GONE = style.shade(style.VERMILLION, 0.4)
@@ -127,8 +130,8 @@ def _role_bars(ax: Axes, part: pd.DataFrame, row: int, **look) -> None:
 
 
 def _around_gap(first: pd.DataFrame) -> tuple[float, float] | None:
-    """A window around the last gap of a fold; None without one, or when it is plain to see."""
-    gaps = _stretches(first).query("role == 'gap'")
+    """A window around the last gap between two roles of a fold; None without one, or when it is plain to see."""
+    gaps = _stretches(first)[:-1].query("role == 'gap'")
     if gaps.empty:
         return None
     start, stop = gaps["start_s"].iloc[-1], gaps["stop_s"].iloc[-1]
@@ -144,6 +147,13 @@ def _stretches(part: pd.DataFrame) -> pd.DataFrame:
     number = ((part["role"] != part["role"].shift()) | pause).cumsum()
     ends = {"role": "first", "start_s": "first", "stop_s": "last"}
     return part.groupby(number.to_numpy()).agg(ends)
+
+
+def role_balance(split: pd.DataFrame, binned: xr.Dataset) -> Picture:
+    """Whether roles are alike: labels in each, or rates of units where there are no labels."""
+    if is_continuous(binned):
+        return continuous.rates_by_role(rates_by_role(binned, split))
+    return label_balance(split, binned.attrs["label_name"])
 
 
 @style.styled

@@ -14,7 +14,7 @@ from nblib.data.recording import good_units
 from nblib.data.trials.labelling import is_one_of
 from nblib.data.trials.time_intervals import merged
 from nblib.prepare import responses
-from nblib.report.plots import primitives, style, texts
+from nblib.report.plots import continuous, primitives, style, texts
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -27,10 +27,13 @@ TRACE_S = 6.0
 
 
 def recording_overview(session: Recording, report: SessionReport) -> Picture:
-    """The session at a glance: units, presentations and rate, or channels and intervals."""
+    """The session at a glance: units, presentations and rate, or the stimulus where there are no
+    presentations; or channels and intervals."""
     tables = report.tables
     if session.lfp is not None:
         return lfp_overview(tables["channels"], tables["intervals"])
+    if session.stimulus:
+        return continuous.overview(session, tables["unit_rates"], tables["rate"])
     labels = responses.labels_of(session) if session.trials else None
     invalid = tables["invalid"][["start_time", "stop_time"]].to_numpy()
     return session_overview(
@@ -50,6 +53,8 @@ def recording_close_up(session: Recording) -> Picture:
         return lfp_traces(
             series.read(low, low + n), start, series.rate_hz, session.meta["channels"]
         )
+    if session.stimulus:
+        return continuous.close_up(session)
     window = responses.example_window(session)
     spike_s, unit = responses.spikes_between(session, *window)
     trials = session.trial_table if session.trials else None

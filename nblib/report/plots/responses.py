@@ -9,8 +9,9 @@ import pandas as pd
 
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.prepare import lfp_windows, responses
+from nblib.prepare.continuous import is_continuous
 from nblib.prepare.spectra import BANDS
-from nblib.report.plots import primitives, style, texts
+from nblib.report.plots import continuous, primitives, style, texts
 from nblib.report.plots.style import Picture
 
 SHOWN_HZ = (1.0, 55.0)
@@ -18,16 +19,22 @@ MOST_AREAS = 12
 
 
 def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
-    """Mean firing rate by area around the onset (`binning_stage.response`), or power spectra by state."""
+    """Mean firing rate by area around the onset (`binning_stage.response`), power spectra by state, or
+    spike-triggered averages."""
     if isinstance(binned, lfp_windows.Windows):
         return state_spectra(psth)
+    if is_continuous(binned):
+        return continuous.clearest_averages(psth)
     return psth_by_area(psth, psth.attrs["shown_s"])
 
 
 def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
-    """What tells labels apart: tuning of every unit, or band power of every channel."""
+    """What tells labels apart: tuning of every unit, or band power of every channel; without labels, the
+    spike-triggered average of every unit."""
     if isinstance(binned, lfp_windows.Windows):
         return band_power(psth)
+    if is_continuous(binned):
+        return continuous.all_averages(psth)
     tuning, labels = responses.tuning_curves(binned)
     areas = areas_of(units_of(binned))
     return tuning_heatmap(tuning, labels, areas, binned.attrs["label_name"])
