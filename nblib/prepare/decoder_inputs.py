@@ -46,6 +46,11 @@ def role_samples(
     Presentations keep their order in time. Raises BadParameter for an unknown fold, BadInput when
     the split was made from another recording or a label is not among the train classes.
     """
+    if binned.attrs.get("label_name") == "":
+        raise BadInput(
+            f"recording {binned.attrs['recording']!r} has no label to decode; it was binned without trials "
+            "(binning: continuous)."
+        )
     rows = split[split["fold"] == fold]
     if rows.empty:
         known = sorted(int(f) for f in split["fold"].unique())

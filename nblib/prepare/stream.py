@@ -31,7 +31,7 @@ class Stream:
     ----------
     counts : (bins, units) uint8 or uint16, spikes.
     stimulus : (bins, channel) float32, known at the bin's start.
-    at : (bins,) int64, number of each bin: it begins at `at * bin_s` seconds of the recording. Where it
+    number : (bins,) int64, of each bin: it begins `number * bin_s` seconds into the recording. Where it
         jumps, there is a seam.
     spans : a row for each stretch of one role without a seam, in the order of time: role (train, val,
         test), first and stop (positions of bins), before: bins of the gap just before `first` that a
@@ -45,7 +45,7 @@ class Stream:
 
     counts: np.ndarray
     stimulus: np.ndarray
-    at: np.ndarray
+    number: np.ndarray
     spans: pd.DataFrame
     units: pd.DataFrame
     bin_s: float
@@ -64,10 +64,10 @@ class Stream:
     ) -> np.ndarray:  # fmt: skip
         """Positions t0 at which windows of a role may begin to look ahead, rising int64.
 
-        The bins from t0 to t0 + horizon, one at least, are of the role; those of the context before t0 are of it
-        or of the gap before it, never of another role's, and no window crosses a seam. stride: from one
-        to the next in a span, from `phase` on. BadParameter for a context and a horizon that are longer together than the
-        split keeps free.
+        The bins from t0 to t0 + horizon, one at least, are of the role; those of the context before t0
+        are of it or of the gap before it, never of another role, and no window crosses a seam. stride:
+        bins from one to the next in a span, from `phase` on. BadParameter for a context and a horizon
+        that are longer together than the split keeps free.
         """
         if context_s + horizon_s > self.gap_s + 1e-9:
             raise BadParameter(
@@ -113,15 +113,15 @@ def load(split: Path, counts: Path, recipe: Recipe, recording: str, fold: int = 
     binned = binned.sel(unit=statistics[fold].unit_ids)
     trial, n = binned.trial.values, binned.sizes["time"]
     role = roles[roles["fold"] == fold].set_index("trial")["role"].loc[trial].to_numpy(str)
-    at = (trial[:, None] * n + np.arange(n)).ravel()
+    number = (trial[:, None] * n + np.arange(n)).ravel()
     who = sources.own_settings(recipe), recording, binned.unit.values
     truth, kinds = (sources.offered(recipe.source, f) for f in ("log_intensity", "unit_types"))
     known = truth is not None and recipe.bin_s == sources.offered(recipe.source, "BIN_S")
     return Stream(
-        counts=binned.counts.values.reshape(len(at), -1),
-        stimulus=binned.stimulus.values.reshape(len(at), -1),
-        at=at, spans=spans_of(trial, role, n), units=counts_dataset.units_of(binned),
+        counts=binned.counts.values.reshape(len(number), -1),
+        stimulus=binned.stimulus.values.reshape(len(number), -1),
+        number=number, spans=spans_of(trial, role, n), units=counts_dataset.units_of(binned),
         bin_s=recipe.bin_s, row_bins=n, gap_s=gap_s(recipe.settings(SplitSettings)),
         split_hash=splits.split_hash(roles),
-        log_intensity=truth(*who, at) if known else None, types=kinds(*who) if kinds else None,
+        log_intensity=truth(*who, number) if known else None, types=kinds(*who) if kinds else None,
     )  # fmt: skip
