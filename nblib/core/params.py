@@ -168,11 +168,11 @@ class BinSettings(Params):
         "per_presentation", "fixed_width", "event_window", "edges", "frames", "continuous"
     ] = Field(
         "per_presentation",
-        description="how each trial is cut into bins; frames: put together; continuous: without trials",
+        description="how trials are cut into bins; frames: put together; continuous: no trials",
     )
     stimulus_value: Literal["held", "mean"] = Field(
         "held",
-        description="stimulus of a bin (continuous): in force at its start, or mean since the last bin's",
+        description="value of a bin (continuous): at its start, or mean of the bin before",
     )
     frames_per_bin: int = Field(2, ge=1, description="frames of a film in a bin (frames) [count]")
     bin_label: Literal["first", "any", "majority"] = Field(
@@ -238,7 +238,7 @@ class SplitSettings(Params):
 
     split: Literal["blocked", "random", "segments", "cycles"] = Field(
         "blocked",
-        description="how roles are dealt; segments: of a film, in every part; cycles: of time, in turn",
+        description="how roles are dealt; segments: of a film, in every part of it; cycles: of time",
     )
     n_folds: int = Field(1, ge=1, le=50, description="folds; 1 = one single split [count]")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="test share of a single split")
@@ -248,7 +248,7 @@ class SplitSettings(Params):
     )
     context_s: list[Annotated[float, Field(ge=0)]] = Field(
         [3.0, 1.0], min_length=2, max_length=2,
-        description="past and future that a decoder may see, kept free besides (segments, cycles) [s]",
+        description="past and future a decoder may see, kept free too (segments, cycles) [s]",
     )  # fmt: skip
     cycle_s: list[Annotated[float, Field(gt=0)]] = Field(
         [63.0, 9.0, 15.0], min_length=3, max_length=3,

@@ -275,3 +275,20 @@ def test_a_film(home):
     assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
     again = execute.attempt("11", {**given, "label_name": "rivals"}, progress=False)
     assert again.code != 0 and "near it: rival" in again.message
+
+
+def test_a_recording_without_trials(home):
+    who = {"recipe": "retina_tiny", "recording": "r1"}
+    outcome = execute.attempt("04_split", who, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    done = {f.parts[-3]: f for f in store.artifacts() if not f.parts[-3].startswith("00_")}
+    assert list(done) == ROAD
+    said = [
+        check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
+        for name, folder in done.items()
+    ]
+    assert "of 8 units" in said[0] and "and no trials" in said[0]
+    assert "60,000 bins × 8 units" in said[1] and "60 of 60 rows of time" in said[2]
+    assert "38 rows of time teach, 6 choose and 10 judge; 6 lie in gaps" in said[3]
+    refused = execute.attempt("05", {**who, "model": "ridge", **FEW}, progress=False)
+    assert refused.code != 0 and "no label to decode" in refused.message
