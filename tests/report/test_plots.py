@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.text import Text
 
 from nblib.evaluate.scores import Score
@@ -229,6 +230,33 @@ def raster(n=90, areas=AREAS, labels=None, n_spikes=60):
     shown = shown if labels is None else shown.assign(label=np.resize(labels, 16))
     spikes, unit = rng.uniform(30, 34, n_spikes * n), rng.integers(0, n, n_spikes * n)
     return recordings.raster(spikes, unit, units(n, areas)["area"], shown, (30.0, 34.0))
+
+
+def without_trials():
+    rates = pd.DataFrame({"time_s": np.arange(60.0), "rate_hz": 2 + np.sin(np.arange(60.0))})
+    known = {LONG: pd.DataFrame({"start_time": [0.0, 40.0], "stop_time": [33.0, 60.0]})}
+    each = {"trials": LONG, "label_name": "", "unit_rates": pd.Series(RNG(0).exponential(3, 90))}
+    return recordings.session_overview(units(), None, rates, known, np.empty((0, 2)), **each)
+
+
+def raster_of_stimulus(n_channels, first=0.0):
+    values = RNG(0).normal(size=(200, n_channels))
+    values[60] = first
+    spikes, unit = RNG(0).uniform(30, 34, 900), RNG(1).integers(0, 9, 900)
+    shown = (20 + 0.1 * np.arange(200), values)
+    return recordings.raster(spikes, unit, np.full(9, ""), None, (30.0, 34.0), shown)
+
+
+def averages(n=40, n_channels=4):
+    rng, lag_s = RNG(0), 0.008 * np.arange(1, 61)
+    shape = np.sin(lag_s / rng.uniform(0.02, 0.08, (n, n_channels, 1))) * np.exp(-lag_s / 0.1)
+    values = 20 * shape + rng.normal(size=shape.shape)
+    coords = {"unit": np.arange(n) + 700, "lag_s": lag_s}
+    return xr.DataArray(values, dims=("unit", "channel", "lag_s"), coords=coords)
+
+
+def role_rates(n):
+    return pd.DataFrame(RNG(0).exponential(3, (n, 3)), columns=["train", "val", "test"])
 
 
 def psth(areas=AREAS):
@@ -498,6 +526,15 @@ FIGURES = {
     "raster_long": lambda: raster(90, NAMES[:6], NAMES),
     "raster_words": lambda: raster(40, AREAS, ["natural_movie", "grating", "flash"]),
     "raster_one": lambda: raster(1, [""], [1]),
+    "session_without_trials": without_trials,
+    "raster_stimulus": lambda: raster_of_stimulus(4),
+    "raster_stimulus_nan": lambda: raster_of_stimulus(1, np.nan),
+    "averages": lambda: responses.clearest_averages(averages()),
+    "averages_few": lambda: responses.clearest_averages(averages(2, 1)),
+    "averages_all": lambda: responses.all_averages(averages()),
+    "averages_none": lambda: responses.all_averages(0 * averages(1, 1)),
+    "role_rates": lambda: preparation.role_rates(role_rates(60)),
+    "role_rates_silent": lambda: preparation.role_rates(0 * role_rates(1)),
     "psth": psth,
     "psth_no_areas": lambda: psth([""]),
     "tuning": tuning,

@@ -51,14 +51,14 @@ def test_the_stimulus_is_that_of_the_file(small):
     np.testing.assert_array_equal(
         series.read(0, series.n_samples), load_arrays(retina.truth_path(small))["rows"]
     )
-    np.testing.assert_allclose(np.diff(series.timestamps()), 0.05)
+    np.testing.assert_allclose(np.diff(series.timestamps()), 0.048)
 
 
 def test_the_intensity_by_a_plain_loop(small):
     """Bin after bin: the filter over the last 60 whole steps, the time since a spike, the fatigue."""
     truth, cell, n_bins = load_arrays(retina.truth_path(small)), 2, 9_000
     fired = set(np.floor(trains(small)[cell] / retina.BIN_S).astype(int).tolist())
-    steps = np.repeat(truth["rows"] - 0.5, 50, axis=0)[:n_bins].reshape(-1, 8, 4).mean(axis=1)
+    steps = np.repeat(truth["rows"] - 0.5, 48, axis=0)[:n_bins].reshape(-1, 8, 4).mean(axis=1)
     padded = np.concatenate([np.zeros((60, 4)), steps])  # nothing was shown before
     expected, last, worn = np.empty(n_bins), -(10**6), 0.0
     for t in range(n_bins):

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from nblib.data.recording import QUALITY
 from nblib.prepare.continuous import is_continuous
 from nblib.prepare.splits import rates_by_role
-from nblib.report.plots import continuous, primitives, style
+from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
 GONE = style.shade(style.VERMILLION, 0.4)
@@ -152,8 +152,30 @@ def _stretches(part: pd.DataFrame) -> pd.DataFrame:
 def role_balance(split: pd.DataFrame, binned: xr.Dataset) -> Picture:
     """Whether roles are alike: labels in each, or rates of units where there are no labels."""
     if is_continuous(binned):
-        return continuous.rates_by_role(rates_by_role(binned, split))
+        return role_rates(rates_by_role(binned, split))
     return label_balance(split, binned.attrs["label_name"])
+
+
+@style.styled
+def role_rates(rates: pd.DataFrame) -> Picture:
+    """The rate of each unit in the validation and test parts against its rate in train.
+
+    rates: a row a unit, in Hz: train, val, test (`splits.rates_by_role`).
+    """
+    fig, ax = style.new_panel(3.6)
+    for role, name, colour in (("val", "validation", style.ORANGE), ("test", "test", style.GREEN)):
+        ax.plot(
+            rates["train"], rates[role], "o", ms=4.5, mew=0, alpha=0.7, color=colour, label=name
+        )
+    ends = [0, 1.05 * float(rates.to_numpy().max())]
+    ax.plot(ends, ends, label="as in train", **primitives.CHANCE)
+    ax.set(
+        xlabel="rate in train (Hz)",
+        ylabel="rate there (Hz)",
+        title="Does a unit fire alike in every role?",
+    )
+    primitives.legend_beside(ax)
+    return fig
 
 
 @style.styled

@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from nblib.data import stimulus
 from nblib.data.counts_dataset import areas_of
 from nblib.data.recording import good_units
 from nblib.data.trials.labelling import is_one_of
 from nblib.data.trials.time_intervals import merged
 from nblib.prepare import responses
-from nblib.report.plots import continuous, primitives, style, texts
+from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
     tables = report.tables
     if session.lfp is not None:
         return lfp_overview(tables["channels"], tables["intervals"])
-    if session.stimulus:
-        return continuous.overview(session, tables["unit_rates"], tables["rate"])
     labels = responses.labels_of(session) if session.trials else None
     invalid = tables["invalid"][["start_time", "stop_time"]].to_numpy()
+    shown = dict(session.intervals)
+    if session.stimulus:
+        known = stimulus.known(*stimulus.read(session))
+        shown[session.stimulus] = pd.DataFrame(known, columns=["start_time", "stop_time"])
     return session_overview(
-        session.units, labels, tables["rate"], session.intervals, invalid,
-        trials=session.trials, label_name=session.label, grey=session.rules.blank,
+        session.units, labels, tables["rate"], shown, invalid, trials=session.trials or session.stimulus,
+        label_name=session.label, grey=session.rules.blank, unit_rates=tables["unit_rates"]["rate_hz"],
     )  # fmt: skip
 
 
@@ -53,12 +56,11 @@ def recording_close_up(session: Recording) -> Picture:
         return lfp_traces(
             series.read(low, low + n), start, series.rate_hz, session.meta["channels"]
         )
-    if session.stimulus:
-        return continuous.close_up(session)
     window = responses.example_window(session)
     spike_s, unit = responses.spikes_between(session, *window)
     trials = session.trial_table if session.trials else None
-    return raster(spike_s, unit, areas_of(session.units), trials, window)
+    shown = stimulus.read(session) if session.stimulus else None
+    return raster(spike_s, unit, areas_of(session.units), trials, window, shown)
 
 
 @style.styled
@@ -72,6 +74,7 @@ def session_overview(
     trials: str,
     label_name: str,
     grey: str = "",
+    unit_rates: pd.Series | None = None,
 ) -> Picture:
     """Units per area and quality, presentations per label, firing rate and blocks over time.
 
@@ -86,7 +89,10 @@ def session_overview(
     intervals, invalid
         Tables with start_time and stop_time [s]; (n, 2) [s].
     trials, label_name, grey
-        Name of the trial table and of its label; the label of a grey screen, "" where there is none.
+        Name of the trial table, or of the stimulus, and of its label; the label of a grey screen, "" where
+        there is none.
+    unit_rates
+        Of every unit [Hz], drawn where there are no labels.
     """
     areas = areas_of(units)
     n_areas = min(len(set(areas)), MOST_AREAS + 1)
@@ -94,16 +100,21 @@ def session_overview(
     heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * len(names) + 0.5)]
     fig = style.new_figure(sum(heights) + 0.6)
     grid = fig.add_gridspec(3, 2, height_ratios=heights)
-    left = fig.add_subplot(grid[0, :] if labels is None else grid[0, 0])
+    left = fig.add_subplot(grid[0, 0])
     _units_by_area(left, areas, good_units(units))
     if labels is not None:
         _label_counts(fig.add_subplot(grid[0, 1]), labels, label_name, grey)
+    elif unit_rates is not None:
+        right = fig.add_subplot(grid[0, 1])
+        right.bar(range(len(units)), np.sort(unit_rates)[::-1], color=style.BLUE, width=0.8)
+        right.set(xlabel="units", ylabel="rate (Hz)", title="Rate of each unit")
     top = fig.add_subplot(grid[1, :])
     top.plot(rate["time_s"], rate["rate_hz"], color=style.BLUE, lw=1.2)
     top.set_ylim(0, max(1e-3, 1.15 * float(np.nanmax(rate["rate_hz"]))))
     top.set(ylabel="rate (Hz)", title="Firing rate, mean over units")
     bottom = fig.add_subplot(grid[2, :], sharex=top)
-    _timeline(bottom, {name: intervals[name] for name in names}, trials)
+    blue = "the trials" if labels is not None else "the stimulus"
+    _timeline(bottom, {name: intervals[name] for name in names}, trials, blue)
     for start, stop in np.asarray(invalid, float):
         for ax in (top, bottom):
             shade = ax.axvspan(start, stop, color=style.VERMILLION, alpha=0.25, lw=0)
@@ -150,8 +161,8 @@ def _label_counts(ax: Axes, labels: np.ndarray, label_name: str, grey: str) -> N
     ax.set_title(f"{counts.sum()} presentations, {len(values)} labels")
 
 
-def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str) -> None:
-    """One row per interval table: when its rows were; the trial table in full colour."""
+def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str, blue: str) -> None:
+    """One row per interval table: when its rows were; that of the `trials` in blue, which are called so."""
     first = {name: table["start_time"].min() for name, table in intervals.items()}
     names = sorted(intervals, key=lambda name: (name != trials, first[name]))
     for row, name in enumerate(names):
@@ -166,7 +177,7 @@ def _timeline(ax: Axes, intervals: dict[str, pd.DataFrame], trials: str) -> None
     primitives.name_rows(ax, [name.replace("_", " ") for name in named], 0.6)
     ax.set_xlabel("time in the session (s)")
     without = ", none of them trials" if names else ": there is none"
-    which = " (blue: the trials)" if trials else without
+    which = f" (blue: {blue})" if trials else without
     ax.set_title(f"When each table's intervals lie{which}")
 
 
@@ -177,22 +188,43 @@ def raster(
     areas: np.ndarray,
     trials: pd.DataFrame | None,
     window: tuple[float, float],
+    shown: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Picture:
     """Every spike in a stretch of time, units ordered by area, with the labels shown above.
 
     spike_s, unit: one entry per spike (seconds, position of the unit); areas: one per unit;
-    trials: start_time, stop_time and label; window: start and stop in seconds.
+    trials: start_time, stop_time and label; window: start and stop in seconds; shown: times (n,) and
+    values (n, channel) of a stimulus, drawn below.
     """
     units, names = style.by_area(areas)
-    fig, ax = style.new_panel(float(np.clip(1.6 + 0.04 * len(names), 3.0, 5.5)))
+    fig = style.new_figure(float(np.clip(1.6 + 0.04 * len(names), 3.0, 5.5)))
+    grid = fig.add_gridspec(2, 1, height_ratios=[3, 1]) if shown else fig.add_gridspec(1, 1)
+    ax = fig.add_subplot(grid[0])
     row = np.argsort(units)[np.asarray(unit, int)]
     primitives.raster(ax, np.asarray(spike_s), row, [style.area_colour(name) for name in names])
     ax.set_xlim(*window)
-    ax.set_xlabel("time in the session (s)")
+    last = ax if shown is None else fig.add_subplot(grid[1], sharex=ax)
+    if shown:
+        _held_values(last, *shown)
+    last.set_xlabel("time in the session (s)")
     primitives.name_areas(ax, names)
     if trials is not None:
         _mark_trials(ax, trials, window)
     return fig
+
+
+def _held_values(ax: Axes, times: np.ndarray, values: np.ndarray) -> None:
+    """A stimulus (n, channel) whose values hold, a line a channel, in the stretch of time that is shown."""
+    low, high = np.searchsorted(times, ax.get_xlim())
+    near = slice(max(0, low - 1), high + 1)
+    values = values[near] - np.nanmin(values[near])
+    height = 0.7 / max(float(np.nanmax(values)), 1e-9)
+    for channel, (colour, _) in primitives.series(range(values.shape[1])).items():
+        ax.step(
+            times[near], channel - height * values[:, channel], color=colour, lw=1, where="post"
+        )
+    primitives.name_rows(ax, range(values.shape[1]), 0.9)
+    ax.set_ylabel("channel")
 
 
 def _mark_trials(ax: Axes, trials: pd.DataFrame, window: tuple[float, float]) -> None:

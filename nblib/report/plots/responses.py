@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.prepare import lfp_windows, responses
 from nblib.prepare.continuous import is_continuous
 from nblib.prepare.spectra import BANDS
-from nblib.report.plots import continuous, primitives, style, texts
+from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 
 SHOWN_HZ = (1.0, 55.0)
 MOST_AREAS = 12
+MOST_UNITS = 12  # whose spike-triggered averages are drawn one by one
 
 
 def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
@@ -24,7 +26,7 @@ def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
     if isinstance(binned, lfp_windows.Windows):
         return state_spectra(psth)
     if is_continuous(binned):
-        return continuous.clearest_averages(psth)
+        return clearest_averages(psth)
     return psth_by_area(psth, psth.attrs["shown_s"])
 
 
@@ -34,7 +36,7 @@ def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
     if isinstance(binned, lfp_windows.Windows):
         return band_power(psth)
     if is_continuous(binned):
-        return continuous.all_averages(psth)
+        return all_averages(psth)
     tuning, labels = responses.tuning_curves(binned)
     areas = areas_of(units_of(binned))
     return tuning_heatmap(tuning, labels, areas, binned.attrs["label_name"])
@@ -186,4 +188,52 @@ def band_power(spectra: pd.DataFrame) -> Picture:
     ax.set_yticks(range(len(channels)), channels)
     names = [state.replace("_", " ") for state in states] * len(bands)
     ax.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    return fig
+
+
+@style.styled
+def clearest_averages(averages: xr.DataArray) -> Picture:
+    """The mean stimulus before a spike of the units that answer most clearly, a line a channel.
+
+    averages (unit, channel, lag_s): in standard errors (`continuous.spike_triggered`).
+    """
+    strength = abs(averages).max(("channel", "lag_s")).to_numpy()
+    units = np.argsort(-strength, kind="stable")[:MOST_UNITS]
+    fig = style.new_figure(0.9 + 1.45 * -(-len(units) // 4))
+    axes = primitives.panels(fig, len(units), 4, sharex=True)
+    before_ms = -1e3 * averages["lag_s"].to_numpy()
+    for ax, unit in zip(axes.flat, units, strict=False):
+        for channel, course in enumerate(averages.to_numpy()[unit]):
+            look = {"color": style.SERIES[channel % len(style.SERIES)], "lw": 1.2}
+            ax.plot(before_ms, course, label=f"channel {channel}", **look)
+        ax.axhline(0, color=style.GREY, lw=0.8)
+        ax.set_title(f"unit {averages['unit'].to_numpy()[unit]}", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("ms before")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("stimulus (se)")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def all_averages(averages: xr.DataArray) -> Picture:
+    """The mean stimulus before a spike of every unit, in the channel that it answers most clearly.
+
+    averages (unit, channel, lag_s): in standard errors. Units are ordered by when and how they answer.
+    """
+    values = averages.to_numpy()
+    best = np.abs(values).max(axis=2).argmax(axis=1)
+    shown = values[np.arange(len(values)), best]
+    peak = np.abs(shown).argmax(axis=1)
+    sign = np.sign(shown[np.arange(len(shown)), peak])
+    fig, ax = style.new_panel(float(np.clip(1.4 + 0.05 * len(shown), 2.4, 5.2)))
+    limit = float(max(1.0, np.percentile(np.abs(shown), 99.5)))
+    far_ms = 1e3 * float(averages["lag_s"][-1])
+    extent = (-far_ms, 0, len(shown) - 0.5, -0.5)
+    look = primitives.either_side(limit, aspect="auto", extent=extent)
+    order = np.lexsort((peak, sign))
+    primitives.matrix(ax, shown[order][:, ::-1], "stimulus (standard errors)", **look)
+    ax.set(xlabel="ms before the spike", ylabel=f"{len(shown)} units", yticks=[])
+    ax.set_title("Spike-triggered averages, each in its clearest channel")
     return fig
