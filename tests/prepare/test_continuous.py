@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pynwb import TimeSeries
 
 from nblib.core import recipes
 from nblib.core.errors import BadInput, BadParameter
@@ -15,6 +16,7 @@ from nblib.core.params import BinSettings, CleanSettings, SplitSettings
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording, Series
 from nblib.prepare import binning, cleaning, continuous, decoder_inputs, splits, stream
+from nblib.simulate import nwb_file
 
 RNG = np.random.default_rng(3)
 BINS = {"binning": "continuous", "bin_s": 0.007}
@@ -261,6 +263,51 @@ def test_a_spike_triggered_average_is_the_mean_before_each_spike():
     assert found.shape == (3, 2, 25)
 
 
+RECIPE = """\
+recipe: mine
+recordings: [session1]
+source: nwb
+path: PATH
+intervals: ""
+series: running
+binning: continuous
+bin_s: 0.05
+split: cycles
+cycle_s: [8, 3, 3]
+"""
+
+
+def test_any_file_with_units_and_a_series_goes_by_ten_lines(tmp_path):
+    """A file by pynwb, a behaviour with a rate in place of timestamps, from the recipe to windows."""
+    speed = np.random.default_rng(1).normal(size=6000).astype(np.float32)
+    file = nwb_file.new_file("made", "session1", "mouse")
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        file.add_unit(spike_times=np.sort(rng.uniform(0.5, 60, 900)), obs_intervals=[[0.0, 60.0]])
+    file.add_acquisition(TimeSeries(name="running", data=speed, unit="m/s", rate=100.0))
+    nwb_file.write(file, tmp_path / "session1.nwb")
+    assert len(RECIPE.splitlines()) <= 10
+    (tmp_path / "mine.yml").write_text(RECIPE.replace("PATH", f"{tmp_path}/{{recording}}.nwb"))
+    recipe = recipes.find_recipe(str(tmp_path / "mine.yml"))
+    sources.check(recipe)
+    made = sources.open_recording(recipe, "session1")
+    binned = binning.bin_recording(made, recipe.settings(BinSettings))
+    np.testing.assert_array_equal(binned.stimulus.values.ravel(), speed[: binned.stimulus.size * 5 : 5])  # fmt: skip
+    laid = laid_out(binned, made, recipe, tmp_path)
+    assert laid.gap_s == 5.0 and laid.row_bins == 16 and set(laid.spans["role"]) == {"train", "val", "test"}  # fmt: skip
+    assert len(laid.windows("test", context_s=3.0, horizon_s=1.0)) > 0
+
+
+def laid_out(binned, made, recipe, folder):
+    """What 03 and 04 make of the counts, as the notebooks behind them load it."""
+    cleaned, _ = cleaning.clean(binned, made, recipe.settings(CleanSettings))
+    asked = recipe.settings(SplitSettings)
+    split = splits.make_split(cleaned, asked)
+    counts_dataset.save(cleaned, folder)
+    splits.save(folder, split, splits.fit_folds(cleaned, split, asked))
+    return stream.load(folder, folder, recipe, recipe.recordings[0])
+
+
 @pytest.fixture
 def chicken(real_data, monkeypatch):
     real_data("chicken_retina.nwb")
@@ -279,13 +326,9 @@ def test_the_published_cells_in_whole_samples(chicken, tmp_path):
     expected = np.zeros((n_bins, 60), np.uint8)
     np.add.at(expected, (samples[inside] // 18, unit[inside]), 1)
     np.testing.assert_array_equal(binned.counts.values.reshape(n_bins, 60), expected)
-    cleaned, _ = cleaning.clean(binned, made, recipe.settings(CleanSettings))
-    asked = recipe.settings(SplitSettings)
-    split = splits.make_split(cleaned, asked)
-    assert split["role"].value_counts().to_dict() == {"train": 504, "test": 120, "val": 72, "gap": 24}  # fmt: skip
-    counts_dataset.save(cleaned, tmp_path)
-    splits.save(tmp_path, split, splits.fit_folds(cleaned, split, asked))
-    laid = stream.load(tmp_path, tmp_path, recipe, "chicken_retina")
+    laid = laid_out(binned, made, recipe, tmp_path)
+    rows = (laid.spans["stop"] - laid.spans["first"]).groupby(laid.spans["role"]).sum() // 992
+    assert rows.to_dict() == {"train": 504, "test": 120, "val": 72}
     assert laid.counts.shape == (714_240, 60) and laid.stimulus.shape == (714_240, 4)
     assert len(laid.bins("test")) == 120 * 992 and laid.log_intensity is None
     np.testing.assert_array_equal(laid.counts, expected)
