@@ -290,5 +290,3 @@ def test_a_recording_without_trials(home):
     assert "of 8 units" in said[0] and "and no trials" in said[0]
     assert "60,000 bins × 8 units" in said[1] and "60 of 60 rows of time" in said[2]
     assert "38 rows of time teach, 6 choose and 10 judge; 6 lie in gaps" in said[3]
-    refused = execute.attempt("05", {**who, "model": "ridge", **FEW}, progress=False)
-    assert refused.code != 0 and "no label to decode" in refused.message

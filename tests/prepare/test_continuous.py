@@ -16,6 +16,7 @@ from nblib.core.params import BinSettings, CleanSettings, SplitSettings
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording, Series
 from nblib.prepare import binning, cleaning, continuous, decoder_inputs, splits, stream
+from nblib.report.audit import checks
 from nblib.simulate import nwb_file
 
 RNG = np.random.default_rng(3)
@@ -175,6 +176,17 @@ def test_blocked_folds_keep_context_and_horizon_free():
                 starts[others][:, None] - stops[mine], starts[mine] - stops[others][:, None]
             )
             assert apart.min() >= 2.1 - 1e-9
+
+
+def test_the_audit_finds_a_role_too_near_another():
+    binned = binning.bin_recording(recording(n_s=60.0), BinSettings(**BINS))
+    for asked in ({}, {"split": "blocked", "n_folds": 4, "context_s": [1.5, 0.5], "gap_s": 0.1}):
+        split, settled = split_of(binned, **asked)
+        assert list(checks.role_faults(split, continuous.gap_s(settled))) == []
+        planted = split.copy()
+        after = np.flatnonzero((split["role"] == "gap") & (split["role"].shift() == "test"))[0]
+        planted.loc[after, "role"] = "train"
+        assert "1 of train and val in fold" in next(checks.role_faults(planted, continuous.gap_s(settled)))  # fmt: skip
 
 
 @pytest.mark.parametrize(

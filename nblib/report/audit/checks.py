@@ -31,8 +31,10 @@ Across = tuple[int, list[tuple[Path, Fault]]]  # how many were looked at; folder
 
 
 def gap_s(run: Run) -> float:
+    """Time that the split of a run keeps free between roles [s]; 0 of one at random."""
     recipe = run.manifest["recipe"]
-    context = sum(recipe["context_s"]) if recipe["split"] == "segments" else 0.0
+    besides = recipe["split"] == "segments" or recipe["binning"] == "continuous"
+    context = sum(recipe["context_s"]) if besides else 0.0
     return 0.0 if recipe["split"] == "random" else float(recipe["gap_s"]) + context
 
 
