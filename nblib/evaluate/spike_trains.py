@@ -1,0 +1,153 @@
+"""How near a predicted spike train is to the recorded one, always beside trains that know nothing.
+
+Trains of times are in seconds. Trains of bins are counts (C, T), a row a cell; widths are in bins there.
+No score is given for two empty trains: they agree about nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d
+
+from nblib.core.errors import BadInput
+from nblib.evaluate import stats
+from nblib.evaluate.scores import Score
+
+SIGMAS = (2, 5, 10, 20, 50)  # bins, of the Schreiber similarities in `train_scores`
+TAU, CORRELATION_SIGMA = 10.0, 50.0  # bins, of van Rossum's distance and of the correlation
+SHIFT_S = 3.0  # of the reference that is the same train at another time
+REFERENCES = ("no spikes", "every bin", "Poisson of the same rate", "the train, shifted")
+
+
+def van_rossum(a: np.ndarray, b: np.ndarray, tau: float) -> float:
+    """Distance of two trains of times [s], filtered by exp(-t / tau), in closed form.
+
+    One spike against none is 1, as two spikes far apart are sqrt(2); the ends of a recording play no
+    part. Source: van Rossum 2001, Neural Comput. 13:751. Raises BadInput for two empty trains.
+    """
+    _refuse_empty(len(a), len(b))
+    times, place = np.unique(np.concatenate([a, b]), return_inverse=True)
+    weight = np.bincount(place, np.repeat([1.0, -1.0], [len(a), len(b)]))
+    times, weight = times[weight != 0], weight[weight != 0]  # equal trains are 0 apart, exactly
+    square = trace = 0.0
+    for decay, w in zip(np.exp(-np.diff(times, prepend=times[:1]) / tau), weight, strict=True):
+        trace *= decay
+        square += w * (w + 2 * trace)
+        trace += w
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def victor_purpura(a: np.ndarray, b: np.ndarray, q: float) -> float:
+    """Least cost to make one train of times [s] of the other: 1 to add or remove a spike, q a second to
+    move one. Source: Victor and Purpura 1996, J. Neurophysiol. 76:1310. Raises BadInput for two empty
+    trains."""
+    _refuse_empty(len(a), len(b))
+    a, b = np.sort(a), np.sort(b)
+    count = np.arange(len(b) + 1.0)
+    cost = count.copy()
+    for time in a:
+        moved = np.append(cost[0] + 1, np.minimum(cost[1:] + 1, cost[:-1] + q * np.abs(b - time)))
+        # Adding spikes of b along the row: the least of what stands to the left, and a step each.
+        cost = np.minimum.accumulate(moved - count) + count
+    return float(cost[-1])
+
+
+def schreiber(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
+    """Cosine of two trains of bins (..., T) after a Gaussian of `sigma` bins; 0 where one is empty.
+
+    Source: Schreiber and others 2003, Neurocomputing 52:925. Raises BadInput where both are empty.
+    """
+    a, b = (gaussian_filter1d(np.asarray(x, float), sigma, mode="constant") for x in (a, b))
+    _refuse_empty(*(np.abs(x).sum(axis=-1) for x in (a, b)))
+    norm = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    return np.divide((a * b).sum(axis=-1), norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def correlation(a: np.ndarray, b: np.ndarray, sigma: float = CORRELATION_SIGMA) -> np.ndarray:
+    """Pearson's correlation of two trains of bins (..., T) after a Gaussian; NaN where one is flat."""
+    a, b = (gaussian_filter1d(np.asarray(x, float), sigma) for x in (a, b))
+    _refuse_empty(*(np.abs(x).sum(axis=-1) for x in (a, b)))
+    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
+    norm = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    least = 1e-12 * a.shape[-1]
+    return np.divide((a * b).sum(axis=-1), norm, out=np.full_like(norm, np.nan), where=norm > least)
+
+
+def bits_per_spike(log_likelihood: np.ndarray, spikes: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """What a model says of bins of spikes, over a constant rate, in bits a spike (C,).
+
+    log_likelihood (C,) [nats] of Bernoulli bins, summed; spikes (C, T), 0 or 1; rate (C,): share of
+    bins with a spike where the model was taught. NaN for a cell without a spike.
+    """
+    n, T = spikes.sum(axis=-1, dtype=float), spikes.shape[-1]
+    constant = n * np.log(rate) + (T - n) * np.log1p(-rate)
+    gain = (log_likelihood - constant) / np.log(2)
+    return np.divide(gain, n, out=np.full_like(n, np.nan), where=n > 0)
+
+
+def bernoulli(log_odds: np.ndarray, spikes: np.ndarray) -> np.ndarray:
+    """Log-likelihood [nats] of bins of 0 or 1 spikes (C, T) under log-odds of a spike, summed (C,)."""
+    return (spikes * log_odds - np.logaddexp(0, log_odds)).sum(axis=-1)
+
+
+def calibration(p: np.ndarray, spikes: np.ndarray, groups: int = 10) -> pd.DataFrame:
+    """Bins sorted by the probability p of a spike, in groups of equal size: said, seen, and how many
+    binomial standard deviations they lie apart (`z`)."""
+    order = np.argsort(p, axis=None, kind="stable")
+    parts = np.array_split(order, groups)
+    table = pd.DataFrame({
+        "n": [len(part) for part in parts],
+        "said": [p.flat[part].mean() for part in parts],
+        "seen": [(spikes.flat[part] > 0).mean() for part in parts],
+        "sd": [np.sqrt((p.flat[part] * (1 - p.flat[part])).sum()) / len(part) for part in parts],
+    })  # fmt: skip
+    return table.assign(z=(table["seen"] - table["said"]) / table["sd"])
+
+
+def references(spikes: np.ndarray, rate: np.ndarray, bin_s: float, seed: int = 0) -> dict[str, np.ndarray]:  # fmt: skip
+    """Trains (C, T) that know nothing of the moment, by their name in REFERENCES.
+
+    rate (C,): share of bins with a spike in training. The last is the recorded train itself, moved on by
+    3 s, the end to the front.
+    """
+    drawn = np.random.default_rng([seed, 5]).random(spikes.shape) < rate[:, None]
+    shifted = np.roll(spikes, min(round(SHIFT_S / bin_s), spikes.shape[1] // 2), axis=1)
+    trains = np.zeros_like(spikes), np.ones_like(spikes), drawn.astype(spikes.dtype), shifted
+    return dict(zip(REFERENCES, trains, strict=True))
+
+
+def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.DataFrame:
+    """A row a cell: count ratio, Schreiber, correlation, and van Rossum's distance over the square root
+    of the number of recorded spikes, so that no spikes are 1.
+
+    predicted: train or rate (C, T); van Rossum is of trains alone. Raises BadInput for a cell that
+    neither fires nor is said to.
+    """
+    count = spikes.sum(axis=1)
+    table = pd.DataFrame({"count_ratio": predicted.sum(axis=1) / np.where(count > 0, count, np.nan)})
+    for sigma in SIGMAS:
+        table[f"schreiber_{sigma}"] = schreiber(predicted, spikes, sigma)
+    table["correlation"] = correlation(predicted, spikes)
+    if np.isin(predicted, (0, 1)).all():
+        tau = TAU * bin_s
+        pairs = [[np.flatnonzero(row) * bin_s for row in pair] for pair in zip(predicted, spikes, strict=True)]
+        distance = [van_rossum(*pair, tau) for pair in pairs]
+        table["van_rossum"] = np.array(distance) / np.sqrt(np.maximum(count, 1))
+    return table
+
+
+def over_cells(values: np.ndarray, unit: str, *, chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0) -> Score:  # fmt: skip
+    """The mean over cells (C,) that have a value, with its interval over them; p: signs flipped."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        raise BadInput(f"{unit}: no cell has a value.")
+    low, high = stats.mean_interval(known, n_bootstrap=n_bootstrap, seed=seed)
+    p = stats.sign_flip_p(known - chance, n_permutations=1000, seed=seed)
+    numbers = float(known.mean()), float(low), float(high), chance, p, len(known)
+    return Score(*numbers, unit, "sign flips over cells", absent=len(values) - len(known))
+
+
+def _refuse_empty(a: np.ndarray | float, b: np.ndarray | float) -> None:
+    if np.any((np.asarray(a) == 0) & (np.asarray(b) == 0)):
+        raise BadInput("two trains without a spike have no likeness: no score is given for them.")
