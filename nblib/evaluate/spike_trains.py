@@ -86,9 +86,12 @@ def bits_per_spike(log_likelihood: np.ndarray, spikes: np.ndarray, rate: np.ndar
     return np.divide(gain, n, out=np.full_like(n, np.nan), where=n > 0)
 
 
-def bernoulli(log_odds: np.ndarray, spikes: np.ndarray) -> np.ndarray:
-    """Log-likelihood [nats] of bins of 0 or 1 spikes (C, T) under log-odds of a spike, summed (C,)."""
-    return (spikes * log_odds - np.logaddexp(0, log_odds)).sum(axis=-1)
+def bernoulli(log_hazard: np.ndarray, spikes: np.ndarray) -> np.ndarray:
+    """Log-likelihood [nats] of bins of 0 or 1 spikes (C, T), summed (C,), where a bin holds one with
+    probability 1 - exp(-hazard)."""
+    hazard = np.exp(np.asarray(log_hazard, float))
+    fired = np.log(np.maximum(-np.expm1(-hazard), 1e-300))
+    return np.where(spikes > 0, fired, -hazard).sum(axis=-1)
 
 
 def calibration(p: np.ndarray, spikes: np.ndarray, groups: int = 10) -> pd.DataFrame:

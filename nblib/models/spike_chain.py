@@ -1,0 +1,84 @@
+"""A distribution over the spike trains of a window: a score a bin, and one for each interval.
+
+log p(train) = sum of the scores of its bins and of the intervals between its spikes, and of how far the first
+lies from the last known one, less log Z. It is the semi-Markov chain of `spike_inference` with a cost a gap,
+differentiable: the gradient of log Z is the probability of each thing that is scored, so that of log p is
+what happened less what was expected.
+
+Shapes: W windows, L bins, C cells; window w is of cell w % C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class LogZ(torch.autograd.Function):
+    """Log of the sum over all trains (W,), of scores [log] of bins (W, L), of a first spike in each
+    (W, L), and of intervals of 1 to L bins (C, L)."""
+
+    @staticmethod
+    def forward(ctx: Any, bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
+        scores = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
+        log_z, *expected = _sums(*scores)
+        ctx.n_cells = len(between)
+        ctx.save_for_backward(*(torch.from_numpy(x).to(bins.dtype) for x in expected))
+        return torch.from_numpy(log_z).to(bins.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        spike, leads, interval = (slope[:, None] * expected for expected in ctx.saved_tensors)
+        return spike, leads, interval.reshape(-1, ctx.n_cells, interval.shape[1]).sum(dim=0)
+
+
+@numba.njit(cache=True)
+def _sums(bins, first, between):
+    """Log Z (W,), and how often each scored thing is expected: a spike in a bin (W, L), it being the first
+    (W, L), an interval (W, L). Scores come as factors, exp of the scores."""
+    W, L = bins.shape
+    C = len(between)
+    log_z, spike, leads = np.empty(W), np.empty((W, L)), np.empty((W, L))
+    interval = np.zeros((W, L))
+    ends, goes_on = np.empty(L), np.empty(L)
+    for w in range(W):
+        factor, gap = bins[w], between[w % C]
+        total = 1.0
+        for j in range(L):  # all trains that end in a spike at j
+            before = first[w, j]
+            for i in range(j):
+                before += ends[i] * gap[j - i - 1]
+            ends[j] = factor[j] * before
+            total += ends[j]
+        for i in range(L - 1, -1, -1):  # all that may follow a spike at i
+            goes_on[i] = 1.0
+            for j in range(i + 1, L):
+                pair = gap[j - i - 1] * factor[j] * goes_on[j]
+                goes_on[i] += pair
+                interval[w, j - i - 1] += ends[i] * pair / total
+            spike[w, i] = ends[i] * goes_on[i] / total
+            leads[w, i] = first[w, i] * factor[i] * goes_on[i] / total
+        log_z[w] = np.log(total)
+    return log_z, spike, leads, interval
+
+
+def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
+    """Log-probability [nats] of trains `spikes` (W, L), 0 or 1; the scores of `LogZ`."""
+    L, at = bins.shape[1], torch.arange(bins.shape[1])
+    before = torch.where(spikes > 0, at, -1).cummax(dim=1)[0]
+    before = functional.pad(before[:, :-1], (1, 0), value=-1)  # the last spike before each bin
+    gap = (at - before - 1).clamp(max=L - 1)
+    follows = between.repeat(len(bins) // len(between), 1).gather(1, gap)
+    score = bins + torch.where(before < 0, first, follows)
+    return (score * (spikes > 0)).sum(dim=1) - LogZ.apply(bins, first, between)
+
+
+def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
+    """Probability of a spike in each bin (W, L), of the scores of `LogZ`."""
+    factors = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
+    return torch.from_numpy(_sums(*factors)[1])
