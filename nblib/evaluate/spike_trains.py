@@ -128,13 +128,18 @@ def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.
     neither fires nor is said to.
     """
     count = spikes.sum(axis=1)
-    table = pd.DataFrame({"count_ratio": predicted.sum(axis=1) / np.where(count > 0, count, np.nan)})
+    table = pd.DataFrame(
+        {"count_ratio": predicted.sum(axis=1) / np.where(count > 0, count, np.nan)}
+    )
     for sigma in SIGMAS:
         table[f"schreiber_{sigma}"] = schreiber(predicted, spikes, sigma)
     table["correlation"] = correlation(predicted, spikes)
     if np.isin(predicted, (0, 1)).all():
         tau = TAU * bin_s
-        pairs = [[np.flatnonzero(row) * bin_s for row in pair] for pair in zip(predicted, spikes, strict=True)]
+        pairs = [
+            [np.flatnonzero(row) * bin_s for row in pair]
+            for pair in zip(predicted, spikes, strict=True)
+        ]
         distance = [van_rossum(*pair, tau) for pair in pairs]
         table["van_rossum"] = np.array(distance) / np.sqrt(np.maximum(count, 1))
     return table

@@ -35,7 +35,10 @@ def responses(model: Predictor, inputs: Inputs) -> np.ndarray:
     steps = inputs.steps["val"]
     steps = steps[:: max(1, len(steps) // MOST_STEPS)]
     with torch.no_grad():
-        said = [model.net(torch.from_numpy(inputs.shown(part)))[..., 0] for part in np.array_split(steps, 8)]
+        said = [
+            model.net(torch.from_numpy(inputs.shown(part)))[..., 0]
+            for part in np.array_split(steps, 8)
+        ]
     return torch.cat(said).T.numpy()
 
 

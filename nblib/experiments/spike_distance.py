@@ -47,15 +47,19 @@ class Params(P.Fit, P.StageParams):
 
     recipe: str = Field("retina_demo", description="recipe in params/recipes, or a path to one")
     recording: str = Field("r1", description="recording id of that recipe, a string")
-    models: list[Literal["lnp", "glm", "net", "intensity", "distance", "chain"]] = Field(
-        [*NOW, *AHEAD], min_length=1, description="models: lnp, glm, net; ahead: intensity, distance, chain"
+    encoders: list[Literal["lnp", "glm", "net", "intensity", "distance", "chain"]] = Field(
+        [*NOW, *AHEAD],
+        min_length=1,
+        description="lnp, glm, net; ahead: intensity, distance, chain",
     )
     cell_code: Literal["none", "embedding", "vae", "token", "hypernetwork"] = Field(
         "embedding", description="how networks tell cells apart"
     )
     history: bool = Field(True, description="networks see the cell's own spikes")
     latent: int = Field(24, ge=1, le=200, description="dimensions of a cell's code [count]")
-    horizon_ms: float = Field(80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]")
+    horizon_ms: float = Field(
+        80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]"
+    )
     steps_an_epoch: int = Field(3000, ge=64, description="train steps drawn an epoch [count]")
     n_kinds: int = Field(8, ge=2, description="kinds of cells, where they are not known [count]")
     perplexity: float = Field(12.0, ge=2, description="neighbours that t-SNE keeps near [count]")
@@ -176,7 +180,9 @@ def trains_ahead(data: Data, models: dict[str, Predictor]) -> dict[str, np.ndarr
         from nblib.models import spike_references
 
         distance, since = log_distances(models["distance"], data, steps)
-        trains["distance: greedy (published)"] = data_windows(spike_references.greedy(distance, since), data)
+        trains["distance: greedy (published)"] = data_windows(
+            spike_references.greedy(distance, since), data
+        )
         reward = best_reward(models["distance"], data)
         exact = spike_references.least_energy(distance, since, -reward)
         trains["distance: exact"] = data_windows(exact, data)
@@ -209,8 +215,13 @@ def probabilities(model: Predictor, data: Data, role: str) -> np.ndarray:
 
 def best_sigma(model: Predictor, data: Data) -> float:
     """The width at which trains most like what is expected are nearest to the validation trains."""
-    p, spikes = probabilities(model, data, "val"), joined(data.inputs.ahead(data.starts("val"), data.ahead))
-    likeness = [_likeness(np.array([_most_like(row, sigma) for row in p]), spikes) for sigma in SIGMAS]
+    p, spikes = (
+        probabilities(model, data, "val"),
+        joined(data.inputs.ahead(data.starts("val"), data.ahead)),
+    )
+    likeness = [
+        _likeness(np.array([_most_like(row, sigma) for row in p]), spikes) for sigma in SIGMAS
+    ]
     return SIGMAS[int(np.argmax(likeness))]
 
 
@@ -242,7 +253,10 @@ def rounded(p: np.ndarray, width: int) -> np.ndarray:
 
 def best_width(model: Predictor, data: Data) -> int:
     """The width of `rounded` whose validation trains are nearest to the recorded."""
-    p, spikes = probabilities(model, data, "val"), joined(data.inputs.ahead(data.starts("val"), data.ahead))
+    p, spikes = (
+        probabilities(model, data, "val"),
+        joined(data.inputs.ahead(data.starts("val"), data.ahead)),
+    )
     return ROUNDED[int(np.argmax([_likeness(rounded(p, width), spikes) for width in ROUNDED]))]
 
 
@@ -274,19 +288,26 @@ def predict(data: Data, folder: Path | None = None) -> Result:
     if data.stream.log_intensity is not None:
         truth = data.stream.log_intensity.reshape(-1, STEP, inputs.n_cells)[inputs.steps["test"]]
         oracle = bits_of(spike_trains.bernoulli(by_cell(truth), test), test, inputs.rate)
-    for name in [name for name in NOW if name in params.models]:
+    for name in [name for name in NOW if name in params.encoders]:
         log_hazard = log_hazards_now(data, name, folder, models)
         bits = bits_of(spike_trains.bernoulli(log_hazard, test), test, inputs.rate)
         rows.append(bits_row(name, "one step ahead", bits, test, oracle, params))
         cells.append(pd.DataFrame({"model": name, "unit": data.stream.units.index, "bits": bits}))
         if name == "net" or "calibration" not in tables:
-            tables["calibration"] = spike_trains.calibration(-np.expm1(-np.exp(log_hazard)), test).assign(model=name)
+            tables["calibration"] = spike_trains.calibration(
+                -np.expm1(-np.exp(log_hazard)), test
+            ).assign(model=name)
     spikes = joined(inputs.ahead(data.starts("test"), data.ahead))
-    for head in [name for name in AHEAD if name in params.models]:
+    for head in [name for name in AHEAD if name in params.encoders]:
         models[head] = fit_network(data, head, folder)
         if head == "distance":
             continue
-        nats = said(models[head], inputs, data.starts("test"), lambda model, x, y: model.log_likelihood(x, y)).sum(axis=0)
+        nats = said(
+            models[head],
+            inputs,
+            data.starts("test"),
+            lambda model, x, y: model.log_likelihood(x, y),
+        ).sum(axis=0)
         bits = bits_of(nats, spikes, inputs.rate)
         rows.append(bits_row(head, f"{params.horizon_ms:g} ms ahead", bits, spikes, None, params))
         cells.append(pd.DataFrame({"model": head, "unit": data.stream.units.index, "bits": bits}))
@@ -298,18 +319,29 @@ def predict(data: Data, folder: Path | None = None) -> Result:
         rows += more
         busiest = int(spikes.sum(axis=1).argsort()[len(spikes) * 3 // 4])
         n = round(SECONDS_SHOWN / data.stream.bin_s)
-        first = int(np.convolve(spikes[busiest], np.ones(n), "valid").argmax()) if spikes.shape[1] > n else 0
-        arrays["stretch"] = {name: train[busiest, first : first + n].astype(np.float32) for name, train in trains.items()}
+        first = (
+            int(np.convolve(spikes[busiest], np.ones(n), "valid").argmax())
+            if spikes.shape[1] > n
+            else 0
+        )
+        arrays["stretch"] = {
+            name: train[busiest, first : first + n].astype(np.float32)
+            for name, train in trains.items()
+        }
     sta = cell_kinds.spike_triggered(inputs)
     arrays["averages"] = {"sta": sta}
     features = {"spike-triggered average": sta}
     if "net" in models:
-        features = {"answers of the network": cell_kinds.responses(models["net"], inputs)} | features
+        features = {
+            "answers of the network": cell_kinds.responses(models["net"], inputs)
+        } | features
         if params.cell_code != "none":
             features["codes of the network"] = models["net"].net.z.weight.detach().numpy()
             arrays["codes"] = {"z": features["codes of the network"]}
     types = data.stream.types
-    n_kinds = min(len(set(types.tolist())) if types is not None else params.n_kinds, inputs.n_cells - 1)
+    n_kinds = min(
+        len(set(types.tolist())) if types is not None else params.n_kinds, inputs.n_cells - 1
+    )
     tables["kinds"] = cell_kinds.agreement(features, sta, types, n_kinds, params.seed)
     best = next(iter(features.values()))
     at = cell_kinds.plane(best, params.perplexity, params.seed)
@@ -317,7 +349,11 @@ def predict(data: Data, folder: Path | None = None) -> Result:
         "unit": data.stream.units.index, "x": at[:, 0], "y": at[:, 1], "kind": cell_kinds.group(best, n_kinds, params.seed),
         "type": -1 if types is None else types, "rate_hz": inputs.rate / data.stream.bin_s,
     })  # fmt: skip
-    tables["cells"] = pd.concat(cells, ignore_index=True) if cells else pd.DataFrame(columns=["model", "unit", "bits"])
+    tables["cells"] = (
+        pd.concat(cells, ignore_index=True)
+        if cells
+        else pd.DataFrame(columns=["model", "unit", "bits"])
+    )
     about = {
         "split_hash": data.stream.split_hash, "n_test": int(test.sum()), "n_units": inputs.n_cells,
         "horizon_ms": data.ahead * data.stream.bin_s * 1e3, "bin_s": data.stream.bin_s,
@@ -334,10 +370,13 @@ def bits_of(nats: np.ndarray, spikes: np.ndarray, rate: np.ndarray) -> np.ndarra
 
 def bits_row(name: str, variant: str, bits: np.ndarray, spikes: np.ndarray, oracle: np.ndarray | None, params: Params) -> Row:  # fmt: skip
     """Pooled bits a spike, with their interval over cells."""
-    share = spikes.sum(axis=1) * len(spikes) / spikes.sum()  # the mean of bits * share is the pooled value
+    share = (
+        spikes.sum(axis=1) * len(spikes) / spikes.sum()
+    )  # the mean of bits * share is the pooled value
     draws = {"n_bootstrap": params.n_bootstrap, "seed": params.seed}
     score, best = (
-        None if each is None else spike_trains.over_cells(each * share, BITS, **draws) for each in (bits, oracle)
+        None if each is None else spike_trains.over_cells(each * share, BITS, **draws)
+        for each in (bits, oracle)
     )
     return Row(f"{name}, {variant}", score, best, {"model": name, "variant": variant}, BITS)
 
@@ -350,10 +389,17 @@ def scores_of_trains(trains: dict[str, np.ndarray], data: Data) -> tuple[list[Ro
     heard = spikes.any(axis=1)
     draws = {"n_bootstrap": data.params.n_bootstrap, "seed": data.params.seed}
     trains |= spike_trains.references(spikes, data.inputs.rate, data.stream.bin_s, data.params.seed)
-    each = {name: spike_trains.train_scores(train[heard], spikes[heard], data.stream.bin_s) for name, train in trains.items()}
+    each = {
+        name: spike_trains.train_scores(train[heard], spikes[heard], data.stream.bin_s)
+        for name, train in trains.items()
+    }
     rows, table = [], []
     for name, scores in each.items():
-        row = {"trains": name, **scores.mean().to_dict(), "undefined": int(scores["correlation"].isna().sum())}
+        row = {
+            "trains": name,
+            **scores.mean().to_dict(),
+            "undefined": int(scores["correlation"].isna().sum()),
+        }
         values = scores["correlation"].fillna(0.0).to_numpy()
         score: Score = spike_trains.over_cells(values, "correlation", **draws)
         row |= {"correlation": score.value, "ci_low": score.ci_low, "ci_high": score.ci_high}
@@ -362,9 +408,87 @@ def scores_of_trains(trains: dict[str, np.ndarray], data: Data) -> tuple[list[Ro
                 less = each[other]["correlation"].fillna(0.0).to_numpy()
                 gap = spike_trains.over_cells(values - less, "difference", **draws)
                 key = "greedy" if "greedy" in other else "twin"
-                row |= {f"over_{key}": gap.value, f"over_{key}_low": gap.ci_low, f"over_{key}_high": gap.ci_high}
+                row |= {
+                    f"over_{key}": gap.value,
+                    f"over_{key}_low": gap.ci_low,
+                    f"over_{key}_high": gap.ci_high,
+                }
         table.append(row)
         if name not in spike_trains.REFERENCES:
             of = {"model": name.partition(":")[0], "variant": name}
             rows.append(Row(f"{name}, correlation at 50 bins", score, of=of, metric="correlation"))
     return rows, pd.DataFrame(table)
+
+
+# --- as people read it ---------------------------------------------------------------------------
+
+
+def trains_table(result: Result) -> pd.DataFrame:
+    """The inferred trains and the references, as people read them."""
+    from nblib.evaluate.result import readable
+
+    columns = {
+        "trains": "{trains}", "spikes / recorded": "{count_ratio:.2f}",
+        "correlation, 50 bins": "{correlation:.3f}", "95 % interval": "{ci_low:.3f} to {ci_high:.3f}",
+        **{f"Schreiber, {sigma}": f"{{schreiber_{sigma}:.3f}}" for sigma in spike_trains.SIGMAS},
+        "van Rossum, 10 (none: 1)": "{van_rossum:.2f}",
+    }  # fmt: skip
+    return readable(result.tables["trains"], columns)
+
+
+def in_words(result: Result) -> str:
+    """The result in sentences: who predicts best, whose trains are nearest, and what groups the cells."""
+    parts = []
+    if bits := {
+        row.of["model"]: row for row in result.rows if row.metric == BITS and row.of["model"] in NOW
+    }:
+        said = ", ".join(f"`{name}` {_stated(row.score)}" for name, row in bits.items())
+        text = f"**Result.** One step ahead, over a constant rate: {said} bits a spike."
+        if (best := next(iter(bits.values())).best) is not None:
+            text += f" The simulated truth itself reaches {best.value:.2f}."
+        parts.append(text)
+    if further := {
+        row.of["model"]: row.score
+        for row in result.rows
+        if row.metric == BITS and row.of["model"] in AHEAD
+    }:
+        said = ", ".join(f"`{name}` {_stated(score)}" for name, score in further.items())
+        parts.append(
+            f"With nothing known of the {result.about['horizon_ms']:.0f} ms ahead: {said}."
+        )
+    if "trains" in result.tables:
+        parts.append(_trains_in_words(result.tables["trains"].set_index("trains")))
+    kinds = result.tables["kinds"].set_index("by")
+    if kinds["rand"].notna().all():
+        said = ", ".join(f"{name} {value:.2f}" for name, value in kinds["rand"].items())
+        parts.append(f"Cells grouped agree with their true kinds (adjusted Rand index) by {said}.")
+    else:
+        name = kinds["sta"].idxmax()
+        parts.append(f"Spike-triggered averages of two cells of a group correlate most, {kinds['sta'][name]:.2f}, where cells are grouped by {name}.")  # fmt: skip
+    return " ".join(parts)
+
+
+def _stated(score: Score) -> str:
+    return f"{score.value:.2f} ({score.ci_low:.2f} to {score.ci_high:.2f})"
+
+
+def _trains_in_words(table: pd.DataFrame) -> str:
+    """Which train is nearest, and where the published inference or the Poisson twin wins."""
+    trains = table.drop(
+        [name for name in table.index if name in spike_trains.REFERENCES or ": rate" in name]
+    )
+    best = trains["correlation"].idxmax()
+    text = f"Of the inferred trains *{best}* is nearest to the recorded: correlation {trains['correlation'][best]:.2f} at {trains['count_ratio'][best]:.2f} of the spikes"  # fmt: skip
+    others = []
+    for key, name in (
+        ("greedy", "the published greedy inference"),
+        ("twin", "the rounded Poisson twin"),
+    ):
+        if f"over_{key}" in trains and np.isfinite(gap := trains.loc[best, f"over_{key}"]):
+            low, high = trains.loc[best, [f"over_{key}_low", f"over_{key}_high"]]
+            sure = "" if low > 0 else ", which chance may make"
+            others.append(f"{gap:+.2f} ({low:.2f} to {high:.2f}) over {name}{sure}")
+    text += f", {' and '.join(others)}." if others else "."
+    if len(sharp := trains["schreiber_10"]) and sharp.idxmax() != best:
+        text += f" By Schreiber's measure at 10 bins *{sharp.idxmax()}* is nearer ({sharp.max():.3f} against {sharp[best]:.3f})."  # fmt: skip
+    return text

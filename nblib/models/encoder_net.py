@@ -114,11 +114,15 @@ class Predictor(nn.Module):
     ):  # fmt: skip
         super().__init__()
         if head not in HEADS or code not in CODES:
-            raise BadParameter(f"head = {head!r}, code = {code!r}: expected {', '.join(HEADS)} and {', '.join(CODES)}.")
+            raise BadParameter(
+                f"head = {head!r}, code = {code!r}: expected {', '.join(HEADS)} and {', '.join(CODES)}."
+            )
         self.head, self.history, self.n_bins = head, history, n_bins
         n_out = {"now": 1, "intensity": n_bins, "distance": PAST + n_bins, "chain": n_bins}[head]
         n_recent = N_AGES + len(TAUS) + RECENT if history and head != "now" else 0
-        self.net = EncoderNet(inputs.n_cells, inputs.stimulus.shape[1], n_out, n_recent, code=code, **size)
+        self.net = EncoderNet(
+            inputs.n_cells, inputs.stimulus.shape[1], n_out, n_recent, code=code, **size
+        )
         rate = np.log(inputs.rate)[:, None].repeat(n_out, axis=1)
         self.base = nn.Parameter(torch.tensor(rate, dtype=torch.float32))
         train = inputs.steps["train"]
@@ -153,7 +157,9 @@ class Predictor(nn.Module):
         """Log of the bins to the nearest spike at or after the first bin of steps: (S, C, PAST + L)."""
         spikes = inputs.ahead(np.minimum(steps, len(inputs.stimulus) - 60), self.n_bins + LONGEST)
         after = distances(spikes, LONGEST)[..., : self.n_bins].astype(np.float32)
-        past = np.minimum(distances(spikes, LONGEST, future=True)[..., :1] + np.arange(PAST, 0, -1), LONGEST)
+        past = np.minimum(
+            distances(spikes, LONGEST, future=True)[..., :1] + np.arange(PAST, 0, -1), LONGEST
+        )
         both = np.concatenate([past, after], axis=2)
         return torch.from_numpy(np.log(np.where(both == 0, SPIKE_BIN, both)).astype(np.float32))
 
@@ -199,7 +205,9 @@ class Predictor(nn.Module):
         bin, by how long the last one is past then (S, C, L)."""
         if not self.history:
             zero = self.base.new_zeros(1)
-            return zero.expand(len(self.base), self.n_bins), zero.expand(len(x[0]), *self.base.shape)
+            return zero.expand(len(self.base), self.n_bins), zero.expand(
+                len(x[0]), *self.base.shape
+            )
         table = self.start + self.age
         gap = torch.from_numpy(AGE[1 : self.n_bins + 1])
         cell = torch.arange(len(table))[:, None]
@@ -216,14 +224,19 @@ class Predictor(nn.Module):
         if self.head == "intensity":
             return -torch.expm1(-out.exp())
         between, first = self.intervals(x)
-        return spike_chain.probabilities(out.flatten(0, 1), first.flatten(0, 1), between).reshape(out.shape)
+        return spike_chain.probabilities(out.flatten(0, 1), first.flatten(0, 1), between).reshape(
+            out.shape
+        )
 
 
 def log_hazards(inputs: Inputs) -> np.ndarray:
     """How much likelier a spike is so long after the last one than on the mean, log (C, N_AGES), in train."""
     steps, tables = inputs.steps["train"], []
     for cell in range(inputs.n_cells):
-        age, fired = AGE[inputs.since[steps, :, cell]].ravel(), inputs.spikes[steps, :, cell].ravel()
+        age, fired = (
+            AGE[inputs.since[steps, :, cell]].ravel(),
+            inputs.spikes[steps, :, cell].ravel(),
+        )
         n, hit = np.bincount(age, minlength=N_AGES), np.bincount(age, fired, minlength=N_AGES)
         tables.append(np.log((hit + DOUBT * inputs.rate[cell]) / (n + DOUBT) / inputs.rate[cell]))
     return np.array(tables)
@@ -250,7 +263,15 @@ class StepBatches:
 
     pieces = 1
 
-    def __init__(self, model: Predictor, inputs: Inputs, steps: np.ndarray, size: int, n: int = 0, seed: int = 0):
+    def __init__(
+        self,
+        model: Predictor,
+        inputs: Inputs,
+        steps: np.ndarray,
+        size: int,
+        n: int = 0,
+        seed: int = 0,
+    ):
         self.model, self.inputs, self.steps, self.size = model, inputs, steps, size
         self.drawn, self.seed, self.epoch = n, seed, 0
         self.n = min(n, len(steps)) or len(steps)
@@ -279,6 +300,16 @@ def train(model: Predictor, inputs: Inputs, settings: FitSettings, folder: Path 
     """Fit on train steps, stop by validation steps (every so many of them); the log of the epochs."""
     train_steps, val = inputs.steps["train"], inputs.steps["val"][::every]
     size = settings.batch_size
-    batches = StepBatches(model, inputs, train_steps, size, min(per_epoch, len(train_steps)), settings.seed)
+    batches = StepBatches(
+        model, inputs, train_steps, size, min(per_epoch, len(train_steps)), settings.seed
+    )
     name = f"fit_{model.head}"
-    return fit(model, batches, StepBatches(model, inputs, val, size), settings, folder, loss=model.loss, stage=name)
+    return fit(
+        model,
+        batches,
+        StepBatches(model, inputs, val, size),
+        settings,
+        folder,
+        loss=model.loss,
+        stage=name,
+    )

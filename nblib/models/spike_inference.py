@@ -194,7 +194,11 @@ class Pass:
     ends: np.ndarray
 
     def __init__(self, L: int):
-        self.energy, self.came, self.after = np.full(L, np.inf), np.full(L, -1, np.int32), np.zeros(L)
+        self.energy, self.came, self.after = (
+            np.full(L, np.inf),
+            np.full(L, -1, np.int32),
+            np.zeros(L),
+        )
         self.wide, self.last = np.full(L + 1, np.inf), np.full(L + 1, -1, np.int32)
         self.empty = np.zeros(L + 1)
 
@@ -246,7 +250,11 @@ def _forward(
     for t in range(first, stop + (stop == L)):
         row = t - low
         if t > 0:
-            wide[t], empty[t], last[t] = wide[t - 1] + far[row - 1], empty[t - 1] + far[row - 1], last[t - 1]
+            wide[t], empty[t], last[t] = (
+                wide[t - 1] + far[row - 1],
+                empty[t - 1] + far[row - 1],
+                last[t - 1],
+            )
         i = t - K - 1
         if i >= 0:
             new = source[i] + right[i - low, K]
@@ -293,8 +301,12 @@ def _beyond(cost, right):
         for m in range(L):
             seen[m + 1] = seen[m] + cost[L - 1 - m, min(q + m, K)]
         none = min(none, seen[L])
-        for n in range(q, L):  # bins after the spike inside; the last of them are nearer to the other
+        for n in range(
+            q, L
+        ):  # bins after the spike inside; the last of them are nearer to the other
             inside = ((n + q - 1) >> 1) - q + 1
             if inside > 0:
-                least[L - 1 - n] = min(least[L - 1 - n], right[L - 1 - n, n - inside] + seen[inside])
+                least[L - 1 - n] = min(
+                    least[L - 1 - n], right[L - 1 - n, n - inside] + seen[inside]
+                )
     return least, none

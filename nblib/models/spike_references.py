@@ -79,7 +79,9 @@ def _greedy(distances, weight, since, past):
     return trains
 
 
-def by_gradient(distance: np.ndarray, n_spikes: int, past: int = PAST, steps: int = 200) -> np.ndarray:
+def by_gradient(
+    distance: np.ndarray, n_spikes: int, past: int = PAST, steps: int = 200
+) -> np.ndarray:
     """Trains (W, L) of at most `n_spikes` spikes whose places, evenly spaced at first, follow the gradient
     of the squared error of distances (W, L) [bins]; two in one bin are one. It stays near where it starts."""
     import torch
@@ -107,7 +109,9 @@ def least_energy(distance: np.ndarray, since: np.ndarray, per_spike: float = 0.0
     for w, (seen, last) in enumerate(zip(distance, since, strict=True)):
         cost = spike_inference.squared_error(seen, LONGEST, log=log, weight=weight)
         rules = {"start": past + max(0, refractory - last), "free_end": True}
-        window = spike_inference.Trains(cost, len(seen), per_spike=per_spike, refractory=refractory, **rules)
+        window = spike_inference.Trains(
+            cost, len(seen), per_spike=per_spike, refractory=refractory, **rules
+        )
         trains[w] = window.least()[1]
     return trains
 

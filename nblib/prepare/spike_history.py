@@ -21,7 +21,9 @@ from nblib.prepare.stream import Stream
 LAGS = 63  # steps of stimulus seen
 CONTEXT_STEPS = 100  # of spikes seen, the longest context
 LONGEST = 200  # bins; a spike further back than these counts as so far back
-EDGES = np.unique(np.round(np.geomspace(1, LONGEST, 24)).astype(int))  # of times since the last spike
+EDGES = np.unique(
+    np.round(np.geomspace(1, LONGEST, 24)).astype(int)
+)  # of times since the last spike
 N_AGES = len(EDGES) + 1
 AGE = np.digitize(np.arange(LONGEST + 1), EDGES)  # group of each such time
 TAUS = (4.0, 20.0, 100.0)  # steps, of the traces of spikes
@@ -87,19 +89,21 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     or bins do not fall into steps; BadInput where a cell does not fire in train, validation or test.
     """
     if stream.row_bins % STEP:
-        raise BadParameter(f"rows of {stream.row_bins} bins are no multiple of {STEP}; take a narrower bin_s.")
+        raise BadParameter(
+            f"rows of {stream.row_bins} bins are no multiple of {STEP}; take a narrower bin_s."
+        )
     context_s = CONTEXT_STEPS * STEP * stream.bin_s
     step_s = STEP * stream.bin_s
     steps = {
         role: stream.windows(role, context_s, max(horizon_s, step_s), STEP) // STEP
         for role in ("train", "val", "test")
     }
-    T = len(stream.at) // STEP
+    T = len(stream.number) // STEP
     spikes = (stream.counts > 0).astype(np.uint8)
     shown = stream.stimulus.reshape(T, STEP, -1).mean(axis=1)
     spread = shown[steps["train"]].std(axis=0)
     shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
-    cuts = np.flatnonzero(np.diff(stream.at) != 1) + 1
+    cuts = np.flatnonzero(np.diff(stream.number) != 1) + 1
     since, traces, after_seam = np.empty(spikes.shape, np.uint8), [], []
     for first, stop in zip(np.r_[0, cuts], np.r_[cuts, len(spikes)], strict=True):
         part = spikes[first:stop]
@@ -111,7 +115,9 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     spikes = spikes.reshape(T, STEP, -1)
     for role, at in steps.items():
         if not len(at):
-            raise BadInput(f"no step of {role} is left with its context and horizon; the parts of the split are too short.")
+            raise BadInput(
+                f"no step of {role} is left with its context and horizon; the parts of the split are too short."
+            )
         if (silent := ~spikes[at].any(axis=(0, 1))).any():
             names = stream.units.index[silent].tolist()
             raise BadInput(f"unit {names[0]} (of {len(names)}) has no spike in {role} and cannot be scored; leave it out in 03, or record longer.")  # fmt: skip

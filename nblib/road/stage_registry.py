@@ -71,6 +71,9 @@ STAGES: dict[str, StageInfo] = {
         3, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
     "11_movie": StageInfo(2, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "13_spike_distance": StageInfo(
+        1, SPLIT, "nblib.experiments.spike_distance:Params", kind="spike_distance"
+    ),
     RESULTS: StageInfo(
         3, None, "nblib.report.results:Params", kind="report", light=True,
         reads="nblib.report.summary:keys_read",

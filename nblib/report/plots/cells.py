@@ -1,0 +1,136 @@
+"""Predicted spikes (13): scores, trains under the recorded one, calibration, and cells in a plane."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    from nblib.evaluate.result import Result
+
+AXES = {
+    "bits/spike": "bits a spike over a constant rate",
+    "correlation": "correlation after 50 bins",
+}
+MOST_POINTS = 32  # of an average, a channel
+WIDTH, HEIGHT = 720, 400
+
+
+@style.styled
+def scores(result: Result, metric: str) -> Picture:
+    """Every model's bits a spike, or every inferred train's correlation, with its interval over cells."""
+    rows = [
+        {"model": row.of["model" if metric == "bits/spike" else "variant"],
+         "variant": row.of["variant"] if metric == "bits/spike" else row.of["model"], **row.score.fields()}
+        | ({} if row.best is None else {"oracle": row.best.value, "oracle_low": row.best.ci_low, "oracle_high": row.best.ci_high})
+        for row in result.rows if row.metric == metric
+    ]  # fmt: skip
+    if not rows:
+        return style.say("No model that looks ahead was asked for: -p encoders '[chain]'")
+    table = pd.DataFrame(rows).drop(columns="chance")
+    fig = style.new_figure(1.6 + 0.4 * len(table))
+    ax = fig.add_subplot()
+    colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
+    primitives.intervals(ax, table, "model", hue="variant", colours=colours)
+    ax.axvline(
+        0, label="constant rate" if metric == "bits/spike" else "no likeness", **primitives.CHANCE
+    )
+    ax.set(xlabel=f"{AXES[metric]}, 95 % interval over cells")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def calibration(table: pd.DataFrame) -> Picture:
+    """How often a spike came, against how likely it was said to be, in groups of equally many bins."""
+    fig = style.new_figure(3.4)
+    ax = fig.add_subplot()
+    known = table[(table["said"] > 0) & (table["seen"] > 0)]
+    ends = known[["said", "seen"]].min().min(), known[["said", "seen"]].max().max()
+    ax.plot(ends, ends, color=style.GREY, lw=1, label="as said")
+    ax.errorbar(known["said"], known["seen"], 3 * known["sd"], fmt="o", color=style.BLUE, capsize=3,
+                label=f"{table['model'].iloc[0]}, 3 binomial standard deviations")  # fmt: skip
+    ax.set(
+        xscale="log", yscale="log", xlabel="probability said", ylabel="share of bins with a spike"
+    )
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def stretch(trains: dict[str, np.ndarray], bin_s: float) -> Picture:
+    """Some seconds of one cell: the recorded train, and under it every inferred one; rates are grey."""
+    if not trains:
+        return style.say("No model that looks ahead was asked for: -p encoders '[chain]'")
+    fig = style.new_figure(0.8 + 0.3 * len(trains))
+    ax = fig.add_subplot()
+    for row, train in enumerate(trains.values()):
+        time_s = np.arange(len(train)) * bin_s
+        if np.isin(train, (0, 1)).all():
+            colour = style.INK if row == 0 else style.BLUE
+            ax.vlines(time_s[train > 0], row - 0.4, row + 0.4, color=colour, lw=1.1)
+        else:
+            ax.fill_between(
+                time_s,
+                row + 0.4,
+                row + 0.4 - 0.8 * train / max(train.max(), 1e-9),
+                color=style.GREY,
+                lw=0,
+            )
+    ax.set(
+        xlabel="time in test windows [s]", ylim=(len(trains) - 0.5, -0.5), yticks=range(len(trains))
+    )
+    ax.set_yticklabels(list(trains))
+    return fig
+
+
+class CellPlane:
+    """Cells in a plane, each with its spike-triggered average on hover and on focus: SVG alone.
+
+    plane: a row a cell (unit, x, y, kind, rate_hz, type); sta (C, channel, lag), the latest last.
+    """
+
+    def __init__(self, plane: pd.DataFrame, sta: np.ndarray, step_s: float):
+        self.plane, self.back_s = plane, step_s * sta.shape[2]
+        self.sta = sta[:, :, :: -(-sta.shape[2] // MOST_POINTS)]
+
+    def __repr__(self) -> str:
+        return f"{len(self.plane)} cells in {self.plane['kind'].nunique()} groups"
+
+    def _repr_html_(self) -> str:
+        style_ = (
+            ".nb-cell .k{visibility:hidden}.nb-cell:hover .k,.nb-cell:focus .k{visibility:visible}"
+            ".nb-cell:focus{outline:none}.nb-cell:focus circle,.nb-cell:hover circle{stroke:#000;stroke-width:2}"
+        )
+        head = (
+            f'<style>{style_}</style><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" style="max-width:{WIDTH}px;width:100%" '
+            f'aria-label="{escape(repr(self))}; each point shows its spike-triggered average">'
+        )
+        note = f'<text x="460" y="{HEIGHT - 12}" font-size="12">mean stimulus, {self.back_s:.2f} s to the spike, {self.sta.shape[1]} channel(s)</text>'
+        points = zip(self.plane.itertuples(), self.sta, strict=True)
+        return head + note + "".join(self._point(row, sta) for row, sta in points) + "</svg>"
+
+    def _point(self, row, sta: np.ndarray) -> str:
+        """A circle that can be focused, with its text and its average beside the plane."""
+        colour = style.SERIES[row.kind % len(style.SERIES)]
+        x, y = 20 + 400 * row.x, 20 + (HEIGHT - 40) * row.y
+        kind = "" if row.type < 0 else f", true kind {row.type}"
+        text = escape(f"unit {row.unit}: {row.rate_hz:.1f} Hz, group {row.kind}{kind}")
+        across = np.round(460 + 240 * np.linspace(0, 1, sta.shape[1])).astype(int)
+        down = np.round(HEIGHT / 2 - 130 * sta / max(np.abs(sta).max(), 1e-9)).astype(int)
+        lines = "".join(
+            f'<polyline fill="none" stroke-width="2" stroke="{style.SERIES[k % len(style.SERIES)]}" points="'
+            + " ".join(f"{a},{b}" for a, b in zip(across, line, strict=True)) + '"/>'
+            for k, line in enumerate(down)
+        )  # fmt: skip
+        return (
+            f'<g class="nb-cell" tabindex="0" aria-label="{text}"><title>{text}</title>'
+            f'<circle cx="{x:.0f}" cy="{y:.0f}" r="6" fill="{colour}"/>'
+            f'<g class="k"><text x="460" y="30" font-size="13">{text}</text>{lines}</g></g>'
+        )
