@@ -128,6 +128,19 @@ n_folds: 5
 gap_s: 4.0
 n_parts: 4
 """
+RETINA = """\
+recipe: retina
+recordings: [r1]
+source: simulate_retina
+source_params: {n_cells: 6, n_types: 3, duration_s: 40.0}
+intervals: ""
+binning: continuous
+bin_s: 0.001
+split: cycles
+cycle_s: [12.0, 3.0, 3.0]
+gap_s: 0.0
+context_s: [0.8, 0.2]
+"""
 QUICK = {
     "max_epochs": "1", "n_steps": "2", "vae_epochs": "1", "n_permutations": "100", "n_bootstrap": "100", "importance": "0",
     "n_draws": "1", "n_draws_large": "1", "n_draws_trained": "1", "n_folds": "3",
@@ -155,6 +168,8 @@ def tiny(command: str, recipes: Path) -> list[str]:
     elif "leak" in accepted:  # six minutes of film have no room for the longer buffers
         more |= {"recipe": str(recipes / "film.yml"), "n_permutations": "20"}
         more |= {"leak": "[0, 4]"} if "leak" in pairs else {}
+    elif "cell_code" in accepted:
+        more |= {"recipe": str(recipes / "retina.yml")}
     elif "recipe" in accepted and stage[:2] < "90":
         more |= {"recipe": str(recipes / "tiny.yml")}
     if "pretext_params" in accepted:
@@ -179,6 +194,7 @@ def laboratory(tmp_path_factory):
     (folder / "tiny.yml").write_text(TINY)
     (folder / "mice.yml").write_text(MICE)
     (folder / "film.yml").write_text(FILM)
+    (folder / "retina.yml").write_text(RETINA)
     return folder
 
 
