@@ -34,4 +34,6 @@ SOURCES = {
     "lfp_mat": Source("data.lfp.mat", "lfp"),
     "movie": Source("data.movie", "spikes"),
     "simulate_movie": Source("simulate.movie", "spikes"),
+    "ibl": Source("data.ibl", "spikes"),
+    "simulate_task": Source("simulate.task", "spikes"),
 }

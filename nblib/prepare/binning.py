@@ -20,6 +20,7 @@ from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
 from nblib.prepare import film
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
+from nblib.prepare.signals import bin_signals
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 
@@ -116,8 +117,8 @@ def bin_recording(
 ) -> xr.Dataset:
     """Count the spikes of a recording's trials.
 
-    Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
-    dictionary. Raises what `labelling.to_count` raises.
+    Returns a Dataset with `counts (trial, time, unit)`, the further signals (trial, time) and the
+    coordinates described in the data dictionary. Raises what `labelling.to_count` and `bin_signals` raise.
     """
     where = recording.trial_place
     chosen = labelling.to_count(
@@ -138,4 +139,16 @@ def bin_recording(
             "clock": "recorded", **chosen.attrs(),
         },
     )  # fmt: skip
-    return film.with_annotations(binned, table) if settings.binning == "frames" else binned
+    if settings.binning == "frames":
+        binned = film.with_annotations(binned, table)
+    beside = {
+        name: ("trial", labelling.variable(table, name, recording.rules, where))
+        for name in settings.variables
+    }
+    for name, values in bin_signals(recording, settings.signals, edges).items():
+        beside[name] = (("trial", "time"), values)
+    if taken := sorted(set(beside) & set(binned.variables)):
+        raise BadParameter(
+            f"signals and variables: {taken[0]!r} is what the counts call something else; rename it."
+        )
+    return binned.assign(beside).set_coords(settings.variables)
