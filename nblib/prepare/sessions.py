@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ class Session:
     """One session; K trials, T bins, N units, S signals, Q variables.
 
     counts (K, T, N) float32; x (K, T, N): roots of counts, z-scored by train trials; signals (K, T, S)
-    float32, z-scored by train trials; variables (K, Q): index of the class; role (K,); trial (K,): its
+    float32, z-scored by train trials with mean (S,) and scale (S,); variables (K, Q): index of the class; role (K,); trial (K,): its
     number in the recording; area (N,), unit_ids (N,); left_out: trials in which a signal or variable is
     missing. `signal_names` and `classes` (name -> (C,)) are the same in all sessions of a recipe.
     """
@@ -29,6 +29,8 @@ class Session:
     counts: np.ndarray
     x: np.ndarray
     signals: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
     variables: np.ndarray
     role: np.ndarray
     trial: np.ndarray
@@ -117,15 +119,24 @@ def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> dict:
         if not (whole & (role == needed)).any():
             raise BadInput(f"recording {name!r}: no trial for {needed} has all signals and variables.")
     spikes = binned.counts.values[whole].astype(np.float32)
-    z = (signals[whole] - fitted.signals["mean"].to_numpy()) / fitted.signals["scale"].to_numpy()
+    mean, scale = (fitted.signals[name].to_numpy(float) for name in ("mean", "scale"))
+    z = (signals[whole] - mean) / scale
     return {
         "name": name, "counts": spikes, "x": scaled(spikes, np.flatnonzero(role[whole] == "train")),
-        "signals": z.astype(np.float32), "values": [v[whole] for v in values], "role": role[whole],
+        "signals": z.astype(np.float32), "mean": mean, "scale": scale, "values": [v[whole] for v in values], "role": role[whole],
         "trial": binned.trial.values[whole], "area": areas_of(units_of(binned)), "unit_ids": fitted.unit_ids,
         "signal_names": tuple(fitted.signals["name"]), "bins": binned.sizes["time"],
         "bin_s": float(np.median(binned.exposure_s.values)), "split_hash": splits.split_hash(roles),
         "left_out": int((~whole).sum()),
     }  # fmt: skip
+
+
+def shuffled(session: Session, seed: int) -> Session:
+    """The control: signals and variables of other trials of the same role, so that spikes tell nothing of them."""
+    order, rng = np.arange(len(session.role)), np.random.default_rng([seed, 20240])
+    for role in np.unique(session.role):
+        order[session.rows(role)] = rng.permutation(session.rows(role))
+    return replace(session, signals=session.signals[order], variables=session.variables[order])
 
 
 def table(sessions: list[Session]) -> pd.DataFrame:

@@ -71,6 +71,9 @@ STAGES: dict[str, StageInfo] = {
         3, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
     "11_movie": StageInfo(2, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "12_multimodal": StageInfo(
+        1, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
+    ),
     RESULTS: StageInfo(
         3, None, "nblib.report.results:Params", kind="report", light=True,
         reads="nblib.report.summary:keys_read",

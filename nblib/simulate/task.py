@@ -235,11 +235,17 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     return ibl.open_recording(path, recipe, recording_id, ibl.Settings())
 
 
-def ceiling(settings: Settings, recording: str, unit_ids: np.ndarray) -> task_oracle.Ceiling:
-    """What could be known of a session from some of its units, by their ids."""
+def ceiling(recipe: Recipe, recording: str, unit_ids: np.ndarray) -> task_oracle.Ceiling | None:
+    """What could be known of a session from some of its units, by their ids; None in other bins than its own."""
+    window = recipe.window_start_s + STIMULUS_BIN * BIN_S, recipe.window_stop_s - recipe.window_start_s
+    same = np.allclose([*window, recipe.bin_s], [0, N_BINS * BIN_S, BIN_S])
+    if not same or (recipe.binning, recipe.event) != ("event_window", "stimOn_times"):
+        return None
+    settings = Settings(**recipe.source_params)
     truth = load_arrays(make(settings, recording).parent / "truth.h5")
     n_first = (settings.n_units + 1) // 2
-    names = [f"probe0{int(i >= n_first)}/{i - n_first * (i >= n_first)}" for i in range(settings.n_units)]
+    names = [f"probe00/{i}" for i in range(n_first)]
+    names += [f"probe01/{i}" for i in range(settings.n_units - n_first)]
     place = pd.Index(names).get_indexer(unit_ids.astype(str))
     units = Units(*(truth[name][place] for name in ("area", "base", "weights")))
     return task_oracle.Ceiling(make_task(), units, truth["cause"], truth["level"])

@@ -70,7 +70,7 @@ class Ceiling:
         return np.where(moves, weights @ moving, weights @ still)
 
     def decode(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """wheel and whisker (K, T): posterior means; choice (K, 2), block (K, 3): posteriors; from counts (K, T, N)."""
+        """wheel and whisker (K, T): posterior means; choice (K, 2), probabilityLeft (K, 3): posteriors; from counts (K, T, N)."""
         task, parts = self.task, []
         for lo in range(0, len(counts), AT_ONCE):
             cause, level = self.posterior(counts[lo : lo + AT_ONCE])
@@ -79,7 +79,7 @@ class Ceiling:
             block = np.stack([cause @ (task.block == b) for b in (-1, 0, 1)], axis=1)
             parts.append((cause @ task.wheel, whisker, choice, block))
         whole = map(np.concatenate, zip(*parts, strict=True))
-        return dict(zip(("wheel", "whisker", "choice", "block"), whole, strict=True))
+        return dict(zip(("wheel", "whisker", "choice", "probabilityLeft"), whole, strict=True))
 
     def encode(self, trials: np.ndarray) -> np.ndarray:
         """E[spikes a bin | choice, block, wheel, whisker] (K, T, N): contrast and gain summed out."""

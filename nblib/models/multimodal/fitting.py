@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nblib.core.tensors import write_network
 from nblib.models import training
 from nblib.models.multimodal import linear, masks, poisson
 from nblib.models.multimodal.network import MaskedNetwork
@@ -215,6 +216,10 @@ class Fitted:
     data: list[dict[str, Tensor]]
     history: pd.DataFrame
 
+    def save(self, folder: Path) -> None:
+        """Write network.json and network.safetensors."""
+        write_network(folder / "network.json", self.net, folder / "network.safetensors")
+
 
 def fit(
     sessions: list[Session], branch: Branch, settings: FitSettings, shape: dict[str, Any],
@@ -242,9 +247,9 @@ def ask(fitted: Fitted, sessions: list[Session], hide: Callable[[Session], masks
     for k, one in enumerate(sessions):
         hidden, rows = hide(one), np.arange(len(one.role))
         same = {
-            name: np.broadcast_to(mask, (len(rows), *mask.shape)).copy()
-            for name in ("spikes", "signals", "variables") if (mask := getattr(hidden, name)) is not None
-        }  # fmt: skip
+            name: np.repeat(getattr(hidden, name)[None], len(rows), axis=0)
+            for name in ("spikes", "signals", "variables")
+        }
         rates, signals, variables = fitted.net(batch_of(fitted.data[k], k, rows, same))
         answers.append((rates.exp().numpy(), signals.numpy(), [v.numpy() for v in variables]))
     return answers
