@@ -61,7 +61,9 @@ def value(parts: Sequence[Earned]) -> float:
     """The score of some sessions together; BadInput where there is nothing to earn."""
     most = sum(part.most.sum() for part in parts)
     if not most > 0:
-        raise BadInput("a score needs test trials in which something changes; there is nothing to explain.")
+        raise BadInput(
+            "a score needs test trials in which something changes; there is nothing to explain."
+        )
     return float(sum(np.trace(part.each) for part in parts) / most)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Recipe
-from nblib.data.counts_dataset import areas_of, load, signals_of, units_of
+from nblib.data.counts_dataset import areas_of, load, units_of
 from nblib.data.trials import labelling
 from nblib.prepare import splits
 
@@ -54,7 +54,9 @@ def scaled(counts: np.ndarray, train: np.ndarray) -> np.ndarray:
     return ((roots - mean) / (scale + 0.05)).astype(np.float32)
 
 
-def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, fold: int) -> list[Session]:
+def load_sessions(
+    split: list[Path], counts: list[Path], recipe: Recipe, fold: int
+) -> list[Session]:
     """The sessions of a recipe, from their artifacts of 04 and 03.
 
     Raises BadParameter for a fold or a variable that is not there, and where sessions have other signals
@@ -66,7 +68,9 @@ def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, fold: i
         seen = [part["values"][q][part["role"] == "train"] for part in parts]
         classes[name] = np.unique(np.concatenate(seen))
         if len(classes[name]) < 2:
-            raise BadInput(f"variable {name!r} never changes in training trials; nothing to decode.")
+            raise BadInput(
+                f"variable {name!r} never changes in training trials; nothing to decode."
+            )
     first, sessions = dict(parts[0]), []
     for part in parts:
         for what in ("signal_names", "bins"):
@@ -117,7 +121,9 @@ def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> dict:
     role = role.to_numpy(str)
     for needed in ("train", "val", "test"):
         if not (whole & (role == needed)).any():
-            raise BadInput(f"recording {name!r}: no trial for {needed} has all signals and variables.")
+            raise BadInput(
+                f"recording {name!r}: no trial for {needed} has all signals and variables."
+            )
     spikes = binned.counts.values[whole].astype(np.float32)
     mean, scale = (fitted.signals[name].to_numpy(float) for name in ("mean", "scale"))
     z = (signals[whole] - mean) / scale

@@ -50,7 +50,9 @@ def in_bins(
     if kind == "speed":
         path = np.append(0, np.cumsum(np.abs(np.diff(values))))
         made = np.diff(np.interp(edges_s, time_s, path), axis=1) / width
-        low = np.searchsorted(time_s, edges_s[:, :-1], side="right") - 1  # the sample before the bin
+        low = (
+            np.searchsorted(time_s, edges_s[:, :-1], side="right") - 1
+        )  # the sample before the bin
         high = first[:, 1:]  # and the one after it
         known = (low >= 0) & (high < len(time_s))
         low, high = np.clip(low, 0, None), np.clip(high, None, len(time_s) - 1)

@@ -26,7 +26,12 @@ from nblib.simulate.stored import Simulator
 
 USES = ()
 VERSION = 1  # raise it whenever the same settings would give other numbers
-BIN_S, N_BINS, STIMULUS_BIN, TRIAL_S = 0.04, 25, 6, 1.5  # the window begins 6 bins before the stimulus
+BIN_S, N_BINS, STIMULUS_BIN, TRIAL_S = (
+    0.04,
+    25,
+    6,
+    1.5,
+)  # the window begins 6 bins before the stimulus
 FRAMES = 2  # of the camera in a bin
 CONTRASTS = (-1.0, -0.25, 0.0, 0.25, 1.0)
 INPUTS = ("stimulus", "choice", "wheel", "whisker", "block", "gain")
@@ -237,7 +242,10 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
 def ceiling(recipe: Recipe, recording: str, unit_ids: np.ndarray) -> task_oracle.Ceiling | None:
     """What could be known of a session from some of its units, by their ids; None in other bins than its own."""
-    window = recipe.window_start_s + STIMULUS_BIN * BIN_S, recipe.window_stop_s - recipe.window_start_s
+    window = (
+        recipe.window_start_s + STIMULUS_BIN * BIN_S,
+        recipe.window_stop_s - recipe.window_start_s,
+    )
     same = np.allclose([*window, recipe.bin_s], [0, N_BINS * BIN_S, BIN_S])
     if not same or (recipe.binning, recipe.event) != ("event_window", "stimOn_times"):
         return None

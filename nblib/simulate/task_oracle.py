@@ -45,7 +45,10 @@ class Ceiling:
             log[t] = each.T.reshape(n_trials, h, v) - rates[:, t].sum(axis=-1)
         largest = log.max(axis=-1, keepdims=True)
         likelihood = np.exp(log - largest)
-        forward, evidence = np.empty_like(log), np.log(self.task.prior) + largest[..., 0].sum(axis=0)
+        forward, evidence = (
+            np.empty_like(log),
+            np.log(self.task.prior) + largest[..., 0].sum(axis=0),
+        )
         now = self.task.first * likelihood[0]
         for t in range(n_bins):
             if t:

@@ -6,6 +6,7 @@ is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,9 @@ AREAS = {
 class Settings(Params):
     """What only these sessions have."""
 
-    sorter: str = Field("", description=f"folder of the spike sorter; empty = {SORTER}, or the only one")
+    sorter: str = Field(
+        "", description=f"folder of the spike sorter; empty = {SORTER}, or the only one"
+    )
     quality_min: float = Field(
         0.0, ge=0, le=1, description="least share of quality checks that a unit passed (label)"
     )
@@ -62,7 +65,9 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
         name = sorter or (SORTER if SORTER in sorted_by else next(iter(sorted_by), ""))
         if name not in sorted_by:
             there = ", ".join(sorted_by) or "none"
-            raise MissingInput(f"{probe}: no spikes sorted by {name or 'anything'}; there is {there}.")
+            raise MissingInput(
+                f"{probe}: no spikes sorted by {name or 'anything'}; there is {there}."
+            )
         if len(sorted_by) > 1 and name not in (sorter, SORTER):
             raise BadInput(
                 f"{probe}: spikes of several sorters ({', '.join(sorted_by)}); name one with source_params: "
@@ -93,15 +98,21 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         table = _units(folder, probe, len(channel), channel)
-        good = table["label"] >= settings.quality_min if "label" in table else np.ones(len(table), bool)
+        good = (
+            table["label"] >= settings.quality_min
+            if "label" in table
+            else np.ones(len(table), bool)
+        )
         if settings.quality_min and "label" not in table:
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
-        notes.append(f"{probe}: {good.sum()} of {len(table)} units (quality_min = {settings.quality_min:g}).")
+        notes.append(
+            f"{probe}: {good.sum()} of {len(table)} units (quality_min = {settings.quality_min:g})."
+        )
         ids = np.flatnonzero(good)
         where = alf.require(folder, UNITS[0])
         times, index = by_unit(times, owner, ids, where)
         units.append(table[good])
-        spikes += [times[lo:hi] for lo, hi in zip(index, index[1:], strict=False)]
+        spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
     trials = _trials(place)
     series = {one.name: one for one in _series(place, used)}
@@ -162,12 +173,18 @@ def _trials(place: Path) -> pd.DataFrame:
 def _series(place: Path, used: list[Path]) -> Iterator[Series]:
     """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`."""
 
-    def sampled(name: str, unit: str, times: str, values: str, column: str = "") -> Iterator[Series]:
+    def sampled(
+        name: str, unit: str, times: str, values: str, column: str = ""
+    ) -> Iterator[Series]:
         at, file = alf.find(place, times), alf.find(place, values)
         if at is None or file is None:
             return
         clock = read_array(at)
-        data = alf.read_columns(file, (column,))[column].to_numpy(float) if column else read_array(file)
+        data = (
+            alf.read_columns(file, (column,))[column].to_numpy(float)
+            if column
+            else read_array(file)
+        )
         if abs(len(clock) - len(data)) > LATE:
             raise BadInput(f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.")
         n = min(len(clock), len(data))

@@ -13,7 +13,9 @@ import pandas as pd
 from nblib.core.errors import BadInput, MissingInput
 from nblib.data.plainfiles import read_table
 
-NAME = re.compile(r"(?:_\w+?_)?(?P<object>\w+)\.(?P<attribute>\w+)(?:\.[\w-]+)*?\.(?P<kind>npy|pqt|csv)")
+NAME = re.compile(
+    r"(?:_\w+?_)?(?P<object>\w+)\.(?P<attribute>\w+)(?:\.[\w-]+)*?\.(?P<kind>npy|pqt|csv)"
+)
 
 
 def find(folder: Path, name: str) -> Path | None:

@@ -25,7 +25,13 @@ FOLDS = 5  # of the train trials, for what the branch says of them
 CHANCES = {"decode": 3.0, "encode": 2.0, "neuron": 1.0, "region": 0.5, "temporal": 0.5, "random": 0.5,
            "causal": 0.25, "modality": 0.5}  # fmt: skip
 JUDGED = ("decode", "encode", "neuron")  # on validation trials
-DEFAULTS = {"max_epochs": 60, "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 0.05, "patience": 15}
+DEFAULTS = {
+    "max_epochs": 60,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "patience": 15,
+}
 
 Rows = list[np.ndarray]  # trials of each session
 Answers = list[np.ndarray]  # of each session, for all of its trials

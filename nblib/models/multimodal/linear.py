@@ -73,7 +73,9 @@ def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     moved = []
     for lag in lags:
         part = np.zeros_like(x)
-        part[:, max(lag, 0) : x.shape[1] + min(lag, 0)] = x[:, max(-lag, 0) : x.shape[1] - max(lag, 0)]
+        part[:, max(lag, 0) : x.shape[1] + min(lag, 0)] = x[
+            :, max(-lag, 0) : x.shape[1] - max(lag, 0)
+        ]
         moved.append(part)
     return np.concatenate(moved, axis=-1)
 
@@ -132,20 +134,26 @@ def shared_map(xs: list[np.ndarray], ys: list[np.ndarray], fits: list[np.ndarray
     """
     n_bins, d = xs[0].shape[1], ys[0].shape[1]
     weights = []
-    for x, y, fit in zip(xs, ys, fits, strict=True):  # at first: the session's own leading directions
+    for x, y, fit in zip(
+        xs, ys, fits, strict=True
+    ):  # at first: the session's own leading directions
         flat = x[fit].reshape(len(fit), -1)
         own = flat.T @ np.linalg.solve(flat @ flat.T + 300 * np.eye(len(fit)), y[fit])
         by_unit = own.reshape(n_bins, x.shape[2], d).transpose(1, 0, 2).reshape(x.shape[2], -1)
         weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :N_FACTORS])
     target = np.concatenate([y[fit] for y, fit in zip(ys, fits, strict=True)])
     for i in range(N_ROUNDS):
-        some = slice(1) if i == 0 else slice(None)  # one session alone says what the factors are at first
+        some = (
+            slice(1) if i == 0 else slice(None)
+        )  # one session alone says what the factors are at first
         z = np.concatenate([
             (x[fit] @ w).reshape(len(fit), -1)
             for x, w, fit in zip(xs[some], weights[some], fits[some], strict=True)
         ])  # fmt: skip
         gram = z.T @ z + SHARED_PENALTY * np.eye(z.shape[1])
-        maps = np.linalg.solve(gram, z.T @ target[: len(z)]).reshape(n_bins, -1, d).transpose(1, 0, 2)
+        maps = (
+            np.linalg.solve(gram, z.T @ target[: len(z)]).reshape(n_bins, -1, d).transpose(1, 0, 2)
+        )
         maps /= np.sqrt((maps**2).sum(axis=(1, 2), keepdims=True)) + 1e-9
         weights = [
             _unit_weights(x[fit], y[fit], maps, SHARED_PENALTY)
@@ -169,7 +177,9 @@ def shared_signals(sessions: list[Session], fits: list[np.ndarray], choose: list
     for s in range(len(sessions[0].signal_names)):
         ys = [one.signals[..., s] - c[..., s] for one, c in zip(sessions, courses, strict=True)]
         answers.append(shared_map(xs, ys, fits, choose))
-    return [c + np.stack(a, axis=-1) for c, a in zip(courses, zip(*answers, strict=True), strict=True)]
+    return [
+        c + np.stack(a, axis=-1) for c, a in zip(courses, zip(*answers, strict=True), strict=True)
+    ]
 
 
 def shared_variable(sessions: list[Session], fits: list[np.ndarray], choose: list[np.ndarray], q: int) -> list[np.ndarray]:  # fmt: skip

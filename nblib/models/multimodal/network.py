@@ -37,7 +37,9 @@ class MaskedNetwork(nn.Module):
         block = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
         )
-        self.trunk = nn.TransformerEncoder(block, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.trunk = nn.TransformerEncoder(
+            block, layers, nn.LayerNorm(width), enable_nested_tensor=False
+        )
         self.signals_out = nn.Linear(width, n_signals)
         self.variables_out = nn.ModuleList(nn.Linear(width, c) for c in n_classes)
         for head in (*self.units_out, self.signals_out, *self.variables_out):
@@ -65,7 +67,10 @@ class MaskedNetwork(nn.Module):
         token = token + self.signals_in(torch.cat([shown, no_signals.to(shown.dtype)], dim=-1))
         for q, embed in enumerate(self.variables_in):
             none = embed.num_embeddings - 1
-            token = token + embed(batch["variables"][:, q].masked_fill(no_variables[:, q], none))[:, None]
+            token = (
+                token
+                + embed(batch["variables"][:, q].masked_fill(no_variables[:, q], none))[:, None]
+            )
         h = self.trunk(token, mask=self.later)  # (B, T, D)
         all_spikes = ~no_spikes.flatten(1).any(dim=1)
         all_behaviour = ~(no_signals.flatten(1).any(dim=1) | no_variables.any(dim=1))

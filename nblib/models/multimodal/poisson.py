@@ -77,7 +77,9 @@ def regression(
 
     most = log_likelihood(counts[choose], answer[choose]).sum()
     for penalty in PENALTIES:
-        step = minimize(loss, weights.ravel(), (penalty,), "L-BFGS-B", jac=True, options={"maxiter": STEPS})
+        step = minimize(
+            loss, weights.ravel(), (penalty,), "L-BFGS-B", jac=True, options={"maxiter": STEPS}
+        )
         weights = step.x.reshape(shape)
         tried = np.exp(np.minimum(offset + x @ weights, 5.0))
         likely = log_likelihood(counts[choose], tried[choose]).sum()

@@ -1,0 +1,48 @@
+"""Several sessions, decoded, encoded and imputed (12): scores beside the best possible, gains, the training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    from nblib.evaluate.result import Result
+
+
+@style.styled
+def scores(result: Result, metric: str) -> Picture:
+    """A metric of every model at every task that has it, with intervals, and the best possible."""
+    rows = [row for row in result.rows if row.metric == metric]
+    table = pd.DataFrame([
+        {"task": row.of["variant"], "model": row.of["model"], "value": row.score.value,
+         "ci_low": row.score.ci_low, "ci_high": row.score.ci_high}
+        | ({} if row.best is None else {"oracle": row.best.value, "oracle_low": row.best.ci_low, "oracle_high": row.best.ci_high})
+        for row in rows
+    ])  # fmt: skip
+    if table.empty:
+        return style.say(f"No task has {metric}: the recipe names none of that kind.")
+    fig = style.new_figure(1.2 + 0.16 * len(table))
+    ax = fig.add_subplot()
+    colours = dict(zip(table["model"].unique(), style.SERIES, strict=False))
+    primitives.intervals(ax, table, "task", hue="model", colours=colours)
+    ax.axvline(0, **primitives.CHANCE)
+    ax.set(xlabel=f"{metric}, 95 % interval over blocks of trials")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def history(table: pd.DataFrame) -> Picture:
+    """Loss of train and validation trials by epoch."""
+    fig = style.new_figure(2.6)
+    ax = fig.add_subplot()
+    for name, colour in zip(("train_loss", "val_loss"), style.SERIES, strict=False):
+        ax.plot(table["epoch"], table[name], color=colour, label=name.replace("_loss", ""))
+    ax.axvline(table.attrs.get("best_epoch", 0), **primitives.CHANCE)
+    ax.set(xlabel="epoch", ylabel="loss [nats a number]")
+    fig.legend_outside()
+    return fig
