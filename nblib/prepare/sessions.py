@@ -89,7 +89,7 @@ def load_sessions(
                 )
             codes.append(np.searchsorted(known, values))
         part.pop("bins")
-        variables = np.array(codes, np.int64).reshape(len(codes), -1).T
+        variables = np.array(codes, np.int64).reshape(len(codes), len(part["role"])).T
         sessions.append(Session(variables=variables, classes=classes, **part))
     return sessions
 

@@ -24,7 +24,7 @@ from nblib.prepare.sessions import Session
 FOLDS = 5  # of the train trials, for what the branch says of them
 CHANCES = {"decode": 3.0, "encode": 2.0, "neuron": 1.0, "region": 0.5, "temporal": 0.5, "random": 0.5,
            "causal": 0.25, "modality": 0.5}  # fmt: skip
-JUDGED = ("decode", "encode", "neuron")  # on validation trials
+JUDGED = ("decode",)  # on validation trials, whose loss chooses the epoch
 DEFAULTS = {
     "max_epochs": 60,
     "batch_size": 32,
@@ -61,19 +61,19 @@ def each(sessions: list[Session], fit: Callable[..., np.ndarray], *more: Any) ->
 def decoders(sessions: list[Session], causal: bool) -> dict[str, Callable[[Rows, Rows], Answers]]:
     """Linear models of the signals by name; causal ones alone where they have to be."""
     before = {"causal ridge": each(sessions, linear.lagged_ridge, True)}
-    if causal:
-        return before
-    return {
-        "ridge": each(sessions, linear.flat_ridge), "lagged ridge": each(sessions, linear.lagged_ridge),
-        "shared map": lambda fits, choose: linear.shared_signals(sessions, fits, choose),
-    } | before  # fmt: skip
+    around = {"ridge": each(sessions, linear.flat_ridge), "lagged ridge": each(sessions, linear.lagged_ridge)}  # fmt: skip
+    if len(sessions) > 1:
+        around["shared map"] = lambda fits, choose: linear.shared_signals(sessions, fits, choose)
+    return before if causal else around | before
 
 
 def classifiers(sessions: list[Session], q: int) -> dict[str, Callable[[Rows, Rows], Answers]]:
     """Linear models of variable q by name."""
-    return {
-        "logistic": each(sessions, linear.logistic, q),
-        "shared map": lambda fits, choose: linear.shared_variable(sessions, fits, choose, q),
+    alone = {"logistic": each(sessions, linear.logistic, q)}
+    if len(sessions) == 1:
+        return alone
+    return alone | {
+        "shared map": lambda fits, choose: linear.shared_variable(sessions, fits, choose, q)
     }
 
 
@@ -200,17 +200,17 @@ def batch_of(data: dict[str, Tensor], k: int, rows: np.ndarray, hidden: dict[str
 
 def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tensor, None]:
     """Loss of what is hidden [nats per hidden number]: Poisson, Gaussian about as wide as the branch is off,
-    and cross-entropy; a variable counts as a number in every bin."""
+    and cross-entropy. A variable of a trial is one number."""
     rates, signals, variables = net(batch)
     no_spikes, no_signals = batch["hide_spikes"], batch["hide_signals"]
     spikes = ((rates.exp() - batch["counts"] * rates) * no_spikes).sum()
     error = (signals - batch["signals"]) / batch["spread"]
     total = spikes + 0.5 * (error**2 * no_signals).sum()
-    n_bins, n = signals.shape[1], no_spikes.sum() + no_signals.sum()
+    n = no_spikes.sum() + no_signals.sum()
     for q, log in enumerate(variables):
         asked = batch["hide_variables"][:, q]
         loss = functional.nll_loss(log, batch["variables"][:, q], reduction="none")
-        total, n = total + n_bins * (loss * asked).sum(), n + n_bins * asked.sum()
+        total, n = total + (loss * asked).sum(), n + asked.sum()
     return total / n.clamp(min=1), None
 
 

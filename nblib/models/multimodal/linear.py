@@ -70,12 +70,12 @@ def components(x: np.ndarray, fit: np.ndarray, n: int) -> np.ndarray:
 
 def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     """Values (K, T, N) of the bins `lags` before each bin, side by side (K, T, N * lags), 0 outside."""
-    moved = []
+    n_bins, moved = x.shape[1], []
     for lag in lags:
         part = np.zeros_like(x)
-        part[:, max(lag, 0) : x.shape[1] + min(lag, 0)] = x[
-            :, max(-lag, 0) : x.shape[1] - max(lag, 0)
-        ]
+        if abs(lag) < n_bins:
+            low, high = max(lag, 0), n_bins + min(lag, 0)
+            part[:, low:high] = x[:, low - lag : high - lag]
         moved.append(part)
     return np.concatenate(moved, axis=-1)
 
@@ -169,9 +169,15 @@ def shared_map(xs: list[np.ndarray], ys: list[np.ndarray], fits: list[np.ndarray
     return answers
 
 
+def _few(sessions: list[Session], fits: list[np.ndarray]) -> list[np.ndarray]:
+    """Leading components of each session, all of them where its units are few."""
+    pairs = zip(sessions, fits, strict=True)
+    return [components(smoothed(one.x), fit, N_COMPONENTS) for one, fit in pairs]
+
+
 def shared_signals(sessions: list[Session], fits: list[np.ndarray], choose: list[np.ndarray]) -> list[np.ndarray]:  # fmt: skip
     """Each signal beside its mean course, by `shared_map`: (K, T, S) of each session."""
-    xs = [smoothed(one.x) for one in sessions]
+    xs = _few(sessions, fits)
     courses = [mean_course(one, fit) for one, fit in zip(sessions, fits, strict=True)]
     answers = []
     for s in range(len(sessions[0].signal_names)):
@@ -184,7 +190,7 @@ def shared_signals(sessions: list[Session], fits: list[np.ndarray], choose: list
 
 def shared_variable(sessions: list[Session], fits: list[np.ndarray], choose: list[np.ndarray], q: int) -> list[np.ndarray]:  # fmt: skip
     """Log-probabilities (K, C) of variable q by `shared_map` to its classes, cut to what a share can be."""
-    xs, shares, ys = [smoothed(one.x) for one in sessions], [], []
+    xs, shares, ys = _few(sessions, fits), [], []
     for one, fit in zip(sessions, fits, strict=True):
         shares.append(np.exp(prior(one, fit, q)))
         ys.append(np.eye(shares[-1].shape[1])[one.variables[:, q]] - shares[-1])
