@@ -111,22 +111,14 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
     group = overlap_groups(start, stop)
     n_groups = int(group.max()) + 1
-<<<<<<< HEAD
     known = np.ones(len(label), bool)
     if settings.split == "segments" or film.is_film(binned):
         _check_film(binned, settings, who)
         known = label != film.NO_LABEL
     classes = labelling.as_text(label[known])
     labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
-    if binned.attrs["label_name"] or not signals_of(binned):  # signals can be decoded without a label
+    if binned.attrs["label_name"] or not signals_of(binned):  # signals need no label
         _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
-=======
-    labelling.check_classes(labelling.as_text(label), json.loads(binned.attrs["classes"]), who)
-    if binned.attrs["label_name"] or not signals_of(
-        binned
-    ):  # signals can be decoded without a label
-        _check_label(label, binned.attrs["label_name"], settings, group, who)
->>>>>>> 1a63d1a (Notebook 12: several sessions decoded, encoded and imputed)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "

@@ -30,6 +30,7 @@ FIGURES = {
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "11_movie": 5,
+    "12_multimodal": 4,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,

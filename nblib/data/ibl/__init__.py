@@ -98,13 +98,11 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         table = _units(folder, probe, len(channel), channel)
-        good = (
-            table["label"] >= settings.quality_min
-            if "label" in table
-            else np.ones(len(table), bool)
-        )
         if settings.quality_min and "label" not in table:
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
+        good = np.ones(len(table), bool)
+        if settings.quality_min:
+            good = (table["label"] >= settings.quality_min).to_numpy()
         notes.append(
             f"{probe}: {good.sum()} of {len(table)} units (quality_min = {settings.quality_min:g})."
         )
