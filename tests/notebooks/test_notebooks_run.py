@@ -276,3 +276,14 @@ def test_a_film(home):
     assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
     again = execute.attempt("11", {**given, "label_name": "rivals"}, progress=False)
     assert again.code != 0 and "near it: rival" in again.message
+
+
+def test_many_sessions(home):
+    given = {"recipe": "task_tiny", "max_epochs": 2, **FEW}
+    outcome = execute.attempt("12_multimodal", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    words = check(nbformat.read(outcome.folder / "executed.ipynb", as_version=4), "12_multimodal")
+    assert "One network of 2 sessions answers 11 tasks" in words
+    scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]
+    assert scores["wheel, ridge: R2"]["unit"] == "R2"
+    assert scores["spikes from behaviour, Poisson GLM: bits beyond the PSTH"]["unit"] == "bits/spike"
