@@ -139,6 +139,17 @@ def test_a_causal_network_sees_no_later_bin(sessions):
     changed = sessions[0].x.copy()
     changed[:, 5:] = 9
     fit, val = sessions[0].rows("train"), sessions[0].rows("val")
+    later_signals = sessions[0].signals.copy()
+    later_signals[:, 5:] = 9
+    other = replace(sessions[0], x=changed, signals=later_signals)
+    for features in (
+        lambda one: poisson.behaviour(one, causal=True), lambda one: poisson.behaviour(one, ["wheel"], True),
+        lambda one: linear.lagged(one.x, poisson._around(2, True)),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(features(sessions[0])[:, :5], features(other)[:, :5])
+    assert not np.array_equal(
+        poisson.behaviour(sessions[0])[:, :5], poisson.behaviour(other)[:, :5]
+    )
     lags = linear.lagged(sessions[0].x, range(3))
     np.testing.assert_array_equal(lags[:, :5], linear.lagged(changed, range(3))[:, :5])
     assert linear.lagged_ridge(sessions[0], fit, val, True).shape == (K, T, 2)

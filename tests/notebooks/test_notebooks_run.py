@@ -286,4 +286,6 @@ def test_many_sessions(home):
     assert "One network of 2 sessions answers 11 tasks" in words
     scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]
     assert scores["wheel, ridge: R2"]["unit"] == "R2"
-    assert scores["spikes from behaviour, Poisson GLM: bits beyond the PSTH"]["unit"] == "bits/spike"
+    assert (
+        scores["spikes from behaviour, Poisson GLM: bits beyond the PSTH"]["unit"] == "bits/spike"
+    )

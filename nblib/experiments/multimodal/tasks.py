@@ -92,7 +92,7 @@ def linear_answers(sessions: list[Session], branch: fitting.Branch, causal: bool
     whole = [np.arange(len(one.unit_ids)) for one in sessions]
     names = (*first.signal_names, *first.classes)
     for name in ("", *(names if len(names) > 1 else ())):
-        glm = fitting.each(sessions, poisson.encode, [name] if name else None)(fits, choose)
+        glm = fitting.each(sessions, poisson.encode, [name] if name else None, causal)(fits, choose)
         by = {"PSTH": psth, GLM: glm}
         tasks[f"{SPIKES} from {name or 'behaviour'}"] = Answered("counts", by, whole, GLM)
     some, areas = [fifth(one) for one in sessions], []
@@ -104,10 +104,12 @@ def linear_answers(sessions: list[Session], branch: fitting.Branch, causal: bool
             answer[..., inside] = (
                 poisson.psth(one, fit)[:, inside]
                 if alone
-                else poisson.impute(one, fit, judge, inside)
+                else poisson.impute(one, fit, judge, inside, causal)
             )
         areas.append(answer)
-    units = [poisson.impute(*part) for part in zip(sessions, fits, choose, some, strict=True)]
+    units = [
+        poisson.impute(*part, causal) for part in zip(sessions, fits, choose, some, strict=True)
+    ]
     by = {"PSTH": [p[..., at] for p, at in zip(psth, some, strict=True)], GLM: units}
     tasks[UNITS] = Answered("counts", by, some, GLM)
     tasks[AREAS] = Answered("counts", {"PSTH": psth, GLM: areas}, whole, GLM)

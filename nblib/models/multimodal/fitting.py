@@ -110,7 +110,7 @@ def fit_branch(sessions: list[Session], causal: bool = False) -> Branch:
         }  # fmt: skip
         who[variable] = min(losses, key=losses.__getitem__)
         variables.append(tried[who[variable]])
-    rates = [np.log(a) for a in crossed(each(sessions, poisson.encode), fits, choose)]
+    rates = [np.log(a) for a in crossed(each(sessions, poisson.encode, None, causal), fits, choose)]
     return Branch(signals, variables, rates, who | {"spikes": "Poisson GLM"})
 
 

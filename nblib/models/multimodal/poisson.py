@@ -12,7 +12,7 @@ PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
 LEAST = 1e-3  # spikes a bin; no rate is less
 WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
 N_BUMPS, N_COMPONENTS = 6, 10
-BEHAVIOUR_LAGS, UNIT_LAGS = range(-6, 7), range(-2, 3)
+BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
 MOST = 5.0  # standard deviations; further out a feature is held there
 STEPS = 40
 
@@ -32,15 +32,20 @@ def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
     return np.einsum("kc,tb->ktcb", values, bumps).reshape(len(values), n_bins, -1)
 
 
-def behaviour(session: Session, of: list[str] | None = None) -> np.ndarray:
+def _around(n_lags: int, causal: bool) -> range:
+    """The lags to either side of a bin, or as far back alone."""
+    return range(0 if causal else -n_lags, (2 if causal else 1) * n_lags + 1)
+
+
+def behaviour(session: Session, of: list[str] | None = None, causal: bool = False) -> np.ndarray:
     """What is known of behaviour in each bin (K, T, D): signals around it, variables in bumps of time.
 
-    of: the signals and variables to take, by name; None = all.
+    of: the signals and variables to take, by name; None = all. causal: signals up to the bin alone.
     """
     parts = []
     for s, name in enumerate(session.signal_names):
         if of is None or name in of:
-            parts.append(linear.lagged(session.signals[..., [s]], BEHAVIOUR_LAGS))
+            parts.append(linear.lagged(session.signals[..., [s]], _around(BEHAVIOUR_LAGS, causal)))
     for q, (name, known) in enumerate(session.classes.items()):
         if of is None or name in of:
             one_hot = np.eye(len(known))[session.variables[:, q]]
@@ -48,10 +53,10 @@ def behaviour(session: Session, of: list[str] | None = None) -> np.ndarray:
     return np.concatenate(parts, axis=-1)
 
 
-def other_units(session: Session, fit: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Components of the units `seen` in the bins around each (K, T, D)."""
-    x = linear.smoothed(session.x[..., seen])
-    return linear.lagged(linear.components(x, fit, N_COMPONENTS), UNIT_LAGS)
+def other_units(session: Session, fit: np.ndarray, seen: np.ndarray, causal: bool) -> np.ndarray:
+    """Components of the units `seen` in the bins around each, or up to it (K, T, D)."""
+    x = session.x[..., seen] if causal else linear.smoothed(session.x[..., seen])
+    return linear.lagged(linear.components(x, fit, N_COMPONENTS), _around(UNIT_LAGS, causal))
 
 
 def regression(
@@ -94,15 +99,19 @@ def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
     return counts * np.log(rate) - rate
 
 
-def encode(session: Session, fit: np.ndarray, choose: np.ndarray, of: list[str] | None = None) -> np.ndarray:  # fmt: skip
+def encode(
+    session: Session, fit: np.ndarray, choose: np.ndarray, of: list[str] | None = None, causal: bool = False
+) -> np.ndarray:  # fmt: skip
     """Expected counts (K, T, N) from behaviour (see `behaviour`)."""
     offset = np.log(psth(session, fit))
-    return regression(behaviour(session, of), session.counts, offset, fit, choose)
+    return regression(behaviour(session, of, causal), session.counts, offset, fit, choose)
 
 
-def impute(session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+def impute(
+    session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray, causal: bool = False
+) -> np.ndarray:
     """Expected counts (K, T, hidden) of units from those of all others."""
     seen = np.setdiff1d(np.arange(session.counts.shape[2]), hidden)
     offset = np.log(psth(session, fit)[:, hidden])
-    x = other_units(session, fit, seen)
+    x = other_units(session, fit, seen, causal)
     return regression(x, session.counts[..., hidden], offset, fit, choose)
