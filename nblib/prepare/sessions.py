@@ -19,8 +19,8 @@ from nblib.prepare import splits
 class Session:
     """One session; K trials, T bins, N units, S signals, Q variables.
 
-    counts (K, T, N) float32; x (K, T, N): roots of counts, z-scored by train trials; signals (K, T, S)
-    float32, z-scored by train trials with mean (S,) and scale (S,); variables (K, Q): index of the class; role (K,); trial (K,): its
+    counts (K, T, N) float32; x (K, T, N): roots of counts, z-scored by `roots`, mean and scale (N,) of train
+    trials; signals (K, T, S) float32, z-scored by mean (S,) and scale (S,) of train trials; variables (K, Q): index of the class; role (K,); trial (K,): its
     number in the recording; area (N,), unit_ids (N,); left_out: trials in which a signal or variable is
     missing. `signal_names` and `classes` (name -> (C,)) are the same in all sessions of a recipe.
     """
@@ -28,6 +28,7 @@ class Session:
     name: str
     counts: np.ndarray
     x: np.ndarray
+    roots: tuple[np.ndarray, np.ndarray]
     signals: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
@@ -47,11 +48,16 @@ class Session:
         return np.flatnonzero(self.role == role)
 
 
-def scaled(counts: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Roots of counts (K, T, N), z-scored for each unit by the trials `train`; float32."""
-    roots = np.sqrt(counts)
-    mean, scale = roots[train].mean(axis=(0, 1)), roots[train].std(axis=(0, 1))
-    return ((roots - mean) / (scale + 0.05)).astype(np.float32)
+def root_scaling(counts: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale (N,) of the roots of counts (K, T, N) in the trials `train`."""
+    roots = np.sqrt(counts[train])
+    return roots.mean(axis=(0, 1)), roots.std(axis=(0, 1)) + 0.05
+
+
+def scaled(counts: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Roots of counts (K, T, N), z-scored for each unit; float32."""
+    mean, scale = scaling
+    return ((np.sqrt(counts) - mean) / scale).astype(np.float32)
 
 
 def load_sessions(
@@ -125,10 +131,11 @@ def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> dict:
                 f"recording {name!r}: no trial for {needed} has all signals and variables."
             )
     spikes = binned.counts.values[whole].astype(np.float32)
+    roots = root_scaling(spikes, np.flatnonzero(role[whole] == "train"))
     mean, scale = (fitted.signals[name].to_numpy(float) for name in ("mean", "scale"))
     z = (signals[whole] - mean) / scale
     return {
-        "name": name, "counts": spikes, "x": scaled(spikes, np.flatnonzero(role[whole] == "train")),
+        "name": name, "counts": spikes, "x": scaled(spikes, roots), "roots": roots,
         "signals": z.astype(np.float32), "mean": mean, "scale": scale, "values": [v[whole] for v in values], "role": role[whole],
         "trial": binned.trial.values[whole], "area": areas_of(units_of(binned)), "unit_ids": fitted.unit_ids,
         "signal_names": tuple(fitted.signals["name"]), "bins": binned.sizes["time"],

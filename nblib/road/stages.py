@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
 # Settings that came after artifacts were made: at its default none is in a key, so those keep theirs.
-CAME_LATER = ("frames_per_bin", "bin_label", "context_s", "n_parts")
+CAME_LATER = ("frames_per_bin", "bin_label", "context_s", "n_parts", "signals", "variables")
 SIGNALS = {"lfp": "field potentials", "spikes": "spikes"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there
 

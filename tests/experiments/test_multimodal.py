@@ -112,7 +112,7 @@ def test_the_drift_is_what_the_two_nulls_differ_by_and_the_words_name_where_a_li
 def test_it_can_be_stored_and_read(result, tmp_path):
     result.save(tmp_path, {"notebook": "12_multimodal"})
     names = {p.name for p in tmp_path.iterdir()}
-    assert {"metrics.json", "against.parquet", "network.json", "network.safetensors"} <= names
+    assert {"metrics.json", "against.parquet", "config.json", "weights.safetensors"} <= names
     assert len(judge.scores_table(result)) == len({tuple(row.of.values()) for row in result.rows})
 
 
@@ -141,9 +141,8 @@ def test_signals_are_scaled_by_train_trials_alone(tiny):
     np.testing.assert_allclose(train.mean(axis=(0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(train.std(axis=(0, 1)), 1, atol=1e-5)
     np.testing.assert_allclose(one.x[one.rows("train")].mean(axis=(0, 1)), 0, atol=1e-5)
-    roots, fit = np.sqrt(one.counts), one.rows("train")
-    other = sessions.scaled(np.where((one.role == "test")[:, None, None], 99, one.counts), fit)
-    np.testing.assert_array_equal(other[fit], sessions.scaled(roots**2, fit)[fit])
+    other = np.where((one.role == "test")[:, None, None], 99, one.counts)
+    np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
     assert one.signal_names == ("wheel_speed", "motion_energy", "pupil_diameter", "paw_speed")
     assert one.counts.shape[:2] == (294, 50) and set(one.area) == {"ca1", "dg", "lp", "po", "vis"}
     fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
-    answer, course = linear.flat_ridge(one, fit, val), linear.mean_course(one, fit)
+    answer, course = linear.flat_ridge(one, fit, val)(one), linear.mean_course(one, fit)(one)
     errors_of = [((a - one.signals)[test] ** 2).sum(axis=(0, 1)) for a in (answer, course)]
     beyond = 1 - errors_of[0] / errors_of[1]
     assert beyond[0] > 0.35 and (beyond[1:3] > 0.1).all(), beyond

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +18,9 @@ from nblib.evaluate.ratios import BITS, R2, Earned
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments.multimodal import tasks as asked
-from nblib.experiments.multimodal.tasks import NETWORK, SPIKES, Answered
+from nblib.experiments.multimodal.tasks import NETWORK, Answered
 from nblib.models.multimodal import fitting, masks, poisson
+from nblib.models.multimodal.model import BEHAVIOUR
 from nblib.models.settings import FitSettings
 from nblib.prepare import sessions as prepared
 
@@ -120,7 +122,7 @@ def scores(task: str, kind: str, answers: Answers, sessions: list[Session], hidd
 def against_linear(tasks: dict[str, Answered], weights: dict[str, float], sessions: list[Session], params: Params) -> pd.DataFrame:  # fmt: skip
     """How much better the network is than the linear model that validation prefers, paired over blocks of trials.
 
-    One row a task: task, linear, metric, difference, ci_low, ci_high, weight (see `tasks.shrunk`).
+    One row a task: task, linear, metric, difference, ci_low, ci_high, weight (see `tasks.trusted`).
     """
     rows, draws = [], {"n_bootstrap": params.n_bootstrap, "seed": params.seed}
     for task, answered in tasks.items():
@@ -150,12 +152,12 @@ def run(
     settings = params.fit_settings
     branch = fitting.fit_branch(sessions, params.causal)
     shape = params.model_dump(include={"width", "layers", "heads", "dropout", "causal"})
-    fitted = fitting.fit(
+    model, history = fitting.fit(
         sessions, branch, settings, shape, params.schemes or fitting.CHANCES, folder
     )
-    tasks = asked.linear_answers(sessions, branch, params.causal)
-    asked.network_answers(fitted, sessions, tasks)
-    weights = {task: asked.shrunk(answered, task, sessions) for task, answered in tasks.items()}
+    maps = asked.linear_models(sessions, branch, params.causal)
+    tasks = asked.linear_answers(sessions, branch, maps)
+    model = asked.network_answers(replace(model, maps=maps), sessions, tasks)
     known = not (params.shuffle_labels or params.causal)
     best, rows = asked.ceilings(sessions, recipe) if known else {}, []
     for task, answered in tasks.items():
@@ -169,18 +171,18 @@ def run(
         "split_hash": sessions[0].split_hash, "n_train": sum(len(one.rows("train")) for one in sessions),
         "n_test": sum(len(one.rows("test")) for one in sessions), "n_bins": sessions[0].counts.shape[1],
         "n_units": sum(len(one.unit_ids) for one in sessions), "n_sessions": len(sessions),
-        "fit_s": fitted.history.attrs["fit_s"], "best_epoch": fitted.history.attrs["best_epoch"],
+        "fit_s": history.attrs["fit_s"], "best_epoch": history.attrs["best_epoch"],
     }  # fmt: skip
     tables = {
-        "against": against_linear(tasks, weights, sessions, params), "history": fitted.history,
+        "against": against_linear(tasks, model.trust, sessions, params), "history": history,
         "units": units_table(tasks, sessions),
     }  # fmt: skip
-    return Result(rows, about, tables, files=[fitted])
+    return Result(rows, about, tables, files=[model])
 
 
 def units_table(tasks: dict[str, Answered], sessions: list[Session]) -> pd.DataFrame:
     """Bits a spike of each unit over its train mean, told from behaviour: session, unit, area, rate_hz, a column a model."""
-    parts, answered = [], tasks[f"{SPIKES} from behaviour"]
+    parts, answered = [], tasks[BEHAVIOUR]
     for k, one in enumerate(sessions):
         test, null = one.rows("test"), one.counts[one.rows("train")].mean(axis=(0, 1))
         part = pd.DataFrame({

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nblib.data import sources
 from nblib.models.multimodal import fitting, linear, masks, poisson
+from nblib.models.multimodal.model import (
+    BEHAVIOUR,
+    UNITS,
+    Multimodal,
+    fifth,
+    from_one,
+    mixed,
+    nothing,
+    of_area,
+)
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
     from nblib.models.multimodal.fitting import Answers
+    from nblib.models.multimodal.model import Map
     from nblib.prepare.sessions import Session
 
-NETWORK, GLM, NOTHING = "masked network", "Poisson GLM", "mean course"
-SPIKES, UNITS, AREAS = "spikes", "a fifth of the units", "units of each area"
-EVERY = 5  # of the units, hidden at once
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the network against the branch that it starts from
+NETWORK, GLM, NOTHING, PSTH = "masked network", "Poisson GLM", "mean course", "PSTH"
+AREAS = "units of each area"
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the network against the linear models
 
 
 @dataclass
@@ -36,148 +46,129 @@ class Answered:
     against: str = ""
 
 
-def fifth(session: Session) -> np.ndarray:
-    """Every fifth unit."""
-    return np.arange(0, len(session.unit_ids), EVERY)
-
-
-def hide_behaviour(session: Session) -> masks.Hidden:
-    hidden = fitting.nothing(session)
+def hide_behaviour(session: Session, units: np.ndarray | slice = slice(0)) -> masks.Hidden:
+    """Hide all behaviour, and some units."""
+    hidden = nothing(session)
     hidden.behaviour()
+    hidden.spikes[:, units] = True
     return hidden
 
 
-def hide_units(units: np.ndarray) -> Callable[[Session], masks.Hidden]:
-    """Hide some units, and behaviour, which would tell of them too."""
-
-    def hide(session: Session) -> masks.Hidden:
-        hidden = hide_behaviour(session)
-        hidden.spikes[:, units] = True
-        return hidden
-
-    return hide
-
-
-def hide_all_but(name: str) -> Callable[[Session], masks.Hidden]:
-    """Hide spikes and all behaviour but one signal or variable; "" = show all behaviour."""
-
-    def hide(session: Session) -> masks.Hidden:
-        hidden = fitting.nothing(session)
-        hidden.spikes[:] = True
-        if name:
-            hidden.signals[:, [s != name for s in session.signal_names]] = True
-            hidden.variables[[v != name for v in session.classes]] = True
-        return hidden
-
-    return hide
+def hide_spikes(session: Session, shown: str = "") -> masks.Hidden:
+    """Hide spikes, and all behaviour but one signal or variable; "" = show all behaviour."""
+    hidden = nothing(session)
+    hidden.spikes[:] = True
+    if shown:
+        hidden.signals[:, [s != shown for s in session.signal_names]] = True
+        hidden.variables[[v != shown for v in session.classes]] = True
+    return hidden
 
 
-def linear_answers(sessions: list[Session], branch: fitting.Branch, causal: bool = False) -> dict[str, Answered]:  # fmt: skip
-    """What linear models answer to every task; strengths are chosen on validation trials."""
-    fits, choose = ([one.rows(role) for one in sessions] for role in ("train", "val"))
-    tasks, first = {}, sessions[0]
-    courses = [linear.mean_course(one, fit) for one, fit in zip(sessions, fits, strict=True)]
-    made = {name: fit(fits, choose) for name, fit in fitting.decoders(sessions, causal).items()}
-    for s, name in enumerate(first.signal_names):
-        by = {n: [a[..., s] for a in answers] for n, answers in ({NOTHING: courses} | made).items()}
-        tasks[name] = Answered("signal", by, against=branch.who[name])
-    for q, name in enumerate(first.classes):
-        by = {"prior": [linear.prior(one, fit, q) for one, fit in zip(sessions, fits, strict=True)]}
-        by |= {n: fit(fits, choose) for n, fit in fitting.classifiers(sessions, q).items()}
-        tasks[name] = Answered("variable", by, against=branch.who[name])
+def areas_of(session: Session) -> dict[str, np.ndarray]:
+    """Positions of the units of each area."""
+    return {area: np.flatnonzero(session.area == area) for area in np.unique(session.area)}
+
+
+def linear_models(sessions: list[Session], branch: fitting.Branch, causal: bool = False) -> list[dict[str, Map]]:  # fmt: skip
+    """The linear model of every task in each session: those of the branch, and Poisson regressions."""
+    names, maps = (*sessions[0].signal_names, *sessions[0].classes), []
+    for k, one in enumerate(sessions):
+        fit, choose, more = one.rows("train"), one.rows("val"), {}
+        for name in names if len(names) > 1 else ():
+            more[from_one(name)] = poisson.encode(one, fit, choose, (name,), causal)
+        for task, units in ({UNITS: fifth(one)} | {of_area(a): at for a, at in areas_of(one).items()}).items():  # fmt: skip
+            more[task] = poisson.impute(one, fit, choose, units, causal)
+        maps.append(branch.maps[k] | more)
+    return maps
+
+
+def by_area(sessions: list[Session], answer: Callable[[int, str, np.ndarray], np.ndarray]) -> Answers:  # fmt: skip
+    """Answers for all units, area by area: answer(session, area, its units) -> (K, T, units)."""
+    whole = [np.empty(one.counts.shape) for one in sessions]
+    for k, one in enumerate(sessions):
+        for area, units in areas_of(one).items():
+            whole[k][..., units] = answer(k, area, units)
+    return whole
+
+
+def linear_answers(sessions: list[Session], branch: fitting.Branch, maps: list[dict[str, Map]]) -> dict[str, Answered]:  # fmt: skip
+    """What linear models answer to every task."""
+    tasks, fits = {}, [one.rows("train") for one in sessions]
+    for task, tried in branch.tried.items():
+        signal = task in sessions[0].signal_names
+        known: dict[str, list[Map]] = {}
+        if signal:
+            s = sessions[0].signal_names.index(task)
+            courses = map(linear.mean_course, sessions, fits)
+            known[NOTHING] = [course.of_signal(s) for course in courses]
+        else:
+            q = list(sessions[0].classes).index(task)
+            known["prior"] = [linear.prior(*part, q) for part in zip(sessions, fits, strict=True)]
+        by = {
+            name: [model(one) for model, one in zip(models, sessions, strict=True)]
+            for name, models in (known | tried).items()
+        }
+        tasks[task] = Answered("signal" if signal else "variable", by, against=branch.chosen[task])
     psth = [
         np.broadcast_to(poisson.psth(one, fit), one.counts.shape)
         for one, fit in zip(sessions, fits, strict=True)
     ]
-    whole = [np.arange(len(one.unit_ids)) for one in sessions]
-    names = (*first.signal_names, *first.classes)
-    for name in ("", *(names if len(names) > 1 else ())):
-        glm = fitting.each(sessions, poisson.encode, [name] if name else None, causal)(fits, choose)
-        by = {"PSTH": psth, GLM: glm}
-        tasks[f"{SPIKES} from {name or 'behaviour'}"] = Answered("counts", by, whole, GLM)
-    some, areas = [fifth(one) for one in sessions], []
-    for one, fit, judge in zip(sessions, fits, choose, strict=True):
-        answer = np.empty(one.counts.shape)
-        for area in np.unique(one.area):
-            inside = np.flatnonzero(one.area == area)
-            alone = len(inside) == len(one.area)
-            answer[..., inside] = (
-                poisson.psth(one, fit)[:, inside]
-                if alone
-                else poisson.impute(one, fit, judge, inside, causal)
-            )
-        areas.append(answer)
-    units = [
-        poisson.impute(*part, causal) for part in zip(sessions, fits, choose, some, strict=True)
-    ]
-    by = {"PSTH": [p[..., at] for p, at in zip(psth, some, strict=True)], GLM: units}
-    tasks[UNITS] = Answered("counts", by, some, GLM)
-    tasks[AREAS] = Answered("counts", {"PSTH": psth, GLM: areas}, whole, GLM)
+    whole, some = [np.arange(len(one.unit_ids)) for one in sessions], [*map(fifth, sessions)]
+    encoding = [task for task in (BEHAVIOUR, *map(from_one, branch.tried)) if task in maps[0]]
+    for task in (*encoding, UNITS):
+        units = some if task == UNITS else whole
+        glm = [of[task](one) for of, one in zip(maps, sessions, strict=True)]
+        nothing_known = [p[..., at] for p, at in zip(psth, units, strict=True)]
+        tasks[task] = Answered("counts", {PSTH: nothing_known, GLM: glm}, units, GLM)
+    glm = by_area(sessions, lambda k, area, units: maps[k][of_area(area)](sessions[k]))
+    tasks[AREAS] = Answered("counts", {PSTH: psth, GLM: glm}, whole, GLM)
     return tasks
 
 
-def network_answers(fitted: fitting.Fitted, sessions: list[Session], tasks: dict[str, Answered]) -> None:  # fmt: skip
-    """Put the network's answers to every task into `tasks`."""
-    decoded = fitting.ask(fitted, sessions, hide_behaviour)
+def network_answers(model: Multimodal, sessions: list[Session], tasks: dict[str, Answered]) -> Multimodal:  # fmt: skip
+    """Put the network's answers to every task into `tasks`, each trusted as validation chooses.
+
+    Returns the model with what it is trusted.
+    """
+    for task, answered in tasks.items():
+        if answered.kind == "counts" and task not in (UNITS, AREAS):
+            shown = "" if task == BEHAVIOUR else task.removeprefix(from_one(""))
+            answered.by[NETWORK] = [
+                model.network(k, one, hide_spikes(one, shown))[0] for k, one in enumerate(sessions)
+            ]
+    decoded = [model.network(k, one, hide_behaviour(one)) for k, one in enumerate(sessions)]
     for s, name in enumerate(sessions[0].signal_names):
         tasks[name].by[NETWORK] = [signals[..., s] for _, signals, _ in decoded]
     for q, name in enumerate(sessions[0].classes):
         tasks[name].by[NETWORK] = [variables[q] for *_, variables in decoded]
-    for task, answered in tasks.items():
-        if task.startswith(f"{SPIKES} from "):
-            given = task.removeprefix(f"{SPIKES} from ")
-            hide = hide_all_but("" if given == "behaviour" else given)
-            answered.by[NETWORK] = [rates for rates, *_ in fitting.ask(fitted, sessions, hide)]
-    hidden = fitting.ask(fitted, sessions, lambda one: hide_units(fifth(one))(one))
-    tasks[UNITS].by[NETWORK] = [
-        rates[..., fifth(one)] for (rates, *_), one in zip(hidden, sessions, strict=True)
-    ]
-    answers = [np.empty(one.counts.shape) for one in sessions]
-    for area in np.unique(np.concatenate([one.area for one in sessions])):
-        asked = fitting.ask(
-            fitted, sessions, lambda one, a=area: hide_units(np.flatnonzero(one.area == a))(one)
-        )
-        for into, (rates, *_), one in zip(answers, asked, sessions, strict=True):
-            into[..., one.area == area] = rates[..., one.area == area]
-    tasks[AREAS].by[NETWORK] = answers
+
+    def imputed(k: int, area: str, units: np.ndarray) -> np.ndarray:
+        return model.network(k, sessions[k], hide_behaviour(sessions[k], units))[0][..., units]
+
+    tasks[UNITS].by[NETWORK] = [imputed(k, "", fifth(one)) for k, one in enumerate(sessions)]
+    tasks[AREAS].by[NETWORK] = by_area(sessions, imputed)
+    trust = {task: trusted(answered, task, sessions) for task, answered in tasks.items()}
+    areas = {of_area(area): trust[AREAS] for one in sessions for area in areas_of(one)}
+    return replace(model, trust=trust | areas)
 
 
-def shrunk(answered: Answered, task: str, sessions: list[Session]) -> float:
-    """Shrink the network's answers to those of `against`, by the weight that validation trials choose; that weight.
-
-    In between lie the mean of two answers, of log-probabilities, or of log rates.
-    """
-    log = answered.kind == "counts"
-    pairs = [
-        (np.log(np.maximum(a, poisson.LEAST)), np.log(np.maximum(b, poisson.LEAST))) if log else (a, b)
-        for a, b in zip(answered.by[answered.against], answered.by[NETWORK], strict=True)
-    ]  # fmt: skip
-    tried = {}
+def trusted(answered: Answered, task: str, sessions: list[Session]) -> float:
+    """Shrink the network's answers to those of `against`, by the weight that validation trials choose; that weight."""
+    tried, losses = {}, {}
     for weight in WEIGHTS:
-        mixed = [(1 - weight) * a + weight * b for a, b in pairs]
-        tried[weight] = [np.exp(m) for m in mixed] if log else mixed
-    losses = {w: loss(answers, answered, task, sessions) for w, answers in tried.items()}
+        tried[weight] = [
+            mixed(a, b, weight, rates=answered.kind == "counts")
+            for a, b in zip(answered.by[answered.against], answered.by[NETWORK], strict=True)
+        ]
+        losses[weight] = sum(
+            fitting.validation_loss(
+                one, task, answer, answered.hidden[k] if answered.hidden else None
+            )
+            for k, (one, answer) in enumerate(zip(sessions, tried[weight], strict=True))
+        )
     chosen = min(losses, key=losses.__getitem__)
     answered.by[NETWORK] = tried[chosen]
     return chosen
-
-
-def loss(answers: Answers, answered: Answered, task: str, sessions: list[Session]) -> float:
-    """Loss of answers in validation trials: squared error, or minus the log-likelihood."""
-    total = 0.0
-    for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
-        val = one.rows("val")
-        if answered.kind == "signal":
-            s = one.signal_names.index(task)
-            total += ((answer[val] - one.signals[val, :, s]) ** 2).sum()
-        elif answered.kind == "variable":
-            y = one.variables[val, list(one.classes).index(task)]
-            norm = np.logaddexp.reduce(answer[val], axis=1)
-            total -= (answer[val, y] - norm).sum()
-        else:
-            counts = one.counts[val][..., answered.hidden[k]]
-            total -= poisson.log_likelihood(counts, answer[val]).sum()
-    return float(total)
 
 
 def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, Answers]:
@@ -198,7 +189,7 @@ def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, Answers]:
             n: np.log(np.maximum(a, linear.LEAST)) if n in one.classes else a
             for n, a in said.items()
         }
-        said[f"{SPIKES} from behaviour"] = known.encode(one.trial[test])
+        said[BEHAVIOUR] = known.encode(one.trial[test])
         said[UNITS] = known.impute(one.counts[test], some)
         for task, answer in said.items():
             into = np.zeros((len(one.role), *answer.shape[1:]))

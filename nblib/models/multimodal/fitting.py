@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import log_softmax
 from torch import Tensor
 from torch.nn import functional
 
-from nblib.core.tensors import write_network
 from nblib.models import training
 from nblib.models.multimodal import linear, masks, poisson
+from nblib.models.multimodal.model import BEHAVIOUR, Map, Multimodal, batch_of, nothing, on_device
 from nblib.models.multimodal.network import MaskedNetwork
-from nblib.models.settings import FitSettings, pick_device
+from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.sessions import Session
 
 FOLDS = 5  # of the train trials, for what the branch says of them
@@ -35,30 +36,32 @@ DEFAULTS = {
 
 Rows = list[np.ndarray]  # trials of each session
 Answers = list[np.ndarray]  # of each session, for all of its trials
+Fit = Callable[
+    [Rows, Rows], list[Map]
+]  # trials that teach and that choose -> a model of each session
 
 
-def crossed(answer: Callable[[Rows, Rows], Answers], fits: Rows, choose: Rows) -> Answers:
-    """Answers whose trials in `fits` did not take part in what answers them: contiguous folds of them.
-
-    A network on top of answers that have seen their own trials would learn to trust them too much.
-    """
-    whole = [np.array(a) for a in answer(fits, choose)]
+def crossed(fit: Fit, sessions: list[Session], fits: Rows, choose: Rows) -> tuple[list[Map], Answers]:  # fmt: skip
+    """Models of the trials `fits`, and their answers to all trials: to those in `fits` by models of the
+    other contiguous folds of them, or a network on top would learn to trust them too much."""
+    maps = fit(fits, choose)
+    answers = [np.array(model(one)) for model, one in zip(maps, sessions, strict=True)]
     for fold in range(FOLDS):
-        held = [np.array_split(fit, FOLDS)[fold] for fit in fits]
-        left = [np.setdiff1d(fit, out) for fit, out in zip(fits, held, strict=True)]
-        for a, part, rows in zip(whole, answer(left, choose), held, strict=True):
-            a[rows] = part[rows]
-    return whole
+        held = [np.array_split(rows, FOLDS)[fold] for rows in fits]
+        left = [np.setdiff1d(rows, out) for rows, out in zip(fits, held, strict=True)]
+        for model, one, answer, rows in zip(fit(left, choose), sessions, answers, held, strict=True):  # fmt: skip
+            answer[rows] = model(one)[rows]
+    return maps, answers
 
 
-def each(sessions: list[Session], fit: Callable[..., np.ndarray], *more: Any) -> Callable[[Rows, Rows], Answers]:  # fmt: skip
+def each(sessions: list[Session], fit: Callable[..., Map], *more: Any) -> Fit:
     """A model of one session as one of all."""
     return lambda fits, choose: [
         fit(one, f, c, *more) for one, f, c in zip(sessions, fits, choose, strict=True)
     ]
 
 
-def decoders(sessions: list[Session], causal: bool) -> dict[str, Callable[[Rows, Rows], Answers]]:
+def decoders(sessions: list[Session], causal: bool) -> dict[str, Fit]:
     """Linear models of the signals by name; causal ones alone where they have to be."""
     before = {"causal ridge": each(sessions, linear.lagged_ridge, True)}
     around = {"ridge": each(sessions, linear.flat_ridge), "lagged ridge": each(sessions, linear.lagged_ridge)}  # fmt: skip
@@ -67,7 +70,7 @@ def decoders(sessions: list[Session], causal: bool) -> dict[str, Callable[[Rows,
     return before if causal else around | before
 
 
-def classifiers(sessions: list[Session], q: int) -> dict[str, Callable[[Rows, Rows], Answers]]:
+def classifiers(sessions: list[Session], q: int) -> dict[str, Fit]:
     """Linear models of variable q by name."""
     alone = {"logistic": each(sessions, linear.logistic, q)}
     if len(sessions) == 1:
@@ -79,39 +82,78 @@ def classifiers(sessions: list[Session], q: int) -> dict[str, Callable[[Rows, Ro
 
 @dataclass(frozen=True)
 class Branch:
-    """What linear models say of every trial: signals (K, T, S), log-probabilities (K, C) of each variable,
-    log rates (K, T, N) of each session; who: which model was chosen for each, by its error in validation."""
+    """The linear models that the network starts from. tried: for each signal and variable, by the name of
+    the model, what it is in each session; chosen: the name that validation prefers; maps: of each session,
+    the model of each task; said: of each session, what they say of every trial (see `model.said_by`)."""
 
-    signals: Answers
-    variables: list[Answers]
-    rates: Answers
-    who: dict[str, str]
+    tried: dict[str, dict[str, list[Map]]]
+    chosen: dict[str, str]
+    maps: list[dict[str, Map]]
+    said: list[dict[str, np.ndarray]]
 
 
 def fit_branch(sessions: list[Session], causal: bool = False) -> Branch:
-    """The linear models that the network starts from; train trials are answered by models without them."""
+    """Fit on train trials; these are answered by models without them. Validation trials choose."""
     fits, choose = ([one.rows(role) for one in sessions] for role in ("train", "val"))
-    made = {name: crossed(fit, fits, choose) for name, fit in decoders(sessions, causal).items()}
-    signals, who = [np.zeros_like(one.signals) for one in sessions], {}
-    for s, signal in enumerate(sessions[0].signal_names):
-        errors = {
-            name: sum(((a - one.signals)[val][..., s] ** 2).sum() for a, one, val in zip(answers, sessions, choose, strict=True))
-            for name, answers in made.items()
-        }  # fmt: skip
-        who[signal] = min(errors, key=errors.__getitem__)
-        for into, answer in zip(signals, made[who[signal]], strict=True):
-            into[..., s] = answer[..., s]
-    variables = []
+    tried: dict[str, dict[str, list[Map]]] = {}
+    answers: dict[str, dict[str, Answers]] = {}
+    for name, fit in decoders(sessions, causal).items():
+        maps, said = crossed(fit, sessions, fits, choose)
+        for s, signal in enumerate(sessions[0].signal_names):
+            tried.setdefault(signal, {})[name] = [m.of_signal(s) for m in maps]
+            answers.setdefault(signal, {})[name] = [a[..., s] for a in said]
     for q, variable in enumerate(sessions[0].classes):
-        tried = {n: crossed(fit, fits, choose) for n, fit in classifiers(sessions, q).items()}
-        losses = {
-            name: -sum(a[val, one.variables[val, q]].sum() for a, one, val in zip(answers, sessions, choose, strict=True))
-            for name, answers in tried.items()
-        }  # fmt: skip
-        who[variable] = min(losses, key=losses.__getitem__)
-        variables.append(tried[who[variable]])
-    rates = [np.log(a) for a in crossed(each(sessions, poisson.encode, None, causal), fits, choose)]
-    return Branch(signals, variables, rates, who | {"spikes": "Poisson GLM"})
+        for name, fit in classifiers(sessions, q).items():
+            maps, said = crossed(fit, sessions, fits, choose)
+            tried.setdefault(variable, {})[name] = maps
+            answers.setdefault(variable, {})[name] = said
+    chosen = {
+        task: min(
+            by,
+            key=lambda name: sum(
+                validation_loss(one, task, a) for one, a in zip(sessions, by[name], strict=True)
+            ),
+        )
+        for task, by in answers.items()
+    }
+    glm, rates = crossed(each(sessions, poisson.encode, (), causal), sessions, fits, choose)
+    maps, said = [], []
+    for k, one in enumerate(sessions):
+        maps.append({t: tried[t][name][k] for t, name in chosen.items()} | {BEHAVIOUR: glm[k]})
+        best = {task: answers[task][name][k] for task, name in chosen.items()}
+        signals = [best[s] for s in one.signal_names]
+        said.append({f"linear_{q}": best[v] for q, v in enumerate(one.classes)} | {
+            "linear_signals": np.stack(signals, axis=-1) if signals else one.signals,
+            "linear_rates": np.log(rates[k]),
+        })  # fmt: skip
+    return Branch(tried, chosen | {BEHAVIOUR: "Poisson GLM"}, maps, said)
+
+
+def validation_loss(session: Session, task: str, answer: np.ndarray, units: np.ndarray | None = None) -> float:  # fmt: skip
+    """Loss in validation trials of an answer (K, …) of a session: squared error of a signal, or minus the
+    log-likelihood of a variable, or of the counts of `units`."""
+    val = session.rows("val")
+    if units is not None:
+        return -float(poisson.log_likelihood(session.counts[val][..., units], answer[val]).sum())
+    if task in session.signal_names:
+        s = session.signal_names.index(task)
+        return float(((answer[val] - session.signals[val, :, s]) ** 2).sum())
+    y = session.variables[val, list(session.classes).index(task)]
+    return float((np.logaddexp.reduce(answer[val], axis=1) - answer[val, y]).sum())
+
+
+def known_of(session: Session, said: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the network has of a session as a whole: course (T, S), log PSTH (T, N), how far off linear
+    models are (S,), and log shares (C,) of each variable, of train trials."""
+    fit = session.rows("train")
+    known = {
+        "course": session.signals[fit].mean(axis=0), "psth": np.log(poisson.psth(session, fit)),
+        "spread": (said["linear_signals"] - session.signals)[fit].std(axis=(0, 1)),
+    }  # fmt: skip
+    return known | {
+        f"prior_{q}": log_softmax(linear.prior(session, fit, q).bias)
+        for q in range(len(session.classes))
+    }
 
 
 class TrialBatches:
@@ -165,39 +207,6 @@ class TrialBatches:
             yield batch_of(self.data[k], k, rows, hidden), torch.from_numpy(rows)
 
 
-def nothing(session: Session) -> masks.Hidden:
-    """A trial of a session of which nothing is hidden."""
-    return masks.Hidden.nothing(session.counts.shape[1], session.area, session.signals.shape[2], session.variables.shape[1])  # fmt: skip
-
-
-def tensors(session: Session, branch: Branch, k: int, device: torch.device) -> dict[str, Tensor]:
-    """What the network takes of a session (see `MaskedNetwork.forward`), on the device."""
-    fit = session.rows("train")
-    arrays = {
-        "x": session.x, "counts": session.counts, "signals": session.signals, "variables": session.variables,
-        "linear_signals": branch.signals[k], "linear_rates": branch.rates[k],
-        "course": session.signals[fit].mean(axis=0), "psth": np.log(poisson.psth(session, fit)),
-        "spread": (branch.signals[k] - session.signals)[fit].std(axis=(0, 1)),
-    }  # fmt: skip
-    for q, answers in enumerate(branch.variables):
-        arrays[f"linear_{q}"] = answers[k]
-        arrays[f"prior_{q}"] = linear.prior(session, fit, q)[0]
-    made = {name: torch.as_tensor(np.ascontiguousarray(a)) for name, a in arrays.items()}
-    return {n: (t.float() if t.is_floating_point() else t).to(device) for n, t in made.items()}
-
-
-WHOLE = ("course", "psth", "spread")  # of a session, not a trial
-
-
-def batch_of(data: dict[str, Tensor], k: int, rows: np.ndarray, hidden: dict[str, np.ndarray]) -> dict[str, Any]:  # fmt: skip
-    """Some trials of session k, with what is hidden of them."""
-    device = data["x"].device
-    at = torch.from_numpy(np.asarray(rows)).to(device)
-    batch = {n: v if n in WHOLE or n.startswith("prior") else v[at] for n, v in data.items()}
-    masked = {f"hide_{name}": torch.from_numpy(m).to(device) for name, m in hidden.items()}
-    return batch | masked | {"session": k}
-
-
 def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tensor, None]:
     """Loss of what is hidden [nats per hidden number]: Poisson, Gaussian about as wide as the branch is off,
     and cross-entropy. A variable of a trial is one number."""
@@ -214,27 +223,19 @@ def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tenso
     return total / n.clamp(min=1), None
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A network, what it takes of each session, and how its training went."""
-
-    net: MaskedNetwork
-    data: list[dict[str, Tensor]]
-    history: pd.DataFrame
-
-    def save(self, folder: Path) -> None:
-        """Write network.json and network.safetensors."""
-        write_network(folder / "network.json", self.net, folder / "network.safetensors")
-
-
 def fit(
     sessions: list[Session], branch: Branch, settings: FitSettings, shape: dict[str, Any],
     chances: dict[str, float], folder: Path | None = None,
-) -> Fitted:  # fmt: skip
-    """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once."""
+) -> tuple[Multimodal, pd.DataFrame]:  # fmt: skip
+    """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once.
+
+    Returns the model, which trusts its network fully, and the history of the training.
+    """
     first, (device, _) = sessions[0], pick_device(settings)
-    data = [tensors(one, branch, k, device) for k, one in enumerate(sessions)]
-    with training.reproducible(settings.seed, settings.threads):
+    known = [known_of(one, said) for one, said in zip(sessions, branch.said, strict=True)]
+    parts = zip(sessions, known, branch.said, strict=True)
+    data = [on_device(*part, device) for part in parts]
+    with reproducible(settings.seed, settings.threads):
         net = MaskedNetwork(
             [one.counts.shape[2] for one in sessions], first.counts.shape[1], len(first.signal_names),
             [len(c) for c in first.classes.values()], **shape,
@@ -242,20 +243,5 @@ def fit(
     train = TrialBatches(data, sessions, "train", settings, chances)
     val = TrialBatches(data, sessions, "val", settings, dict.fromkeys(JUDGED, 1.0), fixed=True)
     history = training.fit(net, train, val, settings, folder, loss=nats)
-    data = [{name: value.cpu() for name, value in part.items()} for part in data]
-    return Fitted(net, data, history)
-
-
-@torch.inference_mode()
-def ask(fitted: Fitted, sessions: list[Session], hide: Callable[[Session], masks.Hidden]) -> list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:  # fmt: skip
-    """Rates (K, T, N), signals (K, T, S), log-probabilities of each session, all trials hidden alike."""
-    answers = []
-    for k, one in enumerate(sessions):
-        hidden, rows = hide(one), np.arange(len(one.role))
-        same = {
-            name: np.repeat(getattr(hidden, name)[None], len(rows), axis=0)
-            for name in ("spikes", "signals", "variables")
-        }
-        rates, signals, variables = fitted.net(batch_of(fitted.data[k], k, rows, same))
-        answers.append((rates.exp().numpy(), signals.numpy(), [v.numpy() for v in variables]))
-    return answers
+    trust = dict.fromkeys((*first.signal_names, *first.classes, BEHAVIOUR), 1.0)
+    return Multimodal(net, sessions, known, branch.maps, trust), history

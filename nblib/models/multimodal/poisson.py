@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from scipy.optimize import minimize
 
@@ -10,6 +12,7 @@ from nblib.prepare.sessions import Session
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
 LEAST = 1e-3  # spikes a bin; no rate is less
+MOST_LOG_RATE = 5.0
 WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
 N_BUMPS, N_COMPONENTS = 6, 10
 BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
@@ -37,61 +40,78 @@ def _around(n_lags: int, causal: bool) -> range:
     return range(0 if causal else -n_lags, (2 if causal else 1) * n_lags + 1)
 
 
-def behaviour(session: Session, of: list[str] | None = None, causal: bool = False) -> np.ndarray:
-    """What is known of behaviour in each bin (K, T, D): signals around it, variables in bumps of time.
+@dataclass(frozen=True)
+class PoissonMap:
+    """Expected counts (K, T, n): offset (T, n), log rates of the PSTH, and weight (D, n) on features that
+    are scaled by mean and scale (D,).
 
-    of: the signals and variables to take, by name; None = all. causal: signals up to the bin alone.
+    It reads the signals and variables `of`, by name, or units through `basis` (N, R), 0 for those that it
+    may not read. causal: nothing after a bin.
     """
-    parts = []
-    for s, name in enumerate(session.signal_names):
-        if of is None or name in of:
-            parts.append(linear.lagged(session.signals[..., [s]], _around(BEHAVIOUR_LAGS, causal)))
-    for q, (name, known) in enumerate(session.classes.items()):
-        if of is None or name in of:
-            one_hot = np.eye(len(known))[session.variables[:, q]]
-            parts.append(in_time(one_hot, session.counts.shape[1]))
-    return np.concatenate(parts, axis=-1)
 
+    offset: np.ndarray
+    of: tuple[str, ...] = ()
+    basis: np.ndarray | None = None
+    causal: bool = False
+    weight: np.ndarray | None = None
+    mean: np.ndarray | float = 0.0
+    scale: np.ndarray | float = 1.0
 
-def other_units(session: Session, fit: np.ndarray, seen: np.ndarray, causal: bool) -> np.ndarray:
-    """Components of the units `seen` in the bins around each, or up to it (K, T, D)."""
-    x = session.x[..., seen] if causal else linear.smoothed(session.x[..., seen])
-    return linear.lagged(linear.components(x, fit, N_COMPONENTS), _around(UNIT_LAGS, causal))
+    def features(self, session: Session) -> np.ndarray:
+        """What it reads of each bin (K, T, D): signals or units around it, variables in bumps of time."""
+        if self.basis is not None:
+            x = session.x if self.causal else linear.smoothed(session.x)
+            return linear.lagged(x @ self.basis, _around(UNIT_LAGS, self.causal))
+        parts, lags = [], _around(BEHAVIOUR_LAGS, self.causal)
+        for s, name in enumerate(session.signal_names):
+            if name in self.of:
+                parts.append(linear.lagged(session.signals[..., [s]], lags))
+        for q, (name, known) in enumerate(session.classes.items()):
+            if name in self.of:
+                one_hot = np.eye(len(known))[session.variables[:, q]]
+                parts.append(in_time(one_hot, session.counts.shape[1]))
+        return np.concatenate(parts, axis=-1)
+
+    def __call__(self, session: Session) -> np.ndarray:
+        """What it expects in all trials of a session."""
+        x = np.clip((self.features(session) - self.mean) / self.scale, -MOST, MOST)
+        return np.maximum(np.exp(np.minimum(self.offset + x @ self.weight, MOST_LOG_RATE)), LEAST)
 
 
 def regression(
-    x: np.ndarray, counts: np.ndarray, offset: np.ndarray, fit: np.ndarray, choose: np.ndarray
-) -> np.ndarray:
-    """Expected counts (K, T, N) by Poisson regression on x (K, T, D) beside log rates `offset` (T, N).
+    model: PoissonMap, session: Session, units: np.ndarray, fit: np.ndarray, choose: np.ndarray
+) -> PoissonMap:
+    """Fit a map to the counts of `units`.
 
     L2-penalised; the strength is the one that is most likely in the trials `choose`, for all units.
     """
+    counts, x = session.counts[..., units], model.features(session)
     mean, scale = x[fit].mean(axis=(0, 1)), x[fit].std(axis=(0, 1)) + 1e-6
     x = np.clip((x - mean) / scale, -MOST, MOST)
-    flat, y = x[fit].reshape(-1, x.shape[2]), counts[fit].reshape(-1, counts.shape[2]).astype(float)
-    base = np.broadcast_to(offset, counts[fit].shape).reshape(y.shape)
-    shape = (x.shape[2], counts.shape[2])
-    weights, answer, most = np.zeros(shape), np.exp(offset) + np.zeros(counts.shape), None
+    flat, y = x[fit].reshape(-1, x.shape[2]), counts[fit].reshape(-1, len(units)).astype(float)
+    base = np.broadcast_to(model.offset, counts[fit].shape).reshape(y.shape)
+    shape = (x.shape[2], len(units))
 
     def loss(w: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         w = w.reshape(shape)
-        log = np.minimum(base + flat @ w, 5.0)
+        log = np.minimum(base + flat @ w, MOST_LOG_RATE)
         rate = np.exp(log)
         value = (rate - y * log).sum() + 0.5 * penalty * (w**2).sum()
         return value, (flat.T @ (rate - y) + penalty * w).ravel()
 
-    most = log_likelihood(counts[choose], answer[choose]).sum()
-    for penalty in PENALTIES:
+    weights = chosen = np.zeros(shape)
+    most = log_likelihood(counts[choose], np.exp(model.offset)).sum()
+    for penalty in PENALTIES if x.shape[2] else ():
         step = minimize(
             loss, weights.ravel(), (penalty,), "L-BFGS-B", jac=True, options={"maxiter": STEPS}
         )
         weights = step.x.reshape(shape)
-        tried = np.exp(np.minimum(offset + x @ weights, 5.0))
-        likely = log_likelihood(counts[choose], tried[choose]).sum()
+        rate = np.exp(np.minimum(model.offset + x[choose] @ weights, MOST_LOG_RATE))
+        likely = log_likelihood(counts[choose], rate).sum()
         if likely <= most:
             break
-        most, answer = likely, tried
-    return np.maximum(answer, LEAST)
+        most, chosen = likely, weights
+    return replace(model, weight=chosen, mean=mean, scale=scale)
 
 
 def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
@@ -100,18 +120,21 @@ def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
 
 
 def encode(
-    session: Session, fit: np.ndarray, choose: np.ndarray, of: list[str] | None = None, causal: bool = False
-) -> np.ndarray:  # fmt: skip
-    """Expected counts (K, T, N) from behaviour (see `behaviour`)."""
-    offset = np.log(psth(session, fit))
-    return regression(behaviour(session, of, causal), session.counts, offset, fit, choose)
+    session: Session, fit: np.ndarray, choose: np.ndarray, of: tuple[str, ...] = (), causal: bool = False
+) -> PoissonMap:  # fmt: skip
+    """Counts of all units from signals and variables, by name; none named: all of them."""
+    of = of or (*session.signal_names, *session.classes)
+    model = PoissonMap(np.log(psth(session, fit)), of, causal=causal)
+    return regression(model, session, np.arange(session.counts.shape[2]), fit, choose)
 
 
 def impute(
     session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray, causal: bool = False
-) -> np.ndarray:
-    """Expected counts (K, T, hidden) of units from those of all others."""
+) -> PoissonMap:
+    """Counts of the units `hidden` from components of all others; their PSTH where there are none."""
     seen = np.setdiff1d(np.arange(session.counts.shape[2]), hidden)
-    offset = np.log(psth(session, fit)[:, hidden])
-    x = other_units(session, fit, seen, causal)
-    return regression(x, session.counts[..., hidden], offset, fit, choose)
+    x = session.x[..., seen] if causal else linear.smoothed(session.x[..., seen])
+    basis = np.zeros((session.counts.shape[2], min(N_COMPONENTS, len(seen))))
+    basis[seen] = linear.directions(x, fit, N_COMPONENTS)
+    model = PoissonMap(np.log(psth(session, fit)[:, hidden]), basis=basis, causal=causal)
+    return regression(model, session, hidden, fit, choose)
