@@ -196,16 +196,19 @@ def units_table(tasks: dict[str, Answered], sessions: list[Session]) -> pd.DataF
 
 
 def scores_table(result: Result) -> pd.DataFrame:
-    """Scores as people read them: one row a task and model, a column a metric of interest."""
+    """Scores as people read them: one row a task and model, a column a metric; chance, p, number of test
+    trials and the best possible are of the metric of `SHOWN`."""
     rows: dict[tuple[str, str], dict] = {}
     for row in result.rows:
-        name = row.metric if row.score.unit != BITS else row.metric.replace("bits", "bits a spike")
+        name, score = row.metric.replace("bits", "bits a spike"), row.score
         of = rows.setdefault((row.of["variant"], row.of["model"]), {})
-        of[name] = f"{row.score.value:.3f} [{row.score.ci_low:.3f}, {row.score.ci_high:.3f}]"
-        if row.best is not None and row.metric in SHOWN:
-            of["best possible"] = f"{row.best.value:.3f}"
+        of[name] = f"{score.value:.3f} [{score.ci_low:.3f}, {score.ci_high:.3f}]"
+        if row.metric in SHOWN:
+            of |= {"chance": f"{score.chance:.3f}", "p": f"{score.p:.3f}", "n": score.n}
+            of["best possible"] = f"{row.best.value:.3f}" if row.best else ""
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
-    return table.rename_axis(["task", "model"])
+    last = ["chance", "p", "n", "best possible"]
+    return table[[*table.columns.drop(last), *last]].rename_axis(["task", "model"])
 
 
 def in_words(result: Result) -> str:

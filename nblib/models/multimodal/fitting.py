@@ -61,23 +61,27 @@ def each(sessions: list[Session], fit: Callable[..., Map], *more: Any) -> Fit:
     ]
 
 
-def decoders(sessions: list[Session], causal: bool) -> dict[str, Fit]:
-    """Linear models of the signals by name; causal ones alone where they have to be."""
+def of_signals(sessions: list[Session], causal: bool) -> dict[str, Fit]:
+    """Linear models of all signals of a session, by name; causal ones alone where they have to be."""
     before = {"causal ridge": each(sessions, linear.lagged_ridge, True)}
     around = {"ridge": each(sessions, linear.flat_ridge), "lagged ridge": each(sessions, linear.lagged_ridge)}  # fmt: skip
-    if len(sessions) > 1:
-        around["shared map"] = lambda fits, choose: linear.shared_signals(sessions, fits, choose)
     return before if causal else around | before
 
 
-def classifiers(sessions: list[Session], q: int) -> dict[str, Fit]:
-    """Linear models of variable q by name."""
-    alone = {"logistic": each(sessions, linear.logistic, q)}
-    if len(sessions) == 1:
-        return alone
-    return alone | {
-        "shared map": lambda fits, choose: linear.shared_variable(sessions, fits, choose, q)
-    }
+def of_task(sessions: list[Session], task: str, factors: np.ndarray | None, causal: bool) -> dict[str, Fit]:  # fmt: skip
+    """Linear models of one signal or variable, by name. factors: those of other sessions; None: of these."""
+    made: dict[str, Fit] = {}
+    if task in (names := list(sessions[0].classes)):
+        made["logistic"] = each(sessions, linear.logistic, names.index(task))
+    elif causal:
+        return made
+
+    def shared(fits: Rows, choose: Rows) -> list[Map]:
+        maps = linear.factors(sessions, fits, task) if factors is None else factors
+        return each(sessions, linear.through, task, maps)(fits, choose)
+
+    alone = len(sessions) == 1 and factors is None
+    return made if alone else made | {"shared map": shared}
 
 
 @dataclass(frozen=True)
@@ -92,21 +96,25 @@ class Branch:
     said: list[dict[str, np.ndarray]]
 
 
-def fit_branch(sessions: list[Session], causal: bool = False) -> Branch:
-    """Fit on train trials; these are answered by models without them. Validation trials choose."""
+def fit_branch(
+    sessions: list[Session], causal: bool = False, factors: dict[str, np.ndarray] | None = None
+) -> Branch:
+    """Fit on train trials; these are answered by models without them. Validation trials choose.
+
+    factors: of each signal and variable, as other sessions taught them (see `linear.factors`).
+    """
     fits, choose = ([one.rows(role) for one in sessions] for role in ("train", "val"))
-    tried: dict[str, dict[str, list[Map]]] = {}
-    answers: dict[str, dict[str, Answers]] = {}
-    for name, fit in decoders(sessions, causal).items():
+    signals, variables = sessions[0].signal_names, list(sessions[0].classes)
+    tried: dict[str, dict[str, list[Map]]] = {task: {} for task in (*signals, *variables)}
+    answers: dict[str, dict[str, Answers]] = {task: {} for task in tried}
+    for name, fit in of_signals(sessions, causal).items() if signals else ():
         maps, said = crossed(fit, sessions, fits, choose)
-        for s, signal in enumerate(sessions[0].signal_names):
-            tried.setdefault(signal, {})[name] = [m.of_signal(s) for m in maps]
-            answers.setdefault(signal, {})[name] = [a[..., s] for a in said]
-    for q, variable in enumerate(sessions[0].classes):
-        for name, fit in classifiers(sessions, q).items():
-            maps, said = crossed(fit, sessions, fits, choose)
-            tried.setdefault(variable, {})[name] = maps
-            answers.setdefault(variable, {})[name] = said
+        for s, signal in enumerate(signals):
+            tried[signal][name] = [m.of_signal(s) for m in maps]
+            answers[signal][name] = [a[..., s] for a in said]
+    for task in tried:
+        for name, fit in of_task(sessions, task, (factors or {}).get(task), causal).items():
+            tried[task][name], answers[task][name] = crossed(fit, sessions, fits, choose)
     chosen = {
         task: min(
             by,

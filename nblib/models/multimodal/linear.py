@@ -180,66 +180,61 @@ def _unit_weights(x: np.ndarray, y: np.ndarray, maps: np.ndarray, penalty: float
     return np.linalg.solve(gram, seen.T @ y.ravel()).reshape(x.shape[2], len(maps))
 
 
-def shared_map(sessions: list[Session], ys: list[np.ndarray], fits: list[np.ndarray], choose: list[np.ndarray]) -> list[np.ndarray]:  # fmt: skip
-    """Reduced rank shared over sessions: units to factors in each, factors and time to targets in all.
+def target(session: Session, fit: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of a signal or variable without spikes (D,): its course, the shares of its classes; and
+    what it is beyond that in each trial (K, D)."""
+    if task in session.signal_names:
+        y = session.signals[..., session.signal_names.index(task)]
+        return y[fit].mean(axis=0), y - y[fit].mean(axis=0)
+    q = list(session.classes).index(task)
+    share = np.exp(log_softmax(prior(session, fit, q).bias))
+    return share, np.eye(share.size)[session.variables[:, q]] - share
 
-    By alternating ridge. ys (K, D) less their mean; fits, choose: trials of each session. Returns weights
-    (D, T, N) on smoothed values. Source of the model: Zhang et al. 2024, bioRxiv 2024.09.14.613047.
+
+def _reduced(session: Session, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leading components (K, T, n) of a session, all where its units are few, and their directions (N, n)."""
+    smooth = smoothed(session.x)
+    basis = directions(smooth, fit, N_COMPONENTS)
+    return smooth @ basis, basis
+
+
+def factors(sessions: list[Session], fits: list[np.ndarray], task: str) -> np.ndarray:
+    """What a few factors say of a signal or variable over time, the same in all sessions: (R, T, D).
+
+    Reduced rank by alternating ridge: units to factors in each session, factors and time to targets in
+    all. Source of the model: Zhang et al. 2024, bioRxiv 2024.09.14.613047.
     """
-    smooth = [smoothed(one.x) for one in sessions]
-    bases = [directions(x, fit, N_COMPONENTS) for x, fit in zip(smooth, fits, strict=True)]
-    xs = [x @ basis for x, basis in zip(smooth, bases, strict=True)]
+    pairs = list(zip(sessions, fits, strict=True))
+    xs = [_reduced(one, fit)[0][fit] for one, fit in pairs]
+    ys = [target(one, fit, task)[1][fit] for one, fit in pairs]
     n_bins, d = xs[0].shape[1], ys[0].shape[1]
     weights = []  # at first the session's own leading directions
-    for x, y, fit in zip(xs, ys, fits, strict=True):
-        flat = x[fit].reshape(len(fit), -1)
-        own = flat.T @ np.linalg.solve(flat @ flat.T + 300 * np.eye(len(fit)), y[fit])
+    for x, y in zip(xs, ys, strict=True):
+        flat = x.reshape(len(x), -1)
+        own = flat.T @ np.linalg.solve(flat @ flat.T + 300 * np.eye(len(x)), y)
         by_unit = own.reshape(n_bins, x.shape[2], d).transpose(1, 0, 2).reshape(x.shape[2], -1)
         weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :N_FACTORS])
-    target = np.concatenate([y[fit] for y, fit in zip(ys, fits, strict=True)])
+    together = np.concatenate(ys)
     for i in range(N_ROUNDS):
         some = slice(1) if i == 0 else slice(None)  # one session says what the factors are at first
         z = np.concatenate([
-            (x[fit] @ w).reshape(len(fit), -1)
-            for x, w, fit in zip(xs[some], weights[some], fits[some], strict=True)
+            (x @ w).reshape(len(x), -1) for x, w in zip(xs[some], weights[some], strict=True)
         ])  # fmt: skip
         gram = z.T @ z + SHARED_PENALTY * np.eye(z.shape[1])
-        solved = np.linalg.solve(gram, z.T @ target[: len(z)])
+        solved = np.linalg.solve(gram, z.T @ together[: len(z)])
         maps = solved.reshape(n_bins, -1, d).transpose(1, 0, 2)
         maps /= np.sqrt((maps**2).sum(axis=(1, 2), keepdims=True)) + 1e-9
-        weights = [
-            _unit_weights(x[fit], y[fit], maps, SHARED_PENALTY)
-            for x, y, fit in zip(xs, ys, fits, strict=True)
-        ]
-    answers = []
-    for x, y, fit, judge, basis in zip(xs, ys, fits, choose, bases, strict=True):
-        tried = {}
-        for penalty in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
-            w = _unit_weights(x[fit], y[fit], maps, penalty)
-            off = np.einsum("ktn,nr,rtd->kd", x[judge], w, maps, optimize=True) - y[judge]
-            tried[(off**2).sum()] = w
-        answers.append(np.einsum("nr,rtd->dtn", basis @ tried[min(tried)], maps))
-    return answers
+        weights = [_unit_weights(x, y, maps, SHARED_PENALTY) for x, y in zip(xs, ys, strict=True)]
+    return maps
 
 
-def shared_signals(sessions: list[Session], fits: list[np.ndarray], choose: list[np.ndarray]) -> list[LinearMap]:  # fmt: skip
-    """Each signal beside its mean course, by `shared_map`."""
-    courses = [one.signals[fit].mean(axis=0) for one, fit in zip(sessions, fits, strict=True)]
-    weights = []
-    for s in range(len(sessions[0].signal_names)):
-        ys = [(one.signals - c)[..., s] for one, c in zip(sessions, courses, strict=True)]
-        weights.append(shared_map(sessions, ys, fits, choose))
-    return [
-        on_raw(np.stack(of_session, axis=1), course)
-        for course, of_session in zip(courses, zip(*weights, strict=True), strict=True)
-    ]
-
-
-def shared_variable(sessions: list[Session], fits: list[np.ndarray], choose: list[np.ndarray], q: int) -> list[LinearMap]:  # fmt: skip
-    """Variable q by `shared_map` to its classes, cut to what a share can be."""
-    shares, ys = [], []
-    for one, fit in zip(sessions, fits, strict=True):
-        shares.append(np.exp(log_softmax(prior(one, fit, q).bias)))
-        ys.append(np.eye(shares[-1].size)[one.variables[:, q]] - shares[-1])
-    weights = shared_map(sessions, ys, fits, choose)
-    return [on_raw(w, share, "shares") for w, share in zip(weights, shares, strict=True)]
+def through(session: Session, fit: np.ndarray, choose: np.ndarray, task: str, maps: np.ndarray) -> LinearMap:  # fmt: skip
+    """A signal or variable through factors (R, T, D) that others taught: its units' weights alone are fitted."""
+    (x, basis), (base, y) = _reduced(session, fit), target(session, fit, task)
+    tried = {}
+    for penalty in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
+        w = _unit_weights(x[fit], y[fit], maps, penalty)
+        off = np.einsum("ktn,nr,rtd->kd", x[choose], w, maps, optimize=True) - y[choose]
+        tried[(off**2).sum()] = w
+    weight = np.einsum("nr,rtd->dtn", basis @ tried[min(tried)], maps)
+    return on_raw(weight, base, "" if task in session.signal_names else "shares")
