@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from nblib import models
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, sources
-from nblib.experiments.multimodal import judge, tasks
+from nblib.experiments.multimodal import judge, tasks, transfer
 from nblib.models.multimodal import linear
+from nblib.models.multimodal.model import BEHAVIOUR, UNITS
 from nblib.prepare import binning, cleaning, sessions, splits
 
 FAST = {
@@ -143,6 +145,82 @@ def test_signals_are_scaled_by_train_trials_alone(tiny):
     np.testing.assert_allclose(one.x[one.rows("train")].mean(axis=(0, 1)), 0, atol=1e-5)
     other = np.where((one.role == "test")[:, None, None], 99, one.counts)
     np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
+
+
+def test_a_stored_run_says_what_the_run_scored(tiny, result, tmp_path):
+    recipe, stored = tiny
+    result.save(tmp_path, {"notebook": "12_multimodal"})
+    model = models.load(tmp_path)
+    loaded = judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
+    scores = result.scores
+    behaviour = [own_units(one) for one in loaded]
+    answers = {"wheel": [], "choice": [], BEHAVIOUR: [], UNITS: [], tasks.AREAS: []}
+    for one, known in zip(loaded, behaviour, strict=True):
+        said = model.decode(one.counts, session=one.name)
+        answers["wheel"].append((said["wheel"] - one.mean[0]) / one.scale[0])
+        answers["choice"].append(np.log(said["choice"]))
+        answers[BEHAVIOUR].append(model.encode(known, one.name))
+        answers[UNITS].append(model.impute(one.counts, np.arange(0, 12, 5), session=one.name))
+        areas = np.empty(one.counts.shape)
+        for at in tasks.areas_of(one).values():
+            areas[..., at] = model.impute(one.counts, at, session=one.name)
+        answers[tasks.AREAS].append(areas)
+    params = judge.Params(recipe="task_tiny", **FAST)
+    for task, answer in answers.items():
+        kind = {"wheel": "signal", "choice": "variable"}.get(task, "counts")
+        hidden = [np.arange(0, 12, 5 if task == UNITS else 1)] * 2
+        for metric, score in judge.scores(task, kind, answer, loaded, hidden, params).items():
+            before = scores[f"{task}, {tasks.NETWORK}: {metric}"].value
+            assert score.value == pytest.approx(before, abs=1e-5), (task, metric)
+
+
+def own_units(one):
+    known = dict(
+        zip(one.signal_names, np.moveaxis(one.signals * one.scale + one.mean, -1, 0), strict=True)
+    )
+    return known | {n: c[one.variables[:, q]] for q, (n, c) in enumerate(one.classes.items())}
+
+
+def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_taught(tiny):
+    recipe, stored = tiny
+    params = judge.Params(recipe="task_tiny", new=["t2"], budgets=[10], **FAST)
+    loaded = judge.load_sessions(*stored, recipe, params)
+    result = judge.run(loaded, recipe, params)
+    assert [one.name for one in result.files[0].sessions] == ["t1"] and result.about["n_sessions"] == 1  # fmt: skip
+    whole = transfer.extended(result, loaded, recipe, params)
+    table = whole.tables["transfer"]
+    assert len(table) == 5 * 5 and set(table["session"]) == {"t2"}
+    scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
+    assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
+    assert "of which 10 trials are known" in transfer.in_words(table)
+    assert transfer.extended(result, loaded, recipe, judge.Params(**FAST)).tables["transfer"].empty
+
+
+def test_few_trials_teach_choose_and_scale_alone(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    few = transfer.with_few(one, 10, [0, 0])
+    fit, val, test = (few.rows(role) for role in ("train", "val", "test"))
+    assert (len(fit), len(val)) == (8, 2) and np.isin([*fit, *val], one.rows("train")).all()
+    np.testing.assert_array_equal(test, one.rows("test"))
+    np.testing.assert_allclose(few.signals[fit].mean(axis=(0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(few.x[fit].mean(axis=(0, 1)), 0, atol=1e-5)
+    for now, before in zip(own_units(few).values(), own_units(one).values(), strict=True):
+        np.testing.assert_allclose(now, before, atol=1e-4)
+    other = transfer.with_few(one, 10, [0, 1])
+    assert not np.array_equal(other.rows("train"), fit)
+    with pytest.raises(errors.BadParameter, match="budgets: 99 trials, but 't1' has"):
+        transfer.with_few(one, 99, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [(["t9"], "new: 't9' is not in recipe 'task_tiny'"), (["t1", "t2"], "no recording is left")],
+)
+def test_a_new_recording_that_cannot_be_is_refused(new, message, tiny):
+    recipe, stored = tiny
+    with pytest.raises(errors.BadParameter, match=message):
+        judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny", new=new))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from nblib import models
 from nblib.core.errors import CorruptArtifact, NblibError
 from nblib.models.multimodal import fitting, linear, masks, model, poisson
+from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.settings import FitSettings
 from nblib.prepare.sessions import Session, root_scaling, scaled, shuffled
 
@@ -307,6 +308,41 @@ def test_damaged_files_are_refused(loaded, tmp_path):
     config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
     with pytest.raises(CorruptArtifact, match=r"weights\.safetensors does not fit config\.json"):
         models.load(tmp_path)
+
+
+# --- a further session ----------------------------------------------------------------------------
+
+
+def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitted):
+    new = [make_session(2, n_units=7)]
+    through = fitting.fit_branch(new, factors=branch.factors)
+    assert set(branch.factors) == {"wheel", "whisker", "choice"}
+    assert {"ridge", "shared map"} <= set(through.tried["wheel"])
+
+    def tuned(how):
+        more = {"taught": fitted, "how": how}
+        return fitting.fit(new, through, FAST, SHAPE, fitting.CHANCES, **more)[0].net
+
+    stitch, full = tuned("stitch").state_dict(), tuned("full").state_dict()
+    for name, weight in fitted.net.state_dict().items():
+        if not name.startswith(OF_SESSION):
+            assert torch.equal(stitch[name], weight), "stitched: what is shared stays as it was"
+    assert not torch.equal(full["time"], stitch["time"])
+    assert stitch["session"].shape == (1, 16) and stitch["units_in.0.weight"].shape == (16, 14)
+    assert all(p.requires_grad for p in tuned("stitch").parameters())
+
+
+def test_factors_of_others_are_read_through_the_units_of_a_session(sessions, branch):
+    one = sessions[0]
+    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+    for task, y in (("wheel", one.signals[..., 0]), ("choice", None)):
+        model = linear.through(one, fit, val, task, branch.factors[task])
+        basis = np.linalg.svd(model.weight.reshape(-1, T, N).transpose(2, 0, 1).reshape(N, -1))[1]
+        assert (basis[linear.N_FACTORS :] < 1e-4 * basis[0]).all(), "as many directions as factors"
+        if y is None:
+            assert (model(one)[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.7
+        else:
+            assert np.corrcoef(model(one)[test].ravel(), y[test].ravel())[0, 1] > 0.3
 
 
 # --- linear models --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,14 @@ class Params(P.Judge, P.Fit, P.CohortParams):
     heads: int = Field(4, ge=1, le=32, description="heads of each layer [count]")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="dropout in the layers")
     causal: bool = Field(False, description="every bin is told from itself and earlier ones alone")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    new: list[str] = Field(
+        [], description="recordings kept out, then learnt from few trials; empty = none"
+    )
+    budgets: list[Annotated[int, Field(ge=10)]] = Field(
+        [10, 25, 60], min_length=1, description="trials of a new recording to learn from [count]"
+    )
+    n_draws: int = Field(1, ge=1, le=100, description="draws of these [count]")
     schemes: dict[str, float] = Field(
         {}, description="what is hidden in training: scheme -> how often; empty = a mix of all"
     )
@@ -60,13 +68,25 @@ class Params(P.Judge, P.Fit, P.CohortParams):
             raise BadParameter(f"width = {self.width}: must be a multiple of heads = {self.heads}.")
 
     @property
+    def shape(self) -> dict[str, Any]:
+        """What the network is made with."""
+        return self.model_dump(include={"width", "layers", "heads", "dropout", "causal"})
+
+    @property
     def fit_settings(self) -> FitSettings:
         """How the network is trained."""
         return FitSettings.of(self, fitting.DEFAULTS, progress=False)
 
 
 def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, params: Params) -> list[Session]:  # fmt: skip
-    """The sessions of the recipe (see `prepared.load_sessions`), with behaviour of other trials as a control."""
+    """The sessions of the recipe (see `prepared.load_sessions`), with behaviour of other trials as a control.
+
+    Raises BadParameter for a `new` recording that is not there, and where no other is left.
+    """
+    if unknown := sorted(set(params.new) - set(recipe.recordings)):
+        raise BadParameter(f"new: {unknown[0]!r} is not in recipe {recipe.recipe!r}.")
+    if len(params.new) == len(recipe.recordings):
+        raise BadParameter("new: no recording is left to learn from.")
     loaded = prepared.load_sessions(split, counts, recipe, params.fold)
     if params.shuffle_labels:
         return [prepared.shuffled(one, params.seed + k) for k, one in enumerate(loaded)]
@@ -150,10 +170,10 @@ def run(
     Tables: against (see `against_linear`), history (of the training), units (bits a spike of each unit).
     """
     settings = params.fit_settings
+    sessions = [one for one in sessions if one.name not in params.new]
     branch = fitting.fit_branch(sessions, params.causal)
-    shape = params.model_dump(include={"width", "layers", "heads", "dropout", "causal"})
     model, history = fitting.fit(
-        sessions, branch, settings, shape, params.schemes or fitting.CHANCES, folder
+        sessions, branch, settings, params.shape, params.schemes or fitting.CHANCES, folder
     )
     maps = asked.linear_models(sessions, branch, params.causal)
     tasks = asked.linear_answers(sessions, branch, maps)
@@ -163,10 +183,10 @@ def run(
     for task, answered in tasks.items():
         given = answered.kind, sessions, answered.hidden, params
         limit = scores(task, given[0], best[task], *given[1:]) if task in best else {}
-        for model, answers in answered.by.items():
-            of = {"model": model, "variant": task}
+        for name, answers in answered.by.items():
+            of = {"model": name, "variant": task}
             for metric, score in scores(task, given[0], answers, *given[1:]).items():
-                rows.append(Row(f"{task}, {model}: {metric}", score, limit.get(metric), of, metric))
+                rows.append(Row(f"{task}, {name}: {metric}", score, limit.get(metric), of, metric))
     about = {
         "split_hash": sessions[0].split_hash, "n_train": sum(len(one.rows("train")) for one in sessions),
         "n_test": sum(len(one.rows("test")) for one in sessions), "n_bins": sessions[0].counts.shape[1],

@@ -92,7 +92,7 @@ def by_area(sessions: list[Session], answer: Callable[[int, str, np.ndarray], np
 
 
 def linear_answers(sessions: list[Session], branch: fitting.Branch, maps: list[dict[str, Map]]) -> dict[str, Answered]:  # fmt: skip
-    """What linear models answer to every task."""
+    """What linear models answer to every task that `maps` has a model for."""
     tasks, fits = {}, [one.rows("train") for one in sessions]
     for task, tried in branch.tried.items():
         signal = task in sessions[0].signal_names
@@ -115,11 +115,13 @@ def linear_answers(sessions: list[Session], branch: fitting.Branch, maps: list[d
     ]
     whole, some = [np.arange(len(one.unit_ids)) for one in sessions], [*map(fifth, sessions)]
     encoding = [task for task in (BEHAVIOUR, *map(from_one, branch.tried)) if task in maps[0]]
-    for task in (*encoding, UNITS):
+    for task in (*encoding, *((UNITS,) if UNITS in maps[0] else ())):
         units = some if task == UNITS else whole
         glm = [of[task](one) for of, one in zip(maps, sessions, strict=True)]
         nothing_known = [p[..., at] for p, at in zip(psth, units, strict=True)]
         tasks[task] = Answered("counts", {PSTH: nothing_known, GLM: glm}, units, GLM)
+    if UNITS not in tasks:
+        return tasks
     glm = by_area(sessions, lambda k, area, units: maps[k][of_area(area)](sessions[k]))
     tasks[AREAS] = Answered("counts", {PSTH: psth, GLM: glm}, whole, GLM)
     return tasks
@@ -145,11 +147,13 @@ def network_answers(model: Multimodal, sessions: list[Session], tasks: dict[str,
     def imputed(k: int, area: str, units: np.ndarray) -> np.ndarray:
         return model.network(k, sessions[k], hide_behaviour(sessions[k], units))[0][..., units]
 
-    tasks[UNITS].by[NETWORK] = [imputed(k, "", fifth(one)) for k, one in enumerate(sessions)]
-    tasks[AREAS].by[NETWORK] = by_area(sessions, imputed)
+    if UNITS in tasks:
+        tasks[UNITS].by[NETWORK] = [imputed(k, "", fifth(one)) for k, one in enumerate(sessions)]
+        tasks[AREAS].by[NETWORK] = by_area(sessions, imputed)
     trust = {task: trusted(answered, task, sessions) for task, answered in tasks.items()}
-    areas = {of_area(area): trust[AREAS] for one in sessions for area in areas_of(one)}
-    return replace(model, trust=trust | areas)
+    if AREAS in trust:
+        trust |= {of_area(area): trust[AREAS] for one in sessions for area in areas_of(one)}
+    return replace(model, trust=trust)
 
 
 def trusted(answered: Answered, task: str, sessions: list[Session]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,14 @@ def of_task(sessions: list[Session], task: str, factors: np.ndarray | None, caus
 class Branch:
     """The linear models that the network starts from. tried: for each signal and variable, by the name of
     the model, what it is in each session; chosen: the name that validation prefers; maps: of each session,
-    the model of each task; said: of each session, what they say of every trial (see `model.said_by`)."""
+    the model of each task; said: of each session, what they say of every trial (see `model.said_by`);
+    factors: of each signal and variable, see `linear.factors`; none of a session alone."""
 
     tried: dict[str, dict[str, list[Map]]]
     chosen: dict[str, str]
     maps: list[dict[str, Map]]
     said: list[dict[str, np.ndarray]]
+    factors: dict[str, np.ndarray]
 
 
 def fit_branch(
@@ -134,7 +136,10 @@ def fit_branch(
             "linear_signals": np.stack(signals, axis=-1) if signals else one.signals,
             "linear_rates": np.log(rates[k]),
         })  # fmt: skip
-    return Branch(tried, chosen | {BEHAVIOUR: "Poisson GLM"}, maps, said)
+    if factors is None:
+        several = tried if len(sessions) > 1 else ()
+        factors = {task: linear.factors(sessions, fits, task) for task in several}
+    return Branch(tried, chosen | {BEHAVIOUR: "Poisson GLM"}, maps, said, factors)
 
 
 def validation_loss(session: Session, task: str, answer: np.ndarray, units: np.ndarray | None = None) -> float:  # fmt: skip
@@ -233,11 +238,13 @@ def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tenso
 
 def fit(
     sessions: list[Session], branch: Branch, settings: FitSettings, shape: dict[str, Any],
-    chances: dict[str, float], folder: Path | None = None,
+    chances: dict[str, float], folder: Path | None = None, taught: Multimodal | None = None, how: str = "full",
 ) -> tuple[Multimodal, pd.DataFrame]:  # fmt: skip
     """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once.
 
-    Returns the model, which trusts its network fully, and the history of the training.
+    taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
+    (how = "stitch"), and after them everything at a tenth of the rate ("full"). Returns the model, which
+    trusts its network fully, and the history of the last training.
     """
     first, (device, _) = sessions[0], pick_device(settings)
     known = [known_of(one, said) for one, said in zip(sessions, branch.said, strict=True)]
@@ -250,6 +257,13 @@ def fit(
         )  # fmt: skip
     train = TrialBatches(data, sessions, "train", settings, chances)
     val = TrialBatches(data, sessions, "val", settings, dict.fromkeys(JUDGED, 1.0), fixed=True)
-    history = training.fit(net, train, val, settings, folder, loss=nats)
+    if taught is not None:
+        net.take_over(taught.net)
+        net.train_only_sessions(True)
+        history = training.fit(net, train, val, settings, folder, loss=nats, stage="stitch")
+        net.train_only_sessions(False)
+        settings = replace(settings, learning_rate=settings.learning_rate / 10)
+    if taught is None or how == "full":
+        history = training.fit(net, train, val, settings, folder, loss=nats)
     trust = dict.fromkeys((*first.signal_names, *first.classes, BEHAVIOUR), 1.0)
-    return Multimodal(net, sessions, known, branch.maps, trust), history
+    return Multimodal(net, sessions, known, branch.maps, trust, branch.factors), history

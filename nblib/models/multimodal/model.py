@@ -8,7 +8,7 @@ model.decode(counts, {"choice": choice}, session="s1")["wheel"]
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,8 @@ def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
 class Multimodal:
     """A fitted model. Of each session: `sessions`, whose trials do not matter; `known`, what the network has
     of it as a whole; `maps`, the linear model of each task. trust: how far the network is trusted beyond
-    these, by task, as validation trials chose.
+    these, by task, as validation trials chose. factors: what a further session can be read through (see
+    `linear.factors`).
     """
 
     net: MaskedNetwork
@@ -110,6 +111,7 @@ class Multimodal:
     known: list[dict[str, np.ndarray]]
     maps: list[dict[str, Map]]
     trust: dict[str, float]
+    factors: dict[str, np.ndarray] = field(default_factory=dict)
 
     @torch.inference_mode()
     def network(self, k: int, trials: Session, hidden: masks.Hidden) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:  # fmt: skip
@@ -236,6 +238,7 @@ class Multimodal:
         """Write config.json and weights.safetensors: text and plain arrays, nothing that runs."""
         folder, about = Path(folder), []
         arrays = {f"net.{n}": t.cpu().numpy() for n, t in self.net.state_dict().items()}
+        arrays |= {f"factors.{task}": a for task, a in self.factors.items()}
         for k, one in enumerate(self.sessions):
             whole = {"mean": one.mean, "scale": one.scale, "roots_mean": one.roots[0], "roots_scale": one.roots[1]}  # fmt: skip
             arrays |= {f"{k}.{n}": a for n, a in (whole | self.known[k]).items()}
@@ -294,4 +297,5 @@ class Multimodal:
                 held = {n: arrays[f"{k}.{task}.{n}"] for n in values.pop("arrays")}
                 of_session[task] = kind(**values, **held)
             maps.append(of_session)
-        return cls(net.eval(), sessions, known, maps, config["trust"])
+        factors = {n.removeprefix("factors."): a for n, a in arrays.items() if n.startswith("factors.")}  # fmt: skip
+        return cls(net.eval(), sessions, known, maps, config["trust"], factors)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 MOST_LOG_RATE = 5.0
+OF_SESSION = ("units_in", "units_out", "session")  # layers that belong to one
 
 
 class MaskedNetwork(nn.Module):
@@ -47,6 +48,18 @@ class MaskedNetwork(nn.Module):
             nn.init.zeros_(head.bias)
         later = torch.ones(n_bins, n_bins, dtype=torch.bool).triu(1) if causal else None
         self.register_buffer("later", later, persistent=False)
+
+    def take_over(self, other: MaskedNetwork) -> None:
+        """Begin with what a network of other sessions learned, and with the mean of its sessions."""
+        shared = {n: w for n, w in other.state_dict().items() if not n.startswith(OF_SESSION)}
+        self.load_state_dict(shared, strict=False)
+        with torch.no_grad():
+            self.session[:] = other.session.mean(dim=0)
+
+    def train_only_sessions(self, only: bool) -> None:
+        """Whether only the layers that belong to a session learn."""
+        for name, weight in self.named_parameters():
+            weight.requires_grad_(not only or name.startswith(OF_SESSION))
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Log rates (B, T, N), signals (B, T, S), log-probabilities (B, C) of each variable.

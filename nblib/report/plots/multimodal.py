@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nblib.experiments.multimodal import transfer as transferring
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
@@ -44,5 +45,23 @@ def history(table: pd.DataFrame) -> Picture:
         ax.plot(table["epoch"], table[name], color=colour, label=name.replace("_loss", ""))
     ax.axvline(table.attrs.get("best_epoch", 0), **primitives.CHANCE)
     ax.set(xlabel="epoch", ylabel="loss [nats a number]")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def transfer(table: pd.DataFrame) -> Picture:
+    """How far each model comes from chance to the best possible, by the trials of a new session."""
+    shares = transferring.shares(table)
+    if shares.empty or shares["value"].isna().all():
+        return style.say("No recording is `new`, or what is possible there is not known.")
+    fig = style.new_figure(3.2)
+    ax = fig.add_subplot()
+    primitives.curves(ax, shares, "trials", "model")
+    ax.axhline(1, **primitives.CHANCE)
+    ax.set(
+        xlabel="trials of the new session",
+        ylabel="share of the way from chance\nto the best possible",
+    )
     fig.legend_outside()
     return fig
