@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nblib import models
-from nblib.core.errors import CorruptArtifact, NblibError
+from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
 from nblib.models.multimodal import fitting, linear, masks, model, poisson
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.settings import FitSettings
@@ -81,6 +81,15 @@ def test_a_variable_is_hidden_whole_or_not_at_all_and_something_is_asked(scheme,
         assert hidden.spikes.shape == (T, N) and hidden.signals.shape == (T, 2)
         asked += hidden.spikes.any() or hidden.signals.any() or hidden.variables.any()
     assert asked > 150
+
+
+def test_a_scheme_that_hides_a_variable_in_some_bins_is_refused(sessions, monkeypatch):
+    def in_part(hidden, rng):
+        hidden.variables = rng.random((T, 1)) < 0.3
+
+    monkeypatch.setitem(masks.SCHEMES, "in_part", in_part)
+    with pytest.raises(BadParameter, match="'in_part' hides a variable in part"):
+        masks.draw(3, model.nothing(sessions[0]), {"in_part": 1.0}, np.random.default_rng(0))
 
 
 def test_schemes_hide_what_they_say(sessions):

@@ -169,7 +169,7 @@ def run(
 
     Tables: against (see `against_linear`), history (of the training), units (bits a spike of each unit).
     """
-    settings = params.fit_settings
+    settings, split_hash = params.fit_settings, sessions[0].split_hash
     sessions = [one for one in sessions if one.name not in params.new]
     branch = fitting.fit_branch(sessions, params.causal)
     model, history = fitting.fit(
@@ -188,7 +188,7 @@ def run(
             for metric, score in scores(task, given[0], answers, *given[1:]).items():
                 rows.append(Row(f"{task}, {name}: {metric}", score, limit.get(metric), of, metric))
     about = {
-        "split_hash": sessions[0].split_hash, "n_train": sum(len(one.rows("train")) for one in sessions),
+        "split_hash": split_hash, "n_train": sum(len(one.rows("train")) for one in sessions),
         "n_test": sum(len(one.rows("test")) for one in sessions), "n_bins": sessions[0].counts.shape[1],
         "n_units": sum(len(one.unit_ids) for one in sessions), "n_sessions": len(sessions),
         "fit_s": history.attrs["fit_s"], "best_epoch": history.attrs["best_epoch"],

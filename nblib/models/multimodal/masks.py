@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nblib.core.errors import BadParameter
+
 SHARE = (0.1, 0.5)  # of bins, entries or units that are hidden, drawn for each trial
 
 
@@ -109,7 +111,8 @@ def draw(
 ) -> dict[str, np.ndarray]:
     """Masks of some trials, a scheme for each: spikes (B, T, N), signals (B, T, S), variables (B, Q).
 
-    like: a trial of which nothing is hidden; chances: scheme -> how often, on any scale.
+    like: a trial of which nothing is hidden; chances: scheme -> how often, on any scale. Raises
+    BadParameter for a scheme that hides a variable in part.
     """
     names, weight = list(chances), np.array(list(chances.values()), float)
     trials = []
@@ -118,6 +121,8 @@ def draw(
             len(like.spikes), like.areas, like.signals.shape[1], len(like.variables)
         )
         SCHEMES[name](hidden, rng)
+        if np.shape(hidden.variables) != like.variables.shape:
+            raise BadParameter(f"scheme {name!r} hides a variable in part; it has no time, so whole or not at all.")  # fmt: skip
         trials.append(hidden)
     return {
         name: np.stack([getattr(one, name) for one in trials])
