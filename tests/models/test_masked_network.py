@@ -67,7 +67,7 @@ def data_of(fitted, k, session):
 
 
 def drawn(scheme, seed, session):
-    hidden = model.nothing(session)
+    hidden = masks.nothing(session)
     masks.SCHEMES[scheme](hidden, np.random.default_rng(seed))
     return hidden
 
@@ -89,7 +89,7 @@ def test_a_scheme_that_hides_a_variable_in_some_bins_is_refused(sessions, monkey
 
     monkeypatch.setitem(masks.SCHEMES, "in_part", in_part)
     with pytest.raises(BadParameter, match="'in_part' hides a variable in part"):
-        masks.draw(3, model.nothing(sessions[0]), {"in_part": 1.0}, np.random.default_rng(0))
+        masks.draw(3, masks.nothing(sessions[0]), {"in_part": 1.0}, np.random.default_rng(0))
 
 
 def test_schemes_hide_what_they_say(sessions):
@@ -153,7 +153,7 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
 def test_a_causal_network_sees_no_later_bin(sessions):
     branch = fitting.fit_branch(sessions, causal=True)
     fitted = fit(sessions, branch, causal=True)
-    hidden = model.nothing(sessions[0])
+    hidden = masks.nothing(sessions[0])
     hidden.behaviour()
     part = batch(fitted, sessions[0], hidden)
     later = dict(part) | {"x": part["x"].clone()}
@@ -188,7 +188,7 @@ def test_an_untrained_network_says_what_the_linear_models_say(sessions, branch):
 
 
 def _decode(one):
-    hidden = model.nothing(one)
+    hidden = masks.nothing(one)
     hidden.behaviour()
     return hidden
 

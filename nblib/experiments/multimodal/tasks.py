@@ -17,7 +17,6 @@ from nblib.models.multimodal.model import (
     fifth,
     from_one,
     mixed,
-    nothing,
     of_area,
 )
 
@@ -48,7 +47,7 @@ class Answered:
 
 def hide_behaviour(session: Session, units: np.ndarray | slice = slice(0)) -> masks.Hidden:
     """Hide all behaviour, and some units."""
-    hidden = nothing(session)
+    hidden = masks.nothing(session)
     hidden.behaviour()
     hidden.spikes[:, units] = True
     return hidden
@@ -56,7 +55,7 @@ def hide_behaviour(session: Session, units: np.ndarray | slice = slice(0)) -> ma
 
 def hide_spikes(session: Session, shown: str = "") -> masks.Hidden:
     """Hide spikes, and all behaviour but one signal or variable; "" = show all behaviour."""
-    hidden = nothing(session)
+    hidden = masks.nothing(session)
     hidden.spikes[:] = True
     if shown:
         hidden.signals[:, [s != shown for s in session.signal_names]] = True

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nblib.models import training
 from nblib.models.multimodal import linear, masks, poisson
-from nblib.models.multimodal.model import BEHAVIOUR, Map, Multimodal, batch_of, nothing, on_device
+from nblib.models.multimodal.model import BEHAVIOUR, Map, Multimodal, batch_of, on_device
 from nblib.models.multimodal.network import MaskedNetwork
 from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.sessions import Session
@@ -216,7 +216,7 @@ class TrialBatches:
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
         rng = np.random.default_rng([self.settings.seed, 0 if self.fixed else self.epoch, 12])
         for k, rows, chances in self._plan(rng):
-            hidden = masks.draw(len(rows), nothing(self.sessions[k]), chances, rng)
+            hidden = masks.draw(len(rows), masks.nothing(self.sessions[k]), chances, rng)
             yield batch_of(self.data[k], k, rows, hidden), torch.from_numpy(rows)
 
 

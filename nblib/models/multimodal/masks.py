@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nblib.core.errors import BadParameter
+
+if TYPE_CHECKING:
+    from nblib.prepare.sessions import Session
 
 SHARE = (0.1, 0.5)  # of bins, entries or units that are hidden, drawn for each trial
 
@@ -38,6 +42,12 @@ class Hidden:
         """Hide each signal, and each variable, with this chance."""
         self.signals[:, rng.random(self.signals.shape[1]) < chance] = True
         self.variables |= rng.random(len(self.variables)) < chance
+
+
+def nothing(session: Session) -> Hidden:
+    """A trial of a session of which nothing is hidden."""
+    n_signals, n_variables = session.signals.shape[2], session.variables.shape[1]
+    return Hidden.nothing(session.counts.shape[1], session.area, n_signals, n_variables)
 
 
 def encode(hidden: Hidden, rng: np.random.Generator) -> None:

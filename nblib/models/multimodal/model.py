@@ -47,12 +47,6 @@ def fifth(session: Session) -> np.ndarray:
     return np.arange(0, len(session.unit_ids), EVERY)
 
 
-def nothing(session: Session) -> masks.Hidden:
-    """A trial of a session of which nothing is hidden."""
-    shape = session.counts.shape[1], session.area, session.signals.shape[2], session.variables.shape[1]  # fmt: skip
-    return masks.Hidden.nothing(*shape)
-
-
 def said_by(maps: Mapping[str, Map], session: Session) -> dict[str, np.ndarray]:
     """What linear models say of all trials of a session, as the network takes it."""
     said = {
@@ -212,7 +206,7 @@ class Multimodal:
         n = len(next(iter(given.values())) if counts is None else counts)
         spikes = np.zeros((n, n_bins, n_units)) if counts is None else counts
         spikes = _checked("counts", spikes, n, n_bins, n_units).astype(np.float32)
-        hidden = nothing(like)
+        hidden = masks.nothing(like)
         hidden.spikes[:] = counts is None
         signals = np.zeros((n, n_bins, len(like.signal_names)), np.float32)
         variables = np.zeros((n, len(like.classes)), np.int64)

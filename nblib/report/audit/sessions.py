@@ -10,12 +10,13 @@ import numpy as np
 
 from nblib import models
 from nblib.core import store
-from nblib.models.multimodal.model import Multimodal, nothing
+from nblib.models.multimodal import masks
 from nblib.prepare import sessions as prepared
 from nblib.report.audit.files import Files, split_folders
 from nblib.road.stage_registry import CLEAN, SPLIT, STAGES
 
 if TYPE_CHECKING:
+    from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
     from nblib.report.runs import Run
 
@@ -61,7 +62,7 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
 
 def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     """Whether behaviour that is hidden moves the answers."""
-    hidden = nothing(one)
+    hidden = masks.nothing(one)
     hidden.behaviour()
     rng = np.random.default_rng(0)
     other = replace(
@@ -78,7 +79,11 @@ def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     half = one.counts.shape[1] // 2
     x, signals = one.x.copy(), one.signals.copy()
     x[:, half:], signals[:, half:] = 3, 3
-    later, no_behaviour, no_spikes = replace(one, x=x, signals=signals), nothing(one), nothing(one)
+    later, no_behaviour, no_spikes = (
+        replace(one, x=x, signals=signals),
+        masks.nothing(one),
+        masks.nothing(one),
+    )
     no_behaviour.behaviour()
     no_spikes.spikes[:] = True
     for what, hidden in (("signals", no_behaviour), ("rates", no_spikes)):

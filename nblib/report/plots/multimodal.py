@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nblib.experiments.multimodal import transfer as transferring
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
@@ -50,9 +49,8 @@ def history(table: pd.DataFrame) -> Picture:
 
 
 @style.styled
-def transfer(table: pd.DataFrame) -> Picture:
+def transfer(shares: pd.DataFrame) -> Picture:
     """How far each model comes from chance to the best possible, by the trials of a new session."""
-    shares = transferring.shares(table)
     if shares.empty or shares["value"].isna().all():
         return style.say("No recording is `new`, or what is possible there is not known.")
     fig = style.new_figure(3.2)
