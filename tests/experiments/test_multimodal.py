@@ -1,13 +1,15 @@
 """Several sessions, decoded, encoded and imputed: whole, honest at chance, never above the best possible."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nblib import models
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, sources
-from nblib.experiments.multimodal import judge, tasks, transfer
-from nblib.models.multimodal import linear
+from nblib.experiments.multimodal import areas, judge, tasks, transfer
+from nblib.models.multimodal import linear, poisson
 from nblib.models.multimodal.model import BEHAVIOUR, UNITS
 from nblib.prepare import binning, cleaning, sessions, splits
 
@@ -56,7 +58,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(tiny):
     recipe, stored = tiny
-    settings = judge.Params(recipe="task_tiny", **FAST)
+    settings = judge.Params(recipe="task_tiny", by_area=True, **FAST)
     return judge.run(judge.load_sessions(*stored, recipe, settings), recipe, settings)
 
 
@@ -83,6 +85,22 @@ def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
         "spikes from behaviour",
         tasks.UNITS,
     }
+
+
+def test_what_areas_say_of_each_other_has_intervals_and_reads_the_named_area_alone(tiny, result):
+    table = result.tables["areas"]
+    assert len(table) == 2 * 4 * 4 and set(table["told"]) == set(table["from"])
+    assert np.isfinite(table[["value", "ci_low", "ci_high", "p"]]).all(axis=None)
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    units, others = areas.pair(one, "CA1", "CA1")
+    assert not set(units) & set(others) and set(one.area[[*units, *others]]) == {"CA1"}
+    units, others = areas.pair(one, "CA1", "VISp")
+    model = poisson.impute(one, one.rows("train"), one.rows("val"), units, seen=others)
+    other = np.setdiff1d(np.arange(12), others)
+    x = one.x.copy()
+    x[..., other] = 7
+    np.testing.assert_array_equal(model(one), model(replace(one, x=x)))
 
 
 def test_nothing_beats_the_best_possible_by_more_than_its_interval(result):

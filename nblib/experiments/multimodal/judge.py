@@ -17,6 +17,7 @@ from nblib.evaluate import ratios, stats
 from nblib.evaluate.ratios import BITS, R2, Earned
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, decoding_scores
+from nblib.experiments.multimodal import areas
 from nblib.experiments.multimodal import tasks as asked
 from nblib.experiments.multimodal.tasks import NETWORK, Answered
 from nblib.models.multimodal import fitting, masks, poisson
@@ -50,6 +51,7 @@ class Params(P.Judge, P.Fit, P.CohortParams):
         [10, 25, 60], min_length=1, description="trials of a new recording to learn from [count]"
     )
     n_draws: int = Field(1, ge=1, le=100, description="draws of these [count]")
+    by_area: bool = Field(False, description="also what each area's units say of each other's")
     schemes: dict[str, float] = Field(
         {}, description="what is hidden in training: scheme -> how often; empty = a mix of all"
     )
@@ -167,7 +169,8 @@ def run(
 ) -> Result:
     """Fit linear models and the network on train trials, and score every task on test trials.
 
-    Tables: against (see `against_linear`), history (of the training), units (bits a spike of each unit).
+    Tables: against (see `against_linear`), history (of the training), units (bits a spike of each unit),
+    areas (see `areas.matrix`), empty where it is not asked for.
     """
     settings, split_hash = params.fit_settings, sessions[0].split_hash
     sessions = [one for one in sessions if one.name not in params.new]
@@ -193,8 +196,9 @@ def run(
         "n_units": sum(len(one.unit_ids) for one in sessions), "n_sessions": len(sessions),
         "fit_s": history.attrs["fit_s"], "best_epoch": history.attrs["best_epoch"],
     }  # fmt: skip
+    by_area = areas.matrix(model, sessions, params) if params.by_area else pd.DataFrame(columns=areas.COLUMNS)  # fmt: skip
     tables = {
-        "against": against_linear(tasks, model.trust, sessions, params), "history": history,
+        "areas": by_area, "against": against_linear(tasks, model.trust, sessions, params), "history": history,
         "units": units_table(tasks, sessions),
     }  # fmt: skip
     return Result(rows, about, tables, files=[model])

@@ -129,10 +129,13 @@ def encode(
 
 
 def impute(
-    session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray, causal: bool = False
-) -> PoissonMap:
-    """Counts of the units `hidden` from components of all others; their PSTH where there are none."""
-    seen = np.setdiff1d(np.arange(session.counts.shape[2]), hidden)
+    session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray, causal: bool = False,
+    seen: np.ndarray | None = None,
+) -> PoissonMap:  # fmt: skip
+    """Counts of the units `hidden` from components of the units `seen`; None: of all others. Where there
+    are none it is their PSTH."""
+    if seen is None:
+        seen = np.setdiff1d(np.arange(session.counts.shape[2]), hidden)
     x = session.x[..., seen] if causal else linear.smoothed(session.x[..., seen])
     basis = np.zeros((session.counts.shape[2], min(N_COMPONENTS, len(seen))))
     basis[seen] = linear.directions(x, fit, N_COMPONENTS)

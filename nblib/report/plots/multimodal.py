@@ -63,3 +63,20 @@ def transfer(shares: pd.DataFrame) -> Picture:
     )
     fig.legend_outside()
     return fig
+
+
+@style.styled
+def areas(table: pd.DataFrame) -> Picture:
+    """Bits a spike of the units of each area (row), told from those of each other (column), by the network."""
+    if table.empty:
+        return style.say("Not asked for: by_area is off.")
+    of_network = table[table["model"] == table["model"].iloc[-1]]
+    values = of_network.pivot_table("value", index="told", columns="from")
+    fig = style.new_figure(1.2 + 0.5 * len(values))
+    ax = fig.add_subplot()
+    look = primitives.either_side(float(values.abs().max(axis=None)))
+    primitives.matrix(ax, values.to_numpy(), "bits a spike beyond the PSTH", **look)
+    primitives.name_rows(ax, values.index)
+    ax.set_xticks(range(values.shape[1]), values.columns)
+    ax.set(xlabel="told from units of", ylabel="units of")
+    return fig
