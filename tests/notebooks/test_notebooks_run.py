@@ -5,12 +5,13 @@ import json
 import shutil
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
 
 from nblib.core import store
-from nblib.report import results
+from nblib.report import audit, results
 from nblib.report.runs import load_run
 from nblib.road import stages
 from nblib.run import execute
@@ -30,7 +31,7 @@ FIGURES = {
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "11_movie": 5,
-    "12_multimodal": 4,
+    "12_multimodal": 6,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,
@@ -289,3 +290,8 @@ def test_many_sessions(home):
     assert (
         scores["spikes from behaviour, Poisson GLM: bits beyond the PSTH"]["unit"] == "bits/spike"
     )
+    model = load_run(outcome.folder).model
+    wheel = model.decode(np.zeros((2, 25, 12)), {"choice": np.array([-1, 1])}, "t1")["wheel"]
+    assert wheel.shape == (2, 25)
+    report = audit.audit()
+    assert report.findings == [] and report.looked["sessions"] == 1

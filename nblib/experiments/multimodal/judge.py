@@ -44,6 +44,7 @@ class Params(P.Judge, P.Fit, P.CohortParams):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="dropout in the layers")
     causal: bool = Field(False, description="every bin is told from itself and earlier ones alone")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
+    compiled: bool = Field(False, description="compile the network, for long trainings on a GPU")
     new: list[str] = Field(
         [], description="recordings kept out, then learnt from few trials; empty = none"
     )
@@ -176,7 +177,13 @@ def run(
     sessions = [one for one in sessions if one.name not in params.new]
     branch = fitting.fit_branch(sessions, params.causal)
     model, history = fitting.fit(
-        sessions, branch, settings, params.shape, params.schemes or fitting.CHANCES, folder
+        sessions,
+        branch,
+        settings,
+        params.shape,
+        params.schemes or fitting.CHANCES,
+        folder,
+        compiled=params.compiled,
     )
     maps = asked.linear_models(sessions, branch, params.causal)
     tasks = asked.linear_answers(sessions, branch, maps)

@@ -12,6 +12,7 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import stats
 from nblib.experiments.multimodal import judge, tasks
 from nblib.models.multimodal import fitting
+from nblib.models.settings import pick_device
 from nblib.prepare.sessions import root_scaling, scaled
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def with_few(session: Session, n: int, seed: list[int]) -> Session:
 def answers_of(few: Session, taught: fitting.Multimodal, params: judge.Params) -> dict[str, dict[str, tasks.Answered]]:  # fmt: skip
     """What each model, fitted to the few trials of a session, answers to each task."""
     settings, chances = params.fit_settings, params.schemes or fitting.CHANCES
+    settings = replace(
+        settings, device=pick_device(settings)[0].type
+    )  # said once, by the first fit
     said = {}
     for linear, factors in ((ALONE, None), (SHARED, taught.factors)):
         branch = fitting.fit_branch([few], params.causal, factors)

@@ -239,11 +239,13 @@ def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tenso
 def fit(
     sessions: list[Session], branch: Branch, settings: FitSettings, shape: dict[str, Any],
     chances: dict[str, float], folder: Path | None = None, taught: Multimodal | None = None, how: str = "full",
+    compiled: bool = False,
 ) -> tuple[Multimodal, pd.DataFrame]:  # fmt: skip
     """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once.
 
     taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
-    (how = "stitch"), and after them everything at a tenth of the rate ("full"). Returns the model, which
+    (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: by
+    `torch.compile`, which takes a minute once. Returns the model, which
     trusts its network fully, and the history of the last training.
     """
     first, (device, _) = sessions[0], pick_device(settings)
@@ -255,6 +257,8 @@ def fit(
             [one.counts.shape[2] for one in sessions], first.counts.shape[1], len(first.signal_names),
             [len(c) for c in first.classes.values()], **shape,
         )  # fmt: skip
+    if compiled:
+        net.trunk.compile(dynamic=True)  # nearly all of the work; batches differ in length
     train = TrialBatches(data, sessions, "train", settings, chances)
     val = TrialBatches(data, sessions, "val", settings, dict.fromkeys(JUDGED, 1.0), fixed=True)
     if taught is not None:
