@@ -132,7 +132,7 @@ def draw(
         )
         SCHEMES[name](hidden, rng)
         if np.shape(hidden.variables) != like.variables.shape:
-            raise BadParameter(f"scheme {name!r} hides a variable in part; it has no time, so whole or not at all.")  # fmt: skip
+            raise BadParameter(f"scheme '{name}' hides a variable in part; it has no time, so whole or not at all.")  # fmt: skip
         trials.append(hidden)
     return {
         name: np.stack([getattr(one, name) for one in trials])
