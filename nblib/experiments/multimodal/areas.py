@@ -12,7 +12,7 @@ from nblib.experiments.multimodal import tasks
 from nblib.models.multimodal import masks, poisson
 
 if TYPE_CHECKING:
-    from nblib.experiments.multimodal.judge import Params
+    from nblib.experiments.multimodal import judge
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
@@ -27,11 +27,11 @@ def pair(session: Session, told: str, seen: str) -> tuple[np.ndarray, np.ndarray
     return (units[::2], units[1::2]) if told == seen else (units, others)
 
 
-def matrix(model: Multimodal, sessions: list[Session], params: Params) -> pd.DataFrame:
+def matrix(model: Multimodal, sessions: list[Session], params: judge.Params) -> pd.DataFrame:
     """Bits a spike beyond the PSTH of the units of each area, told from the units of one area alone and
     from no behaviour, over the sessions that have both: `COLUMNS`, a row a pair of areas and model."""
     names = sorted({area for one in sessions for area in one.area} - {""})
-    judge = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
+    draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     rows = []
     for told in names:
         for seen in names:
@@ -56,7 +56,7 @@ def matrix(model: Multimodal, sessions: list[Session], params: Params) -> pd.Dat
                     test, psth = one.rows("test"), poisson.psth(one, one.rows("train"))[:, units]
                     counts = one.counts[test][..., units]
                     earned.append(ratios.of_counts(counts, answer[test], psth))
-                s = ratios.score(earned, ratios.BITS, **judge)
+                s = ratios.score(earned, ratios.BITS, **draws)
                 n_units = sum(len(units) for _, _, units, _ in parts)
                 rows.append((told, seen, name, BEYOND, s.value, s.ci_low, s.ci_high, s.chance, s.p, s.n, n_units))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)

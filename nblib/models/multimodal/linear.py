@@ -23,7 +23,7 @@ NEVER = -30.0  # the logit of a class that no train trial has
 
 @dataclass(frozen=True)
 class LinearMap:
-    """An answer that is linear in the z-scored roots of counts: weight (*E, T, N), bias (*E,) -> (K, *E).
+    """An answer that is linear in the z-scored roots of counts: weight (..., T, N), bias (...) -> (K, ...).
 
     link: "" for signals (T, S); "logits" or "shares" of the classes (C,), which become log-probabilities.
     """
@@ -58,7 +58,7 @@ def smoothed(x: np.ndarray) -> np.ndarray:
 
 
 def on_raw(weight: np.ndarray, bias: np.ndarray, link: str = "", smooth: bool = True) -> LinearMap:
-    """The map of weights (*E, T, N), on smoothed values unless `smooth` is off."""
+    """The map of weights (..., T, N), on smoothed values unless `smooth` is off."""
     if smooth:
         weight = smoothed(weight.reshape(-1, *weight.shape[-2:])).reshape(weight.shape)
     return LinearMap(weight.astype(np.float32), bias.astype(np.float32), link)
