@@ -163,7 +163,9 @@ def tiny(command: str, recipes: Path) -> list[str]:
     pairs = dict(cli.parser().parse_args(words).pairs)
     pairs = {k: v for k, v in pairs.items() if "$" not in v and k not in ("recording", "device")}
     more = {k: v for k, v in QUICK.items() if k in accepted and k not in ("n_folds", *pairs)}
-    if stages.STAGES[stage].cohort:
+    if stages.STAGES[stage].cohort and stages.STAGES[stage].signal == "spikes":
+        more |= {"recipe": "task_tiny"}
+    elif stages.STAGES[stage].cohort:
         more |= {"n_folds": "3", "recipe": str(recipes / "mice.yml")}
     elif "leak" in accepted:  # six minutes of film have no room for the longer buffers
         more |= {"recipe": str(recipes / "film.yml"), "n_permutations": "20"}

@@ -161,6 +161,19 @@ class IngestSettings(LabelRules, OriginSettings):
     source_params: dict[str, Any] = Field({}, description="settings of the source's own, if any")
 
 
+class SignalSettings(Params):
+    """One signal of a recipe's `signals`: what of a series goes into each bin (see `nblib.prepare.signals`)."""
+
+    series: str = Field(description="name of the series in the recording")
+    channel: int = Field(0, ge=0, description="column of that series, from 0")
+    kind: Literal["mean", "speed", "events"] = Field(
+        "mean", description="mean of the samples; length of their path a second; events a second"
+    )
+    max_gap_s: Limit = Field(
+        0.2, gt=0, description="samples further apart say nothing of what is between them [s]"
+    )
+
+
 class BinSettings(Params):
     """Settings of 02: how spike times become counts."""
 
@@ -186,6 +199,12 @@ class BinSettings(Params):
     window_stop_s: float = Field(0.25, description="window stop from the event [s]")
     event: str = Field("start_time", description="column that holds the event's time")
     edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
+    signals: dict[str, SignalSettings] = Field(
+        {}, description="further signals of each bin: name -> series, channel, kind, max_gap_s"
+    )
+    variables: list[str] = Field(
+        [], description="columns of the trials to keep beside the label, such as choice"
+    )
     keep_blank: bool = Field(True, description="keep trials whose label is `blank`")
     unusable_trials: Literal["refuse", "leave_out"] = Field(
         "refuse", description="trials without the finite times that the binning needs"

@@ -34,5 +34,7 @@ SOURCES = {
     "lfp_mat": Source("data.lfp.mat", "lfp"),
     "movie": Source("data.movie", "spikes"),
     "simulate_movie": Source("simulate.movie", "spikes"),
+    "ibl": Source("data.ibl", "spikes"),
+    "simulate_task": Source("simulate.task", "spikes"),
     "simulate_retina": Source("simulate.retina", "spikes"),
 }

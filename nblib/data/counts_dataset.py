@@ -74,6 +74,12 @@ def units_of(binned: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({name: binned[name].to_numpy() for name in known}, index=index)
 
 
+def signals_of(binned: xr.Dataset) -> list[str]:
+    """Names of the further signals beside the counts: numbers (trial, time)."""
+    number = {n: v for n, v in binned.data_vars.items() if v.dtype.kind in "biuf"}
+    return [str(name) for name, v in number.items() if v.dims == ("trial", "time")]
+
+
 def areas_of(units: pd.DataFrame) -> np.ndarray:
     """Area of each unit as text (unit,); '' where the recording does not say."""
     if "area" not in units:
@@ -87,7 +93,8 @@ def save(binned: xr.Dataset, folder: Path) -> None:
     rows = max(1, min(n_trials, 1_000_000 // max(1, n_bins * n_units)))
     # Level 1: counts are mostly zeros, higher levels cost time and gain little.
     packed = {"zlib": True, "complevel": 1, "shuffle": False, "fletcher32": True}
-    encoding = {"counts": packed | {"chunksizes": (rows, n_bins, n_units)}}
+    encoding = {name: packed for name in signals_of(binned)}
+    encoding["counts"] = packed | {"chunksizes": (rows, n_bins, n_units)}
     if "stimulus" in binned:  # values that hold for many bins
         encoding["stimulus"] = packed | {"chunksizes": (rows, *binned["stimulus"].shape[1:])}
     # As to_netcdf would, which cannot be told how to open the file.

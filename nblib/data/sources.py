@@ -51,9 +51,12 @@ NOT_ALL_USE = ("path", "time_unit", "series", "times")
 FROM_FRAMES = ("frames_per_bin", "bin_label")
 CONTINUOUS = ("gaps", "stimulus_value")  # of bins without trials
 BINNED_BY = {
-    "spikes": ("binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s", *FROM_FRAMES),
+    "spikes": (
+        "binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s", *FROM_FRAMES,
+        "signals", "variables",
+    ),
     "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
-    "counts": ("binning",),  # must be per presentation, which `open_binned` says
+    "counts": ("binning", "variables"),  # binning: must be per presentation, which `open_binned` says
 }  # fmt: skip
 
 

@@ -16,17 +16,17 @@ from nblib.data.trials.time_intervals import merged
 GAP = 5.0  # samples further apart than so many usual steps have a gap between them
 
 
-def name_of(recording: Recording, asked: str) -> str:
-    """Name of the series that is the stimulus: the one asked for, or the only one; "" where there are
+def name_of(recording: Recording, name: str) -> str:
+    """Name of the series that is the stimulus: `name`, or where it is "" the only one; "" where there are
     none or several. BadParameter, with the nearest names, for one that is not there."""
     names = list(recording.series)
-    if not asked:
+    if not name:
         return names[0] if len(names) == 1 else ""
-    if asked not in names:
-        near = difflib.get_close_matches(asked, names, cutoff=0.5)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, cutoff=0.5)
         known = f"near it: {', '.join(near)}" if near else f"there is {some(names, 20) or 'none'}"
-        raise BadParameter(f"{recording.path or recording.id}: no series {asked!r}; {known}.")
-    return asked
+        raise BadParameter(f"{recording.path or recording.id}: no series {name!r}; {known}.")
+    return name
 
 
 def of(recording: Recording) -> Series:
@@ -54,8 +54,7 @@ def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     Raises BadInput, with file, field and rows, for timestamps that are NaN or fall, and for fewer than
     two samples; what `of` raises.
     """
-    series, where = of(recording), ""
-    where = place(recording)
+    series, where = of(recording), place(recording)
     if series.timestamps is None:
         times = series.start_s + np.arange(series.n_samples) / series.rate_hz
     else:

@@ -42,7 +42,14 @@ _CLASSES = {
     "gcn": "graph_decoders.GCN",
     "ensemble": "ensemble.Ensemble",
 }
+_OTHERS = {"multimodal": "multimodal.model.Multimodal"}  # loaded here, but no decoder of one label
 ON_GRAPHS = ("st_gat", "st_gat_dynamic", "gat", "gcn")  # the decoders of notebook 06
+
+
+def _class(at: str) -> Any:
+    """A class of this package by its module and name."""
+    module, _, name = at.rpartition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 
 class _Registry(Mapping):
@@ -55,8 +62,7 @@ class _Registry(Mapping):
             raise BadParameter(
                 f"model = {name!r}: no such decoder; choose one of {', '.join(_CLASSES)}.{hint}"
             )
-        module, cls = _CLASSES[name].split(".")
-        return getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+        return _class(_CLASSES[name])
 
     def __contains__(self, name: object) -> bool:
         return name in _CLASSES
@@ -90,11 +96,14 @@ def device_of(names: Iterable[str], device: str) -> str:
     return say_device(device)
 
 
-def load(folder: Path | str) -> Decoder:
-    """The fitted decoder that `Decoder.save(folder)` wrote.
+def load(folder: Path | str) -> Any:
+    """The fitted decoder that `Decoder.save(folder)` wrote, or the model of several sessions.
 
     Raises CorruptArtifact when its files are missing, damaged or do not fit together.
     """
+    from nblib.core.tensors import read_values
     from nblib.models.base import read_config
 
+    if (name := read_values(Path(folder) / CONFIG).get("model")) in _OTHERS:
+        return _class(_OTHERS[name]).load(folder)
     return MODELS[read_config(Path(folder))["model"]].load(folder)

@@ -20,6 +20,7 @@ from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
 from nblib.prepare import continuous, film
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
+from nblib.prepare.signals import bin_signals
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 
@@ -114,47 +115,46 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
 def bin_recording(
     recording: Recording, settings: BinSettings, threads: int = THREADS
 ) -> xr.Dataset:
-    """Count the spikes of a recording's trials.
+    """Count the spikes of a recording's trials, or of all of its time.
 
-    Returns a Dataset with `counts (trial, time, unit)` and the coordinates described in the data
-    dictionary. Raises what `labelling.to_count` raises, and of a recording without trials what
-    `continuous.rows_of_time` raises.
+    Returns a Dataset with `counts (trial, time, unit)`, the further signals (trial, time) and the
+    coordinates described in the data dictionary. Raises what `labelling.to_count`, `bin_signals` and
+    `continuous.rows_of_time` raise.
     """
-    if settings.binning == "continuous":
-        rows, edges, left_out = continuous.rows_of_time(recording, settings)
-        reasons = {
-            "classes": '[""]',
-            "left_out": json.dumps({continuous.UNKNOWN: left_out} if left_out else {}),
-        }
-        binned = _built(
-            recording, settings, rows, np.full(len(rows), ""), edges, threads, attrs=reasons
-        )
-        return continuous.with_stimulus(binned, recording, settings)
     where = recording.trial_place
-    chosen = labelling.to_count(
-        recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
-    )
-    table = chosen.table
-    if settings.binning == "frames":
-        table, edges = film.bins_of_frames(recording, settings)
+    if settings.binning == "continuous":
+        table, edges, attrs = continuous.rows_of_time(recording, settings)
     else:
-        edges = trial_edges(table, settings, where)
-    block = numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None
-    label = labelling.as_array(table["label"])
-    binned = _built(
-        recording, settings, table.index.to_numpy(), label, edges, threads, chosen.attrs(), block
-    )
-    return film.with_annotations(binned, table) if settings.binning == "frames" else binned
-
-
-def _built(recording, settings, trial, label, edges, threads, attrs, block=None) -> xr.Dataset:
-    """Counts in these edges, int64 ns (trial, bins + 1), as a Dataset."""
+        chosen = labelling.to_count(
+            recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
+        )
+        table, attrs = chosen.table, chosen.attrs()
+        if settings.binning == "frames":
+            table, edges = film.bins_of_frames(recording, settings)
+        else:
+            edges = trial_edges(table, settings, where)
     counts = count_spikes(recording, edges, threads)
-    return build(
-        counts, trial, label, edges, recording.units, block=block,
+    binned = build(
+        counts, table.index.to_numpy(), labelling.as_array(table["label"]), edges, recording.units,
+        block=numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
         attrs={
             "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
             "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
             "clock": "recorded", **attrs,
         },
     )  # fmt: skip
+    if settings.binning == "frames":
+        binned = film.with_annotations(binned, table)
+    if settings.binning == "continuous":
+        binned = continuous.with_stimulus(binned, recording, settings)
+    beside = {
+        name: ("trial", labelling.variable(table, name, recording.rules, where))
+        for name in settings.variables
+    }
+    for name, values in bin_signals(recording, settings.signals, edges).items():
+        beside[name] = (("trial", "time"), values)
+    if taken := sorted(set(beside) & set(binned.variables)):
+        raise BadParameter(
+            f"signals and variables: {taken[0]!r} is what the counts call something else; rename it."
+        )
+    return binned.assign(beside).set_coords(settings.variables)

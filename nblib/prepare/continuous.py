@@ -8,9 +8,11 @@ again.
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter, some
@@ -22,7 +24,6 @@ from nblib.data.trials.time_intervals import covers
 
 ROW_S = 1.0
 STA_S, STA_STEP_S = 0.5, 0.008  # how far back a spike-triggered average looks, in which steps
-UNKNOWN = "stimulus not known"  # why rows are left out
 STEP = 8  # bins of a row are a multiple of this where it has as many
 
 
@@ -32,11 +33,13 @@ def row_bins(bin_s: float) -> int:
     return n if n < STEP else STEP * round(n / STEP)
 
 
-def rows_of_time(recording: Recording, settings: BinSettings) -> tuple[np.ndarray, np.ndarray, int]:
+def rows_of_time(
+    recording: Recording, settings: BinSettings
+) -> tuple[pd.DataFrame, np.ndarray, dict[str, str]]:
     """Rows in which the stimulus is known throughout, from the first spike to the last.
 
-    Returns the number of each row (row,), its edges int64 ns (row, bins + 1), and how many rows between
-    the first and the last are left out. Raises BadInput for a stimulus that is shorter than the spikes
+    Returns a table with a label "" for each row, its number the index, edges int64 ns (row, bins + 1),
+    and what counts keep of rows left out between the first and the last. Raises BadInput for a stimulus that is shorter than the spikes
     by more than a row, has a gap or is NaN, unless `gaps` is cut; what `stimulus.read` raises.
     """
     times, values = stimulus.read(recording)
@@ -56,7 +59,10 @@ def rows_of_time(recording: Recording, settings: BinSettings) -> tuple[np.ndarra
         )
     bins = rows[:, None] * n + np.arange(n + 1)
     edges = np.rint(bins * settings.bin_s * 1e9).astype(np.int64)
-    return rows, edges, int(rows[-1] - rows[0] + 1 - len(rows))
+    missing = int(rows[-1] - rows[0] + 1 - len(rows))
+    left_out = {"stimulus not known": missing} if missing else {}
+    attrs = {"classes": json.dumps([""]), "left_out": json.dumps(left_out)}
+    return pd.DataFrame({"label": ""}, index=rows), edges, attrs
 
 
 def _spike_span(recording: Recording) -> tuple[float, float]:

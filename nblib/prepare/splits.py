@@ -18,7 +18,7 @@ import xarray as xr
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SplitSettings
 from nblib.data.arrays import load_arrays, save_arrays
-from nblib.data.counts_dataset import to_ns
+from nblib.data.counts_dataset import signals_of, to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.prepare import continuous, film, label_runs, unit_statistics
@@ -26,6 +26,7 @@ from nblib.prepare import continuous, film, label_runs, unit_statistics
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
 FITTED = ("unit_ids", "mean", "scale", "classes", "correlation")  # arrays of `TrainStatistics`
+SIGNAL_COLUMNS = ("name", "mean", "scale")  # of the table of further signals
 LEAST_OF_CLASS = 3  # one for train, validation and test each
 ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
@@ -115,9 +116,10 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     if settings.split == "segments" or film.is_film(binned):
         _check_film(binned, settings, who)
         known = label != film.NO_LABEL
-    if not continuous.is_continuous(binned):
-        classes = labelling.as_text(label[known])
-        labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
+    classes = labelling.as_text(label[known])
+    labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
+    unlabelled = continuous.is_continuous(binned) or signals_of(binned)
+    if binned.attrs["label_name"] or not unlabelled:  # time and signals need no label
         _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
@@ -238,7 +240,7 @@ class TrainStatistics:
 
     unit_ids : kept units (N,); mean, scale : (N,) per-bin counts; classes : (C,) sorted labels;
     correlation : (N, N) Pearson r over train rows (trial x bin), empty (0, 0) for more than
-    `MOST_CORRELATED` units; dropped : unit, reason.
+    `MOST_CORRELATED` units; dropped : unit, reason; signals : name, mean, scale of each further signal.
     """
 
     fold: int
@@ -248,6 +250,7 @@ class TrainStatistics:
     classes: np.ndarray
     correlation: np.ndarray
     dropped: pd.DataFrame
+    signals: pd.DataFrame
 
     def transform(self, counts: np.ndarray, unit_ids: np.ndarray) -> np.ndarray:
         """Counts (B, T, units) to scaled float32 (B, T, N), kept units in the stored order."""
@@ -314,7 +317,22 @@ def fit_statistics(
         classes=np.unique(binned.label.values[place]),
         correlation=correlation.astype(np.float32),
         dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
+        signals=signal_statistics(binned, place),
     )  # fmt: skip
+
+
+def signal_statistics(binned: xr.Dataset, place: np.ndarray) -> pd.DataFrame:
+    """Mean and standard deviation of each further signal in the trials `place`: name, mean, scale.
+
+    NaN for one that is unknown in all of them; a scale of 1 for one that never changes there.
+    """
+    rows = []
+    for name in signals_of(binned):
+        values = binned[name].values[place].astype(np.float64)
+        known = values[np.isfinite(values)]
+        none = known.size == 0
+        rows.append((name, np.nan, np.nan) if none else (name, known.mean(), known.std() or 1.0))
+    return pd.DataFrame(rows, columns=SIGNAL_COLUMNS)
 
 
 def fit_folds(
@@ -358,7 +376,11 @@ def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -
     arrays = {}
     for fitted in statistics:
         arrays |= {f"fold{fitted.fold}/{name}": getattr(fitted, name) for name in FITTED}
-        arrays |= {f"fold{fitted.fold}/dropped_{n}": column for n, column in fitted.dropped.items()}
+        tables = {"dropped": fitted.dropped, "signal": fitted.signals}
+        if fitted.signals.empty:
+            del tables["signal"]
+        for what, table in tables.items():
+            arrays |= {f"fold{fitted.fold}/{what}_{n}": column for n, column in table.items()}
     save_arrays(folder / STATISTICS_FILE, arrays, split_hash=split_hash(split))
 
 
@@ -369,5 +391,7 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
     for fold in sorted(split.fold.unique().tolist()):
         fitted = {name: arrays[f"fold{fold}/{name}"] for name in FITTED}
         dropped = {name: arrays[f"fold{fold}/dropped_{name}"] for name in ("unit", "reason")}
-        statistics.append(TrainStatistics(fold=fold, dropped=pd.DataFrame(dropped), **fitted))
+        signals = {name: arrays.get(f"fold{fold}/signal_{name}", []) for name in SIGNAL_COLUMNS}
+        tables = {"dropped": pd.DataFrame(dropped), "signals": pd.DataFrame(signals)}
+        statistics.append(TrainStatistics(fold=fold, **tables, **fitted))
     return split, statistics

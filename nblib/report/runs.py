@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from nblib.models.base import Decoder
+    from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.splits import TrainStatistics
 
 HISTORY = "history.parquet"
@@ -116,8 +117,8 @@ class Run:
         return next(s for s in statistics if s.fold == self.metrics["fold"])
 
     @cached_property
-    def model(self) -> Decoder:
-        """The fitted decoder."""
+    def model(self) -> Decoder | Multimodal:
+        """The fitted decoder; of 12 the model of several sessions."""
         from nblib import models
 
         return models.load(self.folder)

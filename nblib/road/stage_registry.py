@@ -71,6 +71,9 @@ STAGES: dict[str, StageInfo] = {
         3, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
     "11_movie": StageInfo(2, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "12_multimodal": StageInfo(
+        1, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
+    ),
     "13_spike_distance": StageInfo(
         1, SPLIT, "nblib.experiments.spike_distance:Params", kind="spike_distance"
     ),

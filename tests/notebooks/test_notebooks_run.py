@@ -5,12 +5,13 @@ import json
 import shutil
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
 
 from nblib.core import store
-from nblib.report import results
+from nblib.report import audit, results
 from nblib.report.runs import load_run
 from nblib.road import stages
 from nblib.run import execute
@@ -30,6 +31,7 @@ FIGURES = {
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "11_movie": 5,
+    "12_multimodal": 6,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,
@@ -275,6 +277,24 @@ def test_a_film(home):
     assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
     again = execute.attempt("11", {**given, "label_name": "rivals"}, progress=False)
     assert again.code != 0 and "near it: rival" in again.message
+
+
+def test_many_sessions(home):
+    given = {"recipe": "task_tiny", "max_epochs": 2, **FEW}
+    outcome = execute.attempt("12_multimodal", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    words = check(nbformat.read(outcome.folder / "executed.ipynb", as_version=4), "12_multimodal")
+    assert "One network of 2 sessions answers 11 tasks" in words
+    scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]
+    assert scores["wheel, ridge: R2"]["unit"] == "R2"
+    assert (
+        scores["spikes from behaviour, Poisson GLM: bits beyond the PSTH"]["unit"] == "bits/spike"
+    )
+    model = load_run(outcome.folder).model
+    wheel = model.decode(np.zeros((2, 25, 12)), {"choice": np.array([-1, 1])}, "t1")["wheel"]
+    assert wheel.shape == (2, 25)
+    report = audit.audit()
+    assert report.findings == [] and report.looked["sessions"] == 1
 
 
 def test_a_recording_without_trials(home):

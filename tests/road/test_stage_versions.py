@@ -18,18 +18,19 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nblib.road import stages
-from nblib.simulate import allen, lfp, movie, retina
+from nblib.simulate import allen, lfp, movie, retina, task
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "nblib"
 RECORD = Path(__file__).with_name("stage_sources.json")
 ROAD = {
-    "00_simulate": ["simulate/[!lmfr_]*.py"],
+    "00_simulate": ["simulate/[!lmftr_]*.py"],
     "00_simulate_movie": ["simulate/movie.py", "simulate/film_oracle.py", "simulate/nwb_file.py", "simulate/stored.py"],
+    "00_simulate_task": ["simulate/task.py", "simulate/task_oracle.py", "simulate/stored.py", "data/ibl/*.py"],
     "00_simulate_lfp": ["simulate/lfp.py", "simulate/nwb_file.py", "simulate/stored.py"],
     "00_simulate_retina": ["simulate/retina.py", "simulate/nwb_file.py", "simulate/stored.py"],
-    "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/checks/*.py", "data/trials/*.py"],
-    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "prepare/film.py", "prepare/continuous.py", "data/stimulus.py", "data/trials/*.py", "data/sources.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
+    "01_ingest": ["data/[!i_]*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/ibl/*.py", "data/checks/*.py", "data/trials/*.py"],
+    "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/lfp_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "prepare/film.py", "prepare/continuous.py", "data/stimulus.py", "prepare/signals.py", "data/trials/*.py", "data/sources.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/guarded_pickle.py", "data/files.py"],
     "03_clean": ["prepare/cleaning.py"],
     "04_split": ["prepare/splits.py", "prepare/film.py", "prepare/continuous.py", "prepare/unit_statistics.py", "prepare/label_runs.py", "data/trials/labelling.py"],
 }  # fmt: skip
@@ -40,13 +41,14 @@ APART = {
     "run notebooks, and tell what was run": {
         "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py",
     },
-    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "report")},
+    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/multimodal", "models/multimodal", "report")},
 }  # fmt: skip
 NAMED_BY_TEXT = {"models/__init__.py": "models/*.py"}  # imported by the name that a setting gives
 VERSIONS = {
     "00_simulate": allen.VERSION,
     "00_simulate_lfp": lfp.VERSION,
     "00_simulate_movie": movie.VERSION,
+    "00_simulate_task": task.VERSION,
     "00_simulate_retina": retina.VERSION,
 } | {name: info.version for name, info in stages.STAGES.items()}
 

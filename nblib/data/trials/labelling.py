@@ -141,6 +141,16 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     return Trials(table, {why: n for why, n in left_out.items() if n}, alike)
 
 
+def variable(table: pd.DataFrame, name: str, rules: LabelRules, where: str) -> np.ndarray:
+    """A column of the trials to keep beside the label: numbers, NaN where missing, or text, "" there."""
+    values = _values(require(table, name, where, "variables"), rules)
+    known = typed([v for v in values if v is not None], f"{where}: column {name!r}")
+    none = "" if known.dtype.kind == "U" else np.nan
+    left = iter(known.tolist())
+    kept = np.array([none if v is None else next(left) for v in values])
+    return kept.astype(float) if kept.dtype == bool else kept
+
+
 def _values(column: pd.Series, rules: LabelRules) -> list:
     """Values of a column as Python's own, None where one is missing."""
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:

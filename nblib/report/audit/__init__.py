@@ -14,7 +14,7 @@ import pandas as pd
 
 from nblib.core.errors import NblibError
 from nblib.report import results
-from nblib.report.audit import checks
+from nblib.report.audit import checks, sessions
 from nblib.report.audit.files import Files, split_folder
 from nblib.report.runs import Unreadable, read_all
 
@@ -27,9 +27,11 @@ CHECKS = {
     "choice": "what a run chose itself (epoch, penalty) it chose on validation",
     "recordings": "no recording takes part under two names",
     "subjects": "no test subject taught the embedder that it judges",
+    "sessions": "a model of several sessions scales by train trials and sees neither what is hidden nor, if causal, what comes later; no new recording taught it",
 }
 LOOKS = {
     "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice, "subjects": checks.subjects,
+    "sessions": sessions.model_of_sessions,
 }  # fmt: skip
 ACROSS = {
     "one split": checks.one_split,

@@ -17,7 +17,14 @@ from nblib.experiments.pretext import TASKS
 from nblib.prepare import label_runs
 from nblib.prepare.cleaning import merged, touches
 from nblib.report import results
-from nblib.report.audit.files import Files, embedders, recordings_of, split_folder, subjects_of
+from nblib.report.audit.files import (
+    Files,
+    embedders,
+    recordings_of,
+    split_folder,
+    split_folders,
+    subjects_of,
+)
 from nblib.report.runs import HISTORY, Run
 from nblib.road.stage_registry import STAGES
 
@@ -158,7 +165,7 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
 
 def subjects(run: Run, files: Files) -> list[Fault] | None:
     """Whether the test subjects of 08 and 09 had no part in teaching, unless that was asked for."""
-    if not STAGES[run.stage].cohort:
+    if not STAGES[run.stage].cohort or split_folders(run):
         return None
     subject = subjects_of(run)
     if STAGES[run.stage].cohort and STAGES[run.stage].chosen:
@@ -224,7 +231,7 @@ def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
 
 def roles(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     """Whether anybody teaches and judges at once, in each split and for each gap asked of it."""
-    splits = {(split_folder(r), gap_s(r)): r for r in reversed(runs) if split_folder(r)}
+    splits = {(folder, gap_s(r)): r for r in reversed(runs) for folder in split_folders(r)}
     faults = []
     for (folder, gap), run in splits.items():
         try:

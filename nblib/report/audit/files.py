@@ -47,10 +47,16 @@ class Answers:
 
 
 def split_folder(run: Run) -> Path | None:
-    """Where the run's split lies; None for a cohort, whose folds are of subjects."""
+    """Where the run's split lies, of several recordings the first's; None where folds are of subjects."""
+    return next(iter(split_folders(run)), None)
+
+
+def split_folders(run: Run) -> list[Path]:
+    """Where the splits of all recordings of the run lie."""
     if STAGES[run.stage].upstream != SPLIT:
-        return None
-    return store.folder(SPLIT, run.manifest["recording"], run.manifest["upstream"][0])
+        return []
+    pairs = zip(recordings_of(run), run.manifest["upstream"], strict=False)
+    return [store.folder(SPLIT, recording, key) for recording, key in pairs]
 
 
 class Files:

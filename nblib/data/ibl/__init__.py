@@ -1,0 +1,199 @@
+"""Sessions of the International Brain Laboratory, from their ALF files; numpy and pandas read them.
+
+A recipe's `path` is the folder of a session, or its `alf` folder. Probes are laid together; the unit id
+is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from nblib.core.errors import BadInput, MissingInput, some
+from nblib.core.params import Params, Recipe
+from nblib.data.ibl import alf
+from nblib.data.plainfiles import by_unit, read_array, read_npy
+from nblib.data.recording import Recording, Series
+
+USES = ("path",)
+TRIALS = "trials"  # the interval table that is made here
+SORTER = "pykilosort"
+LATE = 10  # frames that a camera may have more of than of their times, or less
+UNITS = ("spikes.times", "spikes.clusters", "clusters.channels")
+ABOUT_UNITS = ("clusters.metrics", "channels.brainLocationIds_ccf_2017", "channels.mlapdv")
+CAMERAS = ("left", "right", "body")
+PUPIL = "pupilDiameter_smooth"
+# Areas by id of the Allen CCF of 2017 that such sessions name most; any other stays a number.
+AREAS = {
+    0: "void", 997: "root", 385: "VISp", 312782546: "VISa", 382: "CA1", 463: "CA3", 726: "DG", 10703: "DG-mo",
+    10704: "DG-po", 632: "DG-sg", 218: "LP", 1020: "PO", 733: "VPM", 718: "VPL", 672: "CP", 993: "MOs",
+}  # fmt: skip
+
+
+class Settings(Params):
+    """What only these sessions have."""
+
+    sorter: str = Field(
+        "", description=f"folder of the spike sorter; empty = {SORTER}, or the only one"
+    )
+    quality_min: float = Field(
+        0.0, ge=0, le=1, description="least share of quality checks that a unit passed (label)"
+    )
+
+
+def _alf(path: Path) -> Path:
+    return path if path.name == "alf" else path / "alf"
+
+
+def probes(path: Path, sorter: str = "") -> dict[str, Path]:
+    """Folder of the sorted spikes of each probe, by its name.
+
+    Raises MissingInput for no probe or no such sorter, BadInput for several sorters and none named.
+    """
+    found = {}
+    for probe in sorted(p for p in _alf(path).glob("probe*") if p.is_dir()):
+        folders = [probe, *(p for p in sorted(probe.iterdir()) if p.is_dir())]
+        sorted_by = {
+            "" if p == probe else p.name: p for p in folders if alf.find(p, UNITS[0]) is not None
+        }
+        sorted_by = {name: p for name, p in sorted_by.items() if not name.startswith("#")}
+        name = sorter or (SORTER if SORTER in sorted_by else next(iter(sorted_by), ""))
+        if name not in sorted_by:
+            there = ", ".join(sorted_by) or "none"
+            raise MissingInput(
+                f"{probe}: no spikes sorted by {name or 'anything'}; there is {there}."
+            )
+        if len(sorted_by) > 1 and name not in (sorter, SORTER):
+            raise BadInput(
+                f"{probe}: spikes of several sorters ({', '.join(sorted_by)}); name one with source_params: "
+                "{sorter: NAME}."
+            )
+        found[probe.name] = sorted_by[name]
+    if not found:
+        raise MissingInput(f"{_alf(path)}: no folder of a probe (probe00, …) in it.")
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    """Every file of a session that may be read: ALF files of its folder, its probes and their revisions."""
+    place = _alf(folder)
+    there = sorted(p for p in place.rglob("*") if p.is_file() and alf.NAME.fullmatch(p.name))
+    if not there:
+        raise MissingInput(f"{place}: no ALF file in it; `path` must be the folder of a session.")
+    return there
+
+
+def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Settings) -> Recording:
+    """Open a session: units of all probes, its trials, wheel, cameras, pupil and licks where there are any.
+
+    Raises MissingInput, BadInput with the file, for what is not there or does not fit together.
+    """
+    place, units, spikes, notes = _alf(path), [], [], []
+    used: list[Path] = []
+    for probe, folder in probes(path, settings.sorter).items():
+        times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
+        table = _units(folder, probe, len(channel), channel)
+        if settings.quality_min and "label" not in table:
+            raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
+        good = np.ones(len(table), bool)
+        if settings.quality_min:
+            good = (table["label"] >= settings.quality_min).to_numpy()
+        notes.append(
+            f"{probe}: {good.sum()} of {len(table)} units (quality_min = {settings.quality_min:g})."
+        )
+        ids = np.flatnonzero(good)
+        where = alf.require(folder, UNITS[0])
+        times, index = by_unit(times, owner, ids, where)
+        units.append(table[good])
+        spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
+        used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
+    trials = _trials(place)
+    series = {one.name: one for one in _series(place, used)}
+    revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
+    notes += [f"Read {some(revisions, 20)}."] if revisions else []
+    index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
+    return Recording(
+        id=recording_id, subject=_subject(path) or recording_id, path=path, units=pd.concat(units),
+        spikes=np.concatenate(spikes), spike_index=index, intervals={TRIALS: trials}, series=series,
+        trials=recipe.intervals, label=recipe.label, meta={"notes": notes},
+    )  # fmt: skip
+
+
+def _subject(path: Path) -> str:
+    """The folder after `Subjects`; "" where there is none."""
+    parts = path.resolve().parts
+    return parts[parts.index("Subjects") + 1] if "Subjects" in parts[:-1] else ""
+
+
+def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFrame:
+    """What is known of the units of a probe, with their id as index."""
+    ids = pd.Index([f"{probe}/{i}" for i in range(n)], name="unit_id")
+    table = pd.DataFrame({"probe": probe, "channel": channel}, index=ids)
+    metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
+    if metrics is not None:
+        known = alf.read_columns(metrics, ("cluster_id",)).set_index("cluster_id").reindex(range(n))
+        for name in {"label", "firing_rate"} & set(known):
+            table[name] = known[name].to_numpy(float)
+    if area is not None:
+        ids_of_areas = _of_channels(area, channel).astype(int)
+        table["area"] = [AREAS.get(abs(i), str(abs(i))) for i in ids_of_areas.tolist()]
+    if position is not None:
+        table[["x", "y", "z"]] = _of_channels(position, channel)
+    return table
+
+
+def _of_channels(file: Path, channel: np.ndarray) -> np.ndarray:
+    """What a file with a row a channel says of the channels of units; BadInput where they are more."""
+    values = read_npy(file)
+    if len(values) <= channel.max():
+        raise BadInput(f"{file}: of {len(values)} channels, but a unit is on {channel.max()}.")
+    return values[channel]
+
+
+def _trials(place: Path) -> pd.DataFrame:
+    """The table of trials, with start_time and stop_time."""
+    file = alf.find(place, "trials.table")
+    if file is None:
+        old = alf.find(place, "trials.intervals") is not None
+        raise MissingInput(
+            f"{place}: no trials.table"
+            + ("; its trials are one file a column, as before 2022: load them once with ONE, which writes the table." if old else ".")
+        )  # fmt: skip
+    table = alf.read_columns(file, ("intervals_0", "intervals_1"))
+    return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
+
+
+def _series(place: Path, used: list[Path]) -> Iterator[Series]:
+    """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`."""
+
+    def sampled(
+        name: str, unit: str, times: str, values: str, column: str = ""
+    ) -> Iterator[Series]:
+        at, file = alf.find(place, times), alf.find(place, values)
+        if at is None or file is None:
+            return
+        clock = read_array(at)
+        data = (
+            alf.read_columns(file, (column,))[column].to_numpy(float)
+            if column
+            else read_array(file)
+        )
+        if abs(len(clock) - len(data)) > LATE:
+            raise BadInput(f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.")
+        n = min(len(clock), len(data))
+        used.extend([at, file] if values != times else [at])
+        yield Series(
+            name, unit, lambda lo, hi: data[:n][lo:hi, None], n, timestamps=lambda: clock[:n]
+        )
+
+    yield from sampled("wheel", "rad", "wheel.timestamps", "wheel.position")
+    for camera in CAMERAS:
+        times = f"{camera}Camera.times"
+        yield from sampled(f"{camera}_motion_energy", "", times, f"{camera}Camera.ROIMotionEnergy")
+        yield from sampled(f"{camera}_pupil", "px", times, f"{camera}Camera.features", PUPIL)
+    yield from sampled("licks", "", "licks.times", "licks.times")

@@ -1,0 +1,97 @@
+"""What the audit asks of a stored model of several sessions (12): how it scales, what it sees, who taught it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nblib import models
+from nblib.core import store
+from nblib.models.multimodal import masks
+from nblib.prepare import sessions as prepared
+from nblib.report.audit.files import Files, split_folders
+from nblib.road.stage_registry import CLEAN, SPLIT, STAGES
+
+if TYPE_CHECKING:
+    from nblib.models.multimodal.model import Multimodal
+    from nblib.prepare.sessions import Session
+    from nblib.report.runs import Run
+
+NEAR = 1e-4  # of answers, which are about 1 wide
+
+
+def model_of_sessions(run: Run, files: Files) -> list[str] | None:
+    """Whether a stored model scales by train trials, is told nothing that is hidden, sees no later bin
+    where it is causal, and was not taught by a recording that is new to it."""
+    info = STAGES[run.stage]
+    if not info.cohort or info.upstream != SPLIT:
+        return None
+    given, folders, counts = run.manifest["parameters"], split_folders(run), []
+    for recording, folder in zip(run.manifest["recipe"]["recordings"], folders, strict=True):
+        counts.append(store.folder(CLEAN, recording, files.manifest(folder)["upstream"][0]))
+    opened = ([store.open_artifact(folder) for folder in part] for part in (folders, counts))
+    loaded = prepared.load_sessions(*opened, run.recipe, run.metrics["fold"])
+    model = models.load(store.open_artifact(run.folder))
+    return [*faults(model, loaded, given["new"], given["causal"])]
+
+
+def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: bool) -> Iterator[str]:
+    """What is wrong with a model of these sessions, in sentences (see `model_of_sessions`)."""
+    there = {one.name: one for one in loaded}
+    for k, stored in enumerate(model.sessions):
+        name = stored.name
+        if name in new:
+            yield f"{name}: it is new to the model, and taught it"
+        if name not in there:
+            yield f"{name}: it taught the model, but is no recording of the recipe"
+            continue
+        one = there[name]
+        for what, said, due in (
+            ("counts", stored.roots, one.roots),
+            ("signals", (stored.mean, stored.scale), (one.mean, one.scale)),
+        ):
+            if not np.allclose(said, due, rtol=1e-3, atol=1e-6):
+                yield f"{name}: its {what} are scaled otherwise than by its train trials"
+        yield from _told(model, k, one)
+        if causal:
+            yield from _future(model, k, one)
+
+
+def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
+    """Whether behaviour that is hidden moves the answers."""
+    hidden = masks.nothing(one)
+    hidden.behaviour()
+    rng = np.random.default_rng(0)
+    other = replace(
+        one, signals=rng.normal(size=one.signals.shape).astype(np.float32),
+        variables=(one.variables + 1) % [len(c) for c in one.classes.values()],
+    )  # fmt: skip
+    (_, *before), (_, *after) = (model.network(k, trials, hidden) for trials in (one, other))
+    if _differ([before[0], *before[1]], [after[0], *after[1]]):
+        yield f"{one.name}: behaviour that is hidden moves what is said of it"
+
+
+def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
+    """Whether later bins move what is said of earlier ones."""
+    half = one.counts.shape[1] // 2
+    x, signals = one.x.copy(), one.signals.copy()
+    x[:, half:], signals[:, half:] = 3, 3
+    later, no_behaviour, no_spikes = (
+        replace(one, x=x, signals=signals),
+        masks.nothing(one),
+        masks.nothing(one),
+    )
+    no_behaviour.behaviour()
+    no_spikes.spikes[:] = True
+    for what, hidden in (("signals", no_behaviour), ("rates", no_spikes)):
+        answers = (model.network(k, trials, hidden)[:2] for trials in (one, later))
+        parts = [answer[what == "signals"][:, :half] for answer in answers]
+        if _differ([parts[0]], [parts[1]]):
+            yield f"{one.name}: it is causal, but later bins move its {what}"
+
+
+def _differ(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
+    return any(np.abs(a - b).max(initial=0) > NEAR for a, b in zip(before, after, strict=True))

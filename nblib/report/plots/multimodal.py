@@ -1,0 +1,82 @@
+"""Several sessions, decoded, encoded and imputed (12): scores beside the best possible, gains, the training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nblib.report.plots import primitives, style
+from nblib.report.plots.style import Picture
+
+if TYPE_CHECKING:
+    from nblib.evaluate.result import Result
+
+
+@style.styled
+def scores(result: Result, metric: str) -> Picture:
+    """A metric of every model at every task that has it, with intervals, and the best possible."""
+    rows = [row for row in result.rows if row.metric == metric]
+    table = pd.DataFrame([
+        {"task": row.of["variant"], "model": row.of["model"], "value": row.score.value,
+         "ci_low": row.score.ci_low, "ci_high": row.score.ci_high}
+        | ({} if row.best is None else {"oracle": row.best.value, "oracle_low": row.best.ci_low, "oracle_high": row.best.ci_high})
+        for row in rows
+    ])  # fmt: skip
+    if table.empty:
+        return style.say(f"No task has {metric}: the recipe names none of that kind.")
+    fig = style.new_figure(1.2 + 0.16 * len(table))
+    ax = fig.add_subplot()
+    colours = dict(zip(table["model"].unique(), style.SERIES, strict=False))
+    primitives.intervals(ax, table, "task", hue="model", colours=colours)
+    ax.axvline(0, **primitives.CHANCE)
+    ax.set(xlabel=f"{metric}, 95 % interval over blocks of trials")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def history(table: pd.DataFrame) -> Picture:
+    """Loss of train and validation trials by epoch."""
+    fig = style.new_figure(2.6)
+    ax = fig.add_subplot()
+    for name, colour in zip(("train_loss", "val_loss"), style.SERIES, strict=False):
+        ax.plot(table["epoch"], table[name], color=colour, label=name.replace("_loss", ""))
+    ax.axvline(table.attrs.get("best_epoch", 0), **primitives.CHANCE)
+    ax.set(xlabel="epoch", ylabel="loss [nats a number]")
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def transfer(shares: pd.DataFrame) -> Picture:
+    """How far each model comes from chance to the best possible, by the trials of a new session."""
+    if shares.empty or shares["value"].isna().all():
+        return style.say("No recording is `new`, or what is possible there is not known.")
+    fig = style.new_figure(3.2)
+    ax = fig.add_subplot()
+    primitives.curves(ax, shares, "trials", "model")
+    ax.axhline(1, **primitives.CHANCE)
+    ax.set(
+        xlabel="trials of the new session",
+        ylabel="share of the way from chance\nto the best possible",
+    )
+    fig.legend_outside()
+    return fig
+
+
+@style.styled
+def areas(table: pd.DataFrame) -> Picture:
+    """Bits a spike of the units of each area (row), told from those of each other (column), by the network."""
+    if table.empty:
+        return style.say("Not asked for: by_area is off.")
+    of_network = table[table["model"] == table["model"].iloc[-1]]
+    values = of_network.pivot_table("value", index="told", columns="from")
+    fig = style.new_figure(1.2 + 0.5 * len(values))
+    ax = fig.add_subplot()
+    look = primitives.either_side(float(values.abs().max(axis=None)))
+    primitives.matrix(ax, values.to_numpy(), "bits a spike beyond the PSTH", **look)
+    primitives.name_rows(ax, values.index)
+    ax.set_xticks(range(values.shape[1]), values.columns)
+    ax.set(xlabel="told from units of", ylabel="units of")
+    return fig

@@ -1,0 +1,161 @@
+"""Sessions in ALF files: read as they lie, the newest revision first, and refused with the file and why."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nblib.core import errors, params
+from nblib.data import ibl, sources
+from nblib.prepare import binning
+
+N = 20
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A session of 20 trials, two probes of three units, a wheel and a camera."""
+    rng, folder = (
+        np.random.default_rng(0),
+        tmp_path / "lab" / "Subjects" / "mouse" / "2024-03-05" / "001",
+    )
+    alf = folder / "alf"
+    for probe in ("probe00", "probe01"):
+        place = alf / probe / "pykilosort"
+        place.mkdir(parents=True)
+        np.save(place / "spikes.times.npy", np.sort(rng.uniform(0, 60, 900)))
+        np.save(
+            place / "spikes.clusters.0b5e2a2e-6e3b-4b1c-9d7e-3f3f6d1d8a11.npy",
+            rng.integers(0, 3, 900),
+        )
+        np.save(place / "clusters.channels.npy", np.array([2, 0, 1]))
+        np.save(place / "channels.brainLocationIds_ccf_2017.npy", np.array([385, -382, 99]))
+        metrics = {"cluster_id": [0, 2], "label": [1.0, 1 / 3], "firing_rate": [5.0, 5.0]}
+        pd.DataFrame(metrics).to_parquet(place / "clusters.metrics.pqt")
+    at = 2.0 + 2.5 * np.arange(N)
+    table = {
+        "intervals_0": at - 0.5, "intervals_1": at + 1.5, "stimOn_times": at, "choice": np.tile([-1.0, 1.0], N // 2),
+        "probabilityLeft": np.tile(np.array([0.2, 0.8], np.float32), N // 2),
+    }  # fmt: skip
+    pd.DataFrame(table).to_parquet(alf / "_ibl_trials.table.pqt")
+    np.save(alf / "_ibl_wheel.timestamps.npy", np.arange(0, 60, 0.01))
+    np.save(alf / "_ibl_wheel.position.npy", 2 * np.arange(0, 60, 0.01))
+    np.save(alf / "_ibl_leftCamera.times.npy", np.arange(0, 60, 1 / 60))
+    np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.arange(3600 - 3.0))
+    return folder
+
+
+def recipe_of(folder, **more):
+    given = {
+        "source": "ibl", "path": str(folder), "intervals": "trials", "label": "choice", "binning": "event_window",
+        "event": "stimOn_times", "bin_s": 0.1, "window_start_s": 0.0, "window_stop_s": 0.5,
+        "variables": ["probabilityLeft"],
+        "signals": {"wheel": {"series": "wheel", "kind": "speed"}, "whisker": {"series": "left_motion_energy"}},
+    }  # fmt: skip
+    return params.Recipe(recipe="r", recordings=["m"], **(given | more))
+
+
+def opened(folder, **more):
+    return sources.open_recording(recipe_of(folder, **more), "m")
+
+
+def test_counts_signals_and_variables_are_those_of_the_files(session):
+    recipe = recipe_of(session)
+    recording = sources.open_recording(recipe, "m")
+    assert recording.subject == "mouse" and recording.units.index[0] == "probe00/0"
+    assert recording.units["area"].tolist() == ["99", "VISp", "CA1"] * 2
+    binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
+    times = np.load(session / "alf/probe01/pykilosort/spikes.times.npy")
+    (owner,) = (session / "alf/probe01/pykilosort").glob("spikes.clusters*")
+    mine = times[np.load(owner) == 1]
+    first = 2.0 + 2.5 * 4
+    expected, _ = np.histogram(mine, first + 0.1 * np.arange(6))
+    np.testing.assert_array_equal(binned.counts.sel(unit="probe01/1")[4], expected)
+    np.testing.assert_allclose(binned.wheel, 2.0, rtol=1e-5)
+    assert float(binned.whisker[0, 0]) == pytest.approx(2.5 + 60 * 2.0, abs=0.6)
+    assert set(np.unique(binned.probabilityLeft)) == {0.2, 0.8}, "0.2 stays 0.2 in 32 bits"
+
+
+def test_the_newest_revision_wins_and_is_named(session):
+    place = session / "alf/probe00/pykilosort"
+    for revision, n in (("2023-01-01", 5), ("2024-05-06", 7)):
+        (place / f"#{revision}#").mkdir()
+        np.save(place / f"#{revision}#" / "spikes.times.npy", np.arange(n) + 0.5)
+        np.save(place / f"#{revision}#" / "spikes.clusters.npy", np.zeros(n, int))
+    recording = opened(session)
+    assert len(recording.spike_times(0)) == 7
+    assert "spikes.times.npy of revision 2024-05-06" in " ".join(recording.meta["notes"])
+
+
+def test_what_a_unit_must_reach_is_counted(session):
+    recording = opened(session, source_params={"quality_min": 0.5})
+    assert recording.units.index.tolist() == ["probe00/0", "probe01/0"]
+    assert "probe00: 1 of 3 units (quality_min = 0.5)." in recording.meta["notes"]
+
+
+def test_another_file_is_another_recording(session):
+    recipe = recipe_of(session)
+    before = sources.identity(recipe, "m")
+    np.save(session / "alf/licks.times.npy", np.arange(3.0))
+    assert sources.identity(recipe, "m") != before and "licks" in opened(session).series
+
+
+def broken(session, what):
+    alf, place = session / "alf", session / "alf/probe00/pykilosort"
+    table = pd.read_parquet(alf / "_ibl_trials.table.pqt")
+    match what:
+        case "no table":
+            (alf / "_ibl_trials.table.pqt").rename(alf / "_ibl_trials.intervals.npy")
+        case "nan":
+            table.loc[3, "stimOn_times"] = np.nan
+            table.to_parquet(alf / "_ibl_trials.table.pqt")
+        case "camera":
+            np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.zeros(3000))
+        case "no camera":
+            (alf / "leftCamera.ROIMotionEnergy.npy").unlink()
+        case "sorters":
+            for name in ("a", "b"):
+                place.parent.joinpath(name).mkdir()
+                np.save(place.parent / name / "spikes.times.npy", np.zeros(1))
+            place.rename(place.parent / "c")
+        case "channels":
+            np.save(place / "channels.brainLocationIds_ccf_2017.npy", np.array([385]))
+        case "two files":
+            np.save(place / "_x_spikes.times.npy", np.zeros(3))
+        case "no probe":
+            (alf / "probe00").rename(session / "p0")
+            (alf / "probe01").rename(session / "p1")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("no table", "no trials.table; its trials are one file a column"),
+        ("nan", r"no finite stimOn_times \(NaN or infinite\) in row 3"),
+        (
+            "camera",
+            "ROIMotionEnergy.npy: 3000 samples, but _ibl_leftCamera.times.npy has 3600 times",
+        ),
+        ("no camera", "no series 'left_motion_energy'; there is wheel"),
+        ("sorters", r"spikes of several sorters \(a, b, c\); name one"),
+        ("channels", "of 1 channels, but a unit is on 2"),
+        ("two files", "two files for spikes.times"),
+        ("no probe", "no folder of a probe"),
+    ],
+)
+def test_bad_sessions_are_refused_by_file_and_field(session, what, message):
+    broken(session, what)
+    with pytest.raises(errors.NblibError, match=message):
+        recipe = recipe_of(session)
+        binning.bin_recording(
+            sources.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
+        )
+
+
+def test_alf_names():
+    name = ibl.alf.NAME
+    assert name.fullmatch("_ibl_leftCamera.times.npy")["object"] == "leftCamera"
+    assert (
+        name.fullmatch("channels.brainLocationIds_ccf_2017.npy")["attribute"]
+        == "brainLocationIds_ccf_2017"
+    )
+    assert name.fullmatch("_iblrig_leftCamera.raw.mp4") is None

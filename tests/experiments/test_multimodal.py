@@ -1,0 +1,274 @@
+"""Several sessions, decoded, encoded and imputed: whole, honest at chance, never above the best possible."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nblib import models
+from nblib.core import errors, params, recipes
+from nblib.data import counts_dataset, sources
+from nblib.experiments.multimodal import areas, judge, tasks, transfer
+from nblib.models.multimodal import linear, poisson
+from nblib.models.multimodal.model import BEHAVIOUR, UNITS
+from nblib.prepare import binning, cleaning, sessions, splits
+
+FAST = {
+    "max_epochs": 2,
+    "n_bootstrap": 100,
+    "n_permutations": 100,
+    "width": 16,
+    "layers": 1,
+    "device": "cpu",
+}
+
+
+def on_disk(recipe, folder):
+    """What 04 and 03 store of the recordings of a recipe."""
+    places = ([], [])
+    for name in recipe.recordings:
+        spikes = recipe.holds == "spikes"
+        recording = sources.open_recording(recipe, name) if spikes else None
+        settings = recipe.settings(params.BinSettings)
+        binned = (
+            binning.bin_recording(recording, settings)
+            if spikes
+            else sources.open_binned(recipe, name)
+        )
+        binned, _ = cleaning.clean(binned, recording, recipe.settings(params.CleanSettings))
+        roles = splits.make_split(binned, recipe.settings(params.SplitSettings))
+        fitted = splits.fit_folds(binned, roles, recipe.settings(params.SplitSettings))
+        for place, kind in zip(places, ("split", "counts"), strict=True):
+            place.append(folder / f"{name}-{kind}")
+            place[-1].mkdir()
+        splits.save(places[0][-1], roles, fitted)
+        counts_dataset.save(binned, places[1][-1])
+    return places
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Recipe task_tiny, and what is stored of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
+        recipe = recipes.find_recipe("task_tiny")
+        yield recipe, on_disk(recipe, tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture(scope="module")
+def result(tiny):
+    recipe, stored = tiny
+    settings = judge.Params(recipe="task_tiny", by_area=True, **FAST)
+    return judge.run(judge.load_sessions(*stored, recipe, settings), recipe, settings)
+
+
+def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
+    by_task = {}
+    for row in result.rows:
+        by_task.setdefault(row.of["variant"], set()).add(row.of["model"])
+        if tasks.NOTHING not in row.what:
+            assert np.isfinite([row.score.ci_low, row.score.ci_high, row.score.p]).all()
+    assert {"wheel", "whisker", "choice", "probabilityLeft", tasks.UNITS, tasks.AREAS} <= set(
+        by_task
+    )
+    assert {
+        f"spikes from {n}" for n in ("behaviour", "wheel", "whisker", "choice", "probabilityLeft")
+    } <= set(by_task)
+    assert all(tasks.NETWORK in models and len(models) >= 3 for models in by_task.values())
+    assert {"ridge", "lagged ridge", "shared map", "causal ridge"} <= by_task["wheel"]
+    with_best = {row.of["variant"] for row in result.rows if row.best is not None}
+    assert with_best == {
+        "wheel",
+        "whisker",
+        "choice",
+        "probabilityLeft",
+        "spikes from behaviour",
+        tasks.UNITS,
+    }
+
+
+def test_what_areas_say_of_each_other_has_intervals_and_reads_the_named_area_alone(tiny, result):
+    table = result.tables["areas"]
+    assert len(table) == 2 * 4 * 4 and set(table["told"]) == set(table["from"])
+    assert np.isfinite(table[["value", "ci_low", "ci_high", "p"]]).all(axis=None)
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    units, others = areas.pair(one, "CA1", "CA1")
+    assert not set(units) & set(others) and set(one.area[[*units, *others]]) == {"CA1"}
+    units, others = areas.pair(one, "CA1", "VISp")
+    model = poisson.impute(one, one.rows("train"), one.rows("val"), units, seen=others)
+    other = np.setdiff1d(np.arange(12), others)
+    x = one.x.copy()
+    x[..., other] = 7
+    np.testing.assert_array_equal(model(one), model(replace(one, x=x)))
+
+
+def test_nothing_beats_the_best_possible_by_more_than_its_interval(result):
+    for row in result.rows:
+        if row.best is not None:
+            assert row.score.value <= row.best.ci_high, row.what
+
+
+def test_the_drift_is_what_the_two_nulls_differ_by_and_the_words_name_where_a_linear_model_wins(
+    result,
+):
+    words = judge.in_words(result)
+    assert words.startswith(
+        "**Result.** One network of 2 sessions answers 11 tasks on 54 test trials."
+    )
+    lost = result.tables["against"].query("ci_low <= 0")["task"]
+    assert all(task in words for task in lost) and "Rates drift from train to test by" in words
+    units = result.tables["units"]
+    assert len(units) == 24 and {
+        "session",
+        "unit",
+        "area",
+        "rate_hz",
+        tasks.GLM,
+        tasks.NETWORK,
+    } <= set(units)
+
+
+def test_it_can_be_stored_and_read(result, tmp_path):
+    result.save(tmp_path, {"notebook": "12_multimodal"})
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"metrics.json", "against.parquet", "config.json", "weights.safetensors"} <= names
+    assert len(judge.scores_table(result)) == len({tuple(row.of.values()) for row in result.rows})
+
+
+def test_shuffled_behaviour_is_at_chance(tiny):
+    recipe, stored = tiny
+    settings = judge.Params(recipe="task_tiny", shuffle_labels=True, **FAST)
+    shuffled = judge.load_sessions(*stored, recipe, settings)
+    plain = sessions.load_sessions(*stored, recipe, 0)
+    for one, two in zip(shuffled, plain, strict=True):
+        assert (one.counts == two.counts).all() and not (one.signals == two.signals).all()
+        test = one.rows("test")
+        pairs = [np.sort(s.signals[test], axis=None) for s in (one, two)]
+        assert (pairs[0] == pairs[1]).all(), "those of the same role"
+    result = judge.run(shuffled, recipe, settings)
+    for row in result.rows:
+        if row.metric == "R2 beyond the mean course" and row.of["model"] != tasks.NOTHING:
+            assert row.score.ci_low <= 0 and row.best is None, row.what
+        if row.metric == judge.BALANCED:
+            assert row.score.ci_low <= row.score.chance, row.what
+
+
+def test_signals_are_scaled_by_train_trials_alone(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    train = one.signals[one.rows("train")]
+    np.testing.assert_allclose(train.mean(axis=(0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(train.std(axis=(0, 1)), 1, atol=1e-5)
+    np.testing.assert_allclose(one.x[one.rows("train")].mean(axis=(0, 1)), 0, atol=1e-5)
+    other = np.where((one.role == "test")[:, None, None], 99, one.counts)
+    np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
+
+
+def test_a_stored_run_says_what_the_run_scored(tiny, result, tmp_path):
+    recipe, stored = tiny
+    result.save(tmp_path, {"notebook": "12_multimodal"})
+    model = models.load(tmp_path)
+    loaded = judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
+    scores = result.scores
+    behaviour = [own_units(one) for one in loaded]
+    answers = {"wheel": [], "choice": [], BEHAVIOUR: [], UNITS: [], tasks.AREAS: []}
+    for one, known in zip(loaded, behaviour, strict=True):
+        said = model.decode(one.counts, session=one.name)
+        answers["wheel"].append((said["wheel"] - one.mean[0]) / one.scale[0])
+        answers["choice"].append(np.log(said["choice"]))
+        answers[BEHAVIOUR].append(model.encode(known, one.name))
+        answers[UNITS].append(model.impute(one.counts, np.arange(0, 12, 5), session=one.name))
+        areas = np.empty(one.counts.shape)
+        for at in tasks.areas_of(one).values():
+            areas[..., at] = model.impute(one.counts, at, session=one.name)
+        answers[tasks.AREAS].append(areas)
+    params = judge.Params(recipe="task_tiny", **FAST)
+    for task, answer in answers.items():
+        kind = {"wheel": "signal", "choice": "variable"}.get(task, "counts")
+        hidden = [np.arange(0, 12, 5 if task == UNITS else 1)] * 2
+        for metric, score in judge.scores(task, kind, answer, loaded, hidden, params).items():
+            before = scores[f"{task}, {tasks.NETWORK}: {metric}"].value
+            assert score.value == pytest.approx(before, abs=1e-5), (task, metric)
+
+
+def own_units(one):
+    known = dict(
+        zip(one.signal_names, np.moveaxis(one.signals * one.scale + one.mean, -1, 0), strict=True)
+    )
+    return known | {n: c[one.variables[:, q]] for q, (n, c) in enumerate(one.classes.items())}
+
+
+def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_taught(tiny):
+    recipe, stored = tiny
+    params = judge.Params(recipe="task_tiny", new=["t2"], budgets=[10], **FAST)
+    loaded = judge.load_sessions(*stored, recipe, params)
+    result = judge.run(loaded, recipe, params)
+    assert [one.name for one in result.files[0].sessions] == ["t1"] and result.about["n_sessions"] == 1  # fmt: skip
+    whole = transfer.extended(result, loaded, recipe, params)
+    table = whole.tables["transfer"]
+    assert len(table) == 5 * 5 and set(table["session"]) == {"t2"}
+    scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
+    assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
+    assert "of which 10 trials are known" in transfer.in_words(table)
+    assert transfer.extended(result, loaded, recipe, judge.Params(**FAST)).tables["transfer"].empty
+
+
+def test_few_trials_teach_choose_and_scale_alone(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    few = transfer.with_few(one, 10, [0, 0])
+    fit, val, test = (few.rows(role) for role in ("train", "val", "test"))
+    assert (len(fit), len(val)) == (8, 2) and np.isin([*fit, *val], one.rows("train")).all()
+    np.testing.assert_array_equal(test, one.rows("test"))
+    np.testing.assert_allclose(few.signals[fit].mean(axis=(0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(few.x[fit].mean(axis=(0, 1)), 0, atol=1e-5)
+    for now, before in zip(own_units(few).values(), own_units(one).values(), strict=True):
+        np.testing.assert_allclose(now, before, atol=1e-4)
+    other = transfer.with_few(one, 10, [0, 1])
+    assert not np.array_equal(other.rows("train"), fit)
+    with pytest.raises(errors.BadParameter, match="budgets: 99 trials, but 't1' has"):
+        transfer.with_few(one, 99, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [(["t9"], "new: 't9' is not in recipe 'task_tiny'"), (["t1", "t2"], "no recording is left")],
+)
+def test_a_new_recording_that_cannot_be_is_refused(new, message, tiny):
+    recipe, stored = tiny
+    with pytest.raises(errors.BadParameter, match=message):
+        judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny", new=new))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"schemes": {"sideways": 1.0}}, "no 'sideways'; there are encode, decode"),
+        ({"width": 30}, "must be a multiple of heads = 4"),
+    ],
+)
+def test_what_cannot_be_is_refused(given, message):
+    with pytest.raises(errors.BadParameter, match=message):
+        judge.Params(**given).check()
+
+
+def test_a_variable_and_a_fold_that_are_not_there_are_named(tiny):
+    recipe, stored = tiny
+    with pytest.raises(errors.BadParameter, match="'reward' is no column of the trials of 't1'"):
+        sessions.load_sessions(*stored, recipe.model_copy(update={"variables": ["reward"]}), 0)
+    with pytest.raises(errors.BadParameter, match="fold = 3: the split of 't1' has 1, from 0"):
+        sessions.load_sessions(*stored, recipe, 3)
+
+
+def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLIB_TEST_DATA", str(real_data("ibl_session_binned.npz").parent))
+    recipe = recipes.find_recipe("ibl_binned")
+    (one,) = sessions.load_sessions(*on_disk(recipe, tmp_path), recipe, 1)
+    assert one.signal_names == ("wheel_speed", "motion_energy", "pupil_diameter", "paw_speed")
+    assert one.counts.shape[:2] == (294, 50) and set(one.area) == {"ca1", "dg", "lp", "po", "vis"}
+    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+    answer, course = linear.flat_ridge(one, fit, val)(one), linear.mean_course(one, fit)(one)
+    errors_of = [((a - one.signals)[test] ** 2).sum(axis=(0, 1)) for a in (answer, course)]
+    beyond = 1 - errors_of[0] / errors_of[1]
+    assert beyond[0] > 0.35 and (beyond[1:3] > 0.1).all(), beyond

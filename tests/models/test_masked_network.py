@@ -1,0 +1,447 @@
+"""The masked network and the linear models under it: nothing hidden can matter, nothing is told in advance."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nblib import models
+from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
+from nblib.models.multimodal import fitting, linear, masks, model, poisson
+from nblib.models.multimodal.network import OF_SESSION
+from nblib.models.settings import FitSettings
+from nblib.prepare.sessions import Session, root_scaling, scaled, shuffled
+
+K, T, N = 60, 8, 6
+FAST = FitSettings(max_epochs=2, batch_size=16, learning_rate=1e-2, device="cpu", progress=False)
+SHAPE = {"width": 16, "layers": 1, "heads": 2}
+
+
+def make_session(seed, n_units=N, train=36):
+    """Signals and a choice that drive the counts."""
+    rng = np.random.default_rng(seed)
+    choice, speed = rng.integers(0, 2, K), rng.normal(size=(K, T, 2)).astype(np.float32)
+    drive = speed @ rng.normal(0, 0.6, (2, n_units)) + (2 * choice - 1)[:, None, None] * rng.normal(
+        0, 0.5, n_units
+    )
+    counts = rng.poisson(np.exp(drive)).astype(np.float32)
+    role, roots = (
+        np.repeat(["train", "val", "test"], [train, 44 - train, 16]),
+        root_scaling(counts, np.arange(train)),
+    )
+    return Session(
+        name=f"s{seed}", counts=counts, x=scaled(counts, roots), roots=roots, signals=speed, mean=np.array([1.0, 0]),
+        scale=np.array([2.0, 1]), variables=choice[:, None], role=role, trial=np.arange(K),
+        area=np.array(["a", "b"] * n_units)[:n_units], unit_ids=np.arange(n_units), signal_names=("wheel", "whisker"),
+        classes={"choice": np.array([-1.0, 1.0])}, bin_s=0.02, split_hash="", left_out=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    return [make_session(0), make_session(1, n_units=5)]
+
+
+@pytest.fixture(scope="module")
+def branch(sessions):
+    return fitting.fit_branch(sessions)
+
+
+def fit(sessions, branch, settings=FAST, **shape):
+    return fitting.fit(sessions, branch, settings, SHAPE | shape, fitting.CHANCES)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(sessions, branch):
+    return fit(sessions, branch)
+
+
+def data_of(fitted, k, session):
+    said = model.said_by(fitted.maps[k], session)
+    return model.on_device(session, fitted.known[k], said, torch.device("cpu"))
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def drawn(scheme, seed, session):
+    hidden = masks.nothing(session)
+    masks.SCHEMES[scheme](hidden, np.random.default_rng(seed))
+    return hidden
+
+
+@pytest.mark.parametrize("scheme", masks.SCHEMES)
+def test_a_variable_is_hidden_whole_or_not_at_all_and_something_is_asked(scheme, sessions):
+    asked = 0
+    for seed in range(200):
+        hidden = drawn(scheme, seed, sessions[0])
+        assert hidden.variables.shape == (1,), "no time in it, so no part of it"
+        assert hidden.spikes.shape == (T, N) and hidden.signals.shape == (T, 2)
+        asked += hidden.spikes.any() or hidden.signals.any() or hidden.variables.any()
+    assert asked > 150
+
+
+def test_a_scheme_that_hides_a_variable_in_some_bins_is_refused(sessions, monkeypatch):
+    def in_part(hidden, rng):
+        hidden.variables = rng.random((T, 1)) < 0.3
+
+    monkeypatch.setitem(masks.SCHEMES, "in_part", in_part)
+    with pytest.raises(BadParameter, match="'in_part' hides a variable in part"):
+        masks.draw(3, masks.nothing(sessions[0]), {"in_part": 1.0}, np.random.default_rng(0))
+
+
+def test_schemes_hide_what_they_say(sessions):
+    for seed in range(50):
+        assert drawn("encode", seed, sessions[0]).spikes.all()
+        decode = drawn("decode", seed, sessions[0])
+        assert decode.signals.all() and decode.variables.all() and not decode.spikes.any()
+        causal = drawn("causal", seed, sessions[0])
+        first = causal.spikes.any(axis=1).argmax()
+        assert causal.spikes[first:].all() and not causal.spikes[:first].any()
+        assert (causal.signals == causal.spikes[:, :1]).all()
+        neuron = drawn("neuron", seed, sessions[0]).spikes
+        assert (neuron == neuron[0]).all() and neuron.any() and not neuron.all()
+        inside = sessions[0].area == "a"
+        region = drawn("region", seed, sessions[0]).spikes[0]
+        assert region[inside].all() or region[~inside].all()
+        whole = drawn("modality", seed, sessions[0])
+        assert all((m == m[:1]).all() for m in (whole.spikes, whole.signals))
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+def batch(fitted, session, hidden, k=0):
+    rows = np.arange(8)
+    same = {
+        n: np.repeat(getattr(hidden, n)[None], 8, axis=0)
+        for n in ("spikes", "signals", "variables")
+    }
+    return model.batch_of(data_of(fitted, k, session), k, rows, same)
+
+
+def flat(answers):
+    rates, signals, variables = answers
+    return [rates, signals, *variables]
+
+
+@pytest.mark.parametrize("scheme", masks.SCHEMES)
+def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
+    for seed in range(5):
+        part = batch(fitted, sessions[0], drawn(scheme, seed, sessions[0]))
+        noise = torch.Generator().manual_seed(seed)
+        other = dict(part)
+        for name in ("x", "signals"):
+            mask = part[f"hide_{name.replace('x', 'spikes') if name == 'x' else name}"]
+            other[name] = torch.where(mask, torch.randn(mask.shape, generator=noise), part[name])
+        other["variables"] = torch.where(
+            part["hide_variables"], 1 - part["variables"], part["variables"]
+        )
+        # What linear models say may follow what is hidden of what they read: it must not be used then.
+        if part["hide_spikes"].any():
+            for name in ("linear_signals", "linear_0"):
+                other[name] = part[name] + 1
+        if part["hide_signals"].any() or part["hide_variables"].any():
+            other["linear_rates"] = part["linear_rates"] + 1
+        with torch.inference_mode():
+            for one, two in zip(flat(fitted.net(part)), flat(fitted.net(other)), strict=True):
+                assert torch.equal(one, two)
+
+
+def test_a_causal_network_sees_no_later_bin(sessions):
+    branch = fitting.fit_branch(sessions, causal=True)
+    fitted = fit(sessions, branch, causal=True)
+    hidden = masks.nothing(sessions[0])
+    hidden.behaviour()
+    part = batch(fitted, sessions[0], hidden)
+    later = dict(part) | {"x": part["x"].clone()}
+    later["x"][:, 5:] = 9
+    with torch.inference_mode():
+        (_, one, _), (_, two, _) = fitted.net(part), fitted.net(later)
+    assert torch.equal(one[:, :5], two[:, :5]) and not torch.equal(one[:, 5:], two[:, 5:])
+    changed = sessions[0].x.copy()
+    changed[:, 5:] = 9
+    fit_rows, val = sessions[0].rows("train"), sessions[0].rows("val")
+    later_signals = sessions[0].signals.copy()
+    later_signals[:, 5:] = 9
+    other = replace(sessions[0], x=changed, signals=later_signals)
+    none = np.zeros((T, N))
+    for features in (
+        poisson.PoissonMap(none, ("wheel", "choice"), causal=True).features,
+        poisson.PoissonMap(none, basis=np.eye(N), causal=True).features,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(features(sessions[0])[:, :5], features(other)[:, :5])
+    both_ways = poisson.PoissonMap(none, ("wheel",)).features
+    assert not np.array_equal(both_ways(sessions[0])[:, :5], both_ways(other)[:, :5])
+    ridge = linear.lagged_ridge(sessions[0], fit_rows, val, True)
+    np.testing.assert_array_equal(ridge(sessions[0])[:, :5], ridge(other)[:, :5])
+
+
+def test_an_untrained_network_says_what_the_linear_models_say(sessions, branch):
+    fitted = fit(sessions, branch, replace(FAST, max_epochs=1, learning_rate=1e-12))
+    _, signals, variables = fitted.network(0, sessions[0], _decode(sessions[0]))
+    said = model.said_by(branch.maps[0], sessions[0])
+    np.testing.assert_allclose(signals, said["linear_signals"], atol=1e-4)
+    np.testing.assert_allclose(variables[0], said["linear_0"], atol=1e-3)
+
+
+def _decode(one):
+    hidden = masks.nothing(one)
+    hidden.behaviour()
+    return hidden
+
+
+def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
+    sessions, branch, fitted
+):
+    again = fit(sessions, branch)
+    one, two = fitted.net.state_dict(), again.net.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = fit(sessions, branch, replace(FAST, seed=1))
+    assert not torch.equal(one["time"], other.net.state_dict()["time"])
+    net = fitted.net
+    net.zero_grad()
+    loss, _ = fitting.nats(
+        net, batch(fitted, sessions[0], drawn("encode", 0, sessions[0])), torch.arange(8)
+    )
+    loss.backward()
+    assert net.units_out[0].weight.grad is not None and net.units_out[1].weight.grad is None
+    net.zero_grad()
+
+
+def test_a_session_with_one_trial_works(sessions, fitted):
+    alone = replace(
+        sessions[1], role=np.where(sessions[1].role == "train", "gap", sessions[1].role)
+    )
+    role = alone.role.copy()
+    role[:6] = "train"
+    few = [sessions[0], replace(alone, role=role)]
+    batches = fitting.TrialBatches(
+        [data_of(fitted, k, one) for k, one in enumerate(few)], few, "train",
+        replace(FAST, batch_size=5), fitting.CHANCES,
+    )  # fmt: skip
+    sizes = [len(rows) for _, rows in batches]
+    assert sum(sizes) == 42 == batches.n and 1 in sizes and len(sizes) == len(batches)
+
+
+def test_losses_are_those_of_the_formulas(sessions, fitted):
+    part = batch(fitted, sessions[0], _decode(sessions[0]))
+    with torch.inference_mode():
+        _, signals, (log,) = fitted.net(part)
+        loss, _ = fitting.nats(fitted.net, part, torch.arange(8))
+    error = ((signals - part["signals"]) / part["spread"]) ** 2 / 2
+    cross = -log[torch.arange(8), part["variables"][:, 0]]
+    assert loss.item() == pytest.approx(
+        ((error.sum() + cross.sum()) / (8 * (2 * T + 1))).item(), rel=1e-5
+    )
+
+
+# --- a stored model -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(fitted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    fitted.save(folder)
+    return models.load(folder)
+
+
+def own_units(session):
+    return {"wheel": 2 * session.signals[..., 0] + 1, "whisker": session.signals[..., 1], "choice": session.classes["choice"][session.variables[:, 0]]}  # fmt: skip
+
+
+def test_a_stored_model_says_what_it_said_before(sessions, fitted, loaded):
+    for k, one in enumerate(sessions):
+        for hidden in (_decode(one), drawn("encode", 3, one), drawn("neuron", 1, one)):
+            for before, after in zip(flat(fitted.network(k, one, hidden)), flat(loaded.network(k, one, hidden)), strict=True):  # fmt: skip
+                np.testing.assert_array_equal(before, after)
+        known = own_units(one)
+        for before, after in (
+            (fitted.decode(one.counts, session=one.name), loaded.decode(one.counts, session=one.name)),
+            ({"": fitted.encode(known, one.name)}, {"": loaded.encode(known, one.name)}),
+        ):  # fmt: skip
+            for name in before:
+                np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_decoding_is_the_network_on_scaled_counts_in_the_units_of_the_signal(sessions, loaded):
+    one = sessions[1]
+    said = loaded.decode(one.counts, session="s1")
+    _, signals, (log,) = loaded.network(1, one, _decode(one))
+    np.testing.assert_allclose(said["wheel"], 2 * signals[..., 0] + 1, rtol=1e-5)
+    np.testing.assert_allclose(said["choice"], np.exp(log), rtol=1e-5)
+    trusted_less = replace(loaded, trust=loaded.trust | {"wheel": 0.0})
+    linear_alone = trusted_less.decode(one.counts, session="s1")["wheel"]
+    np.testing.assert_allclose(linear_alone, 2 * loaded.maps[1]["wheel"](one) + 1, rtol=1e-5)
+
+
+def test_what_is_given_is_used_and_not_told(sessions, loaded):
+    one, known = sessions[0], own_units(sessions[0])
+    alone, told = (loaded.decode(one.counts, g, "s0") for g in ({}, {"choice": known["choice"]}))
+    assert set(alone) == {"wheel", "whisker", "choice"} and set(told) == {"wheel", "whisker"}
+    other = loaded.decode(one.counts, {"choice": -known["choice"]}, "s0")
+    assert not np.array_equal(told["wheel"], other["wheel"])
+    rates = loaded.encode({"choice": known["choice"]}, "s0")
+    assert rates.shape == one.counts.shape and (rates > 0).all()
+    hidden = np.array([0, 5])
+    spoilt = one.counts.copy()
+    spoilt[..., hidden] = 9
+    for given in ({}, {"wheel": known["wheel"]}):
+        first, second = (loaded.impute(c, hidden, given, "s0") for c in (one.counts, spoilt))
+        assert first.shape == (K, T, 2)
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda m, one: m.decode(one.counts), "session = '': this model knows s0, s1"),
+        (lambda m, one: m.decode(one.counts, session="s7"), "this model knows s0, s1"),
+        (lambda m, one: m.decode(one.counts[:, :3], session="s0"), "counts: (60, 3, 6) given"),
+        (lambda m, one: m.decode(one.counts, {"pupil": 1}, "s0"), "no 'pupil'; this model knows wheel"),
+        (lambda m, one: m.decode(one.counts, {"wheel": np.ones((60, 2))}, "s0"), "wheel: (60, 2) given"),
+        (lambda m, one: m.decode(one.counts, {"choice": np.zeros(60)}, "s0"), "each of [-1.0, 1.0]"),
+        (lambda m, one: m.encode({}, "s0"), "nothing to tell spikes from"),
+    ],
+)  # fmt: skip
+def test_what_a_stored_model_cannot_take_is_refused(ask, message, sessions, loaded):
+    with pytest.raises(NblibError, match=re.escape(message)):
+        ask(loaded, sessions[0])
+
+
+def test_damaged_files_are_refused(loaded, tmp_path):
+    loaded.save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
+    with pytest.raises(CorruptArtifact, match=r"weights\.safetensors does not fit config\.json"):
+        models.load(tmp_path)
+
+
+# --- a further session ----------------------------------------------------------------------------
+
+
+def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitted):
+    new = [make_session(2, n_units=7)]
+    through = fitting.fit_branch(new, factors=branch.factors)
+    assert set(branch.factors) == {"wheel", "whisker", "choice"}
+    assert {"ridge", "shared map"} <= set(through.tried["wheel"])
+
+    def tuned(how):
+        more = {"taught": fitted, "how": how}
+        return fitting.fit(new, through, FAST, SHAPE, fitting.CHANCES, **more)[0].net
+
+    stitch, full = tuned("stitch").state_dict(), tuned("full").state_dict()
+    for name, weight in fitted.net.state_dict().items():
+        if not name.startswith(OF_SESSION):
+            assert torch.equal(stitch[name], weight), "stitched: what is shared stays as it was"
+    assert not torch.equal(full["time"], stitch["time"])
+    assert stitch["session"].shape == (1, 16) and stitch["units_in.0.weight"].shape == (16, 14)
+    assert all(p.requires_grad for p in tuned("stitch").parameters())
+
+
+def test_factors_of_others_are_read_through_the_units_of_a_session(sessions, branch):
+    one = sessions[0]
+    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+    for task, y in (("wheel", one.signals[..., 0]), ("choice", None)):
+        model = linear.through(one, fit, val, task, branch.factors[task])
+        basis = np.linalg.svd(model.weight.reshape(-1, T, N).transpose(2, 0, 1).reshape(N, -1))[1]
+        assert (basis[linear.N_FACTORS :] < 1e-4 * basis[0]).all(), "as many directions as factors"
+        if y is None:
+            assert (model(one)[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.7
+        else:
+            assert np.corrcoef(model(one)[test].ravel(), y[test].ravel())[0, 1] > 0.3
+
+
+# --- linear models --------------------------------------------------------------------------------
+
+
+def test_the_branch_of_a_train_trial_did_not_see_it(sessions):
+    seen = []
+
+    def spy(fits, choose):
+        seen.append(set(fits[0]))
+        number = len(seen)
+        return [lambda one: np.full(K, number)]
+
+    fits = [sessions[0].rows("train")]
+    _, (answers,) = fitting.crossed(spy, sessions[:1], fits, fits)
+    for trial in range(K):
+        assert (trial in seen[answers[trial] - 1]) == (trial in fits[0] and answers[trial] == 1)
+    assert set(answers[fits[0]]) == {2, 3, 4, 5, 6}
+
+
+def test_the_flattened_ridge_is_ridge_of_the_best_penalty(sessions):
+    one = sessions[0]
+    fit, val = one.rows("train"), one.rows("val")
+    x, y = linear.smoothed(one.x).reshape(K, -1), one.signals.reshape(K, -1)
+    x0, y0 = x[fit] - x[fit].mean(axis=0), y[fit] - y[fit].mean(axis=0)
+    answers = []
+    for penalty in linear.PENALTIES:
+        weights = np.linalg.solve(x0.T @ x0 + penalty * np.eye(x.shape[1]), x0.T @ y0)
+        answers.append(
+            (y[fit].mean(axis=0) + (x - x[fit].mean(axis=0)) @ weights).reshape(one.signals.shape)
+        )
+    errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
+    answer = linear.flat_ridge(one, fit, val)(one)
+    for s, best in enumerate(np.argmin(errors, axis=0)):
+        np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
+
+
+def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
+    one = sessions[0]
+    fit, val = one.rows("train"), one.rows("val")
+    z = linear.smoothed(one.x)
+    x = linear.lagged(z @ linear.directions(z, fit, 40), range(-8, 9))
+    course = one.signals[fit].mean(axis=0)
+    flat, target = x[fit].reshape(-1, x.shape[2]), (one.signals - course)[fit].reshape(-1, 2)
+    answers = [
+        course + x @ np.linalg.solve(flat.T @ flat + a * np.eye(flat.shape[1]), flat.T @ target)
+        for a in linear.PENALTIES
+    ]
+    errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
+    answer = linear.lagged_ridge(one, fit, val)(one)
+    for s, best in enumerate(np.argmin(errors, axis=0)):
+        np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
+
+
+def test_lags_look_back_and_ahead_by_so_many_bins():
+    x = np.arange(1.0, 6)[None, :, None]
+    made = linear.lagged(x, [-1, 0, 2])[0]
+    assert made[:, 0].tolist() == [2, 3, 4, 5, 0] and made[:, 2].tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("decoder", [linear.flat_ridge, linear.lagged_ridge])
+def test_test_trials_teach_nothing(decoder, sessions):
+    one = sessions[0]
+    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+    counts, signals = one.counts.copy(), one.signals.copy()
+    counts[test], signals[test] = 50, 9
+    other = replace(
+        one, counts=counts, x=scaled(counts, root_scaling(counts, fit)), signals=signals
+    )
+    before, after = decoder(one, fit, val)(one), decoder(other, fit, val)(other)
+    np.testing.assert_allclose(before[val], after[val], rtol=1e-4, atol=1e-5)
+
+
+def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sessions):
+    one = sessions[0]
+    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+
+    def explained(session):
+        answer, course = (
+            linear.lagged_ridge(session, fit, val)(session),
+            linear.mean_course(session, fit)(session),
+        )
+        errors = (((a - session.signals)[test] ** 2).sum() for a in (answer, course))
+        return 1 - np.divide(*errors)
+
+    assert explained(one) > 0.15 > 0.1 > explained(shuffled(one, 0))
+    right = linear.logistic(one, fit, val, 0)(one)[test].argmax(axis=1) == one.variables[test, 0]
+    assert right.mean() > 0.7
+    rate, psth = poisson.encode(one, fit, val)(one), poisson.psth(one, fit)
+    gain = poisson.log_likelihood(one.counts[test], rate[test]) - poisson.log_likelihood(
+        one.counts[test], psth
+    )
+    assert gain.sum() / one.counts[test].sum() > 0.05

@@ -1,0 +1,115 @@
+"""Signals in bins: means, speeds and rates, nothing where nothing is known, statistics of train rows alone."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from nblib.core import errors, params
+from nblib.data.counts_dataset import load, save
+from nblib.data.recording import Recording, Series
+from nblib.prepare import signals, splits
+
+EDGES = np.arange(11)[None] * 0.1  # ten bins of 0.1 s
+
+
+def test_a_ramp_has_the_means_of_its_bins():
+    time_s = np.arange(0.005, 1, 0.01)
+    made = signals.in_bins(time_s, 3 * time_s, EDGES, "mean", 0.2)
+    np.testing.assert_allclose(made[0], 3 * (np.arange(10) + 0.5) / 10, atol=1e-12)
+
+
+def test_a_gap_is_not_filled_and_a_short_one_is():
+    time_s = np.arange(0.005, 1, 0.01)
+    kept = (time_s < 0.3) | (time_s > 0.6)
+    made = signals.in_bins(time_s[kept], time_s[kept], EDGES, "mean", 0.2)[0]
+    assert np.isnan(made[3:6]).all() and np.isfinite(np.delete(made, [3, 4, 5])).all()
+    short = (time_s < 0.3) | (time_s > 0.4)
+    made = signals.in_bins(time_s[short], time_s[short], EDGES, "mean", 0.2)[0]
+    assert made[3] == pytest.approx(0.35)
+
+
+def test_the_speed_of_a_constant_turn_is_that_speed_whatever_its_samples():
+    time_s = np.sort(np.random.default_rng(0).uniform(-0.2, 1.2, 60))
+    for sign in (1, -1):
+        made = signals.in_bins(time_s, sign * 4 * time_s, EDGES, "speed", 1.0)
+        np.testing.assert_allclose(made, 4, rtol=1e-9)
+    assert np.isnan(signals.in_bins(time_s, time_s, EDGES + 5, "speed", 1.0)).all()
+    jump = np.where(time_s < 0.5, time_s, time_s + 0.5)  # 0.5 s without a sample
+    far = signals.in_bins(jump, jump, EDGES, "speed", 0.2)[0]
+    assert np.isfinite(far[:4]).all() and np.isnan(far[5:]).all()
+
+
+def test_a_bin_depends_on_no_sample_after_the_first_one_behind_it():
+    time_s, rng = np.arange(0, 1.2, 0.013), np.random.default_rng(1)
+    values = rng.normal(size=len(time_s))
+    for kind in ("mean", "speed"):
+        before = signals.in_bins(time_s, values, EDGES, kind, 0.2)
+        other = np.where(time_s > 0.5 + 0.013, rng.normal(size=len(time_s)), values)
+        np.testing.assert_array_equal(
+            before[:, :5], signals.in_bins(time_s, other, EDGES, kind, 0.2)[:, :5]
+        )
+
+
+def test_events_a_second_in_half_open_bins():
+    made = signals.in_bins(np.array([0.0, 0.05, 0.1, 0.95]), np.zeros(4), EDGES, "events", 0.2)
+    np.testing.assert_allclose(made[0], [20, 10, 0, 0, 0, 0, 0, 0, 0, 10])
+
+
+def recording(**series):
+    made = {
+        n: Series(n, "", lambda lo, hi, v=v: v[lo:hi], len(v), rate_hz=10.0)
+        for n, v in series.items()
+    }
+    return Recording("r", "r", None, series=made)
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        ({"series": "lick"}, "no series 'lick'; there is wheel"),
+        ({"series": "wheel", "channel": 2}, "channel = 2, but series 'wheel' of r has 1"),
+        ({"series": "wheel", "max_gap_s": 0.01}, "no sample near any bin"),
+    ],
+)
+def test_what_a_recording_does_not_have_is_named(signal, message):
+    settings = {"x": params.SignalSettings(**signal)}
+    with pytest.raises(errors.BadParameter, match=message):
+        signals.bin_signals(
+            recording(wheel=np.zeros(9)), settings, (EDGES * 1e9 + 5e9).astype(np.int64)
+        )
+
+
+def test_times_that_fall_are_refused():
+    series = Series(
+        "w", "", lambda lo, hi: np.zeros(3)[lo:hi], 3, timestamps=lambda: np.array([0, 2, 1])
+    )
+    with pytest.raises(errors.BadInput, match="times fall after sample 1"):
+        signals.samples(series, "r")
+
+
+def binned(values):
+    n = len(values)
+    return xr.Dataset(
+        {"counts": (("trial", "time", "unit"), np.ones((n, 2, 1), np.uint8)), "wheel": (("trial", "time"), values)},
+        attrs={"recording": "r"},
+    )  # fmt: skip
+
+
+def test_statistics_of_signals_come_from_train_rows_alone():
+    values = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    train = np.arange(12)
+    one = splits.signal_statistics(binned(values), train)
+    changed = values.copy()
+    changed[12:] = 1e6
+    two = splits.signal_statistics(binned(changed), train)
+    assert one.equals(two) and one["name"].tolist() == ["wheel"]
+    assert one["mean"][0] == pytest.approx(values[:12].astype(float).mean())
+    assert one["scale"][0] == pytest.approx(values[:12].astype(float).std())
+    changed[:12] = np.nan
+    assert np.isnan(splits.signal_statistics(binned(changed), train)["mean"][0])
+
+
+def test_a_signal_survives_the_file(tmp_path):
+    values = np.array([[0.25, np.nan], [1.0, 2.0]], np.float32)
+    save(binned(values), tmp_path)
+    np.testing.assert_array_equal(load(tmp_path)["wheel"].values, values)

@@ -1,0 +1,78 @@
+"""The audit of a model of several sessions: every fault that is put in is found, a sound model has none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from models.test_masked_network import FAST, SHAPE, make_session
+
+from nblib.models.multimodal import fitting, linear
+from nblib.models.multimodal.network import MaskedNetwork
+from nblib.prepare.sessions import root_scaling
+from nblib.report.audit import sessions as audit
+
+
+def fitted(causal):
+    sessions = [make_session(0), make_session(1, n_units=5)]
+    branch = fitting.fit_branch(sessions, causal)
+    shape = SHAPE | {"causal": causal}
+    return sessions, fitting.fit(sessions, branch, FAST, shape, fitting.CHANCES)[0]
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return fitted(causal=False)
+
+
+@pytest.fixture(scope="module")
+def causal():
+    return fitted(causal=True)
+
+
+def found(model, sessions, new=(), causal=False):
+    return [*audit.faults(model, sessions, list(new), causal)]
+
+
+def test_sound_models_have_no_fault(sound, causal):
+    assert found(*reversed(sound), new=["s7"]) == []
+    assert found(*reversed(causal), causal=True) == []
+
+
+def test_scaling_over_test_trials_is_found(sound):
+    sessions, model = sound
+    whole = root_scaling(sessions[0].counts, np.arange(len(sessions[0].counts)))
+    stored = [replace(model.sessions[0], roots=whole), model.sessions[1]]
+    assert found(replace(model, sessions=stored), sessions) == ["s0: its counts are scaled otherwise than by its train trials"]  # fmt: skip
+    stored = [model.sessions[0], replace(model.sessions[1], mean=model.sessions[1].mean + 0.1)]
+    assert found(replace(model, sessions=stored), sessions) == ["s1: its signals are scaled otherwise than by its train trials"]  # fmt: skip
+
+
+def test_a_variable_that_is_hidden_in_part_is_found(sound, monkeypatch):
+    sessions, model = sound
+    whole = MaskedNetwork.forward
+
+    def in_part(self, batch):
+        """A token of the choice stays visible."""
+        rates, signals, variables = whole(self, batch)
+        return rates, signals, [log + 0.1 * batch["variables"][:, :1] for log in variables]
+
+    monkeypatch.setattr(MaskedNetwork, "forward", in_part)
+    assert found(model, sessions) == [f"{name}: behaviour that is hidden moves what is said of it" for name in ("s0", "s1")]  # fmt: skip
+
+
+def test_a_new_session_that_taught_is_found(sound):
+    sessions, model = sound
+    assert found(model, sessions, new=["s1"]) == ["s1: it is new to the model, and taught it"]
+    assert "no recording of the recipe" in found(model, sessions[:1])[0]
+
+
+def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
+    sessions, model = sound
+    assert {what.split(": ")[1] for what in found(model, sessions, causal=True)} == {
+        "it is causal, but later bins move its signals", "it is causal, but later bins move its rates",
+    }  # fmt: skip
+    _, before = causal
+    one = sessions[0]
+    both_ways = linear.flat_ridge(one, one.rows("train"), one.rows("val")).of_signal(0)
+    maps = [before.maps[0] | {"wheel": both_ways}, before.maps[1]]
+    assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its signals"]  # fmt: skip
