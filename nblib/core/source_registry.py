@@ -36,5 +36,6 @@ SOURCES = {
     "simulate_movie": Source("simulate.movie", "spikes"),
     "ibl": Source("data.ibl", "spikes"),
     "simulate_task": Source("simulate.task", "spikes"),
+    "reach": Source("data.reach", "spikes"),
     "simulate_retina": Source("simulate.retina", "spikes"),
 }
