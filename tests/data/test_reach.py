@@ -7,7 +7,7 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, Recipe, SplitSettings
 from nblib.data import counts_dataset, sources
-from nblib.models.multimodal import linear
+from nblib.models.multimodal import linear, poisson
 from nblib.prepare import binning, sessions, splits
 
 RATE_HZ, BIN_S = 250, 0.064
@@ -173,3 +173,6 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
         spread += ((truth - truth.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1))
     assert np.abs(1 - off / spread - ceiling).max() < 0.02
     assert ceiling.min() > 0.3
+    # All units lie in one area: nobody is left to tell of them, so it is their mean course.
+    alone = poisson.impute(session, rows["train"], rows["val"], np.arange(n_units))(session)
+    np.testing.assert_allclose(alone[0], poisson.psth(session, rows["train"]), rtol=1e-5)

@@ -109,7 +109,7 @@ def flat_ridge(session: Session, fit: np.ndarray, choose: np.ndarray) -> LinearM
 
 def directions(x: np.ndarray, fit: np.ndarray, n: int) -> np.ndarray:
     """The n leading principal directions (N, n) of x (K, T, N), of the trials `fit`."""
-    flat = x[fit].reshape(-1, x.shape[2]).astype(np.float64)
+    flat = x[fit].reshape(len(fit) * x.shape[1], x.shape[2]).astype(np.float64)
     return np.linalg.eigh(flat.T @ flat)[1][:, ::-1][:, :n]
 
 

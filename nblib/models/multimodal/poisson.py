@@ -88,7 +88,8 @@ def regression(
     counts, x = session.counts[..., units], model.features(session)
     mean, scale = x[fit].mean(axis=(0, 1)), x[fit].std(axis=(0, 1)) + 1e-6
     x = np.clip((x - mean) / scale, -MOST, MOST)
-    flat, y = x[fit].reshape(-1, x.shape[2]), counts[fit].reshape(-1, len(units)).astype(float)
+    y = counts[fit].reshape(-1, len(units)).astype(float)
+    flat = x[fit].reshape(len(y), x.shape[2])
     base = np.broadcast_to(model.offset, counts[fit].shape).reshape(y.shape)
     shape = (x.shape[2], len(units))
 
