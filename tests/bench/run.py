@@ -103,7 +103,7 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
         sizes = {"units": 6, "bins": 2, "classes": 4, "repeats": 8, "shots": (1, 5, 0)} if small else {}  # fmt: skip
         found += few_shot_rows.rows(**sizes)
     if "decoders" in groups:
-        sizes = {"seeds": 1, "sizes": SMALL, "big": {"n": 60, "bins": 2, "units": 5, "classes": 3}} if small else {}  # fmt: skip
+        sizes = {"seeds": 1, "sizes": SMALL, "plenty": SMALL, "draws": 1, "big": {"n": 60, "bins": 2, "units": 5, "classes": 3}} if small else {}  # fmt: skip
         found += decoder_rows.rows(**sizes)
     if "potentials" in groups:
         sizes = {"recordings": 3, "windows": 60, "subjects": 5, "steps": 2, "repeats": 1, "draws": 1, "embedders": 1} if small else {}  # fmt: skip
