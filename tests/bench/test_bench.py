@@ -91,3 +91,19 @@ def test_a_small_bench_never_becomes_the_books(result):
     committed = RUN.parents[2] / "book" / "bench.json"
     if committed.exists():
         assert json.loads(committed.read_text())["measured"] != result["measured"]
+
+
+def test_a_group_is_renewed_and_the_others_stay():
+    import run
+
+    def bench(value, *groups):
+        measured = [{"group": group, "value": value} for group in groups]
+        return {"machine": "m", "rows": measured, "measured": measured, "seconds": value}
+
+    before = bench(1, "binning", "training on cpu", "results")
+    after = run.renewed(before, bench(2, "training on cpu", "training on cuda"), ["training"])
+    told = [(row["group"], row["value"]) for row in after["measured"]]
+    assert told == [("binning", 1), ("training on cpu", 2), ("training on cuda", 2), ("results", 1)]
+    assert run.renewed(before, bench(3, "binning"), list(run.GROUPS))["measured"][0]["value"] == 3
+    with pytest.raises(SystemExit, match="measure all groups"):
+        run.renewed({**before, "machine": "other"}, bench(2), ["training"])
