@@ -282,7 +282,7 @@ def test_a_film(home):
 
 def test_many_sessions(home):
     given = {"recipe": "task_tiny", "max_epochs": 2, **FEW}
-    outcome = execute.attempt("12_multimodal", given, with_upstream=True, progress=False)
+    outcome = attempt("12_multimodal", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     words = check(nbformat.read(outcome.folder / "executed.ipynb", as_version=4), "12_multimodal")
     assert "One network of 2 sessions answers 11 tasks" in words
