@@ -10,7 +10,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["WANDB_MODE"] = "offline"
 
+import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 from conduct import lacking, scope  # noqa: E402
@@ -49,6 +51,16 @@ def home(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("NBLIB_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def preloaded(monkeypatch) -> None:
+    """Jobs begin with their imports done."""
+    from preloaded import Forked
+
+    from nblib.run import many
+
+    monkeypatch.setattr(many, "subprocess", SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))
 
 
 @pytest.fixture(scope="session")

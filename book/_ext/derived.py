@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from pydantic import BaseModel
 from sphinx.util.docutils import SphinxDirective
 
 
@@ -163,9 +164,15 @@ def skip(app, what, name, obj, already, options):
     return True if module and not module.startswith("nblib") and callable(obj) else None
 
 
+def without_fields(app, what, name, obj, options, signature, returns):
+    """No signature for a model of settings: its fields are a table of the data dictionary."""
+    return ("", "") if isinstance(obj, type) and issubclass(obj, BaseModel) else None
+
+
 def setup(app):
     """Register the directives, and what the reference leaves out."""
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", without_fields)
     app.add_directive("parameters", Parameters)
     app.add_directive("decoders", Decoders)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,20 +2,24 @@
 
 Each simulated recording takes the road of the demo recipe. Strengths are chosen on validation rows, and the
 test rows are asked once. Shares are of the accuracy of the exact posterior, the mean over recordings.
+Where the real recordings are, the decoder that validation chooses on one of them stands beside logistic
+regression.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 from measure import Row, memory, process
 
 GROUP = "decoders"
@@ -28,12 +32,17 @@ SHARES = {  # at least; of networks accuracies of .80 and .82
 }  # fmt: skip
 BIG = {"n": 5_950, "bins": 20, "units": 2_000, "classes": 119}
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PLENTY = {"n_repeats": 500}
+PLENTY_SHARE = 0.97
+REAL, REAL_FOLDS, REAL_UNITS, REAL_DRAWS = "allen_gratings", 5, 30, 20
+RIVALS = ("logistic", "bayes_poisson", "ridge", "nearest_mean", "poisson_naive_bayes", "mlp", "lstm", "transformer")  # fmt: skip
 
 
 def rows(
-    *, seeds: int = 5, sizes: dict[str, Any] | None = None, big: dict[str, int] = BIG
-) -> list[Row]:
-    """Share of the best possible and seconds of a fit; then one large fit, its seconds and memory."""
+    *, seeds: int = 5, sizes: dict[str, Any] | None = None, big: dict[str, int] = BIG,
+    plenty: dict[str, Any] = PLENTY, draws: int = REAL_DRAWS,
+) -> list[Row]:  # fmt: skip
+    """Share of the best possible and seconds of a fit; much data, real data; one large fit."""
     share, seconds = defaultdict(list), defaultdict(float)
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         for n_bins in MEMBERS:
@@ -51,33 +60,105 @@ def rows(
                 against, said, value >= least if least else None, note),
             Row(GROUP, f"{name}: fit", seconds[name], "s", seconds[name] / seconds[against], against, note=note),
         ]  # fmt: skip
-    return found + _large(**big)
+    return [*found, _plentiful(plenty), *_real(draws), *_large(**big)]
 
 
 def _task(n_bins: int, simulate: dict[str, int]):
     """Samples of a simulated recording, as 05 gets them, and the exact log-posterior of its test rows."""
+    from nblib.experiments import decode
+
+    values = {"recipe": "demo", "recording": "demo", "n_bins": n_bins, "simulate": simulate}
+    data, recipe, params = next(_folds(values))
+    return data, decode.ideal_observer(data, recipe, params)
+
+
+def _folds(values: dict[str, Any]):
+    """Samples of each fold of a split that is made for it, with the recipe and 05's parameters."""
     from nblib.core import store
     from nblib.experiments import decode
     from nblib.road import stages
 
-    values = {"recipe": "demo", "recording": "demo", "n_bins": n_bins, "simulate": simulate}
     with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, NBLIB_HOME=home):
-        given = [word for name, value in values.items() for word in ("-p", name, str(value))]
+        given = [
+            word
+            for name, value in values.items()
+            for word in ("-p", name, value if isinstance(value, str) else json.dumps(value))
+        ]
         process(sys.executable, "-m", "nblib", "run", "04_split", "--with-upstream", *given)
-        params, recipe = stages.settle_recipe("05_train_lstm", values)
-        split, counts = (
-            store.folder(stage, "demo", stages.key_for(stage, recipe, "demo"))
-            for stage in ("04_split", "03_clean")
-        )
-        data = decode.load_data(split, counts, recipe, params)
-        return data, decode.ideal_observer(data, recipe, params)
+        recording = values["recording"]
+        for fold in range(values.get("n_folds", 1)):
+            params, recipe = stages.settle_recipe("05_train_lstm", {**values, "fold": fold})
+            split, counts = (
+                store.folder(stage, recording, stages.key_for(stage, recipe, recording))
+                for stage in ("04_split", "03_clean")
+            )
+            yield decode.load_data(split, counts, recipe, params), recipe, params
+
+
+def _plentiful(sizes: dict[str, Any]) -> Row:
+    """The closed form where examples abound: what remains is what the model cannot say."""
+    data, ideal = _task(20, sizes)
+    right = _fitted("bayes_poisson", data).score(data.test.x, data.test.y)
+    share = float(right / (ideal.argmax(axis=1) == data.test.y).mean())
+    note = f"{len(data.train):,} presentations teach {len(data.classes)} classes"
+    return Row(GROUP, "bayes_poisson, 20 bins, many repeats: accuracy", share, "of the best possible",
+               limit=f"at least {PLENTY_SHARE:g}", holds=share >= PLENTY_SHARE, note=note)  # fmt: skip
+
+
+def _real(draws: int) -> list[Row]:
+    """The decoder chosen on validation minus logistic regression, on draws of a real recording's units.
+
+    Each draw of units is tested on one of the folds in turn. A presentation's answers are averaged over the
+    draws that tested it, so that the interval is over presentations. No row without the recording.
+    """
+    from nblib.evaluate import stats
+    from nblib.experiments import decode
+
+    if not os.environ.get("NBLIB_TEST_DATA"):
+        return []
+    values = {"recipe": REAL, "recording": REAL, "n_units": 0, "n_folds": REAL_FOLDS}
+    folds = [data for data, _, _ in _folds(values)]
+    answers, names = [], []
+    for draw in range(draws):
+        data = folds[draw % REAL_FOLDS]
+        keep = np.zeros(len(data.unit_ids), bool)
+        keep[np.random.default_rng(draw).choice(keep.size, REAL_UNITS, replace=False)] = True
+        data = decode.of_units(data, keep)
+        fits = {name: _fitted(name, data) for name in RIVALS}
+        names.append(max(fits, key=lambda name: fits[name].score(data.val.x, data.val.y)))
+        right = [fits[name].predict(data.test.x) == data.test.y for name in (names[-1], "logistic")]
+        answers.append(pd.DataFrame(dict(zip(("chosen", "logistic"), right, strict=True)), data.test.trial))  # fmt: skip
+    mean = pd.concat(answers).astype(float).groupby(level=0).mean()
+    d = stats.paired_difference(mean["chosen"].to_numpy(), mean["logistic"].to_numpy())
+    share = {name: float(values.mean()) for name, values in mean.items()}
+    against = "real recording: accuracy of logistic"
+    note = (
+        f"{REAL}, {draws} draws of {REAL_UNITS} units over {REAL_FOLDS} folds, {d.n} presentations; difference "
+        f"{d.value:+.3f} ({d.ci_low:+.3f} to {d.ci_high:+.3f}); chosen: {dict(Counter(names))}"
+    )
+    return [
+        Row(GROUP, against, share["logistic"], "of presentations", note=note),
+        Row(GROUP, "real recording: accuracy of the chosen decoder", share["chosen"], "of presentations",
+            share["chosen"] / share["logistic"], against, "not below logistic, interval ends above -0.01",
+            d.value >= 0 and d.ci_high > -0.01, note),
+    ]  # fmt: skip
+
+
+def _fitted(
+    name: str, data, known: dict[str, Any] | None = None, params: dict[str, Any] | None = None
+):
+    """A decoder fitted as 05 does, in silence, on the processor."""
+    from nblib.models import make
+
+    settings = {"device": "cpu", "progress": False}
+    decoder = make(name, params or {}, settings=settings, scaling=data.scaling)
+    decoder.known = dict(known or {})
+    return decoder.fit(data.train.x, data.train.y, (data.val.x, data.val.y), n_classes=len(data.classes))  # fmt: skip
 
 
 def _answers(data, n_bins: int) -> dict[str, tuple[float, float]]:
     """Accuracy on the test rows, and seconds of the fit, of each decoder."""
     from sklearn.linear_model import LogisticRegression
-
-    from nblib.models import make
 
     flat = {role: getattr(data, role).x.reshape(len(getattr(data, role)), -1) for role in ("train", "val", "test")}  # fmt: skip
     found, known = {}, {}
@@ -90,13 +171,11 @@ def _answers(data, n_bins: int) -> dict[str, tuple[float, float]]:
             best.score(flat["test"], data.test.y),
             took,
         )
-    members, settings = MEMBERS[n_bins], {"device": "cpu", "progress": False}
+    members = MEMBERS[n_bins]
     for name in (*members, "ensemble"):
         params = {"members": members} if name == "ensemble" else {}
-        decoder = make(name, params, settings=settings, scaling=data.scaling)
-        decoder.known = dict(known)
         began = time.perf_counter()
-        decoder.fit(data.train.x, data.train.y, (data.val.x, data.val.y), n_classes=len(data.classes))  # fmt: skip
+        decoder = _fitted(name, data, known, params)
         took = time.perf_counter() - began
         known[name] = decoder
         if name != "ridge":

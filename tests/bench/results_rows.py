@@ -32,7 +32,7 @@ def rows(*, runs: int = 10_000, at_most_s: float = 20.0) -> list[Row]:
             process(nblib, *what, env=env)
             took = time.perf_counter() - began
             found.append(
-                Row("many runs", f"nblib {' '.join(what[:2])}", took, limit=f"at most {at_most_s:g} s",
+                Row("results", f"nblib {' '.join(what[:2])}", took, limit=f"at most {at_most_s:g} s",
                     holds=took <= at_most_s, note=f"the whole command, {runs:,} small runs")
             )  # fmt: skip
     return found

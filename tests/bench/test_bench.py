@@ -29,6 +29,8 @@ def result(tmp_path_factory):
 
 def test_every_promise_has_its_row(result):
     promised = {row["what"] for row in result["measured"] if row["limit"]}
+    if os.environ.get("NBLIB_TEST_DATA"):
+        promised.remove("real recording: accuracy of the chosen decoder")
     assert promised == {
         "nblib bins the recording",
         "peak memory above the interpreter",
@@ -42,6 +44,7 @@ def test_every_promise_has_its_row(result):
         "mlp, 5 bins: accuracy",
         "ensemble, 5 bins: accuracy",
         "ensemble, 20 bins: accuracy",
+        "bayes_poisson, 20 bins, many repeats: accuracy",
         "bayes_poisson: a large fit",
         "bayes_poisson: memory beside the counts",
         "nblib sampler of rp",
@@ -88,3 +91,19 @@ def test_a_small_bench_never_becomes_the_books(result):
     committed = RUN.parents[2] / "book" / "bench.json"
     if committed.exists():
         assert json.loads(committed.read_text())["measured"] != result["measured"]
+
+
+def test_a_group_is_renewed_and_the_others_stay():
+    import run
+
+    def bench(value, *groups):
+        measured = [{"group": group, "value": value} for group in groups]
+        return {"machine": "m", "rows": measured, "measured": measured, "seconds": value}
+
+    before = bench(1, "binning", "training on cpu", "results")
+    after = run.renewed(before, bench(2, "training on cpu", "training on cuda"), ["training"])
+    told = [(row["group"], row["value"]) for row in after["measured"]]
+    assert told == [("binning", 1), ("training on cpu", 2), ("training on cuda", 2), ("results", 1)]
+    assert run.renewed(before, bench(3, "binning"), list(run.GROUPS))["measured"][0]["value"] == 3
+    with pytest.raises(SystemExit, match="measure all groups"):
+        run.renewed({**before, "machine": "other"}, bench(2), ["training"])

@@ -25,7 +25,7 @@ def _starting(repeats: int) -> list[Row]:
         line=lambda: process(str(BIN / "nblib"), "--help"),
     )
     package, line = max(0.0, took["package"] - took["bare"]), took["line"]
-    group = "starting"
+    group = "tools"
     return [
         Row(group, "import nblib", package, limit="at most 0.3 s", holds=package <= 0.3,
             note="over an empty Python"),

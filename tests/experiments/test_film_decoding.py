@@ -1,5 +1,7 @@
 """A label of a film, decoded: what windows, smoothing and a clock tell of it, and what leaks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,11 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     assert (
         "a clock that reads no spike tells" in words and "of such a score needs no neuron" in words
     )
+    effective = result.tables["effective"].set_index("decoder")
+    for low, unsure in ((-0.1, True), (0.1, False)):
+        effective.loc["chosen", "ci_low"] = low
+        changed = replace(result, tables=result.tables | {"effective": effective.reset_index()})
+        assert ("the spikes may add nothing" in decoding.in_words(changed)) == unsure
     assert "test bins worth" in words and "It is one viewing of one film." in words
 
 

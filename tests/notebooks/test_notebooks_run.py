@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from preloaded import attempt
 
 from nblib.core import store
 from nblib.report import audit, results
 from nblib.report.runs import load_run
 from nblib.road import stages
-from nblib.run import execute
 
+pytestmark = pytest.mark.usefixtures("preloaded")
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 ROAD = ["01_ingest", "02_bin", "03_clean", "04_split"]
 NO_TORCH = "import sys\nassert not {'torch', 'lightning'} & set(sys.modules)"
@@ -104,17 +105,17 @@ def test_a_decoder_on_a_graph(home, tmp_path):
     """06 stands on the same split as 05, and compares itself with 05's run when there is one."""
     who = {"recipe": "tiny", "recording": "tiny"}
     few = {"max_epochs": 2, "model_params": {"hidden": 8}, **FEW}
-    outcome = execute.attempt("06", {**who, **few}, with_upstream=True, progress=False)
+    outcome = attempt("06", {**who, **few}, with_upstream=True)
     assert outcome.code == 0, outcome.message
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     assert "st_gat names the right frame" in check(executed, "06_train_st_gat")
     assert "no run of `lstm` on this input and split" in nbformat.writes(executed)
-    assert execute.attempt("05", {**who, "model": "lstm", **FEW}, progress=False).code == 0
+    assert attempt("05", {**who, "model": "lstm", **FEW}).code == 0
     executed = by_papermill("06_train_st_gat", tmp_path, **who, graph="anatomy", **few)
     check(executed, "06_train_st_gat")
     assert "Beside `lstm`" in nbformat.writes(executed)
     assert results.scan()["variant"].str.contains('graph="anatomy"').sum() == 1
-    outcome = execute.attempt("06", {**who, "model": "lstm"}, progress=False)
+    outcome = attempt("06", {**who, "model": "lstm"})
     assert outcome.code == 2 and "model" in outcome.message
 
 
@@ -127,7 +128,7 @@ def test_learning_curves(home):
         "max_epochs": 1,
     }
     given |= {"models": ["ridge", "lstm", "st_gat"], **FEW}
-    outcome = execute.attempt("07_few_shot", given, with_upstream=True, progress=False)
+    outcome = attempt("07_few_shot", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     words = check(executed, "07_few_shot")
@@ -141,7 +142,7 @@ def test_images_from_spikes(home, tmp_path):
         "simulate: {n_units: 20, n_scenes: 20, n_repeats: 8}\nn_bins: 2\n"
     )
     given = {"recipe": str(recipe), "recording": "scenes", "vae_epochs": 2, **FEW}
-    outcome = execute.attempt("10", given, with_upstream=True, progress=False)
+    outcome = attempt("10", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     words = check(executed, "10_image_latents")
@@ -161,9 +162,9 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
            "n_context": 3, "n_ahead": 2, "n_negatives": 3}  # fmt: skip
     given = {"recipe": str(recipe), "n_folds": 3, "folds": [0], "budgets": [1, 10, 0], "n_draws": 2,
              "embedders": ["rp", "cpc", "rp+cpc", "random"], "pretext_params": few}  # fmt: skip
-    alone = execute.attempt("09", given, progress=False)
+    alone = attempt("09", given)
     assert alone.code == 3 and "nblib run 02_bin --with-upstream" in alone.message
-    outcome = execute.attempt("09", given, with_upstream=True, progress=False)
+    outcome = attempt("09", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     done = [f for f in store.artifacts() if not f.parts[-3].startswith("00_")]
     assert sorted({f.parts[-3] for f in done}) == ["01_ingest", "02_bin", "08_ssl_pretext", "09_downstream_one_vs_all"]  # fmt: skip
@@ -180,14 +181,14 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
     assert set(table["notebook"]) == {"08_ssl_pretext", "09_downstream_one_vs_all"}
     assert (table["flag"] == "").all() and results.comparable(table).empty
     missing = {**given, "pretext_params": {**few, "max_epochs": 1}}
-    other = execute.attempt("09", missing, progress=False)
+    other = attempt("09", missing)
     assert other.code == 3 and "nblib run 08_ssl_pretext --with-upstream" in other.message
-    again = execute.attempt("09", given, progress=False)
+    again = attempt("09", given)
     assert again.code == 0 and again.seconds == 0
     # The exported weights are that very embedder, and are known by what they hold.
     file = tmp_path / "mine" / pth.name
     shutil.copytree(pth.parent, file.parent)
-    from_file = execute.attempt("09", {**given, "embedders": [str(file), "random"]}, progress=False)
+    from_file = attempt("09", {**given, "embedders": [str(file), "random"]})
     assert from_file.code == 0, from_file.message
     curves = [pd.read_parquet(o.folder / "curve.parquet").set_index("embedder") for o in (outcome, from_file)]  # fmt: skip
     assert curves[0].loc["rp", "value"].tolist() == curves[1].loc[str(file), "value"].tolist()
@@ -195,7 +196,7 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
 
 def test_by_the_runner_with_upstream(home):
     given = {"recipe": "tiny", "recording": "tiny", "model": "linear_svm", "n_bins": 2, **FEW}
-    outcome = execute.attempt("05_train_lstm", given, with_upstream=True, progress=False)
+    outcome = attempt("05_train_lstm", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     run = the_run()
     assert run.folder == outcome.folder and run.metrics["n_bins"] == 2
@@ -203,7 +204,7 @@ def test_by_the_runner_with_upstream(home):
     assert list(done) == [*ROAD, "05_train_lstm"]
     for name, folder in done.items():
         check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
-    again = execute.attempt("05_train_lstm", given, progress=False)
+    again = attempt("05_train_lstm", given)
     assert again.code == 0 and again.folder == outcome.folder and again.seconds == 0
 
 
@@ -221,7 +222,7 @@ def test_real_recordings_reach_a_score(
     real_data(file)
     recording = file.removesuffix(".nwb")
     given = {"recipe": recipe, "recording": recording, "model": "logistic", **FEW}
-    outcome = execute.attempt("05_train_lstm", given, with_upstream=True, progress=False)
+    outcome = attempt("05_train_lstm", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     metrics = the_run().metrics
     assert (metrics["n_classes"], metrics["n_units"], metrics["oracle"]) == (
@@ -265,7 +266,7 @@ def test_a_film(home):
         "tolerance_s": 0.24,
     }
     given |= {"n_permutations": 20, "n_bootstrap": 100}
-    outcome = execute.attempt("11_movie", given, with_upstream=True, progress=False)
+    outcome = attempt("11_movie", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
     words = check(executed, "11_movie")
@@ -275,13 +276,13 @@ def test_a_film(home):
     scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]
     assert scores["ridge: kappa"]["unit"] == "kappa" and "clock: auroc" in scores
     assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
-    again = execute.attempt("11", {**given, "label_name": "rivals"}, progress=False)
+    again = attempt("11", {**given, "label_name": "rivals"})
     assert again.code != 0 and "near it: rival" in again.message
 
 
 def test_many_sessions(home):
     given = {"recipe": "task_tiny", "max_epochs": 2, **FEW}
-    outcome = execute.attempt("12_multimodal", given, with_upstream=True, progress=False)
+    outcome = attempt("12_multimodal", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     words = check(nbformat.read(outcome.folder / "executed.ipynb", as_version=4), "12_multimodal")
     assert "One network of 2 sessions answers 11 tasks" in words

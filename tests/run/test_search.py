@@ -32,6 +32,7 @@ FIXED = {
     "model_params": {"hidden": 8, "dropout": 0.0, "input_dropout": 0.0}, "n_permutations": 100, "n_bootstrap": 100,
 }  # fmt: skip
 SPACE = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "batch_size": {"choices": [16, 64]}}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture(scope="module")

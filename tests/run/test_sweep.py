@@ -20,6 +20,7 @@ from nblib.road.stage_registry import STAGES
 from nblib.run import cluster, plan, sweep, sweep_recordings
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture
