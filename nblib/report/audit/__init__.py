@@ -25,13 +25,14 @@ CHECKS = {
     "test rows": "predictions are of the test rows of their fold, and the numbers of rows agree",
     "random split": "no split is random where labels come in runs",
     "choice": "what a run chose itself (epoch, penalty) it chose on validation",
+    "windows": "of time without trials, a role sees its own time and gaps alone, and nothing after t0",
     "recordings": "no recording takes part under two names",
     "subjects": "no test subject taught the embedder that it judges",
     "sessions": "a model of several sessions scales by train trials and sees neither what is hidden nor, if causal, what comes later; no new recording taught it",
 }
 LOOKS = {
-    "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice, "subjects": checks.subjects,
-    "sessions": sessions.model_of_sessions,
+    "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice,
+    "windows": checks.windows, "subjects": checks.subjects, "sessions": sessions.model_of_sessions,
 }  # fmt: skip
 ACROSS = {
     "one split": checks.one_split,

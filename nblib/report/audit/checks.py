@@ -163,6 +163,35 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
     return []
 
 
+def windows(run: Run, files: Files) -> list[Fault] | None:
+    """Of a run on time without trials: whether what a role sees and predicts lies in its own time or in
+    gaps, whether anything after t0 changed an answer, and whether validation chose what was chosen."""
+    table = run.table("windows.parquet", "role", "sees_from_s", "first_s", "until_s")
+    if table is None or split_folder(run) is None:
+        return None
+    split, faults = pd.DataFrame(files.split(split_folder(run))[0]), []
+    split = split[(split["fold"] == run.metrics.get("fold", 0)) & (split["role"] != "gap")]
+    start, stop = to_ns(split["start_s"].to_numpy()), to_ns(split["stop_s"].to_numpy())
+    for role in dict.fromkeys(table["role"]):
+        mine = np.asarray(table["role"]) == role
+        seen = np.column_stack([to_ns(np.asarray(table[end])[mine]) for end in ("sees_from_s", "until_s")])
+        others = (split["role"] != role).to_numpy() & touches(start, stop, merged(seen))
+        if others.any():
+            first = split[others].iloc[0]
+            faults.append(
+                f"windows of {role} reach over a seam: into {others.sum()} row(s) of another role, first "
+                f"{first['role']} at {first['start_s']:g} s"
+            )
+    for model, change in run.metrics["change_after_t0"].items():
+        if change:
+            faults.append(f"{model} sees what comes after the first bin: noise there moved its answer by {change:.3g}")
+    choices = run.table("choices.parquet", "of", "chosen", "role")
+    for of, chosen, role in zip(*choices.values(), strict=True) if choices else ():
+        if role != "val":
+            faults.append(f"{of}: {chosen} was chosen on {role}, not on validation")
+    return faults
+
+
 def subjects(run: Run, files: Files) -> list[Fault] | None:
     """Whether the test subjects of 08 and 09 had no part in teaching, unless that was asked for."""
     if not STAGES[run.stage].cohort or split_folders(run):

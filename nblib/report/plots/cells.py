@@ -8,40 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nblib.experiments.spikes.prediction import BITS
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
     from nblib.evaluate.result import Result
 
-AXES = {
-    "bits/spike": "bits a spike over a constant rate",
-    "correlation": "correlation after 50 bins",
-}
+ENDS = {"value": "", "ci_low": "_low", "ci_high": "_high"}
 MOST_POINTS = 32  # of an average, a channel
 WIDTH, HEIGHT = 720, 400
 
 
 @style.styled
-def scores(result: Result, metric: str) -> Picture:
-    """Every model's bits a spike, or every inferred train's correlation, with its interval over cells."""
-    rows = [
-        {"model": row.of["model" if metric == "bits/spike" else "variant"],
-         "variant": row.of["variant"] if metric == "bits/spike" else row.of["model"], **row.score.fields()}
-        | ({} if row.best is None else {"oracle": row.best.value, "oracle_low": row.best.ci_low, "oracle_high": row.best.ci_high})
-        for row in result.rows if row.metric == metric
-    ]  # fmt: skip
-    if not rows:
-        return style.say("No model that looks ahead was asked for: -p encoders '[chain]'")
-    table = pd.DataFrame(rows).drop(columns="chance")
+def scores(result: Result) -> Picture:
+    """Every model's bits a spike with its interval over cells, and the truth's where it is known."""
+    table = pd.DataFrame([
+        {"model": row.of["model"], "variant": row.of["variant"], **row.score.fields()}
+        | {f"oracle{end}": getattr(row.best, name) for name, end in ENDS.items() if row.best}
+        for row in result.rows if row.metric == BITS
+    ])  # fmt: skip
+    if table.empty:
+        return style.say("No model that says how likely spikes are was asked for.")
     fig = style.new_figure(1.6 + 0.4 * len(table))
     ax = fig.add_subplot()
     colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
-    primitives.intervals(ax, table, "model", hue="variant", colours=colours)
-    ax.axvline(
-        0, label="constant rate" if metric == "bits/spike" else "no likeness", **primitives.CHANCE
-    )
-    ax.set(xlabel=f"{AXES[metric]}, 95 % interval over cells")
+    primitives.intervals(ax, table.drop(columns="chance"), "model", hue="variant", colours=colours)
+    ax.axvline(0, label="constant rate", **primitives.CHANCE)
+    ax.set(xlabel="bits a spike over a constant rate, 95 % interval over cells")
     fig.legend_outside()
     return fig
 

@@ -1,7 +1,7 @@
 """A distribution over the spike trains of a window: a score a bin, and one for each interval.
 
 log p(train) = sum of the scores of its bins and of the intervals between its spikes, and of how far the first
-lies from the last known one, less log Z. It is the semi-Markov chain of `spike_inference` with a cost a gap,
+lies from the last known one, less log Z. It is the semi-Markov chain of `inference` with a cost a gap,
 differentiable: the gradient of log Z is the probability of each thing that is scored, so that of log p is
 what happened less what was expected.
 
@@ -82,3 +82,37 @@ def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Probability of a spike in each bin (W, L), of the scores of `LogZ`."""
     factors = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
     return torch.from_numpy(_sums(*factors)[1])
+
+
+def samples(bins: Tensor, first: Tensor, between: Tensor, seed: int) -> Tensor:
+    """A train (W, L) of each window, drawn exactly, of the scores of `LogZ`."""
+    factors = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
+    return torch.from_numpy(_draw(*factors, np.random.default_rng([seed, 8]).random(bins.shape)))
+
+
+@numba.njit(cache=True)
+def _draw(bins, first, between, chance):
+    """Trains (W, L) uint8, from spike to spike; chance (W, L): numbers from 0 to 1."""
+    W, L = bins.shape
+    trains, goes_on = np.zeros((W, L), np.uint8), np.empty(L)
+    for w in range(W):
+        factor, gap = bins[w], between[w % len(between)]
+        total = 1.0
+        for i in range(L - 1, -1, -1):
+            goes_on[i] = 1.0
+            for j in range(i + 1, L):
+                goes_on[i] += gap[j - i - 1] * factor[j] * goes_on[j]
+            total += first[w, i] * factor[i] * goes_on[i]
+        last, drawn = -1, 0
+        while last < L - 1:
+            left = (
+                chance[w, drawn] * (total if last < 0 else goes_on[last]) - 1.0
+            )  # 1: no spike follows
+            j = last
+            while left >= 0 and j < L - 1:
+                j += 1
+                left -= (first[w, j] if last < 0 else gap[j - last - 1]) * factor[j] * goes_on[j]
+            if left >= 0 or j == last:
+                break
+            trains[w, j], last, drawn = 1, j, drawn + 1
+    return trains

@@ -9,9 +9,9 @@ import numba
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from nblib.models import spike_inference
-from nblib.prepare.spike_distance import SPIKE_BIN
-from nblib.prepare.spike_history import LONGEST
+from nblib.models.encoders import inference
+from nblib.prepare.encoding.distance import SPIKE_BIN
+from nblib.prepare.encoding.history import LONGEST
 
 PAST = 32  # bins before t0 that a published window holds
 END_NODE = 100  # bins after t0, where a spike is taken for certain
@@ -107,9 +107,9 @@ def least_energy(distance: np.ndarray, since: np.ndarray, per_spike: float = 0.0
     weight = np.linspace(1, LAST_WEIGHT, distance.shape[1])
     trains = np.empty(distance.shape, np.uint8)
     for w, (seen, last) in enumerate(zip(distance, since, strict=True)):
-        cost = spike_inference.squared_error(seen, LONGEST, log=log, weight=weight)
+        cost = inference.squared_error(seen, LONGEST, log=log, weight=weight)
         rules = {"start": past + max(0, refractory - last), "free_end": True}
-        window = spike_inference.Trains(
+        window = inference.Trains(
             cost, len(seen), per_spike=per_spike, refractory=refractory, **rules
         )
         trains[w] = window.least()[1]

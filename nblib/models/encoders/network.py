@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nblib.core.errors import BadParameter
-from nblib.models import spike_chain
+from nblib.models.encoders import chain
 from nblib.models.settings import FitSettings
 from nblib.models.training import fit
 from nblib.prepare.continuous import STEP
-from nblib.prepare.spike_distance import SPIKE_BIN, distances
-from nblib.prepare.spike_history import AGE, LAGS, LONGEST, N_AGES, RECENT, TAUS, Inputs
+from nblib.prepare.encoding.distance import SPIKE_BIN, distances
+from nblib.prepare.encoding.history import AGE, LAGS, LONGEST, N_AGES, RECENT, TAUS, Inputs
 
 CODES = ("none", "embedding", "vae", "token", "hypernetwork")
 HEADS = ("now", "intensity", "distance", "chain")
@@ -181,7 +181,9 @@ class Predictor(nn.Module):
         """Of the spikes y under each head that is a distribution: (S, C) [nats]."""
         out = self(*x).clamp(max=HIGHEST)
         if self.head == "chain":
-            return self.chain_log_likelihood(out, x, y)
+            return chain.log_likelihood(*self.chain_scores(out, x), y.flatten(0, 1)).reshape(
+                out.shape[:2]
+            )
         hazard = out.exp()
         fired = torch.where(y > 0, torch.log(-torch.expm1(-hazard).clamp(max=-1e-30)), -hazard)
         return fired.sum(dim=1 if self.head == "now" else 2)
@@ -213,20 +215,22 @@ class Predictor(nn.Module):
         cell = torch.arange(len(table))[:, None]
         return table[:, gap], table[cell, x[2]]
 
-    def chain_log_likelihood(self, out: Tensor, x: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    def chain_scores(self, out: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores that `nblib.models.encoders.chain` takes."""
         between, first = self.intervals(x)
-        scores = out.flatten(0, 1), first.flatten(0, 1), between
-        return spike_chain.log_likelihood(*scores, y.flatten(0, 1)).reshape(out.shape[:2])
+        return out.flatten(0, 1), first.flatten(0, 1), between
 
     def probabilities(self, x: tuple[Tensor, ...]) -> Tensor:
         """Probability of a spike in each of the bins ahead, (S, C, L), of `chain` and `intensity`."""
-        out = self(*x).detach().clamp(max=HIGHEST)
+        out = self(*x).clamp(max=HIGHEST)
         if self.head == "intensity":
             return -torch.expm1(-out.exp())
-        between, first = self.intervals(x)
-        return spike_chain.probabilities(out.flatten(0, 1), first.flatten(0, 1), between).reshape(
-            out.shape
-        )
+        return chain.probabilities(*self.chain_scores(out, x)).reshape(out.shape)
+
+    def samples(self, x: tuple[Tensor, ...], seed: int) -> Tensor:
+        """A train of the bins ahead for each step and cell, (S, C, L), of `chain`."""
+        out = self(*x).clamp(max=HIGHEST)
+        return chain.samples(*self.chain_scores(out, x), seed).reshape(out.shape)
 
 
 def log_hazards(inputs: Inputs) -> np.ndarray:

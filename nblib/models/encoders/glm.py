@@ -9,7 +9,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from nblib.prepare.continuous import STEP
-from nblib.prepare.spike_history import AGE, LAGS, N_AGES, TAUS, Inputs
+from nblib.prepare.encoding.history import AGE, LAGS, N_AGES, TAUS, Inputs
 
 N_BASES = 12  # raised cosines a channel, over the lags
 RIDGES = (30.0, 3.0)  # tried in turn; validation chooses

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from nblib.core.errors import BadParameter
-from nblib.prepare.spike_distance import SPIKE_BIN, distances
+from nblib.prepare.encoding.distance import SPIKE_BIN, distances
 
 Cost = Callable[[int, int], np.ndarray]  # start, stop -> cost of those bins (stop - start, K + 1)
 BLOCK = 4096  # bins whose tables lie in memory at once

@@ -8,14 +8,15 @@ Shapes: T steps, C cells, S steps chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.signal import lfilter
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.prepare.continuous import STEP
-from nblib.prepare.spike_distance import distances
+from nblib.prepare.decoder_inputs import ROLES
+from nblib.prepare.encoding.distance import distances
 from nblib.prepare.stream import Stream
 
 LAGS = 63  # steps of stimulus seen
@@ -81,50 +82,66 @@ class Inputs:
         counts[-lag > self.after_seam[steps][:, None]] = 0
         return np.concatenate([age, self.traces[steps], counts.transpose(0, 2, 1)], axis=2)
 
+    def with_noise_from(self, step: int, rng: np.random.Generator) -> Inputs:
+        """The same with noise for all stimulus and spikes from the first bin of a step on."""
+        stimulus, spikes = self.stimulus.copy(), self.spikes.copy()
+        stimulus[step:] = rng.standard_normal(stimulus[step:].shape)
+        spikes[step:] = rng.random(spikes[step:].shape) < 0.2
+        since, traces, _ = of_spikes(spikes, np.flatnonzero(self.after_seam == 0))
+        return replace(self, stimulus=stimulus, spikes=spikes, since=since, traces=traces)
+
+
+def context_s(bin_s: float) -> float:
+    """How far back anything reaches [s]."""
+    return CONTEXT_STEPS * STEP * bin_s
+
 
 def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     """What encoders read, for predictions that reach `horizon_s` ahead.
 
     Raises BadParameter where the split keeps less time free between roles than context and horizon,
-    or bins do not fall into steps; BadInput where a cell does not fire in train, validation or test.
+    or bins do not fall into steps; BadInput where a role holds no step, or no spike of some cell.
     """
     if stream.row_bins % STEP:
         raise BadParameter(
             f"rows of {stream.row_bins} bins are no multiple of {STEP}; take a narrower bin_s."
         )
-    context_s = CONTEXT_STEPS * STEP * stream.bin_s
-    step_s = STEP * stream.bin_s
-    steps = {
-        role: stream.windows(role, context_s, max(horizon_s, step_s), STEP) // STEP
-        for role in ("train", "val", "test")
-    }
+    reach = context_s(stream.bin_s), max(horizon_s, STEP * stream.bin_s)
+    steps = {role: stream.windows(role, *reach, STEP) // STEP for role in ROLES}
     T = len(stream.number) // STEP
-    spikes = (stream.counts > 0).astype(np.uint8)
     shown = stream.stimulus.reshape(T, STEP, -1).mean(axis=1)
-    spread = shown[steps["train"]].std(axis=0)
-    shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
-    cuts = np.flatnonzero(np.diff(stream.number) != 1) + 1
-    since, traces, after_seam = np.empty(spikes.shape, np.uint8), [], []
-    for first, stop in zip(np.r_[0, cuts], np.r_[cuts, len(spikes)], strict=True):
-        part = spikes[first:stop]
-        back = distances(part[::-1], LONGEST, future=True, axis=0)[::-1]
-        since[first] = LONGEST
-        since[first + 1 : stop] = np.minimum(back[:-1] + 1, LONGEST)
-        traces.append(traces_of(part.reshape(-1, STEP, part.shape[1]).sum(axis=1)))
-        after_seam.append(np.arange((stop - first) // STEP))
-    spikes = spikes.reshape(T, STEP, -1)
+    spikes = (stream.counts > 0).astype(np.uint8).reshape(T, STEP, -1)
     for role, at in steps.items():
         if not len(at):
             raise BadInput(
-                f"no step of {role} is left with its context and horizon; the parts of the split are too short."
+                f"no step of {role} is left with its context and horizon; its parts are too short."
             )
         if (silent := ~spikes[at].any(axis=(0, 1))).any():
             names = stream.units.index[silent].tolist()
-            raise BadInput(f"unit {names[0]} (of {len(names)}) has no spike in {role} and cannot be scored; leave it out in 03, or record longer.")  # fmt: skip
-    return Inputs(
-        shown.astype(np.float32), spikes, since.reshape(spikes.shape), np.concatenate(traces), steps,
-        spikes[steps["train"]].mean(axis=(0, 1)), np.concatenate(after_seam),
-    )  # fmt: skip
+            raise BadInput(
+                f"unit {names[0]}, one of {len(names)}, has no spike in {role}, and cannot be predicted; leave it "
+                "out in 03, or take longer parts in 04."
+            )
+    spread = shown[steps["train"]].std(axis=0)
+    shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
+    seams = np.flatnonzero(np.diff(stream.number[::STEP], prepend=-STEP - 1) != STEP)
+    since, traces, after_seam = of_spikes(spikes, seams)
+    rate = spikes[steps["train"]].mean(axis=(0, 1))
+    return Inputs(shown.astype(np.float32), spikes, since, traces, steps, rate, after_seam)
+
+
+def of_spikes(spikes: np.ndarray, seams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`since`, `traces` and `after_seam` of `Inputs`; spikes (T, 8, C); seams: first steps of stretches."""
+    T, _, n_cells = spikes.shape
+    since, traces, after = np.empty(spikes.shape, np.uint8), [], []
+    for first, stop in zip(seams, np.append(seams[1:], T), strict=True):
+        part = spikes[first:stop].reshape(-1, n_cells)
+        back = distances(part[::-1], LONGEST, future=True, axis=0)[::-1]
+        back = np.concatenate([np.full((1, n_cells), LONGEST), np.minimum(back[:-1] + 1, LONGEST)])
+        since[first:stop] = back.reshape(-1, STEP, n_cells)
+        traces.append(traces_of(spikes[first:stop].sum(axis=1)))
+        after.append(np.arange(stop - first))
+    return since, np.concatenate(traces), np.concatenate(after)
 
 
 def traces_of(counts: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Spikes predicted, trains inferred, cells grouped (13)."""

@@ -1,0 +1,143 @@
+"""Which cells are of a kind (13): by what they answer to one stimulus, by code, by spike-triggered average."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nblib.prepare.encoding.history import LAGS, Inputs
+
+if TYPE_CHECKING:
+    from nblib.experiments.spikes.prediction import Data
+    from nblib.models.encoders.network import Predictor
+
+COMPONENTS = 12  # of the features, before cells are grouped
+MOST_STEPS = 4000  # of the stimulus that a network answers
+AVERAGE, ANSWERS, CODES = (
+    "spike-triggered average",
+    "answers of the network",
+    "codes of the network",
+)
+
+
+def grouped(
+    data: Data, model: Predictor | None
+) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
+    """Arrays (averages, codes), the table of `agreement`, and the cells in the plane.
+
+    The plane shows the answers of the network where there is one, else the averages: unit, x, y, kind
+    (group), type (true kind, -1 where it is not known), rate_hz.
+    """
+    params, types, units = data.params, data.stream.types, data.stream.units.index
+    sta = spike_triggered(data.inputs)
+    features, arrays = {AVERAGE: sta}, {"averages": {"sta": sta}}
+    if model is not None:
+        features = {ANSWERS: answers(model, data.inputs), AVERAGE: sta}
+        if params.cell_code != "none":
+            features[CODES] = model.net.z.weight.detach().numpy()
+            arrays["codes"] = {"z": features[CODES]}
+    n = params.n_kinds if types is None else len(np.unique(types))
+    n = min(n, len(units) - 1)
+    groups = {name: group(values, n, params.seed) for name, values in features.items()}
+    shown = next(iter(features))
+    at = in_the_plane(features[shown], params.perplexity, params.seed)
+    plane = pd.DataFrame({
+        "unit": units, "x": at[:, 0], "y": at[:, 1], "kind": groups[shown],
+        "type": -1 if types is None else types, "rate_hz": data.inputs.rate / data.stream.bin_s,
+    })  # fmt: skip
+    return arrays, agreement(groups, sta, types), plane
+
+
+def spike_triggered(inputs: Inputs) -> np.ndarray:
+    """Mean stimulus before a spike in train, (C, channel, LAGS), the latest last; 0 is the mean stimulus."""
+    steps = inputs.steps["train"]
+    counts = inputs.spikes[steps].sum(axis=1, dtype=np.float32)  # (steps, C)
+    sums = np.zeros((inputs.n_cells, inputs.stimulus.shape[1], LAGS), np.float32)
+    for part in np.array_split(np.arange(len(steps)), max(1, len(steps) // 4096)):
+        sums += np.tensordot(counts[part].T, inputs.shown(steps[part]), axes=1)
+    return sums / counts.sum(axis=0)[:, None, None]
+
+
+def answers(model: Predictor, inputs: Inputs) -> np.ndarray:
+    """What a network says that each cell does under the same stimulus, without history: (C, steps)."""
+    import torch
+
+    steps = inputs.steps["val"]
+    steps = steps[:: max(1, len(steps) // MOST_STEPS)]
+    with torch.no_grad():
+        said = [
+            model.net(torch.from_numpy(inputs.shown(part)))[..., 0]
+            for part in np.array_split(steps, 8)
+        ]
+    return torch.cat(said).T.numpy()
+
+
+def components(features: np.ndarray) -> np.ndarray:
+    """First components (C, n) of features (C, ...), each cell's about its mean and of length 1."""
+    from sklearn.decomposition import PCA
+
+    flat = features.reshape(len(features), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    return PCA(min(COMPONENTS, *flat.shape)).fit_transform(flat)
+
+
+def group(features: np.ndarray, n_kinds: int, seed: int = 0) -> np.ndarray:
+    """Group of each cell (C,), from 0: k-means of the first components of features (C, ...)."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(n_kinds, n_init=20, random_state=seed).fit_predict(components(features))
+
+
+def in_the_plane(features: np.ndarray, perplexity: float, seed: int = 0) -> np.ndarray:
+    """Places of cells (C, 2) by t-SNE, from 0 to 1."""
+    from sklearn.manifold import TSNE
+
+    first = components(features)
+    look = {
+        "perplexity": min(perplexity, (len(first) - 1) / 3),
+        "init": "pca",
+        "random_state": seed,
+    }
+    with warnings.catch_warnings(action="ignore"):
+        at = TSNE(2, **look).fit_transform(first)
+    return (at - at.min(axis=0)) / np.maximum(np.ptp(at, axis=0), 1e-9)
+
+
+def agreement(
+    groups: dict[str, np.ndarray], sta: np.ndarray, types: np.ndarray | None
+) -> pd.DataFrame:
+    """How well each way to group cells finds their kinds, a row a way.
+
+    rand: adjusted Rand index with the true kinds, NaN where they are not known; sta: mean likeness
+    (cosine) of the spike-triggered averages of two cells of a group; sta_apart: of two groups.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    flat = sta.reshape(len(sta), -1)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    alike, pair = flat @ flat.T, np.tri(len(flat), k=-1, dtype=bool)
+    rows = []
+    for name, of_cell in groups.items():
+        same = of_cell[:, None] == of_cell
+        rows.append({
+            "by": name, "n_kinds": of_cell.max() + 1,
+            "rand": np.nan if types is None else adjusted_rand_score(types, of_cell),
+            "sta": np.mean(alike[pair & same]), "sta_apart": np.mean(alike[pair & ~same]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def in_words(table: pd.DataFrame) -> str:
+    """What groups the cells best."""
+    if table["rand"].notna().all():
+        said = ", ".join(f"{row.rand:.2f} by {row.by}" for row in table.itertuples())
+        return f"Groups of cells agree with their true kinds (adjusted Rand index): {said}."
+    said = ", ".join(
+        f"{row.sta:.2f} by {row.by} ({row.sta_apart:.2f} between groups)"
+        for row in table.itertuples()
+    )
+    return f"Likeness of the averages of two cells of a group: {said}."
