@@ -33,6 +33,7 @@ FIGURES = {
     "10_image_latents": 3,
     "11_movie": 5,
     "12_multimodal": 6,
+    "13_spike_distance": 3,
     "90_results": 4,
     "91_search": 2,
     "92_planning": 1,
@@ -311,3 +312,18 @@ def test_a_recording_without_trials(home):
     assert "of 8 units" in said[0] and "and no trials" in said[0]
     assert "60,000 bins × 8 units" in said[1] and "60 of 60 rows of time" in said[2]
     assert "38 rows of time teach, 6 choose and 10 judge; 6 lie in gaps" in said[3]
+
+
+def test_when_cells_fire(home):
+    given = {"recipe": "retina_tiny", "recording": "r1", "max_epochs": 1, "steps_an_epoch": 500}
+    given |= {"encoders": ["glm", "net", "distance", "chain"], "n_bootstrap": 100}
+    outcome = execute.attempt("13_spike_distance", given, with_upstream=True, progress=False)
+    assert outcome.code == 0, outcome.message
+    executed = nbformat.read(outcome.folder / "executed.ipynb", as_version=4)
+    words = check(executed, "13_spike_distance")
+    assert "The simulated truth itself reaches" in words and "adjusted Rand index" in words
+    page = "".join("".join(o.get("data", {}).get("text/html", "")) for o in outputs(executed))
+    assert page.count('tabindex="0"') == 8 and "unit 0: " in page
+    metrics = json.loads((outcome.folder / "metrics.json").read_text())
+    assert set(metrics["change_after_t0"].values()) == {0}
+    assert audit.audit().findings == []

@@ -41,7 +41,7 @@ APART = {
     "run notebooks, and tell what was run": {
         "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py",
     },
-    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/multimodal", "models/multimodal", "report")},
+    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/multimodal", "models/multimodal", "experiments/spikes", "models/encoders", "prepare/encoding", "report")},
 }  # fmt: skip
 NAMED_BY_TEXT = {"models/__init__.py": "models/*.py"}  # imported by the name that a setting gives
 VERSIONS = {

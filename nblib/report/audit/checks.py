@@ -174,7 +174,9 @@ def windows(run: Run, files: Files) -> list[Fault] | None:
     start, stop = to_ns(split["start_s"].to_numpy()), to_ns(split["stop_s"].to_numpy())
     for role in dict.fromkeys(table["role"]):
         mine = np.asarray(table["role"]) == role
-        seen = np.column_stack([to_ns(np.asarray(table[end])[mine]) for end in ("sees_from_s", "until_s")])
+        seen = np.column_stack(
+            [to_ns(np.asarray(table[end])[mine]) for end in ("sees_from_s", "until_s")]
+        )
         others = (split["role"] != role).to_numpy() & touches(start, stop, merged(seen))
         if others.any():
             first = split[others].iloc[0]
@@ -184,7 +186,9 @@ def windows(run: Run, files: Files) -> list[Fault] | None:
             )
     for model, change in run.metrics["change_after_t0"].items():
         if change:
-            faults.append(f"{model} sees what comes after the first bin: noise there moved its answer by {change:.3g}")
+            faults.append(
+                f"{model} sees what comes after the first bin: noise there moved its answer by {change:.3g}"
+            )
     choices = run.table("choices.parquet", "of", "chosen", "role")
     for of, chosen, role in zip(*choices.values(), strict=True) if choices else ():
         if role != "val":

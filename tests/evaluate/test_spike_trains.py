@@ -1,0 +1,99 @@
+"""Likeness of spike trains: against their definitions, and what is refused."""
+
+import time
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from nblib.core.errors import BadInput
+from nblib.evaluate import spike_trains as st
+
+
+def pairs(n=50):
+    rng = np.random.default_rng(0)
+    return [
+        (np.sort(rng.random(rng.integers(1, 40))), np.sort(rng.random(rng.integers(1, 40))))
+        for _ in range(n)
+    ]
+
+
+def test_van_rossum_is_its_closed_form():
+    for tau in (1e-4, 0.01, 1.0, 100.0):
+        for at in (0.0, 0.5, 1e4):
+            assert st.van_rossum(np.array([at]), np.array([]), tau) == pytest.approx(1, abs=1e-12)
+    for a, b in pairs():
+        kernel = lambda x, y: np.exp(-np.abs(x[:, None] - y) / 0.02).sum()  # noqa: E731
+        known = np.sqrt(kernel(a, a) + kernel(b, b) - 2 * kernel(a, b))
+        assert st.van_rossum(a, b, 0.02) == pytest.approx(known, abs=1e-9)
+        assert st.van_rossum(a, b, 0.02) == pytest.approx(st.van_rossum(b, a, 0.02), abs=1e-12)
+        assert st.van_rossum(a + 7, b + 7, 0.02) == pytest.approx(known, abs=1e-9)
+        assert st.van_rossum(a, a.copy(), 0.02) == 0
+
+
+def test_victor_purpura_is_the_least_cost_and_quick():
+    for a, b in pairs(30):
+        cost = np.zeros((len(a) + 1, len(b) + 1))
+        cost[:, 0], cost[0] = np.arange(len(a) + 1), np.arange(len(b) + 1)
+        for i, j in np.ndindex(len(a), len(b)):
+            moved = cost[i, j] + 30 * abs(a[i] - b[j])
+            cost[i + 1, j + 1] = min(cost[i, j + 1] + 1, cost[i + 1, j] + 1, moved)
+        assert st.victor_purpura(a, b, 30.0) == pytest.approx(cost[-1, -1], abs=1e-9)
+    rng, started = np.random.default_rng(1), time.process_time()
+    st.victor_purpura(rng.random(1000), rng.random(1000), 20.0)
+    assert time.process_time() - started < 1
+
+
+def test_schreiber_and_correlation_are_those_of_smoothed_bins():
+    spikes = (np.random.default_rng(2).random((2, 3, 4000)) < 0.02).astype(np.uint8)
+    smooth = gaussian_filter1d(spikes.astype(float), 10, mode="constant")
+    a, b = smooth
+    known = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert st.schreiber(*spikes, 10) == pytest.approx(known, abs=1e-9)
+    a, b = gaussian_filter1d(spikes.astype(float), 50)
+    known = [np.corrcoef(*rows)[0, 1] for rows in zip(a, b, strict=True)]
+    assert st.correlation(*spikes) == pytest.approx(known, abs=1e-9)
+    assert np.isnan(st.correlation(np.ones((1, 4000)), spikes[0, :1])).all()
+
+
+@pytest.mark.parametrize("score", [st.van_rossum, st.victor_purpura, st.schreiber, st.correlation])
+def test_two_empty_trains_have_no_score(score):
+    empty = np.zeros((2, 200)) if score in (st.schreiber, st.correlation) else np.array([])
+    with pytest.raises(BadInput, match="no score is given"):
+        score(empty, empty, 10.0)
+
+
+def test_bits_are_those_of_bernoulli_bins_and_the_truth_is_calibrated():
+    rng = np.random.default_rng(3)
+    log_hazard = rng.normal(-4, 1, (2, 50_000))
+    p = -np.expm1(-np.exp(log_hazard))
+    spikes = (rng.random(p.shape) < p).astype(np.uint8)
+    rate = spikes.mean(axis=1)
+    nats = np.where(spikes, np.log(p), np.log1p(-p)).sum(axis=1)
+    assert st.bernoulli(log_hazard, spikes) == pytest.approx(nats)
+    gain = nats - (np.log(rate) * spikes.sum(axis=1) + np.log1p(-rate) * (1 - spikes).sum(axis=1))
+    assert st.bits_per_spike(nats, spikes, rate) == pytest.approx(
+        gain / np.log(2) / spikes.sum(axis=1)
+    )
+    assert (np.abs(st.calibration(p, spikes)["z"]) < 3).sum() >= 9
+    assert (np.abs(st.calibration(2 * p, spikes)["z"]) > 3).sum() >= 5
+
+
+def test_trains_that_know_nothing_stand_beside_every_score():
+    spikes = (np.random.default_rng(4).random((3, 20_000)) < 0.01).astype(np.uint8)
+    known = st.references(spikes, spikes.mean(axis=1), 0.001)
+    assert list(known) == list(st.REFERENCES)
+    scores = {name: st.train_scores(train, spikes, 0.001).mean() for name, train in known.items()}
+    assert scores["no spikes"]["van_rossum"] > 0.5 and scores["no spikes"]["count_ratio"] == 0
+    assert scores["every bin"]["schreiber_50"] > 0.4  # it can be gamed; its count tells
+    assert scores["every bin"]["count_ratio"] > 50
+    assert abs(scores["the train, shifted"]["correlation"]) < 0.2
+    assert st.train_scores(spikes, spikes, 0.001)["van_rossum"].max() == 0
+
+
+def test_intervals_over_cells_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(5), []
+    for seed in range(500):
+        score = st.over_cells(rng.gamma(4.0, 0.25, 20), "bits/spike", n_bootstrap=200, seed=seed)
+        held.append(score.ci_low <= 1.0 <= score.ci_high)
+    assert 0.92 <= np.mean(held) <= 0.98

@@ -1,0 +1,216 @@
+"""Predicted spikes: nothing later than t0 is seen, validation chooses, and models find what is there."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nblib.core.errors import BadInput, BadParameter
+from nblib.experiments.spikes import kinds, prediction, trains
+from nblib.models.encoders import glm, network
+from nblib.prepare.continuous import STEP, cycle_roles
+from nblib.prepare.encoding import history
+from nblib.prepare.stream import Stream, spans_of
+from nblib.report.audit import checks
+from nblib.report.plots import cells as plots
+
+ROW, BIN_S = 1000, 0.001
+CYCLE = SimpleNamespace(gap_s=0.0, context_s=[0.8, 0.2], cycle_s=[19.0, 3.0, 5.0])
+
+
+def roles(n_rows):
+    return cycle_roles(np.arange(n_rows), ROW * BIN_S, CYCLE)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    """Six cells of two kinds for 90 s: two channels of noise, a filter, two bins without a spike, bursts."""
+    rng = np.random.default_rng(0)
+    n_rows, n_cells = 90, 6
+    shown = np.repeat(rng.integers(0, 2, (n_rows * ROW // 50, 2)) - 0.5, 50, axis=0)
+    course = np.exp(-np.arange(120) / 30)
+    drive = np.stack([np.convolve(channel, course)[: len(shown)] for channel in shown.T], axis=1)
+    drive = np.concatenate([np.zeros((1, 2)), drive[:-1]]) / drive.std(axis=0)
+    types = np.arange(n_cells) % 2
+    log_hazard = np.log(0.006) + 1.2 * drive[:, types] * np.where(types, 1, -1) - 0.7
+    spikes, last = np.zeros((len(shown), n_cells), np.uint8), np.full(n_cells, -1000)
+    truth = np.empty((len(shown), n_cells), np.float32)
+    chance = rng.random(spikes.shape)
+    for t in range(len(shown)):
+        away = t - last
+        truth[t] = log_hazard[t] + np.where(away <= 2, -30, 2.5 * np.exp(-(away - 3) / 4))
+        spikes[t] = chance[t] < -np.expm1(-np.exp(truth[t]))
+        last = np.where(spikes[t], t, last)
+    rows = np.arange(n_rows)
+    return Stream(
+        counts=spikes, stimulus=shown.astype(np.float32), number=np.arange(len(shown)),
+        spans=spans_of(rows, roles(n_rows), ROW), units=pd.DataFrame(index=np.arange(n_cells)), bin_s=BIN_S,
+        row_bins=ROW, gap_s=1.0, split_hash="none", log_intensity=truth, types=types,
+    )  # fmt: skip
+
+
+def small(**given):
+    return prediction.Params(
+        **{"max_epochs": 2, "steps_an_epoch": 1000, "n_bootstrap": 100, "latent": 4, **given}
+    )
+
+
+@pytest.fixture(scope="module")
+def data(stream):
+    return prediction.data_of(stream, small())
+
+
+def test_steps_see_and_predict_their_own_role_and_gaps_alone(data, stream):
+    role = np.repeat(roles(90), ROW)
+    table = prediction.windows_table(data)
+    assert set(table["role"]) == {"train", "val", "test"}
+    for row in table.itertuples():
+        bins = slice(round(row.sees_from_s / BIN_S), round(row.until_s / BIN_S))
+        assert set(role[bins]) <= {row.role, "gap"}
+    with pytest.raises(BadParameter, match="the split keeps 1 s free"):
+        history.inputs_of(stream, 0.21)
+
+
+def test_nothing_reaches_over_a_seam(stream, data):
+    first, later = stream.number[: 30 * ROW], stream.number[30 * ROW :] + 7 * ROW
+    cut = history.inputs_of(replace(stream, number=np.concatenate([first, later])), 0.08)
+    seam = 30 * ROW // STEP
+    assert cut.after_seam[seam] == 0 and not cut.traces[seam].any()
+    assert (cut.since[seam, 0] == history.LONGEST).all()
+    assert not cut.shown(np.array([seam])).any()
+    assert (cut.traces[:seam] == data.inputs.traces[:seam]).all()
+
+
+def test_history_is_what_it_says(data, stream):
+    counts = data.inputs.spikes.sum(axis=1)
+    step = 3000
+    lag = np.arange(1, history.CONTEXT_STEPS + 1)
+    decay = np.exp(-(lag - 1)[:, None] / np.array(history.TAUS)) / np.sqrt(history.TAUS)
+    known = counts[step - lag].T @ decay
+    assert data.inputs.traces[step] == pytest.approx(known, abs=1e-4)
+    for cell in range(6):
+        before = np.flatnonzero(stream.counts[: step * STEP + 3, cell])[-1]
+        assert data.inputs.since[step, 3, cell] == min(step * STEP + 3 - before, history.LONGEST)
+
+
+@pytest.mark.parametrize("code", network.CODES)
+@pytest.mark.parametrize("head", network.HEADS)
+def test_nothing_after_t0_changes_an_answer(data, head, code):
+    torch.manual_seed(0)
+    model = network.Predictor(data.inputs, head, n_bins=data.ahead, code=code, latent=4)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, 0, 0.1)  # a network at its start answers alike to all
+    assert prediction.change_after_t0(data, model.eval()) == 0
+
+
+def test_a_look_ahead_is_seen(data, monkeypatch):
+    torch.manual_seed(0)
+    model = network.Predictor(data.inputs, "intensity", n_bins=data.ahead)
+    torch.nn.init.normal_(model.net.out.weight)
+    shown = history.Inputs.shown
+    monkeypatch.setattr(history.Inputs, "shown", lambda self, steps: shown(self, steps + 3))
+    assert prediction.change_after_t0(data, model.eval()) > 0
+
+
+def test_a_silent_cell_is_named(stream):
+    counts = stream.counts.copy()
+    counts[:, 2] = 0
+    with pytest.raises(BadInput, match="unit 2, one of 1, has no spike in train"):
+        prediction.data_of(replace(stream, counts=counts), small())
+
+
+@pytest.fixture(scope="module")
+def result(data):
+    return prediction.predict(data)
+
+
+def test_the_baselines_come_near_the_truth_and_no_model_passes_it(result):
+    rows = {row.of["model"]: row for row in result.rows if row.metric == prediction.BITS}
+    best = rows["glm"].best.value
+    assert rows["lnp"].score.value < rows["glm"].score.value < best + 0.05
+    assert rows["glm"].score.value > 0.85 * best
+    assert rows["chain"].score.value > rows["intensity"].score.value
+
+
+def test_every_train_stands_beside_those_that_know_nothing(result):
+    table = result.tables["trains"].set_index("trains")
+    assert set(prediction.spike_trains.REFERENCES) < set(table.index)
+    assert {trains.GREEDY, trains.EXACT, trains.TWIN, "chain: most like", "chain: sampled"} < set(
+        table.index
+    )
+    assert table["count_ratio"]["chain: sampled"] == pytest.approx(1, abs=0.5)
+    assert set(result.tables["choices"]["role"]) == {"val"}
+    words = prediction.in_words(result)
+    assert words.startswith("**Result.**") and "over the published greedy inference" in words
+
+
+def test_rolled_stimulus_tells_nothing(stream):
+    """A stimulus of another time: no encoder without history predicts, beyond its interval."""
+    shown = np.roll(stream.stimulus, 20_011, axis=0)
+    known = small(encoders=["lnp", "net"], history=False)
+    result = prediction.predict(prediction.data_of(replace(stream, stimulus=shown), known))
+    for row in result.rows:
+        assert row.score.ci_low < 0.02, row.what
+
+
+def test_cells_of_a_kind_are_grouped(result, data):
+    table = result.tables["kinds"].set_index("by")
+    assert table["rand"][kinds.AVERAGE] == 1
+    assert table["sta"][kinds.AVERAGE] > table["sta_apart"][kinds.AVERAGE]
+    assert glm.raised_cosines().sum(axis=1) == pytest.approx(1)
+
+
+def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):
+    table = pd.concat([result.tables["plane"]] * 10)
+    sta = np.repeat(np.random.default_rng(0).normal(size=(1, 4, 63)), len(table), axis=0)
+    page = plots.CellPlane(table, sta, 0.008)._repr_html_()
+    assert page.count('tabindex="0"') == 60 and len(page) < 100_000
+    assert "<script" not in page and "http" not in page
+    assert "unit 0:" in page and " Hz, group " in page
+
+
+# --- the audit -----------------------------------------------------------------------------------
+
+
+def audited(result, n_rows=90, **changed):
+    """What the audit says of a run that holds this result, with some of its tables changed."""
+    tables = {f"{name}.parquet": table for name, table in (result.tables | changed).items()}
+    at = np.arange(n_rows) * ROW * BIN_S
+    split = pd.DataFrame(
+        {"fold": 0, "role": roles(n_rows), "start_s": at, "stop_s": at + ROW * BIN_S}
+    )
+    run = SimpleNamespace(
+        stage="13_spike_distance", manifest={"recording": "r", "upstream": ["key"]},
+        metrics=result.about | {k: v for k, v in changed.items() if k == "change_after_t0"},
+        table=lambda name, *columns: {c: tables[name][c].to_numpy() for c in columns} if name in tables else None,
+    )  # fmt: skip
+    return checks.windows(run, SimpleNamespace(split=lambda folder: (split, "hash")))
+
+
+def test_a_sound_run_has_no_finding_and_each_planted_fault_is_found(result, home):
+    assert audited(result) == []
+    seam = result.tables["windows"].copy()
+    test = seam.index[seam["role"] == "test"][0]
+    seam.loc[test, "sees_from_s"] -= 4.0
+    assert "windows of test reach over a seam" in audited(result, windows=seam)[0]
+    late = seam.assign(sees_from_s=result.tables["windows"]["sees_from_s"])
+    late.loc[late.index[late["role"] == "train"][0], "until_s"] += 1.5
+    assert "windows of train reach over a seam" in audited(result, windows=late)[0]
+    assert "sees what comes after" in audited(result, change_after_t0={"net": 0.3})[0]
+    choices = result.tables["choices"].assign(role="test")
+    assert "was chosen on test, not on validation" in audited(result, choices=choices)[0]
+
+
+def test_what_is_chosen_does_not_know_the_test_trains(data, result):
+    models = {"intensity": prediction.fit_network(data, "intensity")}
+    flipped = data.inputs.spikes.copy()
+    starts = data.starts("test")
+    ahead = (starts[:, None] + np.arange(data.ahead // STEP)).ravel()
+    flipped[ahead] = 1 - flipped[ahead]
+    other = replace(data, inputs=replace(data.inputs, spikes=flipped))
+    (here, one), (there, two) = (trains.inferred(d, models) for d in (data, other))
+    assert one.equals(two)
+    assert (here[trains.RECORDED] != there[trains.RECORDED]).all()

@@ -1,0 +1,187 @@
+"""Spike trains from distances, against every train that there is; the chain, against the same."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from nblib.core.errors import BadParameter
+from nblib.models.encoders import chain, inference, references
+from nblib.models.encoders.inference import Trains, squared_error
+from nblib.prepare.encoding.distance import SPIKE_BIN, distances
+
+
+def every_train(length, refractory=1):
+    """All trains (n, L) whose spikes lie far enough apart."""
+    trains = np.array(list(itertools.product([0, 1], repeat=length)))
+    apart = [np.diff(np.flatnonzero(train)).min(initial=length) >= refractory for train in trains]
+    return trains[apart]
+
+
+@pytest.mark.parametrize("block", [3, 4096])
+def test_the_best_train_log_z_and_probabilities_are_those_of_all_trains(block, monkeypatch):
+    monkeypatch.setattr(inference, "BLOCK", block)
+    rng = np.random.default_rng(block)
+    for _ in range(100):
+        length, K = rng.integers(4, 10), rng.integers(1, 7)
+        refractory, per_spike = int(rng.integers(1, min(4, 2 * K + 2))), rng.normal() / 2
+        cost = rng.gamma(1.0, 1.0, (length, K + 1))
+        problem = Trains(cost, per_spike=per_spike, refractory=refractory)
+        trains = every_train(length, refractory)
+        away = distances(trains, K)
+        energy = cost[np.arange(length), away].sum(axis=1) + per_spike * trains.sum(axis=1)
+        assert problem.energy(trains[-1]) == pytest.approx(energy[-1], abs=1e-9)
+        least, train = problem.least()
+        assert [least, problem.energy(train)] == pytest.approx([energy.min()] * 2, abs=1e-9)
+        p, log_z = problem.probabilities()
+        weight = np.exp(-energy)
+        assert [log_z, problem.log_z()] == pytest.approx([np.log(weight.sum())] * 2, abs=1e-9)
+        assert np.abs(p - weight @ trains / weight.sum()).max() < 1e-9
+        count = trains.sum(axis=1)
+        best, chosen = problem.by_count(count.max())
+        assert chosen.sum(axis=1).tolist() == list(range(count.max() + 1))
+        for n, of_count in enumerate(best):
+            assert of_count == pytest.approx(energy[count == n].min(), abs=1e-9)
+            assert problem.energy(chosen[n]) == pytest.approx(of_count, abs=1e-9)
+
+
+def test_no_spike_may_be_best():
+    cost = np.zeros((20, 4))
+    cost[:, :3] = 1
+    assert Trains(cost).least()[0] == 0 and Trains(cost).least()[1].sum() == 0
+
+
+def test_windows_with_a_past_and_a_free_end_are_those_of_all_trains():
+    rng = np.random.default_rng(0)
+    for turn in range(60):
+        length, past, refractory = (
+            int(rng.integers(5, 10)),
+            int(rng.integers(0, 3)),
+            int(rng.integers(1, 4)),
+        )
+        K, seen, weight = length + 5, np.exp(rng.normal(1, 1, length)), rng.uniform(0.3, 1, length)
+        rules = {"per_spike": 0.1, "refractory": refractory, "start": past, "free_end": True}
+        cost = squared_error(seen, K, log=bool(turn % 2), weight=weight)
+        least, _ = Trains(cost, length, **rules).least()
+        known = np.inf
+        for train in every_train(length - past, refractory):
+            spikes = np.flatnonzero(train) + past
+            for beyond in [*range(length, length + K), 10**6]:
+                away = np.abs(np.arange(length)[:, None] - np.append(spikes, beyond)).min(axis=1)
+                away = np.where(away == 0, SPIKE_BIN, np.minimum(away, K))
+                error = np.log(away / seen) if turn % 2 else away - seen
+                known = min(known, weight @ error**2 + 0.1 * len(spikes))
+        assert least == pytest.approx(known, abs=1e-9)
+
+
+def test_samples_come_as_often_as_they_are_likely():
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        problem = Trains(rng.gamma(1.0, 1.0, (11, 4)), refractory=2, per_spike=0.3)
+        often = problem.samples(20_000, seed=3).mean(axis=0)
+        assert np.abs(often - problem.probabilities()[0]).max() < 4 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize(
+    ("rules", "what"),
+    [({"refractory": 0}, "expected 1 to 7 bins"), ({"free_end": True}, "are more than K")],
+)
+def test_impossible_rules_are_refused(rules, what):
+    with pytest.raises(BadParameter, match=what):
+        Trains(np.ones((9, 4)), **rules)
+
+
+def test_distances_count_bins_with_several_spikes_and_none():
+    rng = np.random.default_rng(2)
+    spikes = rng.poisson(0.1, (40, 60))
+    spikes[0] = 0
+    at = np.arange(60)
+    for row, ahead, near in zip(
+        spikes, distances(spikes, 9, future=True), distances(spikes, 9), strict=True
+    ):
+        spike = np.flatnonzero(row)
+        known = [min([9, *(s - t for s in spike if s >= t)]) for t in at]
+        assert ahead.tolist() == known
+        assert near.tolist() == [min([9, *(abs(s - t) for s in spike)]) for t in at]
+    assert (distances(spikes, 9) == distances(spikes.T, 9, axis=0).T).all()
+
+
+def test_the_exact_train_costs_no_more_than_the_published_and_less_now_and_then():
+    rng = np.random.default_rng(4)
+    spikes = (rng.random((150, 430)) < 0.02).astype(int)
+    spikes[:, :32] = 0
+    true = np.maximum(distances(spikes, 198)[:, :128], SPIKE_BIN)
+    seen = np.clip(true * np.exp(rng.normal(0, 0.6, true.shape)), 0.25, 200)
+    since, weight = np.full(150, 300), np.linspace(1, references.LAST_WEIGHT, 128)
+    published = references.greedy(seen, since)
+    exact = references.least_energy(seen, since, refractory=1, log=False)
+    problems = [squared_error(row, references.LONGEST, log=False, weight=weight) for row in seen]
+    energy = np.array([
+        [Trains(cost, 128, start=32, free_end=True).least()[0], Trains(cost, 128).energy(train)]
+        for cost, train in zip(problems, published, strict=True)
+    ])  # fmt: skip
+    assert (energy[:, 0] <= energy[:, 1] + 1e-9).all() and (
+        energy[:, 0] < energy[:, 1] - 1e-9
+    ).mean() > 0.05
+    log_exact = references.least_energy(seen, since)
+    wrong = [
+        np.abs(train[:, 32:].astype(int) - spikes[:, 32:128]).sum()
+        for train in (log_exact, published, exact)
+    ]
+    assert wrong[0] < wrong[1]
+    stuck = references.by_gradient(seen[:20], 4, steps=30)
+    assert (stuck.sum(axis=1) <= 4).all() and not stuck[:, :32].any()
+
+
+def test_the_train_expected_to_be_most_like_stands_where_spikes_are_likely():
+    p = np.zeros(400)
+    p[[50, 300]] = 0.9
+    assert np.flatnonzero(references.best_expected(p, 5.0)).tolist() == [50, 300]
+    assert references.best_expected(np.zeros(50), 5.0).sum() == 0
+
+
+# --- the chain -----------------------------------------------------------------------------------
+
+
+def scores(seed=0, windows=6, cells=3, length=6):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (windows, length), (windows, length), (cells, length)
+    return [
+        torch.randn(*s, dtype=torch.float64, generator=generator, requires_grad=True)
+        for s in shapes
+    ]
+
+
+def test_the_chain_is_a_distribution_and_its_gradient_what_is_expected():
+    bins, first, between = scores()
+    trains = torch.from_numpy(every_train(6))
+    log_p = torch.stack(
+        [chain.log_likelihood(bins, first, between, train.repeat(6, 1)) for train in trains]
+    )
+    assert log_p.exp().sum(dim=0).detach().numpy() == pytest.approx(1, abs=1e-9)
+    p = chain.probabilities(bins, first, between)
+    assert torch.allclose(log_p.exp().T @ trains.double(), p, atol=1e-9)
+    assert torch.autograd.gradcheck(chain.LogZ.apply, (bins, first, between))
+    # The gradient of the likelihood is what happened less what was expected.
+    log_p[5].sum().backward()
+    assert torch.allclose(bins.grad, trains[5].double() - p, atol=1e-9)
+
+
+def test_without_scores_of_intervals_bins_are_by_themselves():
+    bins, first, between = scores(1)
+    p = chain.probabilities(bins, 0 * first, 0 * between)
+    assert torch.allclose(p, torch.sigmoid(bins), atol=1e-12)
+
+
+def test_trains_are_drawn_from_the_chain():
+    few = [x.detach() for x in scores(2, 3, 3, 5)]
+    bins, first = (x.repeat(20_000, 1) for x in few[:2])
+    drawn = chain.samples(bins, first, few[2], seed=0).reshape(20_000, 3, 5)
+    p = chain.probabilities(*few)
+    assert (drawn.double().mean(dim=0) - p).abs().max() < 4 / np.sqrt(20_000)
+    pair = (drawn[..., 1] & drawn[..., 3]).double().mean(dim=0)
+    trains = torch.from_numpy(every_train(5))
+    log_p = torch.stack([chain.log_likelihood(*few, train.repeat(3, 1)) for train in trains])
+    both = log_p.exp()[(trains[:, 1] & trains[:, 3]) == 1].sum(dim=0)
+    assert (pair - both).abs().max() < 4 / np.sqrt(20_000)
