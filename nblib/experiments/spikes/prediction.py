@@ -38,7 +38,7 @@ AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 # By head: how a network is fitted.
 FITS = {
-    "now": {"max_epochs": 16, "batch_size": 256, "learning_rate": 4e-3},
+    "now": {"max_epochs": 12, "batch_size": 256, "learning_rate": 4e-3},
     "ahead": {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3},
 }
 
@@ -121,7 +121,7 @@ def data_of(loaded: Stream, params: Params) -> Data:
     return Data(loaded, history.inputs_of(loaded, ahead * loaded.bin_s), params, ahead)
 
 
-def fit_network(data: Data, head: str, folder: Path | None = None) -> Predictor:
+def fit_network(data: Data, head: str) -> Predictor:
     """A network with one head, fitted to train steps and stopped by validation steps."""
     import torch
 
@@ -137,7 +137,7 @@ def fit_network(data: Data, head: str, folder: Path | None = None) -> Predictor:
         torch.manual_seed(params.seed)
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
     drawn, every = params.steps_an_epoch // (1 if now else 2), 1 if now else data.ahead // STEP
-    network.train(model, data.inputs, settings, folder, per_epoch=drawn, every=every)
+    network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
     return model
 
 
@@ -159,7 +159,7 @@ def by_cell(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[2]).T
 
 
-def predict(data: Data, folder: Path | None = None) -> Result:
+def predict(data: Data) -> Result:
     """Fit the models that are asked for, score them on test blocks, infer trains, group the cells.
 
     Tables: cells (bits a spike of each model and unit); calibration (of the last model one step ahead);
@@ -172,7 +172,7 @@ def predict(data: Data, folder: Path | None = None) -> Result:
     if data.stream.log_intensity is not None:
         truth = data.stream.log_intensity.reshape(-1, STEP, inputs.n_cells)[inputs.steps["test"]]
         best = spike_trains.bernoulli(by_cell(truth), test)
-    models = {name: fit_network(data, "now" if name == "net" else name, folder)
+    models = {name: fit_network(data, "now" if name == "net" else name)
               for name in dict.fromkeys(params.encoders) if name not in ("lnp", "glm")}  # fmt: skip
     cells = {}
     for name in [name for name in NOW if name in params.encoders]:

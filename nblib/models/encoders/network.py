@@ -12,11 +12,11 @@ Shapes: S steps, C cells, L bins ahead, Z the dimensions of a code.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +35,7 @@ PAST = 32  # bins before t0 that `distance` tells too, as published
 DOUBT = 60.0  # spikes that the mean rate counts for, where hazards are counted
 KL = 1e-3  # what a nat of the codes of `vae` costs, a step and cell
 HIGHEST = 1.0  # log of spikes a bin
+FINER = 6.0  # by which the learning rate falls at last
 RANK = 8  # of the layer that `hypernetwork` writes for each cell
 
 
@@ -300,20 +301,17 @@ class StepBatches:
             yield self.model.batch(self.inputs, steps[first : first + self.size])
 
 
-def train(model: Predictor, inputs: Inputs, settings: FitSettings, folder: Path | None = None, *, per_epoch: int = 6000, every: int = 5) -> pd.DataFrame:  # fmt: skip
-    """Fit on train steps, stop by validation steps (every so many of them); the log of the epochs."""
-    train_steps, val = inputs.steps["train"], inputs.steps["val"][::every]
-    size = settings.batch_size
-    batches = StepBatches(
-        model, inputs, train_steps, size, min(per_epoch, len(train_steps)), settings.seed
-    )
-    name = f"fit_{model.head}"
-    return fit(
-        model,
-        batches,
-        StepBatches(model, inputs, val, size),
-        settings,
-        folder,
-        loss=model.loss,
-        stage=name,
-    )
+def train(
+    model: Predictor, inputs: Inputs, settings: FitSettings, *, per_epoch: int, every: int
+) -> None:
+    """Fit on train steps, `per_epoch` of them drawn an epoch, and stop by every so many of the validation
+    steps; then once more in smaller steps, from the best on, for half as long."""
+    steps, val, size = inputs.steps["train"], inputs.steps["val"][::every], settings.batch_size
+    finer = replace(
+        settings, learning_rate=settings.learning_rate / FINER, max_epochs=-(-settings.max_epochs // 2),
+        seed=settings.seed + 1,
+    )  # fmt: skip
+    judge = StepBatches(model, inputs, val, size)
+    for part in (settings, finer):
+        batches = StepBatches(model, inputs, steps, size, min(per_epoch, len(steps)), part.seed)
+        fit(model, batches, judge, part, loss=model.loss, stage=f"fit_{model.head}")
