@@ -49,7 +49,7 @@ class Params(P.Fit, P.StageParams):
     recipe: str = Field("retina_demo", description="recipe in params/recipes, or a path to one")
     recording: str = Field("r1", description="recording id of that recipe, a string")
     encoders: list[Literal["lnp", "glm", "net", "intensity", "distance", "chain"]] = Field(
-        [*NOW, *AHEAD], min_length=1, description="lnp, glm, net; ahead: intensity, distance, chain"
+        [*NOW, *AHEAD], min_length=1, description="models to fit"
     )
     cell_code: Literal["none", "embedding", "vae", "token", "hypernetwork"] = Field(
         "embedding", description="how networks tell cells apart"
