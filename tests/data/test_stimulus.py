@@ -9,6 +9,7 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import Recipe
 from nblib.data import sources, stimulus
+from nblib.data.checks import session_report
 
 
 def with_series(path, times, data, name="noise"):
@@ -53,8 +54,9 @@ def test_a_broken_clock_is_named_with_file_and_field(tmp_path, change, words):
     times, data = TIMES.copy(), np.ones((len(TIMES), 2))
     change(times, data)
     made = opened(with_series(tmp_path / "mine.nwb", times, data))
-    with pytest.raises(BadInput, match=f"mine.nwb: series 'noise': {words}"):
-        stimulus.read(made)
+    for look in (stimulus.read, session_report):
+        with pytest.raises(BadInput, match=f"mine.nwb: series 'noise': {words}"):
+            look(made)
 
 
 def test_the_value_in_force_and_means_of_it(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.data import stimulus
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import (
     SHORT_ISI,
@@ -158,6 +159,8 @@ def report(recording: Recording) -> SessionReport:
         for n, t in tables.items()
         if len(t) and (n == "invalid_times" or intervals.is_sound(n, t, odd))
     }
+    if recording.stimulus:
+        stimulus.read(recording)  # refuses a broken clock
     trials = timed = begun = None
     if recording.trials:
         trials, timed = recording.trial_table, recording.timed_trials
