@@ -268,8 +268,9 @@ def _forward(
         for gap in range(refractory, min(t, 2 * K) + 1):
             b = (gap - 1) >> 1
             value = source[t - gap] + right[row - gap, gap - 1 - b] + left[row, b]
-            values[n] = value
-            n += 1
+            if soft:
+                values[n] = value
+                n += 1
             if value < best:
                 best, where = value, t - gap
         if t >= K:
