@@ -36,6 +36,7 @@ NOW, AHEAD = ("lnp", "glm", "net"), ("intensity", "distance", "chain")
 BITS = "bits/spike"
 AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
+SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
 # By head: how a network is fitted.
 FITS = {
     "now": {"max_epochs": 12, "batch_size": 256, "learning_rate": 4e-3},
@@ -141,17 +142,33 @@ def fit_network(data: Data, head: str) -> Predictor:
     return model
 
 
-def log_hazard_now(data: Data, name: str, models: dict[str, Predictor]) -> np.ndarray:
-    """Log of spikes a bin in all bins of test steps, given all before each: (C, T)."""
-    steps = data.inputs.steps["test"]
-    if name in models:
-        said = data.ask(models[name], steps, lambda model, x, _: model(*x))
-    else:
+def log_hazard_now(data: Data, name: str, models: dict[str, Predictor]) -> tuple[np.ndarray, float]:
+    """Log of spikes a bin in all bins of test steps, given all before each, (C, T); and the share of the
+    constant rate in it, which validation chooses: no model is as sure of silence as it says."""
+    inputs, said = data.inputs, {}
+    if name not in models:
         from nblib.models.encoders import glm
 
-        weights = glm.fit_cells(data.inputs, name == "glm", data.params.seed)
-        said = glm.log_hazard(data.inputs, weights, steps)
-    return by_cell(said)
+        weights = glm.fit_cells(inputs, name == "glm", data.params.seed)
+    for role in ("val", "test"):
+        steps = inputs.steps[role]
+        if name in models:
+            said[role] = by_cell(data.ask(models[name], steps, lambda model, x, _: model(*x)))
+        else:
+            said[role] = by_cell(glm.log_hazard(inputs, weights, steps))
+    spikes = by_cell(inputs.spikes[inputs.steps["val"]])
+    likely = [
+        spike_trains.bernoulli(mixed(said["val"], inputs.rate, share), spikes).sum()
+        for share in SHARES
+    ]
+    share = SHARES[int(np.argmax(likely))]
+    return mixed(said["test"], inputs.rate, share), share
+
+
+def mixed(log_hazard: np.ndarray, rate: np.ndarray, share: float) -> np.ndarray:
+    """Log of a hazard (C, T) of which a share is the constant rate (C,)."""
+    with np.errstate(divide="ignore"):
+        return np.logaddexp(log_hazard + np.log1p(-share), np.log(rate * share)[:, None])
 
 
 def by_cell(values: np.ndarray) -> np.ndarray:
@@ -174,9 +191,9 @@ def predict(data: Data) -> Result:
         best = spike_trains.bernoulli(by_cell(truth), test)
     models = {name: fit_network(data, "now" if name == "net" else name)
               for name in dict.fromkeys(params.encoders) if name not in ("lnp", "glm")}  # fmt: skip
-    cells = {}
+    cells, shares = {}, {}
     for name in [name for name in NOW if name in params.encoders]:
-        said = log_hazard_now(data, name, models)
+        said, shares[name] = log_hazard_now(data, name, models)
         row, cells[name] = score_bits(
             name, "one step ahead", spike_trains.bernoulli(said, test), test, data, best
         )
@@ -206,7 +223,7 @@ def predict(data: Data) -> Result:
     about = {
         "split_hash": data.stream.split_hash, "n_test": int(test.sum()), "n_units": inputs.n_cells,
         "horizon_s": data.ahead * data.stream.bin_s, "context_s": history.context_s(data.stream.bin_s),
-        "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
+        "share_of_constant": shares, "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
     }  # fmt: skip
     files = [model.stored(name) for name, model in models.items()]
     return Result(rows, about, tables, arrays | grouped, files)
