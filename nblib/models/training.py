@@ -144,6 +144,7 @@ def fit(
             enable_model_summary=False,
         )
         started = time.perf_counter()
+        module.train()  # an earlier training of it ended in eval mode
         step, checkpoint = Step(module, loss, settings, batches), str(resume) or None
         with _clear_errors(settings):
             trainer.fit(step, batches, validation, ckpt_path=checkpoint, weights_only=True)

@@ -319,6 +319,18 @@ def test_damaged_files_are_refused(loaded, tmp_path):
         models.load(tmp_path)
 
 
+def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, monkeypatch):
+    calls = []
+
+    def compile_(function, **_):
+        return lambda token: calls.append(token.shape) or function(token)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    for compiled in (False, True):
+        fitting.fit(sessions, branch, FAST, SHAPE, fitting.CHANCES, compiled=compiled)
+        assert bool(calls) == compiled
+
+
 # --- a further session ----------------------------------------------------------------------------
 
 

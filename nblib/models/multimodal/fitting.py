@@ -258,7 +258,7 @@ def fit(
             [len(c) for c in first.classes.values()], **shape,
         )  # fmt: skip
     if compiled:
-        net.trunk.compile(dynamic=True)  # nearly all of the work; batches differ in length
+        net.mixed = torch.compile(net.mixed, dynamic=True)  # batches differ in length
     train = TrialBatches(data, sessions, "train", settings, chances)
     val = TrialBatches(data, sessions, "val", settings, dict.fromkeys(JUDGED, 1.0), fixed=True)
     if taught is not None:
