@@ -33,13 +33,14 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from nblib.core import store
 from nblib.core.errors import BadParameter, RunFailed
-from nblib.models.checkpoints import check_checkpoint, fingerprint, layout
+from nblib.models.checkpoints import check_checkpoint, fingerprint, layout, load_checkpoint
 from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
@@ -76,6 +77,7 @@ def fit(
     resume: Path | str = "",
     identity: dict[str, Any] | None = None,
     at_once: int = 0,
+    processes: int = 1,
 ) -> pd.DataFrame:
     """Train `module` in place; it ends on the CPU, in eval mode, with its best weights.
 
@@ -92,6 +94,8 @@ def fit(
     resume : "", "auto" (from the folder's own checkpoint, when there is one) or a checkpoint.
     identity : plain values that a checkpoint must share to be resumed.
     at_once : a step adds up the gradients of pieces of so many samples, 0: of its batch at once.
+    processes : GPUs, or processes on the CPU, that share each batch. The batches deal out their own
+        (as `fitting.TrialBatches`), by `share`.
 
     Returns
     -------
@@ -127,7 +131,8 @@ def fit(
         keeper = Keeper(settings, path, batches, n_val, same, watch)
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
+            devices=processes,
+            strategy=_together(device) if processes > 1 else "auto",
             # On purpose: Lightning would take over a Slurm job's own environment otherwise.
             plugins=[LightningEnvironment()],
             precision="32-true" if settings.precision == "32" else settings.precision,
@@ -144,9 +149,13 @@ def fit(
             enable_model_summary=False,
         )
         started = time.perf_counter()
+        module.train()  # an earlier training of it ended in eval mode
         step, checkpoint = Step(module, loss, settings, batches), str(resume) or None
         with _clear_errors(settings):
             trainer.fit(step, batches, validation, ckpt_path=checkpoint, weights_only=True)
+        if processes > 1:  # what the first of them kept
+            state = load_checkpoint(path)["callbacks"][keeper.state_key]
+            keeper.load_state_dict(state)
         module.cpu()
         if keeper.best:
             module.load_state_dict(keeper.best)
@@ -161,6 +170,21 @@ def fit(
         "fit_s": round(time.perf_counter() - started, 3),
     }
     return history
+
+
+def _together(device: torch.device) -> DDPStrategy:
+    """Processes that average their gradients; a layer may have none, where it is another session's."""
+    method = "spawn" if device.type == "cuda" else "fork"
+    return DDPStrategy(start_method=method, find_unused_parameters=True)
+
+
+def share() -> tuple[int, int]:
+    """Which of how many processes this one is, in a fit that several share."""
+    return (
+        (distributed.get_rank(), distributed.get_world_size())
+        if distributed.is_initialized()
+        else (0, 1)
+    )
 
 
 def _batches(
@@ -216,6 +240,9 @@ class Step(lightning.LightningModule):
     def means(self, n_train: int, n_val: int) -> dict[str, float]:
         """Per-sample means of the epoch that just ended; starts the next sums."""
         sums, self.sums = self.sums, {}
+        for value in sums.values() if share()[1] > 1 else ():
+            distributed.all_reduce(value)
+            value /= share()[1]
         n = {"train_loss": n_train, "val_loss": n_val, "val_accuracy": n_val}
         return {k: sums[k].item() / n[k] if k in sums else math.nan for k in n}
 
@@ -240,7 +267,7 @@ class Keeper(lightning.Callback):
 
         self.bar = tqdm(
             total=self.settings.max_epochs, initial=len(self.history), unit="epoch",
-            desc=self.path.stem, leave=False, disable=not self.settings.progress,
+            desc=self.path.stem, leave=False, disable=not (self.settings.progress and trainer.is_global_zero),
         )  # fmt: skip
         self._stop_when_done(trainer)  # a checkpoint of a run that had stopped early
 
@@ -269,11 +296,13 @@ class Keeper(lightning.Callback):
             self.best_epoch, self.best_loss = row["epoch"], row["val_loss"]
             self.best = {k: v.detach().clone() for k, v in step.net.state_dict().items()}
         self._stop_when_done(trainer)
-        pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
+        if trainer.is_global_zero:
+            pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
         if trainer.logger is not None:
             trainer.logger.log_metrics(known | {"epoch": row["epoch"]}, step=row["epoch"])
         last = trainer.should_stop or len(self.history) >= self.settings.max_epochs
-        if last or time.perf_counter() - self.written >= self.cost_s / _CHECKPOINT_SHARE:
+        due = last or time.perf_counter() - self.written >= self.cost_s / _CHECKPOINT_SHARE
+        if trainer.strategy.broadcast(due):  # all processes write together, or wait for ever
             self._write(trainer)
         self.bar.set_postfix({k: f"{v:.3g}" for k, v in known.items()}, refresh=False)
         self.bar.update(1)
@@ -290,6 +319,8 @@ class Keeper(lightning.Callback):
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             trainer.save_checkpoint(beside)
+            if not trainer.is_global_zero:
+                return
             # As the folder: the library that writes it remembers the umask of an earlier moment.
             beside.chmod(stat.S_IMODE(beside.parent.stat().st_mode) & 0o666)
             beside.replace(self.path)

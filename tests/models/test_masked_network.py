@@ -1,7 +1,11 @@
 """The masked network and the linear models under it: nothing hidden can matter, nothing is told in advance."""
 
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +215,63 @@ def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
     net.zero_grad()
 
 
+TWO = """
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from models.test_masked_network import FAST, SHAPE, make_session
+from nblib.models import training
+from nblib.models.multimodal import fitting
+
+plain = fitting.nats
+
+def seen(net, batch, rows):
+    rank, of = training.share()
+    Path(f"{rank} of {of}, {len(batch['x'])} of {len(rows)}").touch()
+    return plain(net, batch, rows)
+
+fitting.nats = seen
+sessions = [make_session(0), make_session(1, n_units=5)]
+branch = fitting.fit_branch(sessions)
+shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0}  # its random numbers are each process's own
+for n in (1, 2):
+    settings = replace(FAST, max_epochs=4)
+    _, history = fitting.fit(sessions, branch, settings, shape, fitting.CHANCES, processes=n)
+    np.save(f"{n}.npy", history[["train_loss", "val_loss"]].to_numpy())
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path):
+    tests = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    environment = os.environ | {"PYTHONPATH": path}
+    subprocess.run(
+        [sys.executable, "-c", TWO], check=True, cwd=tmp_path, env=environment, timeout=240
+    )
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"0 of 1, 16 of 16", "0 of 2, 8 of 16", "1 of 2, 8 of 16"} <= names
+    one, two = (np.load(tmp_path / f"{n}.npy") for n in (1, 2))
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatch):
+    compiling, asked = torch.compile, []
+
+    def traced(function, **more):  # without the C++ compiler, which takes minutes
+        asked.append(more)
+        return compiling(function, **more | {"backend": "eager"})
+
+    monkeypatch.setattr(torch, "compile", traced)
+    settings = replace(FAST, precision="bf16-mixed")
+    model, history = fitting.fit(sessions, branch, settings, SHAPE, fitting.CHANCES, compiled=True)
+    assert asked and np.isfinite(history["train_loss"]).all()
+    hidden = _decode(sessions[0])
+    one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, fitted))
+    np.testing.assert_allclose(one, two, atol=0.1)
+
+
 def test_a_session_with_one_trial_works(sessions, fitted):
     alone = replace(
         sessions[1], role=np.where(sessions[1].role == "train", "gap", sessions[1].role)
@@ -317,6 +378,18 @@ def test_damaged_files_are_refused(loaded, tmp_path):
     config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
     with pytest.raises(CorruptArtifact, match=r"weights\.safetensors does not fit config\.json"):
         models.load(tmp_path)
+
+
+def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, monkeypatch):
+    calls = []
+
+    def compile_(function, **_):
+        return lambda token: calls.append(token.shape) or function(token)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    for compiled in (False, True):
+        fitting.fit(sessions, branch, FAST, SHAPE, fitting.CHANCES, compiled=compiled)
+        assert bool(calls) == compiled
 
 
 # --- a further session ----------------------------------------------------------------------------

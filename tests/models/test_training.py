@@ -80,6 +80,14 @@ def test_it_learns_and_says_how():
     assert not net.training and all(p.device.type == "cpu" for p in net.parameters())
 
 
+def test_a_network_trained_before_drops_inputs_again():
+    modes = []
+    net = network().eval()
+    net.register_forward_hook(lambda net, *_: modes.append(net.training))
+    trained(replace(SETTINGS, max_epochs=1), net=net)
+    assert modes[0] and not modes[-1], "train mode for train rows, eval mode for validation"
+
+
 def test_history_is_right_about_the_weights_of_each_epoch():
     for epochs in (1, 2, 3):
         net, history = trained(replace(SETTINGS, max_epochs=epochs), train=TRAIN, val=None)

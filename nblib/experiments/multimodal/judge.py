@@ -45,6 +45,9 @@ class Params(P.Judge, P.Fit, P.CohortParams):
     causal: bool = Field(False, description="every bin is told from itself and earlier ones alone")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
     compiled: bool = Field(False, description="compile the network, for long trainings on a GPU")
+    processes: int = Field(
+        1, ge=1, le=64, description="that share each batch; on GPUs only from a script [count]"
+    )
     new: list[str] = Field(
         [], description="recordings kept out, then learnt from few trials; empty = none"
     )
@@ -184,6 +187,7 @@ def run(
         params.schemes or fitting.CHANCES,
         folder,
         compiled=params.compiled,
+        processes=params.processes,
     )
     maps = asked.linear_models(sessions, branch, params.causal)
     tasks = asked.linear_answers(sessions, branch, maps)

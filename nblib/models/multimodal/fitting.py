@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.special import log_softmax
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 
 from nblib.models import training
@@ -215,9 +215,11 @@ class TrialBatches:
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
         rng = np.random.default_rng([self.settings.seed, 0 if self.fixed else self.epoch, 12])
+        mine, of = training.share()
         for k, rows, chances in self._plan(rng):
             hidden = masks.draw(len(rows), masks.nothing(self.sessions[k]), chances, rng)
-            yield batch_of(self.data[k], k, rows, hidden), torch.from_numpy(rows)
+            part = {name: mask[mine::of] for name, mask in hidden.items()}
+            yield batch_of(self.data[k], k, rows[mine::of], part), torch.from_numpy(rows)
 
 
 def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tensor, None]:
@@ -233,19 +235,22 @@ def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tenso
         asked = batch["hide_variables"][:, q]
         loss = functional.nll_loss(log, batch["variables"][:, q], reduction="none")
         total, n = total + (loss * asked).sum(), n + asked.sum()
+    if (of := training.share()[1]) > 1:  # the mean over processes is that of the whole batch
+        distributed.all_reduce(n)
+        total = total * of
     return total / n.clamp(min=1), None
 
 
 def fit(
     sessions: list[Session], branch: Branch, settings: FitSettings, shape: dict[str, Any],
     chances: dict[str, float], folder: Path | None = None, taught: Multimodal | None = None, how: str = "full",
-    compiled: bool = False,
+    compiled: bool = False, processes: int = 1,
 ) -> tuple[Multimodal, pd.DataFrame]:  # fmt: skip
     """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once.
 
     taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
     (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: by
-    `torch.compile`, which takes a minute once. Returns the model, which
+    `torch.compile`, which takes a minute once. processes: that share each batch. Returns the model, which
     trusts its network fully, and the history of the last training.
     """
     first, (device, _) = sessions[0], pick_device(settings)
@@ -258,16 +263,18 @@ def fit(
             [len(c) for c in first.classes.values()], **shape,
         )  # fmt: skip
     if compiled:
-        net.trunk.compile(dynamic=True)  # nearly all of the work; batches differ in length
+        net.mixed = torch.compile(net.mixed, dynamic=True)  # batches differ in length
     train = TrialBatches(data, sessions, "train", settings, chances)
     val = TrialBatches(data, sessions, "val", settings, dict.fromkeys(JUDGED, 1.0), fixed=True)
     if taught is not None:
         net.take_over(taught.net)
         net.train_only_sessions(True)
-        history = training.fit(net, train, val, settings, folder, loss=nats, stage="stitch")
+        history = training.fit(
+            net, train, val, settings, folder, loss=nats, stage="stitch", processes=processes
+        )
         net.train_only_sessions(False)
         settings = replace(settings, learning_rate=settings.learning_rate / 10)
     if taught is None or how == "full":
-        history = training.fit(net, train, val, settings, folder, loss=nats)
+        history = training.fit(net, train, val, settings, folder, loss=nats, processes=processes)
     trust = dict.fromkeys((*first.signal_names, *first.classes, BEHAVIOUR), 1.0)
     return Multimodal(net, sessions, known, branch.maps, trust, branch.factors), history

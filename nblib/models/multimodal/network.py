@@ -49,6 +49,10 @@ class MaskedNetwork(nn.Module):
         later = torch.ones(n_bins, n_bins, dtype=torch.bool).triu(1) if causal else None
         self.register_buffer("later", later, persistent=False)
 
+    def mixed(self, token: Tensor) -> Tensor:
+        """Tokens (B, T, D) through the transformer: nearly all of the work, which may be compiled."""
+        return self.trunk(token, mask=self.later)
+
     def take_over(self, other: MaskedNetwork) -> None:
         """Begin with what a network of other sessions learned, and with the mean of its sessions."""
         shared = {n: w for n, w in other.state_dict().items() if not n.startswith(OF_SESSION)}
@@ -84,7 +88,7 @@ class MaskedNetwork(nn.Module):
                 token
                 + embed(batch["variables"][:, q].masked_fill(no_variables[:, q], none))[:, None]
             )
-        h = self.trunk(token, mask=self.later)  # (B, T, D)
+        h = self.mixed(token)  # (B, T, D)
         all_spikes = ~no_spikes.flatten(1).any(dim=1)
         all_behaviour = ~(no_signals.flatten(1).any(dim=1) | no_variables.any(dim=1))
         rates = torch.where(all_behaviour[:, None, None], batch["linear_rates"], batch["psth"])
