@@ -296,9 +296,7 @@ def to_count(
     good = np.ones(len(table), bool)
     for why, rows in unusable(table, needs, where).items():
         if settings.unusable_trials == "refuse":
-            advice = (
-                "Set unusable_trials: leave_out to go on without such trials, mend them in the file"
-            )
+            advice = "Mend them in the file, or set unusable_trials: leave_out to go on without such trials"
             if "stop_time" in why:
                 advice += ", or cut spikes around an event (binning: event_window), which needs no stop_time"
             raise BadInput(f"{where} has {why} in row {some(table.index[rows])}. {advice}.")
