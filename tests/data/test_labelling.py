@@ -265,7 +265,10 @@ UNUSABLE = [
 @pytest.mark.parametrize(("columns", "says", "row", "event_goes"), UNUSABLE)
 def test_one_row_does_not_stop_a_session(columns, says, row, event_goes):
     made = some_trials(**columns)
-    with pytest.raises(BadInput, match=rf"{says}.* in row {row}\. Mend them in the file, or set unusable_trials: leave_out"):
+    with pytest.raises(
+        BadInput,
+        match=rf"{says}.* in row {row}\. Mend them in the file, or set unusable_trials: leave_out",
+    ):
         binning.bin_recording(made, BinSettings())
     binned = binning.bin_recording(made, BinSettings(unusable_trials="leave_out"))
     assert binned.trial.values.tolist() == [i for i in range(4) if i != row]

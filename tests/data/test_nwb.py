@@ -88,7 +88,10 @@ def test_broken_presentations_are_named_by_row(copy):
         path = copy(change)
         asked = {"source": "nwb", "path": str(path), **TRIALS}
         recipe = params.Recipe(recipe="r", recordings=["a"], **asked)
-        with pytest.raises(BadInput, match=rf"{says}.* in row \d\. Mend them in the file, or set unusable_trials: leave_out"):
+        with pytest.raises(
+            BadInput,
+            match=rf"{says}.* in row \d\. Mend them in the file, or set unusable_trials: leave_out",
+        ):
             sources.open_recording(recipe, "a")
         going = recipe.model_copy(update={"unusable_trials": "leave_out"})
         assert len(sources.open_recording(going, "a").timed_trials) == 29
