@@ -32,7 +32,7 @@ FIGURES = {
     "09_downstream_one_vs_all": 2,
     "10_image_latents": 3,
     "11_movie": 5,
-    "12_multimodal": 6,
+    "12_multimodal": 5,
     "13_spike_distance": 3,
     "90_results": 4,
     "91_search": 2,

@@ -14,25 +14,42 @@ if TYPE_CHECKING:
 
 
 @style.styled
-def scores(result: Result, metric: str) -> Picture:
-    """A metric of every model at every task that has it, with intervals, and the best possible."""
-    rows = [row for row in result.rows if row.metric == metric]
-    table = pd.DataFrame([
-        {"task": row.of["variant"], "model": row.of["model"], "value": row.score.value,
-         "ci_low": row.score.ci_low, "ci_high": row.score.ci_high}
-        | ({} if row.best is None else {"oracle": row.best.value, "oracle_low": row.best.ci_low, "oracle_high": row.best.ci_high})
-        for row in rows
-    ])  # fmt: skip
-    if table.empty:
-        return style.say(f"No task has {metric}: the recipe names none of that kind.")
-    fig = style.new_figure(1.2 + 0.16 * len(table))
-    ax = fig.add_subplot()
-    colours = dict(zip(table["model"].unique(), style.SERIES, strict=False))
-    primitives.intervals(ax, table, "task", hue="model", colours=colours)
-    ax.axvline(0, **primitives.CHANCE)
-    ax.set(xlabel=f"{metric}, 95 % interval over blocks of trials")
+def scores(result: Result, *metrics: str) -> Picture:
+    """Each metric of every model at every task that has it, with intervals, and the best possible."""
+    tables = {metric: _rows_of(result, metric) for metric in metrics}
+    tables = {metric: table for metric, table in tables.items() if len(table)}
+    if not tables:
+        return style.say(f"No task has {' or '.join(metrics)}: the recipe names none of that kind.")
+    lengths = [len(table) for table in tables.values()]
+    fig = style.new_figure(1.2 * len(tables) + 0.16 * sum(lengths))
+    models = pd.concat(tables.values())["model"].unique()
+    colours = dict(zip(models, style.SERIES, strict=False))
+    axes = fig.subplots(len(tables), squeeze=False, height_ratios=lengths)[:, 0]
+    for ax, (metric, table) in zip(axes, tables.items(), strict=True):
+        primitives.intervals(ax, table, "task", hue="model", colours=colours)
+        ax.axvline(0, **primitives.CHANCE)
+        ax.set(xlabel=f"{metric}, 95 % interval over blocks of trials")
     fig.legend_outside()
     return fig
+
+
+def _rows_of(result: Result, metric: str) -> pd.DataFrame:
+    """Task, model, value and interval of each score of one metric; the best possible where it is known."""
+    rows = []
+    for row in result.rows:
+        if row.metric == metric:
+            rows.append({
+                "task": row.of["variant"], "model": row.of["model"], "value": row.score.value,
+                "ci_low": row.score.ci_low, "ci_high": row.score.ci_high,
+            })  # fmt: skip
+            if (best := row.best) is not None:
+                known = {
+                    "oracle": best.value,
+                    "oracle_low": best.ci_low,
+                    "oracle_high": best.ci_high,
+                }
+                rows[-1] |= known
+    return pd.DataFrame(rows)
 
 
 @style.styled
