@@ -165,6 +165,7 @@ def tiny(command: str, recipes: Path) -> list[str]:
     more = {k: v for k, v in QUICK.items() if k in accepted and k not in ("n_folds", *pairs)}
     if stages.STAGES[stage].cohort and stages.STAGES[stage].signal == "spikes":
         more |= {"recipe": "task_tiny"}
+        more |= {"new": "[t2]", "budgets": "[10]"} if "new" in pairs else {}
     elif stages.STAGES[stage].cohort:
         more |= {"n_folds": "3", "recipe": str(recipes / "mice.yml")}
     elif "leak" in accepted:  # six minutes of film have no room for the longer buffers
