@@ -27,7 +27,7 @@ from nblib.prepare import sessions as prepared
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.models.multimodal.fitting import Answers
+    from nblib.models.multimodal.fitting import TrialAnswers
     from nblib.prepare.sessions import Session
 
 BALANCED = "balanced_accuracy"
@@ -99,7 +99,7 @@ def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, params:
     return loaded
 
 
-def earned(task: str, kind: str, answers: Answers, sessions: list[Session], hidden: list[np.ndarray]) -> dict[str, list[Earned]]:  # fmt: skip
+def earned(task: str, kind: str, answers: TrialAnswers, sessions: list[Session], hidden: list[np.ndarray]) -> dict[str, list[Earned]]:  # fmt: skip
     """What answers to test trials earn in each session, by metric: R2, bits a spike."""
     found: dict[str, list[Earned]] = {}
     for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
@@ -123,7 +123,7 @@ def earned(task: str, kind: str, answers: Answers, sessions: list[Session], hidd
     return found
 
 
-def labels_of_test(task: str, answers: Answers, sessions: list[Session]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+def labels_of_test(task: str, answers: TrialAnswers, sessions: list[Session]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Of the test trials of all sessions: class (B,), log-probabilities (B, C), block of trials (B,)."""
     y, log, group = [], [], []
     for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
@@ -134,7 +134,7 @@ def labels_of_test(task: str, answers: Answers, sessions: list[Session]) -> tupl
     return np.concatenate(y), np.concatenate(log), np.concatenate(group)
 
 
-def scores(task: str, kind: str, answers: Answers, sessions: list[Session], hidden: list[np.ndarray], params: Params) -> dict[str, Score]:  # fmt: skip
+def scores(task: str, kind: str, answers: TrialAnswers, sessions: list[Session], hidden: list[np.ndarray], params: Params) -> dict[str, Score]:  # fmt: skip
     """Scores of the answers to one task, over the test trials of all sessions together, by metric."""
     judge = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     if kind == "variable":

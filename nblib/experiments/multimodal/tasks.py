@@ -22,7 +22,7 @@ from nblib.models.multimodal.model import (
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.models.multimodal.fitting import Answers
+    from nblib.models.multimodal.fitting import TrialAnswers
     from nblib.models.multimodal.model import Map
     from nblib.prepare.sessions import Session
 
@@ -40,7 +40,7 @@ class Answered:
     """
 
     kind: str
-    by: dict[str, Answers] = field(default_factory=dict)
+    by: dict[str, TrialAnswers] = field(default_factory=dict)
     hidden: list[np.ndarray] = field(default_factory=list)
     against: str = ""
 
@@ -81,7 +81,7 @@ def linear_models(sessions: list[Session], branch: fitting.Branch, causal: bool 
     return maps
 
 
-def by_area(sessions: list[Session], answer: Callable[[int, str, np.ndarray], np.ndarray]) -> Answers:  # fmt: skip
+def by_area(sessions: list[Session], answer: Callable[[int, str, np.ndarray], np.ndarray]) -> TrialAnswers:  # fmt: skip
     """Answers for all units, area by area: answer(session, area, its units) -> (K, T, units)."""
     whole = [np.empty(one.counts.shape) for one in sessions]
     for k, one in enumerate(sessions):
@@ -174,7 +174,7 @@ def trusted(answered: Answered, task: str, sessions: list[Session]) -> float:
     return chosen
 
 
-def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, Answers]:
+def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, TrialAnswers]:
     """The best possible answers by task, where the truth is known; of test trials, other trials are left at 0."""
     oracle, best = sources.offered(recipe.source, "ceiling"), {}
     if oracle is None:

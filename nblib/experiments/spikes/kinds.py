@@ -11,7 +11,7 @@ import pandas as pd
 from nblib.prepare.encoding.history import LAGS, Inputs
 
 if TYPE_CHECKING:
-    from nblib.experiments.spikes.prediction import Data
+    from nblib.experiments.spikes.prediction import SpikeData
     from nblib.models.encoders.network import Predictor
 
 COMPONENTS = 12  # of the features, before cells are grouped
@@ -24,7 +24,7 @@ AVERAGE, ANSWERS, CODES = (
 
 
 def grouped(
-    data: Data, model: Predictor | None
+    data: SpikeData, model: Predictor | None
 ) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
     """Arrays (averages, codes), the table of `agreement`, and the cells in the plane.
 

@@ -69,7 +69,7 @@ class Params(P.Fit, P.StageParams):
 
 
 @dataclass(frozen=True)
-class Data:
+class SpikeData:
     """A stream, what encoders read of it, the parameters, and how many bins lie ahead."""
 
     stream: Stream
@@ -107,22 +107,22 @@ class Data:
         ])  # fmt: skip
 
 
-def load(split: Path, counts: Path, recipe: P.Recipe, params: Params) -> Data:
+def load(split: Path, counts: Path, recipe: P.Recipe, params: Params) -> SpikeData:
     """The recording as encoders read it; raises what `stream.load` and `inputs_of` raise."""
     return data_of(stream.load(split, counts, recipe, params.recording), params)
 
 
-def data_of(loaded: Stream, params: Params) -> Data:
+def data_of(loaded: Stream, params: Params) -> SpikeData:
     """A stream as encoders read it. BadParameter for bins too wide for the horizon."""
     ahead = round(params.horizon_ms / 1e3 / loaded.bin_s / STEP) * STEP
     if not ahead:
         raise BadParameter(
             f"horizon_ms = {params.horizon_ms:g}: less than {STEP} bins of {loaded.bin_s * 1e3:g} ms."
         )
-    return Data(loaded, history.inputs_of(loaded, ahead * loaded.bin_s), params, ahead)
+    return SpikeData(loaded, history.inputs_of(loaded, ahead * loaded.bin_s), params, ahead)
 
 
-def fit_network(data: Data, head: str) -> Predictor:
+def fit_network(data: SpikeData, head: str) -> Predictor:
     """A network with one head, fitted to train steps and stopped by validation steps."""
     import torch
 
@@ -142,7 +142,9 @@ def fit_network(data: Data, head: str) -> Predictor:
     return model
 
 
-def log_hazard_now(data: Data, name: str, models: dict[str, Predictor]) -> tuple[np.ndarray, float]:
+def log_hazard_now(
+    data: SpikeData, name: str, models: dict[str, Predictor]
+) -> tuple[np.ndarray, float]:
     """Log of spikes a bin in all bins of test steps, given all before each, (C, T); and the share of the
     constant rate in it, which validation chooses: no model is as sure of silence as it says."""
     inputs, said = data.inputs, {}
@@ -176,7 +178,7 @@ def by_cell(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[2]).T
 
 
-def predict(data: Data) -> Result:
+def predict(data: SpikeData) -> Result:
     """Fit the models that are asked for, score them on test blocks, infer trains, group the cells.
 
     Tables: cells (bits a spike of each model and unit); calibration (of the last model one step ahead);
@@ -230,7 +232,7 @@ def predict(data: Data) -> Result:
 
 
 def score_bits(
-    name: str, variant: str, nats: np.ndarray, spikes: np.ndarray, data: Data, best: np.ndarray | None = None
+    name: str, variant: str, nats: np.ndarray, spikes: np.ndarray, data: SpikeData, best: np.ndarray | None = None
 ) -> tuple[Row, np.ndarray]:  # fmt: skip
     """Bits a spike, pooled over spikes, with the interval over cells; and those of each cell (C,).
 
@@ -248,7 +250,7 @@ def score_bits(
     return Row(f"{name}, {variant}", score, best, {"model": name, "variant": variant}, BITS), bits
 
 
-def windows_table(data: Data) -> pd.DataFrame:
+def windows_table(data: SpikeData) -> pd.DataFrame:
     """What the steps of each role see and predict: a row a stretch of steps one behind the other, with its
     role, the time from which they see, at which the first begins, and up to which they predict [s]."""
     bin_s, rows = data.stream.bin_s, []
@@ -261,7 +263,7 @@ def windows_table(data: Data) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def change_after_t0(data: Data, model: Predictor) -> float:
+def change_after_t0(data: SpikeData, model: Predictor) -> float:
     """By how much the answers at some test steps change where all stimulus and spikes after the first
     bin of a step are replaced by noise: 0, or something of the future is seen."""
     rng, steps = np.random.default_rng(data.params.seed), data.starts("test")
@@ -275,7 +277,7 @@ def change_after_t0(data: Data, model: Predictor) -> float:
     return float(np.abs(answers[0] - answers[1]).max())
 
 
-def stretch(found: dict[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
+def stretch(found: dict[str, np.ndarray], data: SpikeData) -> dict[str, np.ndarray]:
     """The busiest seconds of a cell that fires more than most: trains and rates by name."""
     recorded = found[trains.RECORDED]
     cell = recorded.sum(axis=1).argsort()[len(recorded) * 3 // 4]

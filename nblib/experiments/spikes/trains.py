@@ -18,7 +18,7 @@ from nblib.evaluate.result import Row, readable
 
 if TYPE_CHECKING:
     from nblib.evaluate.scores import Score
-    from nblib.experiments.spikes.prediction import Data
+    from nblib.experiments.spikes.prediction import SpikeData
     from nblib.models.encoders.network import Predictor
 
 SIGMAS = (5.0, 10.0, 20.0, 35.0, 50.0)  # bins: widths that the expected likeness is tried at
@@ -41,7 +41,7 @@ OTHERS = {"greedy": GREEDY, "twin": TWIN}  # what the others are held against
 
 
 def inferred(
-    data: Data, models: dict[str, Predictor]
+    data: SpikeData, models: dict[str, Predictor]
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Trains (C, T) of the test windows by how they were inferred, the recorded ones first; and what was
     chosen: a row a choice, with the role whose windows chose."""
@@ -71,12 +71,12 @@ def inferred(
     return trains, table.assign(role=CHOOSES)
 
 
-def probabilities(model: Predictor, data: Data, role: str) -> np.ndarray:
+def probabilities(model: Predictor, data: SpikeData, role: str) -> np.ndarray:
     """Probability of a spike in each bin of the windows of a role, (C, T)."""
     return joined(data.ask(model, data.starts(role), lambda model, x, _: model.probabilities(x)))
 
 
-def samples(model: Predictor, data: Data) -> np.ndarray:
+def samples(model: Predictor, data: SpikeData) -> np.ndarray:
     """A train of the chain for each test window, drawn exactly, (C, T)."""
     seed = data.params.seed
     return joined(data.ask(model, data.starts("test"), lambda model, x, _: model.samples(x, seed)))
@@ -88,7 +88,7 @@ def joined(windows: np.ndarray) -> np.ndarray:
 
 
 def chosen(
-    p: dict[str, np.ndarray], ways: dict[str, Callable], data: Data
+    p: dict[str, np.ndarray], ways: dict[str, Callable], data: SpikeData
 ) -> tuple[np.ndarray, str]:
     """Test trains of the way whose validation trains are most like the recorded, and its name: by the sum
     of correlation at 50 bins and Schreiber's measure at 10, undefined ones as 0."""
@@ -134,19 +134,21 @@ def spread(counts: np.ndarray, width: int, length: int) -> np.ndarray:
     return train
 
 
-def log_distances(model: Predictor, data: Data, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def log_distances(
+    model: Predictor, data: SpikeData, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Predicted distances (S * C, past + L) [bins], and bins since the last known spike (S * C,)."""
     out = data.ask(model, steps, lambda model, x, _: model(*x))
     since = data.inputs.since[steps, 0].reshape(-1)
     return np.exp(out.reshape(len(since), -1)), since.astype(np.int64)
 
 
-def ahead_of(trains: np.ndarray, data: Data) -> np.ndarray:
+def ahead_of(trains: np.ndarray, data: SpikeData) -> np.ndarray:
     """Windows (S * C, past + L) of `log_distances` as (C, T), without the past."""
     return joined(trains[:, -data.ahead :].reshape(-1, data.inputs.n_cells, data.ahead))
 
 
-def best_reward(model: Predictor, data: Data) -> float:
+def best_reward(model: Predictor, data: SpikeData) -> float:
     """What a spike must be worth for exact trains to hold as many as validation windows do."""
     from nblib.models.encoders import references
 
@@ -161,7 +163,7 @@ def best_reward(model: Predictor, data: Data) -> float:
 # --- scores --------------------------------------------------------------------------------------
 
 
-def scored(trains: dict[str, np.ndarray], data: Data) -> tuple[list[Row], pd.DataFrame]:
+def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], pd.DataFrame]:
     """Scores of inferred trains and of the references: rows of a result, and a table with a row each.
 
     The table: means over cells of the columns of `spike_trains.train_scores`; the interval of the

@@ -35,13 +35,13 @@ DEFAULTS = {
 }
 
 Rows = list[np.ndarray]  # trials of each session
-Answers = list[np.ndarray]  # of each session, for all of its trials
+TrialAnswers = list[np.ndarray]  # of each session, for all of its trials
 Fit = Callable[
     [Rows, Rows], list[Map]
 ]  # trials that teach and that choose -> a model of each session
 
 
-def crossed(fit: Fit, sessions: list[Session], fits: Rows, choose: Rows) -> tuple[list[Map], Answers]:  # fmt: skip
+def crossed(fit: Fit, sessions: list[Session], fits: Rows, choose: Rows) -> tuple[list[Map], TrialAnswers]:  # fmt: skip
     """Models of the trials `fits`, and their answers to all trials: to those in `fits` by models of the
     other contiguous folds of them, or a network on top would learn to trust them too much."""
     maps = fit(fits, choose)
@@ -108,7 +108,7 @@ def fit_branch(
     fits, choose = ([one.rows(role) for one in sessions] for role in ("train", "val"))
     signals, variables = sessions[0].signal_names, list(sessions[0].classes)
     tried: dict[str, dict[str, list[Map]]] = {task: {} for task in (*signals, *variables)}
-    answers: dict[str, dict[str, Answers]] = {task: {} for task in tried}
+    answers: dict[str, dict[str, TrialAnswers]] = {task: {} for task in tried}
     for name, fit in of_signals(sessions, causal).items() if signals else ():
         maps, said = crossed(fit, sessions, fits, choose)
         for s, signal in enumerate(signals):
