@@ -53,6 +53,8 @@ def calibration(table: pd.DataFrame) -> Picture:
     ax.set(
         xscale="log", yscale="log", xlabel="probability said", ylabel="share of bins with a spike"
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        primitives.plain_numbers(axis)
     fig.legend_outside()
     return fig
 
