@@ -49,7 +49,7 @@ def calibration(table: pd.DataFrame) -> Picture:
     ends = known[["said", "seen"]].min().min(), known[["said", "seen"]].max().max()
     ax.plot(ends, ends, color=style.GREY, lw=1, label="as said")
     ax.errorbar(known["said"], known["seen"], 3 * known["sd"], fmt="o", color=style.BLUE, capsize=3,
-                label=f"{table['model'].iloc[0]}, 3 binomial standard deviations")  # fmt: skip
+                label=f"{table['model'].iloc[0]}, ± 3 sd")  # fmt: skip
     ax.set(
         xscale="log", yscale="log", xlabel="probability said", ylabel="share of bins with a spike"
     )
