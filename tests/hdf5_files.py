@@ -8,7 +8,8 @@ from nblib.core import params
 from nblib.data import counts_dataset
 from nblib.data.nwb import open_nwb
 from nblib.data.sources import open_recording
-from nblib.prepare import binning, lfp_windows, splits
+from nblib.prepare import binning, splits
+from nblib.prepare.potentials import lfp_windows
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
 

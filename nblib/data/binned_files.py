@@ -27,9 +27,9 @@ from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Params, Recipe
-from nblib.data import hdf5
 from nblib.data.counts_dataset import UNIT_NUMBERS, UNIT_TEXT
-from nblib.data.plainfiles import read_arrays
+from nblib.data.files import hdf5
+from nblib.data.files.plain import read_arrays
 
 USES = ("path",)
 AXES = ("trial", "time", "unit")

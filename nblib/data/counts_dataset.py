@@ -15,7 +15,7 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 
 FILE = "binned.nc"
 UNIT_TEXT = ("area", "probe")

@@ -12,7 +12,7 @@ import numpy as np
 from nblib.core.errors import BadInput, MissingInput
 from nblib.core.tensors import read_tensors
 from nblib.data import sources
-from nblib.data.plainfiles import read_npy
+from nblib.data.files.plain import read_npy
 from nblib.data.trials.labelling import is_one_of
 
 if TYPE_CHECKING:

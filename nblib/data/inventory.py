@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput, some
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.lab_pickle import NAME as PICKLE_NAME
 
 NWB_NAME = re.compile(r"(?:ecephys_)?session_(\d+)\.nwb")

@@ -17,7 +17,7 @@ import pandas as pd
 from nblib.core.errors import BadInput, some
 from nblib.data.binned_files import first_no_count
 from nblib.data.counts_dataset import build
-from nblib.data.guarded_pickle import Blocks, read_table
+from nblib.data.files.guarded_pickle import Blocks, read_table
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -20,9 +20,10 @@ from pydantic import Field
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SECONDS, Params, Recipe
-from nblib.data import hdf5, nwb
+from nblib.data import nwb
+from nblib.data.files import hdf5
+from nblib.data.files.plain import read_table
 from nblib.data.nwb import tables as nwb_tables
-from nblib.data.plainfiles import read_table
 from nblib.data.recording import Recording
 from nblib.data.trials.columns import numbers, require
 

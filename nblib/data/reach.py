@@ -15,7 +15,7 @@ from pydantic import Field
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Params, Recipe
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.recording import Recording, Series
 
 USES = ("path",)

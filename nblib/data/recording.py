@@ -18,7 +18,7 @@ from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import check_intervals, covers, open_ended
 
 if TYPE_CHECKING:
-    from nblib.data.hdf5 import FileSpikes
+    from nblib.data.files.hdf5 import FileSpikes
 
 BLOCK_S = 60.0  # a sampled signal is looked at in pieces of so many seconds
 ROUNDED_S = 1e-3  # observed times are rounded by so much at most: to milliseconds, or 32 bits

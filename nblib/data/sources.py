@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Any
 from nblib.core import params, rawfiles, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.source_registry import SOURCES
-from nblib.data import linked, stimulus
-from nblib.data.files import require_file
+from nblib.data import stimulus
+from nblib.data.files import linked, require_file
 from nblib.data.trials import columns, expressions, labelling
 
 if TYPE_CHECKING:

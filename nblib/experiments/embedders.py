@@ -11,13 +11,13 @@ import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.experiments.pretext import EMBEDDINGS, TASKS
-from nblib.prepare.spectra import log_band_power
+from nblib.prepare.potentials.spectra import log_band_power
 
 if TYPE_CHECKING:
     from nblib.experiments import label_budget
     from nblib.experiments.self_supervision import Params as PretextParams
     from nblib.models.stagernet import StagerNet
-    from nblib.prepare.lfp_windows import Cohort
+    from nblib.prepare.potentials.lfp_windows import Cohort
 
 BAND_POWER = "bandpower"  # the embedder that learns nothing: log power by channel and band
 

@@ -32,7 +32,7 @@ from nblib.experiments.pretext import TASKS
 from nblib.experiments.subjects import Fold, fold_hash, make_folds
 
 if TYPE_CHECKING:
-    from nblib.prepare.lfp_windows import Cohort
+    from nblib.prepare.potentials.lfp_windows import Cohort
 
 LAB_DICT = "budget_accuracy.json"
 

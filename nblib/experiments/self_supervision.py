@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nblib.experiments.pretext import Timeline
     from nblib.models.stagernet import PretextNet, StagerNet
-    from nblib.prepare.lfp_windows import Cohort
+    from nblib.prepare.potentials.lfp_windows import Cohort
 
 
 class Params(P.Fit, P.CohortParams):

@@ -18,8 +18,9 @@ from nblib.data.counts_dataset import build, numbers_or_text, to_ns
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.data.trials.columns import numbers, require
-from nblib.prepare import continuous, film
+from nblib.prepare import continuous
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
+from nblib.prepare.continuous import film
 from nblib.prepare.signals import bin_signals
 
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory

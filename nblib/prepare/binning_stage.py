@@ -12,8 +12,9 @@ from nblib.core.markup import in_markdown
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning, continuous, lfp_windows, responses, spectra
-from nblib.prepare.lfp_windows import Windows
+from nblib.prepare import binning, continuous, responses
+from nblib.prepare.potentials import lfp_windows, spectra
+from nblib.prepare.potentials.lfp_windows import Windows
 from nblib.road.stage_registry import INGEST
 from nblib.road.stages import Stage
 

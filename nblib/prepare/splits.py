@@ -17,11 +17,12 @@ import xarray as xr
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SplitSettings
-from nblib.data.arrays import load_arrays, save_arrays
 from nblib.data.counts_dataset import signals_of, to_ns
+from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, film, label_runs, unit_statistics
+from nblib.prepare import continuous, label_runs, unit_statistics
+from nblib.prepare.continuous import film
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"

@@ -16,7 +16,7 @@ import numpy as np
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.images import Images, reduced
 from nblib.data.nwb import open_recording as open_recording
 from nblib.simulate import session

@@ -17,8 +17,9 @@ from pydantic import Field
 from scipy.signal import lfilter
 
 from nblib.core.params import Params, Recipe
-from nblib.data import hdf5, movie
-from nblib.data.arrays import load_arrays, save_arrays
+from nblib.data import movie
+from nblib.data.files import hdf5
+from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
 from nblib.simulate import film_oracle as exact
 from nblib.simulate.film_oracle import GAIN_STEPS, KERNEL, P_CUT, P_SCENE, STEP_S, Arrays

@@ -16,7 +16,7 @@ from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
 from pynwb.misc import Units
 
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 
 DATE = dt.datetime(2019, 10, 3, 12, 0, 0, tzinfo=dt.UTC)
 Columns = Mapping[str, np.ndarray]

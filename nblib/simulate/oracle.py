@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.data.arrays import Stored, described, load_arrays, save_arrays
+from nblib.data.files.arrays import Stored, described, load_arrays, save_arrays
 
 if TYPE_CHECKING:
     from nblib.data.recording import Recording

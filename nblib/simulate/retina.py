@@ -16,8 +16,9 @@ from pydantic import Field
 from scipy.signal import lfilter
 
 from nblib.core.params import Params, Recipe
-from nblib.data import hdf5, nwb
-from nblib.data.arrays import load_arrays, save_arrays
+from nblib.data import nwb
+from nblib.data.files import hdf5
+from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
 from nblib.simulate.stored import Simulator
 

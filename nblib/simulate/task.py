@@ -19,7 +19,7 @@ from pydantic import Field
 
 from nblib.core.params import Params, Recipe
 from nblib.data import ibl
-from nblib.data.arrays import load_arrays, save_arrays
+from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
 from nblib.simulate import task_oracle
 from nblib.simulate.stored import Simulator

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import BadInput
-from nblib.data import guarded_pickle
+from nblib.data.files import guarded_pickle
 from nblib.data.lab_pickle import read_lab_pickle
 
 COUNTS = np.random.default_rng(0).poisson(1, (12, 3))
@@ -259,7 +259,7 @@ WATCH = """
 import json, sys
 from pathlib import Path
 from nblib.core.errors import BadInput
-from nblib.data import guarded_pickle
+from nblib.data.files import guarded_pickle
 seen, watching = [], False
 def hook(event, arguments):
     if watching and not event.startswith(("object.", "sys._getframe", "builtins.id")):

@@ -14,7 +14,8 @@ from nblib.core.params import BinSettings, LabelRules, SplitSettings
 from nblib.data.checks import session_report
 from nblib.data.checks.intervals import trial_oddities
 from nblib.data.trials import labelling
-from nblib.prepare import binning, lfp_windows, splits
+from nblib.prepare import binning, splits
+from nblib.prepare.potentials import lfp_windows
 
 NAN = float("nan")
 

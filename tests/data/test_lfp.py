@@ -10,7 +10,7 @@ from nblib.core.params import BinSettings, Recipe, SimulateLfpSettings
 from nblib.data import lfp, sources
 from nblib.data.checks import session_report
 from nblib.data.lfp import mat
-from nblib.prepare import lfp_windows
+from nblib.prepare.potentials import lfp_windows
 from nblib.simulate import lfp as simulate_lfp
 
 SHORT = SimulateLfpSettings(state_s=10.0, rate_hz=125.0)
@@ -193,7 +193,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.core.params import BinSettings
-    from nblib.prepare import lfp_windows
+    from nblib.prepare.potentials import lfp_windows
     from nblib.report.plots import recordings as plots
 
     session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")

@@ -10,9 +10,9 @@ from nwb_files import electrodes, opened, text, trains
 
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.data import counts_dataset, hdf5, sources
+from nblib.data import counts_dataset, sources
 from nblib.data.checks import session_report
-from nblib.data.files import require_file
+from nblib.data.files import hdf5, require_file
 from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.prepare import binning, cleaning
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from nblib.core import params
 from nblib.experiments.film import decoding
-from nblib.prepare import film
+from nblib.prepare.continuous import film
 from nblib.simulate import movie
 
 

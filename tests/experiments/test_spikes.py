@@ -12,8 +12,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.experiments.spikes import kinds, prediction, trains
 from nblib.models.encoders import glm, network
 from nblib.prepare.continuous import STEP, cycle_roles
+from nblib.prepare.continuous.stream import Stream, spans_of
 from nblib.prepare.encoding import history
-from nblib.prepare.stream import Stream, spans_of
 from nblib.report.audit import checks
 from nblib.report.plots import cells as plots
 

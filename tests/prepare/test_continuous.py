@@ -15,7 +15,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings, SplitSettings
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording, Series
-from nblib.prepare import binning, cleaning, continuous, decoder_inputs, splits, stream
+from nblib.prepare import binning, cleaning, continuous, decoder_inputs, splits
+from nblib.prepare.continuous import stream
 from nblib.report.audit import checks
 from nblib.simulate import nwb_file
 

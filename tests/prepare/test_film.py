@@ -9,7 +9,8 @@ import xarray as xr
 
 from nblib.core import errors, params
 from nblib.data import movie, recording
-from nblib.prepare import film, splits
+from nblib.prepare import splits
+from nblib.prepare.continuous import film
 from nblib.report.audit import checks
 
 # base, gap, segment of a part, and bins that teach, validate and judge; 80 ms, n = 59,080, fold 1.

@@ -11,8 +11,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
 from nblib.data.checks import potentials
 from nblib.data.recording import Recording, Series
-from nblib.prepare import lfp_windows, spectra
-from nblib.prepare.lfp_windows import Cohort
+from nblib.prepare.potentials import lfp_windows, spectra
+from nblib.prepare.potentials.lfp_windows import Cohort
 from nblib.simulate import lfp
 
 RATE = 200.0
@@ -293,7 +293,7 @@ from pathlib import Path
 import numpy as np
 from nblib.core.params import BinSettings, Recipe
 from nblib.data import sources
-from nblib.prepare import lfp_windows
+from nblib.prepare.potentials import lfp_windows
 path = Path({str(tmp_path / "a.nwb")!r})
 recipe = Recipe(recipe="r", recordings=["a"], source="lfp_nwb", path=str(path), intervals="states", label="state")
 made = lfp_windows.cut(sources.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))

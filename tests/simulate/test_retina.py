@@ -8,7 +8,7 @@ import pytest
 
 from nblib.core import store
 from nblib.data import nwb
-from nblib.data.arrays import load_arrays
+from nblib.data.files.arrays import load_arrays
 from nblib.simulate import retina
 
 SMALL = retina.Settings(n_cells=6, n_types=3, duration_s=60.0, seed=4)

@@ -16,8 +16,9 @@ import numpy as np
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Recipe
-from nblib.data import hdf5, nwb
+from nblib.data import nwb
 from nblib.data.allen import tables, warehouse
+from nblib.data.files import hdf5
 from nblib.data.images import Images, read_picture, reduced
 from nblib.data.recording import Recording
 

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Params, Recipe
+from nblib.data.files.plain import by_unit, read_array, read_npy
 from nblib.data.ibl import alf
-from nblib.data.plainfiles import by_unit, read_array, read_npy
 from nblib.data.recording import Recording, Series
 
 USES = ("path",)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput
-from nblib.data.plainfiles import read_table
+from nblib.data.files.plain import read_table
 
 NAME = re.compile(
     r"(?:_\w+?_)?(?P<object>\w+)\.(?P<attribute>\w+)(?:\.[\w-]+)*?\.(?P<kind>npy|pqt|csv)"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Recipe
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.lfp import SERIES, STATES, in_order, times_file
 from nblib.data.recording import Recording, Series
 

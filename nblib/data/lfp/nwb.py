@@ -11,7 +11,7 @@ import numpy as np
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.lfp import SERIES, in_order, times_file
 from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import series as nwb_series

@@ -12,7 +12,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS, Recipe
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.nwb import electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables

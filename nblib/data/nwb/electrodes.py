@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.nwb import tables
 
 GROUPS = "general/extracellular_ephys"

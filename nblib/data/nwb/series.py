@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from nblib.core.errors import BadInput
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.recording import Series
 
 ROOTS = ("acquisition", "processing", "stimulus/presentation")

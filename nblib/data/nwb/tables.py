@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.trials.columns import LEFT_OUT, TIME_SUFFIX, numbers, require
 
 LISTS, ARRAYS = "lists", "arrays"  # what rows of ragged columns are read as

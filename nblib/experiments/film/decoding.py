@@ -22,7 +22,8 @@ from nblib.data.movie import NO_LABEL, check_label
 from nblib.evaluate import states
 from nblib.evaluate.result import Result, Row
 from nblib.experiments.film import forecast, smoothing
-from nblib.prepare import film, splits
+from nblib.prepare import splits
+from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import ROLES
 
 if TYPE_CHECKING:

@@ -22,15 +22,14 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import spike_trains
 from nblib.evaluate.result import Result, Row
 from nblib.experiments.spikes import kinds, trains
-from nblib.prepare import stream
-from nblib.prepare.continuous import STEP
+from nblib.prepare.continuous import STEP, stream
 from nblib.prepare.encoding import history
 from nblib.prepare.encoding.history import Inputs
 
 if TYPE_CHECKING:
     from nblib.evaluate.scores import Score
     from nblib.models.encoders.network import Predictor
-    from nblib.prepare.stream import Stream
+    from nblib.prepare.continuous.stream import Stream
 
 NOW, AHEAD = ("lnp", "glm", "net"), ("intensity", "distance", "chain")
 BITS = "bits/spike"

@@ -15,9 +15,9 @@ from scipy.signal import lfilter
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.prepare.continuous import STEP
+from nblib.prepare.continuous.stream import Stream
 from nblib.prepare.decoder_inputs import ROLES
 from nblib.prepare.encoding.distance import distances
-from nblib.prepare.stream import Stream
 
 LAGS = 63  # steps of stimulus seen
 CONTEXT_STEPS = 100  # of spikes seen, the longest context

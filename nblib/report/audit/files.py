@@ -18,8 +18,9 @@ from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.data import sources
 from nblib.data.counts_dataset import load as load_counts
-from nblib.prepare import label_runs, lfp_windows, splits
+from nblib.prepare import label_runs, splits
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
+from nblib.prepare.potentials import lfp_windows
 from nblib.report import runs
 from nblib.report.runs import Run
 from nblib.road import stages

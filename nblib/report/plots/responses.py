@@ -9,9 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from nblib.data.counts_dataset import areas_of, units_of
-from nblib.prepare import lfp_windows, responses
+from nblib.prepare import responses
 from nblib.prepare.continuous import is_continuous
-from nblib.prepare.spectra import BANDS
+from nblib.prepare.potentials import lfp_windows
+from nblib.prepare.potentials.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
 

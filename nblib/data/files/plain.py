@@ -15,7 +15,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 from nblib.data.trials.columns import numbers
 
 HEADERS = {

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter, some
-from nblib.data import hdf5
-from nblib.data.arrays import described, load_arrays, save_arrays
+from nblib.data.files import hdf5
+from nblib.data.files.arrays import described, load_arrays, save_arrays
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged

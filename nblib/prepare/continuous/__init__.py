@@ -2,7 +2,7 @@
 
 Time is laid in rows of about a second, `ROW_S`, from zero of the clock: row r holds the n bins from
 r * n on, and bin i begins at i * bin_s, to the nearest nanosecond. A row is the trial of the other
-stages: it is kept or left out as a whole, and has one role in a fold. `nblib.prepare.stream` joins them
+stages: it is kept or left out as a whole, and has one role in a fold. `nblib.prepare.continuous.stream` joins them
 again.
 """
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from nblib.core.errors import BadInput
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 
 PIECE_BYTES = 2**20  # compressed and checksummed together
 FILTERS = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nblib.core.errors import BadInput
-from nblib.data import plainfiles
+from nblib.data.files import plain
 
 HEAD = "start_time,stop_time,go_time,side\n"
 
@@ -16,7 +16,7 @@ def test_arrays_are_rows_of_numbers(tmp_path):
     path = tmp_path / "x.npy"
     for values in (np.arange(5), np.arange(5)[:, None], np.arange(5.0), np.empty(0)):
         np.save(path, values)
-        assert plainfiles.read_array(path).tolist() == values.ravel().tolist()
+        assert plain.read_array(path).tolist() == values.ravel().tolist()
     for values, says in [
         (np.ones((3, 2)), r"float64 of shape \(3, 2\)"),
         (np.array(["a"]), "expected a row of numbers"),
@@ -24,19 +24,19 @@ def test_arrays_are_rows_of_numbers(tmp_path):
     ]:
         np.save(path, values, allow_pickle=True)  # as a stranger may; reading refuses it
         with pytest.raises(BadInput, match=says) as error:
-            plainfiles.read_array(path)
+            plain.read_array(path)
         assert str(path) in str(error.value)
     path.write_bytes(b"")
     with pytest.raises(BadInput, match=r"x\.npy: not readable"):
-        plainfiles.read_array(path)
+        plain.read_array(path)
 
 
 def test_trials_come_in_seconds(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_text(HEAD + "1000,2000,1500,left\n3000,4000,3500,right\n")
-    table = plainfiles.read_trials(path, "ms")
+    table = plain.read_trials(path, "ms")
     assert table["start_time"].tolist() == [1.0, 3.0] and table["go_time"].tolist() == [1.5, 3.5]
-    assert plainfiles.read_trials(path, "s")["stop_time"].tolist() == [2000, 4000]
+    assert plain.read_trials(path, "s")["stop_time"].tolist() == [2000, 4000]
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_what_is_wrong_with_trials_is_named(tmp_path, text, says):
     path = tmp_path / "trials.csv"
     path.write_text(text)
     with pytest.raises(BadInput, match=says) as error:
-        plainfiles.read_trials(path, "s")
+        plain.read_trials(path, "s")
     assert str(path) in str(error.value)
 
 
 def test_cells_stay_as_they_are_written(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_text("start_time,stop_time,code\n1,,01\n2,3,1\n3,4,NA\n")
-    table = plainfiles.read_trials(path, "s")
+    table = plain.read_trials(path, "s")
     assert table["code"].tolist() == ["01", "1", "NA"]
     np.testing.assert_array_equal(table["stop_time"], [np.nan, 3, 4])
 
@@ -82,13 +82,13 @@ def test_an_array_that_claims_more_than_there_is(tmp_path, shape, packed):
     else:
         path.write_bytes(header(shape) + bytes(64))
     with pytest.raises(BadInput, match=r"a.np[yz]: .*it says it holds \d+ bytes, but 64 are there"):
-        (plainfiles.read_arrays if packed else plainfiles.read_array)(path)
+        (plain.read_arrays if packed else plain.read_array)(path)
 
 
 def test_arrays_that_are_damaged_or_could_run(tmp_path):
     sound = tmp_path / "sound.npz"
     np.savez_compressed(sound, a=np.zeros((100, 1000)), b=np.array(["x", "é"]))
-    held = plainfiles.read_arrays(sound)
+    held = plain.read_arrays(sound)
     assert held["a"].shape == (100, 1000) and held["b"].tolist() == ["x", "é"]
     objects, cut = tmp_path / "objects.npz", tmp_path / "cut.npz"
     np.savez(objects, a=np.array([{}], object))
@@ -98,15 +98,15 @@ def test_arrays_that_are_damaged_or_could_run(tmp_path):
     (tmp_path / "flipped.npz").write_bytes(flipped)
     for name in ("objects", "cut", "flipped"):
         with pytest.raises(BadInput, match=f"{name}.npz: not readable as an array"):
-            plainfiles.read_arrays(tmp_path / f"{name}.npz")
+            plain.read_arrays(tmp_path / f"{name}.npz")
 
 
 def test_spikes_in_order_of_time_become_unit_after_unit():
     times = np.array([0.5, 0.1, 0.2, 0.3, 0.4])
     owner = np.array([9, 4, 9, 7, 4])
-    spikes, index = plainfiles.by_unit(times, owner, np.array([9, 5, 4]), "x")
+    spikes, index = plain.by_unit(times, owner, np.array([9, 5, 4]), "x")
     assert index.tolist() == [0, 2, 2, 4]
     assert spikes.tolist() == [0.2, 0.5, 0.1, 0.4]  # 7 is no unit that was asked for
     for told in [(times[:4], owner, [9]), (times, owner, []), (times, owner, [9, 9])]:
         with pytest.raises(BadInput, match=r"^x: "):
-            plainfiles.by_unit(*told, "x")
+            plain.by_unit(*told, "x")

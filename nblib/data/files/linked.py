@@ -9,7 +9,7 @@ import h5py
 
 from nblib.core import rawfiles
 from nblib.core.errors import BadInput
-from nblib.data import hdf5
+from nblib.data.files import hdf5
 
 
 def linked_files(path: Path) -> dict[str, Path]:
