@@ -170,17 +170,3 @@ def check_memory(needed: int, limit_gb: float, what: str) -> None:
             f"memory_gb = {limit_gb:g}; choose a smaller k (graph 'correlation' or 'learned'), "
             "a smaller batch_size, or raise memory_gb in model_params."
         )
-
-
-def area_flow(matrix: np.ndarray, areas: np.ndarray) -> pd.DataFrame:
-    """Mean weight between two units, by area: rows listen, columns speak; matrix (N, N)."""
-    table = np.array(matrix, float)
-    np.fill_diagonal(table, np.nan)
-    names = list(dict.fromkeys(np.asarray(areas, str)))
-    flow = [[_mean(table[np.ix_(areas == to, areas == come)]) for come in names] for to in names]
-    return pd.DataFrame(flow, index=names, columns=names)
-
-
-def _mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else 0.0

@@ -100,10 +100,3 @@ def test_too_much_memory_is_refused_with_the_amount():
     with pytest.raises(BadParameter, match=r"20,000 units .* about 16 GB.*a decoder of 05"):
         graphs.check_units(20_000, 1, 6.0)
     graphs.check_units(4_000, 1, 6.0)
-
-
-def test_flow_between_areas_leaves_out_the_diagonal():
-    matrix = np.array([[9.0, 1, 2], [3, 9, 4], [5, 6, 9]])
-    flow = graphs.area_flow(matrix, np.array(["a", "a", "b"]))
-    assert flow.loc["a", "a"] == 2 and flow.loc["a", "b"] == 3 and flow.loc["b", "a"] == 5.5
-    assert flow.loc["b", "b"] == 0  # one unit has no pair

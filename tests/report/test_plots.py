@@ -17,15 +17,12 @@ from nblib.evaluate.scores import Score
 from nblib.report import plots
 from nblib.report.plots import (
     budgets,
-    embeddings,
-    graphs,
-    images,
+    latents,
     preparation,
     primitives,
     recordings,
     responses,
     results,
-    search,
     style,
 )
 from nblib.report.plots import runs as run_plots
@@ -175,6 +172,13 @@ def test_units_are_ordered_by_area_and_the_areas_named_at_their_middle():
     assert ticks == {"LGd (1)": 0, "VISp (2)": 1.5, "CA1 (1)": 3, "ZI (1)": 4, "no area (1)": 5}
 
 
+def test_flow_between_areas_leaves_out_the_diagonal():
+    matrix = np.array([[9.0, 1, 2], [3, 9, 4], [5, 6, 9]])
+    flow = run_plots.area_flow(matrix, np.array(["a", "a", "b"]))
+    assert flow.loc["a", "a"] == 2 and flow.loc["a", "b"] == 3 and flow.loc["b", "a"] == 5.5
+    assert flow.loc["b", "b"] == 0  # one unit has no pair
+
+
 def test_area_colours_are_fixed_and_known():
     assert plots.area_colour("VISp") == style.BLUE and plots.area_colour("") == style.GREY
     assert plots.area_colour("ZI") == plots.area_colour("ZI")
@@ -304,7 +308,7 @@ def correlation(n=90):
 def graph(n=90, areas=AREAS, signed=False):
     r = np.abs(RNG(0).standard_normal((n, n))) * 0.1
     edges = np.where(r > 0.2, r, 0) + (0.1 * RNG(1).standard_normal((n, n)) if signed else 0)
-    return graphs.graph_overview(edges + np.eye(n), r, units(n, areas)["area"])
+    return run_plots.graph_overview(edges + np.eye(n), r, units(n, areas)["area"])
 
 
 def history(n=20, **columns):
@@ -374,7 +378,7 @@ def classes(states, **names):
 
 def embedding_map(n=300, label=("home_cage", "", "open_field")):
     subject = np.array([f"m{i}" for i in np.arange(n) // 30])
-    return embeddings.embedding_map(
+    return latents.embedding_map(
         RNG(0).standard_normal((n, 2)), np.resize(label, n), subject, np.arange(n)
     )
 
@@ -386,7 +390,7 @@ def spaces(**known):
         accuracy_chance=0.01, **known
     )
     ends = {"accuracy_low": table["accuracy"] - 0.05, "accuracy_high": table["accuracy"] + 0.05}
-    return images.space_comparison(table.assign(r=0.2, reliability=0.6, **ends))
+    return latents.space_comparison(table.assign(r=0.2, reliability=0.6, **ends))
 
 
 PIXELS = RNG(0).random((9, 16, 20))
@@ -395,11 +399,11 @@ PIXELS = RNG(0).random((9, 16, 20))
 def found():
     answers = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 0], [4, 3, 2, 1, 0]]
     table = pd.DataFrame({"space": "pca", "row": [0, 1, 2], "rank": [1, 6, 3], "answers": answers})
-    return images.found_images(table, PIXELS, np.arange(9))
+    return latents.found_images(table, PIXELS, np.arange(9))
 
 
 def drawn(**pictures):
-    return images.drawn_images(
+    return latents.drawn_images(
         {"gabor itself": None, **pictures}, PIXELS, PIXELS.mean(axis=0), np.arange(9)
     )
 
@@ -590,10 +594,10 @@ FIGURES = {
     "compare_variant": lambda: results.compare_runs(all_runs(variant=["", "shuffle_labels=true", *[""] * 8])),
     "compare_long": lambda: results.compare_runs(odd_runs()),
     "compare_none": lambda: results.compare_runs(all_runs().iloc[:0]),
-    "search": lambda: search.search_history(search_trials(), "accuracy (validation)", "maximize"),
-    "search_none_whole": lambda: search.search_history(search_trials().query("state != 'whole'"), "loss", "minimize"),
-    "search_settings": lambda: search.search_settings(search_trials(), SHARES, "accuracy (validation)"),
-    "search_settings_one": lambda: search.search_settings(search_trials(12, ["demo"]), SHARES.iloc[:0], "loss"),
+    "search": lambda: results.search_history(search_trials(), "accuracy (validation)", "maximize"),
+    "search_none_whole": lambda: results.search_history(search_trials().query("state != 'whole'"), "loss", "minimize"),
+    "search_settings": lambda: results.search_settings(search_trials(), SHARES, "accuracy (validation)"),
+    "search_settings_one": lambda: results.search_settings(search_trials(12, ["demo"]), SHARES.iloc[:0], "loss"),
     "lfp_overview": lfp_overview,
     "lfp_traces": lambda: traces(["BLA", "VTA", "IL_Cx"]),
     "traces_one": lambda: traces([LONG]),
