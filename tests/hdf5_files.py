@@ -8,7 +8,7 @@ from nblib.core import params
 from nblib.data import counts_dataset
 from nblib.data.nwb import open_nwb
 from nblib.data.sources import open_recording
-from nblib.prepare import binning, splits
+from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.potentials import lfp_windows
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
@@ -24,7 +24,7 @@ def make(folder: Path) -> None:
     binned = binning.bin_recording(recording, params.BinSettings())
     counts_dataset.save(binned, folder)
     settings = params.SplitSettings(gap_s=0.0)
-    split = splits.make_split(binned, settings)
+    split = split_roles.make_split(binned, settings)
     splits.save(folder, split, [splits.fit_statistics(binned, split, 0, settings)])
     given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
     recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)

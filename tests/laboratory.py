@@ -14,7 +14,7 @@ from nblib.core import integrity, params, rawfiles, recipes, store
 from nblib.data import counts_dataset as stored_counts
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, splits
+from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.report.runs import HISTORY
 from nblib.road import stages
@@ -62,7 +62,7 @@ class Laboratory:
     def _write_split(self, recipe, recording):
         def write(folder):
             binned, settings = binned_counts(recording), recipe.settings(params.SplitSettings)
-            split = splits.make_split(binned, settings)
+            split = split_roles.make_split(binned, settings)
             folds = range(settings.n_folds)
             statistics = [splits.fit_statistics(binned, split, fold, settings) for fold in folds]
             splits.save(folder, split, statistics)

@@ -18,6 +18,7 @@ from nblib.core.errors import BadInput
 from nblib.data.files import hdf5
 
 FILE = "binned.nc"
+NO_LABEL = 99  # in an annotation of a film: undefined, never a class
 UNIT_TEXT = ("area", "probe")
 UNIT_NUMBERS = (
     "channel", "x", "y", "z", "isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate",

@@ -21,6 +21,7 @@ from pydantic import Field
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SECONDS, Params, Recipe
 from nblib.data import nwb
+from nblib.data.counts_dataset import NO_LABEL
 from nblib.data.files import hdf5
 from nblib.data.files.plain import read_table
 from nblib.data.nwb import tables as nwb_tables
@@ -29,7 +30,6 @@ from nblib.data.trials.columns import numbers, require
 
 USES = ("path", "time_unit", "times")
 FRAMES = "frames"  # the interval table that is made here
-NO_LABEL = 99  # in an annotation: undefined, never a class
 OFF_S = 1e-6  # film times may miss their frame by so much
 LIKE = 20.0  # spikes and watch log differ less in length, or their units differ
 WATCH_LOG, BINS = "cleaned_watchlogs", "movie_binning_info"

@@ -1,13 +1,8 @@
-"""Who may teach and who may judge: splits by presentation, and statistics of train rows alone.
-
-A split is made once per recording and shared by every model. Whole presentations (and groups of
-presentations that overlap in time) get one role; a blocked split also keeps a gap in seconds.
-"""
+"""A split as it is kept: the role of each presentation, and what train rows alone taught of units and signals."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,218 +10,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.errors import BadInput
 from nblib.core.params import SplitSettings
-from nblib.data.counts_dataset import signals_of, to_ns
+from nblib.data.counts_dataset import signals_of
 from nblib.data.files.arrays import load_arrays, save_arrays
-from nblib.data.trials import labelling
-from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, label_runs, unit_statistics
-from nblib.prepare.continuous import film
 
 SPLIT_FILE = "split.parquet"
 STATISTICS_FILE = "statistics.h5"
 FITTED = ("unit_ids", "mean", "scale", "classes", "correlation")  # arrays of `TrainStatistics`
 SIGNAL_COLUMNS = ("name", "mean", "scale")  # of the table of further signals
-LEAST_OF_CLASS = 3  # one for train, validation and test each
-ROLES = ("train", "val", "test", "gap")
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
-
-
-def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
-    """Group number of each trial; trials that share time share a group."""
-    order = np.argsort(start_ns, kind="stable")
-    reach = np.maximum.accumulate(stop_ns[order])
-    new = np.concatenate([[True], start_ns[order][1:] >= reach[:-1]])
-    group = np.empty(len(order), np.int64)
-    group[order] = np.cumsum(new) - 1
-    return group
-
-
-def _blocked(n: int, k: int, fold: int, settings: SplitSettings) -> np.ndarray:
-    """Roles of `n` groups in time order: contiguous test block, validation block beside it."""
-    role = np.full(n, "train", dtype="<U5")
-    if k == 1:
-        test = np.arange(n - max(1, round(settings.test_fraction * n)), n)
-        rest = np.arange(test[0])
-        val = rest[len(rest) - max(1, round(settings.val_fraction * len(rest))) :]
-    else:
-        test = np.array_split(np.arange(n), k)[fold]
-        # The rest in cyclic order after the test block: validation lies next to test, so that
-        # only one more gap is spent.
-        rest = np.concatenate([np.arange(test[-1] + 1, n), np.arange(test[0])])
-        val = rest[: max(1, round(settings.val_fraction * len(rest)))]
-    role[test], role[val] = "test", "val"
-    return role
-
-
-def _random(group: np.ndarray, label: np.ndarray, fold: int, settings: SplitSettings) -> np.ndarray:
-    """Roles of trials dealt at random, whole groups together, stratified by label on request."""
-    from sklearn import model_selection as sklearn
-
-    seed, k = settings.split_seed, settings.n_folds
-
-    def deal(rows: np.ndarray, fraction: float, folds: int, fold: int) -> np.ndarray:
-        """Rows of the held-out part."""
-        try:
-            if folds > 1:
-                kind = sklearn.StratifiedGroupKFold if settings.stratified else sklearn.GroupKFold
-                parts = kind(folds, shuffle=True, random_state=seed)
-                return rows[list(parts.split(rows, label[rows], group[rows]))[fold][1]]
-            # Whole groups, each with the label of its first presentation.
-            groups, first = np.unique(group[rows], return_index=True)
-            kind = sklearn.StratifiedShuffleSplit if settings.stratified else sklearn.ShuffleSplit
-            part = kind(1, test_size=fraction, random_state=seed)
-            held_out = next(part.split(groups, label[rows][first]))[1]
-            return rows[np.isin(group[rows], groups[held_out])]
-        except ValueError as error:
-            raise BadParameter(
-                f"split: random cannot deal {len(rows)} presentations of {len(np.unique(label[rows]))} "
-                f"labels ({str(error).split('Classes with too few')[0].strip(' .')}); use fewer folds, other fractions, or stratified: false."
-            ) from None
-
-    role = np.full(len(group), "train", dtype="<U5")
-    everything = np.arange(len(group))
-    test = deal(everything, settings.test_fraction, k, fold)
-    rest = np.setdiff1d(everything, test)
-    role[test] = "test"
-    role[deal(rest, settings.val_fraction, 1, 0)] = "val"
-    return role
-
-
-def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
-    """Deal roles to presentations, once for every fold.
-
-    Returns
-    -------
-    Rows (fold, trial): recording, subject, trial, group (presentations that share time have one,
-    and one role), label, start_s, stop_s, fold, role, seed.
-
-    Raises
-    ------
-    BadParameter : for fewer presentations than folds.
-    BadInput : for a single class, a class that is absent from train, or an empty role.
-    """
-    who = f"recording {binned.attrs['recording']!r}"
-    label = binned.label.values
-    start, stop = to_ns(binned.start_s.values), to_ns(binned.stop_s.values)
-    group = overlap_groups(start, stop)
-    n_groups = int(group.max()) + 1
-    known = np.ones(len(label), bool)
-    continuous.check_split(binned, settings, who)
-    if settings.split == "segments" or film.is_film(binned):
-        _check_film(binned, settings, who)
-        known = label != film.NO_LABEL
-    classes = labelling.as_text(label[known])
-    labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
-    unlabelled = continuous.is_continuous(binned) or signals_of(binned)
-    if binned.attrs["label_name"] or not unlabelled:  # time and signals need no label
-        _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
-    if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
-        raise BadParameter(
-            f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
-            f"too few for {settings.n_folds} fold(s) with train, validation and test."
-        )
-    folds = []
-    gap_s = continuous.gap_s(settings) if continuous.is_continuous(binned) else settings.gap_s
-    for fold in range(settings.n_folds):
-        if settings.split == "blocked":
-            role = _blocked(n_groups, settings.n_folds, fold, settings)[group]
-            role = _with_gaps(role, start, stop, round(gap_s * 1e9))
-        elif settings.split == "cycles":
-            role = continuous.cycle_roles(binned.trial.values, (stop - start)[0] / 1e9, settings)
-        elif settings.split == "segments":
-            at = binned.trial.values
-            role, group = film.segment_roles(at[-1] + 1, film.bin_s(binned), fold, settings)
-            role, group = role[at], group[at]
-        else:
-            role = _random(group, label, fold, settings)
-        role[~known] = "gap"
-        _check_roles(role[known], label[known], fold, settings, who)
-        folds.append(
-            pd.DataFrame({
-                "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
-                "trial": binned.trial.values, "group": group, "label": label,
-                "start_s": binned.start_s.values, "stop_s": binned.stop_s.values,
-                "fold": fold, "role": role, "seed": settings.split_seed,
-            })
-        )  # fmt: skip
-    return pd.concat(folds, ignore_index=True)
-
-
-def _check_film(binned: xr.Dataset, settings: SplitSettings, who: str) -> None:
-    """Refuse a split by segments of what is no film, and one at random of what is."""
-    if not film.is_film(binned):
-        raise BadParameter(f"{who}: split = 'segments' is for films; its binning is not 'frames'.")
-    if settings.split == "random":
-        raise BadParameter(
-            f"{who}: split = 'random' on the frames of a film: neighbours give the answer away, whatever the "
-            "units say. Take split: segments; a leak curve in 11_movie shows what random would score."
-        )
-    if settings.split == "segments" and settings.n_folds > film.FOLDS:
-        raise BadParameter(
-            f"{who}: n_folds = {settings.n_folds}: split: segments has {film.FOLDS}."
-        )
-
-
-def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, who: str) -> None:
-    """Refuse labels that cannot be learned and judged, whatever the roles."""
-    classes, n = np.unique(label, return_counts=True)
-    if name == "":
-        raise BadInput(f"{who}: its trials have no label (label is empty); nothing to decode.")
-    if len(classes) < 2:
-        raise BadInput(f"{who}: label {name!r} has one class only ({label[0]}); nothing to decode.")
-    if n.max() == 1:
-        half = (
-            f"label: {name} > {np.median(classes):g}"
-            if classes.dtype.kind in "iuf" and name.isidentifier()
-            else ""
-        )
-        raise BadInput(
-            f"{who}: label {name!r} is another one in each of the {len(label)} presentations ({some(classes, 3)}); "
-            "nothing comes twice, so nothing can be learned. Take a label with few classes"
-            + (f", or make them by an expression such as  {half}" if half else "") + "."
-        )  # fmt: skip
-    if settings.split == "random" and settings.stratified:
-        # Each role needs a group of every class; a group goes by its first presentation.
-        first = label[np.unique(group, return_index=True)[1]]
-        n = np.array([(first == c).sum() for c in classes])
-        if n.min() < LEAST_OF_CLASS:
-            few = [f"{c} ({k})" for c, k in zip(classes, n, strict=True) if k < LEAST_OF_CLASS]
-            raise BadInput(
-                f"{who}: stratified: true needs {LEAST_OF_CLASS} presentations of each class that do not overlap; too few "
-                f"have {some(few)}. Leave such classes out with `where`, or set stratified: false."
-            )
-
-
-def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: int) -> np.ndarray:
-    """Set aside train and validation trials closer than the gap to test, then train to validation."""
-    role = role.astype("<U5")
-    for judge, losers in (("test", ("train", "val")), ("val", ("train",))):
-        held = role == judge
-        zone = merged(np.column_stack([start[held] - gap_ns, stop[held] + gap_ns]))
-        role[np.isin(role, losers) & touches(start, stop, zone)] = "gap"
-    return role
-
-
-def _check_roles(role, label, fold, settings, who) -> None:
-    for name in ("train", "val", "test"):
-        if not (role == name).any():
-            raise BadInput(
-                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); "
-                "use a smaller gap, fewer folds or other fractions."
-            )
-    absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
-    if absent:
-        fewest = int(np.unique(label, return_counts=True)[1].min())
-        raise BadInput(
-            f"{who}, fold {fold}: {len(absent)} class(es) have no training presentation, first {absent[0]!r}; "
-            + (
-                "split: random with stratified: true gives every class its share of each role."
-                if fewest >= LEAST_OF_CLASS
-                else f"the rarest class has {fewest} in all, too few for every role: leave such classes out with `where`."
-            )
-        )
+VALUES_AT_ONCE = 2**23
 
 
 def split_hash(split: pd.DataFrame) -> str:
@@ -288,6 +82,64 @@ def train_rows(
     return place
 
 
+def unit_moments(
+    counts: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, standard deviation and largest count of each unit (N,) over all bins of some trials.
+
+    counts (trial, T, N); place: positions along trial.
+    """
+    n_units = counts.shape[2]
+    total, squares, peak = np.zeros(n_units), np.zeros(n_units), np.zeros(n_units)
+    for x in _pieces(counts, place):
+        total += x.sum(0)
+        squares += (x**2).sum(0)
+        peak = np.maximum(peak, x.max(0))
+    n = len(place) * counts.shape[1]
+    mean = total / n
+    return mean, np.sqrt(np.maximum(squares - n * mean**2, 0) / max(n - 1, 1)), peak
+
+
+def unit_faults(
+    mean: np.ndarray, std: np.ndarray, peak: np.ndarray, settings: SplitSettings
+) -> np.ndarray:
+    """Why each unit (N,) is left out, "" for those that stay; arguments as `unit_moments` gives them."""
+    constant = std <= 1e-12
+    z_peak = np.divide(peak - mean, std, out=np.zeros(len(mean)), where=~constant)
+    reason = np.full(len(mean), "", dtype=object)
+    for name, fails in (
+        ("silent in train", peak == 0),
+        ("zero variance in train", constant),
+        (f"z-score above {settings.highest_value:g} in train", z_peak > settings.highest_value),
+        (
+            f"z-score never above {settings.lowest_value:g} in train",
+            z_peak <= settings.lowest_value,
+        ),
+    ):
+        reason[fails & (reason == "")] = name
+    return reason
+
+
+def unit_correlation(
+    counts: np.ndarray, place: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> np.ndarray:
+    """Pearson r of units over all bins of some trials, (N, N)."""
+    products = np.zeros((len(mean), len(mean)))
+    for x in _pieces(counts, place):
+        z = (x - mean) / std
+        products += z.T @ z
+    r = np.clip(products / max(len(place) * counts.shape[1] - 1, 1), -1, 1)
+    np.fill_diagonal(r, 1.0)
+    return r
+
+
+def _pieces(counts: np.ndarray, place: np.ndarray):
+    """Yield bins of some trials, (rows, N) float64, a few trials at a time: memory stays flat."""
+    step = max(1, VALUES_AT_ONCE // max(1, counts.shape[1] * counts.shape[2]))
+    for first in range(0, len(place), step):
+        yield counts[place[first : first + step]].reshape(-1, counts.shape[2]).astype(np.float64)
+
+
 def fit_statistics(
     binned: xr.Dataset, split: pd.DataFrame, fold: int, settings: SplitSettings
 ) -> TrainStatistics:
@@ -298,8 +150,8 @@ def fit_statistics(
     """
     place = train_rows(binned, split, fold)
     counts = binned.counts.values
-    mean, std, peak = unit_statistics.of_units(counts, place)
-    reason = unit_statistics.faults(mean, std, peak, settings)
+    mean, std, peak = unit_moments(counts, place)
+    reason = unit_faults(mean, std, peak, settings)
     keep = reason == ""
     if not keep.any():
         raise BadInput(
@@ -309,7 +161,7 @@ def fit_statistics(
     scale = std[keep]
     correlation = np.zeros((0, 0))
     if keep.sum() <= MOST_CORRELATED:
-        correlation = unit_statistics.correlation(counts[:, :, keep], place, mean[keep], scale)
+        correlation = unit_correlation(counts[:, :, keep], place, mean[keep], scale)
     zscore = settings.scaler == "zscore"
     return TrainStatistics(
         fold=fold, unit_ids=units[keep],
@@ -351,24 +203,10 @@ def rates_by_role(binned: xr.Dataset, split: pd.DataFrame) -> pd.DataFrame:
     spikes = binned.counts.values.sum(axis=1, dtype=np.int64)  # (trial, unit)
     exposure_s = binned.exposure_s.values.sum(axis=1)
     rates = {}
-    for role in ROLES[:3]:
+    for role in ("train", "val", "test"):
         rows = trials.get_indexer(first.loc[first["role"] == role, "trial"])
         rates[role] = spikes[rows].sum(axis=0) / exposure_s[rows].sum()
     return pd.DataFrame(rates, index=binned.unit.values)
-
-
-def sentence(
-    binned: xr.Dataset, split: pd.DataFrame, statistics: list[TrainStatistics], kind: str
-) -> str:
-    """What 04 made, in a sentence; kind: how roles were dealt."""
-    n = split[split["fold"] == split["fold"].min()]["role"].value_counts()
-    classes = f" and {len(statistics[0].classes)} classes"
-    return (
-        f"**Result.** In the first of {split['fold'].nunique()} fold(s), {n['train']:,} "
-        f"{continuous.row_word(binned)} teach, {n['val']:,} choose and {n['test']:,} judge; {n.get('gap', 0):,} lie "
-        f"in gaps. {len(statistics[0].unit_ids):,} units{'' if continuous.is_continuous(binned) else classes} go on "
-        f"to the decoders. This split is `{split_hash(split)}`.{label_runs.sentence(split, kind)}"
-    )
 
 
 def save(folder: Path, split: pd.DataFrame, statistics: list[TrainStatistics]) -> None:

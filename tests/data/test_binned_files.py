@@ -8,7 +8,7 @@ import xarray as xr
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.data import counts_dataset, sources
-from nblib.prepare import cleaning, splits
+from nblib.prepare import cleaning, split_roles
 from nblib.road import stages
 
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_counts_come_in_as_they_are(tmp_path, kind):
     assert again.pose.shape == (8, 5, 2)
     cleaned, _ = cleaning.clean(again, None, params.CleanSettings(regions=["VISp"]))
     assert cleaned.sizes["unit"] == 2
-    assert set(splits.make_split(cleaned, params.SplitSettings(gap_s=0.0))["label"]) == {-1, 1}
+    assert set(split_roles.make_split(cleaned, params.SplitSettings(gap_s=0.0))["label"]) == {-1, 1}
 
 
 def test_what_the_file_does_not_say_the_recipe_may(tmp_path):
@@ -72,7 +72,7 @@ def test_what_the_file_does_not_say_the_recipe_may(tmp_path):
     assert binned.attrs["clock"] == "nominal" and binned.unit.values.tolist() == [0, 1, 2]
     np.testing.assert_allclose(binned.start_s, np.arange(12) * 0.1)
     with pytest.raises(BadInput, match="its trials have no label"):
-        splits.make_split(binned, params.SplitSettings())
+        split_roles.make_split(binned, params.SplitSettings())
     for change, says in [
         ({"names": {"counts": "nope"}}, "has no 'nope'; it holds spikes, region"),
         ({"axes": ["unit", "time"]}, "expected trial, time, unit in some order"),

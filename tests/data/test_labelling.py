@@ -14,7 +14,7 @@ from nblib.core.params import BinSettings, LabelRules, SplitSettings
 from nblib.data.checks import session_report
 from nblib.data.checks.intervals import trial_oddities
 from nblib.data.trials import labelling
-from nblib.prepare import binning, splits
+from nblib.prepare import binning, split_roles
 from nblib.prepare.potentials import lfp_windows
 
 NAN = float("nan")
@@ -303,7 +303,7 @@ def test_all_stages_see_the_same_classes():
     assert any("1 of 4 trials are left out: no label" in o for o in report.odd)
     strange = binned.assign_coords(label=("trial", ["01", "1", "y"]))
     with pytest.raises(BadInput, match="class 'y' was not there before"):
-        splits.make_split(strange, SplitSettings())
+        split_roles.make_split(strange, SplitSettings())
 
 
 def test_states_of_windows_are_labels_too():

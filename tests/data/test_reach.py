@@ -8,7 +8,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, Recipe, SplitSettings
 from nblib.data import counts_dataset, sources
 from nblib.models.multimodal import linear, poisson
-from nblib.prepare import binning, sessions, splits
+from nblib.prepare import binning, sessions, split_roles, splits
 
 RATE_HZ, BIN_S = 250, 0.064
 
@@ -155,7 +155,7 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     made = opened(asked)
     binned = binning.bin_recording(made, asked.settings(BinSettings))
     split_settings = asked.settings(SplitSettings)
-    split = splits.make_split(binned, split_settings)
+    split = split_roles.make_split(binned, split_settings)
     counts_dataset.save(binned, tmp_path)
     splits.save(tmp_path, split, splits.fit_folds(binned, split, split_settings))
     apart = np.abs(np.subtract.outer(np.arange(16), np.arange(16)))

@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, binning_stage, cleaning, label_runs, splits
+from nblib.prepare import binning, binning_stage, cleaning, label_runs, split_roles, splits
 from nblib.report import audit, model_choice, results
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -45,7 +45,7 @@ def road(tmp_path_factory):
         cleaned, removals = cleaning.clean(counts, session, stage.settings)
         stage.commit(lambda folder: cleaning.save(cleaned, removals, folder))
         stage = begin("04_split")
-        roles = splits.make_split(cleaned, stage.settings)
+        roles = split_roles.make_split(cleaned, stage.settings)
         fitted = splits.fit_folds(cleaned, roles, stage.settings)
         stage.commit(lambda folder: splits.save(folder, roles, fitted))
         yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)

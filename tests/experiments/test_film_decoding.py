@@ -9,7 +9,7 @@ from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, sources
 from nblib.evaluate import states, stats
 from nblib.experiments.film import decoding
-from nblib.prepare import binning, splits
+from nblib.prepare import binning, split_roles, splits
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 # 13 minutes at a buffer of 4 s: long enough for scores, short enough for a test.
@@ -23,7 +23,7 @@ def prepared(folder, recording="p1", recipe="movie_tiny", **changes):
     counts = binning.bin_recording(session, recipe.settings(params.BinSettings))
     counts_dataset.save(counts, folder)
     settings = recipe.settings(params.SplitSettings)
-    roles = splits.make_split(counts, settings)
+    roles = split_roles.make_split(counts, settings)
     splits.save(folder, roles, splits.fit_folds(counts, roles, settings))
     return recipe, folder
 

@@ -11,7 +11,7 @@ from nblib.data import counts_dataset, sources
 from nblib.experiments.multimodal import areas, judge, tasks, transfer
 from nblib.models.multimodal import linear, poisson
 from nblib.models.multimodal.model import BEHAVIOUR, UNITS
-from nblib.prepare import binning, cleaning, sessions, splits
+from nblib.prepare import binning, cleaning, sessions, split_roles, splits
 
 FAST = {
     "max_epochs": 2,
@@ -36,7 +36,7 @@ def on_disk(recipe, folder):
             else sources.open_binned(recipe, name)
         )
         binned, _ = cleaning.clean(binned, recording, recipe.settings(params.CleanSettings))
-        roles = splits.make_split(binned, recipe.settings(params.SplitSettings))
+        roles = split_roles.make_split(binned, recipe.settings(params.SplitSettings))
         fitted = splits.fit_folds(binned, roles, recipe.settings(params.SplitSettings))
         for place, kind in zip(places, ("split", "counts"), strict=True):
             place.append(folder / f"{name}-{kind}")

@@ -15,7 +15,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings, SplitSettings
 from nblib.data import counts_dataset, sources
 from nblib.data.recording import Recording, Series
-from nblib.prepare import binning, cleaning, continuous, decoder_inputs, splits
+from nblib.prepare import binning, cleaning, continuous, decoder_inputs, split_roles, splits
 from nblib.prepare.continuous import stream
 from nblib.report.audit import checks
 from nblib.simulate import nwb_file
@@ -148,7 +148,7 @@ def test_time_is_dealt_in_cycles_with_gaps():
 
 def split_of(binned, **given):
     asked = SplitSettings(**CYCLES | {"highest_value": math.inf} | given)
-    return splits.make_split(binned, asked), asked
+    return split_roles.make_split(binned, asked), asked
 
 
 def test_a_split_of_time_without_labels():
@@ -156,7 +156,7 @@ def test_a_split_of_time_without_labels():
     split, asked = split_of(binned)
     (fitted,) = splits.fit_folds(binned, split, asked)
     assert split["role"].value_counts().to_dict() == {"train": 14, "test": 6, "gap": 5, "val": 4}
-    words = splits.sentence(binned, split, [fitted], "cycles")
+    words = split_roles.sentence(binned, split, [fitted], "cycles")
     assert "14 rows of time teach, 4 choose and 6 judge; 5 lie in gaps. 3 units go on" in words
     rates = splits.rates_by_role(binned, split)
     rows = split.loc[split["role"] == "test", "trial"].to_numpy()
@@ -315,7 +315,7 @@ def laid_out(binned, made, recipe, folder):
     """What 03 and 04 make of the counts, as the notebooks behind them load it."""
     cleaned, _ = cleaning.clean(binned, made, recipe.settings(CleanSettings))
     asked = recipe.settings(SplitSettings)
-    split = splits.make_split(cleaned, asked)
+    split = split_roles.make_split(cleaned, asked)
     counts_dataset.save(cleaned, folder)
     splits.save(folder, split, splits.fit_folds(cleaned, split, asked))
     return stream.load(folder, folder, recipe, recipe.recordings[0])

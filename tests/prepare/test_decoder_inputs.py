@@ -12,7 +12,8 @@ import xarray as xr
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples, role_samples, shuffle_labels
-from nblib.prepare.splits import fit_statistics, make_split
+from nblib.prepare.split_roles import make_split
+from nblib.prepare.splits import fit_statistics
 
 SETTINGS = SplitSettings(gap_s=0.0, n_folds=1)
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from nblib.core import errors, params
 from nblib.data import movie, recording
-from nblib.prepare import splits
+from nblib.prepare import split_roles, splits
 from nblib.prepare.continuous import film
 from nblib.report.audit import checks
 
@@ -159,7 +159,7 @@ SMALL = {"gap_s": 1.0, "context_s": [0.4, 0.4], "n_parts": 4}
 
 def test_a_split_of_segments_is_one_for_all_patients():
     small = params.SplitSettings(split="segments", n_folds=5, **SMALL)
-    one, other = (splits.make_split(binned(recording=who), small) for who in ("p1", "p2"))
+    one, other = (split_roles.make_split(binned(recording=who), small) for who in ("p1", "p2"))
     assert one["role"].tolist() == other["role"].tolist()
     tested = one[one["role"] == "test"]
     assert tested.groupby("group").size().shape == (20,) and not tested["trial"].duplicated().any()
@@ -168,7 +168,7 @@ def test_a_split_of_segments_is_one_for_all_patients():
 
 def test_what_has_no_label_has_no_role():
     label = np.where(np.arange(1500) % 97 < 5, 99, np.arange(1500) // 20 % 2)
-    split = splits.make_split(
+    split = split_roles.make_split(
         binned(label=label), params.SplitSettings(split="segments", n_folds=5, **SMALL)
     )
     assert set(split.loc[split["label"] == 99, "role"]) == {"gap"}
@@ -180,9 +180,9 @@ def test_what_has_no_label_has_no_role():
 def test_leaks_are_found():
     film_counts = binned()
     with pytest.raises(errors.BadParameter, match="split = 'random' on the frames of a film"):
-        splits.make_split(film_counts, params.SplitSettings(split="random"))
+        split_roles.make_split(film_counts, params.SplitSettings(split="random"))
     small = params.SplitSettings(split="segments", n_folds=5, **SMALL)
-    split = splits.make_split(film_counts, small)
+    split = split_roles.make_split(film_counts, small)
     assert any("lie within 5 s of test" in fault for fault in checks.role_faults(split, 5.0))
     dealt = split.assign(
         role=split.groupby("fold")["role"].transform(lambda r: film.random_roles(r.to_numpy(), 0))
@@ -190,7 +190,7 @@ def test_leaks_are_found():
     assert any("have several roles" in fault for fault in checks.role_faults(dealt, 1.8))
     plain = film_counts.drop_vars(["annotation", "name"])
     with pytest.raises(errors.BadParameter, match="split = 'segments' is for films"):
-        splits.make_split(plain, small)
+        split_roles.make_split(plain, small)
 
 
 def test_counts_around_a_bin():

@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import build
 from nblib.data.trials import labelling
-from nblib.prepare import binning, label_runs, splits
+from nblib.prepare import binning, label_runs, split_roles, splits
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -48,7 +48,7 @@ ALL = [
 @pytest.mark.parametrize("asked", ALL, ids=lambda s: f"{s.split}-{s.n_folds}-{s.stratified}")
 def test_every_presentation_has_one_role_a_fold_and_is_tested_once(asked):
     binned = counts_of()
-    split = splits.make_split(binned, asked)
+    split = split_roles.make_split(binned, asked)
     assert not split.duplicated(["fold", "trial"]).any()
     assert (split.groupby("fold").trial.nunique() == 200).all()
     tested = split[split.role == "test"].trial
@@ -64,7 +64,7 @@ def test_every_presentation_has_one_role_a_fold_and_is_tested_once(asked):
 @pytest.mark.parametrize("gap_s", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize("n_folds", [1, 4])
 def test_gaps_hold_in_time(gap_s, n_folds):
-    split = splits.make_split(counts_of(400), SplitSettings(gap_s=gap_s, n_folds=n_folds))
+    split = split_roles.make_split(counts_of(400), SplitSettings(gap_s=gap_s, n_folds=n_folds))
     for _, fold in split.groupby("fold"):
         for a, b in (("train", "test"), ("train", "val"), ("val", "test")):
             x, y = fold[fold.role == a], fold[fold.role == b]
@@ -81,7 +81,7 @@ def test_a_stratified_split_keeps_fractions_and_shares(fraction):
     asked = SplitSettings(
         split="random", stratified=True, test_fraction=fraction, val_fraction=0.25
     )
-    split = splits.make_split(binned, asked)
+    split = split_roles.make_split(binned, asked)
     share = split["role"].value_counts() / len(split)
     assert share["test"] == pytest.approx(fraction, abs=0.01)
     assert share["val"] == pytest.approx(0.25 * (1 - fraction), abs=0.01)
@@ -93,11 +93,11 @@ def test_a_stratified_split_keeps_fractions_and_shares(fraction):
 def test_what_cannot_be_dealt_is_refused():
     asked = SplitSettings(split="random", stratified=True, n_folds=50)
     with pytest.raises(BadParameter, match="cannot deal 60 presentations"):
-        splits.make_split(counts_of(60), asked)
+        split_roles.make_split(counts_of(60), asked)
 
 
 def test_blocked_roles_are_contiguous_and_in_order():
-    split = splits.make_split(counts_of(), SplitSettings(gap_s=0.5))
+    split = split_roles.make_split(counts_of(), SplitSettings(gap_s=0.5))
     runs = split.sort_values("start_s").role
     order = runs[runs != runs.shift()].tolist()
     assert order == ["train", "gap", "val", "gap", "test"]
@@ -109,7 +109,7 @@ def test_overlapping_presentations_never_part(starts, how):
     """Presentations that share time share spikes: they must not sit on two sides."""
     binned = counts_of(len(starts), n_classes=2, start=np.round(starts, 2))
     try:
-        split = splits.make_split(binned, SplitSettings(split=how, gap_s=0.0))
+        split = split_roles.make_split(binned, SplitSettings(split=how, gap_s=0.0))
     except (BadInput, BadParameter):
         return  # too few groups, or a class without training rows: refused, not leaked
     kept = split[split.role != "gap"].sort_values("start_s")
@@ -121,32 +121,32 @@ def test_overlapping_presentations_never_part(starts, how):
 
 def test_the_hash_tells_splits_apart():
     binned = counts_of()
-    one = splits.split_hash(splits.make_split(binned, SplitSettings()))
-    assert one == splits.split_hash(splits.make_split(binned, SplitSettings()))
-    assert one != splits.split_hash(splits.make_split(binned, SplitSettings(gap_s=2.0)))
-    shuffled = splits.make_split(binned, SplitSettings(split="random", split_seed=1))
+    one = splits.split_hash(split_roles.make_split(binned, SplitSettings()))
+    assert one == splits.split_hash(split_roles.make_split(binned, SplitSettings()))
+    assert one != splits.split_hash(split_roles.make_split(binned, SplitSettings(gap_s=2.0)))
+    shuffled = split_roles.make_split(binned, SplitSettings(split="random", split_seed=1))
     assert splits.split_hash(shuffled) != splits.split_hash(
-        splits.make_split(binned, SplitSettings(split="random", split_seed=2))
+        split_roles.make_split(binned, SplitSettings(split="random", split_seed=2))
     )
 
 
 def test_refusals():
     with pytest.raises(BadInput, match="one class only"):
-        splits.make_split(counts_of(label=np.zeros(200, int)), SplitSettings())
+        split_roles.make_split(counts_of(label=np.zeros(200, int)), SplitSettings())
     with pytest.raises(BadParameter, match="too few for 8 fold"):
-        splits.make_split(counts_of(6, 2), SplitSettings(n_folds=8))
+        split_roles.make_split(counts_of(6, 2), SplitSettings(n_folds=8))
     late = np.r_[np.zeros(150, int), np.arange(50) % 2 + 1]
     with pytest.raises(BadInput, match="no training presentation"):
-        splits.make_split(counts_of(label=late), SplitSettings())
+        split_roles.make_split(counts_of(label=late), SplitSettings())
     with pytest.raises(BadInput, match="no presentation is left"):
-        splits.make_split(counts_of(), SplitSettings(gap_s=100.0))
+        split_roles.make_split(counts_of(), SplitSettings(gap_s=100.0))
 
 
 @pytest.mark.parametrize("asked", ALL, ids=lambda s: f"{s.split}-{s.n_folds}-{s.stratified}")
 def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
     """Test, validation and gap counts at the type's maximum: every stored byte stays the same."""
     binned = counts_of()
-    split = splits.make_split(binned, asked)
+    split = split_roles.make_split(binned, asked)
     for fold in range(asked.n_folds):
         roles = (
             split[split.fold == fold]
@@ -156,7 +156,7 @@ def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
         )
         poisoned = binned.copy(deep=True)
         poisoned.counts.values[roles != "train"] = np.iinfo(np.uint8).max
-        again = splits.make_split(poisoned, asked)
+        again = split_roles.make_split(poisoned, asked)
         assert splits.split_hash(again) == splits.split_hash(split)
         files = []
         for name, data in (("clean", binned), ("poisoned", poisoned)):
@@ -180,7 +180,7 @@ def test_statistics_by_hand():
     binned = counts_of()
     binned.counts.values[:, :, 2] = 0  # silent
     binned.counts.values[:, :, 4] = 7  # never varies
-    split = splits.make_split(binned, SplitSettings())
+    split = split_roles.make_split(binned, SplitSettings())
     s = splits.fit_statistics(binned, split, 0, SplitSettings())
     np.testing.assert_array_equal(s.unit_ids, [0, 1, 3, 5])
     assert s.dropped.set_index("unit").reason.to_dict() == {
@@ -201,7 +201,7 @@ def test_twenty_thousand_units_need_little_memory():
 
     binned = counts_of(n_trials=60, n_units=20_000)
     asked = SplitSettings(gap_s=0.5)
-    split = splits.make_split(binned, asked)
+    split = split_roles.make_split(binned, asked)
     tracemalloc.start()
     fitted = splits.fit_statistics(binned, split, 0, asked)
     peak = tracemalloc.get_traced_memory()[1]
@@ -236,20 +236,20 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
         (mixed, "random", ""), (mixed, "blocked", ""),
         (runs, "blocked", "Labels come in runs"), (runs, "random", "Take `split: blocked`"),
     ):  # fmt: skip
-        split = splits.make_split(binned, SplitSettings(split=how))
+        split = split_roles.make_split(binned, SplitSettings(split=how))
         words = label_runs.sentence(split, how)
         assert (says in words) if says else words == ""
         assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
     length, group = label_runs.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
-    length, group = label_runs.time_blocks(splits.make_split(mixed, SplitSettings()))
+    length, group = label_runs.time_blocks(split_roles.make_split(mixed, SplitSettings()))
     assert length == 1 and group.is_unique
 
 
 def test_the_labs_z_limits():
     binned = counts_of()
-    split = splits.make_split(binned, SplitSettings())
+    split = split_roles.make_split(binned, SplitSettings())
     trial = splits.train_rows(binned, split, 0)[0]
     binned.counts.values[trial, 0, 1] = 250
     s = splits.fit_statistics(binned, split, 0, SplitSettings(highest_value=15.0))
@@ -264,7 +264,7 @@ def test_the_labs_z_limits():
 )
 def test_labels_and_statistics_survive_storage(label, tmp_path):
     binned = counts_of(label=label)
-    split = splits.make_split(binned, SplitSettings())
+    split = split_roles.make_split(binned, SplitSettings())
     s = splits.fit_statistics(binned, split, 0, SplitSettings())
     splits.save(tmp_path, split, [s])
     again, (t,) = splits.load(tmp_path)
@@ -279,7 +279,7 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
 
 def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
     binned = counts_of()
-    split = splits.make_split(binned, SplitSettings())
+    split = split_roles.make_split(binned, SplitSettings())
     splits.save(tmp_path, split, splits.fit_folds(binned, split, SplitSettings()))
     with h5py.File(tmp_path / splits.STATISTICS_FILE, "r+") as file:
         del file["fold0/scale"]
@@ -289,5 +289,5 @@ def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
 
 def test_every_fold_is_fitted():
     settings, counts = SplitSettings(n_folds=3, gap_s=0.0), counts_of()
-    fitted = splits.fit_folds(counts, splits.make_split(counts, settings), settings)
+    fitted = splits.fit_folds(counts, split_roles.make_split(counts, settings), settings)
     assert [s.fold for s in fitted] == [0, 1, 2]

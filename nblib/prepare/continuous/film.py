@@ -10,8 +10,7 @@ import xarray as xr
 
 from nblib.core.errors import BadParameter
 from nblib.core.params import BinSettings, SplitSettings
-from nblib.data.counts_dataset import to_ns
-from nblib.data.movie import NO_LABEL
+from nblib.data.counts_dataset import NO_LABEL, to_ns
 from nblib.data.recording import Recording
 
 FOLDS = 5  # segments of a part; each is tested in one fold

@@ -46,7 +46,7 @@ def gap_s(run: Run) -> float:
 
 
 def role_faults(split: pd.DataFrame, gap_s: float) -> Iterator[str]:
-    """What is wrong with the roles of a split (see `splits.make_split`), in sentences.
+    """What is wrong with the roles of a split (see `split_roles.make_split`), in sentences.
 
     gap_s: time that must lie between presentations that judge and those that teach [s]; with 0
     they must not overlap.
