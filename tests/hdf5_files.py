@@ -7,7 +7,7 @@ from pathlib import Path
 from nblib.core import params
 from nblib.data import counts_dataset
 from nblib.data.nwb import open_nwb
-from nblib.data.sources import open_recording
+from nblib.data.opening import open_recording
 from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.potentials import lfp_windows
 from nblib.simulate import lfp, oracle

@@ -358,22 +358,17 @@ def ideal_observer(data: Data, recipe: Recipe, params: Params) -> np.ndarray | N
     decoder saw. It says nothing about permuted labels or another column than the image shown.
     """
     shown = (recipe.intervals, recipe.label) == ("natural_scenes_presentations", "frame")
-    posterior = sources.offered(recipe.source, "oracle_log_posterior")
-    if posterior is None or not shown or params.shuffle_labels:
+    observer = sources.offered(recipe.source, "ideal_observer")
+    if observer is None or not shown or params.shuffle_labels:
         return None
     if recipe.binning != "per_presentation" and recipe.event != "start_time":
         return None  # the decoder's window does not begin with the presentation
-    session = sources.open_recording(recipe, params.recording)
-    log_proba, classes = posterior(
-        sources.offered(recipe.source, "truth_path")(session.path),
-        session,
-        data.test.trial,
-        data.unit_ids,
-        classes=data.classes,
-        window_s=seen_window(data, recipe),
-    )
+    log_proba, classes = observer(
+        recipe, params.recording, data.test.trial, data.unit_ids,
+        classes=data.classes, window_s=seen_window(data, recipe),
+    )  # fmt: skip
     if not np.array_equal(classes, data.classes):
-        raise BadInput(f"the truth of {session.path} has other classes than the split.")
+        raise BadInput(f"the truth of {params.recording} has other classes than the split.")
     return log_proba
 
 

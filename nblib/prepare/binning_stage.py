@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nblib.core.markup import in_markdown
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning, continuous, responses
@@ -28,7 +28,7 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
     """Counts (trial, time, unit) as the recipe asks; those that the source holds when it is None;
     windows of a field potential. Raises BadInput where their classes are not those that 01 saw."""
     if session is None:
-        return sources.open_binned(stage.recipe, stage.recording)
+        return opening.open_binned(stage.recipe, stage.recording)
     if session.lfp is not None:
         made = lfp_windows.cut(session, stage.settings)
         classes = json.loads(made.classes)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nblib.core import params as P
 from nblib.core import rawfiles, recipes, store
@@ -22,16 +22,12 @@ from nblib.data import sources
 from nblib.road import notebook_code
 from nblib.road.stage_registry import (
     COHORT,
-    INGEST,
     STAGES,
     StageInfo,
     accepted_names,
     chain,
     stage_info,
 )
-
-if TYPE_CHECKING:
-    from nblib.data.recording import Recording
 
 # Parameters that say how to work or what to call it, not what comes out: left out of the key.
 NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
@@ -263,17 +259,6 @@ class Stage:
                 self._place_of_input(name, recording)
         for _, run in needed(self.name, self.recipe, self.params):
             self._place_of_run(run)
-
-    def open_recording(self) -> Recording | None:
-        """The recording, once 01 has looked at it; None for counts, which hold no spike times.
-
-        Raises MissingInput when 01 has not been run for it, BadInput for a broken file.
-        """
-        if self.recipe.holds == "counts":
-            return None
-        if self.name != INGEST:
-            self.input(INGEST)
-        return sources.open_recording(self.recipe, self.recording)
 
     def inputs(self, name: str) -> list[Path]:
         """As `input`, of every recording of the recipe."""

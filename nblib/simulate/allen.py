@@ -8,6 +8,7 @@ the truth what the best possible decoder would. What units do is in `units`, wha
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,6 @@ from nblib.simulate.stored import Simulator
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-
-__all__ = ["VERSION", "make", "oracle_log_posterior", "read_truth", "simulate", "truth_path"]
 
 USES = ()
 VERSION = 3  # raise it whenever the same settings would give other numbers
@@ -230,6 +229,17 @@ SIMULATOR = Simulator(
     lambda path, settings, recording: simulate(path, recording=recording, **settings.model_dump()),
 )
 key, make = SIMULATOR.key, SIMULATOR.make
+
+
+def ideal_observer(
+    recipe: Recipe, recording_id: str, trials: np.ndarray, unit_ids: np.ndarray, **seen: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log posterior of some presentations under the truth, and its classes (see `oracle_log_posterior`)."""
+    path = make(recipe.simulate, recording_id)
+    store.open_artifact(path.parent)
+    opened = open_recording(path, recipe, recording_id, recipe.simulate)
+    labelled = replace(opened, rules=recipe.label_rules)
+    return oracle_log_posterior(truth_path(path), labelled, trials, unit_ids, **seen)
 
 
 def images(recipe: Recipe, recording_id: str, labels: np.ndarray) -> Images:

@@ -21,7 +21,7 @@ from warehouse import OTHER, SCENES, Warehouse, write_session
 from nblib.core import rawfiles
 from nblib.core.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.core.params import Recipe
-from nblib.data import allen, sources
+from nblib.data import allen, opening, sources
 from nblib.data.allen import warehouse
 from nblib.data.checks import session_report
 from nblib.road import stages
@@ -285,9 +285,9 @@ def recipe(**settings):
 
 def test_a_recipe_finds_the_fetched_file_or_says_how_to_fetch_it(house):
     with pytest.raises(MissingInput, match=f"nblib allen get {ONE}"):
-        sources.open_recording(recipe(), ONE)
+        opening.open_recording(recipe(), ONE)
     path = allen.download(ONE)
-    recording = sources.open_recording(recipe(), ONE)
+    recording = opening.open_recording(recipe(), ONE)
     assert recording.path == path and recording.meta["source"] == "allen"
     assert sources.identity(recipe(), ONE) == rawfiles.file_hash(path)
 

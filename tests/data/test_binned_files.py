@@ -7,7 +7,7 @@ import xarray as xr
 
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening
 from nblib.prepare import cleaning, split_roles
 from nblib.road import stages
 
@@ -26,7 +26,7 @@ def recipe(path, **given):
 
 
 def opened(path, **given):
-    return sources.open_binned(recipe(path, **given), "a")
+    return opening.open_binned(recipe(path, **given), "a")
 
 
 def written(folder, arrays, kind="npz"):
@@ -155,7 +155,7 @@ def test_counts_enter_at_02(tmp_path):
     path = written(tmp_path, SOUND)
     assert stages.chain("03_clean", "counts") == ["02_bin", "03_clean"]
     with pytest.raises(BadParameter, match="holds counts, no spike times; it enters at 02"):
-        sources.open_recording(recipe(path), "a")
+        opening.open_recording(recipe(path), "a")
     with pytest.raises(BadParameter, match="is binned already"):
         opened(path, binning="fixed_width")
     keys = {

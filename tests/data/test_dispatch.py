@@ -16,7 +16,7 @@ from nblib.core import integrity, params, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
 from nblib.core.source_registry import SOURCES, Source
-from nblib.data import sources
+from nblib.data import opening, sources
 from nblib.road import stages
 from nblib.simulate import allen
 
@@ -29,10 +29,10 @@ def recipe(recordings=("715",), **settings):
 
 def test_a_simulated_recording_is_made_once(home):
     asked = recipe(["demo"], source="simulate", simulate=SMALL)
-    recording = sources.open_recording(asked, "demo")
+    recording = opening.open_recording(asked, "demo")
     made = recording.path.stat().st_mtime_ns
     assert (recording.id, recording.n_units, recording.meta["source"]) == ("demo", 3, "simulate")
-    assert sources.open_recording(asked, "demo").path.stat().st_mtime_ns == made
+    assert opening.open_recording(asked, "demo").path.stat().st_mtime_ns == made
     other = recipe(["demo"], source="simulate", simulate=SMALL.model_copy(update={"seed": 1}))
     assert sources.identity(asked, "demo") != sources.identity(other, "demo")
 
@@ -41,12 +41,12 @@ def test_a_file_of_ones_own(home, tmp_path, monkeypatch):
     path = allen.simulate(tmp_path / "mouse_715.nwb", n_units=3, n_scenes=2, n_repeats=2)
     monkeypatch.setenv("SCANS", str(tmp_path))
     asked = recipe(source="nwb", path="${SCANS}/mouse_{recording}.nwb")
-    assert sources.open_recording(asked, "715").path == path
+    assert opening.open_recording(asked, "715").path == path
     assert sources.identity(asked, "715") == integrity.sha256(path)
     with pytest.raises(MissingInput, match=r"mouse_716\.nwb: no such file"):
-        sources.open_recording(asked, "716")
+        opening.open_recording(asked, "716")
     with pytest.raises(BadParameter, match="needs a path"):
-        sources.open_recording(recipe(source="nwb"), "715")
+        opening.open_recording(recipe(source="nwb"), "715")
 
 
 def pickled(folder, name="spike_trains_with_stimulus_session_715_5.pkl"):
@@ -58,11 +58,11 @@ def pickled(folder, name="spike_trains_with_stimulus_session_715_5.pkl"):
 
 def test_a_lab_pickle_enters_as_counts(tmp_path):
     asked = recipe(source="lab_pickle", path=pickled(tmp_path))
-    binned = sources.open_binned(asked, "715")
+    binned = opening.open_binned(asked, "715")
     assert binned.label.values.tolist() == [0, -1, 1, -1]
     np.testing.assert_allclose(binned.start_s, np.arange(4) * 0.25)
     np.testing.assert_allclose(binned.exposure_s, 0.05)
-    kept = sources.open_binned(asked.model_copy(update={"keep_blank": False}), "715")
+    kept = opening.open_binned(asked.model_copy(update={"keep_blank": False}), "715")
     assert kept.label.values.tolist() == [0, 1] and kept.trial.values.tolist() == [0, 2]
     np.testing.assert_allclose(kept.start_s, [0, 0.5])  # they keep their place in time
 
@@ -70,13 +70,13 @@ def test_a_lab_pickle_enters_as_counts(tmp_path):
 def test_a_lab_pickle_is_not_what_it_is_not(tmp_path):
     path = pickled(tmp_path)
     with pytest.raises(BadParameter, match="no spike times; it enters at 02"):
-        sources.open_recording(recipe(source="lab_pickle", path=path), "715")
+        opening.open_recording(recipe(source="lab_pickle", path=path), "715")
     with pytest.raises(BadParameter, match="binned already"):
-        sources.open_binned(recipe(source="lab_pickle", path=path, binning="fixed_width"), "715")
+        opening.open_binned(recipe(source="lab_pickle", path=path, binning="fixed_width"), "715")
     with pytest.raises(BadInput, match="Set n_bins: 5"):
-        sources.open_binned(recipe(source="lab_pickle", path=path, n_bins=10), "715")
+        opening.open_binned(recipe(source="lab_pickle", path=path, n_bins=10), "715")
     with pytest.raises(BadParameter, match="holds spike times"):
-        sources.open_binned(recipe(["demo"], source="simulate"), "demo")
+        opening.open_binned(recipe(["demo"], source="simulate"), "demo")
 
 
 class Settings(Params):
@@ -110,7 +110,7 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
     with pytest.raises(MissingInput, match="715/a: no such file"):
         sources.identity(asked, "715")
     (folder / "a").write_text("1")
-    opened = sources.open_recording(asked, "715")
+    opened = opening.open_recording(asked, "715")
     assert (opened.path, opened.id, opened.trial_table["label"].tolist()) == (folder, "715", [2])
     before = sources.identity(asked, "715")
     (folder / "unread").write_text("3")
@@ -123,7 +123,7 @@ def test_a_source_is_a_line_and_a_module(home, tmp_path, registered):
 
     del registered.files
     one = recipe(source="mine", path=str(folder / "{recording}"), recordings=["a"])
-    assert sources.open_recording(one, "a").path == folder / "a"
+    assert opening.open_recording(one, "a").path == folder / "a"
     assert sources.identity(one, "a") == integrity.sha256(folder / "a")
 
 
@@ -171,7 +171,7 @@ def test_a_setting_that_a_source_does_not_use_is_refused(registered, source, giv
         sources.check_used(Recipe(**asked))
     sources.check_used(Recipe(**asked | {name: Recipe.model_fields[name].default}))
     with pytest.raises(BadParameter, match=says):
-        sources.open_recording(Recipe(**asked), "715")
+        opening.open_recording(Recipe(**asked), "715")
 
 
 def test_recipes_that_ship_use_what_they_set():
@@ -226,7 +226,7 @@ def events(tmp_path, simulated):
             trials.attrs["colnames"] = np.array([*trials.attrs["colnames"], name], object)
         asked = {"binning": "event_window", "event": name, "bin_s": 0.05, **given}
         asked = recipe(["e"], source="nwb", path=str(path), time_unit=unit, **asked)
-        return sources.open_recording(asked, "e"), start
+        return opening.open_recording(asked, "e"), start
 
     return opened
 

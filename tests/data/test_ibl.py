@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from nblib.core import errors, params
-from nblib.data import ibl, sources
+from nblib.data import ibl, opening, sources
 from nblib.prepare import binning
 
 N = 20
@@ -55,12 +55,12 @@ def recipe_of(folder, **more):
 
 
 def opened(folder, **more):
-    return sources.open_recording(recipe_of(folder, **more), "m")
+    return opening.open_recording(recipe_of(folder, **more), "m")
 
 
 def test_counts_signals_and_variables_are_those_of_the_files(session):
     recipe = recipe_of(session)
-    recording = sources.open_recording(recipe, "m")
+    recording = opening.open_recording(recipe, "m")
     assert recording.subject == "mouse" and recording.units.index[0] == "probe00/0"
     assert recording.units["area"].tolist() == ["99", "VISp", "CA1"] * 2
     binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
@@ -147,7 +147,7 @@ def test_bad_sessions_are_refused_by_file_and_field(session, what, message):
     with pytest.raises(errors.NblibError, match=message):
         recipe = recipe_of(session)
         binning.bin_recording(
-            sources.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
+            opening.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
         )
 
 

@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import BinSettings, Recipe, SimulateLfpSettings
-from nblib.data import lfp, sources
+from nblib.data import lfp, opening, sources
 from nblib.data.checks import session_report
 from nblib.data.lfp import mat
 from nblib.prepare.potentials import lfp_windows
@@ -45,7 +45,7 @@ def test_the_simulation_is_the_same_numbers_and_real_nwb(simulated, tmp_path):
 
 
 def test_electrodes_of_a_region_are_averaged(simulated):
-    session = sources.open_recording(recipe(path=str(simulated)), "a")
+    session = opening.open_recording(recipe(path=str(simulated)), "a")
     assert session.meta["channels"] == list(simulate_lfp.REGIONS)
     assert set(session.meta["electrodes"].values()) == {2} and session.subject == "a"
     x = session.series["lfp"].read(100, 200)
@@ -61,15 +61,15 @@ def test_intervals_may_lie_in_another_file(simulated, tmp_path):
     with h5py.File(signal, "a") as file:
         del file["intervals/states"]
     with pytest.raises(BadInput, match="no interval table 'states'"):
-        sources.open_recording(recipe(path=str(signal)), "a")
+        opening.open_recording(recipe(path=str(signal)), "a")
     both = recipe(path=str(signal), times=str(times))
-    assert len(sources.open_recording(both, "a").trial_table) == 3
+    assert len(opening.open_recording(both, "a").trial_table) == 3
     key = sources.identity(both, "a")
     with h5py.File(times, "a") as file:
         file["intervals/states/stop_time"][0] = 9.0
     assert sources.identity(both, "a") != key  # the intervals are part of the recording
     with pytest.raises(MissingInput, match=r"none.nwb: no such file; it should hold the intervals"):
-        sources.open_recording(recipe(path=str(signal), times=str(tmp_path / "none.nwb")), "a")
+        opening.open_recording(recipe(path=str(signal), times=str(tmp_path / "none.nwb")), "a")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_intervals_may_lie_in_another_file(simulated, tmp_path):
 )
 def test_what_is_not_in_the_file_is_named(simulated, given, says):
     with pytest.raises(BadInput, match=says):
-        sources.open_recording(recipe(path=str(simulated), **given), "a")
+        opening.open_recording(recipe(path=str(simulated), **given), "a")
 
 
 @pytest.fixture
@@ -98,21 +98,21 @@ def stamped(simulated, tmp_path):
 
 
 def test_milliseconds_without_time_unit_are_told_at_01_and_02(stamped):
-    made = sources.open_recording(recipe(path=str(stamped(lambda t: t * 1000))), "a")
+    made = opening.open_recording(recipe(path=str(stamped(lambda t: t * 1000))), "a")
     assert any("set time_unit: ms" in odd for odd in session_report(made).odd)
     with pytest.raises(BadParameter, match="set time_unit: ms"):
         lfp_windows.cut(made, BinSettings())
 
 
 def test_a_clock_with_gaps_is_read_in_stretches(stamped):
-    series = sources.open_recording(recipe(path=str(stamped())), "a").series["lfp"]
+    series = opening.open_recording(recipe(path=str(stamped())), "a").series["lfp"]
     assert series.rate_hz == pytest.approx(125) and len(series.even) == 1
 
     def late(times):
         times[3000:] += 2.0
         return times + 1.5e9
 
-    series = sources.open_recording(recipe(path=str(stamped(late))), "a").series["lfp"]
+    series = opening.open_recording(recipe(path=str(stamped(late))), "a").series["lfp"]
     assert series.rate_hz == pytest.approx(125)
     assert [piece[:2] for piece in series.even] == [(0, 3000), (3000, 6250)]
     assert series.stop_s == pytest.approx(1.5e9 + 52)
@@ -134,13 +134,13 @@ def test_timestamps_that_are_no_clock_are_named_by_sample(stamped, at, value, sa
         return times + 1.5e9 * (not np.isnan(value).any())
 
     with pytest.raises(BadInput, match=says) as error:
-        sources.open_recording(recipe(path=str(stamped(spoil))), "a")
+        opening.open_recording(recipe(path=str(stamped(spoil))), "a")
     assert "e+09" not in str(error.value)
 
 
 def test_milliseconds_reach_every_time(stamped, tmp_path):
     """Timestamps, a starting time, intervals here and in another file."""
-    plain = sources.open_recording(recipe(path=str(stamped(lambda t: t + 3.0))), "a")
+    plain = opening.open_recording(recipe(path=str(stamped(lambda t: t + 3.0))), "a")
     stop = plain.trial_table["stop_time"]
     path = stamped(lambda t: (t + 3.0) * 1000)
     with h5py.File(path, "a") as file:
@@ -149,7 +149,7 @@ def test_milliseconds_reach_every_time(stamped, tmp_path):
     times = tmp_path / "times.nwb"
     times.write_bytes(path.read_bytes())
     for given in ({}, {"times": str(times)}):
-        found = sources.open_recording(recipe(path=str(path), time_unit="ms", **given), "a")
+        found = opening.open_recording(recipe(path=str(path), time_unit="ms", **given), "a")
         one, two = found.series["lfp"], plain.series["lfp"]
         assert (one.rate_hz, one.start_s, one.stop_s) == pytest.approx((two.rate_hz, two.start_s, two.stop_s))  # fmt: skip
         np.testing.assert_allclose(found.trial_table["stop_time"], stop)
@@ -158,27 +158,27 @@ def test_milliseconds_reach_every_time(stamped, tmp_path):
         del series["timestamps"]
         series["starting_time"] = 3000.0
         series["starting_time"].attrs["rate"] = 125.0
-    found = sources.open_recording(recipe(path=str(path), time_unit="ms"), "a").series["lfp"]
+    found = opening.open_recording(recipe(path=str(path), time_unit="ms"), "a").series["lfp"]
     assert (found.rate_hz, found.start_s) == (125.0, 3.0)
 
 
 def test_channels_have_their_own_conversion(simulated, tmp_path):
     path = tmp_path / "gains.nwb"
     path.write_bytes(simulated.read_bytes())
-    plain = sources.open_recording(recipe(path=str(simulated)), "a").series["lfp"].read(10, 20)
+    plain = opening.open_recording(recipe(path=str(simulated)), "a").series["lfp"].read(10, 20)
     gain = np.repeat([1.0, 10.0, 0.5], [2, 2, 18])
     with h5py.File(path, "a") as file:
         series = file["processing/ecephys/LFP/LFP"]
         series["channel_conversion"] = gain
         series["data"].attrs["offset"] = 0.25
         raw = series["data"][10:20] * series["data"].attrs["conversion"]
-    found = sources.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    found = opening.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
     expected = plain * gain[::2] + 0.25  # two electrodes a region, of one gain each
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     with h5py.File(path, "a") as file:  # unlike gains: before the mean is taken
         gain[1] = 7.0
         file["processing/ecephys/LFP/LFP/channel_conversion"][...] = gain
-    found = sources.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
+    found = opening.open_recording(recipe(path=str(path)), "a").series["lfp"].read(10, 20)
     np.testing.assert_allclose(found[:, 0], (raw[:, :2] * [1.0, 7.0]).mean(axis=1) + 0.25)
     for values, says in (
         (gain[:-1], "has 21 values for 22 channels"),
@@ -188,7 +188,7 @@ def test_channels_have_their_own_conversion(simulated, tmp_path):
             del file["processing/ecephys/LFP/LFP/channel_conversion"]
             file["processing/ecephys/LFP/LFP/channel_conversion"] = values
         with pytest.raises(BadInput, match=f"LFP/LFP/channel_conversion .*{says}"):
-            sources.open_recording(recipe(path=str(path)), "a")
+            opening.open_recording(recipe(path=str(path)), "a")
 
 
 def test_without_intervals_there_is_a_report_and_no_window(simulated):
@@ -196,7 +196,7 @@ def test_without_intervals_there_is_a_report_and_no_window(simulated):
     from nblib.prepare.potentials import lfp_windows
     from nblib.report.plots import recordings as plots
 
-    session = sources.open_recording(recipe(path=str(simulated), intervals=""), "a")
+    session = opening.open_recording(recipe(path=str(simulated), intervals=""), "a")
     report = session_report(session)
     plots.recording_overview(session, report)
     plots.recording_close_up(session)
@@ -237,7 +237,7 @@ def lab_recipe(lab):
 def test_the_labs_files_are_read_region_by_region(lab):
     from scipy.io import loadmat
 
-    session = sources.open_recording(lab_recipe(lab), RECORD)
+    session = opening.open_recording(lab_recipe(lab), RECORD)
     assert session.meta["electrodes"] == {"BLA": 2, "VTA": 3} and session.subject == "MouseA"
     raw = loadmat(lab / f"LFP_Data/{RECORD}_LFP.mat")
     x = session.series["lfp"].read(10, 20)
@@ -248,7 +248,7 @@ def test_the_labs_files_are_read_region_by_region(lab):
 
 def test_intervals_have_their_own_starts_and_ends(lab):
     """Not the original's reading, which takes the second number for start and length at once."""
-    table = sources.open_recording(lab_recipe(lab), RECORD).trial_table
+    table = opening.open_recording(lab_recipe(lab), RECORD).trial_table
     assert table[["start_time", "stop_time"]].to_numpy().tolist() == [
         [0, 300],
         [310, 560],
@@ -259,7 +259,7 @@ def test_intervals_have_their_own_starts_and_ends(lab):
 
 def test_matlab_7_3_is_hdf5(lab):
     path = lab / f"LFP_Data/{RECORD}_LFP.mat"
-    before = sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50)
+    before = opening.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50)
     from scipy.io import loadmat
 
     names = ("BLA_01", "BLA_02", "L_VTA_01", "R_VTA_01", "R_VTA_02")
@@ -270,7 +270,7 @@ def test_matlab_7_3_is_hdf5(lab):
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     with path.open("r+b") as file:
         file.write(header.ljust(128, b" ")[:128])
-    np.testing.assert_allclose(sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50), before)  # fmt: skip
+    np.testing.assert_allclose(opening.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50), before)  # fmt: skip
 
 
 def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):
@@ -286,7 +286,7 @@ def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):
     with pytest.raises(BadInput, match=f"no INT_TIME/{RECORD}_TIME.mat"):
         mat.cohort(lab)
     with pytest.raises(MissingInput, match="should hold the intervals"):
-        sources.open_recording(lab_recipe(lab), RECORD)
+        opening.open_recording(lab_recipe(lab), RECORD)
 
 
 @pytest.mark.parametrize(
@@ -308,13 +308,13 @@ def test_broken_matlab_files(lab):
     path = lab / f"LFP_Data/{RECORD}_LFP.mat"
     savemat(path, {"BLA_01": np.zeros(100), "VTA_01": np.zeros(90)})
     with pytest.raises(BadInput, match="VTA_01 has 90 samples, BLA_01 has 100"):
-        sources.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 10)
+        opening.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 10)
     savemat(path, {"notes": np.zeros(3)})
     with pytest.raises(BadInput, match="no electrode"):
-        sources.open_recording(lab_recipe(lab), RECORD)
+        opening.open_recording(lab_recipe(lab), RECORD)
     path.write_bytes(b"not a file of numbers")
     with pytest.raises(BadInput, match="not readable as a MATLAB file"):
-        sources.open_recording(lab_recipe(lab), RECORD)
+        opening.open_recording(lab_recipe(lab), RECORD)
 
 
 def test_channels_lie_in_the_labs_order_whatever_the_files():

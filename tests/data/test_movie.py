@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.core import errors, params
-from nblib.data import movie, sources
+from nblib.data import movie, opening
 from nblib.prepare import binning
 from nblib.simulate import movie as simulated
 
@@ -90,7 +90,7 @@ def counted(recording, k=2, **given):
 
 @pytest.mark.parametrize("recording", ["p1", "p2"])
 def test_no_spike_is_lost(films, recording):
-    session = sources.open_recording(recipe(films), recording)
+    session = opening.open_recording(recipe(films), recording)
     with h5py.File(films / f"{recording}.nwb") as file:
         stops = file["units/spike_times_index"][:]
     frames = counted(session, 1).counts.values[:, 0].astype(int)
@@ -105,7 +105,7 @@ def test_no_spike_is_lost(films, recording):
 
 
 def test_frames_labels_and_pauses_of_bins(films):
-    session = sources.open_recording(recipe(films), "p1")
+    session = opening.open_recording(recipe(films), "p1")
     binned = counted(session)
     with h5py.File(films / "p1.nwb") as file:
         table = file["processing/machine_learning"][movie.ANNOTATIONS]
@@ -124,7 +124,7 @@ def test_frames_labels_and_pauses_of_bins(films):
 
 
 def test_what_is_undefined_is_no_class(films):
-    session = sources.open_recording(recipe(films, label="indoor-setting"), "p1")
+    session = opening.open_recording(recipe(films, label="indoor-setting"), "p1")
     assert session.labelled.classes == ["0", "1"] and session.labelled.left_out["no label"] > 0
     binned = counted(session)
     assert set(np.unique(binned.label)) == {0, 1, 99}
@@ -147,8 +147,8 @@ def test_tables_are_found_in_each_home(films, tmp_path, home):
             "path": f"{tmp_path}/sub-{{recording}}/sub-{{recording}}_ses-sub{{recording}}_ecephys.nwb"
         }
     )
-    session = sources.open_recording(other, "p1")
-    same = sources.open_recording(recipe(films), "p1")
+    session = opening.open_recording(other, "p1")
+    same = opening.open_recording(recipe(films), "p1")
     pd.testing.assert_frame_equal(session.intervals["frames"], same.intervals["frames"])
 
 
@@ -168,9 +168,9 @@ def test_film_times_may_be_off_by_a_rounding_only(films, tmp_path):
 
         return changed(films, tmp_path, change)
 
-    sources.open_recording(move(1e-9), "p1")
+    opening.open_recording(move(1e-9), "p1")
     with pytest.raises(errors.BadInput, match=r"pts is 40\.001 s in row 1000; .* begins at 40 s"):
-        sources.open_recording(move(1e-3), "p1")
+        opening.open_recording(move(1e-3), "p1")
 
 
 def test_faults_are_refused_by_name(films, tmp_path):
@@ -178,30 +178,30 @@ def test_faults_are_refused_by_name(films, tmp_path):
         file["units/spike_times"][:] /= 1e3
 
     with pytest.raises(errors.BadInput, match="Check the unit of units/spike_times"):
-        sources.open_recording(changed(films, tmp_path, in_seconds), "p1")
+        opening.open_recording(changed(films, tmp_path, in_seconds), "p1")
     with pytest.raises(errors.BadInput, match="check time_unit in the recipe"):
-        sources.open_recording(recipe(films, time_unit="s"), "p1")
+        opening.open_recording(recipe(films, time_unit="s"), "p1")
     with pytest.raises(errors.BadParameter, match="no annotation 'heroes'; near it: hero"):
-        sources.open_recording(recipe(films, label="heroes"), "p1")
+        opening.open_recording(recipe(films, label="heroes"), "p1")
 
 
 def test_patients_are_laid_together(films, tmp_path):
     pooled = {"source_params": {"pool": {"pool": ["p1", "p2"]}}}
-    together = sources.open_recording(recipe(films, **pooled), "pool")
+    together = opening.open_recording(recipe(films, **pooled), "pool")
     assert together.n_units == 16 and together.units.index[9] == "p2-1"
     assert list(together.units["probe"]) == ["p1"] * 8 + ["p2"] * 8
-    each = [counted(sources.open_recording(recipe(films), p)).counts.values for p in ("p1", "p2")]
+    each = [counted(opening.open_recording(recipe(films), p)).counts.values for p in ("p1", "p2")]
     binned = counted(together)
     assert np.array_equal(binned.counts.values, np.concatenate(each, axis=2))
     assert binned.after_pause.values.sum() == 6
     shutil.copy(films / "p1.nwb", tmp_path)
     film(tmp_path, "p2", n_frames=2000)
     with pytest.raises(errors.BadInput, match=r"p1 has 3000 frames, p2 has 2000"):
-        sources.open_recording(recipe(tmp_path, **pooled), "pool")
+        opening.open_recording(recipe(tmp_path, **pooled), "pool")
 
 
 def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
-    frames = sources.open_recording(recipe(films), "p1").intervals["frames"]
+    frames = opening.open_recording(recipe(films), "p1").intervals["frames"]
     on = frames["hero"].to_numpy()
     first = frames["frame"].to_numpy()[np.flatnonzero(np.diff(on, prepend=0) == 1)]
     last = frames["frame"].to_numpy()[np.flatnonzero(np.diff(on, append=0) == -1)]
@@ -210,8 +210,8 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
     for name, columns in spans.items():
         path = tmp_path / f"{name}.csv"
         pd.DataFrame({"label": "again", **columns}).to_csv(path, index=False)
-        session = sources.open_recording(recipe(films, times=str(path), label="again"), "p1")
+        session = opening.open_recording(recipe(films, times=str(path), label="again"), "p1")
         assert np.array_equal(session.intervals["frames"]["again"], on)
     path.write_text("label,begin\na,1\n")
     with pytest.raises(errors.BadInput, match="expected columns start and stop"):
-        sources.open_recording(recipe(films, times=str(path)), "p1")
+        opening.open_recording(recipe(films, times=str(path)), "p1")

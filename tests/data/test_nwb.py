@@ -8,7 +8,7 @@ import pytest
 
 from nblib.core import params
 from nblib.core.errors import BadInput, MissingInput
-from nblib.data import nwb, sources
+from nblib.data import nwb, opening
 from nblib.data.checks import session_report
 from nblib.simulate import allen
 
@@ -92,9 +92,9 @@ def test_broken_presentations_are_named_by_row(copy):
             BadInput,
             match=rf"{says}.* in row \d\. Mend them in the file, or set unusable_trials: leave_out",
         ):
-            sources.open_recording(recipe, "a")
+            opening.open_recording(recipe, "a")
         going = recipe.model_copy(update={"unusable_trials": "leave_out"})
-        assert len(sources.open_recording(going, "a").timed_trials) == 29
+        assert len(opening.open_recording(going, "a").timed_trials) == 29
 
 
 def spike_fault(change):

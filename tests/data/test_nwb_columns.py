@@ -10,7 +10,7 @@ from nwb_files import electrodes, opened, text, trains
 
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter, MissingInput
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening
 from nblib.data.checks import session_report
 from nblib.data.files import hdf5, require_file
 from nblib.data.nwb import electrodes as nwb_electrodes
@@ -449,11 +449,11 @@ def test_a_potential_that_is_needed_is_refused_with_its_field(layout, change, sa
 
     given = {"path": str(layout(whole)), "intervals": "trials", "label": "stim"}
     recipe = params.Recipe(recipe="r", recordings=["a"], source="lfp_nwb", **given)
-    assert sources.open_recording(recipe, "a").meta["channels"] == ["CA1", "Área"]
+    assert opening.open_recording(recipe, "a").meta["channels"] == ["CA1", "Área"]
     with h5py.File(given["path"], "r+") as file:
         change(file["acquisition/lfp"])
     with pytest.raises(BadInput, match=says):
-        sources.open_recording(recipe, "a")
+        opening.open_recording(recipe, "a")
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, Recipe, SplitSettings
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening, sources
 from nblib.models.multimodal import linear, poisson
 from nblib.prepare import binning, sessions, split_roles, splits
 
@@ -50,7 +50,7 @@ def recipe(path, **given):
 
 def opened(asked):
     sources.check(asked)
-    return sources.open_recording(asked, "indy_1")
+    return opening.open_recording(asked, "indy_1")
 
 
 NAMES = ["M1 001", "M1 002", "S1 001"]
@@ -124,7 +124,7 @@ def test_trials_are_refused(small):
     path, trains, position = small
     asked = recipe(write(path, trains, NAMES, position), intervals="trials", binning="fixed_width", series="")  # fmt: skip
     with pytest.raises(BadParameter, match="no table of trials"):
-        sources.open_recording(asked, "indy_1")
+        opening.open_recording(asked, "indy_1")
 
 
 def test_an_arm_is_decoded_to_its_ceiling(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import Recipe
-from nblib.data import sources, stimulus
+from nblib.data import opening, sources, stimulus
 from nblib.data.checks import session_report
 
 
@@ -37,7 +37,7 @@ def recipe(path, **given):
 def opened(path, **given):
     asked = recipe(path, **given)
     sources.check(asked)
-    return sources.open_recording(asked, "r")
+    return opening.open_recording(asked, "r")
 
 
 TIMES = np.arange(0, 20.5, 0.1)

@@ -18,6 +18,7 @@ from nblib.prepare import binning, binning_stage, cleaning, label_runs, split_ro
 from nblib.report import audit, model_choice, results
 from nblib.report.runs import load_run
 from nblib.road import stages
+from nblib.road.recordings import open_recording
 
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 
@@ -35,7 +36,7 @@ def road(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
         stage = begin("01_ingest")
-        session = stage.open_recording()
+        session = open_recording(stage)
         report = session_report(session)
         stage.commit(report.save)
         stage = begin("02_bin")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nblib.core import errors, params, recipes
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening
 from nblib.evaluate import states, stats
 from nblib.experiments.film import decoding
 from nblib.prepare import binning, split_roles, splits
@@ -19,7 +19,7 @@ HALF = {"n_frames": 20_001, "n_units": 30, "signal": 0.8, "seed": 1, "n_pauses":
 def prepared(folder, recording="p1", recipe="movie_tiny", **changes):
     """The recipe, and a folder with the counts and the split that 03 and 04 would make."""
     recipe = recipes.find_recipe(recipe).model_copy(update=changes)
-    session = sources.open_recording(recipe, recording)
+    session = opening.open_recording(recipe, recording)
     counts = binning.bin_recording(session, recipe.settings(params.BinSettings))
     counts_dataset.save(counts, folder)
     settings = recipe.settings(params.SplitSettings)

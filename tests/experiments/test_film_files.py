@@ -7,7 +7,7 @@ import pytest
 from test_film_decoding import FEW, loaded, prepared
 
 from nblib.core import errors
-from nblib.data import movie, sources
+from nblib.data import movie, opening
 from nblib.experiments.film import decoding, forecast
 from nblib.simulate import movie as simulated
 
@@ -65,7 +65,7 @@ def test_on_a_real_recording_forecasts_shrink_to_the_mean(clips):
 def test_a_file_without_a_watch_log_says_how_to_go_on(clips):
     recipe = clips[0].model_copy(update={"source_params": {}})
     with pytest.raises(errors.BadInput, match=r"source_params: \{clock: recording\}"):
-        sources.open_recording(recipe, "p1")
+        opening.open_recording(recipe, "p1")
 
 
 def test_a_film_of_another_rate_and_length_needs_a_recipe_alone(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from nblib import models
 from nblib.core import errors, params, recipes
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening
 from nblib.experiments.multimodal import areas, judge, tasks, transfer
 from nblib.models.multimodal import linear, poisson
 from nblib.models.multimodal.model import BEHAVIOUR, UNITS
@@ -28,12 +28,12 @@ def on_disk(recipe, folder):
     places = ([], [])
     for name in recipe.recordings:
         spikes = recipe.holds == "spikes"
-        recording = sources.open_recording(recipe, name) if spikes else None
+        recording = opening.open_recording(recipe, name) if spikes else None
         settings = recipe.settings(params.BinSettings)
         binned = (
             binning.bin_recording(recording, settings)
             if spikes
-            else sources.open_binned(recipe, name)
+            else opening.open_binned(recipe, name)
         )
         binned, _ = cleaning.clean(binned, recording, recipe.settings(params.CleanSettings))
         roles = split_roles.make_split(binned, recipe.settings(params.SplitSettings))

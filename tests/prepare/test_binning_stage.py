@@ -11,6 +11,7 @@ from nblib.data.checks import session_report
 from nblib.prepare import binning, binning_stage
 from nblib.report import explore, plots
 from nblib.road import stages
+from nblib.road.recordings import open_recording
 from nblib.run import execute
 
 
@@ -43,7 +44,7 @@ def begin(name, **given):
 
 def test_a_lab_pickle_begins_at_02(lab_pickle, session):
     stage = begin("02_bin", **lab_pickle)
-    assert stage.open_recording() is None
+    assert open_recording(stage) is None
     binned = binning_stage.bin_session(None, stage)
     expected = binning.bin_recording(session, BinSettings())
     np.testing.assert_array_equal(binned.counts, expected.counts)
@@ -74,11 +75,11 @@ def test_a_lab_pickle_goes_the_whole_road(lab_pickle):
 def test_a_recording_is_opened_once_01_has_looked_at_it(home):
     given = {"recipe": "tiny", "recording": "tiny"}
     first = begin("01_ingest", **given)
-    opened = first.open_recording()
+    opened = open_recording(first)
     assert opened.n_units == 24
     with pytest.raises(MissingInput, match="nblib run 01_ingest"):
-        begin("02_bin", **given).open_recording()
+        open_recording(begin("02_bin", **given))
     report = session_report(opened)
     first.commit(report.save)
     second = begin("02_bin", **given)
-    assert binning_stage.bin_session(second.open_recording(), second).sizes["unit"] == 24
+    assert binning_stage.bin_session(open_recording(second), second).sizes["unit"] == 24

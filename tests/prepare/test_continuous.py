@@ -13,7 +13,7 @@ from pynwb import TimeSeries
 from nblib.core import recipes
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings, SplitSettings
-from nblib.data import counts_dataset, sources
+from nblib.data import counts_dataset, opening, sources
 from nblib.data.recording import Recording, Series
 from nblib.prepare import binning, cleaning, continuous, decoder_inputs, split_roles, splits
 from nblib.prepare.continuous import stream
@@ -303,7 +303,7 @@ def test_any_file_with_units_and_a_series_goes_by_ten_lines(tmp_path):
     (tmp_path / "mine.yml").write_text(RECIPE.replace("PATH", f"{tmp_path}/{{recording}}.nwb"))
     recipe = recipes.find_recipe(str(tmp_path / "mine.yml"))
     sources.check(recipe)
-    made = sources.open_recording(recipe, "session1")
+    made = opening.open_recording(recipe, "session1")
     binned = binning.bin_recording(made, recipe.settings(BinSettings))
     np.testing.assert_array_equal(binned.stimulus.values.ravel(), speed[: binned.stimulus.size * 5 : 5])  # fmt: skip
     laid = laid_out(binned, made, recipe, tmp_path)
@@ -325,7 +325,7 @@ def laid_out(binned, made, recipe, folder):
 def chicken(real_data, monkeypatch):
     real_data("chicken_retina.nwb")
     recipe = recipes.find_recipe("chicken_retina")
-    return recipe, sources.open_recording(recipe, "chicken_retina")
+    return recipe, opening.open_recording(recipe, "chicken_retina")
 
 
 def test_the_published_cells_in_whole_samples(chicken, tmp_path):

@@ -292,11 +292,11 @@ def test_a_long_recording_at_full_rate_needs_little_memory(tmp_path):
 from pathlib import Path
 import numpy as np
 from nblib.core.params import BinSettings, Recipe
-from nblib.data import sources
+from nblib.data import opening
 from nblib.prepare.potentials import lfp_windows
 path = Path({str(tmp_path / "a.nwb")!r})
 recipe = Recipe(recipe="r", recordings=["a"], source="lfp_nwb", path=str(path), intervals="states", label="state")
-made = lfp_windows.cut(sources.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
+made = lfp_windows.cut(opening.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
 assert made.x.shape == (399, 3000, 11), made.x.shape
 lfp_windows.save(made, Path({str(tmp_path)!r}))
 status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory too

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nblib.core import params, recipes
-from nblib.data import sources
+from nblib.data import opening
 from nblib.prepare import binning
 from nblib.simulate import task, task_oracle
 
@@ -78,7 +78,7 @@ def test_the_best_encoder_sums_out_what_behaviour_does_not_tell(tiny):
 
 def test_bins_hold_the_signals_and_variables_that_were_simulated(home):
     recipe = recipes.find_recipe("task_tiny")
-    recording = sources.open_recording(recipe, "t1")
+    recording = opening.open_recording(recipe, "t1")
     binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
     known = task.ceiling(recipe, "t1", binned.unit.values)
     np.testing.assert_allclose(binned.wheel, known.task.wheel[known.cause], atol=1e-5)
