@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,7 +31,8 @@ BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 
 
-def _recording_id(name: str) -> str:
+def recording_id(name: str) -> str:
+    """A name that may be that of a folder; ValueError for any other."""
     if not re.fullmatch(RECORDING_ID, name):
         raise ValueError(
             f"a recording id may hold letters, digits, '.', '_' and '-' only, at most 120, not {shown(name)}"
@@ -295,7 +295,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     @model_validator(mode="after")
     def _ids(self):
         for name in self.recordings:
-            _recording_id(name)
+            recording_id(name)
         if len(set(self.recordings)) != len(self.recordings):
             raise ValueError("recordings names one id twice")
         if not self.keep_blank and not self.label_rules.blank:
@@ -316,29 +316,25 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
         grey = "" if (own := SOURCES[self.source].blank) in rules.missing else own
         return rules if rules.blank else rules.model_copy(update={"blank": grey})
 
-    def file(self, recording: str) -> Path | None:
-        """Path of the recording's file with {recording} and ${VARIABLES} filled in, or None."""
-        return self.filled(self.path, recording, "path") if self.path else None
-
-    def filled(self, template: str, recording: str, name: str) -> Path:
-        """A path with {recording} and ${VARIABLES} filled in; `name` is the setting that holds it."""
+    def file(self, recording: str, setting: str = "path") -> Path | None:
+        """The path that a setting holds, with {recording} and ${VARIABLES} filled in; None without one."""
+        if not (template := getattr(self, setting)):
+            return None
+        where = f"{setting} {template!r} of recipe {self.recipe!r}"
         text = os.path.expandvars(template.replace("{recording}", recording))
-        missing = re.findall(r"\$\{?(\w+)\}?", text)
-        if missing:
+        if missing := re.findall(r"\$\{?(\w+)\}?", text):
             raise BadParameter(
-                f"{name} {template!r} of recipe {self.recipe!r} uses the environment variable "
-                f"{missing[0]}, which is not set; set it or write the path out."
+                f"{where} uses the environment variable {missing[0]}, which is not set; set it or write the path out."
             )
         if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
             raise BadParameter(
-                f"{name} {template!r} of recipe {self.recipe!r} is a web address, and nblib reads "
-                "files: download it first and give the path of the file."
+                f"{where} is a web address, and nblib reads files: download it first and give the path of the file."
             )
         path = Path(text).expanduser()
         if not path.is_absolute():
             raise BadParameter(
-                f"{name} {template!r} of recipe {self.recipe!r} is relative; a notebook may run "
-                "from any folder, so give an absolute path, or one that starts with ~ or ${HOME}."
+                f"{where} is relative; a notebook may run from any folder, so give an absolute path, or one that "
+                "starts with ~ or ${HOME}."
             )
         return path
 
@@ -346,52 +342,6 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     def holds(self) -> str:
         """What the recordings are: "spikes", "lfp" or "counts"."""
         return SOURCES[self.source].holds
-
-    @property
-    def is_lfp(self) -> bool:
-        """Whether the recordings are field potentials, not spikes."""
-        return self.holds == "lfp"
-
-
-class NotebookParams(Params):
-    """Parameters of a notebook, and what their types cannot say of them."""
-
-    def check(self) -> None:
-        """BadParameter for what only the modules at work know: names of decoders, say."""
-
-    def files(self) -> dict[str, str]:
-        """Files given by their path, whose content counts in the key: its name there -> path."""
-        return {}
-
-    def needs(self, recipe: Recipe) -> list[NotebookParams]:
-        """Parameters of the further runs that this one rests on (see `StageInfo.needs`)."""
-        return []
-
-    def changed(self) -> dict[str, Any]:
-        """The values that differ from the defaults."""
-        fields = type(self).model_fields
-        return {k: v for k, v in self.model_dump().items() if v != fields[k].default}
-
-
-class StageParams(NotebookParams):
-    """Parameters that every notebook of the road takes."""
-
-    recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
-    recording: Annotated[str, AfterValidator(_recording_id)] = Field(
-        "demo", description="recording id of that recipe, a string"
-    )
-
-
-class CohortParams(NotebookParams):
-    """Parameters of notebooks that take all recordings of a recipe together."""
-
-    recipe: str = Field(
-        "lfp_demo", description="recipe in params/recipes, or a path to a YAML file"
-    )
-
-
-class ReportParams(NotebookParams):
-    """Parameters of notebooks that look at other runs and take no recording."""
 
 
 class Fit(Params):

@@ -108,7 +108,7 @@ def on_film(
 
 def beside(path: Path, recipe: Recipe, recording_id: str) -> dict[str, Path]:
     """The CSV of annotations, where the recipe names one."""
-    return {"times": recipe.filled(recipe.times, recording_id, "times")} if recipe.times else {}
+    return {"times": recipe.file(recording_id, "times")} if recipe.times else {}
 
 
 def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Settings) -> Recording:

@@ -45,13 +45,13 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
         )
     recording = replace(_open(recipe, recording_id), rules=recipe.label_rules)
     if recording.trials:
-        if recipe.binning in ("event_window", "edges") and not recipe.is_lfp:
+        if recipe.binning in ("event_window", "edges") and recipe.holds != "lfp":
             _settle_events(recording, recipe)
-        needs = labelling.SPAN if recipe.is_lfp else labelling.times_of(recipe)
+        needs = labelling.SPAN if recipe.holds == "lfp" else labelling.times_of(recipe)
         labelling.to_count(
             recording.labelled, recording.rules, recipe, recording.trial_place, needs
         )
-    elif not recipe.is_lfp:
+    elif recipe.holds != "lfp":
         name = stimulus.name_of(recording, recipe.series)
         recording = replace(recording, stimulus=name, label="")
     return recording

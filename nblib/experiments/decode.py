@@ -25,6 +25,7 @@ from nblib.models.settings import FitSettings
 from nblib.prepare import label_runs, splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nblib.models.base import Decoder
 
 
-class Params(P.Judge, P.Fit, P.StageParams):
+class Params(P.Judge, P.Fit, StageParams):
     """Parameters of 05: one decoder, one fold, one seed."""
 
     model: str = Field("lstm", description="decoder, a name in nblib.models.MODELS")

@@ -26,6 +26,7 @@ from nblib.experiments.learning_curves import ALL, FIRST_CHOICE, answers, choosi
 from nblib.models.settings import FitSettings
 from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import Samples
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     from nblib.core.params import SplitSettings
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nblib.models.base import Decoder
 
 
-class Params(P.Judge, P.Fit, P.StageParams):
+class Params(P.Judge, P.Fit, StageParams):
     """Parameters of 07: which decoders, with how many presentations of each class."""
 
     models: list[str] = Field(

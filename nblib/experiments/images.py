@@ -24,6 +24,7 @@ from nblib.evaluate.scores import Score
 from nblib.experiments.image_features import Space, check_spaces, make_spaces
 from nblib.experiments.image_regression import Regressor, check_regressor
 from nblib.experiments.image_split import Scenes, rows_of_classes, shown_labels, split_scenes
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from nblib.experiments.decode import Data
 
 
-class Params(P.Judge, P.Fit, P.StageParams):
+class Params(P.Judge, P.Fit, StageParams):
     """Parameters of 10: which features of the images, decoded how."""
 
     spaces: list[str] = Field(

@@ -30,6 +30,7 @@ from nblib.experiments.embedders import Embedders, check_embedders, trains_a_net
 from nblib.experiments.learning_curves import ALL, answers, draw
 from nblib.experiments.pretext import TASKS
 from nblib.experiments.subjects import Fold, fold_hash, make_folds
+from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:
     from nblib.prepare.potentials.lfp_windows import Cohort
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 LAB_DICT = "budget_accuracy.json"
 
 
-class Params(P.Fit, P.CohortParams):
+class Params(P.Fit, CohortParams):
     """Parameters of 09: embedders on a label budget."""
 
     embedders: list[str] = Field(

@@ -19,6 +19,7 @@ from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
 from nblib.models.settings import FitSettings, reproducible
 from nblib.road import notebook_code
+from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from nblib.prepare.potentials.lfp_windows import Cohort
 
 
-class Params(P.Fit, P.CohortParams):
+class Params(P.Fit, CohortParams):
     """Parameters of 08: one embedder, one pretext task, one fold."""
 
     pretext: Literal["rp", "ts", "cpc"] = Field("rp", description="pretext task")

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from nblib.core import params as P
 from nblib.core.errors import MissingInput
 from nblib.core.markup import in_markdown
 from nblib.report import results, summary
+from nblib.road.stage_registry import ReportParams
 
 # What each size is called, and the settings that change it.
 SIZES = {
@@ -25,7 +25,7 @@ AVERAGED = ("value", "ci_low", "ci_high", "chance", "oracle", "val_accuracy")
 POWER = "nblib sweep params/sweeps/power.yml"
 
 
-class Params(P.ReportParams):
+class Params(ReportParams):
     """Parameters of 92."""
 
     recipe: str = Field("power", description="recipe that was run with more and with less data")

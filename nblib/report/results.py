@@ -28,10 +28,10 @@ from nblib.core.errors import (
 from nblib.report import published
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
-from nblib.road.stage_registry import DECODERS, SPLIT
+from nblib.road.stage_registry import DECODERS, SPLIT, ReportParams
 
 
-class Params(P.ReportParams):
+class Params(ReportParams):
     """Parameters of 90."""
 
     recipe: str = Field("", description="show one recipe only; empty = every run")

@@ -11,6 +11,7 @@ from typing import Any
 from nblib.core import params as P
 from nblib.core import store
 from nblib.road import stages
+from nblib.road.stage_registry import ReportParams
 
 SHARED = {**P.Fit.model_fields, **P.Judge.model_fields}  # stand below what is the notebook's own
 
@@ -22,7 +23,7 @@ def parameters_cell(stage: str) -> str:
     names = sorted(fields, key=lambda n: (n not in ("recipe", "recording"), n in SHARED))
     lines = [_line(name, fields[name], fields[name].default) for name in names]
     settings = info.settings.model_fields
-    if settings and not issubclass(info.params, P.ReportParams):
+    if settings and not issubclass(info.params, ReportParams):
         lines.append("# None: as the recipe says")
         lines += [_line(name, field, None) for name, field in settings.items()]
     return "\n".join(lines)

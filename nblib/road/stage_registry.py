@@ -1,10 +1,12 @@
-"""The stages: what each is, rests on, costs and compares. A new notebook is one entry here."""
+"""The stages: what each takes, rests on, costs and compares. A new notebook is one entry here."""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
@@ -13,13 +15,49 @@ from nblib.core.source_registry import SOURCES
 COHORT = "cohort"  # stands for the recording where a stage takes all of them
 
 
+class NotebookParams(P.Params):
+    """Parameters of a notebook, and what their types cannot say of them."""
+
+    def check(self) -> None:
+        """BadParameter for what only the modules at work know: names of decoders, say."""
+
+    def files(self) -> dict[str, str]:
+        """Files given by their path, whose content counts in the key: its name there -> path."""
+        return {}
+
+    def needs(self, recipe: P.Recipe) -> list[NotebookParams]:
+        """Parameters of the further runs that this one rests on (see `StageInfo.needs`)."""
+        return []
+
+
+class StageParams(NotebookParams):
+    """Parameters that every notebook of the road takes."""
+
+    recipe: str = Field("demo", description="recipe in params/recipes, or a path to a YAML file")
+    recording: Annotated[str, AfterValidator(P.recording_id)] = Field(
+        "demo", description="recording id of that recipe, a string"
+    )
+
+
+class CohortParams(NotebookParams):
+    """Parameters of notebooks that take all recordings of a recipe together."""
+
+    recipe: str = Field(
+        "lfp_demo", description="recipe in params/recipes, or a path to a YAML file"
+    )
+
+
+class ReportParams(NotebookParams):
+    """Parameters of notebooks that look at other runs and take no recording."""
+
+
 @dataclass(frozen=True)
 class StageInfo:
     """What a stage is. Modules are named by text and imported when they are asked for."""
 
     version: int  # raise it whenever the stage's code changes what it writes
     upstream: str | None
-    params_at: str = "nblib.core.params:StageParams"  # the class of the notebook's parameters
+    params_at: str = f"{__name__}:StageParams"  # the class of the notebook's parameters
     settings: type[P.Params] = P.Params  # the part of a recipe that the stage owns
     is_run: bool = True  # a notebook that trains or reports, whose code counts in its key
     signal: str = "spikes"  # what its recordings hold: "spikes", "lfp" or "any"
@@ -121,6 +159,6 @@ def chain(name: str, source: str) -> list[str]:
 def accepted_names(name: str) -> dict[str, Any]:
     """Every parameter a notebook may be given: its own and the recipe's; name -> pydantic field."""
     info = stage_info(name)
-    if issubclass(info.params, P.ReportParams):
+    if issubclass(info.params, ReportParams):
         return dict(info.params.model_fields)
     return {**P.Recipe.model_fields, **info.params.model_fields}

@@ -24,6 +24,7 @@ from nblib.road.stage_registry import (
     COHORT,
     STAGES,
     StageInfo,
+    StageParams,
     accepted_names,
     chain,
     stage_info,
@@ -52,14 +53,14 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
         if k not in P.Recipe.model_fields or k in info.params.model_fields
     }
     checked = P.checked(info.params, own, name)
-    if not isinstance(checked, (P.StageParams, P.CohortParams)):
+    if not isinstance(checked, (StageParams, P.CohortParams)):
         if extra := sorted(set(values) - set(own)):
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
     overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
     base = recipes.find_recipe(checked.recipe)
     recipe = recipes.derive(base, overrides, checked.recipe, sources.check)
-    kind = "lfp" if recipe.is_lfp else "spikes"
+    kind = "lfp" if recipe.holds == "lfp" else "spikes"
     if info.signal not in ("any", kind):
         there = [name for name, other in STAGES.items() if other.signal in ("any", kind)]
         raise BadParameter(
@@ -170,7 +171,11 @@ def road(name: str, recipe: P.Recipe, params: P.Params, recipe_name: str) -> lis
     ]
     for other, run in needed(name, recipe, params):
         steps.append(
-            (info.needs, run.changed() | {"recipe": recipe_name if other is recipe else run.recipe})
+            (
+                info.needs,
+                run.model_dump(exclude_defaults=True)
+                | {"recipe": recipe_name if other is recipe else run.recipe},
+            )
         )
     return steps
 
@@ -275,7 +280,7 @@ class Stage:
         recording, key = recording_of(name, recipe, run), run_key(name, recipe, run)
         if not store.is_committed(name, recording, key):
             recipe_name = self.recipe_name if recipe is self.recipe else run.recipe
-            values = run.changed() | {"recipe": recipe_name}
+            values = run.model_dump(exclude_defaults=True) | {"recipe": recipe_name}
             words = " ".join(f"-p {k} {v}" for k, v in values.items())
             raise MissingInput(
                 f"{self.name} needs a run of {name} (key {key}), which is not in {store.home()}. "

@@ -117,7 +117,7 @@ def test_windows_and_parameters_show_labels_as_text(tmp_path, monkeypatch):
     shown = Text(Windows._repr_html_(Some(**vars(windows))))
     assert BAD in shown.text and "script" not in shown.tags
     recipe = stages.P.Recipe(recipe="r", recordings=["a"], label=BAD)
-    stage = stages.Stage("01_ingest", stages.P.StageParams(recipe="r", recording="a"), recipe, "k")
+    stage = stages.Stage("01_ingest", stages.StageParams(recipe="r", recording="a"), recipe, "k")
     shown = Text(stage._repr_html_())
     assert BAD in shown.text and "script" not in shown.tags and "b" not in shown.tags
 

@@ -34,7 +34,7 @@ def times_file(recipe: Recipe, recording_id: str, usual: Path | None = None) -> 
 
     Raises MissingInput when it is not there.
     """
-    path = recipe.filled(recipe.times, recording_id, "times") if recipe.times else usual
+    path = recipe.file(recording_id, "times") or usual
     if path is None:
         return {}
     require_file(

@@ -25,6 +25,7 @@ from nblib.experiments.film import forecast, smoothing
 from nblib.prepare import splits
 from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import ROLES
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,7 +45,7 @@ CHOSEN, CHOICE = "chosen", "choice"  # the decoder that validation bins choose; 
 OVER = ("over_clock", "ci_low", "ci_high")  # how much more kappa a decoder has than the clock
 
 
-class Params(P.Fit, P.StageParams):
+class Params(P.Fit, StageParams):
     """Parameters of 11: which label, which decoders, what they see, and what stands beside them."""
 
     recipe: str = Field("movie_demo", description="recipe in params/recipes, or a path to one")

@@ -24,6 +24,7 @@ from nblib.models.multimodal import fitting, masks, poisson
 from nblib.models.multimodal.model import BEHAVIOUR
 from nblib.models.settings import FitSettings
 from nblib.prepare import sessions as prepared
+from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -34,7 +35,7 @@ BALANCED = "balanced_accuracy"
 SHOWN = ("R2 beyond the mean course", BALANCED, "bits beyond the PSTH")  # one of each task
 
 
-class Params(P.Judge, P.Fit, P.CohortParams):
+class Params(P.Judge, P.Fit, CohortParams):
     """Parameters of 12: the network, what it is taught, and how it is judged."""
 
     recipe: str = Field("task_demo", description="recipe in params/recipes, or a path to one")

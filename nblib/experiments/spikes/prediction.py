@@ -25,6 +25,7 @@ from nblib.experiments.spikes import kinds, trains
 from nblib.prepare.continuous import STEP, stream
 from nblib.prepare.encoding import history
 from nblib.prepare.encoding.history import Inputs
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     from nblib.evaluate.scores import Score
@@ -43,7 +44,7 @@ FITS = {
 }
 
 
-class Params(P.Fit, P.StageParams):
+class Params(P.Fit, StageParams):
     """Parameters of 13: which models, how cells are told apart, how far ahead."""
 
     recipe: str = Field("retina_demo", description="recipe in params/recipes, or a path to one")

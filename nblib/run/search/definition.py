@@ -19,12 +19,12 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
-from nblib.road.stage_registry import DECODERS, SPLIT
+from nblib.road.stage_registry import DECODERS, SPLIT, ReportParams
 from nblib.run import plan
 from nblib.run.plan import Task
 
 
-class Params(P.ReportParams):
+class Params(ReportParams):
     """Parameters of 91."""
 
     search: str = Field("", description="name of the sweep that searched; empty = the only one")
