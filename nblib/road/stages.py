@@ -53,7 +53,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
         if k not in P.Recipe.model_fields or k in info.params.model_fields
     }
     checked = P.checked(info.params, own, name)
-    if not isinstance(checked, (StageParams, P.CohortParams)):
+    if not isinstance(checked, (StageParams, CohortParams)):
         if extra := sorted(set(values) - set(own)):
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
