@@ -23,6 +23,7 @@ from nblib.road import notebook_code
 from nblib.road.stage_registry import (
     COHORT,
     STAGES,
+    CohortParams,
     StageInfo,
     StageParams,
     accepted_names,
