@@ -247,13 +247,13 @@ def results(options: argparse.Namespace) -> None:
     import shutil
 
     from nblib.report import results as source
-    from nblib.report import summary
+    from nblib.report import score_file, summary
     from nblib.report.runs import read_all
 
     runs = read_all()
     scores = source.scores(runs, options.recipe)
     if options.csv or options.parquet:
-        source.write(source.export(scores, runs), options.csv, options.parquet)
+        score_file.write(score_file.with_settings(scores, runs), options.csv, options.parquet)
     table = source.by_result(scores)
     if table.empty:
         print("no runs yet")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from nblib.core.errors import BadInput, MissingInput, some
-from nblib.data.files import hdf5
+from nblib.data import allen
 from nblib.data.lab_pickle import NAME as PICKLE_NAME
 
 NWB_NAME = re.compile(r"(?:ecephys_)?session_(\d+)\.nwb")
@@ -64,22 +64,13 @@ def inventory(folder: Path | str) -> Inventory:
     for name, places in files.groupby("name")["place"]:
         if len(places) > 1:
             problems.append(f"{name} lies in {len(places)} places: {some(places)}.")
-    nwb = files[files["nwb"].astype(bool)]
-    faults = [_fault(folder / row.place, row.session) for row in nwb.itertuples()]
-    return Inventory(folder, table, [*problems, *filter(None, faults)])
+    for row in files[files["nwb"].astype(bool)].itertuples():
+        try:
+            allen.check_session(folder / row.place, row.session)
+        except BadInput as error:
+            problems.append(str(error))
+    return Inventory(folder, table, problems)
 
 
 def _listed(bins: pd.Series) -> str:
     return ", ".join(sorted(set(bins) - {""}, key=lambda b: b.zfill(3)))
-
-
-def _fault(path: Path, session: str) -> str:
-    """What is wrong with an NWB file whose name tells its session; "" when nothing is."""
-    try:
-        with hdf5.opened(path) as file:
-            inside = {hdf5.scalar_text(file, n) for n in ("identifier", "general/session_id")}
-    except BadInput as error:
-        return str(error)
-    if any(name.isdigit() for name in inside) and session not in inside:
-        return f"{path}: the file inside is of session {some(sorted(inside))}."
-    return ""

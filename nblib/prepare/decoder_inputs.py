@@ -64,8 +64,6 @@ def role_samples(
             f"trial {gone} of the split is not in the binned recording; "
             "the two do not belong together, run 04 again."
         )
-    if not binned.attrs.get("label_name", "label"):
-        raise BadInput("these trials have no label (label is empty); nothing to decode.")
     label = binned["label"].to_numpy()
     if not (pd.Series(label[position]).astype(str).to_numpy() == rows["label"].astype(str)).all():
         raise BadInput(

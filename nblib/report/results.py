@@ -1,7 +1,7 @@
 """Run folders become one table with a row a score; nothing is typed in.
 
 `scores` reads it once. Other views are made from it: `by_result` has a row for each result of a
-run, `export` adds parameters, settings and published numbers for a file.
+run; `score_file` adds parameters, settings and published numbers for a file.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from nblib.core.errors import (
     CorruptArtifact,
     MissingInput,
     OutdatedArtifact,
-    StorageError,
     some,
 )
-from nblib.report import published
 from nblib.report.runs import Run, Unreadable, read_all
 from nblib.road import stages
 from nblib.road.stage_registry import DECODERS, SPLIT, ReportParams
@@ -53,22 +51,9 @@ MANIFEST = ("created", "code_version", "host", "wall_s", "peak_gpu_bytes")
 # One row a score.
 COLUMNS = (*IDENTITY, "metric", *SCORE, *ORACLE, *OF_RESULT, *MANIFEST, "result")
 ALWAYS = ("accuracy", "top5", "balanced_accuracy")
-# One row a result.
-WIDE = (
-    *IDENTITY, "accuracy", "val_accuracy", "top5", "balanced_accuracy",
-    "metric", "value", "ci_low", "ci_high", "chance", "p", "null", *ORACLE,
-    "n_train", "n_val", "n_test", "n_classes", "n_units", "n_bins", "fit_s", "peak_gpu_bytes",
-    "split_hash", "key", "folder", "created", "code_version", "stage_version", "host", "wall_s",
-    "edited", "executed", "result", "run", "flag",
-)  # fmt: skip
+# One row a result: the scores `ALWAYS`, and the one that was asked for.
+WIDE = (*IDENTITY, *ALWAYS, *COLUMNS[len(IDENTITY) :])
 NUMBERS = (*ALWAYS, "val_accuracy", "value", "ci_low", "ci_high", "chance", "p", *ORACLE, "fit_s", "wall_s")  # fmt: skip
-# A file of scores: these, then `param_NAME` and `setting_NAME`.
-MANIFEST_OF_FILE = (
-    "created", "code_version", "host", "job_id", "threads", "wall_s", "peak_rss_bytes", "peak_gpu_bytes",
-)  # fmt: skip
-FILE = (
-    "source", *IDENTITY, "metric", *SCORE, *OF_RESULT, *MANIFEST_OF_FILE, "selected", "provenance", "note",
-)  # fmt: skip
 PLACE = ["folder", "result"]  # what tells one result from another
 # Settings of a recipe that say which presentations judge, and of what.
 JUDGED = {*P.IngestSettings.model_fields, *P.SplitSettings.model_fields, "keep_blank"}
@@ -329,72 +314,3 @@ def several_versions(table: pd.DataFrame) -> list[str]:
                 f"stage versions: {shown}."
             )
     return sentences
-
-
-# --- a file of all scores ------------------------------------------------------------------------
-
-
-def export(table: pd.DataFrame, runs: list[Run | Unreadable]) -> pd.DataFrame:
-    """A table of `scores` for a file, and the published numbers of its recordings beside it.
-
-    `source` tells runs ("run") from numbers that others published ("published"). After `FILE`
-    follow `param_NAME` for each parameter of a notebook and `setting_NAME` for each setting of a
-    recipe; lists and mappings are JSON text. Each column is of one type.
-    """
-    folders = set(table["folder"])
-    of_runs = pd.DataFrame([_of_run(r) for r in runs if str(r.folder) in folders], dtype=object)
-    if len(of_runs):
-        twice = [name for name in of_runs if name in table and name != "folder"]
-        table = table.drop(columns=twice).merge(of_runs, how="left", on="folder")
-    others = published.beside(table["recording"]).assign(source="published")
-    both = pd.concat([table, others]) if len(others) else table
-    more = sorted(name for name in both if name.startswith(("param_", "setting_")))
-    return both.reindex(columns=[*FILE, *more]).reset_index(drop=True).apply(_of_one_type)
-
-
-def write(table: pd.DataFrame, csv: str | None = None, parquet: str | None = None) -> None:
-    """Write a table of `export` as CSV, Parquet or both; StorageError for one that cannot be."""
-    for path, save in ((csv, table.to_csv), (parquet, table.to_parquet)):
-        if path is not None:
-            try:
-                save(path, index=False)
-            except OSError as error:
-                raise StorageError(
-                    f"{path}: cannot be written ({error.strerror or error})."
-                ) from None
-
-
-def _of_run(run: Run | Unreadable) -> dict[str, Any]:
-    """What all scores of a run share: where they are from, manifest, parameters, settings."""
-    folder = str(run.folder)
-    shared = {"folder": folder, "source": "run", "provenance": folder, "note": ""}
-    shared["selected"] = "on validation rows"
-    if isinstance(run, Unreadable):
-        return shared
-    manifest = run.manifest
-    settings = {k: v for k, v in (manifest["recipe"] or {}).items() if k not in ("recipe", "recordings")}  # fmt: skip
-    parameters = {k: v for k, v in manifest["parameters"].items() if k not in settings}
-    shared |= {name: manifest.get(name) for name in MANIFEST_OF_FILE}
-    shared |= {f"setting_{k}": _cell(v) for k, v in settings.items()}
-    return shared | {f"param_{k}": _cell(v) for k, v in parameters.items()}
-
-
-def _cell(value: Any) -> Any:
-    """A value that a table can hold: lists and mappings as JSON, infinities as numbers."""
-    if isinstance(value, dict | list):
-        return json.dumps(value, sort_keys=True)
-    return float(value) if value in ("inf", "-inf") else value
-
-
-def _of_one_type(column: pd.Series) -> pd.Series:
-    """Truth, whole number, number or text."""
-    kinds = {type(v) for v in column[column.notna()].astype(object)}
-    if not kinds:
-        return column
-    if kinds <= {bool}:
-        return column.astype("boolean")
-    if kinds <= {int}:
-        return column.astype("Int64")
-    if kinds <= {int, float}:
-        return column.astype(float)
-    return column.map(lambda v: v if isinstance(v, str) else json.dumps(v), na_action="ignore")

@@ -59,7 +59,7 @@ def test_files_that_do_not_open_or_are_of_another_session(tmp_path):
     path = allen.simulate(tmp_path / "session_6.nwb", n_units=3, n_scenes=2, n_repeats=2)
     problems = told(tmp_path)
     assert "session_5.nwb: this is not an HDF5 file" in problems
-    assert f"{path.name}: the file inside is of session 7" in problems
+    assert f"{path.name}: expected session 6, the file is of session 7" in problems
 
 
 def test_no_pickle_is_opened(tmp_path, monkeypatch):

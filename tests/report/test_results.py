@@ -19,7 +19,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.evaluate import scores as metrics
 from nblib.experiments import few_shot, label_budget
-from nblib.report import results, summary
+from nblib.report import results, score_file, summary
 from nblib.report.runs import load_run, read_all
 from nblib.road import stages
 
@@ -263,7 +263,7 @@ def test_reading_a_run_costs_the_same_however_many_there_are(laboratory, monkeyp
 
     def every():
         runs = read_all()
-        return results.export(results.scores(runs), runs)
+        return score_file.with_settings(results.scores(runs), runs)
 
     def opened(look):
         counts = Counter()

@@ -7,7 +7,7 @@ from laboratory import Laboratory
 
 from nblib.core import store
 from nblib.core.errors import StorageError
-from nblib.report import published, results
+from nblib.report import published, results, score_file
 from nblib.report.runs import read_all
 
 SVC = (
@@ -24,12 +24,12 @@ def laboratory(tmp_path, monkeypatch):
 
 def every():
     runs = read_all()
-    return results.export(results.scores(runs), runs)
+    return score_file.with_settings(results.scores(runs), runs)
 
 
 def test_no_run_is_an_empty_table(laboratory):
     table = every()
-    assert table.empty and list(table.columns) == list(results.FILE)
+    assert table.empty and list(table.columns) == list(score_file.FILE)
 
 
 def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
@@ -46,7 +46,7 @@ def test_a_row_a_run_and_score_with_parameters_and_manifest(laboratory):
     )
     assert row["setting_isi_violations_max"] == float("inf")
     manifest = store.read_manifest(folder)
-    for name in results.MANIFEST_OF_FILE:
+    for name in score_file.MANIFEST_OF_FILE:
         assert row[name] == manifest[name] or manifest[name] is None, name
     assert row["selected"] == "on validation rows" and row["provenance"] == str(folder)
     other = table[table["seed"] == 1].iloc[0]
@@ -59,14 +59,14 @@ def test_files_hold_the_same_table_with_types(laboratory, tmp_path):
     laboratory.run(max_epochs=3)
     laboratory.run(seed=1)
     table = every()
-    results.write(table, str(tmp_path / "a.csv"), str(tmp_path / "a.parquet"))
+    score_file.write(table, str(tmp_path / "a.csv"), str(tmp_path / "a.parquet"))
     back = pd.read_parquet(tmp_path / "a.parquet")
     assert list(back.columns) == list(table.columns) and back["param_max_epochs"].dtype == "Int64"
     assert back["param_shuffle_labels"].dtype == "boolean" and back["value"].dtype == float
     text = pd.read_csv(tmp_path / "a.csv", dtype={"recording": str})
     assert text["recording"].tolist() == ["000021"] * 4
     with pytest.raises(StorageError, match="cannot be written"):
-        results.write(table, str(tmp_path / "nowhere" / "a.csv"))
+        score_file.write(table, str(tmp_path / "nowhere" / "a.csv"))
 
 
 def test_flags_stand_in_every_row_and_a_corrupt_run_has_no_score(laboratory):
@@ -89,4 +89,4 @@ def test_published_numbers_stand_beside_the_same_recording_and_are_never_compare
     assert (row["recording"], row["model"], row["value"]) == ("000021", "SVC", 0.457)
     assert row["provenance"] == "their table; svc.csv, row 2"
     assert set(results.scan()["model"]) == set(results.comparable(results.scan())["model"]) == {"logistic"}  # fmt: skip
-    results.write(table, None, str(tmp_path / "t.parquet"))
+    score_file.write(table, None, str(tmp_path / "t.parquet"))

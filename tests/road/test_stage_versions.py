@@ -39,7 +39,7 @@ APART = {
     "settle or check what is asked for, whose values are in the key; keep and check bytes": {"core", "road"},
     "draw and word what stands in the executed notebook, not in the artifact": {"report/plots", "report/explore.py"},
     "run notebooks, and tell what was run": {
-        "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py",
+        "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py", "report/score_file.py",
     },
     "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/multimodal", "models/multimodal", "experiments/spikes", "models/encoders", "prepare/encoding", "prepare/potentials", "report")},
 }  # fmt: skip

@@ -110,7 +110,7 @@ def download(session_id: str, *, again: bool = False) -> Path:
     place = local_path(session_id)
     if place.is_file() and not again:
         try:
-            return _verify(place, session_id)
+            return check_session(place, session_id)
         except BadInput as error:
             print(
                 f"{error} Fetching it again; the file there is replaced by a verified one only.",
@@ -119,7 +119,7 @@ def download(session_id: str, *, again: bool = False) -> Path:
     return _fetch(
         place, f"session {session_id}", "get_session_data", int(session_id),
         f"one NWB file for session {session_id}; `nblib allen list` shows the sessions.",
-        lambda path: _verify(path, session_id),
+        lambda path: check_session(path, session_id),
     )  # fmt: skip
 
 
@@ -155,8 +155,8 @@ def download_scenes(numbers: list[int]) -> list[Path]:
     return [scene_place(number) for number in numbers]
 
 
-def _verify(path: Path, session_id: str) -> Path:
-    """Check that a file is a whole NWB file of this session; BadInput otherwise."""
+def check_session(path: Path, session_id: str) -> Path:
+    """The path of a whole NWB file of this session; BadInput for any other file."""
     with hdf5.opened(path) as file:
         lacking = [n for n in ("units/spike_times", "intervals") if n not in file]
         if lacking:

@@ -71,12 +71,12 @@ def budget_curves(curve: pd.DataFrame, smallest_class: int) -> Picture:
     """
     tasks = list(dict.fromkeys(curve["task"]))
     fig = style.new_figure(4.6)
-    axes = primitives.panels(fig, len(tasks), len(tasks))
-    for ax, task in zip(axes.flat, tasks, strict=True):
+    score = "balanced accuracy, mean over subjects"
+    axes = primitives.panels(fig, len(tasks), len(tasks), x="labelled windows of a class", y=score)
+    for ax, task in zip(axes, tasks, strict=True):
         _budgets(ax, curve, "task", task, smallest_class)
         ax.set_ylim(0.2 if task == "multiclass" else 0.4, 1.01)
-        ax.set(xlabel="labelled windows of a class", title=TASK_TEXT[task])
-    axes[0, 0].set_ylabel("balanced accuracy, mean over subjects")
+        ax.set_title(TASK_TEXT[task])
     labels = curve["budget"].replace(0, smallest_class)
     most = curve[(curve["task"] == tasks[0]) & (labels == labels.max())]
     best = most.loc[most["value"].idxmax()]
@@ -97,12 +97,11 @@ def class_curves(classes: pd.DataFrame, smallest_class: int) -> Picture:
     states = sorted(set(classes["class"]))
     n_rows = -(-len(states) // MOST_COLUMNS)
     fig = style.new_figure(1.1 + 2.5 * n_rows)
-    axes = primitives.panels(fig, len(states), -(-len(states) // n_rows), sharey=True)
-    for ax, state in zip(axes.flat, states, strict=False):
+    columns = -(-len(states) // n_rows)
+    axes = primitives.panels(fig, len(states), columns, y="balanced accuracy", sharey=True)
+    for ax, state in zip(axes, states, strict=True):
         _budgets(ax, classes, "class", state, smallest_class, bands=True)
         ax.set(ylim=(0.4, 1.01), xlabel="labels", title=state.replace("_", " "))
-    for ax in axes[:, 0]:
-        ax.set_ylabel("balanced accuracy")
     fig.legend_outside()
     return fig
 

@@ -300,10 +300,16 @@ def legend_beside(ax: Axes) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def panels(fig: Picture, n: int, columns: int, **shared) -> np.ndarray:
-    """n panels in rows of at most so many (row, column); the places that are left over stay empty."""
-    n_rows = -(-n // columns)
-    axes = fig.subplots(n_rows, min(n, columns), squeeze=False, **shared)
+def panels(fig: Picture, n: int, columns: int, *, x: str = "", y: str = "", **shared) -> list[Axes]:
+    """n panels in rows of at most so many, from left to right; the places left over stay empty.
+
+    x, y: names of the axes, which stand below the last row and beside the first panel of each.
+    """
+    axes = fig.subplots(-(-n // columns), min(n, columns), squeeze=False, **shared)
+    for ax in axes[-1]:
+        ax.set_xlabel(x)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(y)
     for ax in axes.flat[n:]:
         ax.set_axis_off()
-    return axes
+    return list(axes.flat[:n])

@@ -148,19 +148,15 @@ def state_spectra(spectra: pd.DataFrame) -> Picture:
         label: (colour, "") for label, (colour, _) in primitives.series(table["label"]).items()
     }
     fig = style.new_figure(0.8 + 1.45 * -(-len(channels) // 4))
-    axes = primitives.panels(fig, len(channels), 4, sharex=True, sharey=True)
-    for ax, channel in zip(axes.flat, channels, strict=False):
-        primitives.curves(
-            ax, table[table["channel"] == channel], "frequency_hz", "label", looks=looks
-        )
+    outer = {"x": "Hz", "y": "power (1/Hz)", "sharex": True, "sharey": True}
+    axes = primitives.panels(fig, len(channels), 4, **outer)
+    for ax, channel in zip(axes, channels, strict=True):
+        part = table[table["channel"] == channel]
+        primitives.curves(ax, part, "frequency_hz", "label", looks=looks)
         primitives.log_places(ax, {hz: str(hz) for hz in (2, 5, 10, 20, 50)})
         ax.set_yscale("log")
         primitives.plain_numbers(ax.yaxis)
         ax.set_title(texts.short(channel, texts.MOST_TURNED), fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel("Hz")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("power (1/Hz)")
     fig.legend_outside()
     return fig
 
@@ -201,18 +197,14 @@ def clearest_averages(averages: xr.DataArray) -> Picture:
     strength = abs(averages).max(("channel", "lag_s")).to_numpy()
     units = np.argsort(-strength, kind="stable")[:MOST_UNITS]
     fig = style.new_figure(0.9 + 1.45 * -(-len(units) // 4))
-    axes = primitives.panels(fig, len(units), 4, sharex=True)
+    axes = primitives.panels(fig, len(units), 4, x="ms before", y="stimulus (se)", sharex=True)
     before_ms = -1e3 * averages["lag_s"].to_numpy()
-    for ax, unit in zip(axes.flat, units, strict=False):
+    for ax, unit in zip(axes, units, strict=True):
         for channel, course in enumerate(averages.to_numpy()[unit]):
             look = {"color": style.SERIES[channel % len(style.SERIES)], "lw": 1.2}
             ax.plot(before_ms, course, label=f"channel {channel}", **look)
         ax.axhline(0, color=style.GREY, lw=0.8)
         ax.set_title(f"unit {averages['unit'].to_numpy()[unit]}", fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel("ms before")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("stimulus (se)")
     fig.legend_outside()
     return fig
 

@@ -278,13 +278,11 @@ def search_settings(trials: pd.DataFrame, importances: pd.DataFrame, objective: 
     names.sort(key=lambda name: -share.get(name, 0.0))
     whole = trials[trials["state"] == "whole"]
     fig = style.new_figure(0.6 + 2.4 * -(-len(names) // 3))
-    axes = primitives.panels(fig, len(names), 3, sharey=True)
-    for ax, name in zip(axes.flat, names, strict=False):
+    axes = primitives.panels(fig, len(names), 3, y=objective, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
         _setting(ax, whole, name)
         ax.set_title(f"{share[name]:.0%} of the spread" if name in share else "", fontsize=10)
         ax.set_xlabel(name.rpartition(".")[2].replace("_", " "))
-    for ax in axes[:, 0]:
-        ax.set_ylabel(objective)
         _percent(ax, objective)
     if len(set(whole["study"])) > 1:
         fig.legend_outside(2)
