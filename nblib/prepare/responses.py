@@ -1,4 +1,4 @@
-"""What units do around a presentation: aligned spikes, mean responses, tuning.
+"""What units do around a presentation: aligned spikes, tuning, the clearest example.
 
 These are for looking, not for decoding: nothing here feeds a later stage.
 """
@@ -11,17 +11,13 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadParameter
-from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
-from nblib.prepare import binning
 
 if TYPE_CHECKING:
     import xarray as xr
 
-BINS_SHOWN = 25  # bins per presentation in a PSTH; 10 ms for a scene of 250 ms
 SHOWN_S = 8.0  # what is shown of a recording without trials
-MOST_TRIALS = 500  # presentations that a population PSTH is averaged over
 
 
 def labels_of(recording: Recording) -> np.ndarray:
@@ -95,49 +91,6 @@ def align(
     trial = np.repeat(np.arange(len(onset_s)), hi - lo)
     place = np.arange(len(trial)) - np.repeat(np.cumsum(hi - lo) - (hi - lo), hi - lo) + lo[trial]
     return trial, np.asarray(spike_s)[place] - onset_s[trial]
-
-
-def area_psth(recording: Recording) -> pd.DataFrame:
-    """Mean firing rate around the onset of a presentation, by area.
-
-    At most 500 presentations, evenly spread over the session, in bins of 1/25 of a presentation
-    (10 ms for a scene of 250 ms), from 5 bins before the onset to 10 after the end.
-    Returns area, time_s (bin centre), rate_hz and sem_hz (mean and standard error over units),
-    n_units; `attrs["shown_s"]` is the length of a presentation.
-    """
-    trials = drawn_trials(recording)
-    width = shown_s(trials) / BINS_SHOWN
-    offsets = np.arange(-5, BINS_SHOWN + 11) * width
-    rows = np.unique(np.linspace(0, len(trials) - 1, min(MOST_TRIALS, len(trials))).astype(int))
-    edges = binning.window_edges(trials["start_time"].to_numpy()[rows], offsets)
-    counts = binning.count_spikes(recording, edges)  # (trial, bin, unit)
-    rate = counts.mean(axis=0) / width  # (bin, unit)
-    return _by_area(
-        rate, areas_of(recording.units), (offsets[:-1] + offsets[1:]) / 2, shown_s(trials)
-    )
-
-
-def binned_psth(binned: xr.Dataset) -> pd.DataFrame:
-    """As `area_psth`, from binned counts alone: for counts that came without spike times."""
-    exposure = binned["exposure_s"].to_numpy()  # (trial, bin)
-    rate = binned["counts"].to_numpy().sum(axis=0) / exposure.sum(axis=0)[:, None]
-    width = exposure.mean(axis=0)
-    return _by_area(rate, areas_of(units_of(binned)), np.cumsum(width) - width / 2, width.sum())
-
-
-def _by_area(
-    rate: np.ndarray, areas: np.ndarray, time_s: np.ndarray, shown_s: float
-) -> pd.DataFrame:
-    parts = []
-    for area in np.unique(areas):
-        in_area = rate[:, areas == area]  # (bin, unit)
-        n = in_area.shape[1]
-        error = in_area.std(axis=1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(in_area))
-        columns = {"area": area, "time_s": time_s, "rate_hz": in_area.mean(axis=1), "sem_hz": error}
-        parts.append(pd.DataFrame(columns | {"n_units": n}))
-    psth = pd.concat(parts, ignore_index=True)
-    psth.attrs["shown_s"] = float(shown_s)
-    return psth
 
 
 def tuning_curves(binned: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from handmade import recording
 from nblib.core.errors import BadParameter
 from nblib.core.params import BinSettings
 from nblib.data.counts_dataset import areas_of, units_of
-from nblib.prepare import responses
+from nblib.prepare import binning_stage, responses
 from nblib.prepare.binning import bin_recording
 
 
@@ -50,7 +50,7 @@ def test_tuning_curves_are_spikes_over_exposure(two_units):
 
 
 def test_area_psth_finds_the_response(two_units):
-    psth = responses.area_psth(two_units)
+    psth = binning_stage.area_psth(two_units)
     assert set(psth["area"]) == {"VISp", "CA1"}
     ca1 = psth[psth["area"] == "CA1"]
     assert len(ca1) == 40 and ca1["n_units"].unique().tolist() == [1]
@@ -61,7 +61,7 @@ def test_area_psth_finds_the_response(two_units):
 
 
 def test_binned_psth_agrees_with_the_counts(two_units):
-    psth = responses.binned_psth(bin_recording(two_units, BinSettings()))
+    psth = binning_stage.binned_psth(bin_recording(two_units, BinSettings()))
     visp = psth[psth["area"] == "VISp"]
     np.testing.assert_allclose(visp["time_s"], [0.025, 0.075, 0.125, 0.175, 0.225])
     np.testing.assert_allclose(visp["rate_hz"].sum() * 0.05, 8 / 8)
@@ -69,7 +69,7 @@ def test_binned_psth_agrees_with_the_counts(two_units):
 
 def test_areas_may_be_unknown():
     plain = recording([np.array([1.01])], [0, 1], [1.0, 2.0])
-    assert responses.area_psth(plain)["area"].unique().tolist() == [""]
+    assert binning_stage.area_psth(plain)["area"].unique().tolist() == [""]
     units = units_of(bin_recording(plain, BinSettings()))
     assert areas_of(units).tolist() == [""] and units.index.tolist() == [100]
 

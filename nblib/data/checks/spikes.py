@@ -20,8 +20,8 @@ from nblib.data.checks.clock import (
     perhaps_other_unit,
 )
 from nblib.data.checks.report import SessionReport
-from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording, good_units
+from nblib.data.trials import columns
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
@@ -214,7 +214,7 @@ def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
         except BadInput as error:
             odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
         else:
-            nwb_tables.tell_broken(tables[name], name, odd)
+            columns.tell_broken(tables[name], name, odd)
     return tables
 
 

@@ -17,6 +17,7 @@ from nblib.data.nwb import electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
+from nblib.data.trials import columns
 from nblib.data.trials.time_intervals import open_ended
 
 # Columns of a units table that other tools use for the brain area, in the order they are tried.
@@ -130,7 +131,7 @@ def _read_units(
         group, path, UNITS, skip=("spike_times", "electrodes", "obs_intervals")
     )
     left_out = units.attrs[nwb_tables.LEFT_OUT]
-    nwb_tables.tell_broken(units, UNITS, notes)
+    columns.tell_broken(units, UNITS, notes)
     if units.index.has_duplicates:
         twice = units.index[units.index.duplicated()].unique()
         raise BadInput(f"{path}: the units table uses one id for several units: {some(twice)}.")

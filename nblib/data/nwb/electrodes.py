@@ -11,6 +11,7 @@ import pandas as pd
 from nblib.core.errors import BadInput, some
 from nblib.data.files import hdf5
 from nblib.data.nwb import tables
+from nblib.data.trials import columns
 
 GROUPS = "general/extracellular_ephys"
 PLACE = f"{GROUPS}/electrodes"
@@ -37,7 +38,7 @@ def read(file: h5py.File, path: Path, notes: list[str]) -> pd.DataFrame | None:
     if not isinstance(group, h5py.Group):
         return None
     table = tables.read_table(group, path, PLACE, skip=("group",))
-    tables.tell_broken(table, PLACE, notes)
+    columns.tell_broken(table, PLACE, notes)
     tables.as_numbers(table, ("x", "y", "z"), f"{path}: {PLACE}", notes)
     known = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
     if "area" in known:

@@ -16,10 +16,9 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.data.files import hdf5
-from nblib.data.trials.columns import LEFT_OUT, TIME_SUFFIX, numbers, require
+from nblib.data.trials.columns import BROKEN, LEFT_OUT, TIME_SUFFIX, numbers, require
 
 LISTS, ARRAYS = "lists", "arrays"  # what rows of ragged columns are read as
-BROKEN = "broken"  # in a table's `attrs`: which of the columns that were not read are broken
 
 
 class _NotFlat(Exception):
@@ -238,12 +237,6 @@ def as_numbers(table: pd.DataFrame, names: Iterable[str], where: str, notes: lis
                 table[name] = numbers(table[name], f"{where}: column {name!r}")
             except BadInput as error:
                 notes.append(f"{error} It is kept as text.")
-
-
-def tell_broken(table: pd.DataFrame, place: str, notes: list[str]) -> None:
-    """Add to `notes` a sentence for each column that could not be read."""
-    for name in table.attrs.get(BROKEN, []):
-        notes.append(f"{place}: column {name!r} is left out: {table.attrs[LEFT_OUT][name]}.")
 
 
 def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:

@@ -11,9 +11,16 @@ from nblib.core.params import MISSING
 # In a table's `attrs`: the columns that were not read, with the reason. Most are only not flat
 # (waveforms, lists), which is as it should be.
 LEFT_OUT = "left_out"
+BROKEN = "broken"  # also there: which of these are broken
 TIME_SUFFIX = "_time"  # of columns of time besides start_time and stop_time: NWB's own habit
 # So many events that last so much less than their table are on another clock.
 FEW_EVENTS, UNLIKE = 10, 20.0
+
+
+def tell_broken(table: pd.DataFrame, place: str, notes: list[str]) -> None:
+    """Add to `notes` a sentence for each column that could not be read."""
+    for name in table.attrs.get(BROKEN, []):
+        notes.append(f"{place}: column {name!r} is left out: {table.attrs[LEFT_OUT][name]}.")
 
 
 def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd.Series:
