@@ -13,9 +13,9 @@ import pandas as pd
 
 from nblib.core.errors import NblibError
 from nblib.data.counts_dataset import to_ns
+from nblib.data.trials.time_intervals import merged, touches
 from nblib.experiments.pretext import TASKS
 from nblib.prepare import label_runs
-from nblib.prepare.cleaning import merged, touches
 from nblib.report import results
 from nblib.report.audit.files import (
     Files,
