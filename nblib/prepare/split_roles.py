@@ -17,7 +17,7 @@ from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import NO_LABEL, signals_of, to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, label_runs, splits
+from nblib.prepare import continuous, splits
 from nblib.prepare.continuous import film
 
 LEAST_OF_CLASS = 3  # one for train, validation and test each
@@ -229,5 +229,15 @@ def sentence(
         f"**Result.** In the first of {split['fold'].nunique()} fold(s), {n['train']:,} "
         f"{continuous.row_word(binned)} teach, {n['val']:,} choose and {n['test']:,} judge; {n.get('gap', 0):,} lie "
         f"in gaps. {len(statistics[0].unit_ids):,} units{'' if continuous.is_continuous(binned) else classes} go on "
-        f"to the decoders. This split is `{splits.split_hash(split)}`.{label_runs.sentence(split, kind)}"
+        f"to the decoders. This split is `{splits.split_hash(split)}`.{runs_in_words(split, kind)}"
     )
+
+
+def runs_in_words(split: pd.DataFrame, kind: str) -> str:
+    """A sentence where labels come in runs, with a warning where its `kind` (blocked, random) is random."""
+    length = splits.time_blocks(split)[0]
+    if length == 1:
+        return ""
+    if kind == "random":
+        return f" **{splits.RUNS_AND_RANDOM}**"
+    return f" Labels come in runs: those of about {length} presentations in a row depend on each other."

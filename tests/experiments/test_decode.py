@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, binning_stage, cleaning, label_runs, split_roles, splits
+from nblib.prepare import binning, binning_stage, cleaning, split_roles, splits
 from nblib.report import audit, model_choice, results
 from nblib.report.runs import load_run
 from nblib.road import stages
@@ -111,7 +111,7 @@ def test_data_are_the_split_s(road):
     }
     assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
     assert data.split_hash == splits.split_hash(road.roles)
-    group = label_runs.time_blocks(road.roles)[1]
+    group = splits.time_blocks(road.roles)[1]
     np.testing.assert_array_equal(data.group, group.loc[data.test.trial])
     np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
 

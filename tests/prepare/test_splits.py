@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import build
 from nblib.data.trials import labelling
-from nblib.prepare import binning, label_runs, split_roles, splits
+from nblib.prepare import binning, split_roles, splits
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -213,20 +213,16 @@ def test_twenty_thousand_units_need_little_memory():
 def test_runs_of_labels_are_told_from_a_random_order():
     rng = np.random.default_rng(0)
     assert all(
-        label_runs.label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10)
+        splits.label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10)
     )
     scenes = np.concatenate([rng.permutation(40) for _ in range(20)])
-    assert label_runs.label_block(scenes) == 1  # each shown once before any is shown again
-    assert label_runs.label_block(np.tile([0, 1], 50)) == 1
-    assert 8 <= label_runs.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
-    assert label_runs.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
+    assert splits.label_block(scenes) == 1  # each shown once before any is shown again
+    assert splits.label_block(np.tile([0, 1], 50)) == 1
+    assert 8 <= splits.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
+    assert splits.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
     likely = np.where(np.arange(400) // 50 % 2, 0.8, 0.2)
-    assert label_runs.label_block(rng.random(400) < likely) > 5  # no run is pure
-    assert (
-        label_runs.label_block(np.array(["a"] * 9))
-        == label_runs.label_block(np.array(["a", "b"]))
-        == 1
-    )
+    assert splits.label_block(rng.random(400) < likely) > 5  # no run is pure
+    assert splits.label_block(np.array(["a"] * 9)) == splits.label_block(np.array(["a", "b"])) == 1
 
 
 def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
@@ -237,13 +233,13 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
         (runs, "blocked", "Labels come in runs"), (runs, "random", "Take `split: blocked`"),
     ):  # fmt: skip
         split = split_roles.make_split(binned, SplitSettings(split=how))
-        words = label_runs.sentence(split, how)
+        words = split_roles.runs_in_words(split, how)
         assert (says in words) if says else words == ""
         assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
-    length, group = label_runs.time_blocks(split)
+    length, group = splits.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
-    length, group = label_runs.time_blocks(split_roles.make_split(mixed, SplitSettings()))
+    length, group = splits.time_blocks(split_roles.make_split(mixed, SplitSettings()))
     assert length == 1 and group.is_unique
 
 

@@ -15,7 +15,7 @@ from nblib.core.errors import NblibError
 from nblib.data.counts_dataset import to_ns
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.experiments.pretext import TASKS
-from nblib.prepare import label_runs
+from nblib.prepare.splits import RUNS_AND_RANDOM
 from nblib.report import results
 from nblib.report.audit.files import (
     Files,
@@ -113,7 +113,7 @@ def random_split(run: Run, files: Files) -> list[Fault] | None:
     if split_folder(run) is None:
         return None
     if run.manifest["recipe"]["split"] == "random" and files.block(split_folder(run)) > 1:
-        return [label_runs.RUNS_AND_RANDOM]
+        return [RUNS_AND_RANDOM]
     return []
 
 

@@ -18,7 +18,7 @@ from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.data import sources
 from nblib.data.counts_dataset import load as load_counts
-from nblib.prepare import label_runs, splits
+from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
 from nblib.prepare.potentials import lfp_windows
 from nblib.report import runs
@@ -71,7 +71,7 @@ class Files:
     def __init__(self):
         self.manifest = cache(read_manifest)
         self.split = cache(self._split)
-        self.block = cache(lambda folder: label_runs.time_blocks(self.split(folder)[0])[0])
+        self.block = cache(lambda folder: splits.time_blocks(self.split(folder)[0])[0])
         self._roles = cache(self._read_roles)
         self._content = cache(self._read_content)
         self.samples_of: tuple[Any, Any] = (None, None)  # those used last, and what they are of
