@@ -76,9 +76,9 @@ def shown_frames(
     falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
     if len(falls) or len(frame) < 2:
         raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
-    first = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
-    last = np.append(first[1:], len(frame)) - 1
-    start, stop, skipped = clock[last][:-1], clock[first][1:], np.diff(frame[first]) > 1
+    rows = pd.Series(clock).groupby(frame).agg(["first", "last", "size"])
+    start, stop = rows["last"].to_numpy()[:-1], rows["first"].to_numpy()[1:]
+    number, skipped = rows.index.to_numpy()[:-1], np.diff(rows.index) > 1
     usual = int(np.median(stop - start))
     if not 0.5 < usual / 1e9 * rate_hz < 2:
         raise BadInput(
@@ -86,9 +86,8 @@ def shown_frames(
             f"{1 / rate_hz:.4g} s; check time_unit in the recipe."
         )
     stop = np.where(skipped, np.minimum(stop, start + usual), stop)
-    paused = (last > first)[:-1] | np.append(False, skipped[:-1])
-    columns = {"frame": frame[first][:-1], "start": start, "stop": stop, "after_pause": paused}
-    return pd.DataFrame(columns)
+    paused = (rows["size"] > 1).to_numpy()[:-1] | np.append(False, skipped[:-1])
+    return pd.DataFrame({"frame": number, "start": start, "stop": stop, "after_pause": paused})
 
 
 def on_film(
@@ -152,18 +151,22 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             f"{path}: its spikes cover {spans[0]:.4g} s, the watch log {spans[1]:.4g} s; both must be in "
             "time_unit. Check the unit of units/spike_times."
         )
-    film_s, inside, in_pause = on_film(spike_s, shown, rate)
-    kept, paused = (np.append(0, np.cumsum(f))[whole.spike_index] for f in (inside, in_pause))
-    outside = np.diff(whole.spike_index) - np.diff(kept) - np.diff(paused)
-    units = whole.units.assign(n_in_pauses=np.diff(paused), n_outside=outside)
+    units, on_screen, n_paused = whole.units, [], []
+    for times in np.split(spike_s, whole.spike_index[1:-1]):
+        film_s, inside, in_pause = on_film(times, shown, rate)
+        on_screen.append(film_s[inside])
+        n_paused.append(in_pause.sum())
+    n_kept = np.array([len(times) for times in on_screen])
+    n_outside = np.diff(whole.spike_index) - n_kept - n_paused
+    units = units.assign(n_in_pauses=n_paused, n_outside=n_outside)
     if "area" in units:
         units = units.assign(region=units["area"], area=units["area"].replace(GROUPS))
     note = (
-        f"The film paused {shown['after_pause'][1:].sum()} times; {kept[-1]:,} spikes fall into its "
-        f"{len(shown):,} frames, {paused[-1]:,} into pauses and {outside.sum():,} before or after."
+        f"The film paused {shown['after_pause'][1:].sum()} times; {n_kept.sum():,} spikes fall into its "
+        f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after."
     )
     return replace(
-        whole, units=units, spikes=film_s[inside], spike_index=kept, trials=FRAMES,
+        whole, units=units, spikes=np.concatenate(on_screen), spike_index=np.append(0, np.cumsum(n_kept)), trials=FRAMES,
         intervals={FRAMES: frame_table(shown, labels, rate, str(path))}, label=recipe.label, series={},
         meta=whole.meta | {"notes": [*whole.meta["notes"], note], "time_unit": "s"}, observed=None,
     )  # fmt: skip

@@ -49,11 +49,17 @@ def of_counts(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> Earned:
     return Earned((each - of_null) / np.log(2), flat.sum(axis=1))
 
 
-def per_unit(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Bits a spike of each unit (N,); NaN for one that is silent. Arguments as of `of_counts`."""
+def gain_in_bits(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Poisson log-likelihood of counts (..., N) under rate (..., N) less that under null (N,), in bits."""
     rate, null = np.maximum(rate, LEAST), np.maximum(null, LEAST)
-    gain = (counts * np.log(rate / null) - (rate - null)).sum(axis=(0, 1)) / np.log(2)
-    spikes = counts.sum(axis=(0, 1))
+    return (counts * np.log(rate / null) - (rate - null)) / np.log(2)
+
+
+def per_unit(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Bits a spike of each unit (N,), of counts (..., N); NaN for one that is silent."""
+    but_units = tuple(range(counts.ndim - 1))
+    gain = gain_in_bits(counts, rate, null).sum(axis=but_units)
+    spikes = counts.sum(axis=but_units)
     return np.divide(gain, spikes, out=np.full(len(spikes), np.nan), where=spikes > 0)
 
 

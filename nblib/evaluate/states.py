@@ -6,6 +6,8 @@ result in four films of ten, so there are none. Shapes: B test bins, in the orde
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy.special import stdtrit
 
@@ -15,20 +17,25 @@ from nblib.evaluate.scores import FRACTION, Score
 
 KAPPA, MOVED = "kappa", "time within groups"  # see `stats.permutation_slices`
 METRICS = (KAPPA, "f1", "pr_auc", "auroc")
+LEAST = np.array([-1.0, 0.0, 0.0, 0.0])
 
 
 class Answers:
-    """What one decoder said of the test bins, ready to be scored with other weights or labels.
+    """What one decoder said of the test bins: `values` of its METRICS (4,), and their intervals.
 
-    y (B,) 0 or 1; p (B,) probability of 1; segment (B,). Raises BadInput for bins of one label only.
+    y (B,) 0 or 1; p (B,) probability of 1; segment (B,). `drawn` (n_bootstrap, 4): the values with
+    segments drawn anew, the same ones for every decoder. Raises BadInput for bins of one label only.
     """
 
-    def __init__(self, y: np.ndarray, p: np.ndarray, segment: np.ndarray):
+    def __init__(
+        self, y: np.ndarray, p: np.ndarray, segment: np.ndarray, n_bootstrap: int = 1000, seed: int = 0
+    ):  # fmt: skip
         if set(np.unique(y).tolist()) != {0, 1} or np.isnan(p).any():
             raise BadInput("test bins need both labels, 0 and 1, and answers that are not NaN.")
         self.y, self.said = y.astype(float), (p > 0.5).astype(float)
         self.segment, self.n_bins = np.unique(segment, return_inverse=True, return_counts=True)[1:]
         self.rank = np.unique(p, return_inverse=True)[1]
+        self.n_bootstrap, self.seed = n_bootstrap, seed
 
     def scores(self, y: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
         """kappa, F1, PR-AUC and AUROC (4,) of labels y (B,), each bin counted `weight` (B,) times."""
@@ -43,16 +50,34 @@ class Answers:
             on @ (np.cumsum(off) - off / 2) / max(n_on * n_off, 1e-12),
         ])  # fmt: skip
 
-    def redrawn(self, n_bootstrap: int, seed: int) -> np.ndarray:
-        """The scores (n_bootstrap, 4) with segments drawn anew, the same ones for every decoder."""
-        rng = np.random.default_rng([seed, 0])
-        weights = stats.bootstrap_weights(len(self.n_bins), n_bootstrap, rng)
-        return np.array([self.scores(self.y, w[self.segment]) for w in weights])
+    @cached_property
+    def values(self) -> np.ndarray:
+        return self.scores(self.y)
 
-    def half_width(self, spread: np.ndarray | float) -> np.ndarray | float:
-        """Half of Student's interval over segments, whose scores drawn anew spread so much."""
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, 0])
+        weights = stats.bootstrap_weights(len(self.n_bins), self.n_bootstrap, rng)
+        return np.array([self.scores(self.y, weight[self.segment]) for weight in weights])
+
+    def interval(self) -> np.ndarray:
+        """Student's interval of each of the values over segments, (2, 4); of one segment, all there is."""
+        if len(self.n_bins) == 1:
+            return np.array([LEAST, np.ones(4)])
+        half = self._half(self.drawn)
+        return np.array(
+            [np.maximum(LEAST, self.values - half), np.minimum(1.0, self.values + half)]
+        )
+
+    def over(self, other: Answers) -> tuple[float, float, float]:
+        """How much higher its kappa is than that of another on the same bins, and the interval of that."""
+        more = float(self.values[0] - other.values[0])
+        half = float(self._half(self.drawn[:, 0] - other.drawn[:, 0]))
+        return more, more - half, more + half
+
+    def _half(self, drawn: np.ndarray) -> np.ndarray:
         df = max(len(self.n_bins) - 1, 1)
-        return stdtrit(df, 0.975) * spread * np.sqrt(len(self.n_bins) / df)
+        return stdtrit(df, 0.975) * drawn.std(axis=0) * np.sqrt(len(self.n_bins) / df)
 
 
 def kappa(both, said, on, n) -> np.ndarray | float:
@@ -61,40 +86,25 @@ def kappa(both, said, on, n) -> np.ndarray | float:
     return (1 + (2 * both - said - on) / n - by_luck) / np.maximum(1 - by_luck, 1e-12)
 
 
-def state_scores(
-    answers: Answers, *, n_permutations: int = 1000, n_bootstrap: int = 1000, seed: int = 0
-) -> tuple[dict[str, Score], int]:
+def state_scores(answers: Answers, n_permutations: int = 1000) -> tuple[dict[str, Score], int]:
     """kappa, F1, PR-AUC and AUROC of one decoder, and how many independent bins its kappa is worth.
 
     Chance: of kappa 0, of AUROC one half, of PR-AUC the share of bins that are on, of F1 what always
     saying "on" scores. n_effective: n times the variance of kappa, were bins independent, over what
     it is with segments drawn anew.
     """
-    values, n = answers.scores(answers.y), len(answers.y)
-    drawn = answers.redrawn(n_bootstrap, seed)
+    n, base, seed = len(answers.y), answers.y.mean(), answers.seed
     orders = stats.permutation_slices(answers.y, n_permutations, seed, answers.segment, MOVED)
     null = np.array([answers.scores(y) for part in orders for y in part])
-    half = answers.half_width(drawn.std(axis=0))
-    base = answers.y.mean()
-    scores = {}
-    for k, chance in enumerate((0.0, 2 * base / (1 + base), base, 0.5)):
-        least, unit = (-1.0, KAPPA) if k == 0 else (0.0, FRACTION)
-        low, high = max(least, values[k] - half[k]), min(1.0, values[k] + half[k])
-        if len(answers.n_bins) == 1:
-            low, high = least, 1.0
-        p = stats.permutation_p(values[k], null[:, k])
-        numbers = (float(x) for x in (values[k], low, high, chance, p))
-        scores[METRICS[k]] = Score(*numbers, n, unit, stats.NULLS[MOVED])
+    p = [stats.permutation_p(*pair) for pair in zip(answers.values, null.T, strict=True)]
+    chance = 0.0, 2 * base / (1 + base), base, 0.5
+    units = KAPPA, FRACTION, FRACTION, FRACTION
+    columns = answers.values, *answers.interval(), chance, p
+    scores = {
+        name: Score(*map(float, numbers), n, unit, stats.NULLS[MOVED])
+        for name, unit, *numbers in zip(METRICS, units, *columns, strict=True)
+    }
     kinds = np.bincount((2 * answers.y + answers.said).astype(int), minlength=4) / n
-    alone = np.random.default_rng([seed, 2]).multinomial(n, kinds, n_bootstrap).T
-    alone = kappa(alone[3], alone[1] + alone[3], alone[2] + alone[3], n).var()
-    return scores, min(n, max(1, round(n * alone / max(drawn[:, 0].var(), 1e-12))))
-
-
-def kappa_difference(
-    a: Answers, b: Answers, n_bootstrap: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
-    """How much higher kappa of a is than of b on the same bins, and its interval over segments."""
-    drawn = a.redrawn(n_bootstrap, seed)[:, 0] - b.redrawn(n_bootstrap, seed)[:, 0]
-    value, half = a.scores(a.y)[0] - b.scores(b.y)[0], a.half_width(drawn.std())
-    return float(value), float(value - half), float(value + half)
+    draws = np.random.default_rng([seed, 2]).multinomial(n, kinds, answers.n_bootstrap).T
+    alone = kappa(draws[3], draws[1] + draws[3], draws[2] + draws[3], n).var()
+    return scores, min(n, max(1, round(n * alone / max(answers.drawn[:, 0].var(), 1e-12))))

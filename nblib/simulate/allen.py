@@ -23,7 +23,7 @@ from nblib.data.nwb import open_recording as open_recording
 from nblib.simulate import session
 from nblib.simulate import units as population
 from nblib.simulate.oracle import Truth, oracle_log_posterior, read_truth, write_truth
-from nblib.simulate.stored import Simulator
+from nblib.simulate.stored import Simulator, truth_path
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -214,12 +214,6 @@ def _truth(
         latent=grid.latent,
         params=params,
     )
-
-
-def truth_path(path: Path | str) -> Path:
-    """Where the truth of a simulated NWB file lies: `<stem>_truth.h5` beside it."""
-    path = Path(path)
-    return path.with_name(f"{path.stem}_truth.h5")
 
 
 SIMULATOR = Simulator(

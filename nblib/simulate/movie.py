@@ -11,19 +11,17 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from pydantic import Field
 from scipy.signal import lfilter
 
 from nblib.core.params import Params, Recipe
 from nblib.data import movie
-from nblib.data.files import hdf5
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
 from nblib.simulate import film_oracle as exact
 from nblib.simulate.film_oracle import GAIN_STEPS, KERNEL, P_CUT, P_SCENE, STEP_S, Arrays
-from nblib.simulate.stored import Simulator
+from nblib.simulate.stored import Simulator, truth_path
 
 USES = ()
 VERSION = 2  # raise it whenever the same settings would give other numbers
@@ -46,7 +44,9 @@ class Settings(Params):
     drift: float = Field(1.0, ge=0, description="strength of drifting gains; 0 = none [factor]")
     n_pauses: int = Field(4, ge=0, le=40, description="pauses of a patient [count]")
     seed: int = Field(0, ge=0, description="seed of the film and of the patients")
-    pool: dict[str, list[str]] = Field({}, description="name -> recordings laid together under it")
+    pool: dict[str, list[str]] = Field(  # not part of a patient's key
+        {}, exclude=True, description="name -> recordings laid together under it"
+    )
 
 
 def draw_film(n_steps: int, rng: np.random.Generator) -> Arrays:
@@ -168,22 +168,21 @@ def simulate(path: Path, settings: Settings, recording: str) -> None:
         row = np.repeat(np.arange(len(row_ms)), counts)
         spikes_ms.append(np.sort(clock_ms[row] + rng.random(len(row)) * row_ms[row]))
     areas = np.array(AREAS)[rng.integers(0, len(AREAS), settings.n_units)]
-    write(path, recording, spikes_ms, areas, (frame / RATE_HZ, clock_ms), marks)
+    log = {"pts": frame / RATE_HZ, "neural_recording_time": clock_ms}
+    write(path, recording, spikes_ms, areas, log, marks)
     arrays = {f"film/{name}": values for name, values in film.items()}
     arrays |= {f"units/{name}": values for name, values in units.items()}
     save_arrays(truth_path(path), arrays | {"gains": gains})
 
 
-def write(path: Path, recording: str, spikes_ms: list, areas: np.ndarray, log: tuple, marks: Arrays) -> None:  # fmt: skip
+def write(
+    path: Path, recording: str, spikes_ms: list[np.ndarray], areas: np.ndarray, log: Arrays, marks: Arrays
+) -> None:  # fmt: skip
     """Write the published layout: spikes and watch log in milliseconds, ragged tables of the film."""
     from nblib.simulate import nwb_file
 
     file = nwb_file.new_file("Simulated film", recording, recording, species="Homo sapiens")
-    ids = np.arange(len(areas))
-    n_spikes = np.array([len(times) for times in spikes_ms])
-    file.units = nwb_file.units({"id": ids, "brain_region": areas}, n_spikes)
-    columns = {"pts": log[0], "neural_recording_time": log[1]}
-    file.add_stimulus(nwb_file.table(movie.WATCH_LOG, columns))
+    file.add_stimulus(nwb_file.table(movie.WATCH_LOG, log))
     module = file.create_processing_module("machine_learning", "bins and annotations")
     stop = len(marks["hero"]) - TAIL
     edges = [np.arange(LEAD, stop + 1, k) / RATE_HZ for k in BIN_FRAMES]
@@ -191,28 +190,11 @@ def write(path: Path, recording: str, spikes_ms: list, areas: np.ndarray, log: t
     module.add(nwb_file.table(movie.BINS, columns))
     columns = {"label_name": np.array([*marks]), "indicator_function": [*marks.values()]}
     module.add(nwb_file.table(movie.ANNOTATIONS, columns))
-    nwb_file.write(file, path)
-    with h5py.File(path, "r+", **hdf5.UNLOCKED) as written:
-        written["units/spike_times"][:] = np.concatenate(spikes_ms)
-        written["units/presence_ratio"][:] = 1.0
-
-
-def truth_path(path: Path) -> Path:
-    """Where the truth of a simulated patient lies."""
-    return path.with_name(f"{path.stem}_truth.h5")
+    nwb_file.write(file, path, spikes_ms, brain_region=areas)
 
 
 SIMULATOR = Simulator("00_simulate_movie", VERSION, "simulated_movie.nwb", simulate)
-
-
-def key(settings: Settings, recording: str) -> str:
-    """Key of a patient in the store, whoever else is pooled."""
-    return SIMULATOR.key(settings.model_copy(update={"pool": {}}), recording)
-
-
-def make(settings: Settings, recording: str) -> Path:
-    """A patient's file, made where it is not there yet."""
-    return SIMULATOR.make(settings.model_copy(update={"pool": {}}), recording)
+key, make = SIMULATOR.key, SIMULATOR.make
 
 
 def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Any) -> Recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -93,13 +93,23 @@ def units(columns: Columns, n_spikes: np.ndarray) -> Units:
     )
 
 
-def write(nwb: NWBFile, path: Path) -> None:
-    """Write the file, with the schemas that it follows."""
+def write(
+    nwb: NWBFile, path: Path, spikes: Sequence[np.ndarray] = (), **columns: np.ndarray
+) -> None:
+    """Write the file, with the schemas that it follows; spikes: times of each unit, for a table of units
+    with these columns."""
+    if len(spikes):
+        columns = {"id": np.arange(len(spikes)), **columns}
+        nwb.units = units(columns, np.array([len(times) for times in spikes]))
     with (
         h5py.File(path, "w", **hdf5.UNLOCKED) as file,
         NWBHDF5IO(file=file, mode="w") as io,
     ):
         io.write(nwb)
+    if len(spikes):
+        with h5py.File(path, "r+", **hdf5.UNLOCKED) as file:
+            file["units/spike_times"][:] = np.concatenate(spikes)
+            file["units/presence_ratio"][:] = 1.0
 
 
 def _vectors(columns: Columns) -> list[VectorData]:

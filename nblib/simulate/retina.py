@@ -10,17 +10,15 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from pydantic import Field
 from scipy.signal import lfilter
 
 from nblib.core.params import Params, Recipe
 from nblib.data import nwb
-from nblib.data.files import hdf5
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
-from nblib.simulate.stored import Simulator
+from nblib.simulate.stored import Simulator, truth_path
 
 USES = ()
 VERSION = 2  # raise it whenever the same settings would give other numbers
@@ -159,19 +157,9 @@ def write(path: Path, recording: str, spike_s: list[np.ndarray], rows: np.ndarra
     from nblib.simulate import nwb_file
 
     file = nwb_file.new_file("Simulated retina", recording, recording, species="Gallus gallus")
-    n_spikes = np.array([len(times) for times in spike_s])
-    file.units = nwb_file.units({"id": np.arange(len(spike_s))}, n_spikes)
     shown = {"timestamps": np.arange(len(rows)) * ROW_BINS * BIN_S, "unit": "on/off"}
     file.add_stimulus(TimeSeries(name=SERIES, data=rows, description="four LEDs", **shown))
-    nwb_file.write(file, path)
-    with h5py.File(path, "r+", **hdf5.UNLOCKED) as written:
-        written["units/spike_times"][:] = np.concatenate(spike_s)
-        written["units/presence_ratio"][:] = 1.0
-
-
-def truth_path(path: Path) -> Path:
-    """Where the truth of a simulated retina lies."""
-    return path.with_name(f"{path.stem}_truth.h5")
+    nwb_file.write(file, path, spike_s)
 
 
 SIMULATOR = Simulator("00_simulate_retina", VERSION, "simulated_retina.nwb", simulate)

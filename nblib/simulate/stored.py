@@ -10,6 +10,11 @@ from typing import Any
 from nblib.core import store
 
 
+def truth_path(path: Path) -> Path:
+    """Where the truth of a simulated file lies: `<stem>_truth.h5` beside it."""
+    return path.with_name(f"{path.stem}_truth.h5")
+
+
 @dataclass(frozen=True)
 class Simulator:
     """One kind of simulated recording.

@@ -29,6 +29,7 @@ GROUPS = (
     "few-shot",
     "decoders",
     "potentials",
+    "film",
     "tools",
     "overhead",
     "results",
@@ -77,6 +78,7 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     import binning_rows
     import decoder_rows
     import few_shot_rows
+    import film_rows
     import graph_rows
     import overhead_rows
     import potentials_rows
@@ -110,6 +112,9 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
         sizes = {"recordings": 3, "windows": 60, "subjects": 5, "steps": 2, "repeats": 1, "draws": 1, "embedders": 1} if small else {}  # fmt: skip
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             found += potentials_rows.rows(**sizes, device=device)
+    if "film" in groups:
+        sizes = {"sizes": {"n_frames": 9_001, "n_units": 8}, "gap_s": 4.0, "patients": 2, "units": 8, "leak": [0.0, 4.0], "folds": [0], "max_epochs": 1} if small else {}  # fmt: skip
+        found += film_rows.rows(**sizes)
     if "tools" in groups:
         found += tools_rows.rows(tiny, repeats=1 if small else 3)
     if "overhead" in groups:

@@ -10,7 +10,7 @@ from nblib.core import errors
 from nblib.evaluate import states, stats
 from nblib.evaluate.scores import _check_score
 
-FEW = {"n_permutations": 100, "n_bootstrap": 200}
+N_PERMUTATIONS, N_BOOTSTRAP = 100, 200
 
 
 def film(n_segments=40, length=60, spell=15, signal=1.0, seed=0):
@@ -21,6 +21,10 @@ def film(n_segments=40, length=60, spell=15, signal=1.0, seed=0):
     slow = np.repeat(rng.normal(size=n // spell), spell)
     p = 1 / (1 + np.exp(-(signal * (2 * y - 1) + slow + 0.1 * rng.normal(size=n))))
     return y, p, np.repeat(np.arange(n_segments), length)
+
+
+def scored(y, p, segment):
+    return states.state_scores(states.Answers(y, p, segment, N_BOOTSTRAP), N_PERMUTATIONS)
 
 
 def test_scores_are_those_of_scikit_learn():
@@ -41,7 +45,7 @@ def test_scores_are_those_of_scikit_learn():
 def test_guessing_scores_chance():
     y, _, segment = film()
     base = y.mean()
-    always, _ = states.state_scores(states.Answers(y, np.full(len(y), 0.9), segment), **FEW)
+    always, _ = scored(y, np.full(len(y), 0.9), segment)
     for name, score in always.items():
         assert np.isclose(score.value, score.chance, atol=1e-12), name
         assert score.p == 1.0
@@ -50,7 +54,7 @@ def test_guessing_scores_chance():
 
 
 def test_a_signal_is_found_and_a_score_can_be_stored():
-    scores, n_effective = states.state_scores(states.Answers(*film()), **FEW)
+    scores, n_effective = scored(*film())
     assert scores["kappa"].p <= 0.01 and scores["kappa"].ci_low > 0
     assert 1 <= n_effective < 2400 / 5
     for name, score in scores.items():
@@ -64,41 +68,36 @@ def test_bins_are_worth_what_they_tell():
     """Copies tell nothing: every answer twenty times is worth a twentieth of the bins."""
     rng = np.random.default_rng(0)
     y, p = rng.integers(0, 2, 1200), rng.random(1200)
-    alone = states.state_scores(states.Answers(y, p, np.arange(1200) // 20), **FEW)[1]
-    copied = states.state_scores(
-        states.Answers(np.repeat(y, 20), np.repeat(p, 20), np.arange(24_000) // 400), **FEW
-    )[1]
+    alone = scored(y, p, np.arange(1200) // 20)[1]
+    copied = scored(np.repeat(y, 20), np.repeat(p, 20), np.arange(24_000) // 400)[1]
     assert 600 < alone <= 1200 and 600 < copied < 2400
 
 
 def test_slow_noise_is_no_result():
     """Bins of one spell say the same: of 30 films without signal few are called significant."""
-    called = [
-        states.state_scores(states.Answers(*film(20, 60, signal=0.0, seed=s)), **FEW)[0]["kappa"]
-        for s in range(30)
-    ]
+    called = [scored(*film(20, 60, signal=0.0, seed=s))[0]["kappa"] for s in range(30)]
     assert sum(k.p <= 0.05 for k in called) <= 4
     assert sum(k.ci_low > 0 or k.ci_high < 0 for k in called) <= 6
 
 
 def test_one_segment_tells_nothing_of_others():
     y, p, segment = film(5, 60)
-    score = states.state_scores(states.Answers(y[:60], p[:60], segment[:60]), **FEW)[0]["kappa"]
+    score = scored(y[:60], p[:60], segment[:60])[0]["kappa"]
     assert (score.ci_low, score.ci_high) == (-1.0, 1.0)
 
 
 def test_there_is_no_test_bin_by_bin():
-    names = set(inspect.signature(states.state_scores).parameters)
-    assert names == {"answers", "n_permutations", "n_bootstrap", "seed"}
-    assert list(inspect.signature(states.Answers).parameters) == ["y", "p", "segment"]
+    assert [*inspect.signature(states.state_scores).parameters] == ["answers", "n_permutations"]
+    names = [*inspect.signature(states.Answers).parameters]
+    assert names == ["y", "p", "segment", "n_bootstrap", "seed"]
     with pytest.raises(errors.BadInput, match="both labels"):
         states.Answers(np.ones(4), np.ones(4), np.arange(4))
 
 
 def test_decoders_are_compared_on_the_same_segments():
     y, p, segment = film(signal=2.0)
-    weak = states.Answers(y, film(signal=0.0)[1], segment)
-    strong = states.Answers(y, p, segment)
-    value, low, high = states.kappa_difference(strong, weak, 200)
+    weak = states.Answers(y, film(signal=0.0)[1], segment, N_BOOTSTRAP)
+    strong = states.Answers(y, p, segment, N_BOOTSTRAP)
+    value, low, high = strong.over(weak)
     assert low > 0 and low < value < high
-    assert states.kappa_difference(strong, strong, 200) == (0, 0, 0)
+    assert strong.over(strong) == (0, 0, 0)

@@ -1,5 +1,7 @@
 """A simulated film as 11 sees it, drawn without a file: the same chain, units, gains and counts."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from nblib.core import params
@@ -12,15 +14,25 @@ def drawn(seed, n_steps=15_000, n_units=40, signal=0.5, gap_s=32.0, label="hero"
     """A film of 20 minutes, and its units; `changes` are of the film."""
     rng = np.random.default_rng([seed, 3])
     story, units = movie.draw_film(n_steps, rng), movie.draw_units(n_units, signal, rng)
-    gains = movie.draw_gains(n_steps, n_units, 1.0, rng)
-    counts = rng.poisson(movie.rates(story, units, gains) * 0.082)
+    counts = counted(story, units, rng)
+    return replace(seen(counts, story[label], gap_s, label), **changes), units
+
+
+def counted(story, units, rng):
+    """What units count while they see a story: gains are drawn anew."""
+    gains = movie.draw_gains(len(story["cut"]), len(units["latency"]), 1.0, rng)
+    return rng.poisson(movie.rates(story, units, gains) * 0.082)
+
+
+def seen(counts, on, gap_s=32.0, label="hero"):
+    """Counts (n, N) and a label (n,) as 11 has them, with the published split at a buffer."""
+    n_steps, n_units = counts.shape
     settings = params.SplitSettings(split="segments", n_folds=5, gap_s=gap_s)
     dealt = [film.segment_roles(n_steps, 0.08, fold, settings) for fold in range(5)]
-    made = decoding.Film(
-        counts=counts.astype(float), y=story[label].astype(int), label_name=label,
+    return decoding.Film(
+        counts=counts.astype(float), y=on.astype(int), label_name=label,
         roles=np.array([role for role, _ in dealt]), segment=dealt[0][1], trial=np.arange(n_steps),
         after_pause=np.zeros(n_steps, bool), unit_ids=np.arange(n_units),
         areas=np.array(["A", "H", "EC", "PHC"])[np.arange(n_units) % 4], width_s=0.08,
         split_hash="", settings=settings,
     )  # fmt: skip
-    return decoding.replace(made, **changes), units

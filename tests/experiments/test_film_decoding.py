@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, opening
 from nblib.evaluate import states, stats
-from nblib.experiments.film import decoding
+from nblib.experiments.film import beyond, decoding
 from nblib.prepare import binning, split_roles, splits
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
@@ -53,25 +54,21 @@ def test_windows_smoothing_and_the_best_possible(half, answers):
     """In the order of what they see: one bin, windows around it, a whole segment, the truth."""
     one_bin, asked = loaded(*half, windows=[[0.0, 0.08]], models=["ridge"])
     bins = decoding.judged(one_bin, asked)[0]["ridge"]
-    kappa, _, _, auroc = _scores(answers["ridge"])
-    smooth_kappa, _, _, smooth_auroc = _scores(answers["ridge smoothed"])
-    best_kappa, _, _, best_auroc = _scores(answers[""])
-    assert _scores(bins)[3] < 0.70 and auroc > _scores(bins)[3] + 0.1
+    kappa, _, _, auroc = answers["ridge"].values
+    smooth_kappa, _, _, smooth_auroc = answers["ridge smoothed"].values
+    best_kappa, _, _, best_auroc = answers[""].values
+    assert bins.values[3] < 0.70 and auroc > bins.values[3] + 0.1
     assert kappa > 0.3 and smooth_kappa > kappa + 0.03 and smooth_auroc > auroc + 0.01
     assert best_kappa > smooth_kappa > 0.5 * best_kappa
     assert smooth_auroc - 0.5 > 0.6 * (best_auroc - 0.5)
-    value, low, _ = states.kappa_difference(answers["ridge smoothed"], bins, 100)
+    value, low, _ = answers["ridge smoothed"].over(bins)
     assert value > 0.1 and low > 0
-
-
-def _scores(answers):
-    return answers.scores(answers.y)
 
 
 def test_the_clock_needs_no_spike(half):
     """Bins dealt at random: the clock knows almost all; a buffer longer than the label lasts: nothing."""
     data, asked = loaded(*half, leak=[0.0, 4.0, 32.0], folds=[0, 2], models=["ridge"])
-    leak = decoding.leak_curve(data, asked)
+    leak = beyond.leak_curve(data, asked)
     clock = leak[leak["model"] == "clock"].set_index("buffer_s")["value"]
     assert clock[0] >= 0.95 and clock[4] < clock[0] - 0.4 and abs(clock[32]) < 0.5
     assert set(leak.loc[leak["buffer_s"] == 0, "model"]) == {"clock", "ridge", "chosen"}
@@ -83,7 +80,7 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
         *tiny, leak=[0.0], models=["ridge", "linear_label"], max_epochs=1, folds=[0, 1]
     )
     assert data.rows(0, "test").size == 500 and data.table()["train"].tolist() == [2300] * 5
-    result = decoding.decode(data, asked)
+    result = beyond.extended(decoding.decode(data, asked), data, asked)
     assert set(result.tables["answers"].columns[3:]) == {
         "clock", "ridge", "ridge smoothed", "linear_label", "linear_label smoothed", "chosen",
         "choice", "fold",
@@ -128,15 +125,13 @@ def test_validation_alone_chooses_the_decoder(tiny):
     before = decoding.answers_of_fold(data, 0, asked)
     y = data.y.copy()
     y[data.rows(0, "test")] = 1 - y[data.rows(0, "test")]
-    after = decoding.answers_of_fold(decoding.replace(data, y=y), 0, asked)
-    assert after["choice"] == before["choice"] and np.array_equal(after["chosen"], before["chosen"])
-    assert np.array_equal(before["chosen"], before[before["choice"]])
+    after = decoding.answers_of_fold(replace(data, y=y), 0, asked)
+    pd.testing.assert_frame_equal(after.drop(columns="label"), before.drop(columns="label"))
+    assert before["chosen"].equals(before[before["choice"][0]].rename("chosen"))
     y = data.y.copy()
     y[data.rows(0, "val")] = 1 - y[data.rows(0, "val")]
-    assert (
-        decoding.answers_of_fold(decoding.replace(data, y=y), 0, asked)["choice"]
-        != before["choice"]
-    )
+    other = decoding.answers_of_fold(replace(data, y=y), 0, asked)
+    assert other["choice"][0] != before["choice"][0]
 
 
 def test_another_label_needs_no_new_counts(tiny):
@@ -169,7 +164,7 @@ def test_what_cannot_be_is_refused(tiny):
     with pytest.raises(errors.BadParameter, match="a start before its stop"):
         decoding.Params(windows=[[1.0, 0.0]]).check()
     data, asked = loaded(recipe, folder)
-    never = decoding.replace(data, y=np.zeros_like(data.y))
+    never = replace(data, y=np.zeros_like(data.y))
     with pytest.raises(errors.BadInput, match="it never changes in train bins"):
         decoding.answers_of_fold(never, 0, asked)
 
@@ -197,8 +192,8 @@ def test_on_the_whole_film_the_original_tells_little_and_the_clock_falls(tmp_pat
         recipe, folder, models=["linear_label"], windows=[[0.0, 0.5]], smooth=False
     )
     one_fold = asked.model_copy(update={"folds": [0]})  # each is a minute of training
-    assert _scores(decoding.judged(data, one_fold)[0]["linear_label"])[3] <= 0.62
+    assert decoding.judged(data, one_fold)[0]["linear_label"].values[3] <= 0.62
     few = {"models": ["nearest_mean"], "leak": [0.0, 4.0, 8.0, 16.0, 32.0]}
-    leak = decoding.leak_curve(data, asked.model_copy(update=few))
+    leak = beyond.leak_curve(data, asked.model_copy(update=few))
     clock = leak[leak["model"] == "clock"].set_index("buffer_s")["value"]
     assert clock[0] >= 0.95 and clock.is_monotonic_decreasing and abs(clock[32]) <= 0.15

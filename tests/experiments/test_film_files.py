@@ -8,7 +8,7 @@ from test_film_decoding import FEW, loaded, prepared
 
 from nblib.core import errors
 from nblib.data import movie, opening
-from nblib.experiments.film import decoding, forecast
+from nblib.experiments.film import beyond, decoding, forecast
 from nblib.simulate import movie as simulated
 
 
@@ -35,7 +35,7 @@ def test_real_clips_end_near_chance_and_a_random_split_hides_it(clips):
     data, asked = loaded(*clips, leak=[0.0, 4.0], models=["ridge"])
     assert data.counts.shape[1] == 35 and 11_500 < len(data.y) < 11_800
     assert 0.2 < data.y.mean() < 0.35
-    result = decoding.decode(data, asked)
+    result = beyond.extended(decoding.decode(data, asked), data, asked)
     scores = result.scores
     print(
         {

@@ -1,10 +1,15 @@
 """Forecasts of counts: bits a spike over the train mean, within roles, segments and pauses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from drawn_film import seen
 
 from nblib.core import errors, params
+from nblib.evaluate import ratios
 from nblib.experiments.film import decoding, forecast
+from nblib.simulate import movie
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 
@@ -25,8 +30,8 @@ def test_bits_are_those_of_a_hand_count():
     counts = np.array([[0, 1], [2, 0], [1, 1]])
     null, rate = np.array([1.0, 0.5]), np.array([[0.5, 1.0], [2.0, 0.25], [1.0, 0.5]])
     expected = np.array([[0.5, np.log(2) - 0.5], [2 * np.log(2) - 1, 0.25], [0, 0]]) / np.log(2)
-    assert np.allclose(forecast.gain_in_bits(counts, rate, null), expected)
-    assert abs(forecast.gain_in_bits(counts, np.tile(null, (3, 1)), null)).max() < 1e-12
+    assert np.allclose(ratios.gain_in_bits(counts, rate, null), expected)
+    assert abs(ratios.gain_in_bits(counts, np.tile(null, (3, 1)), null)).max() < 1e-12
 
 
 def test_no_pair_crosses_a_pause_a_role_or_a_segment():
@@ -36,7 +41,7 @@ def test_no_pair_crosses_a_pause_a_role_or_a_segment():
     assert (data.roles[0][at + 25] == "train").all()
     assert not set(at) & set(range(75, 100))  # the pause before bin 100 lies between
     assert {74, 100} <= set(at)
-    gone = decoding.replace(data, trial=np.arange(3000) + (np.arange(3000) >= 50))
+    gone = replace(data, trial=np.arange(3000) + (np.arange(3000) >= 50))
     assert not set(forecast.pairs(gone, 0, "train", 25)) & set(range(25, 50))
 
 
@@ -45,12 +50,12 @@ def test_running_means_look_back_and_begin_anew_after_a_pause():
     means = forecast.running_means(data)
     later = data.counts.copy()
     later[500:] = 7
-    changed = forecast.running_means(decoding.replace(data, counts=later))
+    changed = forecast.running_means(replace(data, counts=later))
     assert means.shape == (3, 3000, 4)
     assert (
         np.array_equal(changed[:, :500], means[:, :500]) and (changed[:, 500] > means[:, 500]).all()
     )
-    other = decoding.replace(data, counts=np.r_[data.counts[:100] + 9, data.counts[100:]])
+    other = replace(data, counts=np.r_[data.counts[:100] + 9, data.counts[100:]])
     again = forecast.running_means(other)
     assert (again[:, 99] > means[:, 99]).all() and np.array_equal(again[:, 100:], means[:, 100:])
 
@@ -59,8 +64,8 @@ def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
     asked = decoding.Params(horizons_s=[0.08, 2.0], **FEW)
     rows, table = forecast.forecast(film(), asked)
     bits = {row.what: row.score for row in rows}
-    assert len(bits) == 8 and len(table) == 8 * 4
-    for name in ("running mean", "Poisson GLM"):
+    assert len(bits) == 10 and len(table) == 10 * 4
+    for name in ("running mean", "Poisson GLM", "reduced rank"):
         assert bits[f"{name}, 0.08 s ahead"].value > 0.02
     last = table[table["model"] == "last count"]
     assert (last["unshrunk"] < -1).all() and (last["bits"] > -0.05).all()
@@ -69,3 +74,29 @@ def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
     assert told > -0.005 and set(quiet["weight"]) <= set(forecast.WEIGHTS)
     with pytest.raises(errors.BadParameter, match="no bins lie 30 s apart in a segment"):
         forecast.forecast(film(), asked.model_copy(update={"horizons_s": [30.0]}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n_units", "signal", "drift", "horizons_s", "share"),
+    [(60, 0.5, 1.0, [0.08, 2.0, 10.0], 0.20), (40, 0.6, 1.7, [0.08], 0.45)],
+)
+def test_a_regression_tells_a_share_of_the_true_rate(n_units, signal, drift, horizons_s, share):
+    """The whole film, one fold; and one whose gains drift more, as much as forecasts need."""
+    rng = np.random.default_rng(1)
+    story, units = movie.draw_film(59_080, rng), movie.draw_units(n_units, signal, rng)
+    rate = movie.rates(story, units, movie.draw_gains(59_080, n_units, drift, rng)) * 0.082
+    data = seen(rng.poisson(rate), story["hero"])
+    asked = decoding.Params(horizons_s=horizons_s, folds=[0], n_bootstrap=100)
+    rows, table = forecast.forecast(data, asked)
+    bits = {row.what: row.score for row in rows}
+    teach, at = forecast.pairs(data, 0, "train", 1) + 1, forecast.pairs(data, 0, "test", 1) + 1
+    gain = ratios.gain_in_bits(data.counts[at], rate[at], data.counts[teach].mean(axis=0))
+    true = gain.sum() / data.counts[at].sum()
+    print(f"true rate {true:.4f}", {name: round(score.value, 4) for name, score in bits.items()})
+    unshrunk = table[table["horizon_s"] == 0.08].groupby("model")["unshrunk"].mean()
+    print(unshrunk.round(3).to_dict())
+    assert bits["Poisson GLM, 0.08 s ahead"].value >= share * true
+    assert bits["reduced rank, 0.08 s ahead"].value > 0
+    assert unshrunk["LinearNextBin"] < unshrunk["Poisson GLM"] and unshrunk["last count"] < -5
+    assert all(score.ci_high >= 0 for score in bits.values())

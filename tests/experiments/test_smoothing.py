@@ -41,7 +41,7 @@ def test_validation_chooses_how_much_an_answer_counts():
     y = np.repeat(rng.integers(0, 2, 40), 30)
     odds = (2 * y - 1) * 0.5 + rng.normal(size=len(y)) * 2
     change = smoothing.transitions(y, np.arange(len(y)))
-    temperature = smoothing.best_temperature(odds, np.zeros(len(y)), change, 0.5, y)
+    temperature, _ = smoothing.best_temperature(odds, np.zeros(len(y)), change, 0.5, y)
     assert temperature in smoothing.TEMPERATURES
     smooth = smoothing.smoothed(odds, np.zeros(len(y)), change, 0.5, temperature)
     assert ((smooth > 0.5) == y).mean() > ((odds > 0) == y).mean() + 0.1

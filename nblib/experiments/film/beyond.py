@@ -1,4 +1,4 @@
-"""Beyond a label's score (11): labels written late, cuts as events, units and regions, new fits.
+"""Beyond a label's score (11): what leaks, labels written late, cuts as events, units and regions.
 
 Everything here fits decoders again, so each part is done where it is asked for alone.
 """
@@ -6,103 +6,121 @@ Everything here fits decoders again, so each part is done where it is asked for 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy.signal import find_peaks
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import importance, states, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score
-from nblib.experiments.film import decoding
-from nblib.prepare.decoder_inputs import ROLES, Samples
+from nblib.experiments.film import decoding, forecast
+from nblib.prepare.continuous import film
+from nblib.prepare.decoder_inputs import Samples
 
 if TYPE_CHECKING:
-    from nblib.experiments.film.decoding import Film
+    from nblib.experiments.film.decoding import Film, Params
+
+    Variant = tuple[dict[str, Any], Film, Params]  # what names it, the film, and how to decode it
 
 MOVED_ROUND = "labels moved round the film, decoders fitted again"
 LEAST_MOVE_S = 60.0
 LAG_WIDTH_S = 0.4  # of the window that the lag scan moves
 LATENCY_S = 0.3  # usual in the medial temporal lobe
 LATENCIES_S = (-0.2, 0.8)  # a peak outside is no latency
-EVENT = "event f1"
+EVENTS = ("event precision", "event recall", "event f1")
+HEIGHTS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # quantiles of answers that a peak may have to reach
 VAL_DRAWS = 10  # of events moved round, where a height is chosen
 
 
-def extended(result: Result, data: Film, params: decoding.Params) -> Result:
+def extended(result: Result, data: Film, params: Params) -> Result:
     """A result of 11 with what else is asked for.
 
-    p by new fits (`n_refits`), scores of events (`tolerance_s`), and tables: lags (`lags_s`), units and
-    regions (`importance`), each empty where it is not asked for.
+    p by new fits (`n_refits`), scores of events (`tolerance_s`) and of forecasts (`horizons_s`), and
+    tables: leak (`leak`), lags (`lags_s`), units and regions (`importance`), forecast; each empty where
+    it is not asked for.
     """
     tables = {
-        "lags": lag_scan(data, params), "units": units(data, params), "regions": regions(data, params),
+        "leak": leak_curve(data, params), "lags": lag_scan(data, params),
+        "units": units(data, params), "regions": regions(data, params),
     }  # fmt: skip
-    rows = with_new_fits(result.rows, data, params) + events(data, params)
+    forecasts, tables["forecast"] = forecast.forecast(data, params)
+    rows = with_new_fits(result.rows, data, params) + events(data, params) + forecasts
     return replace(result, rows=rows, tables=result.tables | tables)
 
 
-def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[Row]:
-    """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew.
+def scored(
+    variants: Iterable[Variant], metric: str, decoders: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[states.Answers]]:
+    """A score of decoders, all unless some are named, in each variant of a film.
 
-    Raises BadInput where too few moves leave both labels in train and test bins.
+    Returns a row each (what names the variant, model, value, ci_low, ci_high) and the answers behind it.
     """
-    if not params.n_refits:
-        return rows
-    rng, n = np.random.default_rng([params.seed, 6]), len(data.y)
-    least = min(round(LEAST_MOVE_S / data.width_s), n // 4)
-    null: list[dict[str, np.ndarray]] = []
-    for _ in range(10 * params.n_refits):
-        moved = replace(data, y=np.roll(data.y, rng.integers(least, n - least)), best=None)
-        with contextlib.suppress(BadInput):  # train or test bins all alike: another move
-            answers, _ = decoding.judged(moved, params)
-            null.append({name: answer.scores(answer.y) for name, answer in answers.items()})
-        if len(null) == params.n_refits:
-            break
-    else:
-        raise BadInput(
-            f"label {data.label_name!r}, n_refits = {params.n_refits}: only {len(null)} of {10 * params.n_refits} "
-            "moves round the film left both labels in train and test bins. Leave n_refits out, or take more folds."
-        )
-    renewed = []
-    for row in rows:
-        if row.metric in states.METRICS:
-            metric = states.METRICS.index(row.metric)
-            drawn = np.array([scores[row.of["model"]][metric] for scores in null])
-            p = stats.permutation_p(row.score.value, drawn)
-            row = replace(row, score=replace(row.score, p=p, null=MOVED_ROUND))
-        renewed.append(row)
-    return renewed
+    rows, answers, k = [], [], states.METRICS.index(metric)
+    for name, data, params in variants:
+        of_all, _ = decoding.judged(data, params)
+        for model in decoders or [model for model in of_all if model]:
+            answer = of_all[model]
+            low, high = answer.interval()[:, k]
+            ends = {"value": answer.values[k], "ci_low": low, "ci_high": high}
+            rows.append({**name, "model": model, **ends})
+            answers.append(answer)
+    return pd.DataFrame(rows), answers
 
 
-def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
-    """AUROC of the first decoder from 0.4 s of counts, so long after the label (lag_s), with interval.
+def leak_curve(data: Film, params: Params) -> pd.DataFrame:
+    """kappa of every decoder and of the clock for each buffer [s], with its interval; buffer 0 deals
+    the roles of the split to bins at random, which is what the others are to be seen beside."""
+    folds, n_bins = range(len(data.roles)), data.trial[-1] + 1
+
+    def variants() -> Iterator[Variant]:
+        for buffer_s in params.leak:
+            if buffer_s == 0:  # scattered bins are no segments to smooth in
+                roles = np.array([film.random_roles(data.roles[fold], fold) for fold in folds])
+                asked = params.model_copy(update={"smooth": False})
+                yield {"buffer_s": buffer_s}, replace(data, roles=roles), asked
+                continue
+            settings = data.settings.model_copy(update={"gap_s": buffer_s, "n_parts": 0})
+            dealt = [film.segment_roles(n_bins, data.width_s, fold, settings) for fold in folds]
+            roles = np.array([role[data.trial] for role, _ in dealt])
+            part = replace(data, roles=roles, segment=dealt[0][1][data.trial])
+            yield {"buffer_s": buffer_s}, part, params
+
+    return scored(variants(), "kappa")[0]
+
+
+def lag_scan(data: Film, params: Params) -> pd.DataFrame:
+    """AUROC from 0.4 s of counts, so long after the label (lag_s), with interval; of the first decoder that
+    sees what it is given.
 
     peak_s, peak_low, peak_high: where the curve peaks, and its interval over segments. Labels hold for
     seconds, so the top is flat and its highest point says little; a tent is fitted to all of it.
     """
     if not params.lags_s:
-        return pd.DataFrame(columns=["lag_s", "value", "ci_low", "ci_high", "peak_s"])
-    name, answers = params.models[0], []
-    wide = max(1, round(LAG_WIDTH_S / data.width_s))  # bins; as many at each lag
-    first = np.unique([round(lag / data.width_s - wide / 2) for lag in params.lags_s])
-    lags = (first + wide / 2) * data.width_s
-    for start in first:
-        window = [float(start * data.width_s), float((start + wide) * data.width_s)]
-        asked = params.model_copy(update={"windows": [window], "models": [name], "smooth": False})
-        answers.append(decoding.judged(data, asked)[0][name])
-    value = np.array([answer.scores(answer.y)[3] for answer in answers])
-    drawn = np.array([a.redrawn(params.n_bootstrap, params.seed)[:, 3] for a in answers])
-    half = answers[0].half_width(drawn.std(axis=1))
-    peak, *peaks = tent_peak(lags, np.column_stack([value, drawn]))
+        return pd.DataFrame()
+    name = next((name for name in params.models if name not in decoding.SEEN), "logistic")
+    width_s = data.width_s
+    wide = max(1, round(LAG_WIDTH_S / width_s))  # bins; as many at each lag
+    first = np.unique([round(lag / width_s - wide / 2) for lag in params.lags_s])
+
+    def variants() -> Iterator[Variant]:
+        for start in first:
+            windows = [[float(start * width_s), float((start + wide) * width_s)]]
+            asked = {"windows": windows, "models": [name], "smooth": False}
+            lag_s = (start + wide / 2) * width_s
+            yield {"lag_s": lag_s}, data, params.model_copy(update=asked)
+
+    table, answers = scored(variants(), "auroc", [name])
+    curves = [np.append(answer.values[3], answer.drawn[:, 3]) for answer in answers]
+    peak, *peaks = tent_peak(table["lag_s"].to_numpy(), np.array(curves))
     low, high = np.quantile(peaks, [stats.TAIL, 1 - stats.TAIL])
-    return pd.DataFrame({
-        "lag_s": lags, "value": value, "ci_low": value - half, "ci_high": value + half,
-        "peak_s": peak, "peak_low": low, "peak_high": high,
-    })  # fmt: skip
+    return table.assign(peak_s=peak, peak_low=low, peak_high=high)
 
 
 def tent_peak(lags: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -129,40 +147,104 @@ def lag_in_words(lags: pd.DataFrame) -> str:
     return f"{text}, as a latency may be: the labels look aligned."
 
 
-def events(data: Film, params: decoding.Params) -> list[Row]:
-    """F1 of the label's beginnings, found as peaks of the first decoder's answers within `tolerance_s`.
+def regions(data: Film, params: Params) -> pd.DataFrame:
+    """kappa of the chosen decoder from each region alone and without it, as many folds.
 
-    How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found are moved round
-    within each segment. Interval over segments.
+    area, kind ("all", "alone", "without"), n_units, value, ci_low, ci_high; less, less_low, less_high: how
+    much less it is than with all units, on the same segments.
+    """
+    if not params.importance:
+        return pd.DataFrame()
+    kept = {("", "all"): np.ones(len(data.areas), bool)}
+    for area in sorted(set(data.areas.tolist()) - {""}):
+        kept[area, "alone"], kept[area, "without"] = data.areas == area, data.areas != area
+    variants = (
+        ({"area": area, "kind": kind, "n_units": keep.sum()}, replace(data, counts=data.counts[:, keep]), params)
+        for (area, kind), keep in kept.items() if keep.any()
+    )  # fmt: skip
+    table, answers = scored(variants, "kappa", [decoding.CHOSEN])
+    table[["less", "less_low", "less_high"]] = [answers[0].over(answer) for answer in answers]
+    return table
+
+
+def units(data: Film, params: Params) -> pd.DataFrame:
+    """What the first decoder reads from each unit, in the first fold (see `importance.by_unit`)."""
+    if not params.importance:
+        return pd.DataFrame()
+    fold = (params.folds or [0])[0]
+    decoder, x = decoding.fitted(params.models[0], data, fold, params)
+    at = data.rows(fold, "test")
+    rises = importance.by_unit(
+        decoder, Samples(x["test"], data.y[at], data.trial[at]), most=len(at), group=data.segment[at],
+        n_bootstrap=params.n_bootstrap, seed=params.seed,
+    )  # fmt: skip
+    return pd.concat([pd.DataFrame({"unit": data.unit_ids, "area": data.areas}), rises], axis=1)
+
+
+def with_new_fits(rows: list[Row], data: Film, params: Params) -> list[Row]:
+    """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew.
+
+    Raises BadInput where too few moves leave both labels in train and test bins.
+    """
+    if not params.n_refits:
+        return rows
+    rng, n, null = np.random.default_rng([params.seed, 6]), len(data.y), []
+    least = min(round(LEAST_MOVE_S / data.width_s), n // 4)
+    for _ in range(10 * params.n_refits):
+        moved = replace(data, y=np.roll(data.y, rng.integers(least, n - least)))
+        with contextlib.suppress(BadInput):  # train or test bins all alike: another move
+            null.append(decoding.judged(moved, params)[0])
+        if len(null) == params.n_refits:
+            break
+    else:
+        raise BadInput(
+            f"label {data.label_name!r}, n_refits = {params.n_refits}: only {len(null)} of {10 * params.n_refits} "
+            "moves round the film left both labels in train and test bins. Leave n_refits out, or take more folds."
+        )
+    renewed = []
+    for row in rows:
+        k = states.METRICS.index(row.metric)
+        drawn = np.array([answers[row.of["model"]].values[k] for answers in null])
+        p = stats.permutation_p(row.score.value, drawn)
+        renewed.append(replace(row, score=replace(row.score, p=p, null=MOVED_ROUND)))
+    return renewed
+
+
+def events(data: Film, params: Params) -> list[Row]:
+    """Precision, recall and F1 of the label's beginnings, found as peaks of the first decoder's answers
+    within `tolerance_s`.
+
+    How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found
+    are moved round within each segment. Interval over segments.
     """
     if not params.tolerance_s:
         return []
     reach, name, counted = round(params.tolerance_s / data.width_s), params.models[0], []
-    rng, null = np.random.default_rng([params.seed, 7]), np.zeros(params.n_permutations)
+    rng, null = np.random.default_rng([params.seed, 7]), []
     for fold in params.folds or range(len(data.roles)):
-        rows = {role: data.rows(fold, role) for role in ROLES}
-        val, test = decoding.log_odds(name, data, rows, params)
-        heights = np.quantile(val, [0.8, 0.9, 0.95, 0.97, 0.98, 0.99])
-        of_val = data, rows["val"], val
-        over_chance = [
-            _f1(_hits(*of_val, height, reach))
-            - np.mean([_f1(_hits(*of_val, height, reach, rng)) for _ in range(VAL_DRAWS)])
-            for height in heights
-        ]
-        height = heights[int(np.argmax(over_chance))]
-        counted.append(_hits(data, rows["test"], test, height, reach))
-        for draw in range(params.n_permutations):
-            null[draw] += _f1(_hits(data, rows["test"], test, height, reach, rng))
-    counts, null = np.concatenate(counted), null / len(counted)
+        val, test = decoding.log_odds(name, data, fold, params)
+        of_val, of_test = (data, data.rows(fold, "val"), val), (data, data.rows(fold, "test"), test)
+
+        def over_chance(height: float, of_val: tuple = of_val) -> float:
+            moved = [_rates(_hits(*of_val, height, reach, rng))[2] for _ in range(VAL_DRAWS)]
+            return _rates(_hits(*of_val, height, reach))[2] - np.mean(moved)
+
+        height = max(np.quantile(val, HEIGHTS), key=over_chance)
+        counted.append(_hits(*of_test, height, reach))
+        moves = range(params.n_permutations)
+        null.append([_rates(_hits(*of_test, height, reach, rng)) for _ in moves])
+    counts, null = np.concatenate(counted), np.mean(null, axis=0)  # (segment, 3), (move, 3)
     weights = stats.bootstrap_weights(len(counts), params.n_bootstrap, rng)
-    low, high = np.quantile(
-        [_f1(w[:, None] * counts) for w in weights], [stats.TAIL, 1 - stats.TAIL]
-    )
-    p = stats.permutation_p(_f1(counts), null)
-    numbers = _f1(counts), float(low), float(high), float(null.mean()), p, int(counts[:, 2].sum())
-    score = Score(*numbers, null="events moved round within segments")
+    drawn = [_rates(weight[:, None] * counts) for weight in weights]
+    ends = np.quantile(drawn, [stats.TAIL, 1 - stats.TAIL], axis=0)
     of = {"model": name, "variant": f"events of {data.label_name}"}
-    return [Row(f"{name}: {EVENT}", score, of=of, metric=EVENT)]
+    rows = []
+    for k, metric in enumerate(EVENTS):
+        value = _rates(counts)[k]
+        numbers = value, *ends[:, k], null[:, k].mean(), stats.permutation_p(value, null[:, k])
+        score = Score(*map(float, numbers), int(counts[:, 2].sum()), null="events moved round within segments")  # fmt: skip
+        rows.append(Row(f"{name}: {metric}", score, of=of, metric=metric))
+    return rows
 
 
 def _hits(
@@ -176,66 +258,12 @@ def _hits(
         if rng is not None:
             found = np.sort((found + rng.integers(len(part))) % len(part))
         true = np.flatnonzero(np.diff(data.y[rows[part]], prepend=0) == 1)
-        both, waiting = 0, list(true)
-        for at in found:  # each finds the first that is left and near
-            waiting = [event for event in waiting if event >= at - reach]
-            if waiting and waiting[0] <= at + reach:
-                both, waiting = both + 1, waiting[1:]
-        counts.append((both, len(found), len(true)))
+        pairs = maximum_bipartite_matching(csr_array(abs(found[:, None] - true) <= reach))
+        counts.append(((pairs >= 0).sum(), len(found), len(true)))
     return np.array(counts)
 
 
-def _f1(counts: np.ndarray) -> float:
+def _rates(counts: np.ndarray) -> np.ndarray:
+    """Precision, recall and F1 (3,) of events counted segment by segment (segment, 3)."""
     both, found, true = counts.sum(axis=0)
-    return float(2 * both / max(found + true, 1))
-
-
-def units(data: Film, params: decoding.Params) -> pd.DataFrame:
-    """What the first decoder reads from each unit, in the first fold (see `importance.by_unit`)."""
-    if not params.importance:
-        return pd.DataFrame(columns=["unit", "area", "rise", "ci_low", "ci_high"])
-    rows = {role: data.rows((params.folds or [0])[0], role) for role in ROLES}
-    decoder, x = decoding.fitted(params.models[0], data, rows, params)
-    at = rows["test"]
-    rises = importance.by_unit(
-        decoder, Samples(x["test"], data.y[at], data.trial[at]), most=len(at), group=data.segment[at],
-        n_bootstrap=params.n_bootstrap, seed=params.seed,
-    )  # fmt: skip
-    return pd.concat([pd.DataFrame({"unit": data.unit_ids, "area": data.areas}), rises], axis=1)
-
-
-def regions(data: Film, params: decoding.Params) -> pd.DataFrame:
-    """kappa of the chosen decoder from each region alone and without it, as many folds.
-
-    area, kind ("all", "alone", "without"), n_units, value, ci_low, ci_high; less, less_low, less_high: how
-    much less it is than with all units, on the same segments.
-    """
-    table = []
-    whole = decoding.judged(data, params)[0][decoding.CHOSEN] if params.importance else None
-    names = sorted(set(data.areas.tolist()) - {""}) if params.importance else []
-    for area, kind in [("", "all"), *((a, k) for a in names for k in ("alone", "without"))]:
-        if whole is None:
-            break
-        keep = {"all": data.areas == data.areas, "alone": data.areas == area}.get(
-            kind, data.areas != area
-        )
-        if not keep.any():
-            continue
-        part = replace(data, counts=data.counts[:, keep], best=None)
-        answer = whole if kind == "all" else decoding.judged(part, params)[0][decoding.CHOSEN]
-        half = answer.half_width(answer.redrawn(params.n_bootstrap, params.seed)[:, 0].std())
-        value = answer.scores(answer.y)[0]
-        less = states.kappa_difference(whole, answer, params.n_bootstrap, params.seed)
-        table.append((area, kind, keep.sum(), value, value - half, value + half, *less))
-    columns = [
-        "area",
-        "kind",
-        "n_units",
-        "value",
-        "ci_low",
-        "ci_high",
-        "less",
-        "less_low",
-        "less_high",
-    ]
-    return pd.DataFrame(table, columns=columns)
+    return np.array([both, both, 2 * both]) / np.maximum([found, true, found + true], 1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.data.movie import NO_LABEL, check_label
 from nblib.evaluate import states
 from nblib.evaluate.result import Result, Row
-from nblib.experiments.film import forecast, smoothing
+from nblib.experiments.film import smoothing
 from nblib.prepare import splits
 from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import ROLES
@@ -29,19 +30,17 @@ from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     import xarray as xr
+    from sklearn.pipeline import Pipeline
 
     from nblib.core.params import Recipe
     from nblib.models.base import Decoder
 
-CLOCK, CLOCK_S = "clock", 8.0
-LINEAR_LABEL = "linear_label"  # as SUMMER ships it: raw counts of one bin, the last of 20 epochs
-# Decoders as published for SUMMER: model, its parameters, batch size, bins from the frame that it sees.
-ORIGINALS = {
-    LINEAR_LABEL: ("mlp", {}, 32, range(1)),
-    "lstm_20": ("lstm", {"input_dropout": 0.0}, 64, range(-10, 10)),
-}
+CLOCK = "clock"
+LINEAR_LABEL, LSTM_20 = "linear_label", "lstm_20"  # as published for SUMMER
+SEEN = {LINEAR_LABEL: range(1), LSTM_20: range(-10, 10)}  # bins that they see, from the frame
 SMOOTHED = " smoothed"
 CHOSEN, CHOICE = "chosen", "choice"  # the decoder that validation bins choose; its name
+NO_DECODER = ("trial", "segment", "label", CHOICE, "fold")  # columns of the table of answers
 OVER = ("over_clock", "ci_low", "ci_high")  # how much more kappa a decoder has than the clock
 
 
@@ -84,7 +83,7 @@ class Params(P.Fit, StageParams):
 
     def check(self) -> None:
         """BadParameter for a decoder that is not there, and windows that do not rise."""
-        for name in self.models:
+        for name in (name for name in self.models if name != LINEAR_LABEL):
             decoder_of(name, self)
             if name in models.ON_GRAPHS:
                 raise BadParameter(f"models: {name!r} needs a graph; 11 takes the decoders of 05.")
@@ -140,8 +139,7 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
     name = params.label_name or recipe.label
     check_label(name, binned.name.values.tolist(), f"recording {params.recording!r}")
     width_s = film.bin_s(binned)
-    windows = [windows_of(model, width_s, params) for model in params.models]
-    windows = np.concatenate(windows)
+    windows = np.concatenate([windows_of(model, width_s, params) for model in params.models])
     (past, future), seen = recipe.context_s, (windows.min(), windows.max())
     if recipe.split == "segments" and (seen[0] < -past or seen[1] > future):
         raise BadParameter(
@@ -158,7 +156,7 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
     settings, trial = recipe.settings(P.SplitSettings), binned.trial.values
     _, segment = film.segment_roles(trial[-1] + 1, width_s, 0, settings)  # those of any split
     return Film(
-        binned.counts.values[:, 0].astype(float), y, name,
+        binned.counts.values[:, 0], y, name,
         np.array([part["role"] for part in folds]), segment[trial],
         trial, binned.after_pause.values, binned.unit.values,
         areas_of(units_of(binned)), width_s,
@@ -176,165 +174,126 @@ def _best(binned: xr.Dataset, recipe: Recipe, recording: str, label: str) -> np.
     return oracle(*who, counts, exposure_s).get(label)
 
 
-def clock(y: np.ndarray, at_s: np.ndarray, asked_s: np.ndarray) -> np.ndarray:
-    """Probability of 1 that a clock gives, without a spike: of the nearest bins that teach before and
-    after, weighted by exp(-distance / 8 s). y, at_s: labels and times of those, rising."""
-    place = np.searchsorted(at_s, asked_s)
-    total, weights = 0.02 * y.mean(), 0.02
-    for near, there in ((place - 1, place > 0), (place, place < len(y))):
-        near = np.clip(near, 0, len(y) - 1)
-        weight = np.exp(-np.abs(at_s[near] - asked_s) / CLOCK_S) * there
-        total, weights = total + weight * y[near], weights + weight
-    return total / weights
+def decoder_of(name: str, params: Params) -> Decoder:
+    """A decoder by its name, not fitted yet; BadParameter for one that is not there."""
+    settings = params.model_dump(include={*P.Fit.model_fields}) | {"progress": False}
+    if name != LSTM_20:
+        return models.make(name, settings=settings)
+    settings |= {"batch_size": 64, "learning_rate": 1e-3, "weight_decay": 0.0}
+    sizes = {"hidden": 64, "dropout": 0.0, "input_dropout": 0.0, "linear": ""}
+    return models.make("lstm", sizes, settings=settings | {"max_epochs": params.max_epochs or 20})
 
 
-def answers_of_fold(data: Film, fold: int, params: Params) -> dict[str, Any]:
-    """Probability that the label is on in each test bin of a fold (B,), by decoder.
+def linear_label(params: Params) -> Pipeline:
+    """LinearLabel as SUMMER ships it: raw counts of one bin, 64 hidden units, the last of 20 epochs."""
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
+    n_epochs = params.max_epochs or 20
+    net = MLPClassifier(
+        hidden_layer_sizes=64, alpha=0, batch_size=32, max_iter=n_epochs, n_iter_no_change=n_epochs, random_state=params.seed
+    )  # fmt: skip
+    return make_pipeline(FunctionTransformer(lambda x: x.reshape(len(x), -1)), net)
+
+
+def windows_of(name: str, width_s: float, params: Params) -> list[list[float]]:
+    """The windows from a frame [s] in which a decoder sees counts."""
+    return [[k * width_s, (k + 1) * width_s] for k in SEEN.get(name, ())] or params.windows
+
+
+def fitted(
+    name: str, data: Film, fold: int, params: Params
+) -> tuple[Decoder | Pipeline, dict[str, np.ndarray]]:
+    """A decoder fitted to the train bins of a fold, and what it sees of the bins of each role (B, T, N):
+    the windows around them, scaled by train bins. BadInput where train bins are all alike."""
+    rows = {role: data.rows(fold, role) for role in ROLES}
+    y = {role: data.y[at] for role, at in rows.items()}
+    if len(np.unique(y["train"])) < 2:
+        raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
+    windows = windows_of(name, data.width_s, params)
+    x = {role: film.around(data.counts, at, windows, data.width_s) for role, at in rows.items()}
+    if name == LINEAR_LABEL:
+        with warnings.catch_warnings(action="ignore"):  # that 20 epochs are few
+            return linear_label(params).fit(x["train"], y["train"]), x
+    mean, scale = x["train"].mean(axis=0), x["train"].std(axis=0)
+    for part in x.values():
+        part -= mean
+        part /= np.where(scale > 0, scale, 1)
+    val = x["val"], y["val"]
+    return decoder_of(name, params).fit(x["train"], y["train"], val, n_classes=2), x
+
+
+def log_odds(name: str, data: Film, fold: int, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """What a decoder, fitted to the train bins of a fold, says of its validation and test bins (B,)."""
+    decoder, x = fitted(name, data, fold, params)
+    val, test = (decoder.predict_log_proba(x[role]) @ [-1, 1] for role in ("val", "test"))
+    return val, test
+
+
+def answers_of_fold(data: Film, fold: int, params: Params) -> pd.DataFrame:
+    """A row a test bin of a fold: trial, segment, label, and by decoder the probability that it is on.
 
     The clock first, then every decoder as it is and smoothed within segments. `chosen` are the answers of
     the one with the lowest log-loss on validation bins, which `choice` names. Raises BadInput where
     train bins are all alike.
     """
-    rows = {role: data.rows(fold, role) for role in ROLES}
-    y = {role: data.y[at] for role, at in rows.items()}
-    if len(np.unique(y["train"])) < 2:
-        raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
-    time_s = data.trial * data.width_s
-    answers: dict[str, Any] = {
-        CLOCK: clock(y["train"], time_s[rows["train"]], time_s[rows["test"]])
-    }
-    change, prior = smoothing.transitions(y["train"], data.trial[rows["train"]]), y["train"].mean()
+    train, val, test = (data.rows(fold, role) for role in ROLES)
+    said = {name: log_odds(name, data, fold, params) for name in params.models}
+    y, time_s = data.y[train], data.trial * data.width_s
+    answers = {
+        "trial": data.trial[test], "segment": data.segment[test], "label": data.y[test],
+        CLOCK: smoothing.clock(y, time_s[train], time_s[test]),
+    }  # fmt: skip
+    chain = smoothing.transitions(y, data.trial[train]), y.mean()
     losses = {}
-    for name in params.models:
-        val, test = log_odds(name, data, rows, params)
-        said = {name: (expit(val), expit(test))}
+    for name, (of_val, of_test) in said.items():
+        losses[name] = smoothing.log_loss(data.y[val], expit(of_val))
+        answers[name] = expit(of_test)
         if params.smooth:
-            of_val, of_test = (
-                (odds, data.segment[rows[role]], change, prior)
-                for role, odds in (("val", val), ("test", test))
-            )
-            temperature = smoothing.best_temperature(*of_val, y["val"])
-            said[name + SMOOTHED] = (
-                smoothing.smoothed(*of_val, temperature), smoothing.smoothed(*of_test, temperature)
-            )  # fmt: skip
-        for which, (val, test) in said.items():
-            losses[which], answers[which] = smoothing.log_loss(y["val"], val), test
+            of_val = of_val, data.segment[val], *chain
+            best, losses[name + SMOOTHED] = smoothing.best_temperature(*of_val, data.y[val])
+            of_test = of_test, data.segment[test], *chain
+            answers[name + SMOOTHED] = smoothing.smoothed(*of_test, best)
     choice = min(losses, key=losses.get)
-    return answers | {CHOSEN: answers[choice], CHOICE: choice}
-
-
-def log_odds(
-    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
-) -> tuple[np.ndarray, np.ndarray]:
-    """What a decoder, fitted to train bins, says of the validation and of the test bins (B,)."""
-    decoder, x = fitted(name, data, rows, params)
-    val, test = (decoder.predict_log_proba(x[role]) @ [-1, 1] for role in ("val", "test"))
-    return val, test
-
-
-def fitted(
-    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
-) -> tuple[Decoder, dict[str, np.ndarray]]:
-    """A decoder fitted to train bins, and what it sees of the bins of each role (B, T, N)."""
-    x = seen_by(name, data, rows, params)
-    train, val = ((x[role], data.y[rows[role]]) for role in ("train", "val"))
-    chooser = None if name == LINEAR_LABEL else val
-    return decoder_of(name, params).fit(*train, chooser, n_classes=2), x
-
-
-def decoder_of(name: str, params: Params) -> Decoder:
-    """A decoder by its name, not fitted yet; BadParameter for one that is not there."""
-    settings = params.model_dump(include={*P.Fit.model_fields}) | {"progress": False}
-    if name not in ORIGINALS:
-        return models.make(name, settings=settings)
-    kind, its_own, batch_size, _ = ORIGINALS[name]
-    original = {"batch_size": batch_size, "learning_rate": 1e-3, "weight_decay": 0.0}
-    settings |= original | {"max_epochs": params.max_epochs or 20}
-    return models.make(
-        kind, {"hidden": 64, "dropout": 0.0, "linear": "", **its_own}, settings=settings
-    )
-
-
-def windows_of(name: str, width_s: float, params: Params) -> list[list[float]]:
-    """The windows from a frame [s] in which a decoder sees counts."""
-    bins = ORIGINALS[name][-1] if name in ORIGINALS else ()
-    return [[k * width_s, (k + 1) * width_s] for k in bins] or params.windows
-
-
-def seen_by(
-    name: str, data: Film, rows: dict[str, np.ndarray], params: Params
-) -> dict[str, np.ndarray]:
-    """What a decoder sees of the bins of each role (B, T, N): windows around them, scaled by train."""
-    windows = windows_of(name, data.width_s, params)
-    x = {role: film.around(data.counts, at, windows, data.width_s) for role, at in rows.items()}
-    if name == LINEAR_LABEL:
-        return x
-    mean, scale = x["train"].mean(axis=0), x["train"].std(axis=0)
-    return {role: (part - mean) / np.where(scale > 0, scale, 1) for role, part in x.items()}
+    return pd.DataFrame(answers | {CHOSEN: answers[choice], CHOICE: choice, "fold": fold})
 
 
 def judged(data: Film, params: Params) -> tuple[dict[str, states.Answers], pd.DataFrame]:
-    """The answers of every decoder to the test bins of all folds, and the same as a table."""
+    """The answers of every decoder to the test bins of all folds, and the same as a table; "" is the
+    best possible one, where it is known."""
     folds = params.folds or range(len(data.roles))
-    rows = np.concatenate([data.rows(fold, "test") for fold in folds])
-    said = [pd.DataFrame(answers_of_fold(data, fold, params)).assign(fold=fold) for fold in folds]
-    said = pd.concat(said, ignore_index=True)
-    y, segment = data.y[rows], data.segment[rows]
-    decoders = said.columns.drop([CHOICE, "fold"])
-    answers = {name: states.Answers(y, said[name].to_numpy(), segment) for name in decoders}
+    table = pd.concat([answers_of_fold(data, f, params) for f in folds], ignore_index=True)
+    said = {name: table[name].to_numpy() for name in table if name not in NO_DECODER}
     if data.best is not None:
-        answers[""] = states.Answers(y, data.best[rows], segment)
-    bins = {"trial": data.trial[rows], "segment": segment, "label": y}
-    return answers, pd.concat([pd.DataFrame(bins), said], axis=1)
+        said[""] = data.best[np.searchsorted(data.trial, table["trial"])]
+    y, segment = table["label"].to_numpy(), table["segment"].to_numpy()
+    draws = params.n_bootstrap, params.seed
+    return {name: states.Answers(y, p, segment, *draws) for name, p in said.items()}, table
 
 
 def decode(data: Film, params: Params) -> Result:
     """Scores of every decoder over the folds' test bins, beside the clock and the best possible.
 
     Tables: answers, a row a test bin; effective, how many bins each kappa is worth, and how much
-    more it is than the clock's, with its interval; leak, see `leak_curve`; forecast, see `forecast.forecast`.
+    more it is than the clock's, with its interval.
     """
-    judge = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
-    answers, predictions = judged(data, params)
-    best = states.state_scores(answers.pop(""), **judge)[0] if "" in answers else {}
+    answers, table = judged(data, params)
+    best = {}
+    if "" in answers:
+        best, _ = states.state_scores(answers.pop(""), params.n_permutations)
     rows, effective = [], []
     for name, answer in answers.items():
-        scores, n_effective = states.state_scores(answer, **judge)
+        scores, n_effective = states.state_scores(answer, params.n_permutations)
         of = {"model": name, "variant": data.label_name}
         rows += [Row(f"{name}: {m}", s, best.get(m), of, m) for m, s in scores.items()]
-        draws = params.n_bootstrap, params.seed
-        more = dict(zip(OVER, states.kappa_difference(answer, answers[CLOCK], *draws), strict=True))
-        of_bins = {"decoder": name, "n": answer.y.size, "n_effective": n_effective}
-        effective.append(of_bins | more)
+        effective.append((name, len(table), n_effective, *answer.over(answers[CLOCK])))
     about = {
-        "split_hash": data.split_hash, "label_name": data.label_name, "n_test": len(predictions),
+        "split_hash": data.split_hash, "label_name": data.label_name, "n_test": len(table),
         "n_units": data.counts.shape[1], "n_classes": 2,
     }  # fmt: skip
-    tables = {"answers": predictions, "effective": pd.DataFrame(effective)}
-    forecasts, tables["forecast"] = forecast.forecast(data, params)
-    return Result(rows + forecasts, about, tables | {"leak": leak_curve(data, params)})
-
-
-def leak_curve(data: Film, params: Params) -> pd.DataFrame:
-    """kappa of every decoder and of the clock for each buffer [s], with its interval; buffer 0 deals
-    the roles of the split to bins at random, which is what the others are to be seen beside."""
-    table, folds = [], range(len(data.roles))
-    judge = params.model_dump(include={"n_bootstrap", "seed"}) | {"n_permutations": 20}
-    for buffer_s in params.leak:
-        roles = [film.random_roles(data.roles[fold], fold) for fold in folds]
-        segment = data.segment
-        if buffer_s:
-            settings = data.settings.model_copy(update={"gap_s": buffer_s, "n_parts": 0})
-            whole = data.trial[-1] + 1, data.width_s
-            dealt = [film.segment_roles(*whole, fold, settings) for fold in folds]
-            roles, segment = [role[data.trial] for role, _ in dealt], dealt[0][1][data.trial]
-        part = replace(data, roles=np.array(roles), segment=segment, best=None)
-        # Scattered bins are no segments to smooth in.
-        asked = params if buffer_s else params.model_copy(update={"smooth": False})
-        for name, answer in judged(part, asked)[0].items():
-            k = states.state_scores(answer, **judge)[0]["kappa"]
-            table.append((buffer_s, name, k.value, k.ci_low, k.ci_high))
-    return pd.DataFrame(table, columns=["buffer_s", "model", "value", "ci_low", "ci_high"])
+    effective = pd.DataFrame(effective, columns=["decoder", "n", "n_effective", *OVER])
+    return Result(rows, about, {"answers": table, "effective": effective})
 
 
 def in_words(result: Result) -> str:
@@ -355,12 +314,11 @@ def in_words(result: Result) -> str:
     )
     if best is not None:
         text += f" The best possible decoder, which knows the truth, reaches {best.value:.2f}."
-    leak = result.tables["leak"]
-    at_random = leak[leak["buffer_s"] == 0].set_index("model")["value"]
-    if len(at_random):
+    leak = result.tables.get("leak", pd.DataFrame())
+    if len(leak) and 0 in (at_random := leak.set_index(["buffer_s", "model"])["value"]).index:
+        by_clock, by_chosen = at_random[0, CLOCK], at_random[0, CHOSEN]
         text += (
-            f" With bins dealt at random the chosen decoder would score κ = {at_random[CHOSEN]:.2f}, and the "
-            f"clock alone {at_random[CLOCK]:.2f}: {min(1, at_random[CLOCK] / at_random[CHOSEN]):.0%} of such a "
-            "score needs no neuron."
+            f" With bins dealt at random the chosen decoder would score κ = {by_chosen:.2f}, and the "
+            f"clock alone {by_clock:.2f}: {min(1, by_clock / by_chosen):.0%} of such a score needs no neuron."
         )
     return text + " It is one viewing of one film."

@@ -6,15 +6,16 @@ Every forecast may shrink to that mean, by a weight that validation bins choose.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.signal import lfilter
 
 from nblib.core.errors import BadParameter
 from nblib.evaluate import stats
+from nblib.evaluate.ratios import BITS, gain_in_bits, per_unit
 from nblib.evaluate.result import Row
 from nblib.evaluate.scores import WORST, Score
 from nblib.prepare.decoder_inputs import ROLES
@@ -23,17 +24,11 @@ if TYPE_CHECKING:
     from nblib.experiments.film import decoding
     from nblib.experiments.film.decoding import Film
 
-BITS = "bits/spike"
 TAUS_S = (0.5, 2.0, 10.0)  # of the running means
 WEIGHTS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of a forecast against the mean
-N_FACTORS = 8  # of the population, for the Poisson regression
+N_FACTORS = 8  # of the population
 LEAST_HZ = 1e-3  # no forecast says less
-MODELS = ("last count", "running mean", "LinearNextBin", "Poisson GLM")
-
-
-def gain_in_bits(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Poisson log-likelihood of counts (B, N) under rate (B, N) less that under null (N,), in bits."""
-    return (counts * np.log(rate / null) - (rate - null)) / np.log(2)
+MODELS = ("last count", "running mean", "LinearNextBin", "Poisson GLM", "reduced rank")
 
 
 def pairs(data: Film, fold: int, role: str, ahead: int) -> np.ndarray:
@@ -49,42 +44,44 @@ def pairs(data: Film, fold: int, role: str, ahead: int) -> np.ndarray:
 def running_means(data: Film) -> np.ndarray:
     """Means of the counts up to each bin, weighted by exp(-age / tau): (tau, n, N); they begin anew
     after each pause."""
-    starts, means = np.flatnonzero(data.after_pause), []
-    for tau_s in TAUS_S:
-        new = 1 - np.exp(-data.width_s / tau_s)
-        pieces = []
-        for piece in np.split(data.counts, starts[starts > 0]):
-            begin = (1 - new) * piece[:1]
-            pieces.append(lfilter([new], [1, new - 1], piece, axis=0, zi=begin)[0])
-        means.append(np.concatenate(pieces))
-    return np.array(means)
+    pieces = pd.DataFrame(data.counts).groupby(np.cumsum(data.after_pause))
+    new = 1 - np.exp(-data.width_s / np.array(TAUS_S))
+    return np.array([pieces.ewm(alpha=a, adjust=False).mean().to_numpy() for a in new])
 
 
-def rates(name: str, data: Film, means: np.ndarray, teach: np.ndarray, ahead: int, seed: int) -> np.ndarray:  # fmt: skip
-    """Counts that a model expects `ahead` bins after each bin (n, N), taught by the bins `teach`."""
-    counts, later = data.counts, data.counts[teach + ahead]
+def expected_counts(
+    name: str, counts: np.ndarray, means: np.ndarray, teach: np.ndarray, later: np.ndarray, seed: int
+) -> np.ndarray:  # fmt: skip
+    """Counts that a model expects some bins after each bin (n, N), from the counts (n, N) and running means
+    (tau, n, N) up to it; taught by the bins `teach` (B,) and the counts that came `later` (B, N)."""
     if name == "last count":
         return counts
     if name == "running mean":
-        losses = [((mean[teach] - later) ** 2).mean() for mean in means]
-        return means[int(np.argmin(losses))]
+        return min(means, key=lambda mean: ((mean[teach] - later) ** 2).mean())
     if name == "LinearNextBin":  # as SUMMER ships it: 64 hidden units, squared error, 20 epochs
         from sklearn.neural_network import MLPRegressor
 
         net = MLPRegressor(
-            hidden_layer_sizes=(64,), alpha=0, batch_size=32, max_iter=20, tol=0, random_state=seed
+            hidden_layer_sizes=64, alpha=0, batch_size=32, max_iter=20, tol=0, random_state=seed
         )
         with warnings.catch_warnings(action="ignore"):  # that 20 epochs are few
             return net.fit(counts[teach], later).predict(counts)
-    from sklearn.linear_model import PoissonRegressor
+    n_factors = min(N_FACTORS, counts.shape[1])
+    if name == "reduced rank":  # all units from all running means, by partial least squares
+        from sklearn.cross_decomposition import PLSRegression
 
-    own, mean = np.log(means + 0.02), means[1, teach].mean(axis=0)  # (tau, n, N), (N,)
-    spread = (means[1] - mean) / np.sqrt(mean + 1e-9)
-    shared = spread @ np.linalg.svd(spread[teach], full_matrices=False)[2][:N_FACTORS].T
-    expected = np.zeros_like(counts)
+        x = np.concatenate(means, axis=1)
+        return PLSRegression(n_factors).fit(x[teach], later).predict(x)
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import PoissonRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    spread = means[1] / np.sqrt(means[1, teach].mean(axis=0) + 1e-9)
+    shared = PCA(n_factors, svd_solver="full").fit(spread[teach]).transform(spread)
+    expected = np.zeros(counts.shape)
     for unit in np.flatnonzero(later.any(axis=0)):
-        x = np.column_stack([*own[:, :, unit], shared])
-        x = (x - x[teach].mean(axis=0)) / (x[teach].std(axis=0) + 1e-9)
+        x = np.column_stack([*np.log(means[:, :, unit] + 0.02), shared])
+        x = StandardScaler().fit(x[teach]).transform(x)
         glm = PoissonRegressor(alpha=1e-3, solver="newton-cholesky", max_iter=50)
         expected[:, unit] = glm.fit(x[teach], later[:, unit]).predict(np.clip(x, -5, 5))
     return expected
@@ -98,64 +95,60 @@ def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFra
     the train mean, over folds), unshrunk (bits at weight 1).
     """
     rows, tables, means = [], [pd.DataFrame()], running_means(data)
-    draws = params.model_dump(include={"n_bootstrap", "seed"}) | {"least": -WORST, "most": WORST}
-    for horizon_s in params.horizons_s:
+    for horizon_s, name in itertools.product(params.horizons_s, MODELS):
         ahead = max(1, round(horizon_s / data.width_s))
-        for name in MODELS:
-            folds = params.folds or range(len(data.roles))
-            parts = [of_fold(name, data, means, fold, ahead, params.seed) for fold in folds]
-            *arrays, weight = zip(*parts, strict=True)
-            counts, rate, raw, null, segment = map(np.concatenate, arrays)
-            spoke = counts.any(axis=0)
-            counts, rate, raw, null = (part[:, spoke] for part in (counts, rate, raw, null))
-            gain, n_spikes = gain_in_bits(counts, rate, null), counts.sum(axis=0)
-            total = gain.sum(axis=1) * len(gain) / counts.sum()  # its mean is bits a spike
-            low, high = stats.mean_interval(total, group=segment, **draws)
-            by_segment = np.bincount(np.unique(segment, return_inverse=True)[1], total)
-            p = stats.sign_flip_p(by_segment, n_permutations=1000, seed=params.seed)
-            numbers = float(total.mean()), float(low), float(high), 0.0, p, len(gain)
-            score = Score(*numbers, BITS, "sign flips over segments")
-            of = {"model": name, "variant": f"{horizon_s:g} s ahead"}
-            rows.append(Row(f"{name}, {of['variant']}", score, of=of, metric=BITS))
-            each = gain * len(gain) / n_spikes
-            low, high = stats.mean_interval(each.T, group=segment, **draws)
-            error, of_null = (((counts - r) ** 2).sum(axis=0) for r in (rate, null))
-            over_test_mean = gain_in_bits(counts, rate, counts.mean(axis=0)).sum(axis=0) / n_spikes
-            tables.append(pd.DataFrame({
-                "model": name, "horizon_s": horizon_s, "unit": data.unit_ids[spoke],
-                "bits": each.mean(axis=0), "ci_low": low, "ci_high": high, "r2": 1 - error / of_null,
-                "n_spikes": n_spikes.astype(int), "over_test_mean": over_test_mean,
-                "weight": np.mean(weight),
-                "unshrunk": gain_in_bits(counts, raw, null).sum(axis=0) / n_spikes,
-            }))  # fmt: skip
+        folds = params.folds or range(len(data.roles))
+        parts = [of_fold(name, data, means, fold, ahead, params.seed) for fold in folds]
+        weight, segment, *arrays = map(np.concatenate, zip(*parts, strict=True))
+        spoke = arrays[0].any(axis=0)
+        counts, rate, raw, null = (part[:, spoke] for part in arrays)
+        n_spikes = counts.sum(axis=0)
+        gain = gain_in_bits(counts, rate, null)
+        # Bits of each bin, such that their mean is bits a spike: of every unit, and of all together.
+        each = len(gain) * np.column_stack([gain / n_spikes, gain.sum(axis=1) / n_spikes.sum()])
+        low, high = stats.mean_interval(
+            each.T, group=segment, least=-WORST, most=WORST, n_bootstrap=params.n_bootstrap,
+            seed=params.seed,
+        )  # fmt: skip
+        by_segment = pd.Series(each[:, -1]).groupby(segment).sum().to_numpy()
+        p = stats.sign_flip_p(by_segment, n_permutations=1000, seed=params.seed)
+        numbers = float(each[:, -1].mean()), float(low[-1]), float(high[-1]), 0.0, p, len(gain)
+        of = {"model": name, "variant": f"{horizon_s:g} s ahead"}
+        score = Score(*numbers, BITS, "sign flips over segments")
+        rows.append(Row(f"{name}, {of['variant']}", score, of=of, metric=BITS))
+        error, of_null = (((counts - said) ** 2).sum(axis=0) for said in (rate, null))
+        tables.append(pd.DataFrame({
+            "model": name, "horizon_s": horizon_s, "unit": data.unit_ids[spoke],
+            "bits": each[:, :-1].mean(axis=0), "ci_low": low[:-1], "ci_high": high[:-1],
+            "r2": 1 - error / of_null, "n_spikes": n_spikes.astype(int),
+            "over_test_mean": per_unit(counts, rate, counts.mean(axis=0)), "weight": weight.mean(),
+            "unshrunk": per_unit(counts, raw, null),
+        }))  # fmt: skip
     return rows, pd.concat(tables, ignore_index=True)
 
 
 def of_fold(
     name: str, data: Film, means: np.ndarray, fold: int, ahead: int, seed: int
 ) -> tuple[np.ndarray, ...]:
-    """Of the test bins of a fold: counts, what is expected of them as shrunk and as it is, the train
-    mean (B, N), segments (B,); and the weight of the model. BadParameter where no pair of bins is left."""
+    """The weight of a model in one fold (1,), and of the test bins: segment (B,), counts, what is
+    expected as shrunk and as it is, and the train mean (B, N). BadParameter where no pair of bins is left."""
     teach, val, test = (pairs(data, fold, role, ahead) for role in ROLES)
     if not min(len(teach), len(val), len(test)):
         raise BadParameter(
             f"horizons_s: no bins lie {ahead * data.width_s:g} s apart in a segment."
         )
-    least = LEAST_HZ * data.width_s
-    null = np.maximum(data.counts[teach + ahead].mean(axis=0), least)
-    expected = np.maximum(rates(name, data, means, teach, ahead, seed), least)
-    of_val, place = data.counts[val + ahead], np.unique(data.segment[val], return_inverse=True)[1]
-    gains = np.array(
-        [
-            np.bincount(
-                place, gain_in_bits(of_val, w * expected[val] + (1 - w) * null, null).sum(axis=1)
-            )
-            for w in WEIGHTS
-        ]
-    )  # (weight, segment)
-    best = int(gains.sum(axis=1).argmax())
+    least, later = LEAST_HZ * data.width_s, data.counts[teach + ahead]
+    null = np.maximum(later.mean(axis=0), least)
+    expected = np.maximum(expected_counts(name, data.counts, means, teach, later, seed), least)
+    of_val = data.counts[val + ahead]
+    gains = pd.DataFrame({
+        weight: gain_in_bits(of_val, weight * expected[val] + (1 - weight) * null, null).sum(axis=1)
+        for weight in WEIGHTS
+    }).groupby(data.segment[val]).sum()  # fmt: skip
+    weight = gains.sum().idxmax()
     # What validation gains by chance, too, is no reason to leave the mean.
-    sure = gains[best].sum() > gains[best].std() * np.sqrt(gains.shape[1])
-    w, raw = WEIGHTS[best] if sure else 0.0, expected[test]
-    null = np.tile(null, (len(test), 1))
-    return data.counts[test + ahead], w * raw + (1 - w) * null, raw, null, data.segment[test], w
+    if gains[weight].sum() <= gains[weight].std(ddof=0) * np.sqrt(len(gains)):
+        weight = 0.0
+    raw, null = expected[test], np.tile(null, (len(test), 1))
+    shrunk = weight * raw + (1 - weight) * null
+    return np.array([weight]), data.segment[test], data.counts[test + ahead], shrunk, raw, null

@@ -140,10 +140,10 @@ def around(
     counts (n, N) of consecutive bins; at (B,) positions; windows (T, 2): start and stop of each, from
     the begin of the bin [s]. At the ends of the film they are what is left of them.
     """
-    sums = np.concatenate([np.zeros((1, counts.shape[1])), np.cumsum(counts, axis=0, dtype=float)])
-    parts = []
-    for first, stop in np.rint(np.asarray(windows) / width_s).astype(int):
+    sums = np.zeros((len(counts) + 1, counts.shape[1]), np.int32)
+    np.cumsum(counts, axis=0, out=sums[1:])
+    x = np.empty((len(at), len(windows), counts.shape[1]), np.float32)
+    for k, (first, stop) in enumerate(np.rint(np.asarray(windows) / width_s).astype(int)):
         low, high = np.clip(at + first, 0, len(counts)), np.clip(at + stop, 0, len(counts))
-        seen = np.sqrt(np.maximum(high - low, 1))[:, None]
-        parts.append(((sums[high] - sums[low]) / seen).astype(np.float32))
-    return np.stack(parts, axis=1)
+        x[:, k] = (sums[high] - sums[low]) / np.sqrt(np.maximum(high - low, 1))[:, None]
+    return x

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.axes import Axes
 
+from nblib.experiments.film.decoding import CHOSEN, CLOCK, NO_DECODER
 from nblib.experiments.film.forecast import BITS
 from nblib.report import published
 from nblib.report.plots import primitives, style
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 PUBLISHED = "SUMMER"  # the recording that its published numbers go by
 SHOWN_BINS = 1500
-NO_DECODER = ("trial", "segment", "label", "clock", "chosen", "choice", "fold")
 AXES = {"kappa": "κ on test bins", BITS: "bits a spike over the mean of train bins"}
 NULLS = {"kappa": "chance", BITS: "mean of train bins"}
 ENDS = {"value": "", "ci_low": "_low", "ci_high": "_high"}
@@ -53,7 +53,7 @@ def leak_curve(leak: pd.DataFrame) -> Picture:
         return style.say("No leak curve was asked for. Draw one with: -p leak [0, 4, 8, 16, 32]")
     fig = style.new_figure(3.8)
     ax = fig.add_subplot()
-    leak = leak[leak["model"] != "chosen"].assign(chance=0.0)
+    leak = leak[leak["model"] != CHOSEN].assign(chance=0.0)
     primitives.curves(ax, leak, "buffer_s", "model", bands=True)
     paper = published.beside([PUBLISHED])
     paper = paper[(paper["metric"] == "kappa") & paper["variant"].str.startswith("label=Summer,")]
@@ -69,7 +69,7 @@ def leak_curve(leak: pd.DataFrame) -> Picture:
 def stretch(predictions: pd.DataFrame) -> Picture:
     """A stretch of test bins: when the label was on, and how sure each decoder was of it."""
     part = predictions.sort_values("trial").iloc[:SHOWN_BINS]
-    decoders = [name for name in part if name not in NO_DECODER]
+    decoders = [name for name in part if name not in (*NO_DECODER, CLOCK, CHOSEN)]
     fig = style.new_figure(3.0)
     ax = fig.add_subplot()
     at = range(len(part))
