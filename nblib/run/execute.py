@@ -46,8 +46,6 @@ class Exit:
 class AtWork:
     """Whose a notebook at work is. alive: None where only its own host could tell."""
 
-    name: str  # <stage>-<key>
-    pid: int
     host: str
     alive: bool | None
 
@@ -56,10 +54,8 @@ def at_work(path: Path) -> AtWork | None:
     """What the name of a notebook at work says; None for any other file."""
     if not path.name.endswith(RUNNING):
         return None
-    name, _, who = path.name.removesuffix(RUNNING).partition(".")
-    pid, _, host = who.partition("@")
-    alive = integrity.alive(int(pid)) if host == platform.node() else None
-    return AtWork(name, int(pid), host, alive)
+    pid, _, host = path.name.removesuffix(RUNNING).partition(".")[2].partition("@")
+    return AtWork(host, integrity.alive(int(pid)) if host == platform.node() else None)
 
 
 def size(n_bytes: float) -> str:

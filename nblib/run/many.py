@@ -69,8 +69,6 @@ def run_many(
     One that rests on others of them waits for these, and is withheld when one of them fails.
     `options` are those of `attempt`; the others are explained at `run_calls`.
     """
-    if n_jobs < 1:
-        raise BadParameter(f"jobs = {n_jobs}: expected at least 1.")
     options = {**options, "progress": False}  # of the child; this process says what happened
     calls = [{"notebook": str(n), "params": p, **options} for n, p in jobs]
     heavy = any(Path(n).name[:2] not in LIGHT_NOTEBOOKS for n, _ in jobs)

@@ -23,15 +23,17 @@ STATES = ("done", "running", "queued", "failed")
 MOST_LINES = 40
 
 
-def manifests() -> list[tuple[Path, dict[str, Any]]]:
-    """Folder and manifest of every artifact of the data root; {} for one that cannot be read."""
-    rows = []
-    for folder in store.artifacts():
-        try:
-            rows.append((folder, store.read_manifest(folder)))
-        except NblibError:
-            rows.append((folder, {}))
-    return rows
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of an artifact; {} where it cannot be read."""
+    try:
+        return store.read_manifest(folder)
+    except NblibError:
+        return {}
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Those of the data root that can be read."""
+    return [manifest for manifest in map(manifest_of, store.artifacts()) if manifest]
 
 
 def failed() -> list[tuple[Path, str]]:
@@ -64,18 +66,19 @@ def report() -> str:
     """`nblib status` as text: every artifact, and the notebooks that failed."""
     lines, total = [f"data root: {store.home()}", ""], 0
     line = "{:14}  {:18}  {:16}  {:24}  {:20}  {:>9}  {}"
-    rows = manifests()
-    if rows:
+    folders = list(store.artifacts())
+    if folders:
         names = ("stage", "recording", "key", "recipe", "created", "size", "notebook")
         lines.append(line.format(*names))
-    for folder, manifest in rows:
+    for folder in folders:
+        manifest = manifest_of(folder)
         n_bytes = sum(output["bytes"] for output in manifest.get("outputs", {}).values())
         recipe = (manifest.get("recipe") or {}).get("recipe", "")
         executed = "attached" if (folder / store.EXECUTED).is_file() else "-"
         about = (recipe, manifest["created"]) if manifest else ("unreadable manifest", "")
         lines.append(line.format(*folder.parts[-3:], *about, size(n_bytes), executed))
         total += n_bytes
-    lines.append(f"{len(rows)} artifacts, {size(total)}" if rows else "no artifacts yet")
+    lines.append(f"{len(folders)} artifacts, {size(total)}" if folders else "no artifacts yet")
     kept = failed()
     lines += ["", f"{len(kept)} failed notebooks" if kept else "no failed notebooks"]
     for path, reason in kept:
@@ -92,7 +95,7 @@ def outlook(tasks: list[Task], wanted: list[Task], studies: list[Study], *, reas
     tasks: all, with what they rest on; wanted: those that the file names; reasons: whether to say of
     each run that is to do why it is.
     """
-    made = [(folder, manifest) for folder, manifest in manifests() if manifest]
+    made = manifests()
     jobs = [plan.job_of(*task) for task in tasks]
     todo = [i for i, job in enumerate(jobs) if job.done() is None]
     costs = {i: _cost(jobs[i], made) for i in todo}
@@ -123,12 +126,12 @@ def _label(task: Task) -> str:
     return f"{notebook} {', '.join(f'{k} {v}' for k, v in values.items())}"
 
 
-def _cost(job: Job, made: list[tuple[Path, dict[str, Any]]]) -> float | None:
+def _cost(job: Job, made: list[dict[str, Any]]) -> float | None:
     """Seconds this run may take: the median of the same notebook and model; None without one."""
     model = getattr(job.params, "model", "")
     seconds = [
         manifest["wall_s"]
-        for _, manifest in made
+        for manifest in made
         if manifest["stage"] == job.name
         and manifest["parameters"].get("model", "") == model
         and manifest["wall_s"] is not None
@@ -150,7 +153,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def reason(job: Job, made: list[tuple[Path, dict[str, Any]]]) -> str:
+def reason(job: Job, made: list[dict[str, Any]]) -> str:
     """Why a run is to do: it was never made, it failed, or something it came from changed."""
     if job.recipe is None:
         return "a report, of the runs there will be"
@@ -162,7 +165,7 @@ def reason(job: Job, made: list[tuple[Path, dict[str, Any]]]) -> str:
     values = json.loads(json.dumps(store.plain(settings | job.params.model_dump())))
     differing = [
         [k for k, v in stages.in_key(values).items() if v != there["parameters"].get(k)]
-        for _, there in made
+        for there in made
         if (there["stage"], there["recording"]) == (job.name, job.recording)
     ]  # fmt: skip
     if not differing:
@@ -178,7 +181,7 @@ def failed_notebook(job: Job) -> Path:
     return store.failed_dir() / job.recording / f"{job.name}-{job.key}.ipynb"
 
 
-def of_study(study: Study, made: list[tuple[Path, dict[str, Any]]]) -> str:
+def of_study(study: Study, made: list[dict[str, Any]]) -> str:
     """One line on a study: how many of its trials are done."""
     try:
         n = len(trials.ended(study))
@@ -239,7 +242,7 @@ def progress(path: Path, tasks: list[Task], studies: list[Study]) -> str:
     for stage in [*sorted({job.name for job in jobs}), "all"]:
         count = Counter(now for job, now, _ in rows if stage in (job.name, "all"))
         lines.append(f"{stage:26}" + "".join(f"{count[name]:9}" for name in STATES))
-    made = [(folder, manifest) for folder, manifest in manifests() if manifest]
+    made = manifests()
     lines += [of_study(study, made) for study in studies]
     for job, now, why in rows:
         if now in ("running", "failed"):
