@@ -21,7 +21,7 @@ PACKAGE = ROOT / "nblib"
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 TORCH = {"torch", "lightning", "pytorch_lightning", "torch_geometric", "torchmetrics", "wandb"}
 # Notebooks 01-04 use these, and so must start without torch.
-ROAD = ["core", "data", "road", "prepare", "report/plots", "report/explore.py"]
+ROAD = ["core", "data", "road", "prepare", "report/plots", "report/response_explorer.py"]
 
 
 def layer(path: Path) -> str:

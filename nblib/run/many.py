@@ -38,7 +38,7 @@ LIGHT = (
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
     "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.binning_stage",
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots.recordings",
-    "nblib.report.plots.preparation", "nblib.report.explore",
+    "nblib.report.plots.preparation", "nblib.report.response_explorer",
 )  # fmt: skip
 HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode", "nblib.report.plots.runs")  # fmt: skip
 FORK = multiprocessing.get_context("fork")

@@ -9,7 +9,7 @@ from nblib.core.errors import MissingInput
 from nblib.core.params import BinSettings
 from nblib.data.checks import session_report
 from nblib.prepare import binning, binning_stage
-from nblib.report import explore, plots
+from nblib.report import plots, response_explorer
 from nblib.road import stages
 from nblib.road.recordings import open_recording
 from nblib.run import execute
@@ -50,7 +50,7 @@ def test_a_lab_pickle_begins_at_02(lab_pickle, session):
     np.testing.assert_array_equal(binned.counts, expected.counts)
     psth = binning_stage.response(None, binned)
     assert len(psth) == 5 and psth["area"].unique().tolist() == [""]
-    assert plots.png_bytes(explore.explore_responses(None)).startswith(b"\x89PNG")
+    assert plots.png_bytes(response_explorer.explore_responses(None)).startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from handmade import recording
 
-from nblib.report import explore, plots
+from nblib.report import explore, plots, response_explorer
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def session():
 
 
 def test_opens_at_the_clearest_response(session):
-    explorer = explore.ResponseExplorer(session)
+    explorer = response_explorer.ResponseExplorer(session)
     assert explorer.unit == 102 and explorer.label == 0
 
 
 def test_every_control_changes_the_picture(session):
-    explorer = explore.ResponseExplorer(session)
+    explorer = response_explorer.ResponseExplorer(session)
     area, unit, label, window, _ = explorer.widget.children
     seen = [plots.png_bytes(explorer.widget.result, dpi=50)]
     for control, value in (
@@ -46,7 +46,7 @@ def test_every_control_changes_the_picture(session):
 
 
 def test_an_area_of_other_units_chooses_its_first(session):
-    explorer = explore.ResponseExplorer(session)
+    explorer = response_explorer.ResponseExplorer(session)
     area, unit, label, *_ = explorer.widget.children
     unit.value, label.value = 103, 1
     area.value = "VISp"
@@ -55,7 +55,7 @@ def test_an_area_of_other_units_chooses_its_first(session):
 
 def test_recording_without_areas():
     plain = recording([np.array([1.01, 2.01]), np.array([1.5])], [0, 1], [1.0, 2.0])
-    explorer = explore.ResponseExplorer(plain)
+    explorer = response_explorer.ResponseExplorer(plain)
     assert [text for text, _ in explorer.widget.children[0].options] == ["all", "no area"]
 
 
@@ -66,16 +66,16 @@ def test_in_a_batch_there_is_a_picture_and_no_widget(session, monkeypatch):
         raise AssertionError("a widget was made where nobody can use it")
 
     monkeypatch.setattr(ipywidgets.Widget, "__init__", refuse)
-    assert not explore.is_interactive()
-    bundle, told = explore.ResponseExplorer(session)._repr_mimebundle_()
+    assert not response_explorer.is_interactive()
+    bundle, told = response_explorer.ResponseExplorer(session)._repr_mimebundle_()
     assert "Raster and PSTH of one unit" in told["image/png"]["alt"]
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert set(bundle) == {"image/png", "text/plain"}
 
 
 def test_before_a_reader_there_are_controls(session, monkeypatch):
-    monkeypatch.setattr(explore, "is_interactive", lambda: True)
-    bundle, _ = explore.ResponseExplorer(session)._repr_mimebundle_()
+    monkeypatch.setattr(response_explorer, "is_interactive", lambda: True)
+    bundle, _ = response_explorer.ResponseExplorer(session)._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
 
 

@@ -37,7 +37,7 @@ ROAD = {
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {
     "settle or check what is asked for, whose values are in the key; keep and check bytes": {"core", "road"},
-    "draw and word what stands in the executed notebook, not in the artifact": {"report/plots", "report/explore.py"},
+    "draw and word what stands in the executed notebook, not in the artifact": {"report/plots", "report/explore.py", "report/response_explorer.py"},
     "run notebooks, and tell what was run": {
         "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py", "report/score_file.py",
     },
