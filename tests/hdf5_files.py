@@ -9,7 +9,7 @@ from nblib.data import counts_dataset
 from nblib.data.nwb import open_nwb
 from nblib.data.opening import open_recording
 from nblib.prepare import binning, split_roles, splits
-from nblib.prepare.potentials import lfp_windows
+from nblib.prepare.potentials import lfp_windows, stored_windows
 from nblib.simulate import lfp, oracle
 from nblib.simulate.allen import simulate, truth_path
 
@@ -29,7 +29,7 @@ def make(folder: Path) -> None:
     given = {"source": "lfp_nwb", "path": str(folder / "lfp.nwb"), "intervals": "states"}
     recipe = params.Recipe(recipe="r", recordings=["a"], label="state", **given)
     lfp.simulate(folder / "lfp.nwb", params.SimulateLfpSettings(state_s=20.0), "a")
-    lfp_windows.save(lfp_windows.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
+    stored_windows.save(lfp_windows.cut(open_recording(recipe, "a"), params.BinSettings()), folder)
 
 
 def read(folder: Path) -> dict[str, float]:
@@ -40,5 +40,5 @@ def read(folder: Path) -> dict[str, float]:
         "truth": float(oracle.read_truth(truth_path(spikes)).rates.sum()),
         "counts": float(counts_dataset.load(folder).counts.sum()),
         "mean": float(splits.load(folder)[1][0].mean.sum()),
-        "windows": float(abs(lfp_windows.load(folder).x).sum()),
+        "windows": float(abs(stored_windows.load(folder).x).sum()),
     }

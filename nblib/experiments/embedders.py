@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nblib.experiments import label_budget
     from nblib.experiments.self_supervision import Params as PretextParams
     from nblib.models.stagernet import StagerNet
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 BAND_POWER = "bandpower"  # the embedder that learns nothing: log power by channel and band
 

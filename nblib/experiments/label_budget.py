@@ -33,7 +33,7 @@ from nblib.experiments.subjects import Fold, fold_hash, make_folds
 from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 LAB_DICT = "budget_accuracy.json"
 

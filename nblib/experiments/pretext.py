@@ -15,7 +15,7 @@ import numpy as np
 from nblib.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 TASKS = ("rp", "ts", "cpc")
 TITLES = {

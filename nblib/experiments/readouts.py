@@ -15,7 +15,7 @@ from nblib.experiments.pretext import EPS
 from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
 C_FIXED = 0.1

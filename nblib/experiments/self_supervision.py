@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from nblib.experiments.pretext import Timeline
     from nblib.models.stagernet import PretextNet, StagerNet
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 
 class Params(P.Fit, CohortParams):

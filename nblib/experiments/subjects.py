@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 
 if TYPE_CHECKING:
     from nblib.experiments import label_budget
-    from nblib.prepare.potentials.lfp_windows import Cohort
+    from nblib.prepare.potentials.stored_windows import Cohort
 
 
 def subject_folds(subjects: np.ndarray, n_folds: int, seed: int) -> list[np.ndarray]:

@@ -15,8 +15,8 @@ from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning, continuous, responses
-from nblib.prepare.potentials import lfp_windows, spectra
-from nblib.prepare.potentials.lfp_windows import Windows
+from nblib.prepare.potentials import lfp_windows, spectra, stored_windows
+from nblib.prepare.potentials.stored_windows import Windows
 from nblib.road.stage_registry import INGEST
 from nblib.road.stages import Stage
 
@@ -48,8 +48,8 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
 
 
 def save(binned: xr.Dataset | Windows, folder: Path) -> None:
-    """Write counts (see `counts_dataset.save`) or windows (see `lfp_windows.save`)."""
-    lfp_windows.save(binned, folder) if isinstance(binned, Windows) else counts_dataset.save(
+    """Write counts (see `counts_dataset.save`) or windows (see `stored_windows.save`)."""
+    stored_windows.save(binned, folder) if isinstance(binned, Windows) else counts_dataset.save(
         binned, folder
     )
 

@@ -23,7 +23,7 @@ def rows(*, recordings: int = 29, windows: int = 400, subjects: int = 12, steps:
 def _cohort(recordings: int, windows: int):
     import numpy as np
 
-    from nblib.prepare.potentials.lfp_windows import Cohort, Windows
+    from nblib.prepare.potentials.stored_windows import Cohort, Windows
 
     rng = np.random.default_rng(0)
     label = np.repeat(["a", "b", "c"], windows // 3 + 1)[:windows]

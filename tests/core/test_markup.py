@@ -17,7 +17,7 @@ from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
 from nblib.data.checks import SessionReport
 from nblib.prepare import binning_stage
-from nblib.prepare.potentials.lfp_windows import Windows
+from nblib.prepare.potentials.stored_windows import Windows
 from nblib.report import explore, model_choice, plots, summary
 from nblib.report.plots import primitives, style
 from nblib.road import stages

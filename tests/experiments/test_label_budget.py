@@ -12,8 +12,8 @@ from nblib.evaluate.scores import score_over_subjects
 from nblib.experiments import label_budget, learning_curves, readouts, self_supervision, subjects
 from nblib.experiments.embedders import Embedders
 from nblib.experiments.pretext import EMBEDDINGS
-from nblib.prepare.potentials.lfp_windows import Cohort, Windows
 from nblib.prepare.potentials.spectra import log_band_power
+from nblib.prepare.potentials.stored_windows import Cohort, Windows
 from nblib.road import stages
 
 STATES = ("a", "b", "c")

@@ -11,8 +11,8 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, SimulateLfpSettings
 from nblib.data.checks import potentials
 from nblib.data.recording import Recording, Series
-from nblib.prepare.potentials import lfp_windows, spectra
-from nblib.prepare.potentials.lfp_windows import Cohort
+from nblib.prepare.potentials import lfp_windows, spectra, stored_windows
+from nblib.prepare.potentials.stored_windows import Cohort
 from nblib.simulate import lfp
 
 RATE = 200.0
@@ -209,17 +209,17 @@ def test_settings_that_cannot_be_met(noise, given, error, says):
 
 def test_stored_windows_come_back_and_a_flipped_byte_is_seen(noise, tmp_path):
     found = lfp_windows.cut(session(noise), settings())
-    lfp_windows.save(found, tmp_path)
-    again = lfp_windows.load(tmp_path)
+    stored_windows.save(found, tmp_path)
+    again = stored_windows.load(tmp_path)
     for name in ("x", "start_s", "label", "purity"):
         np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
     assert (again.channels, again.how, again.subject) == (found.channels, found.how, "m1")
-    path = tmp_path / lfp_windows.FILE
+    path = tmp_path / stored_windows.FILE
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
     with pytest.raises(BadInput):
-        lfp_windows.load(tmp_path)
+        stored_windows.load(tmp_path)
 
 
 def test_a_cohort_is_flat_and_must_be_alike(noise):
@@ -238,7 +238,7 @@ def test_a_stored_cohort_is_read_once_into_place(noise, tmp_path):
     folders = [tmp_path / n for n in ("m1", "m2", "m3")]
     for one, folder in zip(found, folders, strict=True):
         folder.mkdir()
-        lfp_windows.save(one, folder)
+        stored_windows.save(one, folder)
     both = Cohort.load(folders[:2])
     np.testing.assert_array_equal(both.x, np.concatenate([w.x for w in found[:2]]))
     assert all(part.x.base is both.x for part in both.parts)
@@ -293,12 +293,12 @@ from pathlib import Path
 import numpy as np
 from nblib.core.params import BinSettings, Recipe
 from nblib.data import opening
-from nblib.prepare.potentials import lfp_windows
+from nblib.prepare.potentials import lfp_windows, stored_windows
 path = Path({str(tmp_path / "a.nwb")!r})
 recipe = Recipe(recipe="r", recordings=["a"], source="lfp_nwb", path=str(path), intervals="states", label="state")
 made = lfp_windows.cut(opening.open_recording(recipe, "a"), BinSettings(window_s=3.0, hop_s=3.0, lowpass_hz=55.0))
 assert made.x.shape == (399, 3000, 11), made.x.shape
-lfp_windows.save(made, Path({str(tmp_path)!r}))
+stored_windows.save(made, Path({str(tmp_path)!r}))
 status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's memory too
 print(int(status.split("VmHWM:")[1].split()[0]) / 1e6)
 """

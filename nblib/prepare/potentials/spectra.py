@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput
-from nblib.prepare.potentials.lfp_windows import Windows
+from nblib.prepare.potentials.stored_windows import Windows
 
 BANDS = {
     "delta": (1, 4),

@@ -20,7 +20,7 @@ from nblib.data import sources
 from nblib.data.counts_dataset import load as load_counts
 from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
-from nblib.prepare.potentials import lfp_windows
+from nblib.prepare.potentials import stored_windows
 from nblib.report import runs
 from nblib.report.runs import Run
 from nblib.road import stages
@@ -165,7 +165,7 @@ def embedders(run: Run) -> list[Run]:
 def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
     keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
-    return {r: lfp_windows.subject(store.folder(BIN, r, key)) for r, key in keys}
+    return {r: stored_windows.subject(store.folder(BIN, r, key)) for r, key in keys}
 
 
 def recordings_of(run: Run) -> list[str]:

@@ -11,7 +11,7 @@ import xarray as xr
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.prepare import responses
 from nblib.prepare.continuous import is_continuous
-from nblib.prepare.potentials import lfp_windows
+from nblib.prepare.potentials import stored_windows
 from nblib.prepare.potentials.spectra import BANDS
 from nblib.report.plots import primitives, style, texts
 from nblib.report.plots.style import Picture
@@ -24,7 +24,7 @@ MOST_UNITS = 12  # whose spike-triggered averages are drawn one by one
 def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
     """Mean firing rate by area around the onset (`binning_stage.response`), power spectra by state, or
     spike-triggered averages."""
-    if isinstance(binned, lfp_windows.Windows):
+    if isinstance(binned, stored_windows.Windows):
         return state_spectra(psth)
     if is_continuous(binned):
         return clearest_averages(psth)
@@ -34,7 +34,7 @@ def average_response(binned: Any, psth: pd.DataFrame) -> Picture:
 def label_differences(binned: Any, psth: pd.DataFrame) -> Picture:
     """What tells labels apart: tuning of every unit, or band power of every channel; without labels, the
     spike-triggered average of every unit."""
-    if isinstance(binned, lfp_windows.Windows):
+    if isinstance(binned, stored_windows.Windows):
         return band_power(psth)
     if is_continuous(binned):
         return all_averages(psth)
