@@ -55,7 +55,7 @@ def _runner(nwb: Path, repeats: int) -> list[Row]:
 
         took = best(repeats, papermill=papermill, nblib=nblib)
     over = took["nblib"] - took["papermill"]
-    group, against = "running a notebook", f"papermill {NOTEBOOK}"
+    group, against = "tools", f"papermill {NOTEBOOK}"
     return [
         Row(group, against, took["papermill"], ratio=1.0, note="a small simulated recording"),
         Row(group, f"nblib run {NOTEBOOK}", took["nblib"], ratio=took["nblib"] / took["papermill"],
