@@ -58,6 +58,25 @@ class Run:
         return self.folder.parts[-3]
 
     @property
+    def recordings(self) -> list[str]:
+        """The recordings of the run: those of its cohort, or its own."""
+        cohort = stages.STAGES[self.stage].cohort
+        return self.manifest["recipe"]["recordings"] if cohort else [self.manifest["recording"]]
+
+    @cached_property
+    def splits(self) -> list[Path]:
+        """Where the splits of its recordings lie; none where folds are of subjects."""
+        if stages.STAGES[self.stage].upstream != SPLIT:
+            return []
+        pairs = zip(self.recordings, self.manifest["upstream"], strict=False)
+        return [store.folder(SPLIT, recording, key) for recording, key in pairs]
+
+    @property
+    def split(self) -> Path | None:
+        """Where its split lies, of several recordings the first's; None where it has none."""
+        return next(iter(self.splits), None)
+
+    @property
     def results(self) -> list[dict[str, Any]]:
         """What metrics.json says of each result: one of 05 and 06, several of 07, 09 and 10."""
         rows = self.metrics.get("rows", [{}])

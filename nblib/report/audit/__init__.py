@@ -15,7 +15,7 @@ import pandas as pd
 from nblib.core.errors import NblibError
 from nblib.report import results
 from nblib.report.audit import checks, sessions
-from nblib.report.audit.files import Files, split_folder
+from nblib.report.audit.files import Files
 from nblib.report.runs import Unreadable, read_all
 
 CHECKS = {
@@ -114,7 +114,7 @@ def audit(recipe: str = "") -> Audit:
         else:
             runs.append(run)
     # Runs of one split and fold in a row: their samples are cut once, and one at a time is held.
-    for run in sorted(runs, key=lambda r: (str(split_folder(r)), r.metrics.get("fold", 0))):
+    for run in sorted(runs, key=lambda r: (str(r.split), r.metrics.get("fold", 0))):
         for check, look in LOOKS.items():
             try:
                 faults = look(run, files)

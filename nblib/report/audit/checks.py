@@ -20,9 +20,6 @@ from nblib.report import results
 from nblib.report.audit.files import (
     Files,
     embedders,
-    recordings_of,
-    split_folder,
-    split_folders,
     subjects_of,
 )
 from nblib.report.runs import HISTORY, Run
@@ -84,7 +81,7 @@ def test_rows(run: Run, files: Files) -> list[Fault] | None:
     """Whether a run answered for its test rows, all of them and no other."""
     info = STAGES[run.stage]
     name = info.answers
-    if split_folder(run) is None or (predictions := run.table(name, "trial")) is None:
+    if run.split is None or (predictions := run.table(name, "trial")) is None:
         return None
     test, answered, faults = files.rows(run, "test"), set(predictions["trial"]), []
     taught = answered & (files.rows(run, "train") | files.rows(run, "val"))
@@ -110,9 +107,9 @@ def test_rows(run: Run, files: Files) -> list[Fault] | None:
 
 def random_split(run: Run, files: Files) -> list[Fault] | None:
     """Whether presentations were drawn at random for the test although their labels come in runs."""
-    if split_folder(run) is None:
+    if run.split is None:
         return None
-    if run.manifest["recipe"]["split"] == "random" and files.block(split_folder(run)) > 1:
+    if run.manifest["recipe"]["split"] == "random" and files.block(run.split) > 1:
         return [RUNS_AND_RANDOM]
     return []
 
@@ -167,9 +164,9 @@ def windows(run: Run, files: Files) -> list[Fault] | None:
     """Of a run on time without trials: whether what a role sees and predicts lies in its own time or in
     gaps, whether anything after t0 changed an answer, and whether validation chose what was chosen."""
     table = run.table("windows.parquet", "role", "sees_from_s", "first_s", "until_s")
-    if table is None or split_folder(run) is None:
+    if table is None or run.split is None:
         return None
-    split, faults = pd.DataFrame(files.split(split_folder(run))[0]), []
+    split, faults = pd.DataFrame(files.split(run.split)[0]), []
     split = split[(split["fold"] == run.metrics.get("fold", 0)) & (split["role"] != "gap")]
     start, stop = to_ns(split["start_s"].to_numpy()), to_ns(split["stop_s"].to_numpy())
     for role in dict.fromkeys(table["role"]):
@@ -198,7 +195,7 @@ def windows(run: Run, files: Files) -> list[Fault] | None:
 
 def subjects(run: Run, files: Files) -> list[Fault] | None:
     """Whether the test subjects of 08 and 09 had no part in teaching, unless that was asked for."""
-    if not STAGES[run.stage].cohort or split_folders(run):
+    if not STAGES[run.stage].cohort or run.splits:
         return None
     subject = subjects_of(run)
     if STAGES[run.stage].cohort and STAGES[run.stage].chosen:
@@ -243,11 +240,11 @@ def _teachers(run: Run, subject: dict[str, str]) -> set[str]:
 
 def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     """Whether the hash that a run states is its split's, and one for all that are compared."""
-    with_split = [run for run in runs if split_folder(run) is not None]
+    with_split = [run for run in runs if run.split is not None]
     faults = []
     for run in with_split:
         try:
-            stored = files.split(split_folder(run))[1]
+            stored = files.split(run.split)[1]
         except NblibError as error:
             faults.append((run.folder, error))
             continue
@@ -264,7 +261,7 @@ def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
 
 def roles(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     """Whether anybody teaches and judges at once, in each split and for each gap asked of it."""
-    splits = {(folder, gap_s(r)): r for r in reversed(runs) for folder in split_folders(r)}
+    splits = {(folder, gap_s(r)): r for r in reversed(runs) for folder in r.splits}
     faults = []
     for (folder, gap), run in splits.items():
         try:
@@ -282,7 +279,7 @@ def recordings(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
     names: dict[str, dict[str, Path]] = {}
     faults = []
     for run in runs:
-        for recording in recordings_of(run):
+        for recording in run.recordings:
             try:
                 content = files.content(run, recording)
             except NblibError as error:

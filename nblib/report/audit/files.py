@@ -24,7 +24,7 @@ from nblib.prepare.potentials import stored_windows
 from nblib.report import runs
 from nblib.report.runs import Run
 from nblib.road import stages
-from nblib.road.stage_registry import BIN, CLEAN, SPLIT, STAGES
+from nblib.road.stage_registry import BIN, CLEAN, STAGES
 
 VERSION = 1
 # Training in 16 bit, or with a GPU's shortened factors, ends in other last digits than the answer
@@ -45,19 +45,6 @@ class Answers:
     near: int
     loss: float
     slack: float
-
-
-def split_folder(run: Run) -> Path | None:
-    """Where the run's split lies, of several recordings the first's; None where folds are of subjects."""
-    return next(iter(split_folders(run)), None)
-
-
-def split_folders(run: Run) -> list[Path]:
-    """Where the splits of all recordings of the run lie."""
-    if STAGES[run.stage].upstream != SPLIT:
-        return []
-    pairs = zip(recordings_of(run), run.manifest["upstream"], strict=False)
-    return [store.folder(SPLIT, recording, key) for recording, key in pairs]
 
 
 class Files:
@@ -90,7 +77,7 @@ class Files:
 
     def rows(self, run: Run, role: str) -> frozenset:
         """Trials of one role in the run's fold."""
-        return self._roles(split_folder(run), run.metrics["fold"]).get(role, frozenset())
+        return self._roles(run.split, run.metrics["fold"]).get(role, frozenset())
 
     def _read_roles(self, folder: Path, fold: int) -> dict[str, frozenset]:
         split = self.split(folder)[0]
@@ -102,7 +89,7 @@ class Files:
 
         A simulated recording is known by its settings and its name.
         """
-        key = run.manifest["upstream"][recordings_of(run).index(recording)]
+        key = run.manifest["upstream"][run.recordings.index(recording)]
         return self._content(run.stage, run.manifest["recipe"]["source"], recording, key)
 
     def _read_content(self, stage: str, source: str, recording: str, key: str) -> str:
@@ -118,7 +105,7 @@ class Files:
         given, outputs = run.manifest["parameters"], run.manifest["outputs"]
         rests_on = (
             VERSION, run.stage, STAGES[run.stage].version, run.manifest["recording"],
-            run.manifest["upstream"], self.split(split_folder(run))[1], run.metrics["fold"], role,
+            run.manifest["upstream"], self.split(run.split)[1], run.metrics["fold"], role,
             given["seed"] if given.get("shuffle_labels") else None,
             outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
         )  # fmt: skip
@@ -131,7 +118,7 @@ class Files:
         """Samples of each role of a run's split and fold, labels shuffled where the run did so."""
         parameters, fold = run.manifest["parameters"], run.metrics["fold"]
         seed = parameters["seed"] if parameters.get("shuffle_labels") else None
-        wanted = (split_folder(run), fold, seed)
+        wanted = (run.split, fold, seed)
         if self.samples_of[0] != wanted:
             self.samples_of = (None, None)  # first free the memory
             roles, statistics = splits.load(store.open_artifact(wanted[0]))
@@ -166,12 +153,6 @@ def subjects_of(run: Run) -> dict[str, str]:
     """Recording -> subject of a cohort, from its stored windows."""
     keys = zip(run.manifest["recipe"]["recordings"], run.manifest["upstream"], strict=False)
     return {r: stored_windows.subject(store.folder(BIN, r, key)) for r, key in keys}
-
-
-def recordings_of(run: Run) -> list[str]:
-    """The recordings of a run: those of its cohort, or its own."""
-    cohort = STAGES[run.stage].cohort
-    return run.manifest["recipe"]["recordings"] if cohort else [run.manifest["recording"]]
 
 
 def _ask(run: Run, samples: Samples) -> Answers:

@@ -12,7 +12,7 @@ from nblib import models
 from nblib.core import store
 from nblib.models.multimodal import masks
 from nblib.prepare import sessions as prepared
-from nblib.report.audit.files import Files, split_folders
+from nblib.report.audit.files import Files
 from nblib.road.stage_registry import CLEAN, SPLIT, STAGES
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def model_of_sessions(run: Run, files: Files) -> list[str] | None:
     info = STAGES[run.stage]
     if not info.cohort or info.upstream != SPLIT:
         return None
-    given, folders, counts = run.manifest["parameters"], split_folders(run), []
+    given, folders, counts = run.manifest["parameters"], run.splits, []
     for recording, folder in zip(run.manifest["recipe"]["recordings"], folders, strict=True):
         counts.append(store.folder(CLEAN, recording, files.manifest(folder)["upstream"][0]))
     opened = ([store.open_artifact(folder) for folder in part] for part in (folders, counts))
