@@ -21,7 +21,8 @@ SIZES = {
     "n_units": ("units", r"(?:n_units|units_seed)=\d+"),
     "n_bins": ("bins a presentation", r"n_bins=\d+"),
 }
-AVERAGED = ("value", "ci_low", "ci_high", "chance", "oracle", "val_accuracy")
+ALIKE = ["base", "recording", "model", "variant", "changed"]
+AVERAGED = ("value", "ci_low", "ci_high", "oracle", "chance", "val_accuracy")
 POWER = "nblib sweep params/sweeps/power.yml"
 
 
@@ -43,67 +44,62 @@ def changes(runs: pd.DataFrame) -> pd.Series:
     return pd.Series([", ".join(filter(None, pair)) for pair in both], runs.index, dtype=object)
 
 
-def by_size(runs: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Means over runs that differ in one of `SIZES` alone, a row a decoder and size.
+def by_size(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means over runs that differ in one of `SIZES` alone: a row a decoder, size and number.
 
-    Columns: those of `AVERAGED`, the size, `is_base` for the recipe's own size, and `run`. Decoders
-    that were run with one size have no row.
+    Columns: what a decoder is (`ALIKE`), `size` and the number `at`, those of `AVERAGED`, `is_base`
+    for the recipe's own number, and `run`. Decoders that were run with one number have no row.
     """
     runs = runs.assign(n_a_class=(runs["n_train"] / runs["n_classes"]).astype(float).round(1))
     changed = changes(runs)
-    rest = changed.str.replace(rf"(?:^|, ){SIZES[size][1]}", "", regex=True).str.lstrip(", ")
-    runs = runs.assign(is_base=changed == "", changed=rest)
-    alike = ["base", "recording", "model", "variant", "changed"]
     columns = dict.fromkeys(AVERAGED, "mean") | {"is_base": "any", "run": list}
-    table = runs.groupby([*alike, size], as_index=False).agg(columns)
-    return table[table.groupby(alike)[size].transform("size") > 1]
+    parts = []
+    for column, (size, settings) in SIZES.items():
+        rest = changed.str.replace(rf"(?:^|, ){settings}", "", regex=True).str.lstrip(", ")
+        part = runs.assign(is_base=changed == "", changed=rest, size=size, at=runs[column])
+        part = part.groupby([*ALIKE, "size", "at"], as_index=False).agg(columns)
+        parts.append(part[part.groupby(ALIKE)["at"].transform("size") > 1])
+    return pd.concat(parts, ignore_index=True)
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """All rows of `by_size` as people read them. MissingInput where no size was changed."""
-    parts = [
-        by_size(runs, size).assign(size=name, at=lambda part, size=size: part[size])
-        for size, (name, _) in SIZES.items()
-    ]
-    found = pd.concat([part[part["changed"] == ""] for part in parts])
-    if found.empty:
+    sizes = by_size(runs)
+    sizes = sizes[sizes["changed"] == ""]
+    if sizes.empty:
         raise MissingInput(
             f"no runs that differ in how much data there is. Make some with:  {POWER}"
         )
-    kept = ["size", "at", "model", "value", "ci_low", "ci_high", "oracle", "chance", "is_base"]
-    return found[kept].sort_values(["size", "model", "at"], ignore_index=True)
+    sizes = sizes[["size", "at", "model", *AVERAGED, "is_base"]]
+    return sizes.sort_values(["size", "model", "at"], ignore_index=True)
 
 
-def in_words(table: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """What twice the data are worth to the decoder that validation chooses, of those that were run
-    with several sizes, as Markdown. MissingInput where none was run with the recipe's own.
+def in_words(table: pd.DataFrame) -> str:
+    """What twice the data are worth to the decoder that validation chooses, as Markdown.
 
     Measured from the recipe's own size to the next larger one, or from the next smaller one where
-    there is none. table: as `table` gives it.
+    there is none. table: as `table` gives it. MissingInput where it lacks the recipe's own size.
     """
-    own = runs[(changes(runs) == "") & runs["model"].isin(table["model"])]
+    own = table[table["is_base"]]
     if own.empty:
         raise MissingInput(
             f"no run of the recipe's own size to start from. Make one with:  {POWER}"
         )
-    own = own.groupby("model")[list(AVERAGED)].mean()
-    model = own["val_accuracy"].idxmax()
+    own = own.loc[own["val_accuracy"].idxmax()]
     worth, steps = [], []
-    for name, part in table[table["model"] == model].groupby("size", sort=False):
-        part = part.sort_values("at").reset_index(drop=True)
-        base = int(part["is_base"].argmax())
-        first = min(base, len(part) - 2)
+    for name, part in table[table["model"] == own["model"]].groupby("size", sort=False):
+        first = min(int(part["is_base"].argmax()), len(part) - 2)
         low, high = part.iloc[first], part.iloc[first + 1]
-        doublings = np.log2(high["at"] / low["at"])
-        points = 100 * (high["value"] - low["value"]) / doublings
+        points = 100 * (high["value"] - low["value"]) / np.log2(high["at"] / low["at"])
         worth.append(f"twice the {name} {points:+.1f} points")
-        steps.append(
-            f"{low['at']:g} to {high['at']:g} {name}: {low['value']:.1%} to {high['value']:.1%}"
-            + (f" (best possible {high['oracle']:.1%})" if np.isfinite(high["oracle"]) else "")
-        )
-    best = own.loc[model, "oracle"]
-    gap = f", where {best:.1%} are possible" if np.isfinite(best) else ""
+        step = f"{low['at']:g} to {high['at']:g} {name}: {low['value']:.1%} to {high['value']:.1%}"
+        steps.append(step + _possible(" (best possible {:.1%})", high["oracle"]))
+    gap = _possible(", where {:.1%} are possible", own["oracle"])
     return (
-        f"**Result.** {in_markdown(model)}, which validation chooses, names {own.loc[model, 'value']:.1%} of test "
-        f"presentations{gap}. From there, {'; '.join(worth)}. Seen from {'; from '.join(steps)}."
+        f"**Result.** {in_markdown(own['model'])}, which validation chooses, names {own['value']:.1%} of "
+        f"test presentations{gap}. From there, {'; '.join(worth)}. Seen from {'; from '.join(steps)}."
     )
+
+
+def _possible(words: str, oracle: float) -> str:
+    return words.format(oracle) if np.isfinite(oracle) else ""

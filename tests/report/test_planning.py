@@ -49,7 +49,7 @@ def test_a_line_joins_runs_that_differ_in_one_size():
 
 def test_the_sentence_says_what_twice_the_data_are_worth():
     """From the recipe's own size upwards; where it is the largest, from the one below."""
-    told = planning.in_words(planning.table(runs()), runs())
+    told = planning.in_words(planning.table(runs()))
     assert told.startswith("**Result.** ridge, which validation chooses, names 50.0% of test")
     assert "where 90.0% are possible" in told  # validation likes logistic on other data only
     assert "twice the training presentations of each image +10.0 points" in told
@@ -60,7 +60,7 @@ def test_the_sentence_says_what_twice_the_data_are_worth():
 
 def test_without_the_truth_nothing_is_said_of_it():
     unknown = runs().assign(oracle=np.nan)
-    assert "possible" not in planning.in_words(planning.table(unknown), unknown)
+    assert "possible" not in planning.in_words(planning.table(unknown))
     assert plots.what_data_buys(unknown).axes
 
 
@@ -71,11 +71,11 @@ def test_runs_of_one_size_are_refused_with_the_way_out():
 
 def test_only_decoders_of_several_sizes_are_chosen_and_the_own_size_is_needed():
     one_size = pd.concat([runs(), pd.DataFrame([run("mlp", value=0.95, val=0.95)])])
-    assert planning.in_words(planning.table(one_size), one_size).startswith("**Result.** ridge")
+    assert planning.in_words(planning.table(one_size)).startswith("**Result.** ridge")
     others = runs()[runs()["changed"] != ""].query("model == 'ridge'")
     others = pd.concat([others, pd.DataFrame([run(changed="n_bins=2", bins=2, value=0.3)])])
     with pytest.raises(MissingInput, match="own size"):
-        planning.in_words(planning.table(others.assign(changed=others["changed"])), others)
+        planning.in_words(planning.table(others))
 
 
 def test_of_a_group_of_settings_those_that_differ_are_named():

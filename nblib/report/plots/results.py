@@ -166,11 +166,11 @@ def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     if len(runs) == 0:
         return style.say(f"No run yet. {TRAIN}")
     runs = runs.assign(chance=runs.groupby("group")["chance"].transform("mean"))
-    cost = _costs(runs)
-    above = 3.6 if _sizes(runs) else 0.7
+    cost, sizes = _costs(runs), planning.by_size(runs)
+    above = 3.6 if len(sizes) else 0.7
     fig = style.new_figure(above + max(2.6, 0.9 + 0.19 * cost["decoder"].nunique()))
     top, bottom = fig.subfigures(2, 1, height_ratios=[above, fig.get_figheight() - above])
-    _draw_sizes(top, runs, metric)
+    _draw_sizes(top, sizes, metric)
     ax = bottom.add_subplot()
     primitives.curves(ax, cost, "fit_s", "decoder", line="")
     ax.set_xscale("log")
@@ -189,44 +189,35 @@ def what_data_buys(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
     number alone (mean over folds and seeds, 95 % intervals).
     """
     fig = style.new_figure(3.8)
-    _draw_sizes(fig, runs, metric)
+    _draw_sizes(fig, planning.by_size(runs), metric)
     return fig
 
 
-def _sizes(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return {size: table for size in planning.SIZES if len(table := _lines(runs, size))}
-
-
-def _draw_sizes(fig: Any, runs: pd.DataFrame, metric: str) -> None:
-    """A panel a size; a note where every decoder was run with one."""
-    lines = _sizes(runs)
-    axes = fig.subplots(1, max(1, len(lines)), squeeze=False, sharey=True)[0]
-    for ax, (size, table) in zip(axes, lines.items(), strict=False):
-        primitives.curves(ax, table, size, "name")
-        best = table.groupby(size)["oracle"].mean().dropna()
+def _draw_sizes(fig: Any, table: pd.DataFrame, metric: str) -> None:
+    """A panel a size of `planning.by_size`; a note where every decoder was run with one."""
+    if table.empty:
+        style.note(fig.add_subplot(), MORE_SIZES)
+        return
+    names = decoder_names(table, " ")
+    if table[["base", "recording"]].drop_duplicates().shape[0] > 1:
+        places = zip(names, table["base"], table["recording"], strict=True)
+        names = [f"{name}, {recipe} {recording}" for name, recipe, recording in places]
+    panels = list(table.assign(name=names).groupby("size", sort=False))
+    axes = fig.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for ax, (size, part) in zip(axes, panels, strict=True):
+        primitives.curves(ax, part, "at", "name")
+        best = part.groupby("at")["oracle"].mean().dropna()
         ax.plot(best.index, best, "--", color=style.GREEN, label="best possible")
-        primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(table[size]))})
-        ax.set_xlabel(planning.SIZES[size][0])
+        primitives.log_places(ax, {x: f"{x:g}" for x in sorted(set(part["at"]))})
+        ax.set_xlabel(size)
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22))
         _score_axis(ax, metric, named=ax is axes[0])
-    if not lines:
-        style.note(axes[0], MORE_SIZES)
 
 
 def _score_axis(ax: Axes, metric: str, named: bool = True) -> None:
     ax.set_ylim(0, 1)
     primitives.percent(ax.yaxis)
     ax.set_ylabel(f"{SCORE_TEXT[metric]}, test" if named else "")
-
-
-def _lines(runs: pd.DataFrame, size: str) -> pd.DataFrame:
-    """Rows of `planning.by_size` with the `name` of each line."""
-    table = planning.by_size(runs, size)
-    name = decoder_names(table, " ")
-    if table[["base", "recording"]].drop_duplicates().shape[0] > 1:
-        places = zip(name, table["base"], table["recording"], strict=True)
-        name = [f"{decoder}, {recipe} {recording}" for decoder, recipe, recording in places]
-    return table.assign(name=name)
 
 
 def _costs(runs: pd.DataFrame) -> pd.DataFrame:
