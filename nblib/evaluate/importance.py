@@ -9,7 +9,7 @@ information. Shapes: B presentations, T bins, N units.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from nblib.evaluate import stats
 from nblib.evaluate.scores import WORST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from nblib.models.base import Decoder
     from nblib.prepare.decoder_inputs import Samples
@@ -44,8 +44,8 @@ def by_unit(
     Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
     bootstrap over presentations). most: presentations looked at; group (B,): those that hang together.
     """
-    linear = hasattr(decoder, "weight") and hasattr(decoder, "bias")
-    return _rises(_linear if linear else _any, decoder, samples, most, n_bootstrap, seed, group)
+    units = [np.s_[:, :, unit] for unit in range(samples.x.shape[2])]
+    return _rises(units, decoder, samples, most, n_bootstrap, seed, group)
 
 
 def by_bin(
@@ -53,19 +53,22 @@ def by_bin(
     group: np.ndarray | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
-    return _rises(_bins, decoder, samples, most, n_bootstrap, seed, group)
+    bins = [np.s_[:, t] for t in range(samples.x.shape[1])]
+    return _rises(bins, decoder, samples, most, n_bootstrap, seed, group)
 
 
 def _rises(
-    permuted: Callable[..., Iterator[np.ndarray]], decoder: Decoder, samples: Samples, most: int,
-    n_bootstrap: int, seed: int, group: np.ndarray | None,
+    parts: list[tuple], decoder: Decoder, samples: Samples, most: int, n_bootstrap: int, seed: int,
+    group: np.ndarray | None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Mean rise with its interval; permuted: yields what is left of the log-probability, (B,) each."""
+    """Mean rise with its interval for each part of x (B, T, N), an index."""
     rows = sample(samples, most, seed)
     x, y = samples.x[rows], samples.y[rows]
     order = np.random.default_rng([seed, 4]).permutation(len(y))
     base = _log_p(decoder.predict_log_proba(x), y)
-    rises = np.array([base - log_p for log_p in permuted(decoder, x, y, order)])  # (units, B)
+    linear = hasattr(decoder, "weight") and hasattr(decoder, "bias")
+    permuted = (_linear if linear else _any)(decoder, parts, x, y, order)
+    rises = np.array([base - log_p for log_p in permuted])  # (parts, B)
     # Log-probabilities are cut at -WORST (see `_log_p`), so no mean of rises lies further out.
     low, high = stats.mean_interval(
         rises, group=None if group is None else group[rows], n_bootstrap=n_bootstrap, seed=seed,
@@ -79,34 +82,26 @@ def _log_p(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(log_proba[np.arange(len(y)), y], -WORST)
 
 
-def _any(decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
-    """Log-probability of the truth with each unit permuted, (B,)."""
-    n, n_units = len(y), x.shape[2]
-    together = max(1, ROWS_AT_ONCE // n)
-    for first in range(0, n_units, together):
-        units = range(first, min(first + together, n_units))
-        block = np.tile(x, (len(units), 1, 1))
-        for i, unit in enumerate(units):
-            block[i * n : (i + 1) * n, :, unit] = x[order, :, unit]
-        log_p = _log_p(decoder.predict_log_proba(block), np.tile(y, len(units)))
-        yield from log_p.reshape(len(units), n)
+def _any(
+    decoder: Decoder, parts: list[tuple], x: np.ndarray, y: np.ndarray, order: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Log-probability of the truth with each part permuted, (B,)."""
+    together = max(1, ROWS_AT_ONCE // len(y))
+    for some in (parts[i : i + together] for i in range(0, len(parts), together)):
+        blocks = np.repeat(x[None], len(some), axis=0)  # (parts, B, T, N)
+        for block, part in zip(blocks, some, strict=True):
+            block[part] = x[order][part]
+        log_proba = decoder.predict_log_proba(blocks.reshape(-1, *x.shape[1:]))
+        yield from _log_p(log_proba, np.tile(y, len(some))).reshape(len(some), -1)
 
 
-def _linear(decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
-    """As `_any`: the scores of a linear decoder change by the unit's own weights alone."""
+def _linear(
+    decoder: Any, parts: list[tuple], x: np.ndarray, y: np.ndarray, order: np.ndarray
+) -> Iterator[np.ndarray]:
+    """As `_any`: the scores of a linear decoder change by the part's own weights alone."""
     n, n_bins, n_units = x.shape
     scores = x.reshape(n, -1).astype(np.float64) @ decoder.weight + decoder.bias  # (B, C)
     weight = decoder.weight.reshape(n_bins, n_units, -1)
-    for unit in range(n_units):
-        own = x[:, :, unit].astype(np.float64) @ weight[:, unit]  # (B, T) @ (T, C)
+    for part in parts:
+        own = x[part].astype(np.float64) @ weight[part[1:]]
         yield _log_p(log_softmax(scores - own + own[order], axis=1), y)
-
-
-def _bins(
-    decoder: Decoder, x: np.ndarray, y: np.ndarray, order: np.ndarray
-) -> Iterator[np.ndarray]:
-    """As `_any` with each bin permuted."""
-    for t in range(x.shape[1]):
-        changed = x.copy()
-        changed[:, t] = x[order, t]
-        yield _log_p(decoder.predict_log_proba(changed), y)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import stats
@@ -83,9 +82,10 @@ def blocks(parts: Sequence[Earned]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(sums[0]), np.concatenate(sums[1])
 
 
-def _half(drawn: np.ndarray, n_blocks: int) -> float:
-    """Half the width of an interval, from bootstrap draws over blocks; Student's, as blocks are few."""
-    return float(stdtrit(max(n_blocks - 1, 1), 1 - stats.TAIL) * drawn.std())
+def _half_width(gain: np.ndarray, most: np.ndarray, n_bootstrap: int, seed: int) -> float:
+    """Half the width of the interval of sum of gain over sum of most, both (blocks,), drawn anew."""
+    drawn = stats.bootstrap_weights(len(most), n_bootstrap, np.random.default_rng([seed, 0]))
+    return float(stats.half_width((drawn @ gain) / np.maximum(drawn @ most, 1e-9), len(most)))
 
 
 def score(
@@ -93,8 +93,7 @@ def score(
 ) -> Score:  # fmt: skip
     """The score of some sessions together, its interval over blocks of trials and its p."""
     earned, most = blocks(parts)
-    drawn = stats.bootstrap_weights(len(most), n_bootstrap, np.random.default_rng([seed, 0]))
-    found, half = value(parts), _half((drawn @ earned) / np.maximum(drawn @ most, 1e-9), len(most))
+    found, half = value(parts), _half_width(earned, most, n_bootstrap, seed)
     rng, null = np.random.default_rng([seed, 1]), np.zeros(n_permutations)
     for part in parts:
         k = np.arange(len(part.most))
@@ -107,8 +106,7 @@ def score(
 
 def difference(a: Sequence[Earned], b: Sequence[Earned], *, n_bootstrap: int = 1000, seed: int = 0) -> tuple[float, float, float]:  # fmt: skip
     """How much more the answers a score than b, to the same trials, and its interval over blocks of them."""
-    more, most = blocks(a)[0] - blocks(b)[0], blocks(a)[1]
-    drawn = stats.bootstrap_weights(len(most), n_bootstrap, np.random.default_rng([seed, 0]))
-    half = _half((drawn @ more) / np.maximum(drawn @ most, 1e-9), len(most))
+    earned, most = blocks(a)
+    half = _half_width(earned - blocks(b)[0], most, n_bootstrap, seed)
     middle = value(a) - value(b)
     return middle, middle - half, middle + half

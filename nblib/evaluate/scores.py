@@ -121,51 +121,36 @@ def decoding_scores(
     if np.isnan(log_proba).any() or y.min() < 0 or y.max() >= log_proba.shape[1]:
         raise BadInput("scores need class indices below C and log-probabilities that are not NaN.")
     n, n_classes = log_proba.shape
-    top = min(5, n_classes)
-    count = np.bincount(y, minlength=n_classes)
-    present = count > 0
-    # For every presentation, what each possible true label would earn: (B, C).
-    best = log_proba.argmax(axis=1)
+    top, rows, count = min(5, n_classes), np.arange(n), np.bincount(y, minlength=n_classes)
+    largest, n_present = np.sort(count)[::-1], np.count_nonzero(count)
     hit = np.zeros((n, n_classes), bool)
-    hit[np.arange(n), best] = True
-    near = _among_first(log_proba, top)
-    log_p = np.maximum(log_proba, -WORST)
-    rows = np.arange(n)
-    weight = np.divide(1.0, count, out=np.zeros(n_classes), where=present) / present.sum()
-
-    def balanced(labels: np.ndarray) -> np.ndarray:
-        return hit[rows, labels] * weight[labels] * n  # its mean is the balanced accuracy
-
-    largest = np.sort(count)[::-1]
+    hit[rows, log_proba.argmax(axis=1)] = True
+    near, log_p = _among_first(log_proba, top), np.maximum(log_proba, -WORST)
+    weight = np.divide(1.0, count, out=np.zeros(n_classes), where=count > 0) / n_present
+    draws = {"n_bootstrap": n_bootstrap, "seed": seed}
+    # What each possible true label of a presentation would earn (B, C), chance and interval.
     table = {
-        "accuracy": (lambda labels: hit[rows, labels], largest[0] / n, FRACTION),
-        "top5": (lambda labels: near[rows, labels], largest[:top].sum() / n, FRACTION),
-        "balanced_accuracy": (balanced, 1 / present.sum(), FRACTION),
-        "log_loss": (lambda labels: log_p[rows, labels], math.log(n_classes), NATS),
-    }
+        "accuracy": (hit, largest[0] / n, stats.fraction_interval(hit[rows, y], group=group)),
+        "top5": (near, largest[:top].sum() / n, stats.fraction_interval(near[rows, y], group=group)),
+        "balanced_accuracy": (hit * weight * n, 1 / n_present, balanced_interval(y, hit[rows, y], group)),
+        "log_loss": (
+            log_p, math.log(n_classes),
+            stats.mean_interval(-log_p[rows, y], group=group, least=0.0, most=WORST, **draws),
+        ),
+    }  # fmt: skip
     permuted: dict[str, list[np.ndarray]] = {name: [] for name in table}
     for labels in stats.permutation_slices(y, n_permutations, seed, group, unit):
         for name, (earned, *_) in table.items():
-            permuted[name].append(np.mean(earned(labels), axis=1, dtype=np.float64))
-    draws = {"n_bootstrap": n_bootstrap, "seed": seed}
-    interval = {
-        "accuracy": stats.fraction_interval(hit[rows, y], group=group),
-        "top5": stats.fraction_interval(near[rows, y], group=group),
-        "balanced_accuracy": balanced_interval(y, hit[rows, y], group),
-        "log_loss": stats.mean_interval(-log_p[rows, y], group=group, least=0.0, most=WORST, **draws),
-    }  # fmt: skip
-    found = {}
-    null = stats.null_of(group, unit)
-    for name, (earned, chance, scale) in table.items():
-        value = float(np.mean(earned(y), dtype=np.float64))
+            permuted[name].append(np.mean(earned[rows, labels], axis=1, dtype=np.float64))
+    scores, null = {}, stats.null_of(group, unit)
+    for name, (earned, chance, interval) in table.items():
+        value = float(np.mean(earned[rows, y], dtype=np.float64))
         p = stats.permutation_p(value, np.concatenate(permuted[name]))
-        if scale == NATS:  # earned is minus the loss, so that more is better
-            value = -value
-        low, high = interval[name]
-        found[name] = Score(
-            value, float(low), float(high), float(chance), p, n, scale, null, absent
-        )
-    return found
+        scale = NATS if name == "log_loss" else FRACTION
+        value = -value if scale == NATS else value  # minus the loss is earned: more is better
+        numbers = (float(number) for number in (value, *interval, chance, p))
+        scores[name] = Score(*numbers, n, scale, null, absent)
+    return scores
 
 
 def balanced_interval(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from scipy.special import stdtrit
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import stats
@@ -76,8 +75,8 @@ class Answers:
         return more, more - half, more + half
 
     def _half(self, drawn: np.ndarray) -> np.ndarray:
-        df = max(len(self.n_bins) - 1, 1)
-        return stdtrit(df, 0.975) * drawn.std(axis=0) * np.sqrt(len(self.n_bins) / df)
+        n = len(self.n_bins)
+        return stats.half_width(drawn, n) * np.sqrt(n / max(n - 1, 1))
 
 
 def kappa(both, said, on, n) -> np.ndarray | float:

@@ -232,6 +232,11 @@ def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.
     return counts.reshape(n_bootstrap, n).astype(np.float32)
 
 
+def half_width(drawn: np.ndarray, n_units: int) -> np.ndarray:
+    """Half of Student's interval of scores drawn anew (draws, ...) over so many units."""
+    return stdtrit(max(n_units - 1, 1), 1 - TAIL) * drawn.std(axis=0)
+
+
 def t_interval(
     values: np.ndarray, least: float = -np.inf, most: float = np.inf
 ) -> tuple[float, float]:
