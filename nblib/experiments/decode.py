@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -203,27 +204,32 @@ def make_decoder(params: Params, members: Mapping[str, Path] | None = None) -> D
     return decoder
 
 
-def fit(decoder: Decoder, data: Data, params: Params, folder: Path) -> pd.DataFrame:
+def fit(
+    decoder: Decoder, data: Data, params: Params, folder: Path | None, **settings: Any
+) -> pd.DataFrame:
     """Fit on train presentations, choose on validation; test presentations are not touched.
 
     With `refit`, validation presentations teach the chosen decoder too, once the choice is made.
     folder: of log and checkpoints. A run that was killed goes on from its own checkpoint; one that
-    no longer fits (another version wrote it) is put aside, and said so. Returns the history: one
-    row an epoch, or a strength of regularisation.
+    no longer fits (another version wrote it) is put aside, and said so. settings: fields of
+    `FitSettings` in place of the parameters'. Returns the history: one row an epoch, or a strength
+    of regularisation.
     """
-    progress = notebook_code.is_interactive()
-    settings = FitSettings.of(params, decoder.training, progress=progress)
+    settings = {"progress": notebook_code.is_interactive(), **settings}
+    settings = FitSettings.of(params, decoder.training, **settings)
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
-    train, val = (data.train.x, data.train.y), (data.val.x, data.val.y)
-    fitting = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
-    if checkpoints := list(folder.glob("*.ckpt")):
+    learn = partial(
+        decoder.fit, data.train.x, data.train.y, (data.val.x, data.val.y),
+        n_classes=len(data.classes), folder=folder, refit=params.refit,
+    )  # fmt: skip
+    if checkpoints := [] if folder is None else list(folder.glob("*.ckpt")):
         try:
-            return decoder.fit(*train, val, resume="auto", **fitting).history_
+            return learn(resume="auto").history_
         except BadInput as error:
             print(f"Starting afresh: {error}")
             for path in checkpoints:
                 path.unlink(missing_ok=True)
-    return decoder.fit(*train, val, **fitting).history_
+    return learn().history_
 
 
 def evaluate(
@@ -251,9 +257,8 @@ def evaluate(
     }
     if params.areas:
         tables["importance_areas"] = by_area(log_proba, data, params)
-    val_accuracy = (decoder.predict(data.val.x) == data.val.y).mean()
-    if params.refit:  # validation rows taught this decoder; what they said of it before counts
-        val_accuracy = history.set_index("epoch")["val_accuracy"][decoder.fitted["best_epoch"]]
+    # What validation rows said when they chose: with `refit` they have taught the decoder since.
+    val_accuracy = history.set_index("epoch")["val_accuracy"][decoder.fitted["best_epoch"]]
     about = {
         **data.about,
         "n_train": len(data.train),
@@ -313,12 +318,8 @@ def by_area(log_proba: np.ndarray, data: Data, params: Params) -> pd.DataFrame:
     rows = [row("", "all", len(names), log_proba)]
     for area in known:
         for kind, keep in (("alone", names == area), ("without", names != area)):
-            part = of_units(data, keep)
-            decoder = make_decoder(params)
-            settings = FitSettings.of(params, decoder.training, progress=False, device=device)
-            decoder.set_params(settings=settings, units=part.units, scaling=part.scaling)
-            train, val = (part.train.x, part.train.y), (part.val.x, part.val.y)
-            decoder.fit(*train, val, n_classes=len(data.classes), refit=params.refit)
+            part, decoder = of_units(data, keep), make_decoder(params)
+            fit(decoder, part, params, None, progress=False, device=device)
             rows.append(row(area, kind, int(keep.sum()), decoder.predict_log_proba(part.test.x)))
     return pd.DataFrame(rows)
 

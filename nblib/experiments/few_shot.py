@@ -53,22 +53,18 @@ class Params(P.Judge, P.Fit, StageParams):
     refit: bool = Field(False, description="after the choice, teach again with all that were drawn")
 
     def check(self) -> None:
-        check_choices(self)
+        """BadParameter for a decoder that is not there or named twice, and for k that are none."""
+        names, shots = self.models, self.shots
+        for name in names:
+            if name not in models.MODELS:
+                models.MODELS[name]  # raises, and names those there are
+        if len(set(names)) != len(names):
+            raise BadParameter(f"models = {names}: a decoder is named twice.")
+        if not shots or len(set(shots)) != len(shots) or min(shots) < 0:
+            raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
 
 
 LEVELS = (0.5, 0.8, 0.9)
-
-
-def check_choices(params: Params) -> None:
-    """BadParameter for a decoder that is not there or named twice, and for k that are none."""
-    names, shots = params.models, params.shots
-    for name in names:
-        if name not in models.MODELS:
-            models.MODELS[name]  # raises, and names those there are
-    if len(set(names)) != len(names):
-        raise BadParameter(f"models = {names}: a decoder is named twice.")
-    if not shots or len(set(shots)) != len(shots) or min(shots) < 0:
-        raise BadParameter(f"shots = {shots}: expected different numbers from 1 up, 0 for all.")
 
 
 def check_shots(data: Data, shots: list[int]) -> None:
@@ -96,13 +92,8 @@ def drawn(train: Samples, k: int, seed: int, number: int) -> tuple[Samples, Samp
     rows = draw(train.y, k, [seed, number])
     chooses = choosing(train.y[rows], k)
     if chooses is None:
-        return _rows(train, rows), None
-    return _rows(train, rows[~chooses]), _rows(train, rows[chooses])
-
-
-def _rows(samples: Samples, rows: np.ndarray) -> Samples:
-    rows = np.sort(rows)
-    return Samples(samples.x[rows], samples.y[rows], samples.trial[rows])
+        return train.rows(np.sort(rows)), None
+    return train.rows(np.sort(rows[~chooses])), train.rows(np.sort(rows[chooses]))
 
 
 def scaling(train: Samples, limits: SplitSettings, zscore: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -138,14 +129,16 @@ def fit(
     train = counts(data, data.train) if train is None else train
     learn, choose = drawn(train, k, params.seed, number)
     mean, scale = scaling(learn, limits, limits.scaler == "zscore")
-    to_counts = mean, np.where(np.isinf(scale), 0.0, scale)
-    decoder = models.make(name, units=data.units, scaling=to_counts)
+    decoder = models.make(
+        name, units=data.units, scaling=(mean, np.where(np.isinf(scale), 0.0, scale))
+    )
     seed = params.seed + number
     decoder.set_params(settings=FitSettings.of(params, decoder.training, seed=seed, progress=False))
     learn = scaled(learn, mean, scale)
+    val = None
     if choose is not None:
         choose = scaled(choose, mean, scale)
-    val = None if choose is None else (choose.x, choose.y)
+        val = choose.x, choose.y
     decoder.fit(learn.x, learn.y, val, n_classes=len(data.classes), refit=params.refit)
     return decoder, (mean, scale)
 
@@ -171,7 +164,7 @@ def learning_curves(
         chance and p; needed (see `needed`); importance_units and importance_bins, what the decoder
         named first reads at the largest k, first draw. k = 0 stands for all train presentations.
     """
-    check_choices(params)
+    params.check()
     check_shots(data, params.shots)
     device = models.device_of(params.models, params.device)
     quiet = params.model_copy(update={"device": device})
@@ -191,30 +184,27 @@ def learning_curves(
     rows, predicted = [], {}
     learners = {name: partial(predict, name) for name in params.models}
     for answer in answers(learners, sorted(params.shots, key=lambda k: k or np.inf), n_draws):
-        k = answer.budget
-        predicted.setdefault((answer.model, k), []).append(answer.predicted)
-        accuracy = float((answer.predicted == data.test.y).mean())
-        rows.append(
-            {"model": answer.model, "k": k, "draw": answer.draw, "n_train": _n_train(data, k), "accuracy": accuracy}
-        )  # fmt: skip
+        name, k = answer.model, answer.budget
+        predicted.setdefault((name, k), []).append(answer.predicted)
+        rows.append({
+            "model": name, "k": k, "draw": answer.draw, "n_train": _n_train(data, k),
+            "accuracy": float((answer.predicted == data.test.y).mean()),
+        })  # fmt: skip
     judge = decode.resampling(params, data.group)
     best = None if ideal is None else decoding_scores(data.test.y, ideal, **judge)["accuracy"]
     judge.pop("n_bootstrap")
-    scores = {key: score(np.array(p), data.test.y, **judge) for key, p in predicted.items()}
-    curve = pd.DataFrame(
-        [
-            {"model": name, "k": k, "per_class": k or len(data.train) / len(data.classes),
-             "n_draws": len(predicted[name, k]), **s.fields()}
-            for (name, k), s in scores.items()
-        ]
-    )  # fmt: skip
-    results = [
-        Row(
-            f"{name}, k = {k or 'all'}", s, best, metric="accuracy",
-            of={"model": name, "variant": f"k={k or 'all'}", "n_train": _n_train(data, k)},
+    results, curve = [], []
+    for (name, k), said in predicted.items():
+        s, of = (
+            score(np.array(said), data.test.y, **judge),
+            {"model": name, "variant": f"k={k or 'all'}"},
         )
-        for (name, k), s in scores.items()
-    ]  # fmt: skip
+        of["n_train"] = _n_train(data, k)
+        results.append(Row(f"{name}, k = {k or 'all'}", s, best, of, "accuracy"))
+        per_class = k or len(data.train) / len(data.classes)
+        row = {"model": name, "k": k, "per_class": per_class, "n_draws": len(said)}
+        curve.append(row | s.fields())
+    curve = pd.DataFrame(curve)
     tables = {
         "draws": pd.DataFrame(rows),
         "curve": curve,
@@ -277,12 +267,11 @@ def needed(curve: pd.DataFrame) -> pd.DataFrame:
         span = log_k[-1] - log_k[0]
         area = np.trapezoid(value, log_k) / span if span > 0 else value[-1]
         row = {"model": name, "area": float(area)}
-        full = part[part["k"] == ALL]
+        full = part[(part["k"] == ALL) & (part["ci_low"] > part["chance"])]
         for level in LEVELS:
-            above = len(full) and full["ci_low"].iloc[0] > full["chance"].iloc[0]
-            wanted = level * full["value"].iloc[0] if above else np.nan
-            above = above and wanted > full["chance"].iloc[0]
-            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if above else np.nan
+            wanted = level * full["value"].iloc[0] if len(full) else np.nan
+            told = len(full) and wanted > full["chance"].iloc[0]
+            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if told else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 

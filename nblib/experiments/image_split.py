@@ -7,7 +7,7 @@ Choices are made on validation scenes, which lie inside the training scenes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,15 +89,9 @@ def split_scenes(data: Data, shown: Images, params: images.Params, recipe: Recip
     whole = {role: few_shot.counts(data, getattr(data, role)) for role in ("train", "val", "test")}
 
     def some(roles: tuple[str, ...], scenes: np.ndarray) -> Samples:
-        parts = []
-        for role in roles:
-            s = whole[role]
-            y = row_of_class[s.y]
-            keep = np.isin(y, scenes)
-            parts.append(Samples(s.x[keep], y[keep], s.trial[keep]))
-        return Samples(
-            *(np.concatenate([getattr(p, n) for p in parts]) for n in ("x", "y", "trial"))
-        )
+        samples = Samples.together([whole[role] for role in roles])
+        samples = replace(samples, y=row_of_class[samples.y])
+        return samples.rows(np.isin(samples.y, scenes))
 
     seen = np.concatenate([train, val])
     parts = {

@@ -56,8 +56,6 @@ class Decoder(ClassifierMixin, BaseEstimator):
     training: ClassVar[dict[str, Any]] = {}
     # Hyper-parameters beside those of `source`, or with another default.
     more: ClassVar[dict[str, Any]] = {}
-    # Hyper-parameters that a family of decoders has.
-    common: ClassVar[dict[str, Any]] = {}
     is_network: ClassVar[bool] = False
 
     n_bins: int = 0
@@ -149,18 +147,17 @@ class Decoder(ClassifierMixin, BaseEstimator):
         settings = FitSettings.of(self.settings, self.training)
         self.n_bins, self.n_units = train.x.shape[1:]
         self.n_classes, self.classes_ = len(classes), classes
-        self.history_ = self._fit(train, chooser, settings, folder, resume)
+        self.history_ = self._fit(train, chooser, settings, folder=folder, resume=resume)
         if refit and chooser is not None:
             fitted, started = self.fitted, time.perf_counter()
-            parts = [(getattr(train, name), getattr(chooser, name)) for name in ("x", "y", "trial")]
-            both = Samples(*map(np.concatenate, parts))
+            both = Samples.together([train, chooser])
             self._refit(both, settings)
             spent = fitted["fit_s"] + time.perf_counter() - started
             self.fitted = {**fitted, "refit": len(both), "fit_s": round(spent, 3)}
         return self
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
         raise NotImplementedError
 
@@ -264,7 +261,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def hyper_parameters(cls: type[Decoder]) -> dict[str, Any]:
     """Name -> default of every hyper-parameter of a decoder."""
-    return {**keyword_defaults(cls.source()), **cls.common, **cls.more}
+    return {**keyword_defaults(cls.source()), **cls.more}
 
 
 def keyword_defaults(function: Callable | None) -> dict[str, Any]:

@@ -35,6 +35,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def rows(self, rows: np.ndarray) -> Samples:
+        """Some of them: numbers of rows, or (B,) bool."""
+        return Samples(self.x[rows], self.y[rows], self.trial[rows])
+
+    @classmethod
+    def together(cls, parts: list[Samples]) -> Samples:
+        """One after the other."""
+        return cls(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("x", "y", "trial")))
+
 
 def role_samples(
     binned: xr.Dataset, split: pd.DataFrame, stats: Any, fold: int
@@ -155,13 +164,10 @@ class DeviceBatches:
         return torch.randperm(len(self.y), generator=torch.Generator().manual_seed(mixed))
 
     def __iter__(self):
+        import torch
+
         # A generator: nothing is drawn before the first batch is asked for.
-        if self.shuffle:
-            order = self.order().to(self.x.device)
-            for batch in order.split(self.batch_size):
-                for index in batch.split(self.at_once):
-                    yield self.x.index_select(0, index), self.y.index_select(0, index)
-        else:
-            yield from zip(
-                self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True
-            )
+        order = self.order() if self.shuffle else torch.arange(self.n)
+        for batch in order.to(self.x.device).split(self.batch_size):
+            for index in batch.split(self.at_once):
+                yield self.x.index_select(0, index), self.y.index_select(0, index)
