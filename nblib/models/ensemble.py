@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from nblib.core.errors import BadParameter
 from nblib.models import MODELS, make
@@ -45,7 +45,7 @@ class Ensemble(Decoder):
         require(known and different, self, "members: two or more different decoders needed")
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
         started = time.perf_counter()
         pair = None if val is None else (val.x, val.y)
@@ -58,24 +58,27 @@ class Ensemble(Decoder):
             self.members[name] = member
         judge = train if val is None else val
         answers, of_train = self._answers(judge.x), self._answers(train.x)
-        alone = np.eye(len(answers))  # all weight on one
         together = np.full(len(answers), 1 / len(answers))
         if val is not None:
             together = pool_weights(answers, judge.y)
+        tried = dict(
+            zip([*self.members, self.name], [*np.eye(len(answers)), together], strict=True)
+        )
         rows = []
-        for name, weights in zip([*self.members, self.name], [*alone, together], strict=True):
+        for member, weights in tried.items():
             log_proba = pooled(answers, weights)
             row = {
-                "epoch": len(rows), "member": name,
+                "epoch": len(rows), "member": member,
                 "train_loss": log_loss(pooled(of_train, weights), train.y),
                 "val_loss": log_loss(log_proba, judge.y),
                 "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
             }  # fmt: skip
             rows.append(row)
         history = pd.DataFrame(rows)
-        # One member alone may be best; without validation nothing is chosen.
-        best = len(rows) - 1 if val is None else int(history["val_loss"].argmin())
-        self.weights = [*alone, together][best]
+        if val is None:  # nothing is chosen
+            history = history.iloc[-1:].assign(epoch=0)
+        best = int(history["val_loss"].argmin())  # one member alone may be it
+        self.weights = tried[history["member"].iloc[best]]
         devices = [str(member.fitted["device"]) for member in self.members.values()]
         self.fitted = {
             "device": next((d for d in devices if not d.lower().startswith("cpu")), devices[0]),
@@ -83,10 +86,10 @@ class Ensemble(Decoder):
             "seed": settings.seed,
             "members": {name: member.config() for name, member in self.members.items()},
             "best_epoch": best,
-            "best_val_loss": float(history["val_loss"][best]),
+            "best_val_loss": float(history["val_loss"].min()),
             "fit_s": round(time.perf_counter() - started, 3),
         }
-        return history if val is not None else history.iloc[-1:].assign(epoch=0)
+        return history
 
     def _refit(self, both: Samples, settings: FitSettings) -> None:
         """Its members learn again; their weights stay."""
@@ -123,19 +126,11 @@ def pooled(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def pool_weights(answers: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Weights (M,), none below 0 and together 1, whose mean of `answers` (M, B, C) fits y (B,) best."""
-    n_members, n = answers.shape[:2]
-    of_label = answers[:, np.arange(n), y]  # (M, B)
-
-    def loss_and_slope(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.tensordot(weights, answers, axes=1)
-        expected = (softmax(scores, axis=1) * answers).sum(axis=2)  # (M, B)
-        return log_loss(log_softmax(scores, axis=1), y), (expected - of_label).mean(axis=1)
-
-    start = np.full(n_members, 1 / n_members)
-    together_one = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
+    equal = np.full(len(answers), 1 / len(answers))
     best = minimize(
-        loss_and_slope, start, jac=True, method="SLSQP", bounds=[(0, 1)] * n_members,
-        constraints=together_one, options={"ftol": 1e-10},
+        lambda weights: log_loss(pooled(answers, weights), y), equal, method="SLSQP",
+        bounds=[(0, 1)] * len(answers), options={"ftol": 1e-10},
+        constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
     )  # fmt: skip
     weights = np.clip(best.x, 0, None)
     return weights / weights.sum()

@@ -6,7 +6,7 @@ of an edge copies long rows. A sample never meets another one: no edge joins two
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,6 @@ from nblib.prepare.decoder_inputs import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one
 _NUMBERS_IN_CACHE = 5_000_000  # edge features, 20 MB
-_NUMBERS_AT_ONCE = 20_000_000  # without gradients, so many edge features at a time
-AT_ONCE = 64  # samples at a time without gradients: every edge of every sample takes memory
 GRAPH = {"graph": "correlation", "k": 8, "threshold": 0.0, "memory_gb": 6.0}
 LEARNED = {"explore": 2, "start": "correlation"}  # beside these, where a graph can be learned
 
@@ -91,17 +89,6 @@ class GATv2(nn.Module):
     def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
         """x (N, M, F_in); source, weight, present (N, K) -> (N, M, heads * channels)."""
         left, right = self.left(x), self.right(x)
-        _, m, width = left.shape
-        step = m
-        if not torch.is_grad_enabled():
-            step = max(1, _NUMBERS_AT_ONCE // (source.numel() * width))
-        parts = [
-            self._attend(left[:, i : i + step], right[:, i : i + step], source, weight, present)
-            for i in range(0, m, step)
-        ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)) + self.bias
-
-    def _attend(self, left, right, source, weight, present) -> Tensor:
         (n, m, width), k = left.shape, source.shape[1]
         spoken = left.index_select(0, source.reshape(-1)).view(n, k, m, width)  # (N, K, M, F)
         mixed = spoken + (right[:, None] + weight[:, :, None, None] * self.edge)
@@ -110,7 +97,7 @@ class GATv2(nn.Module):
         score = score.masked_fill(~present[:, :, None, None], float("-inf"))
         share = score.softmax(dim=1).unsqueeze(-1)
         spoken = spoken.view(n, k, m, self.heads, self.channels)
-        return (share * spoken).sum(dim=1).reshape(n, m, width)
+        return (share * spoken).sum(dim=1).reshape(n, m, width) + self.bias
 
 
 class UnitAttention(nn.Module):
@@ -144,7 +131,7 @@ class GraphDecoder(TorchDecoder):
 
     kinds: tuple[str, ...] = graphs.KINDS
     by_bin = False
-    more = GRAPH | LEARNED
+    more = TorchDecoder.more | GRAPH | LEARNED
     edges: nn.Module
 
     def check(self) -> None:
@@ -163,64 +150,61 @@ class GraphDecoder(TorchDecoder):
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         return self.network(n_bins, n_units, n_classes, self.edges, **self.network_params())
 
-    def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+    def _train(
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
         on_cpu = pick_device(settings)[0].type == "cpu"
         self.at_once = self.in_cache(*train.x.shape[1:]) if on_cpu else settings.batch_size
         self.edges = self.make_edges(train.x, min(self.at_once, settings.batch_size))
-        return super()._fit(train, val, settings, folder, resume)
+        return super()._train(train, val, settings, **checkpoint)
+
+    def width(self, n_bins: int) -> int:
+        """Numbers that a sample has on each edge: heads, channels, and bins where these lie on the graph."""
+        features = self.params.get("heads", 1) * self.params["channels"]
+        return features * (n_bins if self.network.sees_bins else 1)
 
     def in_cache(self, n_bins: int, n_units: int) -> int:
         """How many samples' edge features a processor's cache holds: more at a time are slower."""
         p = self.params
         k = n_units if p["graph"] == "full" else p["k"] or n_units
         k += p["explore"] if p["graph"] == "learned" else 0
-        numbers = n_units * k * p.get("heads", 1) * p["channels"]
-        return max(1, _NUMBERS_IN_CACHE // (numbers * (n_bins if self.network.sees_bins else 1)))
+        return max(1, _NUMBERS_IN_CACHE // (n_units * k * self.width(n_bins)))
+
+    @property
+    def predict_batch(self) -> int:
+        return min(super().predict_batch, self.in_cache(self.n_bins, self.n_units))
 
     def make_edges(self, x: np.ndarray, at_once: int) -> nn.Module:
         """The edges that training starts from; x (B, T, N) train rows, at_once of them in a piece of
         a step. BadParameter if they take too much memory."""
         p, (_, n_bins, n_units) = self.params, x.shape
-        kind, n_graphs = p["graph"], n_bins if self.by_bin else 1
-
-        def check_memory(n_edges: int, beside: int = 0) -> None:
-            width = p.get("heads", 1) * p.get("channels", 1)
-            bins = n_bins if self.network.sees_bins else 1
-            needed = graphs.step_bytes(n_units, n_edges, bins, at_once, width) + beside
-            graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
-
-        graphs.check_units(n_units, n_graphs, p["memory_gb"])
-        k = n_units - 1 if kind == "full" else min(p["k"] or n_units - 1, n_units - 1)
+        kind, parts = p["graph"], [x[:, t] for t in range(n_bins)] if self.by_bin else [x]
+        graphs.check_units(n_units, len(parts), p["memory_gb"])
+        if kind in ("correlation", "learned"):
+            r = np.stack([graphs.correlation(part) for part in parts])  # (G, N, N)
+        beside = 0
         if kind == "learned":
-            check_memory(k + p["explore"], graphs.learned_bytes(n_units, n_graphs))
+            if p["start"] == "full":  # all alike, but for what breaks the ties
+                noise = np.random.default_rng([0, n_units]).standard_normal(r.shape)
+                r = START_WEIGHT * (1 + 0.01 * noise)
+            edges = LearnedEdges(torch.as_tensor(r, dtype=torch.float32), p["k"], p["explore"])
+            n_edges, beside = edges.k + edges.explore, graphs.learned_bytes(n_units, len(parts))
         else:
-            check_memory(k)
-        if kind == "full":
-            return FixedEdges(graphs.full_graph(n_units))
-        if kind == "anatomy":
-            graph = graphs.anatomy_graph(self.units, p["k"])
-            check_memory(graph.source.shape[2] - 1)  # by area there may be more than k
-            return FixedEdges(graph)
-        if kind == "correlation":
-            graph = graphs.correlation_graph(x, p["k"], p["threshold"], by_bin=self.by_bin)
+            if kind == "correlation":
+                graph = graphs.strongest(r, p["k"], p["threshold"])
+            elif kind == "anatomy":
+                graph = graphs.anatomy_graph(self.units, p["k"])
+            else:
+                graph = graphs.full_graph(n_units)
             if p["threshold"] and not graph.n_edges:
-                most = max(graphs.correlation(part).max() for part in self.rows_of(x))
                 raise BadParameter(
                     f"threshold = {p['threshold']}: no two of the {n_units} units are correlated so "
-                    f"much on train rows (the largest |r| is {most:.3f}), so no edge is left."
+                    f"much on train rows (the largest |r| is {r.max():.3f}), so no edge is left."
                 )
-            return FixedEdges(graph)
-        start = np.stack([graphs.correlation(part) for part in self.rows_of(x)])
-        if p["start"] == "full":  # all alike, but for what breaks the ties
-            rng = np.random.default_rng([0, n_units])
-            start = START_WEIGHT * (1 + 0.01 * rng.standard_normal(start.shape))
-        return LearnedEdges(torch.as_tensor(start, dtype=torch.float32), p["k"], p["explore"])
-
-    def rows_of(self, x: np.ndarray) -> list[np.ndarray]:
-        """The train rows behind each graph: all of them, or bin by bin."""
-        return [x[:, t] for t in range(x.shape[1])] if self.by_bin else [x]
+            edges, n_edges = FixedEdges(graph), graph.source.shape[2] - 1  # by area more than k
+        needed = graphs.step_bytes(n_units, n_edges, self.width(n_bins), at_once) + beside
+        graphs.check_memory(needed, p["memory_gb"], f"graph {kind!r} of {n_units} units")
+        return edges
 
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         if "edges.score" in weights:
@@ -281,10 +265,7 @@ class STGAT(GraphDecoder):
     name = "st_gat"
     title = "ST-GAT"
     network = STGATNet
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
-        "patience": 4, "clip_norm": 1.0,
-    }  # fmt: skip
+    training = {"max_epochs": 20, "learning_rate": 2e-3, "weight_decay": 1e-2, "patience": 4}
 
 
 class DynamicSTGAT(STGAT):
@@ -333,11 +314,8 @@ class GAT(GraphDecoder):
     name = "gat"
     title = "GAT"
     network = GATNet
-    common = {**STGAT.common, "linear": ""}
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 1e-2,
-        "patience": 5, "clip_norm": 1.0,
-    }  # fmt: skip
+    more = GraphDecoder.more | {"linear": ""}
+    training = {"max_epochs": 40, "learning_rate": 3e-3, "weight_decay": 1e-2, "patience": 5}
 
 
 class GCNNet(nn.Module):
@@ -363,8 +341,6 @@ class GCNNet(nn.Module):
         source, weight, present = (part[0] for part in self.edges())  # (N, K)
         target = torch.arange(len(source), device=x.device)[:, None].expand_as(source)
         edge_index = torch.stack([source[present], target[present]])  # (2, E)
-        if not torch.is_grad_enabled() and len(x) > AT_ONCE:
-            return torch.cat([self(part) for part in x.split(AT_ONCE)])
         counts = self.input_dropout(x).transpose(1, 2)  # (B, N, T): one graph for all samples
         once = self.first(counts, edge_index, weight[present]).relu()  # (B, N, F)
         twice = self.second(once, edge_index, weight[present]).relu()
@@ -382,8 +358,5 @@ class GCN(GraphDecoder):
     title = "GCN"
     network = GCNNet
     kinds = ("correlation", "anatomy", "full")
-    more = GRAPH
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 3e-2,
-        "patience": 5, "clip_norm": 1.0,
-    }  # fmt: skip
+    more = TorchDecoder.more | GRAPH
+    training = {"max_epochs": 40, "learning_rate": 2e-3, "weight_decay": 3e-2, "patience": 5}

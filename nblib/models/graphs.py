@@ -141,9 +141,9 @@ def _with_self(source: np.ndarray, weight: np.ndarray, present: np.ndarray) -> G
     )
 
 
-def step_bytes(n_units: int, k: int, n_bins: int, batch_size: int, channels: int) -> int:
-    """About how much memory one training step on a graph takes [bytes]."""
-    return 4 * KEPT_TENSORS * batch_size * n_bins * n_units * (k + 1) * channels
+def step_bytes(n_units: int, k: int, width: int, n_samples: int) -> int:
+    """About how much memory one training step takes [bytes]; width: numbers an edge and sample."""
+    return 4 * KEPT_TENSORS * n_samples * n_units * (k + 1) * width
 
 
 def learned_bytes(n_units: int, n_graphs: int) -> int:

@@ -27,10 +27,10 @@ from nblib.prepare.decoder_inputs import Samples
 class LinearDecoder(Decoder):
     """Scores = x (B, T*N) @ weight (T*N, C) + bias (C,); probabilities by softmax.
 
-    Every strength is fitted on the train rows; the one with the lowest validation log-loss is kept
-    as it is, and fitted again with the validation rows only if `refit` says so. A single factor on the scores (temperature,
-    Guo et al. 2017, ICML) is set on the validation rows. Without validation rows, strengths that
-    were left at their defaults are those of `fixed`, the first is taken, and the scores as they are.
+    Every strength is fitted on the train rows; the one with the lowest validation log-loss is kept,
+    and fitted again with the validation rows where `refit` says so. A single factor on the scores
+    (temperature, Guo et al. 2017, ICML) is set on the validation rows. Without validation rows,
+    strengths that were left at their defaults are those of `fixed`, and the first is taken.
     """
 
     weight: np.ndarray
@@ -44,8 +44,8 @@ class LinearDecoder(Decoder):
     def solutions(self, x: np.ndarray, y: np.ndarray, seed: int):
         """Yield (setting, weight (D, C), bias (C,)) for all that is tried; x (B, D), y (B,).
 
-        setting: plain values; "c" is the inverse penalty. Its keyword-only arguments are the
-        decoder's hyper-parameters.
+        setting: plain values, last the strength ("c" is the inverse penalty). Its keyword-only
+        arguments are the decoder's hyper-parameters.
         """
         raise NotImplementedError
 
@@ -56,24 +56,31 @@ class LinearDecoder(Decoder):
             require(least > 0, self, f"{name} > 0 needed")
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
-        self.refuse_resume(resume)
+        if (resume := checkpoint["resume"]) not in ("", "auto"):
+            raise BadParameter(
+                f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
+            )
         started = time.perf_counter()
-        params = self.params_with(val)
-        judge = train if val is None else val
-        x, v = train.x.reshape(len(train), -1), judge.x.reshape(len(judge), -1)  # (B, T*N)
+        judge, params = val, dict(self.params)
+        if val is None:
+            judge, default = train, hyper_parameters(type(self))
+            params |= {k: v for k, v in self.fixed.items() if params[k] == default[k]}
+        x = train.x.reshape(len(train), -1)  # (B, T*N)
         rows, best = [], np.inf
         # Some number of BLAS threads; None is what the environment says.
         with threadpool_limits(limits=settings.threads or None):
             solutions = self.solutions(x, train.y, settings.seed, **params)
             for number, (setting, weight, bias) in enumerate(solutions):
-                factor = 1.0 if val is None else temperature(v @ weight + bias, judge.y)
+                raw = scores(judge.x, weight, bias)
+                factor = 1.0 if val is None else temperature(raw, judge.y)
                 weight, bias = factor * weight, factor * bias
-                log_proba = log_softmax(v @ weight + bias, axis=1)
+                log_proba = log_softmax(factor * raw, axis=1)
+                of_train = log_softmax(scores(x, weight, bias), axis=1)
                 row = {
                     **setting,
-                    "train_loss": log_loss(log_softmax(x @ weight + bias, axis=1), train.y),
+                    "train_loss": log_loss(of_train, train.y),
                     "val_loss": log_loss(log_proba, judge.y),
                     "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
                 }
@@ -84,9 +91,18 @@ class LinearDecoder(Decoder):
                     self.choice = number, factor
                 if val is None:
                     break
-        # The path that holds the choice: one row for each strength.
-        rows = [r for r in rows if all(r[k] == v for k, v in chosen.items() if k != "c")]
-        return self.history_of(rows, chosen, settings, started)
+        *path, _ = chosen  # the path that holds the choice: one row for each strength
+        history = pd.DataFrame([r for r in rows if all(r[k] == chosen[k] for k in path)])
+        history.insert(0, "epoch", range(len(history)))
+        self.fitted = {
+            "device": "cpu",
+            "seed": settings.seed,
+            **chosen,
+            "best_epoch": int(history["val_loss"].argmin()),
+            "best_val_loss": best,
+            "fit_s": round(time.perf_counter() - started, 3),
+        }
+        return history
 
     def _refit(self, both: Samples, settings: FitSettings) -> None:
         number, factor = self.choice
@@ -96,44 +112,8 @@ class LinearDecoder(Decoder):
             _, weight, bias = next(islice(solutions, number, None))
         self.weight, self.bias = factor * weight, factor * bias
 
-    def refuse_resume(self, resume: Any) -> None:
-        """BadParameter where a checkpoint is named: there are none."""
-        if resume not in ("", "auto"):
-            raise BadParameter(
-                f"resume = {resume!r}: a {self.name} has no checkpoints; leave it out."
-            )
-
-    def params_with(self, val: Samples | None) -> dict[str, Any]:
-        """The strengths to try; without validation, those left at their defaults are the fixed ones."""
-        if val is not None:
-            return self.params
-        default = hyper_parameters(type(self))
-        left = {k: v for k, v in self.fixed.items() if self.params[k] == default[k]}
-        return {**self.params, **left}
-
-    def history_of(
-        self,
-        rows: list[dict[str, Any]],
-        chosen: dict[str, Any],
-        settings: FitSettings,
-        started: float,
-    ) -> pd.DataFrame:
-        """The history of a fit that tried `rows` and kept `chosen`; fills `fitted`."""
-        history = pd.DataFrame(rows)
-        history.insert(0, "epoch", range(len(rows)))
-        self.fitted = {
-            "device": "cpu",
-            "seed": settings.seed,
-            **chosen,
-            "best_epoch": int(history["val_loss"].argmin()),
-            "best_val_loss": float(history["val_loss"].min()),
-            "fit_s": round(time.perf_counter() - started, 3),
-        }
-        return history
-
     def _log_proba(self, x: np.ndarray) -> np.ndarray:
-        scores = x.reshape(len(x), -1).astype(np.float64) @ self.weight + self.bias  # (B, C)
-        return log_softmax(scores, axis=1)
+        return log_softmax(scores(x, self.weight, self.bias), axis=1)
 
     def _weights(self) -> dict[str, np.ndarray]:
         return {"weight": self.weight, "bias": self.bias}
@@ -146,6 +126,12 @@ class LinearDecoder(Decoder):
         self.weight, self.bias = weight, bias
 
 
+def scores(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x (B, T, N) or (B, T*N) -> (B, C), float64; part by part, so that there is no second copy of x."""
+    parts = np.split(x.reshape(len(x), -1), range(512, len(x), 512))
+    return np.concatenate([part.astype(np.float64) @ weight + bias for part in parts])
+
+
 def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """The factor on the scores (B, C) that gives labels y (B,) the least log-loss, 1e-3 to 1e3."""
     found = minimize_scalar(
@@ -154,14 +140,6 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
         method="bounded",
     )
     return float(np.exp(found.x))
-
-
-def logistic_solution(model: Any, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """weight (D, C) and bias (C,) of a fitted scikit-learn classifier, two classes included."""
-    weight, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
-    if n_classes == 2:  # scikit-learn keeps one column: the score of class 1 against class 0
-        weight, bias = np.hstack([np.zeros_like(weight), weight]), np.array([0.0, bias[0]])
-    return weight, bias
 
 
 def log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
@@ -199,7 +177,10 @@ def logistic_path(x: np.ndarray, y: np.ndarray, c_values: tuple[float, ...], max
             # One presentation a class is no mistake here: it is where a learning curve begins.
             warnings.filterwarnings("ignore", "The number of unique classes is greater than")
             model.fit(x, y)
-        yield ({"c": c}, *logistic_solution(model, int(y.max()) + 1))
+        weight, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
+        if len(bias) == 1:  # of two classes: the score of class 1 against class 0
+            weight, bias = np.hstack([np.zeros_like(weight), weight]), np.array([0.0, bias[0]])
+        yield {"c": c}, weight, bias
 
 
 class PCALogistic(LinearDecoder):
@@ -360,7 +341,5 @@ class NearestMean(LinearDecoder):
 
 def class_sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the rows of each class, float64 (C, D), and how many there are (C,)."""
-    order = np.argsort(y, kind="stable")
-    shown = np.bincount(y)
-    first = np.concatenate([[0], np.cumsum(shown)[:-1]])
-    return np.add.reduceat(np.asarray(x, np.float64)[order], first, axis=0), shown
+    member = np.eye(y.max() + 1)[y]  # (B, C)
+    return member.T @ x, member.sum(axis=0)

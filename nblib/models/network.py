@@ -21,24 +21,26 @@ from nblib.models.poisson import holds_counts
 from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
-_PREDICT_BATCH = 512
 
+class LinearStart(nn.Module):
+    """Logits of a linear decoder that training leaves alone: x (B, T, N) -> (B, C).
 
-class Started(nn.Module):
-    """Logits of a network, added to those of a linear decoder that training leaves alone.
-
-    hidden: share of the numbers that the linear decoder does not see at a step of training. It knows
-    the train rows too well: were it to see all of them, the network would find nothing to learn.
+    hidden: share of the numbers that it does not see at a step of training. It knows the train rows
+    too well: were it to see all of them, the network would find nothing to learn.
     """
 
-    def __init__(self, net: nn.Module, weight: Tensor, bias: Tensor, hidden: float):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, hidden: float):
         super().__init__()
-        self.net, self.hide = net, nn.Dropout(hidden)
-        self.register_buffer("weight", weight)  # (T*N, C)
-        self.register_buffer("bias", bias)  # (C,)
+        self.hide = nn.Dropout(hidden)
+        self.register_buffer("weight", torch.as_tensor(weight, dtype=torch.float32))  # (T*N, C)
+        self.register_buffer("bias", torch.as_tensor(bias, dtype=torch.float32))  # (C,)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x) + self.hide(x).flatten(1) @ self.weight + self.bias
+        return self.hide(x).flatten(1) @ self.weight + self.bias
+
+
+def _add_logits(net: nn.Module, given: tuple[Tensor], logits: Tensor) -> Tensor:
+    return logits + net.linear(*given)
 
 
 class TorchDecoder(Decoder):
@@ -48,19 +50,18 @@ class TorchDecoder(Decoder):
     hyper-parameters of the decoder. Its last linear layer makes the logits. What all networks have:
 
     linear: a linear decoder, learnt from the train rows, to whose logits the network adds its own, none
-    at first; so training begins where that one ends, and validation says how far it goes. "" for
-    none; there is none either where samples are no counts (see `scaling`). linear_dropout: share of the
+    at first; so training begins where that one ends, and validation says how far it goes. "" for none;
+    there is none either where samples are no counts (see `scaling`). linear_dropout: share of the
     counts hidden from it at each step of training.
     """
 
     is_network = True
-    common: ClassVar[dict[str, Any]] = {"linear": "bayes_poisson", "linear_dropout": 0.5}
-    at_once = 0  # samples whose gradients a training step makes at a time; 0: its whole batch
+    more: ClassVar[dict[str, Any]] = {"linear": "bayes_poisson", "linear_dropout": 0.5}
+    at_once = 0  # samples that training looks at in one go; 0: a whole batch
+    predict_batch = 512
     network: ClassVar[type[nn.Module]]
     net: nn.Module
-    first: LinearDecoder | None = None  # what it started from
-    chosen: LinearDecoder | None = None  # what it starts from, once validation has chosen
-    whole: nn.Module  # the network, and what it starts from
+    first: LinearDecoder | None = None  # what it starts from
 
     @classmethod
     def source(cls) -> type[nn.Module] | None:
@@ -88,52 +89,52 @@ class TorchDecoder(Decoder):
         return {name: self.params[name] for name in keyword_defaults(self.network)}
 
     def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
-        # Brings Lightning, which loading and predicting do without.
-        from nblib.models import training
-
-        with reproducible(settings.seed):
-            self.net = self.build(self.n_bins, self.n_units, self.n_classes)
-        self.begin(train, val, settings)
-        history = training.fit(
-            self.whole, train, val, settings, folder, resume=resume, identity=self._identity(),
-            at_once=self.at_once,
-        )  # fmt: skip
-        self.fitted, history.attrs = dict(history.attrs), {}
-        return history
-
-    def begin(self, train: Samples, val: Samples | None, settings: FitSettings) -> None:
-        """Make the whole that learns: fresh weights, and what they start from."""
-        if self.chosen is not None:
-            self.first = self.chosen
-            self.first._refit(train, settings)
-        elif self.params["linear"] and holds_counts(train.x, self):
-            pair = None if val is None else (val.x, val.y)
+        self.first, pair = None, None if val is None else (val.x, val.y)
+        if self.params["linear"] and holds_counts(train.x, self):
             self.first = make(self.params["linear"], settings=settings, scaling=self.scaling)
             self.first.fit(train.x, train.y, pair, n_classes=self.n_classes)
-        else:
-            self.first = None
-        self.whole = self.net
-        if self.first is not None:
-            self._start_from(self.first.weight, self.first.bias)
-            *_, read_out = (m for m in self.net.modules() if isinstance(m, nn.Linear))
-            nn.init.zeros_(read_out.weight)
-            nn.init.zeros_(read_out.bias)
-
-    def _start_from(self, weight: np.ndarray, bias: np.ndarray) -> None:
-        linear = (torch.as_tensor(values, dtype=torch.float32) for values in (weight, bias))
-        self.whole = Started(self.net, *linear, self.params["linear_dropout"])
+        return self._train(train, val, settings, **checkpoint)
 
     def _refit(self, both: Samples, settings: FitSettings) -> None:
         """From fresh weights, for as many epochs as the best one had."""
         from nblib.models import training
 
-        epochs = self.fitted["best_epoch"] + 1
-        self.chosen = self.first
+        if self.first is not None:
+            self.first._refit(both, settings)
+        settings = replace(settings, max_epochs=self.fitted["best_epoch"] + 1)
         with training.watching(None):  # who watches has seen how validation went
-            self._fit(both, None, replace(settings, max_epochs=epochs), None, "")
-        self.chosen = None
+            self._train(both, None, settings)
+
+    def _train(
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
+    ) -> pd.DataFrame:
+        """Make the network and teach it; its history. Fills `fitted`."""
+        # Brings Lightning, which loading and predicting do without.
+        from nblib.models import training
+
+        with reproducible(settings.seed):
+            self.net = self.build(self.n_bins, self.n_units, self.n_classes)
+        self.begin()
+        history = training.fit(
+            self.net, train, val, settings, identity=self._identity(), at_once=self.at_once,
+            **checkpoint,
+        )  # fmt: skip
+        self.fitted, history.attrs = dict(history.attrs), {}
+        return history
+
+    def begin(self) -> None:
+        """Let the network begin where the linear decoder ends: its own logits are 0 at first."""
+        if self.first is not None:
+            *_, read_out = (m for m in self.net.modules() if isinstance(m, nn.Linear))
+            nn.init.zeros_(read_out.weight)
+            nn.init.zeros_(read_out.bias)
+            self._add_linear(self.first.weight, self.first.bias)
+
+    def _add_linear(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        self.net.linear = LinearStart(weight, bias, self.params["linear_dropout"])
+        self.net.register_forward_hook(_add_logits)
 
     def _identity(self) -> dict[str, Any]:
         # Lists, not tuples: checkpoints hold plain values.
@@ -141,27 +142,21 @@ class TorchDecoder(Decoder):
         return {"model": self.name, "params": params}
 
     def _log_proba(self, x: np.ndarray) -> np.ndarray:
-        self.whole.eval()
+        self.net.eval()
         with torch.inference_mode():
-            parts = torch.from_numpy(np.ascontiguousarray(x)).split(_PREDICT_BATCH)
-            logits = [self.whole(part).double() for part in parts]  # (b, C) each
+            parts = torch.from_numpy(np.ascontiguousarray(x)).split(self.predict_batch)
+            logits = [self.net(part).double() for part in parts]  # (b, C) each
             return torch.cat(logits).log_softmax(dim=1).numpy()
 
     def _weights(self) -> dict[str, np.ndarray]:
-        tensors = self.net.state_dict()
-        if self.whole is not self.net:
-            tensors |= {"linear.weight": self.whole.weight, "linear.bias": self.whole.bias}
-        return {k: v.detach().cpu().numpy() for k, v in tensors.items()}
+        return {k: v.detach().cpu().numpy() for k, v in self.net.state_dict().items()}
 
     def _set_weights(self, weights: dict[str, np.ndarray]) -> None:
         with torch.random.fork_rng(devices=[]):  # fresh weights are drawn, then replaced
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
-        start = [weights[k] for k in ("linear.weight", "linear.bias") if k in weights]
-        own = {k: torch.from_numpy(v) for k, v in weights.items() if not k.startswith("linear.")}
-        self.net.load_state_dict(own)
-        self.whole = self.net
-        if start:
-            self._start_from(*start)
+        if "linear.weight" in weights:
+            self._add_linear(weights["linear.weight"], weights["linear.bias"])
+        self.net.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
 
 
 class MLPNet(nn.Module):
@@ -196,10 +191,7 @@ class MLP(TorchDecoder):
     name = "mlp"
     title = "MLP"
     network = MLPNet
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 60, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
-        "patience": 8, "clip_norm": 1.0,
-    }  # fmt: skip
+    training = {"max_epochs": 60, "learning_rate": 1e-3, "weight_decay": 1e-2, "patience": 8}
 
     def check(self) -> None:
         super().check()
@@ -238,10 +230,7 @@ class CNN(TorchDecoder):
     name = "cnn"
     title = "1-D CNN"
     network = CNNNet
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 40, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-2,
-        "patience": 6, "clip_norm": 1.0,
-    }  # fmt: skip
+    training = {"max_epochs": 40, "learning_rate": 1e-3, "weight_decay": 1e-2, "patience": 6}
 
     def check(self) -> None:
         super().check()
@@ -285,10 +274,7 @@ class LSTM(TorchDecoder):
     name = "lstm"
     title = "LSTM"
     network = LSTMNet
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 30, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
-        "patience": 5, "clip_norm": 1.0,
-    }  # fmt: skip
+    training = {"max_epochs": 30, "learning_rate": 2e-3, "weight_decay": 1e-2, "patience": 5}
 
 
 class GRU(LSTM):

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import numpy as np
-import pandas as pd
-from scipy.special import log_softmax
-from threadpoolctl import threadpool_limits
 
 from nblib.core.errors import BadInput
 from nblib.models.base import Decoder, require
-from nblib.models.linear import LinearDecoder, class_sums, log_loss, temperature
-from nblib.models.settings import FitSettings
-from nblib.prepare.decoder_inputs import Samples
+from nblib.models.linear import LinearDecoder, class_sums
 
 LEAST_SPREAD = 0.01  # variance of a time course to start with
 OF_ALL_UNITS = 3.0  # classes that the mean of all units counts for, beside a unit's own
 STEPS = 10  # of Newton and EM
 LEAST_RATE = 1e-4  # spikes a bin; a bin that is empty in training is not impossible
-MOST_JUDGED = 500  # train rows that `train_loss` is of
+LEAST_GAIN_SD = 1e-6  # as good as none
+MOST_LOOKED_AT = 500  # rows
 
 
 def per_feature(model: Decoder) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale (T*N,) that make its samples counts again."""
-    if model.scaling is None:
-        return np.zeros(model.n_bins * model.n_units), np.ones(model.n_bins * model.n_units)
-    mean, scale = model.scaling
+    mean, scale = model.scaling or (np.zeros(model.n_units), np.ones(model.n_units))
     return np.tile(mean, model.n_bins), np.tile(scale, model.n_bins)
 
 
-def as_counts(counts: np.ndarray, model: Decoder) -> np.ndarray:
-    """Counts without the rounding that leaves some a little below 0; BadInput for any that are."""
+def as_counts(x: np.ndarray, model: Decoder) -> np.ndarray:
+    """Samples x (B, T*N) as the counts that they were; BadInput for any below 0."""
+    mean, scale = per_feature(model)
+    counts = x * scale + mean
     if counts.min() < -0.01:
         raise BadInput(
             f"{model.name} needs counts, none below 0; the least of these is {counts.min():.3g}. "
             "Set `scaling` to the mean and scale that made them."
         )
-    return np.maximum(counts, 0.0)
+    return np.maximum(counts, 0.0)  # rounding leaves some a little below
 
 
 def holds_counts(x: np.ndarray, model: Decoder) -> bool:
     """Are samples x (B, T, N), with the model's scaling undone, whole numbers from 0 on?"""
     mean, scale = per_feature(model)
-    some = np.linspace(0, len(x) - 1, min(len(x), MOST_JUDGED)).astype(int)
-    counts = x[some].reshape(len(some), -1) * scale + mean
+    some = x[:: -(-len(x) // MOST_LOOKED_AT)]
+    counts = some.reshape(len(some), -1) * scale + mean
     return bool(counts.min() > -0.01 and np.abs(counts - counts.round()).max() < 0.01)
 
 
@@ -67,7 +60,7 @@ class PoissonNaiveBayes(LinearDecoder):
         *, pseudo: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0),
     ):  # fmt: skip
         mean, scale = per_feature(self)
-        counts = as_counts(x * scale + mean, self)  # (B, T*N)
+        counts = as_counts(x, self)
         sums, shown = class_sums(counts, y)
         average = counts.mean(axis=0) + 1e-3  # a bin that is empty in training is not impossible
         for prior in sorted(pseudo, reverse=True):
@@ -93,8 +86,7 @@ class BayesPoisson(LinearDecoder):
     scores, set on validation rows, makes probabilities calibrated.
 
     courses: most time courses; gain_sd: values that are tried, the best on validation is kept. Scaled
-    samples become counts again by `scaling`. `train_loss` of the history is that of at most 500 train
-    rows. Raises BadInput for counts below zero.
+    samples become counts again by `scaling`. Raises BadInput for counts below zero.
 
     Sources: Robbins 1956, Efron and Morris 1973, JASA 68:117 (empirical Bayes); Aitchison and Ho 1989,
     Biometrika 76:643 (Poisson-log normal); Wedderburn 1974, Biometrika 61:439 (quasi-likelihood);
@@ -103,111 +95,53 @@ class BayesPoisson(LinearDecoder):
 
     name = "bayes_poisson"
     title = "Bayesian Poisson"
-    more = {"courses": 4, "gain_sd": (0.0, 0.1, 0.3, 1.0)}
     fixed = {"gain_sd": (1.0,)}
-
-    @classmethod
-    def source(cls) -> None:
-        """Its hyper-parameters are those of `more`."""
 
     def check(self) -> None:
         require(self.params["courses"] >= 1, self, "courses >= 1 needed")
         spreads = self.params["gain_sd"]
         require(min(spreads) >= 0 and max(spreads) < np.inf, self, "finite gain_sd >= 0 needed")
 
-    def log_rates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def solutions(
+        self, x: np.ndarray, y: np.ndarray, seed: int,
+        *, courses: int = 4, gain_sd: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0),
+    ):  # fmt: skip
+        mean, scale = per_feature(self)
+        log_rate, evidence, total = self.log_rates(x, y, courses)
+        for sd in gain_sd:
+            b = max(sd, LEAST_GAIN_SD) ** -2
+            a_spike = np.log1p(total / b)  # what the gain takes off the score of each class (C,)
+            weight = evidence[:, None] * (log_rate - a_spike)
+            yield {"gain_sd": sd}, weight * scale[:, None], mean @ weight - b * a_spike
+
+    def log_rates(
+        self, x: np.ndarray, y: np.ndarray, courses: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log of the rates (T*N, C), the weight of the evidence of each bin and unit (T*N,), and the
         sum of rates so weighted (C,); x (B, T*N) scaled, y (B,).
         """
-        mean, scale = per_feature(self)
         shown = np.bincount(y).astype(float)  # (C,)
-        sums, totals = np.empty((len(shown), x.shape[1])), []
+        seen = np.empty((len(shown), self.n_bins, self.n_units))
+        totals = np.empty((len(y), self.n_units))
         for k in range(len(shown)):  # class by class: no second copy of all counts
-            counts = as_counts(x[y == k] * scale + mean, self)  # (b, T*N)
-            sums[k] = counts.sum(axis=0)
-            by_bin = counts.reshape(-1, self.n_bins, self.n_units)
-            totals.append(by_bin.sum(axis=1, dtype=np.float32))  # (b, N)
-        average = sums.sum(axis=0) / shown.sum() + LEAST_RATE
-        shape = len(shown), self.n_bins, self.n_units
-        expected = (shown[:, None] * average).reshape(shape)
-        tuning = log_tuning(sums.reshape(shape), expected, self.params["courses"])
-        rate = average * np.exp(tuning).reshape(len(shown), -1)
-        scatter = dispersion(totals, rate.reshape(shape).sum(axis=1))
-        weight = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
-        return np.log(rate).T, weight, rate @ weight
-
-    def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
-    ) -> pd.DataFrame:
-        self.refuse_resume(resume)
-        started = time.perf_counter()
-        spreads = self.params_with(val)["gain_sd"]
-        some = np.linspace(0, len(train) - 1, min(len(train), MOST_JUDGED)).astype(int)
-        told = Samples(train.x[some], train.y[some], train.trial[some])
-        judge = told if val is None else val
-        mean, scale = per_feature(self)
-        rows, best = [], np.inf
-        with threadpool_limits(limits=settings.threads or None):
-            rates = self.log_rates(train.x.reshape(len(train), -1), train.y)
-            log_rate, evidence, total = rates
-            counts = (s.x.reshape(len(s), -1) * scale + mean for s in (told, judge))  # (b, T*N)
-            # The counts so weighted, in all and by class, serve every gain.
-            each = [(c @ evidence, c @ (evidence[:, None] * log_rate)) for c in counts]
-            for sd in spreads if val is not None else spreads[:1]:
-                a_spike, once = off_by_gain(total, sd)
-                of_train, of_judge = (p - n[:, None] * a_spike - once for n, p in each)
-                factor = 1.0 if val is None else temperature(of_judge, judge.y)
-                log_proba = log_softmax(factor * of_judge, axis=1)
-                row = {
-                    "gain_sd": sd,
-                    "train_loss": log_loss(log_softmax(factor * of_train, axis=1), told.y),
-                    "val_loss": log_loss(log_proba, judge.y),
-                    "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
-                }
-                rows.append(row)
-                if row["val_loss"] < best:
-                    best, self.choice = row["val_loss"], (sd, factor)
-            self._keep(*rates, *self.choice)
-        return self.history_of(rows, {"gain_sd": self.choice[0]}, settings, started)
-
-    def _refit(self, both: Samples, settings: FitSettings) -> None:
-        rates = self.log_rates(both.x.reshape(len(both), -1), both.y)
-        self._keep(*rates, *self.choice)
-
-    def _keep(
-        self, log_rate: np.ndarray, evidence: np.ndarray, total: np.ndarray, sd: float, factor: float
-    ) -> None:  # fmt: skip
-        """Weight and bias on scaled samples, of what `log_rates` gives, a gain and a temperature."""
-        mean, scale = per_feature(self)
-        a_spike, once = off_by_gain(total, sd)
-        weight = factor * evidence[:, None] * (log_rate - a_spike)
-        self.weight, self.bias = weight * scale[:, None], mean @ weight - factor * once
+            counts = as_counts(x[y == k], self).reshape(-1, self.n_bins, self.n_units)
+            seen[k], totals[y == k] = counts.sum(axis=0), counts.sum(axis=1)
+        average = seen.sum(axis=0) / shown.sum() + LEAST_RATE  # (T, N)
+        rate = average * np.exp(log_tuning(seen, shown[:, None, None] * average, courses))
+        scatter = dispersion(totals, rate.sum(axis=1)[y])
+        evidence = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
+        rate = rate.reshape(len(shown), -1)
+        return np.log(rate).T, evidence, rate @ evidence
 
 
-def off_by_gain(total: np.ndarray, sd: float) -> tuple[np.ndarray, np.ndarray]:
-    """What the gain takes off the score of each class (C,): for every spike, and once.
-
-    total (C,): expected spikes R; sd: spread of the gain. Together (N + b) log(R / b + 1), without
-    a gain R.
-    """
-    if sd == 0:
-        return np.zeros_like(total), total
-    b = sd**-2
-    return np.log1p(total / b), b * np.log1p(total / b)
-
-
-def dispersion(totals: list[np.ndarray], rates: np.ndarray) -> np.ndarray:
+def dispersion(counts: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """How much more the counts of each unit scatter than Poisson's, (N,): 1 is as much.
 
-    totals: of each class, counts of its presentations (b, N); rates: of each class (C, N). Each
-    presentation has the gain that its count of all units has.
+    counts, rates: of each presentation (B, N), whose gain is that of its count of all units.
     """
-    residual, expected = np.zeros((2, rates.shape[1]))
-    for counts, rate in zip(totals, rates, strict=True):
-        expected_here = counts.sum(axis=1, keepdims=True) / rate.sum() * rate
-        residual += ((counts - expected_here) ** 2).sum(axis=0)
-        expected += expected_here.sum(axis=0)
-    return residual / (expected + LEAST_RATE)
+    gain = counts.sum(axis=1, keepdims=True) / rates.sum(axis=1, keepdims=True)
+    residual = ((counts - gain * rates) ** 2).sum(axis=0)
+    return residual / ((gain * rates).sum(axis=0) + LEAST_RATE)
 
 
 def log_tuning(seen: np.ndarray, expected: np.ndarray, courses: int) -> np.ndarray:

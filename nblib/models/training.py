@@ -4,12 +4,8 @@ Each epoch ends with one line in the log, the best weights by validation loss ar
 stops when they no longer improve, and the best weights are what the module holds afterwards.
 The test set is never seen here.
 
-Lightning brings devices, precision, clipping, deterministic algorithms and loggers. Its own
-checkpoints and early stopping are left off: a run that is resumed shall end with the numbers of an
-unbroken one, and they neither end a run again that had stopped early nor replace a file whole.
-Every checkpoint `<folder>/<stage>.ckpt` lies on an epoch boundary and is written beside its place
-and renamed. It holds weights, optimiser, history and the best weights so far, all as plain tensors
-and numbers. Random numbers of an epoch depend on (seed, epoch) alone.
+Lightning brings devices, precision, clipping, deterministic algorithms and loggers. Checkpoints and
+early stopping are those of `checkpoints.Keeper`.
 """
 
 from __future__ import annotations
@@ -18,7 +14,6 @@ import contextlib
 import logging
 import math
 import os
-import stat
 import tempfile
 import time
 import warnings
@@ -29,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -40,18 +34,20 @@ from torch.nn import functional
 
 from nblib.core import store
 from nblib.core.errors import BadParameter, RunFailed
-from nblib.models.checkpoints import check_checkpoint, fingerprint, layout, load_checkpoint
+from nblib.models.checkpoints import (
+    Keeper,
+    Watch,
+    check_checkpoint,
+    fingerprint,
+    layout,
+    load_checkpoint,
+)  # fmt: skip
 from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-# Told of every epoch of a fit; what it raises ends the fit.
-Watch = Callable[[dict[str, float]], None]
 _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
-
-# Checkpoints may take about this share of the training time; the last one is always written.
-_CHECKPOINT_SHARE = 0.05
 
 
 def classify(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -93,7 +89,8 @@ def fit(
     folder : gets `<stage>.ckpt` and `<stage>.csv`.
     resume : "", "auto" (from the folder's own checkpoint, when there is one) or a checkpoint.
     identity : plain values that a checkpoint must share to be resumed.
-    at_once : a step adds up the gradients of pieces of so many samples, 0: of its batch at once.
+    at_once : how many samples are looked at in one go, 0: a batch. A step adds up the gradients of
+        such pieces.
     processes : GPUs, or processes on the CPU, that share each batch. The batches deal out their own
         (as `fitting.TrialBatches`), by `share`.
 
@@ -123,8 +120,15 @@ def fit(
             check_checkpoint(Path(resume), same)
         stack.enter_context(reproducible(settings.seed, settings.threads))
         stack.enter_context(_quiet_and_put_back())
-        batches = _batches(train, settings, device, shuffle=True, at_once=at_once)
-        validation = None if val is None else _batches(val, settings, device, shuffle=False)
+        size, most = settings.batch_size, max(256, settings.batch_size)
+        batches = _batches(train, size, settings, device, shuffle=True, at_once=at_once)
+        validation = None
+        if val is not None:  # keeps no gradients, so it may take more at a time
+            validation = _batches(val, most, settings, device, shuffle=False, at_once=at_once)
+        strategy: Any = "auto"
+        if processes > 1:  # a layer may have no gradient, where it is another session's
+            method = "spawn" if device.type == "cuda" else "fork"
+            strategy = DDPStrategy(start_method=method, find_unused_parameters=True)
         # Earlier stages of a decoder, such as an autoencoder's, say nothing of how it will decode.
         watch = _WATCH.get() if stage == "fit" else None
         n_val = 0 if validation is None else validation.n
@@ -132,7 +136,7 @@ def fit(
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=processes,
-            strategy=_together(device) if processes > 1 else "auto",
+            strategy=strategy,
             # On purpose: Lightning would take over a Slurm job's own environment otherwise.
             plugins=[LightningEnvironment()],
             precision="32-true" if settings.precision == "32" else settings.precision,
@@ -172,37 +176,21 @@ def fit(
     return history
 
 
-def _together(device: torch.device) -> DDPStrategy:
-    """Processes that average their gradients; a layer may have none, where it is another session's."""
-    method = "spawn" if device.type == "cuda" else "fork"
-    return DDPStrategy(start_method=method, find_unused_parameters=True)
-
-
 def share() -> tuple[int, int]:
     """Which of how many processes this one is, in a fit that several share."""
-    return (
-        (distributed.get_rank(), distributed.get_world_size())
-        if distributed.is_initialized()
-        else (0, 1)
-    )
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 def _batches(
-    samples: Samples | Any,
-    settings: FitSettings,
-    device: torch.device,
-    *,
-    shuffle: bool,
-    at_once: int = 0,
+    samples: Samples | Any, size: int, settings: FitSettings, device: torch.device, **options: Any
 ) -> Any:
+    """Batches on the device; those that a task draws itself stay as they are."""
     if not isinstance(samples, Samples):
         return samples
-    # Validation keeps no gradients, so it may take more at a time.
-    size = settings.batch_size if shuffle else max(256, settings.batch_size)
     x, y = samples.x, samples.y
-    return DeviceBatches(
-        x, y, size, shuffle=shuffle, seed=settings.seed, device=device, at_once=at_once
-    )
+    return DeviceBatches(x, y, size, seed=settings.seed, device=device, **options)
 
 
 class Step(lightning.LightningModule):
@@ -245,113 +233,6 @@ class Step(lightning.LightningModule):
             value /= share()[1]
         n = {"train_loss": n_train, "val_loss": n_val, "val_accuracy": n_val}
         return {k: sums[k].item() / n[k] if k in sums else math.nan for k in n}
-
-
-class Keeper(lightning.Callback):
-    """History, best weights, early stopping, checkpoints and the progress bar, once an epoch."""
-
-    def __init__(
-        self, settings: FitSettings, path: Path, batches: Any, n_val: int, same: dict, watch: Watch | None
-    ):  # fmt: skip
-        self.settings, self.path, self.batches, self.watch = settings, path, batches, watch
-        self.n_val = n_val  # 0: no validation, the last weights count
-        self.same = same  # what a checkpoint must share to be resumed
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_loss, self.best_epoch = math.inf, -1
-        self.written, self.cost_s = time.perf_counter(), 0.0
-        self.bar: Any = None
-
-    def on_train_start(self, trainer: lightning.Trainer, step: Step) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(
-            total=self.settings.max_epochs, initial=len(self.history), unit="epoch",
-            desc=self.path.stem, leave=False, disable=not (self.settings.progress and trainer.is_global_zero),
-        )  # fmt: skip
-        self._stop_when_done(trainer)  # a checkpoint of a run that had stopped early
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, step: Step) -> None:
-        epoch = trainer.current_epoch
-        self.batches.set_epoch(epoch)
-        # Dropout of an epoch depends on (seed, epoch) alone: a resumed run repeats it.
-        mixed = np.random.SeedSequence([self.settings.seed, epoch, 1]).generate_state(1)[0]
-        torch.manual_seed(int(mixed))
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, step: Step) -> None:
-        means = step.means(self.batches.n, self.n_val)
-        row = {"epoch": trainer.current_epoch, **means}
-        known = {k: v for k, v in means.items() if not math.isnan(v)}  # of validation only with it
-        losses = ["train_loss", "val_loss"] if self.n_val else ["train_loss"]
-        if not all(math.isfinite(row[name]) for name in losses):
-            raise RunFailed(
-                f"the loss of epoch {row['epoch']} is not finite (train {row['train_loss']}, "
-                f"validation {row['val_loss']}); lower learning_rate (now "
-                f"{self.settings.learning_rate}) or take precision '32'."
-            )
-        self.history.append(row)
-        if not self.n_val:
-            self.best_epoch = row["epoch"]
-        elif row["val_loss"] < self.best_loss:
-            self.best_epoch, self.best_loss = row["epoch"], row["val_loss"]
-            self.best = {k: v.detach().clone() for k, v in step.net.state_dict().items()}
-        self._stop_when_done(trainer)
-        if trainer.is_global_zero:
-            pd.DataFrame(self.history).to_csv(self.path.with_suffix(".csv"), index=False)
-        if trainer.logger is not None:
-            trainer.logger.log_metrics(known | {"epoch": row["epoch"]}, step=row["epoch"])
-        last = trainer.should_stop or len(self.history) >= self.settings.max_epochs
-        due = last or time.perf_counter() - self.written >= self.cost_s / _CHECKPOINT_SHARE
-        if trainer.strategy.broadcast(due):  # all processes write together, or wait for ever
-            self._write(trainer)
-        self.bar.set_postfix({k: f"{v:.3g}" for k, v in known.items()}, refresh=False)
-        self.bar.update(1)
-        if self.watch is not None:
-            self.watch(row)
-
-    def _stop_when_done(self, trainer: lightning.Trainer) -> None:
-        if self.n_val and self.history:
-            since = self.history[-1]["epoch"] - self.best_epoch
-            trainer.should_stop = since >= self.settings.patience
-
-    def _write(self, trainer: lightning.Trainer) -> None:
-        started = time.perf_counter()
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            trainer.save_checkpoint(beside)
-            if not trainer.is_global_zero:
-                return
-            # As the folder: the library that writes it remembers the umask of an earlier moment.
-            beside.chmod(stat.S_IMODE(beside.parent.stat().st_mode) & 0o666)
-            beside.replace(self.path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            lost = f"the checkpoint of epoch {trainer.current_epoch} was not written"
-            raise store.storage_error(error, self.path, lost) from error
-        self.written = time.perf_counter()
-        self.cost_s = self.written - started
-
-    def teardown(self, trainer: lightning.Trainer, step: Step, stage: str) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def on_exception(self, trainer: lightning.Trainer, step: Step, error: BaseException) -> None:
-        self.teardown(trainer, step, "fit")
-        if isinstance(error, KeyboardInterrupt):
-            kept = f"kept in {self.path}; run the same again, and it goes on from there"
-            kept = kept if self.path.is_file() else "too short for a checkpoint, so it begins again"
-            print(f"Stopped after {len(self.history)} epochs: {kept}.", flush=True)
-
-    def on_save_checkpoint(self, trainer: lightning.Trainer, step: Step, checkpoint: dict) -> None:
-        checkpoint["nblib"] = self.same
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "best": self.best, "best_loss": self.best_loss,
-                "best_epoch": self.best_epoch}  # fmt: skip
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.history, self.best = list(state["history"]), dict(state["best"])
-        self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import torch
@@ -74,10 +74,7 @@ class Transformer(TorchDecoder):
     name = "transformer"
     title = "Transformer"
     network = TransformerNet
-    training: ClassVar[dict[str, Any]] = {
-        "max_epochs": 20, "batch_size": 64, "learning_rate": 2e-3, "weight_decay": 1e-2,
-        "patience": 5, "clip_norm": 1.0,
-    }  # fmt: skip
+    training = {"max_epochs": 20, "learning_rate": 2e-3, "weight_decay": 1e-2, "patience": 5}
 
     def check(self) -> None:
         super().check()
@@ -149,7 +146,7 @@ class AutoencoderLSTM(Transformer):
     name = "autoencoder_lstm"
     title = "Autoencoder → LSTM"
     network = EncoderLSTM
-    more = {"input_dropout": 0.2, "pretrain_epochs": 5, "freeze": True}
+    more = Transformer.more | {"input_dropout": 0.2, "pretrain_epochs": 5, "freeze": True}
 
     def check(self) -> None:
         super().check()
@@ -160,13 +157,15 @@ class AutoencoderLSTM(Transformer):
         net.frozen = self.params["freeze"]
         return net
 
-    def _fit(
-        self, train: Samples, val: Samples | None, settings: FitSettings, folder: Any, resume: Any
+    def _train(
+        self, train: Samples, val: Samples | None, settings: FitSettings, **checkpoint: Any
     ) -> pd.DataFrame:
         from nblib.models import training
         from nblib.models.checkpoints import stage_of
 
-        identity, stage = self._identity(), stage_of(resume)
+        identity, folder = self._identity(), checkpoint.get("folder")
+        resume = checkpoint.get("resume", "")
+        stage = stage_of(resume)
         sizes = {
             k: self.params[k] for k in ("d_model", "heads", "layers", "feedforward", "dropout")
         }
@@ -182,9 +181,9 @@ class AutoencoderLSTM(Transformer):
                 resume=resume if stage in ("auto", "pretrain") else "",
             )  # fmt: skip
         self.net.encoder.requires_grad_(not self.params["freeze"])
-        self.begin(train, val, settings)
+        self.begin()
         history = training.fit(
-            self.whole, train, val, settings, folder, identity=identity,
+            self.net, train, val, settings, folder, identity=identity,
             resume=resume if stage in ("auto", "fit") else "",
         )  # fmt: skip
         self.fitted, history.attrs = dict(history.attrs), {}

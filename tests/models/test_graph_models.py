@@ -68,15 +68,6 @@ def test_attention_equals_pytorch_geometric_s(heads):
         [theirs(x[:, i], edge_index, weight[present][:, None]) for i in range(m)], dim=1
     )
     torch.testing.assert_close(ours(x, source, weight, present), expected, atol=1e-5, rtol=1e-5)
-    with torch.no_grad():  # in pieces, as for prediction
-        import nblib.models.graph_decoders as module
-
-        whole, module._NUMBERS_AT_ONCE = module._NUMBERS_AT_ONCE, 1
-        try:
-            pieces = ours(x, source, weight, present)
-        finally:
-            module._NUMBERS_AT_ONCE = whole
-    torch.testing.assert_close(pieces, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ON_GRAPHS)
@@ -208,12 +199,12 @@ def test_a_learned_graph_counts_every_pair_of_units():
         fit(make("st_gat_dynamic", few), train, train, n_classes=2, settings=QUICK)
 
 
-def test_gcn_answers_piece_by_piece_as_at_once(task, monkeypatch):
-    from nblib.models import graph_decoders
-
-    decoder = trained("gcn", *task)
+@pytest.mark.parametrize("name", ON_GRAPHS)
+def test_it_answers_piece_by_piece_as_at_once(name, task, monkeypatch):
+    decoder = trained(name, *task)
     whole = decoder.predict_log_proba(task[1].x)
-    monkeypatch.setattr(graph_decoders, "AT_ONCE", 7)
+    monkeypatch.setattr(graph_decoders, "_NUMBERS_IN_CACHE", 1)
+    assert decoder.predict_batch == 1
     np.testing.assert_allclose(decoder.predict_log_proba(task[1].x), whole, atol=1e-5)
 
 

@@ -93,10 +93,10 @@ def test_anatomy_needs_areas_or_places(table):
 
 
 def test_too_much_memory_is_refused_with_the_amount():
-    needed = graphs.step_bytes(2000, 1999, 5, 32, 16)
+    needed = graphs.step_bytes(2000, 1999, 5 * 16, 32)
     with pytest.raises(BadParameter, match=r"would take about 246 GB.*memory_gb = 6"):
         graphs.check_memory(needed, 6.0, "graph 'full' of 2000 units")
-    graphs.check_memory(graphs.step_bytes(2000, 16, 5, 32, 16), 6.0, "k = 16")
+    graphs.check_memory(graphs.step_bytes(2000, 16, 5 * 16, 32), 6.0, "k = 16")
     with pytest.raises(BadParameter, match=r"20,000 units .* about 16 GB.*a decoder of 05"):
         graphs.check_units(20_000, 1, 6.0)
     graphs.check_units(4_000, 1, 6.0)

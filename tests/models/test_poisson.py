@@ -44,7 +44,7 @@ def test_it_is_the_posterior_with_the_gain_integrated_out(is_scaled, sd):
     scaling = (mean, scale) if is_scaled else None
     decoder = make("bayes_poisson", {"gain_sd": [sd]}, scaling=scaling)
     fit(decoder, given(train), None, n_classes=N_CLASSES)
-    log_rate = decoder.log_rates(given(train).x.reshape(len(train), -1), train.y)[0]
+    log_rate = decoder.log_rates(given(train).x.reshape(len(train), -1), train.y, 4)[0]
     rate = np.exp(log_rate).T.reshape(N_CLASSES, *train.x.shape[1:])
     expected = rate.sum(axis=1)[train.y]  # (B, N)
     expected *= (train.x.sum(axis=(1, 2)) / expected.sum(axis=1))[:, None]
@@ -115,10 +115,9 @@ def test_a_unit_that_comes_and_goes_has_less_to_say():
     there[200:, 0] = 0  # one unit is lost half-way
     gain = rng.gamma(10, 0.1, (400, 1))  # of all units: no scatter of their own
     counts = rng.poisson(gain * there * rates[y])
-    totals = [counts[y == k] for k in range(5)]
-    scatter = dispersion(totals, np.stack([c.mean(axis=0) for c in totals]))
+    scatter = dispersion(counts, np.stack([counts[y == k].mean(axis=0) for k in range(5)])[y])
     assert scatter[0] > 2 and abs(scatter[1:].mean() - 1) < 0.1 and scatter[1:].max() < 1.4
-    assert dispersion([np.zeros((3, 2))], np.full((1, 2), 1e-4)).tolist() == [0, 0]
+    assert dispersion(np.zeros((3, 2)), np.full((3, 2), 1e-4)).tolist() == [0, 0]
 
 
 def test_few_presentations_and_an_unsteady_gain_are_where_it_helps():

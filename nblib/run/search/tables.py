@@ -7,6 +7,7 @@ the score on test presentations, which no trial has seen, is the honest one.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 from nblib.core import store
 from nblib.core.errors import CorruptArtifact, MissingInput
 from nblib.core.markup import in_markdown
+from nblib.models.settings import FitSettings
 from nblib.run import plan
 from nblib.run.search import definition
 from nblib.run.search import trials as study_trials
@@ -141,7 +143,7 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
 
     job = plan.job_of(*study.run({}))
     decoder = models.make(job.params.model, job.params.model_params)
-    known = {**job.recipe.model_dump(), **type(decoder).training}
+    known = {**job.recipe.model_dump(), **asdict(FitSettings.of({}, decoder.training))}
     known |= {k: v for k, v in job.params.model_dump().items() if v is not None}
     known |= {f"model_params.{k}": v for k, v in decoder.params.items()}
     return {name: known[name] for name in names if name in known}
