@@ -91,7 +91,7 @@ STAGES: dict[str, StageInfo] = {
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
-        4, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
+        5, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
         needs="05_train_lstm",
     ),
     "06_train_st_gat": StageInfo(
@@ -123,7 +123,7 @@ STAGES: dict[str, StageInfo] = {
         2, None, "nblib.run.search.definition:Params", kind="report", reads="nblib.run.search.tables:keys_read"
     ),
     "92_planning": StageInfo(
-        1, None, "nblib.report.planning:Params", kind="report", light=True,
+        2, None, "nblib.report.planning:Params", kind="report", light=True,
         reads="nblib.report.planning:keys_read",
     ),
 }  # fmt: skip
