@@ -86,11 +86,11 @@ def _any(
     decoder: Decoder, parts: list[tuple], x: np.ndarray, y: np.ndarray, order: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Log-probability of the truth with each part permuted, (B,)."""
-    together = max(1, ROWS_AT_ONCE // len(y))
+    together, permuted = max(1, ROWS_AT_ONCE // len(y)), x[order]
     for some in (parts[i : i + together] for i in range(0, len(parts), together)):
         blocks = np.repeat(x[None], len(some), axis=0)  # (parts, B, T, N)
         for block, part in zip(blocks, some, strict=True):
-            block[part] = x[order][part]
+            block[part] = permuted[part]
         log_proba = decoder.predict_log_proba(blocks.reshape(-1, *x.shape[1:]))
         yield from _log_p(log_proba, np.tile(y, len(some))).reshape(len(some), -1)
 

@@ -139,9 +139,8 @@ def dispersion(counts: np.ndarray, rates: np.ndarray) -> np.ndarray:
 
     counts, rates: of each presentation (B, N), whose gain is that of its count of all units.
     """
-    gain = counts.sum(axis=1, keepdims=True) / rates.sum(axis=1, keepdims=True)
-    residual = ((counts - gain * rates) ** 2).sum(axis=0)
-    return residual / ((gain * rates).sum(axis=0) + LEAST_RATE)
+    expected = counts.sum(axis=1, keepdims=True) / rates.sum(axis=1, keepdims=True) * rates
+    return ((counts - expected) ** 2).sum(axis=0) / (expected.sum(axis=0) + LEAST_RATE)
 
 
 def log_tuning(seen: np.ndarray, expected: np.ndarray, courses: int) -> np.ndarray:
