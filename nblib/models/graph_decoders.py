@@ -178,17 +178,17 @@ class GraphDecoder(TorchDecoder):
         """The edges that training starts from; x (B, T, N) train rows, at_once of them in a piece of
         a step. BadParameter if they take too much memory."""
         p, (_, n_bins, n_units) = self.params, x.shape
-        kind, parts = p["graph"], [x[:, t] for t in range(n_bins)] if self.by_bin else [x]
-        graphs.check_units(n_units, len(parts), p["memory_gb"])
+        kind, n_graphs = p["graph"], n_bins if self.by_bin else 1
+        graphs.check_units(n_units, n_graphs, p["memory_gb"])
         if kind in ("correlation", "learned"):
-            r = np.stack([graphs.correlation(part) for part in parts])  # (G, N, N)
+            r = graphs.correlation(x, self.by_bin)  # (G, N, N)
         beside = 0
         if kind == "learned":
             if p["start"] == "full":  # all alike, but for what breaks the ties
                 noise = np.random.default_rng([0, n_units]).standard_normal(r.shape)
                 r = START_WEIGHT * (1 + 0.01 * noise)
             edges = LearnedEdges(torch.as_tensor(r, dtype=torch.float32), p["k"], p["explore"])
-            n_edges, beside = edges.k + edges.explore, graphs.learned_bytes(n_units, len(parts))
+            n_edges, beside = edges.k + edges.explore, graphs.learned_bytes(n_units, n_graphs)
         else:
             if kind == "correlation":
                 graph = graphs.strongest(r, p["k"], p["threshold"])

@@ -44,36 +44,24 @@ class Graph:
         return dense.mean(axis=0)
 
 
-def correlation(x: np.ndarray) -> np.ndarray:
-    """`|Pearson r|` between units, (N, N) with zeros on the diagonal; x (rows, N) or (B, T, N).
+def correlation(x: np.ndarray, by_bin: bool = False) -> np.ndarray:
+    """`|Pearson r|` between units, (G, N, N) with zeros on the diagonal; x (B, T, N).
 
-    A unit that never changes is correlated with none.
+    by_bin: one a time bin, from that bin's counts. A unit that never changes is correlated with none.
     """
-    x = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
-    x = x - x.mean(axis=0)
-    sd = np.sqrt((x**2).mean(axis=0))
+    x = np.asarray(x, np.float64)
+    x = x.swapaxes(0, 1) if by_bin else x.reshape(1, -1, x.shape[-1])  # (G, rows, N)
+    x = x - x.mean(axis=1, keepdims=True)
+    sd = np.sqrt((x**2).mean(axis=1, keepdims=True))
     x = np.divide(x, sd, out=np.zeros_like(x), where=sd > 0)
-    r = np.abs(x.T @ x) / len(x)
-    np.fill_diagonal(r, 0.0)
-    return np.minimum(r, 1.0)
-
-
-def correlation_graph(
-    x: np.ndarray, k: int, threshold: float = 0.0, *, by_bin: bool = False
-) -> Graph:
-    """Edges from the k units with the largest `|r|` (k = 0: from all), where `|r|` >= threshold.
-
-    x (B, T, N): train rows only. by_bin: one graph a time bin, from that bin's counts. The weight
-    of an edge is `|r|`.
-    """
-    parts = [x[:, t] for t in range(x.shape[1])] if by_bin else [x]
-    return strongest(np.stack([correlation(part) for part in parts]), k, threshold)
+    r = np.minimum(np.abs(x.swapaxes(1, 2) @ x) / x.shape[1], 1.0)
+    return r * (1 - np.eye(x.shape[2]))
 
 
 def strongest(weight: np.ndarray, k: int, threshold: float = 0.0) -> Graph:
-    """The k largest weights of each row (k = 0: all) that are positive and reach the threshold.
+    """Edges with the k largest weights of each row (k = 0: all), positive and at least the threshold.
 
-    weight (G, N target, N source), its diagonal 0.
+    weight (G, N target, N source), such as `correlation` on train rows; its diagonal 0.
     """
     n = weight.shape[1]
     k = min(k or n - 1, n - 1)

@@ -210,7 +210,7 @@ class Step(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], piece: int) -> Tensor:
         loss, _ = self.loss(self.net, *batch)
-        self._add("train_loss", loss.detach(), len(batch[1]))
+        self._add("train_loss", loss, len(batch[1]))
         return loss * self.batches.weight(piece) if self.batches.pieces > 1 else loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -220,10 +220,7 @@ class Step(lightning.LightningModule):
             self._add("val_accuracy", (logits.argmax(dim=1) == batch[1]).sum(), 1)
 
     def _add(self, name: str, value: Tensor, weight: int) -> None:
-        if name in self.sums:
-            self.sums[name].add_(value, alpha=weight)
-        else:
-            self.sums[name] = value.float() * weight
+        self.sums[name] = self.sums.get(name, 0.0) + value.detach().float() * weight
 
     def means(self, n_train: int, n_val: int) -> dict[str, float]:
         """Per-sample means of the epoch that just ended; starts the next sums."""

@@ -147,6 +147,7 @@ class AutoencoderLSTM(Transformer):
     title = "Autoencoder → LSTM"
     network = EncoderLSTM
     more = Transformer.more | {"input_dropout": 0.2, "pretrain_epochs": 5, "freeze": True}
+    encoder: BinEncoder | None = None  # as pre-trained
 
     def check(self) -> None:
         super().check()
@@ -155,6 +156,7 @@ class AutoencoderLSTM(Transformer):
     def build(self, n_bins: int, n_units: int, n_classes: int) -> nn.Module:
         net = super().build(n_bins, n_units, n_classes)
         net.frozen = self.params["freeze"]
+        net.encoder = (self.encoder or net.encoder).requires_grad_(not net.frozen)
         return net
 
     def _train(
@@ -163,30 +165,23 @@ class AutoencoderLSTM(Transformer):
         from nblib.models import training
         from nblib.models.checkpoints import stage_of
 
-        identity, folder = self._identity(), checkpoint.get("folder")
-        resume = checkpoint.get("resume", "")
-        stage = stage_of(resume)
-        sizes = {
-            k: self.params[k] for k in ("d_model", "heads", "layers", "feedforward", "dropout")
-        }
-        with reproducible(settings.seed):
-            self.net = self.build(self.n_bins, self.n_units, self.n_classes)
-            autoencoder = Autoencoder(self.net.encoder, self.n_units, **sizes)
-        first = None
+        stage = stage_of(checkpoint.get("resume", ""))
+        self.encoder = first = None
         if stage != "fit":  # a checkpoint of the second step holds the encoder already
+            sizes = ("d_model", "heads", "layers", "feedforward", "dropout")
+            with reproducible(settings.seed):
+                encoder = self.build(self.n_bins, self.n_units, self.n_classes).encoder
+                autoencoder = Autoencoder(
+                    encoder, self.n_units, **{name: self.params[name] for name in sizes}
+                ).requires_grad_(True)
             first = training.fit(
-                autoencoder, train, val,
-                replace(settings, max_epochs=self.params["pretrain_epochs"]), folder,
-                loss=training.reconstruct, stage="pretrain", identity=identity,
-                resume=resume if stage in ("auto", "pretrain") else "",
+                autoencoder, train, val, replace(settings, max_epochs=self.params["pretrain_epochs"]),
+                loss=training.reconstruct, stage="pretrain", identity=self._identity(), **checkpoint,
             )  # fmt: skip
-        self.net.encoder.requires_grad_(not self.params["freeze"])
-        self.begin()
-        history = training.fit(
-            self.net, train, val, settings, folder, identity=identity,
-            resume=resume if stage in ("auto", "fit") else "",
-        )  # fmt: skip
-        self.fitted, history.attrs = dict(history.attrs), {}
+            self.encoder = encoder
+        if stage == "pretrain":
+            checkpoint["resume"] = ""
+        history = super()._train(train, val, settings, **checkpoint)
         if first is not None:
             losses = ["train_loss"] if val is None else ["train_loss", "val_loss"]
             self.fitted["pretrain"] = first[["epoch", *losses]].to_dict("records")
