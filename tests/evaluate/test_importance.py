@@ -70,8 +70,9 @@ def test_the_linear_way_gives_what_asking_again_gives():
     rows = importance.sample(test, 500, 0)
     x, y = test.x[rows], test.y[rows]
     order = np.random.default_rng(0).permutation(len(y))
-    quick = np.array(list(importance._linear(decoder, x, y, order)))
-    slow = np.array(list(importance._any(decoder, x, y, order)))
+    parts = [*(np.s_[:, :, unit] for unit in range(N_UNITS)), *(np.s_[:, t] for t in range(3))]
+    quick = np.array(list(importance._linear(decoder, parts, x, y, order)))
+    slow = np.array(list(importance._any(decoder, parts, x, y, order)))
     np.testing.assert_allclose(quick, slow, atol=1e-5)
 
 
