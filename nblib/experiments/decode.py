@@ -257,8 +257,9 @@ def evaluate(
     }
     if params.areas:
         tables["importance_areas"] = by_area(log_proba, data, params)
-    # What validation rows said when they chose: with `refit` they have taught the decoder since.
-    val_accuracy = history.set_index("epoch")["val_accuracy"][decoder.fitted["best_epoch"]]
+    val_accuracy = (decoder.predict(data.val.x) == data.val.y).mean()
+    if params.refit:  # validation rows taught this decoder; what they said of it before counts
+        val_accuracy = history.set_index("epoch")["val_accuracy"][decoder.fitted["best_epoch"]]
     about = {
         **data.about,
         "n_train": len(data.train),
