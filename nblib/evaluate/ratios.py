@@ -62,6 +62,17 @@ def per_unit(counts: np.ndarray, rate: np.ndarray, null: np.ndarray) -> np.ndarr
     return np.divide(gain, spikes, out=np.full(len(spikes), np.nan), where=spikes > 0)
 
 
+def deviance_explained(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """Poisson D2 of each unit (N,): 1 - deviance over that of the unit's mean; NaN for one that is silent."""
+    from sklearn.metrics import d2_tweedie_score
+
+    y, rate = (a.reshape(-1, a.shape[-1]) for a in (counts, np.maximum(rate, LEAST)))
+    return np.array([
+        d2_tweedie_score(y[:, n], rate[:, n], power=1) if y[:, n].any() else np.nan
+        for n in range(y.shape[1])
+    ])  # fmt: skip
+
+
 def value(parts: Sequence[Earned]) -> float:
     """The score of some sessions together; BadInput where there is nothing to earn."""
     most = sum(part.most.sum() for part in parts)

@@ -94,6 +94,15 @@ class Result:
             table["best possible"] = np.round(best, 4)
         return table
 
+    def of_metric(self, metric: str) -> pd.DataFrame:
+        """One row a score of one metric: model, variant, the score's fields, and `oracle`, `oracle_low` and
+        `oracle_high` of the best possible where that is known."""
+        ends = {"oracle": "value", "oracle_low": "ci_low", "oracle_high": "ci_high"}
+        return pd.DataFrame([
+            row.of | row.score.fields() | {to: getattr(row.best, name, math.nan) for to, name in ends.items()}
+            for row in self.rows if row.metric == metric
+        ])  # fmt: skip
+
     def save(self, folder: Path, who: dict[str, Any]) -> None:
         """Write metrics.json, the tables as Parquet, the arrays as safetensors, what else is stored.
 

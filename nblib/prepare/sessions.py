@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,21 @@ from nblib.data.counts_dataset import areas_of, load, units_of
 from nblib.data.trials import labelling
 from nblib.prepare import splits
 
+PER_TRIAL = ("counts", "signals", "variables", "role", "trial")
+
 
 @dataclass(frozen=True)
 class Session:
     """One session; K trials, T bins, N units, S signals, Q variables.
 
-    counts (K, T, N) float32; x (K, T, N): roots of counts, z-scored by `roots`, mean and scale (N,) of train
-    trials; signals (K, T, S) float32, z-scored by mean (S,) and scale (S,) of train trials; variables (K, Q): index of the class; role (K,); trial (K,): its
-    number in the recording; area (N,), unit_ids (N,); left_out: trials in which a signal or variable is
-    missing. `signal_names` and `classes` (name -> (C,)) are the same in all sessions of a recipe.
+    counts (K, T, N) float32; roots: mean and scale (N,) of their roots in train trials; signals (K, T, S) float32, z-scored by mean (S,) and scale (S,) of train trials; variables (K, Q):
+    index of the class; role (K,); trial (K,): its number in the recording; area (N,), unit_ids (N,); left_out:
+    trials in which a signal or variable is missing. `signal_names` and `classes` (name -> (C,)) are the same
+    in all sessions of a recipe.
     """
 
     name: str
     counts: np.ndarray
-    x: np.ndarray
     roots: tuple[np.ndarray, np.ndarray]
     signals: np.ndarray
     mean: np.ndarray
@@ -43,9 +45,24 @@ class Session:
     split_hash: str
     left_out: int
 
+    @cached_property
+    def x(self) -> np.ndarray:
+        """Roots of counts (K, T, N), z-scored for each unit by `roots`; float32."""
+        mean, scale = self.roots
+        return ((np.sqrt(self.counts) - mean) / scale).astype(np.float32)
+
+    @property
+    def behaviour(self) -> tuple[str, ...]:
+        """Names of all signals and variables."""
+        return (*self.signal_names, *self.classes)
+
     def rows(self, role: str) -> np.ndarray:
         """Positions of the trials of one role, in the order of time."""
         return np.flatnonzero(self.role == role)
+
+    def at(self, rows: np.ndarray | slice) -> Session:
+        """Some of its trials."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in PER_TRIAL})
 
 
 def root_scaling(counts: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,10 +71,16 @@ def root_scaling(counts: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.
     return roots.mean(axis=(0, 1)), roots.std(axis=(0, 1)) + 0.05
 
 
-def scaled(counts: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Roots of counts (K, T, N), z-scored for each unit; float32."""
-    mean, scale = scaling
-    return ((np.sqrt(counts) - mean) / scale).astype(np.float32)
+def with_roles(session: Session, role: np.ndarray) -> Session:
+    """A session whose trials have other roles (K,), scaled by its train trials alone."""
+    fit = np.flatnonzero(role == "train")
+    signals = session.signals * session.scale + session.mean
+    mean, scale = signals[fit].mean(axis=(0, 1)), signals[fit].std(axis=(0, 1))
+    scale = np.where(scale > 0, scale, 1.0)
+    return replace(
+        session, roots=root_scaling(session.counts, fit), mean=mean, scale=scale, role=role,
+        signals=((signals - mean) / scale).astype(np.float32),
+    )  # fmt: skip
 
 
 def load_sessions(
@@ -68,40 +91,40 @@ def load_sessions(
     Raises BadParameter for a fold or a variable that is not there, and where sessions have other signals
     or bins; BadInput where no trial of a role has all of them, and for a class that no training trial has.
     """
-    parts = [_load(*paths, recipe, fold) for paths in zip(split, counts, strict=True)]
+    loaded = [_load(*paths, recipe, fold) for paths in zip(split, counts, strict=True)]
+    first, sessions = loaded[0][0], []
+    for one, _ in loaded:
+        for what, of_first, of_one in (
+            ("signal names", first.signal_names, one.signal_names),
+            ("bins", first.counts.shape[1], one.counts.shape[1]),
+        ):
+            if of_first != of_one:
+                raise BadParameter(
+                    f"recordings {first.name!r} and {one.name!r} differ in their {what}: {of_first} and {of_one}."
+                )
     classes = {}
-    for q, name in enumerate(recipe.variables):
-        seen = [part["values"][q][part["role"] == "train"] for part in parts]
+    for name in recipe.variables:
+        seen = [values[name][one.role == "train"] for one, values in loaded]
         classes[name] = np.unique(np.concatenate(seen))
         if len(classes[name]) < 2:
             raise BadInput(
                 f"variable {name!r} never changes in training trials; nothing to decode."
             )
-    first, sessions = dict(parts[0]), []
-    for part in parts:
-        for what in ("signal_names", "bins"):
-            if part[what] != first[what]:
-                raise BadParameter(
-                    f"recordings {first['name']!r} and {part['name']!r} differ in their {what.replace('_', ' ')}: "
-                    f"{first[what]} and {part[what]}."
-                )
-        codes = []
-        for (name, known), values in zip(classes.items(), part.pop("values"), strict=True):
-            unseen = ~np.isin(values, known)
+    for one, values in loaded:
+        for q, (name, known) in enumerate(classes.items()):
+            unseen = ~np.isin(values[name], known)
             if unseen.any():
                 raise BadInput(
-                    f"recording {part['name']!r}: {name} = {some(values[unseen])} is in no training trial of any "
+                    f"recording {one.name!r}: {name} = {some(values[name][unseen])} is in no training trial of any "
                     "session; leave such trials out with `where`."
                 )
-            codes.append(np.searchsorted(known, values))
-        part.pop("bins")
-        variables = np.array(codes, np.int64).reshape(len(codes), len(part["role"])).T
-        sessions.append(Session(variables=variables, classes=classes, **part))
+            one.variables[:, q] = np.searchsorted(known, values[name])
+        sessions.append(replace(one, classes=classes))
     return sessions
 
 
-def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> dict:
-    """What `Session` holds of one session, its variables as `values`, and its number of `bins`."""
+def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> tuple[Session, dict[str, np.ndarray]]:  # fmt: skip
+    """One session, its variables still 0 and without classes, and the values of its variables."""
     binned, (roles, statistics) = load(counts), splits.load(split)
     name = binned.attrs["recording"]
     if fold >= len(statistics):
@@ -111,37 +134,31 @@ def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> dict:
         raise BadParameter(
             f"recipe {recipe.recipe!r} names no signals and no variables; say in the recipe what to decode."
         )
+    role = roles[roles["fold"] == fold].set_index("trial")["role"].loc[binned.trial.values]
+    binned, names = binned.sel(unit=fitted.unit_ids), tuple(fitted.signals["name"])
+    none = np.zeros((*binned.counts.shape[:2], 0))
+    signals = np.stack([binned[s].values for s in names], axis=-1) if names else none
+    whole, values = np.isfinite(signals).all(axis=(1, 2)), {}
     for variable in recipe.variables:
         if variable not in binned.coords or binned[variable].dims != ("trial",):
             raise BadParameter(f"variables: {variable!r} is no column of the trials of {name!r}.")
-    role = roles[roles["fold"] == fold].set_index("trial")["role"].loc[binned.trial.values]
-    binned = binned.sel(unit=fitted.unit_ids)
-    signals = np.stack([binned[s].values for s in fitted.signals["name"]], axis=-1) \
-        if len(fitted.signals) else np.zeros((*binned.counts.shape[:2], 0))  # fmt: skip
-    whole = np.isfinite(signals).all(axis=(1, 2))
-    values = []
-    for variable in recipe.variables:
-        column = labelling.as_array(binned[variable].values)
+        values[variable] = column = labelling.as_array(binned[variable].values)
         whole &= (column != "") if column.dtype.kind == "U" else np.isfinite(column.astype(float))
-        values.append(column)
-    role = role.to_numpy(str)
-    for needed in ("train", "val", "test"):
-        if not (whole & (role == needed)).any():
-            raise BadInput(
-                f"recording {name!r}: no trial for {needed} has all signals and variables."
-            )
+    role = role.to_numpy(str)[whole]
+    if missing := [needed for needed in ("train", "val", "test") if needed not in role]:
+        raise BadInput(
+            f"recording {name!r}: no trial for {missing[0]} has all signals and variables."
+        )
     spikes = binned.counts.values[whole].astype(np.float32)
-    roots = root_scaling(spikes, np.flatnonzero(role[whole] == "train"))
-    mean, scale = (fitted.signals[name].to_numpy(float) for name in ("mean", "scale"))
-    z = (signals[whole] - mean) / scale
-    return {
-        "name": name, "counts": spikes, "x": scaled(spikes, roots), "roots": roots,
-        "signals": z.astype(np.float32), "mean": mean, "scale": scale, "values": [v[whole] for v in values], "role": role[whole],
-        "trial": binned.trial.values[whole], "area": areas_of(units_of(binned)), "unit_ids": fitted.unit_ids,
-        "signal_names": tuple(fitted.signals["name"]), "bins": binned.sizes["time"],
-        "bin_s": float(np.median(binned.exposure_s.values)), "split_hash": splits.split_hash(roles),
-        "left_out": int((~whole).sum()),
-    }  # fmt: skip
+    mean, scale = (fitted.signals[column].to_numpy(float) for column in ("mean", "scale"))
+    session = Session(
+        name=name, counts=spikes, roots=root_scaling(spikes, np.flatnonzero(role == "train")), mean=mean, scale=scale,
+        signals=((signals[whole] - mean) / scale).astype(np.float32), role=role, trial=binned.trial.values[whole],
+        variables=np.zeros((len(role), len(values)), np.int64), area=areas_of(units_of(binned)),
+        unit_ids=fitted.unit_ids, signal_names=names, classes={}, bin_s=float(np.median(binned.exposure_s.values)),
+        split_hash=splits.split_hash(roles), left_out=int((~whole).sum()),
+    )  # fmt: skip
+    return session, {variable: column[whole] for variable, column in values.items()}
 
 
 def shuffled(session: Session, seed: int) -> Session:

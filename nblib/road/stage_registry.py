@@ -110,7 +110,7 @@ STAGES: dict[str, StageInfo] = {
     ),
     "11_movie": StageInfo(3, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
-        1, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
+        2, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
     ),
     "13_spike_distance": StageInfo(
         1, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"

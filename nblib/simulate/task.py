@@ -26,12 +26,8 @@ from nblib.simulate.stored import Simulator
 
 USES = ()
 VERSION = 1  # raise it whenever the same settings would give other numbers
-BIN_S, N_BINS, STIMULUS_BIN, TRIAL_S = (
-    0.04,
-    25,
-    6,
-    1.5,
-)  # the window begins 6 bins before the stimulus
+BIN_S, N_BINS, TRIAL_S = 0.04, 25, 1.5
+STIMULUS_BIN = 6  # the window begins 6 bins before the stimulus
 FRAMES = 2  # of the camera in a bin
 CONTRASTS = (-1.0, -0.25, 0.0, 0.25, 1.0)
 INPUTS = ("stimulus", "choice", "wheel", "whisker", "block", "gain")
@@ -54,7 +50,7 @@ class Settings(Params):
 
 
 @dataclass(frozen=True)
-class Task:
+class Causes:
     """All causes of a trial (H,), and what they do in its bins.
 
     block -1, 0, 1; choice -1, 1; onset [bin]; prior (H,); drive (H, T, input), the whisker's left at 0;
@@ -85,7 +81,7 @@ class Task:
 def make_task(
     n_bins: int = N_BINS, onsets: tuple[int, ...] = (8, 10, 12, 14, 17, 20), n_levels: int = 4,
     stimulus_bin: int = STIMULUS_BIN,
-) -> Task:  # fmt: skip
+) -> Causes:  # fmt: skip
     """The task: every combination of its causes with its probability."""
     speeds, gains = {0.6: 0.5, 1.2: 0.5}, {-0.5: 0.25, 0.0: 0.5, 0.5: 0.25}
     rows, prior = [], []
@@ -117,7 +113,7 @@ def make_task(
                 steps[moves, level, np.clip(to, 0, n_levels - 1)] += p
     first = np.linalg.matrix_power(steps[0], 500)[0]
     moving = (since >= 0) & (since < 7)
-    return Task(block, choice, onset, speed, np.array(prior), drive, moving, first, steps)
+    return Causes(block, choice, onset, speed, np.array(prior), drive, moving, first, steps)
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ def draw_units(settings: Settings, rng: np.random.Generator) -> Units:
     return Units(area, np.log(rate * BIN_S), weights * settings.tuning)
 
 
-def draw_trials(task: Task, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def draw_trials(task: Causes, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Cause (trial,) and whisker level (trial, bin) of every trial, as indices; blocks come in runs."""
     block: list[int] = []
     while len(block) < settings.n_trials:
@@ -170,18 +166,14 @@ def simulate(path: Path, settings: Settings, recording: str) -> None:
     counts = rng.poisson(expected)
     at = 2.0 + TRIAL_S * np.arange(len(cause))  # of the stimulus
     begin = at[:, None] + (np.arange(N_BINS) - STIMULUS_BIN) * BIN_S  # (trial, bin)
-    folder = path / "alf"
-    probe_of = np.arange(settings.n_units) % 2
+    folder, probe_of = path / "alf", np.arange(settings.n_units) % 2
     for probe in (0, 1):
-        _write_probe(folder / f"probe0{probe}" / ibl.SORTER, counts[..., probe_of == probe], begin,
-                     units.area[probe_of == probe], rng)  # fmt: skip
-    speed = task.wheel[cause]
-    _write_behaviour(folder, at, begin, speed, task.levels[level])
+        mine = probe_of == probe
+        _write_probe(folder / f"probe0{probe}" / ibl.SORTER, counts[..., mine], begin, units.area[mine], rng)  # fmt: skip
+    _write_behaviour(folder, begin, task.wheel[cause], task.levels[level])
     _trial_table(task, cause, at).to_parquet(folder / "_ibl_trials.table.pqt")
-    order = np.argsort(probe_of, kind="stable")
-    truth = {"cause": cause, "level": level, "area": units.area[order], "base": units.base[order],
-             "weights": units.weights[order]}  # fmt: skip
-    save_arrays(path.parent / "truth.h5", truth)
+    of_units = {name: values[np.argsort(probe_of, kind="stable")] for name, values in vars(units).items()}  # fmt: skip
+    save_arrays(path.parent / "truth.h5", {"cause": cause, "level": level, **of_units})
 
 
 def _write_probe(
@@ -190,25 +182,21 @@ def _write_probe(
     """Spikes of counts (trial, bin, unit), each somewhere in its bin, and channels of their areas."""
     folder.mkdir(parents=True)
     trial, t, unit = np.nonzero(counts)
-    many = counts[trial, t, unit]
-    inside = BIN_S * rng.uniform(0.01, 0.99, many.sum())
-    times, owner = np.repeat(begin[trial, t], many) + inside, np.repeat(unit, many)
+    many, n = counts[trial, t, unit], counts.shape[2]
+    times = np.repeat(begin[trial, t], many) + BIN_S * rng.uniform(0.01, 0.99, many.sum())
     order = np.argsort(times)
-    n = counts.shape[2]
     np.save(folder / "spikes.times.npy", times[order])
-    np.save(folder / "spikes.clusters.npy", owner[order].astype(np.int32))
+    np.save(folder / "spikes.clusters.npy", np.repeat(unit, many)[order].astype(np.int32))
     np.save(folder / "clusters.channels.npy", np.arange(n))
     np.save(folder / "channels.brainLocationIds_ccf_2017.npy", area)
     known = {"cluster_id": np.arange(n), "label": np.ones(n)}
     pd.DataFrame(known).to_parquet(folder / "clusters.metrics.pqt")
 
 
-def _write_behaviour(
-    folder: Path, at: np.ndarray, begin: np.ndarray, speed: np.ndarray, whisker: np.ndarray
-) -> None:
+def _write_behaviour(folder: Path, begin: np.ndarray, speed: np.ndarray, whisker: np.ndarray) -> None:  # fmt: skip
     """Wheel positions whose path is `speed` a second in each bin, and frames that are `whisker` in each."""
     edges = np.column_stack([begin, begin[:, -1] + BIN_S])
-    turned = np.cumsum(np.column_stack([np.zeros(len(at)), speed * BIN_S]), axis=1)
+    turned = np.cumsum(np.pad(speed * BIN_S, ((0, 0), (1, 0))), axis=1)
     start = np.append(0, np.cumsum(turned[:, -1]))[:-1, None]
     np.save(folder / "_ibl_wheel.timestamps.npy", edges.ravel())
     np.save(folder / "_ibl_wheel.position.npy", (start + turned).ravel())
@@ -217,7 +205,7 @@ def _write_behaviour(
     np.save(folder / "leftCamera.ROIMotionEnergy.npy", np.repeat(whisker.ravel(), FRAMES))
 
 
-def _trial_table(task: Task, cause: np.ndarray, at: np.ndarray) -> pd.DataFrame:
+def _trial_table(task: Causes, cause: np.ndarray, at: np.ndarray) -> pd.DataFrame:
     contrast = task.drive[cause, STIMULUS_BIN, INPUTS.index("stimulus")]
     choice, moved = task.choice[cause], at + (task.onset[cause] - STIMULUS_BIN) * BIN_S
     right = np.where(contrast == 0, choice, np.sign(contrast)) == choice
@@ -242,18 +230,13 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
 def ceiling(recipe: Recipe, recording: str, unit_ids: np.ndarray) -> task_oracle.Ceiling | None:
     """What could be known of a session from some of its units, by their ids; None in other bins than its own."""
-    window = (
-        recipe.window_start_s + STIMULUS_BIN * BIN_S,
-        recipe.window_stop_s - recipe.window_start_s,
-    )
-    same = np.allclose([*window, recipe.bin_s], [0, N_BINS * BIN_S, BIN_S])
+    begin, length = recipe.window_start_s, recipe.window_stop_s - recipe.window_start_s
+    same = np.allclose((begin, length, recipe.bin_s), (-STIMULUS_BIN * BIN_S, N_BINS * BIN_S, BIN_S))  # fmt: skip
     if not same or (recipe.binning, recipe.event) != ("event_window", "stimOn_times"):
         return None
     settings = Settings(**recipe.source_params)
     truth = load_arrays(make(settings, recording).parent / "truth.h5")
-    n_first = (settings.n_units + 1) // 2
-    names = [f"probe00/{i}" for i in range(n_first)]
-    names += [f"probe01/{i}" for i in range(settings.n_units - n_first)]
+    names = [f"probe0{p}/{i}" for p in (0, 1) for i in range((settings.n_units + 1 - p) // 2)]
     place = pd.Index(names).get_indexer(unit_ids.astype(str))
     units = Units(*(truth[name][place] for name in ("area", "base", "weights")))
     return task_oracle.Ceiling(make_task(), units, truth["cause"], truth["level"])

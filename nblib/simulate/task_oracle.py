@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from nblib.simulate.task import Task, Units
+    from nblib.simulate.task import Causes, Units
 
 AT_ONCE = 20  # trials
 WHISKER = 3  # of the inputs
 
 
-def rates_of(task: Task, units: Units, causes: np.ndarray | slice = slice(None)) -> np.ndarray:
+def rates_of(task: Causes, units: Units, causes: np.ndarray | slice = slice(None)) -> np.ndarray:
     """Spikes a bin that each unit is expected to fire: (cause, bin, level, unit)."""
     drive = task.drive[causes] @ units.weights.T + units.base  # (H, T, N)
     whisker = task.levels[:, None] * units.weights[:, WHISKER]  # (V, N)
@@ -29,7 +29,7 @@ def rates_of(task: Task, units: Units, causes: np.ndarray | slice = slice(None))
 class Ceiling:
     """The best possible answers for a session; cause (trial,), level (trial, T): what is true of its trials."""
 
-    task: Task
+    task: Causes
     units: Units
     cause: np.ndarray
     level: np.ndarray

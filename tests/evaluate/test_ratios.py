@@ -35,6 +35,19 @@ def test_bits_a_spike_are_those_of_the_formula():
     assert np.isnan(ratios.per_unit(silent, rate, null)[1])
 
 
+def test_poisson_d2_and_pooled_bits_of_two_trials_by_hand():
+    counts = np.array([[[1.0], [0], [2]], [[0], [1], [2]]])  # two trials, three bins, mean 1
+    rate = np.array([[[1.0], [0.5], [2]], [[0.5], [1], [2]]])
+    ln2 = np.log(2)
+    of_model, of_mean = 2 * (0.5 + 0.5), 2 * (1 + 1 + 2 * (2 * ln2 - 1))
+    both = [np.concatenate([a, 0 * a], axis=2) for a in (counts, rate)]
+    (d2, silent) = ratios.deviance_explained(*both)
+    assert d2 == pytest.approx(1 - of_model / of_mean, abs=1e-9) and np.isnan(silent)
+    assert ratios.deviance_explained(counts, np.ones_like(counts)) == pytest.approx([0], abs=1e-9)
+    pooled = ratios.value([ratios.of_counts(counts, rate, counts.mean(axis=(0, 1)))])
+    assert pooled == pytest.approx((4 * ln2 - 1) / (6 * ln2), abs=1e-9)
+
+
 def test_sessions_are_pooled_by_their_sums():
     rng = np.random.default_rng(1)
     y = rng.normal(size=(40, 5))

@@ -1,16 +1,18 @@
 """Several sessions, decoded, encoded and imputed: whole, honest at chance, never above the best possible."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from nblib import models
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, opening
-from nblib.experiments.multimodal import areas, judge, tasks, transfer
-from nblib.models.multimodal import linear, poisson
-from nblib.models.multimodal.model import BEHAVIOUR, UNITS
+from nblib.experiments.multimodal import answers, experiment, further, judge, transfer
+from nblib.models.multimodal import fitting, linear, poisson
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task
 from nblib.prepare import binning, cleaning, sessions, split_roles, splits
 
 FAST = {
@@ -59,22 +61,20 @@ def tiny(tmp_path_factory):
 def result(tiny):
     recipe, stored = tiny
     settings = judge.Params(recipe="task_tiny", by_area=True, **FAST)
-    return judge.run(judge.load_sessions(*stored, recipe, settings), recipe, settings)
+    return experiment.run(experiment.load_sessions(*stored, recipe, settings), recipe, settings)
 
 
 def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
     by_task = {}
     for row in result.rows:
         by_task.setdefault(row.of["variant"], set()).add(row.of["model"])
-        if tasks.NOTHING not in row.what:
+        if fitting.NOTHING not in row.what:
             assert np.isfinite([row.score.ci_low, row.score.ci_high, row.score.p]).all()
-    assert {"wheel", "whisker", "choice", "probabilityLeft", tasks.UNITS, tasks.AREAS} <= set(
-        by_task
-    )
+    assert {"wheel", "whisker", "choice", "probabilityLeft", UNITS, AREAS} <= set(by_task)
     assert {
         f"spikes from {n}" for n in ("behaviour", "wheel", "whisker", "choice", "probabilityLeft")
     } <= set(by_task)
-    assert all(tasks.NETWORK in models and len(models) >= 3 for models in by_task.values())
+    assert all(answers.NETWORK in models and len(models) >= 3 for models in by_task.values())
     assert {"ridge", "lagged ridge", "shared map", "causal ridge"} <= by_task["wheel"]
     with_best = {row.of["variant"] for row in result.rows if row.best is not None}
     assert with_best == {
@@ -83,7 +83,7 @@ def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
         "choice",
         "probabilityLeft",
         "spikes from behaviour",
-        tasks.UNITS,
+        UNITS,
     }
 
 
@@ -93,14 +93,18 @@ def test_what_areas_say_of_each_other_has_intervals_and_reads_the_named_area_alo
     assert np.isfinite(table[["value", "ci_low", "ci_high", "p"]]).all(axis=None)
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
-    units, others = areas.pair(one, "CA1", "CA1")
+    same = Task("", "impute", areas=("CA1", "CA1"))
+    (units,) = same.groups(one)
+    others = same.seen(one, units)
     assert not set(units) & set(others) and set(one.area[[*units, *others]]) == {"CA1"}
-    units, others = areas.pair(one, "CA1", "VISp")
+    apart = Task("", "impute", areas=("CA1", "VISp"))
+    (units,) = apart.groups(one)
+    others = apart.seen(one, units)
     model = poisson.impute(one, one.rows("train"), one.rows("val"), units, seen=others)
     other = np.setdiff1d(np.arange(12), others)
-    x = one.x.copy()
-    x[..., other] = 7
-    np.testing.assert_array_equal(model(one), model(replace(one, x=x)))
+    counts = one.counts.copy()
+    counts[..., other] = 7
+    np.testing.assert_array_equal(model(one), model(replace(one, counts=counts)))
 
 
 def test_nothing_beats_the_best_possible_by_more_than_its_interval(result):
@@ -112,21 +116,18 @@ def test_nothing_beats_the_best_possible_by_more_than_its_interval(result):
 def test_the_drift_is_what_the_two_nulls_differ_by_and_the_words_name_where_a_linear_model_wins(
     result,
 ):
-    words = judge.in_words(result)
+    words = experiment.in_words(result)
     assert words.startswith(
         "**Result.** One network of 2 sessions answers 11 tasks on 54 test trials."
     )
     lost = result.tables["against"].query("ci_low <= 0")["task"]
     assert all(task in words for task in lost) and "Rates drift from train to test by" in words
-    units = result.tables["units"]
-    assert len(units) == 24 and {
-        "session",
-        "unit",
-        "area",
-        "rate_hz",
-        tasks.GLM,
-        tasks.NETWORK,
-    } <= set(units)
+    assert result.tables["transfer"].empty and result.tables["causal"].empty
+    passport = result.tables["passport"].set_index("model")
+    by_row = result.of_metric("bits over the test mean").query("variant == @BEHAVIOUR")
+    pooled = by_row.set_index("model")["value"]
+    np.testing.assert_allclose(passport["bits over the test mean"], pooled[passport.index])
+    assert np.isfinite(passport).all(axis=None) and answers.NETWORK in passport.index
 
 
 def test_it_can_be_stored_and_read(result, tmp_path):
@@ -139,16 +140,16 @@ def test_it_can_be_stored_and_read(result, tmp_path):
 def test_shuffled_behaviour_is_at_chance(tiny):
     recipe, stored = tiny
     settings = judge.Params(recipe="task_tiny", shuffle_labels=True, **FAST)
-    shuffled = judge.load_sessions(*stored, recipe, settings)
+    shuffled = experiment.load_sessions(*stored, recipe, settings)
     plain = sessions.load_sessions(*stored, recipe, 0)
     for one, two in zip(shuffled, plain, strict=True):
         assert (one.counts == two.counts).all() and not (one.signals == two.signals).all()
         test = one.rows("test")
         pairs = [np.sort(s.signals[test], axis=None) for s in (one, two)]
         assert (pairs[0] == pairs[1]).all(), "those of the same role"
-    result = judge.run(shuffled, recipe, settings)
+    result = experiment.run(shuffled, recipe, settings)
     for row in result.rows:
-        if row.metric == "R2 beyond the mean course" and row.of["model"] != tasks.NOTHING:
+        if row.metric == "R2 beyond the mean course" and row.of["model"] != fitting.NOTHING:
             assert row.score.ci_low <= 0 and row.best is None, row.what
         if row.metric == judge.BALANCED:
             assert row.score.ci_low <= row.score.chance, row.what
@@ -169,26 +170,25 @@ def test_a_stored_run_says_what_the_run_scored(tiny, result, tmp_path):
     recipe, stored = tiny
     result.save(tmp_path, {"notebook": "12_multimodal"})
     model = models.load(tmp_path)
-    loaded = judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
+    loaded = experiment.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
     scores = result.scores
     behaviour = [own_units(one) for one in loaded]
-    answers = {"wheel": [], "choice": [], BEHAVIOUR: [], UNITS: [], tasks.AREAS: []}
+    asked = [Task("wheel", "signal"), Task("choice", "variable"), Task(BEHAVIOUR, "encode")]
+    asked += [Task(UNITS, "impute"), Task(AREAS, "impute")]
+    by_task = {task.name: [] for task in asked}
     for one, known in zip(loaded, behaviour, strict=True):
         said = model.decode(one.counts, session=one.name)
-        answers["wheel"].append((said["wheel"] - one.mean[0]) / one.scale[0])
-        answers["choice"].append(np.log(said["choice"]))
-        answers[BEHAVIOUR].append(model.encode(known, one.name))
-        answers[UNITS].append(model.impute(one.counts, np.arange(0, 12, 5), session=one.name))
-        areas = np.empty(one.counts.shape)
-        for at in tasks.areas_of(one).values():
-            areas[..., at] = model.impute(one.counts, at, session=one.name)
-        answers[tasks.AREAS].append(areas)
+        by_task["wheel"].append((said["wheel"] - one.mean[0]) / one.scale[0])
+        by_task["choice"].append(np.log(said["choice"]))
+        by_task[BEHAVIOUR].append(model.encode(known, one.name))
+        by_task[UNITS].append(model.impute(one.counts, np.arange(0, 12, 5), session=one.name))
+        by_task[AREAS].append(np.concatenate([
+            model.impute(one.counts, units, session=one.name) for units in asked[-1].groups(one)
+        ], axis=-1))  # fmt: skip
     params = judge.Params(recipe="task_tiny", **FAST)
-    for task, answer in answers.items():
-        kind = {"wheel": "signal", "choice": "variable"}.get(task, "counts")
-        hidden = [np.arange(0, 12, 5 if task == UNITS else 1)] * 2
-        for metric, score in judge.scores(task, kind, answer, loaded, hidden, params).items():
-            before = scores[f"{task}, {tasks.NETWORK}: {metric}"].value
+    for task in asked:
+        for metric, score in judge.scores(task, by_task[task.name], loaded, params).items():
+            before = scores[f"{task.name}, {answers.NETWORK}: {metric}"].value
             assert score.value == pytest.approx(before, abs=1e-5), (task, metric)
 
 
@@ -202,22 +202,20 @@ def own_units(one):
 def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_taught(tiny):
     recipe, stored = tiny
     params = judge.Params(recipe="task_tiny", new=["t2"], budgets=[10], **FAST)
-    loaded = judge.load_sessions(*stored, recipe, params)
-    result = judge.run(loaded, recipe, params)
+    loaded = experiment.load_sessions(*stored, recipe, params)
+    result = experiment.run(loaded, recipe, params)
     assert [one.name for one in result.files[0].sessions] == ["t1"] and result.about["n_sessions"] == 1  # fmt: skip
-    whole = transfer.extended(result, loaded, recipe, params)
-    table = whole.tables["transfer"]
+    table = result.tables["transfer"]
     assert len(table) == 5 * 5 and set(table["session"]) == {"t2"}
     scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
     assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
     assert "of which 10 trials are known" in transfer.in_words(table)
-    assert transfer.extended(result, loaded, recipe, judge.Params(**FAST)).tables["transfer"].empty
 
 
 def test_few_trials_teach_choose_and_scale_alone(tiny):
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
-    few = transfer.with_few(one, 10, [0, 0])
+    few = transfer.with_few(one, 10, 0)
     fit, val, test = (few.rows(role) for role in ("train", "val", "test"))
     assert (len(fit), len(val)) == (8, 2) and np.isin([*fit, *val], one.rows("train")).all()
     np.testing.assert_array_equal(test, one.rows("test"))
@@ -225,10 +223,66 @@ def test_few_trials_teach_choose_and_scale_alone(tiny):
     np.testing.assert_allclose(few.x[fit].mean(axis=(0, 1)), 0, atol=1e-5)
     for now, before in zip(own_units(few).values(), own_units(one).values(), strict=True):
         np.testing.assert_allclose(now, before, atol=1e-4)
-    other = transfer.with_few(one, 10, [0, 1])
+    other = transfer.with_few(one, 10, 1)
     assert not np.array_equal(other.rows("train"), fit)
     with pytest.raises(errors.BadParameter, match="budgets: 99 trials, but 't1' has"):
-        transfer.with_few(one, 99, [0, 0])
+        transfer.with_few(one, 99, 0)
+
+
+def test_a_random_split_flatters_where_rates_drift(tiny):
+    recipe, stored = tiny
+    plain = sessions.load_sessions(*stored, recipe, 0)[:1]
+    late = np.linspace(0.3, 3.0, len(plain[0].role))[:, None, None]
+    counts = np.random.default_rng(0).poisson(plain[0].counts.mean(axis=(0, 1)) * late + 0 * plain[0].counts)  # fmt: skip
+    drifting = sessions.with_roles(replace(plain[0], counts=counts.astype(np.float32)), plain[0].role)  # fmt: skip
+    params, gains = judge.Params(recipe="task_tiny", **FAST), []
+    for one in (plain[0], drifting):
+        table = further.inflation([one], fitting.fit_branch([one]), params).set_index("task")
+        assert set(table.index) == {"wheel", "whisker", "choice", "probabilityLeft", BEHAVIOUR}
+        gains.append(table.loc[BEHAVIOUR, "inflation"])
+    assert gains[1] > 0.05 > abs(gains[0])
+
+
+def test_bands_hold_what_they_are_asked_for_where_nothing_drifts(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    rng, k = np.random.default_rng(1), 1000
+    signals = rng.normal(size=(k, 25, 2)).astype(np.float32)
+    many = replace(one, signals=signals, role=np.repeat(["train", "val", "test"], [400, 200, 400]))
+    off = signals[..., 0] + rng.normal(0, 0.5, (k, 25))
+    wheel = Task("wheel", "signal")
+    branch = fitting.Branch({wheel: {answers.NETWORK: [off], "ridge": [off]}}, {wheel: "ridge"}, [], [], {})  # fmt: skip
+    table = further.bands(branch, [many])
+    assert table["held"].between(0.87, 0.93).all() and len(table) == 4
+    bins, trials = (table.query("of == @unit")["half_width"] for unit in ("bins", "trials"))
+    assert bins.between(0.75, 0.9).all() and (trials.to_numpy() > bins.to_numpy()).all()
+
+
+def test_areas_of_units_are_told_from_weights_that_hold_them_and_not_from_others(result):
+    model, params = result.files[0], judge.Params(**FAST)
+    told = copy.deepcopy(model)
+    for one, layer in zip(told.sessions, told.net.units_out, strict=True):
+        known = np.unique(one.area, return_inverse=True)[1]
+        layer.weight.data = torch.eye(layer.weight.shape[1])[known]
+    table = further.areas_of_units(told, params).set_index("metric")
+    assert (table["value"] == 1).all() and (table["p"] < 0.05).all()
+    rng = np.random.default_rng(0)
+    for layer in told.net.units_out:
+        layer.weight.data = torch.as_tensor(rng.normal(size=layer.weight.shape))
+    table = further.areas_of_units(told, params).set_index("metric")
+    assert (table["ci_low"] <= table["chance"]).all()
+
+
+def test_a_causal_model_says_what_it_costs_and_how_long_it_takes(tiny):
+    recipe, stored = tiny
+    params = judge.Params(recipe="task_tiny", causal=True, **FAST)
+    result = experiment.run(experiment.load_sessions(*stored, recipe, params), recipe, params)
+    table = result.tables["causal"].set_index("task")
+    causal = result.of_metric(judge.BEYOND_COURSE).query("model == @answers.NETWORK")
+    assert set(table.index) == {"wheel", "whisker"}
+    assert table["causal"].tolist() == pytest.approx(causal["value"].tolist())
+    np.testing.assert_allclose(table["all_bins"] - table["causal"], table["price"], atol=1e-9)
+    assert (table["p50_ms"] > 0).all() and (table["p50_ms"] <= table["p99_ms"]).all()
 
 
 @pytest.mark.parametrize(
@@ -238,7 +292,7 @@ def test_few_trials_teach_choose_and_scale_alone(tiny):
 def test_a_new_recording_that_cannot_be_is_refused(new, message, tiny):
     recipe, stored = tiny
     with pytest.raises(errors.BadParameter, match=message):
-        judge.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny", new=new))
+        experiment.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny", new=new))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +322,8 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
     assert one.signal_names == ("wheel_speed", "motion_energy", "pupil_diameter", "paw_speed")
     assert one.counts.shape[:2] == (294, 50) and set(one.area) == {"ca1", "dg", "lp", "po", "vis"}
     fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
-    answer, course = linear.flat_ridge(one, fit, val)(one), linear.mean_course(one, fit)(one)
+    maps, course = linear.flat_ridge(one, fit, val), one.signals[fit].mean(axis=0)
+    answer = np.stack([maps[name](one) for name in one.signal_names], axis=-1)
     errors_of = [((a - one.signals)[test] ** 2).sum(axis=(0, 1)) for a in (answer, course)]
     beyond = 1 - errors_of[0] / errors_of[1]
     assert beyond[0] > 0.35 and (beyond[1:3] > 0.1).all(), beyond

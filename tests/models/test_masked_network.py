@@ -15,8 +15,9 @@ from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
 from nblib.models.multimodal import fitting, linear, masks, model, poisson
 from nblib.models.multimodal.network import OF_SESSION
+from nblib.models.multimodal.tasks import BEHAVIOUR, Task
 from nblib.models.settings import FitSettings
-from nblib.prepare.sessions import Session, root_scaling, scaled, shuffled
+from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
 FAST = FitSettings(max_epochs=2, batch_size=16, learning_rate=1e-2, device="cpu", progress=False)
@@ -36,7 +37,7 @@ def make_session(seed, n_units=N, train=36):
         root_scaling(counts, np.arange(train)),
     )
     return Session(
-        name=f"s{seed}", counts=counts, x=scaled(counts, roots), roots=roots, signals=speed, mean=np.array([1.0, 0]),
+        name=f"s{seed}", counts=counts, roots=roots, signals=speed, mean=np.array([1.0, 0]),
         scale=np.array([2.0, 1]), variables=choice[:, None], role=role, trial=np.arange(K),
         area=np.array(["a", "b"] * n_units)[:n_units], unit_ids=np.arange(n_units), signal_names=("wheel", "whisker"),
         classes={"choice": np.array([-1.0, 1.0])}, bin_s=0.02, split_hash="", left_out=0,
@@ -63,8 +64,8 @@ def fitted(sessions, branch):
 
 
 def data_of(fitted, k, session):
-    said = model.said_by(fitted.maps[k], session)
-    return model.on_device(session, fitted.known[k], said, torch.device("cpu"))
+    linear = {name: fitted.maps[k][name](session) for name in (*session.behaviour, BEHAVIOUR)}
+    return model.tensors_of(session, linear, fitted.rest[k], torch.device("cpu"))
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def test_a_scheme_that_hides_a_variable_in_some_bins_is_refused(sessions, monkey
 
     monkeypatch.setitem(masks.SCHEMES, "in_part", in_part)
     with pytest.raises(BadParameter, match="'in_part' hides a variable in part"):
-        masks.draw(3, masks.nothing(sessions[0]), {"in_part": 1.0}, np.random.default_rng(0))
+        masks.draw(3, sessions[0], {"in_part": 1.0}, np.random.default_rng(0))
 
 
 def test_schemes_hide_what_they_say(sessions):
@@ -119,10 +120,7 @@ def test_schemes_hide_what_they_say(sessions):
 
 def batch(fitted, session, hidden, k=0):
     rows = np.arange(8)
-    same = {
-        n: np.repeat(getattr(hidden, n)[None], 8, axis=0)
-        for n in ("spikes", "signals", "variables")
-    }
+    same = {part: np.repeat(getattr(hidden, part)[None], 8, axis=0) for part in masks.PARTS}
     return model.batch_of(data_of(fitted, k, session), k, rows, same)
 
 
@@ -157,20 +155,19 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
 def test_a_causal_network_sees_no_later_bin(sessions):
     branch = fitting.fit_branch(sessions, causal=True)
     fitted = fit(sessions, branch, causal=True)
-    hidden = masks.nothing(sessions[0])
-    hidden.behaviour()
+    hidden = masks.hide(sessions[0])
     part = batch(fitted, sessions[0], hidden)
     later = dict(part) | {"x": part["x"].clone()}
     later["x"][:, 5:] = 9
     with torch.inference_mode():
         (_, one, _), (_, two, _) = fitted.net(part), fitted.net(later)
     assert torch.equal(one[:, :5], two[:, :5]) and not torch.equal(one[:, 5:], two[:, 5:])
-    changed = sessions[0].x.copy()
+    changed = sessions[0].counts.copy()
     changed[:, 5:] = 9
     fit_rows, val = sessions[0].rows("train"), sessions[0].rows("val")
     later_signals = sessions[0].signals.copy()
     later_signals[:, 5:] = 9
-    other = replace(sessions[0], x=changed, signals=later_signals)
+    other = replace(sessions[0], counts=changed, signals=later_signals)
     none = np.zeros((T, N))
     for features in (
         poisson.PoissonMap(none, ("wheel", "choice"), causal=True).features,
@@ -180,21 +177,16 @@ def test_a_causal_network_sees_no_later_bin(sessions):
     both_ways = poisson.PoissonMap(none, ("wheel",)).features
     assert not np.array_equal(both_ways(sessions[0])[:, :5], both_ways(other)[:, :5])
     ridge = linear.lagged_ridge(sessions[0], fit_rows, val, True)
-    np.testing.assert_array_equal(ridge(sessions[0])[:, :5], ridge(other)[:, :5])
+    for of_signal in ridge.values():
+        np.testing.assert_array_equal(of_signal(sessions[0])[:, :5], of_signal(other)[:, :5])
 
 
 def test_an_untrained_network_says_what_the_linear_models_say(sessions, branch):
     fitted = fit(sessions, branch, replace(FAST, max_epochs=1, learning_rate=1e-12))
-    _, signals, variables = fitted.network(0, sessions[0], _decode(sessions[0]))
-    said = model.said_by(branch.maps[0], sessions[0])
-    np.testing.assert_allclose(signals, said["linear_signals"], atol=1e-4)
-    np.testing.assert_allclose(variables[0], said["linear_0"], atol=1e-3)
-
-
-def _decode(one):
-    hidden = masks.nothing(one)
-    hidden.behaviour()
-    return hidden
+    _, signals, variables = fitted.network(0, sessions[0], masks.hide(sessions[0]))
+    for s, name in enumerate(sessions[0].signal_names):
+        np.testing.assert_allclose(signals[..., s], branch.maps[0][name](sessions[0]), atol=1e-4)
+    np.testing.assert_allclose(variables[0], branch.maps[0]["choice"](sessions[0]), atol=1e-3)
 
 
 def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
@@ -207,9 +199,8 @@ def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
     assert not torch.equal(one["time"], other.net.state_dict()["time"])
     net = fitted.net
     net.zero_grad()
-    loss, _ = fitting.nats(
-        net, batch(fitted, sessions[0], drawn("encode", 0, sessions[0])), torch.arange(8)
-    )
+    part = batch(fitted, sessions[0], drawn("encode", 0, sessions[0]))
+    loss, _ = fitting.nats(net, part | {"spread": torch.ones(8, 1, 2)}, torch.arange(8))
     loss.backward()
     assert net.units_out[0].weight.grad is not None and net.units_out[1].weight.grad is None
     net.zero_grad()
@@ -267,7 +258,7 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
     settings = replace(FAST, precision="bf16-mixed")
     model, history = fitting.fit(sessions, branch, settings, SHAPE, fitting.CHANCES, compiled=True)
     assert asked and np.isfinite(history["train_loss"]).all()
-    hidden = _decode(sessions[0])
+    hidden = masks.hide(sessions[0])
     one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, fitted))
     np.testing.assert_allclose(one, two, atol=0.1)
 
@@ -288,7 +279,8 @@ def test_a_session_with_one_trial_works(sessions, fitted):
 
 
 def test_losses_are_those_of_the_formulas(sessions, fitted):
-    part = batch(fitted, sessions[0], _decode(sessions[0]))
+    part = batch(fitted, sessions[0], masks.hide(sessions[0]))
+    part["spread"] = torch.full((8, 1, 2), 0.7)
     with torch.inference_mode():
         _, signals, (log,) = fitted.net(part)
         loss, _ = fitting.nats(fitted.net, part, torch.arange(8))
@@ -315,7 +307,7 @@ def own_units(session):
 
 def test_a_stored_model_says_what_it_said_before(sessions, fitted, loaded):
     for k, one in enumerate(sessions):
-        for hidden in (_decode(one), drawn("encode", 3, one), drawn("neuron", 1, one)):
+        for hidden in (masks.hide(one), drawn("encode", 3, one), drawn("neuron", 1, one)):
             for before, after in zip(flat(fitted.network(k, one, hidden)), flat(loaded.network(k, one, hidden)), strict=True):  # fmt: skip
                 np.testing.assert_array_equal(before, after)
         known = own_units(one)
@@ -330,7 +322,7 @@ def test_a_stored_model_says_what_it_said_before(sessions, fitted, loaded):
 def test_decoding_is_the_network_on_scaled_counts_in_the_units_of_the_signal(sessions, loaded):
     one = sessions[1]
     said = loaded.decode(one.counts, session="s1")
-    _, signals, (log,) = loaded.network(1, one, _decode(one))
+    _, signals, (log,) = loaded.network(1, one, masks.hide(one))
     np.testing.assert_allclose(said["wheel"], 2 * signals[..., 0] + 1, rtol=1e-5)
     np.testing.assert_allclose(said["choice"], np.exp(log), rtol=1e-5)
     trusted_less = replace(loaded, trust=loaded.trust | {"wheel": 0.0})
@@ -399,7 +391,7 @@ def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitt
     new = [make_session(2, n_units=7)]
     through = fitting.fit_branch(new, factors=branch.factors)
     assert set(branch.factors) == {"wheel", "whisker", "choice"}
-    assert {"ridge", "shared map"} <= set(through.tried["wheel"])
+    assert {"ridge", "shared map"} <= set(through.answers[Task("wheel", "signal")])
 
     def tuned(how):
         more = {"taught": fitted, "how": how}
@@ -430,16 +422,22 @@ def test_factors_of_others_are_read_through_the_units_of_a_session(sessions, bra
 # --- linear models --------------------------------------------------------------------------------
 
 
+def stacked(maps, session):
+    """What the maps of all signals answer: (K, T, S)."""
+    return np.stack([maps[name](session) for name in session.signal_names], axis=-1)
+
+
 def test_the_branch_of_a_train_trial_did_not_see_it(sessions):
     seen = []
 
     def spy(fits, choose):
         seen.append(set(fits[0]))
         number = len(seen)
-        return [lambda one: np.full(K, number)]
+        return [{"task": lambda one: np.full(K, number)}]
 
     fits = [sessions[0].rows("train")]
-    _, (answers,) = fitting.crossed(spy, sessions[:1], fits, fits)
+    _, (said,) = fitting.crossed(spy, sessions[:1], fits, fits)
+    answers = said["task"]
     for trial in range(K):
         assert (trial in seen[answers[trial] - 1]) == (trial in fits[0] and answers[trial] == 1)
     assert set(answers[fits[0]]) == {2, 3, 4, 5, 6}
@@ -457,7 +455,7 @@ def test_the_flattened_ridge_is_ridge_of_the_best_penalty(sessions):
             (y[fit].mean(axis=0) + (x - x[fit].mean(axis=0)) @ weights).reshape(one.signals.shape)
         )
     errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
-    answer = linear.flat_ridge(one, fit, val)(one)
+    answer = stacked(linear.flat_ridge(one, fit, val), one)
     for s, best in enumerate(np.argmin(errors, axis=0)):
         np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
 
@@ -474,7 +472,7 @@ def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
         for a in linear.PENALTIES
     ]
     errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
-    answer = linear.lagged_ridge(one, fit, val)(one)
+    answer = stacked(linear.lagged_ridge(one, fit, val), one)
     for s, best in enumerate(np.argmin(errors, axis=0)):
         np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
 
@@ -491,10 +489,8 @@ def test_test_trials_teach_nothing(decoder, sessions):
     fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
     counts, signals = one.counts.copy(), one.signals.copy()
     counts[test], signals[test] = 50, 9
-    other = replace(
-        one, counts=counts, x=scaled(counts, root_scaling(counts, fit)), signals=signals
-    )
-    before, after = decoder(one, fit, val)(one), decoder(other, fit, val)(other)
+    other = replace(one, counts=counts, roots=root_scaling(counts, fit), signals=signals)
+    before, after = (stacked(decoder(s, fit, val), s) for s in (one, other))
     np.testing.assert_allclose(before[val], after[val], rtol=1e-4, atol=1e-5)
 
 
@@ -503,15 +499,15 @@ def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sess
     fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
 
     def explained(session):
-        answer, course = (
-            linear.lagged_ridge(session, fit, val)(session),
-            linear.mean_course(session, fit)(session),
-        )
+        answer = stacked(linear.lagged_ridge(session, fit, val), session)
+        course = session.signals[fit].mean(axis=0)
         errors = (((a - session.signals)[test] ** 2).sum() for a in (answer, course))
         return 1 - np.divide(*errors)
 
     assert explained(one) > 0.15 > 0.1 > explained(shuffled(one, 0))
-    right = linear.logistic(one, fit, val, 0)(one)[test].argmax(axis=1) == one.variables[test, 0]
+    right = (
+        linear.logistic(one, fit, val)["choice"](one)[test].argmax(axis=1) == one.variables[test, 0]
+    )
     assert right.mean() > 0.7
     rate, psth = poisson.encode(one, fit, val)(one), poisson.psth(one, fit)
     gain = poisson.log_likelihood(one.counts[test], rate[test]) - poisson.log_likelihood(

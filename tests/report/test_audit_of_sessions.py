@@ -73,6 +73,6 @@ def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     }  # fmt: skip
     _, before = causal
     one = sessions[0]
-    both_ways = linear.flat_ridge(one, one.rows("train"), one.rows("val")).of_signal(0)
+    both_ways = linear.flat_ridge(one, one.rows("train"), one.rows("val"))["wheel"]
     maps = [before.maps[0] | {"wheel": both_ways}, before.maps[1]]
     assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its signals"]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,28 +56,24 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
 
     Raises MissingInput for no probe or no such sorter, BadInput for several sorters and none named.
     """
-    found = {}
+    chosen = {}
     for probe in sorted(p for p in _alf(path).glob("probe*") if p.is_dir()):
-        folders = [probe, *(p for p in sorted(probe.iterdir()) if p.is_dir())]
-        sorted_by = {
-            "" if p == probe else p.name: p for p in folders if alf.find(p, UNITS[0]) is not None
-        }
-        sorted_by = {name: p for name, p in sorted_by.items() if not name.startswith("#")}
-        name = sorter or (SORTER if SORTER in sorted_by else next(iter(sorted_by), ""))
-        if name not in sorted_by:
-            there = ", ".join(sorted_by) or "none"
+        folders = {p.name: p for p in sorted(probe.iterdir()) if p.is_dir() and p.name[0] != "#"}
+        there = {name: p for name, p in {"": probe, **folders}.items() if alf.find(p, UNITS[0])}
+        name = sorter or (SORTER if SORTER in there else next(iter(there), ""))
+        if name not in there:
             raise MissingInput(
-                f"{probe}: no spikes sorted by {name or 'anything'}; there is {there}."
+                f"{probe}: no spikes sorted by {name or 'anything'}; there is {', '.join(there) or 'none'}."
             )
-        if len(sorted_by) > 1 and name not in (sorter, SORTER):
+        if len(there) > 1 and name not in (sorter, SORTER):
             raise BadInput(
-                f"{probe}: spikes of several sorters ({', '.join(sorted_by)}); name one with source_params: "
+                f"{probe}: spikes of several sorters ({', '.join(there)}); name one with source_params: "
                 "{sorter: NAME}."
             )
-        found[probe.name] = sorted_by[name]
-    if not found:
+        chosen[probe.name] = there[name]
+    if not chosen:
         raise MissingInput(f"{_alf(path)}: no folder of a probe (probe00, …) in it.")
-    return found
+    return chosen
 
 
 def files(folder: Path) -> list[Path]:
@@ -93,33 +90,28 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
     Raises MissingInput, BadInput with the file, for what is not there or does not fit together.
     """
-    place, units, spikes, notes = _alf(path), [], [], []
-    used: list[Path] = []
+    place, units, spikes, notes, used = _alf(path), [], [], [], []
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         table = _units(folder, probe, len(channel), channel)
         if settings.quality_min and "label" not in table:
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
-        good = np.ones(len(table), bool)
-        if settings.quality_min:
-            good = (table["label"] >= settings.quality_min).to_numpy()
+        quality = table["label"] if settings.quality_min else np.zeros(len(table))
+        ids = np.flatnonzero(quality >= settings.quality_min)
         notes.append(
-            f"{probe}: {good.sum()} of {len(table)} units (quality_min = {settings.quality_min:g})."
+            f"{probe}: {len(ids)} of {len(table)} units (quality_min = {settings.quality_min:g})."
         )
-        ids = np.flatnonzero(good)
-        where = alf.require(folder, UNITS[0])
-        times, index = by_unit(times, owner, ids, where)
-        units.append(table[good])
+        times, index = by_unit(times, owner, ids, alf.require(folder, UNITS[0]))
+        units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
-    trials = _trials(place)
     series = {one.name: one for one in _series(place, used)}
     revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
     notes += [f"Read {some(revisions, 20)}."] if revisions else []
     index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
     return Recording(
         id=recording_id, subject=_subject(path) or recording_id, path=path, units=pd.concat(units),
-        spikes=np.concatenate(spikes), spike_index=index, intervals={TRIALS: trials}, series=series,
+        spikes=np.concatenate(spikes), spike_index=index, intervals={TRIALS: _trials(place)}, series=series,
         trials=recipe.intervals, label=recipe.label, meta={"notes": notes},
     )  # fmt: skip
 
@@ -170,30 +162,25 @@ def _trials(place: Path) -> pd.DataFrame:
 
 def _series(place: Path, used: list[Path]) -> Iterator[Series]:
     """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`."""
-
-    def sampled(
-        name: str, unit: str, times: str, values: str, column: str = ""
-    ) -> Iterator[Series]:
-        at, file = alf.find(place, times), alf.find(place, values)
+    signals = [("wheel", "rad", "wheel.timestamps", "wheel.position", "")]
+    for camera in CAMERAS:
+        times, energy = f"{camera}Camera.times", f"{camera}Camera.ROIMotionEnergy"
+        signals.append((f"{camera}_motion_energy", "", times, energy, ""))
+        signals.append((f"{camera}_pupil", "px", times, f"{camera}Camera.features", PUPIL))
+    signals.append(("licks", "", "licks.times", "licks.times", ""))
+    for name, unit, of_times, of_values, column in signals:
+        at, file = alf.find(place, of_times), alf.find(place, of_values)
         if at is None or file is None:
-            return
+            continue
         clock = read_array(at)
-        data = (
-            alf.read_columns(file, (column,))[column].to_numpy(float)
-            if column
-            else read_array(file)
-        )
+        data = alf.read_columns(file, (column,))[column] if column else read_array(file)
         if abs(len(clock) - len(data)) > LATE:
             raise BadInput(f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.")
         n = min(len(clock), len(data))
-        used.extend([at, file] if values != times else [at])
-        yield Series(
-            name, unit, lambda lo, hi: data[:n][lo:hi, None], n, timestamps=lambda: clock[:n]
-        )
+        used += dict.fromkeys([at, file])
+        values = np.asarray(data, float)[:n, None]
+        yield Series(name, unit, partial(_part, values), n, timestamps=partial(_part, clock, 0, n))
 
-    yield from sampled("wheel", "rad", "wheel.timestamps", "wheel.position")
-    for camera in CAMERAS:
-        times = f"{camera}Camera.times"
-        yield from sampled(f"{camera}_motion_energy", "", times, f"{camera}Camera.ROIMotionEnergy")
-        yield from sampled(f"{camera}_pupil", "px", times, f"{camera}Camera.features", PUPIL)
-    yield from sampled("licks", "", "licks.times", "licks.times")
+
+def _part(values: np.ndarray, lo: int, hi: int) -> np.ndarray:
+    return values[lo:hi]

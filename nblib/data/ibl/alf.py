@@ -24,18 +24,17 @@ def find(folder: Path, name: str) -> Path | None:
     The newest revision wins, by its name; a file in no revision is the oldest. BadInput where two files
     of one revision have that name.
     """
-    places = [folder, *sorted(p for p in folder.glob("#*#") if p.is_dir())]
-    for place in reversed(places):
-        files = []
-        for path in sorted(place.iterdir()) if place.is_dir() else []:
-            parts = NAME.fullmatch(path.name)
-            if parts and f"{parts['object']}.{parts['attribute']}" == name:
-                files.append(path)
-        if len(files) > 1:
-            raise BadInput(f"{place}: two files for {name}: {files[0].name} and {files[1].name}.")
-        if files:
-            return files[0]
-    return None
+    by_revision: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*.*"), *folder.glob("#*#/*.*")]):
+        parts = NAME.fullmatch(path.name)
+        if parts and f"{parts['object']}.{parts['attribute']}" == name:
+            by_revision.setdefault(revision(path), []).append(path)
+    newest = by_revision[max(by_revision)] if by_revision else [None]
+    if len(newest) > 1:
+        raise BadInput(
+            f"{newest[0].parent}: two files for {name}: {newest[0].name} and {newest[1].name}."
+        )
+    return newest[0]
 
 
 def require(folder: Path, name: str) -> Path:

@@ -4,59 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from nblib.evaluate import ratios
-from nblib.experiments.multimodal import tasks
-from nblib.models.multimodal import masks, poisson
+from nblib.experiments.multimodal import answers, judge
+from nblib.models.multimodal.fitting import GLM, glm_of
+from nblib.models.multimodal.tasks import Task
 
 if TYPE_CHECKING:
-    from nblib.experiments.multimodal import judge
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
-
-COLUMNS = ["told", "from", "model", "metric", "value", "ci_low", "ci_high", "chance", "p", "n", "n_units"]  # fmt: skip
-BEYOND = "bits beyond the PSTH"
-
-
-def pair(session: Session, told: str, seen: str) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of units of area `told` to be told, and of those of area `seen` that tell; every second
-    unit where it is one area."""
-    units, others = (np.flatnonzero(session.area == area) for area in (told, seen))
-    return (units[::2], units[1::2]) if told == seen else (units, others)
 
 
 def matrix(model: Multimodal, sessions: list[Session], params: judge.Params) -> pd.DataFrame:
     """Bits a spike beyond the PSTH of the units of each area, told from the units of one area alone and
-    from no behaviour, over the sessions that have both: `COLUMNS`, a row a pair of areas and model."""
-    names = sorted({area for one in sessions for area in one.area} - {""})
-    draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
-    rows = []
-    for told in names:
-        for seen in names:
-            parts = [(k, one, *pair(one, told, seen)) for k, one in enumerate(sessions)]
-            parts = [part for part in parts if len(part[2]) and len(part[3])]
-            if not parts:
-                continue
-            answered = tasks.Answered("counts", hidden=[p[2] for p in parts], against=tasks.GLM)
-            answered.by = {tasks.GLM: [], tasks.NETWORK: []}
-            for k, one, units, others in parts:
-                fit, choose = one.rows("train"), one.rows("val")
-                glm = poisson.impute(one, fit, choose, units, params.causal, others)
-                hidden = masks.nothing(one)
-                hidden.behaviour()
-                hidden.spikes[:, np.setdiff1d(np.arange(len(one.area)), others)] = True
-                answered.by[tasks.GLM].append(glm(one))
-                answered.by[tasks.NETWORK].append(model.network(k, one, hidden)[0][..., units])
-            tasks.trusted(answered, "", [one for _, one, *_ in parts])
-            for name, answers in answered.by.items():
-                earned = []
-                for (_, one, units, _), answer in zip(parts, answers, strict=True):
-                    test, psth = one.rows("test"), poisson.psth(one, one.rows("train"))[:, units]
-                    counts = one.counts[test][..., units]
-                    earned.append(ratios.of_counts(counts, answer[test], psth))
-                s = ratios.score(earned, ratios.BITS, **draws)
-                n_units = sum(len(units) for _, _, units, _ in parts)
-                rows.append((told, seen, name, BEYOND, s.value, s.ci_low, s.ci_high, s.chance, s.p, s.n, n_units))  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS)
+    from no behaviour, over the sessions that have both: a row a pair of areas and model."""
+    names, rows = sorted({area for one in sessions for area in one.area} - {""}), []
+    for task in (Task("", "impute", areas=(told, tell)) for told in names for tell in names):
+        units = [task.groups(one)[0] for one in sessions]
+        both = [k for k, one in enumerate(sessions) if len(units[k]) and len(task.seen(one, units[k]))]  # fmt: skip
+        if not both:
+            continue
+        some = [sessions[k] for k in both]
+        by = {
+            GLM: [glm_of(one, task, params.causal)(one) for one in some],
+            answers.NETWORK: [model.counts(k, sessions[k], task) for k in both],
+        }
+        answers.trusted(task, by, GLM, some)
+        for name, answer in by.items():
+            metric = judge.BEYOND_PSTH
+            score = judge.scores(task, answer, some, params, (metric,))[metric]
+            about = {"told": task.areas[0], "from": task.areas[1], "model": name, "metric": metric}
+            rows.append(about | score.fields() | {"n_units": sum(len(units[k]) for k in both)})
+    return pd.DataFrame(rows)

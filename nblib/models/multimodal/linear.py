@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from nblib.models.linear import RidgePath, log_loss, logistic_path
 from nblib.prepare.sessions import Session
@@ -18,6 +18,7 @@ PENALTIES = np.geomspace(10, 1e5, 9)
 N_COMPONENTS, N_LAGS = 40, 8
 N_FACTORS, N_ROUNDS, SHARED_PENALTY = 4, 6, 30.0
 LEAST = 1e-3  # no class is less probable
+STRENGTHS = np.geomspace(1e-5, 1e-1, 9)  # inverse penalties
 NEVER = -30.0  # the logit of a class that no train trial has
 
 
@@ -25,29 +26,24 @@ NEVER = -30.0  # the logit of a class that no train trial has
 class LinearMap:
     """An answer that is linear in the z-scored roots of counts: weight (..., T, N), bias (...) -> (K, ...).
 
-    link: "" for signals (T, S); "logits" or "shares" of the classes (C,), which become log-probabilities.
+    link: "" for a signal (T,); "logits" or "shares" of the classes (C,), which become log-probabilities.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     link: str = ""
 
+    def __call__(self, session: Session) -> np.ndarray:
+        """What it answers to all trials of a session."""
+        return self.of_x(session.x)
+
     def of_x(self, x: np.ndarray) -> np.ndarray:
         """What it answers to x (K, T, N)."""
-        flat = x.reshape(len(x), -1) @ self.weight.reshape(self.bias.size, -1).T
-        answer = flat.reshape(len(x), *self.bias.shape) + self.bias
+        answer = x.reshape(len(x), -1) @ self.weight.reshape(len(self.bias), -1).T + self.bias
         if not self.link:
             return answer
         share = np.maximum(softmax(answer, axis=1) if self.link == "logits" else answer, LEAST)
         return np.log(share / share.sum(axis=1, keepdims=True))
-
-    def of_signal(self, s: int) -> LinearMap:
-        """The map of signal s alone."""
-        return LinearMap(self.weight[:, s], self.bias[:, s])
-
-    def __call__(self, session: Session) -> np.ndarray:
-        """What it answers to all trials of a session."""
-        return self.of_x(session.x)
 
 
 def smoothed(x: np.ndarray) -> np.ndarray:
@@ -58,27 +54,20 @@ def smoothed(x: np.ndarray) -> np.ndarray:
 
 
 def on_raw(weight: np.ndarray, bias: np.ndarray, link: str = "", smooth: bool = True) -> LinearMap:
-    """The map of weights (..., T, N), on smoothed values unless `smooth` is off."""
-    if smooth:
-        weight = smoothed(weight.reshape(-1, *weight.shape[-2:])).reshape(weight.shape)
+    """The map of weights (D, T, N), on smoothed values unless `smooth` is off."""
+    weight = smoothed(weight) if smooth else weight
     return LinearMap(weight.astype(np.float32), bias.astype(np.float32), link)
 
 
-def nothing_of(session: Session, bias: np.ndarray, link: str = "") -> LinearMap:
-    """A map that reads no spike."""
-    return on_raw(np.zeros((*bias.shape, *session.counts.shape[1:])), bias, link, smooth=False)
-
-
-def mean_course(session: Session, fit: np.ndarray) -> LinearMap:
-    """The mean of each signal in each bin of the trials `fit`."""
-    return nothing_of(session, session.signals[fit].mean(axis=0))
-
-
-def prior(session: Session, fit: np.ndarray, q: int) -> LinearMap:
-    """The share of each class of variable q in the trials `fit`."""
-    n_classes = list(session.classes.values())[q].size
-    share = np.bincount(session.variables[fit, q], minlength=n_classes) + 0.5
-    return nothing_of(session, np.log(share / share.sum()), "logits")
+def at_rest(session: Session, fit: np.ndarray) -> dict[str, np.ndarray]:
+    """What the trials `fit` say of any other before it is looked at: of a signal its mean course (T,), of a
+    variable the logarithms of its shares (C,)."""
+    courses = np.moveaxis(session.signals[fit].mean(axis=0), -1, 0)
+    rest = dict(zip(session.signal_names, courses, strict=True))
+    for q, (name, known) in enumerate(session.classes.items()):
+        share = np.bincount(session.variables[fit, q], minlength=known.size) + 0.5
+        rest[name] = np.log(share / share.sum())
+    return rest
 
 
 def best(tried: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
@@ -92,7 +81,7 @@ def best(tried: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return kept
 
 
-def flat_ridge(session: Session, fit: np.ndarray, choose: np.ndarray) -> LinearMap:
+def flat_ridge(session: Session, fit: np.ndarray, choose: np.ndarray) -> dict[str, LinearMap]:
     """Every bin of each signal from all bins of all units."""
     shape = session.signals.shape[1:]
     x, y = smoothed(session.x).reshape(len(session.x), -1), session.signals
@@ -104,13 +93,24 @@ def flat_ridge(session: Session, fit: np.ndarray, choose: np.ndarray) -> LinearM
 
     weight = best(tried())  # (T * N, T, S)
     bias = y[fit].mean(axis=0) - np.tensordot(x[fit].mean(axis=0), weight, 1)
-    return on_raw(np.moveaxis(weight, 0, -1).reshape(*shape, *session.x.shape[1:]), bias)
+    by_signal = np.moveaxis(weight, 0, -1).reshape(*shape, *session.x.shape[1:])
+    return _of_signals(session, by_signal, bias)
+
+
+def _of_signals(session: Session, weight: np.ndarray, bias: np.ndarray, smooth: bool = True) -> dict[str, LinearMap]:  # fmt: skip
+    """The map of each signal, from weights (T, S, T, N) and bias (T, S) of all."""
+    return {name: on_raw(weight[:, s], bias[:, s], smooth=smooth) for s, name in enumerate(session.signal_names)}  # fmt: skip
 
 
 def directions(x: np.ndarray, fit: np.ndarray, n: int) -> np.ndarray:
     """The n leading principal directions (N, n) of x (K, T, N), of the trials `fit`."""
     flat = x[fit].reshape(len(fit) * x.shape[1], x.shape[2]).astype(np.float64)
     return np.linalg.eigh(flat.T @ flat)[1][:, ::-1][:, :n]
+
+
+def around(n: int, causal: bool) -> range:
+    """Lags up to n bins to either side; causal: as many back alone."""
+    return range(0 if causal else -n, (2 if causal else 1) * n + 1)
 
 
 def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
@@ -125,9 +125,9 @@ def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     return np.concatenate(moved, axis=-1)
 
 
-def lagged_ridge(session: Session, fit: np.ndarray, choose: np.ndarray, causal: bool = False) -> LinearMap:  # fmt: skip
+def lagged_ridge(session: Session, fit: np.ndarray, choose: np.ndarray, causal: bool = False) -> dict[str, LinearMap]:  # fmt: skip
     """Each signal beside its mean course, from components in bins around, or before; the same in all bins."""
-    lags = range(0 if causal else -N_LAGS, (2 if causal else 1) * N_LAGS + 1)
+    lags = around(N_LAGS, causal)
     z = session.x if causal else smoothed(session.x)
     basis, course = directions(z, fit, N_COMPONENTS), session.signals[fit].mean(axis=0)
     x, y = lagged(z @ basis, lags), session.signals - course
@@ -145,50 +145,54 @@ def lagged_ridge(session: Session, fit: np.ndarray, choose: np.ndarray, causal: 
     for lag, of_unit in zip(lags, basis @ by_lag, strict=True):
         for t in range(max(lag, 0), n_bins + min(lag, 0)):
             weight[t, :, t - lag] = of_unit.T
-    return on_raw(weight, course, smooth=not causal)
+    return _of_signals(session, weight, course, smooth=not causal)
 
 
-def logistic(session: Session, fit: np.ndarray, choose: np.ndarray, q: int) -> LinearMap:
-    """Variable q by logistic regression on all bins of all units, from their kernel."""
-    y, known = session.variables[:, q], np.unique(session.variables[fit, q])
-    chosen = prior(session, fit, q)
-    if len(known) < 2:
-        return chosen
-    x = smoothed(session.x).reshape(len(y), -1)
+def logistic(session: Session, fit: np.ndarray, choose: np.ndarray) -> dict[str, LinearMap]:
+    """Each variable by logistic regression on all bins of all units, from their kernel; one that does not
+    change in `fit`, or that no strength tells better than its shares do, by these."""
+    x = smoothed(session.x).reshape(len(session.x), -1)
     mean = x[fit].mean(axis=0)
     values, vectors = np.linalg.eigh(((x[fit] - mean) @ (x[fit] - mean).T).astype(np.float64))
     kept = values > 1e-6 * values.max()
     basis = (x[fit] - mean).T @ (vectors[:, kept] / np.sqrt(values[kept]))  # (T * N, components)
-    least = log_loss(chosen.of_x(session.x[choose]), y[choose])
-    path = logistic_path((x[fit] - mean) @ basis, np.searchsorted(known, y[fit]), np.geomspace(1e-5, 1e-1, 9), 200)  # fmt: skip
-    for _, weight, bias in path:
-        logits = np.full(chosen.bias.shape, NEVER)
-        logits[known] = bias - mean @ basis @ weight
-        by_class = np.zeros((len(logits), x.shape[1]))
-        by_class[known] = (basis @ weight).T
-        tried = on_raw(by_class.reshape(-1, *session.x.shape[1:]), logits, "logits")
-        loss = log_loss(tried.of_x(session.x[choose]), y[choose])
-        if loss < least:
-            least, chosen = loss, tried
-    return chosen
+    rest, maps = at_rest(session, fit), {}
+    for y, name in zip(session.variables.T, session.classes, strict=True):
+        known, n_classes = np.unique(y[fit]), len(rest[name])
+        none = np.zeros((n_classes, *session.x.shape[1:]))
+        maps[name] = on_raw(none, rest[name], "logits")
+        least = log_loss(maps[name].of_x(session.x[choose]), y[choose])
+        path = logistic_path(
+            (x[fit] - mean) @ basis, np.searchsorted(known, y[fit]), STRENGTHS, 200
+        )
+        for _, weight, bias in path if len(known) > 1 else ():
+            by_class, logits = np.zeros((n_classes, x.shape[1])), np.full(n_classes, NEVER)
+            by_class[known], logits[known] = (basis @ weight).T, bias - mean @ basis @ weight
+            tried = on_raw(by_class.reshape(none.shape), logits, "logits")
+            if (loss := log_loss(tried.of_x(session.x[choose]), y[choose])) < least:
+                least, maps[name] = loss, tried
+    return maps
 
 
 def _unit_weights(x: np.ndarray, y: np.ndarray, maps: np.ndarray, penalty: float) -> np.ndarray:
     """Weights (N, R) of a session's units: ridge of y (K, D) on x (K, T, N) through maps (R, T, D)."""
-    seen = np.einsum("ktn,rtd->kdnr", x, maps, optimize=True).reshape(y.size, -1)
-    gram = seen.T @ seen + penalty * np.eye(seen.shape[1])
-    return np.linalg.solve(gram, seen.T @ y.ravel()).reshape(x.shape[2], len(maps))
+    flat, (n_bins, n_units) = x.reshape(len(x), -1).astype(np.float64), x.shape[1:]
+    between = (flat.T @ flat).reshape(n_bins, n_units, n_bins, n_units)
+    gram = np.einsum("tnsm,rtd,qsd->nrmq", between, maps, maps, optimize=True)
+    gram = gram.reshape(n_units * len(maps), -1)
+    right = np.einsum("tnd,rtd->nr", (flat.T @ y).reshape(n_bins, n_units, -1), maps, optimize=True)
+    solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), right.ravel())
+    return solved.reshape(n_units, len(maps))
 
 
 def target(session: Session, fit: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
     """What is known of a signal or variable without spikes (D,): its course, the shares of its classes; and
     what it is beyond that in each trial (K, D)."""
+    rest = at_rest(session, fit)[task]
     if task in session.signal_names:
-        y = session.signals[..., session.signal_names.index(task)]
-        return y[fit].mean(axis=0), y - y[fit].mean(axis=0)
-    q = list(session.classes).index(task)
-    share = np.exp(log_softmax(prior(session, fit, q).bias))
-    return share, np.eye(share.size)[session.variables[:, q]] - share
+        return rest, session.signals[..., session.signal_names.index(task)] - rest
+    y = session.variables[:, list(session.classes).index(task)]
+    return np.exp(rest), np.eye(rest.size)[y] - np.exp(rest)
 
 
 def _reduced(session: Session, fit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,12 +212,15 @@ def factors(sessions: list[Session], fits: list[np.ndarray], task: str) -> np.nd
     xs = [_reduced(one, fit)[0][fit] for one, fit in pairs]
     ys = [target(one, fit, task)[1][fit] for one, fit in pairs]
     n_bins, d = xs[0].shape[1], ys[0].shape[1]
+    rank = (
+        max(N_FACTORS, d // 3) if task in sessions[0].classes else N_FACTORS
+    )  # many classes need more
     weights = []  # at first the session's own leading directions
     for x, y in zip(xs, ys, strict=True):
         flat = x.reshape(len(x), -1)
         own = flat.T @ np.linalg.solve(flat @ flat.T + 300 * np.eye(len(x)), y)
         by_unit = own.reshape(n_bins, x.shape[2], d).transpose(1, 0, 2).reshape(x.shape[2], -1)
-        weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :N_FACTORS])
+        weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :rank])
     together = np.concatenate(ys)
     for i in range(N_ROUNDS):
         some = slice(1) if i == 0 else slice(None)  # one session says what the factors are at first

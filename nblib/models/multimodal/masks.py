@@ -6,7 +6,8 @@ variable of a trial is hidden whole or not at all: it has no time, so there is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
 SHARE = (0.1, 0.5)  # of bins, entries or units that are hidden, drawn for each trial
+PARTS = ("spikes", "signals", "variables")
 
 
 @dataclass
@@ -29,11 +31,6 @@ class Hidden:
     variables: np.ndarray
     areas: np.ndarray
 
-    @classmethod
-    def nothing(cls, n_bins: int, areas: np.ndarray, n_signals: int, n_variables: int) -> Hidden:
-        shape = (n_bins, len(areas)), (n_bins, n_signals), n_variables
-        return cls(*(np.zeros(s, bool) for s in shape), areas)
-
     def behaviour(self) -> None:
         """Hide all signals and variables."""
         self.signals[:] = self.variables[:] = True
@@ -44,10 +41,19 @@ class Hidden:
         self.variables |= rng.random(len(self.variables)) < chance
 
 
+def hide(session: Session, units: np.ndarray | slice = slice(0), shown: Collection[str] = ()) -> Hidden:  # fmt: skip
+    """Hide these units of a session's trials, and all behaviour but the signals and variables `shown`."""
+    n_bins, n_units = session.counts.shape[1:]
+    spikes = np.zeros((n_bins, n_units), bool)
+    spikes[:, units] = True
+    signals = np.array([name not in shown for name in session.signal_names], bool)
+    variables = np.array([name not in shown for name in session.classes], bool)
+    return Hidden(spikes, np.tile(signals, (n_bins, 1)), variables, session.area)
+
+
 def nothing(session: Session) -> Hidden:
     """A trial of a session of which nothing is hidden."""
-    n_signals, n_variables = session.signals.shape[2], session.variables.shape[1]
-    return Hidden.nothing(session.counts.shape[1], session.area, n_signals, n_variables)
+    return hide(session, shown=session.behaviour)
 
 
 def encode(hidden: Hidden, rng: np.random.Generator) -> None:
@@ -72,9 +78,8 @@ def temporal(hidden: Hidden, rng: np.random.Generator) -> None:
 def random(hidden: Hidden, rng: np.random.Generator) -> None:
     """A share of all entries, each for itself."""
     share = rng.uniform(*SHARE)
-    hidden.spikes |= rng.random(hidden.spikes.shape) < share
-    hidden.signals |= rng.random(hidden.signals.shape) < share
-    hidden.variables |= rng.random(len(hidden.variables)) < share
+    for mask in (hidden.spikes, hidden.signals, hidden.variables):
+        mask |= rng.random(mask.shape) < share
 
 
 def causal(hidden: Hidden, rng: np.random.Generator) -> None:
@@ -111,30 +116,24 @@ def modality(hidden: Hidden, rng: np.random.Generator) -> None:
 
 
 SCHEMES: dict[str, Callable[[Hidden, np.random.Generator], None]] = {
-    "encode": encode, "decode": decode, "temporal": temporal, "random": random, "causal": causal,
-    "neuron": neuron, "region": region, "modality": modality,
-}  # fmt: skip
+    scheme.__name__: scheme
+    for scheme in (encode, decode, temporal, random, causal, neuron, region, modality)
+}
 
 
 def draw(
-    n_trials: int, like: Hidden, chances: Mapping[str, float], rng: np.random.Generator
+    n_trials: int, session: Session, chances: Mapping[str, float], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Masks of some trials, a scheme for each: spikes (B, T, N), signals (B, T, S), variables (B, Q).
 
-    like: a trial of which nothing is hidden; chances: scheme -> how often, on any scale. Raises
-    BadParameter for a scheme that hides a variable in part.
+    chances: scheme -> how often, on any scale. Raises BadParameter for a scheme that hides a variable in part.
     """
     names, weight = list(chances), np.array(list(chances.values()), float)
-    trials = []
+    blank, trials = nothing(session), []
     for name in rng.choice(names, n_trials, p=weight / weight.sum()):
-        hidden = Hidden.nothing(
-            len(like.spikes), like.areas, like.signals.shape[1], len(like.variables)
-        )
+        hidden = deepcopy(blank)
         SCHEMES[name](hidden, rng)
-        if np.shape(hidden.variables) != like.variables.shape:
+        if np.shape(hidden.variables) != blank.variables.shape:
             raise BadParameter(f"scheme '{name}' hides a variable in part; it has no time, so whole or not at all.")  # fmt: skip
         trials.append(hidden)
-    return {
-        name: np.stack([getattr(one, name) for one in trials])
-        for name in ("spikes", "signals", "variables")
-    }
+    return {part: np.stack([getattr(one, part) for one in trials]) for part in PARTS}

@@ -7,8 +7,9 @@ model.decode(counts, {"choice": choice}, session="s1")["wheel"]
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,66 +23,66 @@ from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models.multimodal import masks
 from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork
-from nblib.models.multimodal.poisson import LEAST, PoissonMap
-from nblib.prepare.sessions import Session, scaled
+from nblib.models.multimodal.poisson import PoissonMap
+from nblib.models.multimodal.tasks import BEHAVIOUR, Task, decoding, encoding, imputing
+from nblib.prepare.sessions import Session
 
-FORMAT, CONFIG, WEIGHTS = 1, "config.json", "weights.safetensors"
-BEHAVIOUR, UNITS = "spikes from behaviour", "a fifth of the units"
-EVERY = 5  # of the units, hidden at once
-OF_SESSION = ("course", "psth", "spread")  # of a session, not a trial; and each `prior_0`, …
+FORMAT, CONFIG, WEIGHTS = 2, "config.json", "weights.safetensors"
+ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
+CLASSES = {cls.__name__: cls for cls in (LinearMap, PoissonMap, Session)}
 Map = LinearMap | PoissonMap
 
 
-def from_one(name: str) -> str:
-    """What telling spikes from one signal or variable is called."""
-    return f"spikes from {name}"
+def tensors_of(session: Session, linear: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:  # fmt: skip
+    """What the network takes of all trials of a session (see `MaskedNetwork.forward`).
 
-
-def of_area(area: str) -> str:
-    """What telling the units of an area from all others is called."""
-    return f"units of {area or 'no area'}"
-
-
-def fifth(session: Session) -> np.ndarray:
-    """Every fifth unit."""
-    return np.arange(0, len(session.unit_ids), EVERY)
-
-
-def said_by(maps: Mapping[str, Map], session: Session) -> dict[str, np.ndarray]:
-    """What linear models say of all trials of a session, as the network takes it."""
-    said = {
-        "linear_signals": np.stack([maps[s](session) for s in session.signal_names], axis=-1)
-        if session.signal_names else session.signals,
-        "linear_rates": np.log(maps[BEHAVIOUR](session)),
-    }  # fmt: skip
-    return said | {f"linear_{q}": maps[v](session) for q, v in enumerate(session.classes)}
-
-
-def on_device(session: Session, known: Mapping[str, np.ndarray], said: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:  # fmt: skip
-    """What the network takes of a session (see `MaskedNetwork.forward`).
-
-    known: what it has of the session as a whole; said: of every trial, what linear models say.
+    linear: what linear models say of every trial, by task; rest: what is said where a trial is not looked at.
     """
+    n, names = len(session.x), session.signal_names
     arrays = {"x": session.x, "counts": session.counts, "signals": session.signals, "variables": session.variables}  # fmt: skip
-    made = {n: torch.as_tensor(np.ascontiguousarray(a)) for n, a in {**arrays, **known, **said}.items()}  # fmt: skip
-    return {n: (t.float() if t.is_floating_point() else t).to(device) for n, t in made.items()}
+    rest = {task: np.broadcast_to(answer, (n, *answer.shape)) for task, answer in rest.items()}
+    for kind, answers in (("linear", linear), ("rest", rest)):
+        signals = [answers[name] for name in names]
+        arrays[f"{kind}_signals"] = np.stack(signals, axis=-1) if names else session.signals
+        arrays[f"{kind}_rates"] = np.log(answers[BEHAVIOUR])
+        arrays |= {f"{kind}_{q}": answers[name] for q, name in enumerate(session.classes)}
+    made = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return {name: (t.float() if t.is_floating_point() else t).to(device) for name, t in made.items()}  # fmt: skip
 
 
 def batch_of(data: Mapping[str, Tensor], k: int, rows: np.ndarray, hidden: Mapping[str, np.ndarray]) -> dict[str, Any]:  # fmt: skip
     """Some trials of session k, with what is hidden of them."""
     device = data["x"].device
     at = torch.from_numpy(np.asarray(rows)).to(device)
-    batch = {n: v if n in OF_SESSION or n.startswith("prior") else v[at] for n, v in data.items()}
-    masked = {f"hide_{name}": torch.from_numpy(m).to(device) for name, m in hidden.items()}
-    return batch | masked | {"session": k}
+    masked = {f"hide_{part}": torch.from_numpy(mask).to(device) for part, mask in hidden.items()}
+    return {name: tensor[at] for name, tensor in data.items()} | masked | {"session": k}
 
 
-def mixed(linear: np.ndarray, network: np.ndarray, weight: float, rates: bool) -> np.ndarray:
-    """Between two answers, by the weight of the network: their mean, for rates that of their logarithms."""
-    if not rates:
-        return (1 - weight) * linear + weight * network
-    logs = (np.log(np.maximum(a, LEAST)) for a in (linear, network))
-    return np.exp(mixed(*logs, weight, rates=False))
+def plain(state: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Nested values as JSON has them; arrays of numbers are put into `arrays`."""
+
+    def default(value: Any) -> dict[str, Any]:
+        if not isinstance(value, np.ndarray):
+            return {CLASS: type(value).__name__, **vars(value)}
+        if value.dtype.kind not in "biuf":
+            return {TEXTS: value.astype(str).tolist()}
+        arrays[name := f"array {len(arrays)}"] = value
+        return {ARRAY: name}
+
+    return json.loads(json.dumps(state, default=default))
+
+
+def restored(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `plain` was given, tuples as lists; KeyError, TypeError where it does not fit."""
+
+    def made_of(values: dict[str, Any]) -> Any:
+        if ARRAY in values:
+            return arrays[values[ARRAY]]
+        if TEXTS in values:
+            return np.array(values[TEXTS], str)
+        return CLASSES[values.pop(CLASS)](**values) if CLASS in values else values
+
+    return json.loads(json.dumps(state), object_hook=made_of)
 
 
 def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
@@ -94,15 +95,15 @@ def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Multimodal:
-    """A fitted model. Of each session: `sessions`, whose trials do not matter; `known`, what the network has
-    of it as a whole; `maps`, the linear model of each task. trust: how far the network is trusted beyond
-    these, by task, as validation trials chose. factors: what a further session can be read through (see
-    `linear.factors`).
+    """A fitted model. Of each session: `sessions`, whose trials do not matter; `rest`, what is said where a
+    trial is not looked at, and `maps`, the linear model, by task. trust: how far the network is trusted
+    beyond these, by task, as validation trials chose. factors: what a further session can be read through
+    (see `linear.factors`).
     """
 
     net: MaskedNetwork
     sessions: list[Session]
-    known: list[dict[str, np.ndarray]]
+    rest: list[dict[str, np.ndarray]]
     maps: list[dict[str, Map]]
     trust: dict[str, float]
     factors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -111,14 +112,20 @@ class Multimodal:
     def network(self, k: int, trials: Session, hidden: masks.Hidden) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:  # fmt: skip
         """What the network alone says of trials of session k, all hidden alike: expected counts (K, T, N),
         signals (K, T, S) as z-scores, log-probabilities (K, C) of each variable."""
-        n = len(trials.x)
-        data = on_device(trials, self.known[k], said_by(self.maps[k], trials), torch.device("cpu"))
-        same = {
-            name: np.repeat(getattr(hidden, name)[None], n, axis=0)
-            for name in ("spikes", "signals", "variables")
-        }
+        n, starts = len(trials.x), (*trials.behaviour, BEHAVIOUR)
+        linear = {name: self.maps[k][name](trials) for name in starts}
+        data = tensors_of(trials, linear, self.rest[k], torch.device("cpu"))
+        same = {part: np.repeat(getattr(hidden, part)[None], n, axis=0) for part in masks.PARTS}
         rates, signals, variables = self.net(batch_of(data, k, np.arange(n), same))
         return rates.exp().numpy(), signals.numpy(), [v.numpy() for v in variables]
+
+    def counts(self, k: int, trials: Session, task: Task) -> np.ndarray:
+        """What the network alone answers to a task of counts in trials of session k (see `Task.truth`)."""
+        groups = task.groups(trials)
+        told = [
+            self.network(k, trials, task.hidden(trials, units))[0][..., units] for units in groups
+        ]
+        return np.concatenate(told, axis=-1)
 
     def decode(self, counts: np.ndarray, given: Mapping[str, np.ndarray] | None = None, session: str = "") -> dict[str, np.ndarray]:  # fmt: skip
         """Signals and variables of trials, from their spikes and from what is known of behaviour.
@@ -136,32 +143,27 @@ class Multimodal:
             a variable (K, C), in the order of `sessions[k].classes`.
         """
         k = self._number(session)
-        trials, hidden = self._trials(k, counts, given or {})
-        _, signals, variables = self.network(k, trials, hidden)
+        trials = self._trials(k, counts, given or {})
+        network = self.network(k, trials, masks.hide(trials, shown=given or ()))
         answers = {}
-        for name, answer in [
-            *zip(trials.signal_names, np.moveaxis(signals, -1, 0), strict=True),
-            *zip(trials.classes, variables, strict=True),
-        ]:
-            if name not in (given or {}):
-                linear = self.maps[k][name](trials)
-                answer = mixed(linear, answer, self.trust[name], rates=False)
-                if name in trials.classes:
-                    answers[name] = softmax(answer, axis=1)
-                else:
-                    s = trials.signal_names.index(name)
-                    answers[name] = answer * trials.scale[s] + trials.mean[s]
+        for task in decoding(trials):
+            if task.name in (given or {}):
+                continue
+            answer = self._mixed(k, trials, task, task.pick(*network[1:], trials))
+            if task.kind == "signal":
+                s = trials.signal_names.index(task.name)
+                answers[task.name] = answer * trials.scale[s] + trials.mean[s]
+            else:
+                answers[task.name] = softmax(answer, axis=1)
         return answers
 
     def encode(self, given: Mapping[str, np.ndarray], session: str = "") -> np.ndarray:
         """Expected counts (K, T, N) from what is known of behaviour (see `decode`)."""
         k = self._number(session)
-        trials, hidden = self._trials(k, None, given)
-        rates, *_ = self.network(k, trials, hidden)
-        task = BEHAVIOUR
-        if len(given) < len(trials.signal_names) + len(trials.classes):
-            task = from_one(next(iter(given))) if len(given) == 1 else ""
-        return self._mixed_rates(k, trials, task, rates)
+        trials = self._trials(k, None, given)
+        rates, *_ = self.network(k, trials, masks.hide(trials, slice(None), given))
+        tasks = [task for task in encoding(trials) if set(task.shown) == set(given)]
+        return self._mixed(k, trials, tasks[0], rates) if tasks else rates
 
     def impute(self, counts: np.ndarray, units: np.ndarray, given: Mapping[str, np.ndarray] | None = None, session: str = "") -> np.ndarray:  # fmt: skip
         """Expected counts (K, T, n) of some units, from the others and from what is known of behaviour.
@@ -172,19 +174,16 @@ class Multimodal:
         k = self._number(session)
         counts = np.array(counts)
         counts[..., units] = 0
-        trials, hidden = self._trials(k, counts, given or {})
-        hidden.spikes[:, units] = True
-        rates, *_ = self.network(k, trials, hidden)
-        known = {UNITS: fifth(trials)}
-        known |= {of_area(a): np.flatnonzero(trials.area == a) for a in np.unique(trials.area)}
-        tasks = [t for t, at in known.items() if not given and np.array_equal(at, units)]
-        return self._mixed_rates(k, trials, tasks[0] if tasks else "", rates[..., units])
+        trials = self._trials(k, counts, given or {})
+        rates, *_ = self.network(k, trials, masks.hide(trials, units, given or ()))
+        tasks = [t for t in imputing(trials) if not given and np.array_equal(t.groups(trials)[0], units)]  # fmt: skip
+        return self._mixed(k, trials, tasks[0], rates[..., units]) if tasks else rates[..., units]
 
-    def _mixed_rates(self, k: int, trials: Session, task: str, rates: np.ndarray) -> np.ndarray:
-        """Rates of the network and of the linear model of a task, where there is one."""
-        if task not in self.trust:
-            return rates
-        return mixed(self.maps[k][task](trials), rates, self.trust[task], rates=True)
+    def _mixed(self, k: int, trials: Session, task: Task, network: np.ndarray) -> np.ndarray:
+        """Between the answers of the linear model of a task and of the network, where it is trusted at all."""
+        if task.name not in self.trust:
+            return network
+        return task.mixed(self.maps[k][task.name](trials), network, self.trust[task.name])
 
     def _number(self, session: str) -> int:
         names = [one.name for one in self.sessions]
@@ -192,104 +191,59 @@ class Multimodal:
             raise BadParameter(f"session = {session!r}: this model knows {', '.join(names)}.")
         return names.index(session) if session else 0
 
-    def _trials(self, k: int, counts: np.ndarray | None, given: Mapping[str, np.ndarray]) -> tuple[Session, masks.Hidden]:  # fmt: skip
-        """Trials of session k as the network takes them, and what is hidden: all that is not given."""
+    def _trials(self, k: int, counts: np.ndarray | None, given: Mapping[str, np.ndarray]) -> Session:  # fmt: skip
+        """Trials of session k as the network takes them, 0 where nothing is known."""
         like = self.sessions[k]
-        names = (*like.signal_names, *like.classes)
-        if unknown := sorted(set(given) - set(names)):
-            raise BadParameter(f"given: no {unknown[0]!r}; this model knows {', '.join(names)}.")
+        if unknown := sorted(set(given) - set(like.behaviour)):
+            raise BadParameter(
+                f"given: no {unknown[0]!r}; this model knows {', '.join(like.behaviour)}."
+            )
         if counts is None and not given:
             raise BadParameter(
-                f"given: nothing to tell spikes from; give some of {', '.join(names)}."
+                f"given: nothing to tell spikes from; give some of {', '.join(like.behaviour)}."
             )
         n_bins, n_units = like.counts.shape[1:]
         n = len(next(iter(given.values())) if counts is None else counts)
         spikes = np.zeros((n, n_bins, n_units)) if counts is None else counts
         spikes = _checked("counts", spikes, n, n_bins, n_units).astype(np.float32)
-        hidden = masks.nothing(like)
-        hidden.spikes[:] = counts is None
         signals = np.zeros((n, n_bins, len(like.signal_names)), np.float32)
         variables = np.zeros((n, len(like.classes)), np.int64)
         for s, name in enumerate(like.signal_names):
-            hidden.signals[:, s] = name not in given
             if name in given:
-                values = _checked(name, given[name], n, n_bins)
-                signals[..., s] = (values - like.mean[s]) / like.scale[s]
+                signals[..., s] = (_checked(name, given[name], n, n_bins) - like.mean[s]) / like.scale[s]  # fmt: skip
         for q, (name, known) in enumerate(like.classes.items()):
-            hidden.variables[q] = name not in given
             if name in given:
                 values = np.asarray(given[name])
                 if values.shape != (n,) or not np.isin(values, known).all():
                     raise BadInput(f"{name}: expected {n} values, each of {known.tolist()}.")
                 variables[:, q] = np.searchsorted(known, values)
-        trials = replace(
-            like, counts=spikes, x=scaled(spikes, like.roots), signals=signals, variables=variables,
+        return replace(
+            like, counts=spikes, signals=signals, variables=variables,
             role=np.repeat("test", n), trial=np.arange(n),
         )  # fmt: skip
-        return trials, hidden
 
     def save(self, folder: Path | str) -> None:
         """Write config.json and weights.safetensors: text and plain arrays, nothing that runs."""
-        folder, about = Path(folder), []
-        arrays = {f"net.{n}": t.cpu().numpy() for n, t in self.net.state_dict().items()}
-        arrays |= {f"factors.{task}": a for task, a in self.factors.items()}
-        for k, one in enumerate(self.sessions):
-            whole = {"mean": one.mean, "scale": one.scale, "roots_mean": one.roots[0], "roots_scale": one.roots[1]}  # fmt: skip
-            arrays |= {f"{k}.{n}": a for n, a in (whole | self.known[k]).items()}
-            maps = {}
-            for task, model in self.maps[k].items():
-                values = {f.name: getattr(model, f.name) for f in fields(model)}
-                held = {n: v for n, v in values.items() if isinstance(v, np.ndarray)}
-                arrays |= {f"{k}.{task}.{n}": a for n, a in held.items()}
-                plain = {n: v for n, v in values.items() if n not in held}
-                maps[task] = {"arrays": [*held], "poisson": isinstance(model, PoissonMap), **plain}
-            about.append({
-                "name": one.name, "unit_ids": one.unit_ids.tolist(), "area": one.area.tolist(), "bin_s": one.bin_s,
-                "signal_names": [*one.signal_names], "classes": {n: c.tolist() for n, c in one.classes.items()},
-                "n_bins": one.counts.shape[1], "known": [*self.known[k]], "maps": maps,
-            })  # fmt: skip
-        config = {
-            "format": FORMAT, "model": "multimodal", "network": self.net.config, "trust": self.trust,
-            "sessions": about,
+        arrays = {f"net.{name}": weight.cpu().numpy() for name, weight in self.net.state_dict().items()}  # fmt: skip
+        state = {
+            "sessions": [one.at(slice(0)) for one in self.sessions], "rest": self.rest, "maps": self.maps,
+            "trust": self.trust, "factors": self.factors,
         }  # fmt: skip
-        tensors.write_weights(folder / CONFIG, config, folder / WEIGHTS, arrays)
+        config = {"format": FORMAT, "model": "multimodal", "network": self.net.config, "state": plain(state, arrays)}  # fmt: skip
+        tensors.write_weights(Path(folder) / CONFIG, config, Path(folder) / WEIGHTS, arrays)
 
     @classmethod
     def load(cls, folder: Path | str) -> Multimodal:
         """Read what `save` wrote; CorruptArtifact when a file is missing, damaged or foreign."""
         config, arrays = tensors.read_weights(Path(folder) / CONFIG, Path(folder) / WEIGHTS)
         try:
-            return cls._of(config, arrays)
+            if (config["format"], config["model"]) != (FORMAT, "multimodal"):
+                raise ValueError(f"a {config['model']} of format {config['format']}")
+            net = MaskedNetwork(**config["network"])
+            weights = {n.removeprefix("net."): torch.from_numpy(a) for n, a in arrays.items() if n.startswith("net.")}  # fmt: skip
+            net.load_state_dict(weights)
+            return cls(net.eval(), **restored(config["state"], arrays))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CorruptArtifact(
                 f"{folder}: {WEIGHTS} does not fit {CONFIG} ({error!r})."
             ) from None
-
-    @classmethod
-    def _of(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Multimodal:
-        if (config["format"], config["model"]) != (FORMAT, "multimodal"):
-            raise ValueError(f"a {config['model']} of format {config['format']}")
-        net, sessions, known, maps = MaskedNetwork(**config["network"]), [], [], []
-        weights = {n.removeprefix("net."): a for n, a in arrays.items() if n.startswith("net.")}
-        net.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
-        for k, about in enumerate(config["sessions"]):
-            units, n_bins = np.array(about["unit_ids"]), about["n_bins"]
-            signals, classes = tuple(about["signal_names"]), about["classes"]
-            whole = {n: arrays[f"{k}.{n}"] for n in ("mean", "scale", "roots_mean", "roots_scale")}
-            none = np.zeros((0, n_bins, len(units)), np.float32)
-            sessions.append(Session(
-                name=about["name"], counts=none, x=none, roots=(whole["roots_mean"], whole["roots_scale"]),
-                signals=np.zeros((0, n_bins, len(signals)), np.float32), mean=whole["mean"], scale=whole["scale"],
-                variables=np.zeros((0, len(classes)), np.int64), role=np.zeros(0, str), trial=np.zeros(0, int),
-                area=np.array(about["area"], str), unit_ids=units, signal_names=signals,
-                classes={n: np.array(c) for n, c in classes.items()}, bin_s=about["bin_s"], split_hash="", left_out=0,
-            ))  # fmt: skip
-            known.append({n: arrays[f"{k}.{n}"] for n in about["known"]})
-            of_session: dict[str, Map] = {}
-            for task, values in about["maps"].items():
-                kind = PoissonMap if values.pop("poisson") else LinearMap
-                held = {n: arrays[f"{k}.{task}.{n}"] for n in values.pop("arrays")}
-                of_session[task] = kind(**values, **held)
-            maps.append(of_session)
-        factors = {n.removeprefix("factors."): a for n, a in arrays.items() if n.startswith("factors.")}  # fmt: skip
-        return cls(net.eval(), sessions, known, maps, config["trust"], factors)

@@ -69,33 +69,36 @@ class MaskedNetwork(nn.Module):
         """Log rates (B, T, N), signals (B, T, S), log-probabilities (B, C) of each variable.
 
         batch: session, its number; x (B, T, N), signals (B, T, S), variables (B, Q); what of these is hidden
-        as `hide_spikes`, `hide_signals`, `hide_variables`; and the branch: `linear_signals` (B, T, S), where
-        spikes are all visible, else `course` (T, S); `linear_0`, … (B, C), else `prior_0`, …; `linear_rates`
-        (B, T, N), where behaviour is all visible, else `psth` (T, N).
+        as `hide_spikes`, `hide_signals`, `hide_variables`; and what the answers begin with: `linear_rates`
+        (B, T, N) where behaviour is all visible, `linear_signals` (B, T, S) and `linear_0`, … (B, C) where
+        spikes are, else `rest_rates` and so on.
         """
         k = batch["session"]
-        no_spikes, no_signals, no_variables = (
-            batch[f"hide_{what}"] for what in ("spikes", "signals", "variables")
+        no_spikes, no_signals, no_variables = (batch[f"hide_{what}"] for what in ("spikes", "signals", "variables"))  # fmt: skip
+        seen, shown = (
+            batch["x"].masked_fill(no_spikes, 0),
+            batch["signals"].masked_fill(no_signals, 0),
         )
-        seen = batch["x"].masked_fill(no_spikes, 0)
         spikes = torch.cat([self.drop(seen), no_spikes.to(seen.dtype)], dim=-1)  # (B, T, 2N)
-        shown = batch["signals"].masked_fill(no_signals, 0)
         token = self.units_in[k](spikes) + self.time + self.session[k]
         token = token + self.signals_in(torch.cat([shown, no_signals.to(shown.dtype)], dim=-1))
         for q, embed in enumerate(self.variables_in):
             none = embed.num_embeddings - 1
-            token = (
-                token
-                + embed(batch["variables"][:, q].masked_fill(no_variables[:, q], none))[:, None]
-            )
+            variable = batch["variables"][:, q].masked_fill(no_variables[:, q], none)
+            token = token + embed(variable)[:, None]
         h = self.mixed(token)  # (B, T, D)
         all_spikes = ~no_spikes.flatten(1).any(dim=1)
         all_behaviour = ~(no_signals.flatten(1).any(dim=1) | no_variables.any(dim=1))
-        rates = torch.where(all_behaviour[:, None, None], batch["linear_rates"], batch["psth"])
-        signals = torch.where(all_spikes[:, None, None], batch["linear_signals"], batch["course"])
-        variables = []
-        for q, head in enumerate(self.variables_out):
-            base = torch.where(all_spikes[:, None], batch[f"linear_{q}"], batch[f"prior_{q}"])
-            variables.append(torch.log_softmax(base + head(h.mean(dim=1)), dim=-1))
-        rates = (rates + self.units_out[k](h)).clamp(max=MOST_LOG_RATE)
-        return rates, signals + self.signals_out(h), variables
+
+        def begin(what: str, visible: Tensor) -> Tensor:
+            linear, rest = batch[f"linear_{what}"], batch[f"rest_{what}"]
+            return torch.where(visible.view(-1, *[1] * (linear.ndim - 1)), linear, rest)
+
+        rates = begin("rates", all_behaviour) + self.units_out[k](h)
+        signals = begin("signals", all_spikes) + self.signals_out(h)
+        middle = h.mean(dim=1)
+        variables = [
+            torch.log_softmax(begin(str(q), all_spikes) + head(middle), dim=-1)
+            for q, head in enumerate(self.variables_out)
+        ]
+        return rates.clamp(max=MOST_LOG_RATE), signals, variables

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from nblib.models.multimodal import linear
+from nblib.models.multimodal.tasks import LEAST
 from nblib.prepare.sessions import Session
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
-LEAST = 1e-3  # spikes a bin; no rate is less
 MOST_LOG_RATE = 5.0
 WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
 N_BUMPS, N_COMPONENTS = 6, 10
@@ -35,11 +35,6 @@ def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
     return np.einsum("kc,tb->ktcb", values, bumps).reshape(len(values), n_bins, -1)
 
 
-def _around(n_lags: int, causal: bool) -> range:
-    """The lags to either side of a bin, or as far back alone."""
-    return range(0 if causal else -n_lags, (2 if causal else 1) * n_lags + 1)
-
-
 @dataclass(frozen=True)
 class PoissonMap:
     """Expected counts (K, T, n): offset (T, n), log rates of the PSTH, and weight (D, n) on features that
@@ -61,8 +56,8 @@ class PoissonMap:
         """What it reads of each bin (K, T, D): signals or units around it, variables in bumps of time."""
         if self.basis is not None:
             x = session.x if self.causal else linear.smoothed(session.x)
-            return linear.lagged(x @ self.basis, _around(UNIT_LAGS, self.causal))
-        parts, lags = [], _around(BEHAVIOUR_LAGS, self.causal)
+            return linear.lagged(x @ self.basis, linear.around(UNIT_LAGS, self.causal))
+        parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
         for s, name in enumerate(session.signal_names):
             if name in self.of:
                 parts.append(linear.lagged(session.signals[..., [s]], lags))
@@ -78,9 +73,7 @@ class PoissonMap:
         return np.maximum(np.exp(np.minimum(self.offset + x @ self.weight, MOST_LOG_RATE)), LEAST)
 
 
-def regression(
-    model: PoissonMap, session: Session, units: np.ndarray, fit: np.ndarray, choose: np.ndarray
-) -> PoissonMap:
+def regression(model: PoissonMap, session: Session, units: np.ndarray, fit: np.ndarray, choose: np.ndarray) -> PoissonMap:  # fmt: skip
     """Fit a map to the counts of `units`.
 
     L2-penalised; the strength is the one that is most likely in the trials `choose`, for all units.
@@ -88,10 +81,10 @@ def regression(
     counts, x = session.counts[..., units], model.features(session)
     mean, scale = x[fit].mean(axis=(0, 1)), x[fit].std(axis=(0, 1)) + 1e-6
     x = np.clip((x - mean) / scale, -MOST, MOST)
-    y = counts[fit].reshape(-1, len(units)).astype(float)
-    flat = x[fit].reshape(len(y), x.shape[2])
+    shape = x.shape[2], len(units)
+    y = counts[fit].reshape(-1, shape[1]).astype(float)
+    flat = x[fit].reshape(len(y), shape[0])
     base = np.broadcast_to(model.offset, counts[fit].shape).reshape(y.shape)
-    shape = (x.shape[2], len(units))
 
     def loss(w: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         w = w.reshape(shape)
@@ -102,10 +95,8 @@ def regression(
 
     weights = chosen = np.zeros(shape)
     most = log_likelihood(counts[choose], np.exp(model.offset)).sum()
-    for penalty in PENALTIES if x.shape[2] else ():
-        step = minimize(
-            loss, weights.ravel(), (penalty,), "L-BFGS-B", jac=True, options={"maxiter": STEPS}
-        )
+    for penalty in PENALTIES if shape[0] else ():
+        step = minimize(loss, weights.ravel(), penalty, "L-BFGS-B", True, options={"maxiter": STEPS})  # fmt: skip
         weights = step.x.reshape(shape)
         rate = np.exp(np.minimum(model.offset + x[choose] @ weights, MOST_LOG_RATE))
         likely = log_likelihood(counts[choose], rate).sum()
@@ -124,8 +115,7 @@ def encode(
     session: Session, fit: np.ndarray, choose: np.ndarray, of: tuple[str, ...] = (), causal: bool = False
 ) -> PoissonMap:  # fmt: skip
     """Counts of all units from signals and variables, by name; none named: all of them."""
-    of = of or (*session.signal_names, *session.classes)
-    model = PoissonMap(np.log(psth(session, fit)), of, causal=causal)
+    model = PoissonMap(np.log(psth(session, fit)), of or session.behaviour, causal=causal)
     return regression(model, session, np.arange(session.counts.shape[2]), fit, choose)
 
 

@@ -62,8 +62,7 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
 
 def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     """Whether behaviour that is hidden moves the answers."""
-    hidden = masks.nothing(one)
-    hidden.behaviour()
+    hidden = masks.hide(one)
     rng = np.random.default_rng(0)
     other = replace(
         one, signals=rng.normal(size=one.signals.shape).astype(np.float32),
@@ -77,16 +76,13 @@ def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
 def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     """Whether later bins move what is said of earlier ones."""
     half = one.counts.shape[1] // 2
-    x, signals = one.x.copy(), one.signals.copy()
-    x[:, half:], signals[:, half:] = 3, 3
-    later, no_behaviour, no_spikes = (
-        replace(one, x=x, signals=signals),
-        masks.nothing(one),
-        masks.nothing(one),
+    counts, signals = one.counts.copy(), one.signals.copy()
+    counts[:, half:], signals[:, half:] = 9, 3
+    later, no_spikes = (
+        replace(one, counts=counts, signals=signals),
+        masks.hide(one, slice(None), one.behaviour),
     )
-    no_behaviour.behaviour()
-    no_spikes.spikes[:] = True
-    for what, hidden in (("signals", no_behaviour), ("rates", no_spikes)):
+    for what, hidden in (("signals", masks.hide(one)), ("rates", no_spikes)):
         answers = (model.network(k, trials, hidden)[:2] for trials in (one, later))
         parts = [answer[what == "signals"][:, :half] for answer in answers]
         if _differ([parts[0]], [parts[1]]):

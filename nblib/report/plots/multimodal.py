@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nblib.experiments.multimodal.transfer import shares
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 @style.styled
 def scores(result: Result, *metrics: str) -> Picture:
     """Each metric of every model at every task that has it, with intervals, and the best possible."""
-    tables = {metric: _rows_of(result, metric) for metric in metrics}
-    tables = {metric: table for metric, table in tables.items() if len(table)}
+    tables = {metric: table for metric in metrics if len(table := result.of_metric(metric))}
     if not tables:
         return style.say(f"No task has {' or '.join(metrics)}: the recipe names none of that kind.")
     lengths = [len(table) for table in tables.values()]
@@ -26,37 +26,18 @@ def scores(result: Result, *metrics: str) -> Picture:
     colours = dict(zip(models, style.SERIES, strict=False))
     axes = fig.subplots(len(tables), squeeze=False, height_ratios=lengths)[:, 0]
     for ax, (metric, table) in zip(axes, tables.items(), strict=True):
-        primitives.intervals(ax, table, "task", hue="model", colours=colours)
+        rows = table.drop(columns="chance")
+        primitives.intervals(ax, rows, "variant", hue="model", colours=colours)
         ax.axvline(0, **primitives.CHANCE)
         ax.set(xlabel=f"{metric}, 95 % interval over blocks of trials")
     fig.legend_outside()
     return fig
 
 
-def _rows_of(result: Result, metric: str) -> pd.DataFrame:
-    """Task, model, value and interval of each score of one metric; the best possible where it is known."""
-    rows = []
-    for row in result.rows:
-        if row.metric == metric:
-            rows.append({
-                "task": row.of["variant"], "model": row.of["model"], "value": row.score.value,
-                "ci_low": row.score.ci_low, "ci_high": row.score.ci_high,
-            })  # fmt: skip
-            if (best := row.best) is not None:
-                known = {
-                    "oracle": best.value,
-                    "oracle_low": best.ci_low,
-                    "oracle_high": best.ci_high,
-                }
-                rows[-1] |= known
-    return pd.DataFrame(rows)
-
-
 @style.styled
 def history(table: pd.DataFrame) -> Picture:
     """Loss of train and validation trials by epoch."""
-    fig = style.new_figure(2.6)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(2.6)
     for name, colour in zip(("train_loss", "val_loss"), style.SERIES, strict=False):
         ax.plot(table["epoch"], table[name], color=colour, label=name.replace("_loss", ""))
     ax.axvline(table.attrs.get("best_epoch", 0), **primitives.CHANCE)
@@ -66,13 +47,12 @@ def history(table: pd.DataFrame) -> Picture:
 
 
 @style.styled
-def transfer(shares: pd.DataFrame) -> Picture:
+def transfer(table: pd.DataFrame) -> Picture:
     """How far each model comes from chance to the best possible, by the trials of a new session."""
-    if shares.empty or shares["value"].isna().all():
+    if table.empty or table["share"].isna().all():
         return style.say("No recording is `new`, or what is possible there is not known.")
-    fig = style.new_figure(3.2)
-    ax = fig.add_subplot()
-    primitives.curves(ax, shares, "trials", "model")
+    fig, ax = style.new_panel(3.2)
+    primitives.curves(ax, shares(table), "trials", "model")
     ax.axhline(1, **primitives.CHANCE)
     ax.set(
         xlabel="trials of the new session",
@@ -89,8 +69,7 @@ def areas(table: pd.DataFrame) -> Picture:
         return style.say("Not asked for: by_area is off.")
     of_network = table[table["model"] == table["model"].iloc[-1]]
     values = of_network.pivot_table("value", index="told", columns="from")
-    fig = style.new_figure(1.2 + 0.5 * len(values))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.2 + 0.5 * len(values))
     look = primitives.either_side(float(values.abs().max(axis=None)))
     primitives.matrix(ax, values.to_numpy(), "bits a spike beyond the PSTH", **look)
     primitives.name_rows(ax, values.index)
