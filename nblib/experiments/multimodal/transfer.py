@@ -101,7 +101,7 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(table: pd.DataFrame) -> str:
     """What pretraining is worth at the fewest trials; "" where no session is new or the best is not known."""
-    if table.empty or table["share"].isna().all():
+    if table.empty or (table := table.dropna(subset="share")).empty:
         return ""
     by = shares(table).set_index(["model", "trials"])["value"]
     n = table["trials"].min()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from nblib.experiments.multimodal.transfer import shares
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
@@ -49,6 +48,8 @@ def history(table: pd.DataFrame) -> Picture:
 @style.styled
 def transfer(table: pd.DataFrame) -> Picture:
     """How far each model comes from chance to the best possible, by the trials of a new session."""
+    from nblib.experiments.multimodal.transfer import shares  # loads torch
+
     if table.empty or table["share"].isna().all():
         return style.say("No recording is `new`, or what is possible there is not known.")
     fig, ax = style.new_panel(3.2)
