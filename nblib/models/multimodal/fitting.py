@@ -46,21 +46,15 @@ TrialAnswers = list[np.ndarray]  # of each session, for all of its trials
 Fit = Callable[[Rows, Rows], Maps]  # trials that teach and that choose -> models
 
 
-def crossed(fit: Fit, sessions: list[Session], fits: Rows, choose: Rows) -> tuple[Maps, list[dict[str, np.ndarray]]]:  # fmt: skip
-    """Models of the trials `fits`, and their answers to all trials: to those in `fits` by models of the
-    other contiguous folds of them, or a network on top would learn to trust them too much."""
-    maps = fit(fits, choose)
-    answers = [
-        {task: np.array(model(one)) for task, model in of.items()}
-        for of, one in zip(maps, sessions, strict=True)
-    ]
+def crossed(fit: Fit, sessions: list[Session], fits: Rows, choose: Rows, answers: list[dict[str, np.ndarray]]) -> None:  # fmt: skip
+    """Answer the trials `fits` anew, in place, by models of the other contiguous folds of them, or a network
+    on top would learn to trust them too much. answers: of each session, to all trials, by task."""
     for fold in range(FOLDS):
         held = [np.array_split(rows, FOLDS)[fold] for rows in fits]
         left = [np.setdiff1d(rows, out) for rows, out in zip(fits, held, strict=True)]
-        for of, one, answer, rows in zip(fit(left, choose), sessions, answers, held, strict=True):
-            for task, model in of.items():
-                answer[task][rows] = model(one)[rows]
-    return maps, answers
+        for of, one, by_task, rows in zip(fit(left, choose), sessions, answers, held, strict=True):
+            for task, answer in by_task.items():
+                answer[rows] = of[task](one)[rows]
 
 
 def each(sessions: list[Session], fit: Callable[..., dict[str, Map]], **more: Any) -> Fit:
@@ -132,15 +126,20 @@ def fit_branch(
     fits, choose = ([one.rows(role) for one in sessions] for role in ("train", "val"))
     first, models = sessions[0], {}
     answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in (*decoding(first), encoding(first)[0])}  # fmt: skip
-    for name, fit in candidates(sessions, causal, factors).items():
-        models[name], said = crossed(fit, sessions, fits, choose)
+    fit_of = candidates(sessions, causal, factors)
+    for name, fit in fit_of.items():
+        models[name] = fit(fits, choose)
         for task, by in answers.items():
-            if task.name in said[0]:
-                by[name] = [of[task.name] for of in said]
+            if task.name in models[name][0]:
+                by[name] = [np.array(of[task.name](one)) for of, one in zip(models[name], sessions, strict=True)]  # fmt: skip
     chosen = {}
     for task, by in answers.items():
         losses = {name: sum(map(task.loss, sessions, said)) for name, said in by.items()}
         chosen[task] = min(losses, key=losses.__getitem__)
+    for name in dict.fromkeys(chosen.values()):
+        mine = [task for task in chosen if chosen[task] == name]
+        parts = [{task.name: answers[task][name][k] for task in mine} for k in range(len(sessions))]
+        crossed(fit_of[name], sessions, fits, choose, parts)
     maps = [{task.name: models[name][k][task.name] for task, name in chosen.items()} for k in range(len(sessions))]  # fmt: skip
     for one, of in zip(sessions, maps, strict=True) if whole else ():
         of |= {
