@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
-SENSITIVE = {"signal": "R2", "variable": judge.BALANCED, "encode": judge.OVER_TEST}  # to drift
 LEVEL = 0.9  # that bands are asked to hold
 FEWEST = 5  # units of an area, one for each fold
 
@@ -36,7 +35,7 @@ def inflation(sessions: list[Session], branch: fitting.Branch, params: judge.Par
     fit = fitting.candidates(mixed, params.causal, None)
     maps = {name: fit[name](fits, choose) for name in sorted(set(branch.chosen.values()))}
     for task in (*decoding(sessions[0]), encoding(sessions[0])[0]):
-        name, metric = branch.chosen[task], SENSITIVE[task.kind]
+        name, metric = branch.chosen[task], judge.USUAL[task.kind]
         said = [of[task.name](one) for of, one in zip(maps[name], mixed, strict=True)]
         pairs = ((branch.answers[task][name], sessions), (said, mixed))
         values = [judge.scores(task, *pair, params, (metric,))[metric].value for pair in pairs]

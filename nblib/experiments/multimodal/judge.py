@@ -28,6 +28,8 @@ BALANCED, BEYOND_COURSE, BEYOND_PSTH = "balanced_accuracy", "R2 beyond the mean 
 SHOWN = (BEYOND_COURSE, BALANCED, BEYOND_PSTH)  # one of each task
 PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fired", 5.0
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
+# By kind of task, the score as most others state it.
+USUAL = {"signal": "R2", "variable": BALANCED, "encode": OVER_TEST, "impute": OVER_TEST}
 
 
 class Params(P.Judge, P.Fit, CohortParams):

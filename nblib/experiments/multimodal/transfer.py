@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ALONE, SHARED, SCRATCH = "linear, alone", "linear, through shared factors", "network, alone"
 TUNED = {"stitch": "network, its layers fitted", "full": "network, fine-tuned"}
-METRICS = {"signal": "R2", "variable": judge.BALANCED}
 CHOOSE = 5  # every fifth of the few trials chooses
 
 
@@ -74,7 +73,7 @@ def curve(new: list[Session], taught: Multimodal, recipe: Recipe, params: judge.
         alone = by_model[ALONE][0]
         for model, (branch, network) in by_model.items():
             for task, by in branch.answers.items():
-                metric = METRICS.get(task.kind, judge.OVER_TEST)
+                metric = judge.USUAL[task.kind]
                 answer = by[answers.NETWORK if network else branch.chosen[task]]
                 score, best = judge.scores(task, answer, [few], params, (metric,))[metric], np.nan
                 if task.name in limits:
