@@ -142,13 +142,11 @@ class Multimodal:
             What is not given, by name: a signal (K, T) in its own units, or the probability of each class of
             a variable (K, C), in the order of `sessions[k].classes`.
         """
-        k = self._number(session)
-        trials = self._trials(k, counts, given or {})
-        network = self.network(k, trials, masks.hide(trials, shown=given or ()))
+        given = given or {}
+        k, trials = self._trials(session, counts, given)
+        network = self.network(k, trials, masks.hide(trials, shown=given))
         answers = {}
-        for task in decoding(trials):
-            if task.name in (given or {}):
-                continue
+        for task in (task for task in decoding(trials) if task.name not in given):
             answer = self._mixed(k, trials, task, task.pick(*network[1:], trials))
             if task.kind == "signal":
                 s = trials.signal_names.index(task.name)
@@ -159,8 +157,7 @@ class Multimodal:
 
     def encode(self, given: Mapping[str, np.ndarray], session: str = "") -> np.ndarray:
         """Expected counts (K, T, N) from what is known of behaviour (see `decode`)."""
-        k = self._number(session)
-        trials = self._trials(k, None, given)
+        k, trials = self._trials(session, None, given)
         rates, *_ = self.network(k, trials, masks.hide(trials, slice(None), given))
         tasks = [task for task in encoding(trials) if set(task.shown) == set(given)]
         return self._mixed(k, trials, tasks[0], rates) if tasks else rates
@@ -171,11 +168,10 @@ class Multimodal:
         counts, given : see `decode`; the counts of the units that are told are not read.
         units : (n,) positions of these.
         """
-        k = self._number(session)
-        counts = np.array(counts)
+        given, counts = given or {}, np.array(counts)
         counts[..., units] = 0
-        trials = self._trials(k, counts, given or {})
-        rates, *_ = self.network(k, trials, masks.hide(trials, units, given or ()))
+        k, trials = self._trials(session, counts, given)
+        rates, *_ = self.network(k, trials, masks.hide(trials, units, given))
         tasks = [t for t in imputing(trials) if not given and np.array_equal(t.groups(trials)[0], units)]  # fmt: skip
         return self._mixed(k, trials, tasks[0], rates[..., units]) if tasks else rates[..., units]
 
@@ -185,14 +181,12 @@ class Multimodal:
             return network
         return task.mixed(self.maps[k][task.name](trials), network, self.trust[task.name])
 
-    def _number(self, session: str) -> int:
+    def _trials(self, session: str, counts: np.ndarray | None, given: Mapping[str, np.ndarray]) -> tuple[int, Session]:  # fmt: skip
+        """The number of a session, and trials of it as the network takes them, 0 where nothing is known."""
         names = [one.name for one in self.sessions]
         if session not in names and (session or len(names) > 1):
             raise BadParameter(f"session = {session!r}: this model knows {', '.join(names)}.")
-        return names.index(session) if session else 0
-
-    def _trials(self, k: int, counts: np.ndarray | None, given: Mapping[str, np.ndarray]) -> Session:  # fmt: skip
-        """Trials of session k as the network takes them, 0 where nothing is known."""
+        k = names.index(session) if session else 0
         like = self.sessions[k]
         if unknown := sorted(set(given) - set(like.behaviour)):
             raise BadParameter(
@@ -217,7 +211,7 @@ class Multimodal:
                 if values.shape != (n,) or not np.isin(values, known).all():
                     raise BadInput(f"{name}: expected {n} values, each of {known.tolist()}.")
                 variables[:, q] = np.searchsorted(known, values)
-        return replace(
+        return k, replace(
             like, counts=spikes, signals=signals, variables=variables,
             role=np.repeat("test", n), trial=np.arange(n),
         )  # fmt: skip
