@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
+BESIDE = ("passport", "inflation", "bands", "embeddings", "causal")
+
 
 def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, params: judge.Params) -> list[Session]:  # fmt: skip
     """The sessions of the recipe (see `prepared.load_sessions`), with behaviour of other trials as a control.
@@ -96,6 +98,14 @@ def price(model: Multimodal, branch: fitting.Branch, sessions: list[Session], pa
         rows.append((task.name, *values, *judge.difference(task, *pair, sessions, params)[1:]))
     table = pd.DataFrame(rows, columns=["task", "causal", "all_bins", "price", "ci_low", "ci_high"])
     return table.assign(**further.latency(model, sessions[0]))
+
+
+def beside(result: Result) -> list[pd.DataFrame]:
+    """The tables `BESIDE` the scores, as people read them; without those that are empty."""
+    return [
+        table.round(3).rename_axis(columns=name)
+        for name, table in result.tables.items() if name in BESIDE and len(table)
+    ]  # fmt: skip
 
 
 def in_words(result: Result) -> str:
