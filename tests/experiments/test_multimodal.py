@@ -212,6 +212,24 @@ def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_ta
     assert "of which 10 trials are known" in transfer.in_words(table)
 
 
+def test_mice_that_see_the_same_scenes_are_sessions_of_one_variable(home, tmp_path):
+    small = {"n_units": 16, "n_scenes": 4, "n_repeats": 20}
+    simulate = params.SimulateSettings(**small)
+    mice = {"recordings": ["m1", "m2", "m3"], "simulate": simulate}
+    recipe = recipes.find_recipe("scenes_demo").model_copy(update=mice)
+    asked = judge.Params(recipe="scenes_demo", new=["m3"], budgets=[24], **FAST)
+    loaded = experiment.load_sessions(*on_disk(recipe, tmp_path), recipe, asked)
+    result = experiment.run(loaded, recipe, asked)
+    assert result.files[0].sessions[0].signal_names == () and result.tables["bands"].empty
+    table = result.tables["transfer"].query("task == 'frame'")
+    assert set(table["model"]) == {transfer.ALONE, transfer.SHARED, transfer.SCRATCH, *transfer.TUNED.values()}  # fmt: skip
+    assert (table["best"] > 0.5).all() and (table["value"] <= table["best"] + 0.1).all()
+    gains = table.set_index("model")[["gain", "gain_low", "gain_high"]]
+    assert (gains["gain_low"] <= gains["gain"]).all() and gains.loc[transfer.ALONE, "gain"] == 0
+    shown = [row for row in result.rows if row.metric == judge.BALANCED]
+    assert all(row.best is not None for row in shown)
+
+
 def test_few_trials_teach_choose_and_scale_alone(tiny):
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
