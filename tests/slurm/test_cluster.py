@@ -17,7 +17,7 @@ from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt,
 
 from nblib.core import store
 from nblib.core.errors import MissingInput
-from nblib.run import cluster, sweep
+from nblib.run import cluster, plan, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = (ROOT / "tests" / "slurm" / "private.yaml").read_text()
@@ -52,123 +52,73 @@ def drive(project, **options):
     )  # fmt: skip
 
 
-def test_the_same_artifacts_as_at_home(project):
-    process = drive(project)
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    assert "2 jobs; logs in" in said and "2 of 2 jobs done, 0 failed" in said  # 01-03 share a job
-    there = sorted(p.parts[-3:] for p in project.committed())
-    assert len(there) == 6
-    assert all((p / "executed.ipynb").is_file() for p in project.committed())
-    path = project.root / "s.yml"
-    assert cluster.queue(path) == []
-    runs = sweep.with_roads(sweep.check(sweep.read(path), path))
-    from nblib.run import plan
-
-    assert sorted((j.name, j.recording, j.key) for j in (plan.job_of(*r) for r in runs)) == there
-    again = drive(project)
-    said, _ = again.communicate(timeout=PATIENCE_S)
-    assert again.returncode == 0 and "jobs; logs in" not in said  # nothing to do: nothing submitted
-
-
 SLEEP = """\
 import os, pathlib, time
 begun = pathlib.Path(os.environ['NBLIB_HOME'], f'begun-{stage.recording}-{os.getpid()}')
 begun.touch()
-if stage.recording == 'b' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(300)"""
+if stage.recording in 'bd' and not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(300)"""
 
 
 def begun(project, recording):
     return list(project.home.glob(f"begun-{recording}-*"))
 
 
-def finish(project):
-    """Let what slept go on, call the sweep again and see it end well."""
-    (project.home / "go").touch()
-    process = drive(project)
+def ended(process, code=0):
+    """What a driver said that ended with this code."""
     said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    assert len(project.committed()) == 6
+    assert process.returncode == code, said
     return said
 
 
-def test_a_killed_driver_leaves_nothing_to_clear_and_nothing_twice(project):
+def test_drivers_that_are_refused_killed_or_cancelled_leave_nothing_twice(project):
+    """The sweep that is called once more then ends with the artifacts that it makes at home."""
     project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+    path = project.root / "s.yml"
     process = drive(project)
     wait_until(lambda: begun(project, "b") and len(project.committed()) == 5)
+    assert f"a driver is at work already (pid {process.pid}" in ended(drive(project), 1)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert "2 jobs; logs in" in process.communicate()[0]  # 01-03 share a job
     made = {p: (p / store.MANIFEST).stat().st_mtime_ns for p in project.committed()}
-    said = finish(project)
-    assert "1 jobs; logs in" in said  # what was in flight, no more
+    process = drive(project)
+    wait_until(lambda: len(begun(project, "b")) == 2)
+    assert "jobs cancelled, driver ended" in cluster.stop(path)
+    assert "1 jobs; logs in" in ended(process, 143)  # what was in flight, no more
+    assert cluster.queue(path) == [] and cluster.driver(cluster.folder_of(path)) is None
+
+    (project.home / "go").touch()
+    assert "1 of 1 jobs done, 0 failed" in ended(drive(project))
     now = {p: (p / store.MANIFEST).stat().st_mtime_ns for p in project.committed()}
     assert made.items() <= now.items()
-    assert len(begun(project, "a")) == 1 and len(begun(project, "b")) == 2
-    assert cluster.queue(project.root / "s.yml") == []
+    assert len(begun(project, "a")) == 1 and len(begun(project, "b")) == 3
+    there = sorted(p.parts[-3:] for p in project.committed())
+    runs = sweep.with_roads(sweep.check(sweep.read(path), path))
+    assert sorted((j.name, j.recording, j.key) for j in (plan.job_of(*r) for r in runs)) == there
+    assert len(there) == 6 and all((p / "executed.ipynb").is_file() for p in project.committed())
+    assert cluster.queue(path) == []
+    assert "jobs; logs in" not in ended(drive(project))  # nothing to do: nothing submitted
 
 
 @pytest.mark.slow
-def test_a_second_driver_is_refused_and_cancel_ends_the_first(project, capsys):
-    project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
+def test_what_befalls_one_job_befalls_its_own_road_only(project):
+    """The first try of a loses its kernel, that of b meets its time limit, d is preempted: each is
+    tried once more and ends well; the notebook of c is broken, and is not."""
+    project.recipe("cohort", list("abcd"))
+    (project.root / "s.yml").write_text(SWEEP.replace("[a, b]", "[a, b, c, d]"))
+    project.notebook("02_bin", f"assert stage.recording != 'c', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
+    kill = "if stage.recording == 'a' and len(list(begun.parent.glob('begun-a-*'))) == 1: os.kill(os.getpid(), 9)"
+    project.notebook("03_clean", f"{SLEEP}\n{kill}\n---\n{tiny_project.COMMIT}")
     process = drive(project)
-    wait_until(lambda: begun(project, "b"))
-    other = drive(project)
-    said, _ = other.communicate(timeout=PATIENCE_S)
-    assert other.returncode == 1 and f"a driver is at work already (pid {process.pid}" in said
-    path = project.root / "s.yml"
-    assert "jobs cancelled, driver ended" in cluster.stop(path)
-    assert process.wait(timeout=PATIENCE_S) == 143
-    assert cluster.queue(path) == [] and cluster.driver(cluster.folder_of(path)) is None
-    finish(project)
-
-
-@pytest.mark.slow
-def test_a_broken_notebook_takes_only_its_own_road(project):
-    project.notebook("02_bin", f"assert stage.recording != 'a', 'broken on purpose'\n---\n{tiny_project.COMMIT}")  # fmt: skip
-    process = drive(project)
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 3, said
-    assert "broken on purpose" in said and "1 of 2 jobs done, 1 failed" in said
-    assert sorted(p.parts[-2] for p in project.committed()) == ["a", "b", "b", "b"]
-    assert len(project.failed()) == 1  # not tried twice
-    assert said.count("The notebook is kept") == 1
-
-
-@pytest.mark.slow
-def test_a_job_out_of_time_and_a_dead_kernel_are_tried_once_more(project):
-    """The first try of b sleeps past its time; that of a loses its kernel."""
-    project.notebook(
-        "03_clean",
-        f"{SLEEP}\n"
-        "if stage.recording == 'b': (begun.parent / 'go').touch()\n"
-        "if len(list(begun.parent.glob('begun-a-*'))) == 1 and stage.recording == 'a': os.kill(os.getpid(), 9)\n"
-        f"---\n{tiny_project.COMMIT}",
-    )
-    process = drive(project)
-    wait_until(lambda: begun(project, "b"))
+    wait_until(lambda: begun(project, "b") and begun(project, "d"))
+    (project.home / "go").touch()  # for the second tries; the first sleep already
     end_its_time(project.root / "s.yml", "recording", "b")
-    (project.home / "go").touch()  # for the second try; the first sleeps already
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    assert len(begun(project, "a")) == 2 == len(begun(project, "b"))
-    assert len(project.committed()) == 6
-
-
-@pytest.mark.slow
-def test_a_preempted_job_comes_back(project):
-    """Slurm puts a preempted job into the queue again: the sweep ends well all the same."""
-    (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(
-        PROFILE.replace("general", "scavenge")
-    )
-    project.notebook("03_clean", f"{SLEEP}\n---\n{tiny_project.COMMIT}")
-    process = drive(project)
-    wait_until(lambda: begun(project, "b") and len(project.committed()) == 5)
-    (project.home / "go").touch()
-    preempt(project.root / "s.yml", "recording", "b")
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said
-    assert len(project.committed()) == 6
-    assert len(begun(project, "b")) == 2 and len(begun(project, "a")) == 1
+    preempt(project.root / "s.yml", "recording", "d")
+    said = ended(process, 3)
+    assert "broken on purpose" in said and "3 of 4 jobs done, 1 failed" in said
+    assert said.count("The notebook is kept") == 1
+    assert sorted(p.parts[-2] for p in project.committed()) == [*"aaabbbcddd"]
+    assert {who: len(begun(project, who)) for who in "abcd"} == {"a": 2, "b": 2, "c": 0, "d": 2}
+    assert len([p for p in project.failed() if p.parent.name == "c"]) == 1  # not tried twice
 
 
 def test_what_a_cluster_needs_is_named(project, monkeypatch):
