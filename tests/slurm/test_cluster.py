@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -31,17 +30,13 @@ steps:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, slurm):
-    made = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(made).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    made.recipe("cohort", ["a", "b"])
-    shutil.copytree(ROOT / "workflow", made.root / "workflow")
-    (made.root / "workflow" / "profiles" / "private").mkdir()
-    (made.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(PROFILE)
-    (made.root / "s.yml").write_text(SWEEP)
-    return made
+def project(project, slurm):
+    project.recipe("cohort", ["a", "b"])
+    shutil.copytree(ROOT / "workflow", project.root / "workflow")
+    (project.root / "workflow" / "profiles" / "private").mkdir()
+    (project.root / "workflow" / "profiles" / "private" / "config.yaml").write_text(PROFILE)
+    (project.root / "s.yml").write_text(SWEEP)
+    return project
 
 
 def drive(project, **options):
