@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import psutil
@@ -24,13 +23,9 @@ pytestmark = pytest.mark.usefixtures("preloaded")
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    made = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(made).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    made.recipe("cohort", ["a", "b"])
-    return made
+def project(project):
+    project.recipe("cohort", ["a", "b"])
+    return project
 
 
 def write(project, text):
@@ -62,13 +57,6 @@ def test_what_runs_rest_on_is_found_and_made_once(project, capsys):
     assert {p: p.stat().st_mtime_ns for p in project.committed()} == made
 
 
-def test_a_failure_takes_its_own_road_only(project, capsys):
-    project.notebook("02_bin", f"assert stage.recording != 'a'\n---\n{tiny_project.COMMIT}")
-    assert main(["sweep", str(write(project, BOTH))]) == 3
-    assert sorted(p.parts[-2] for p in project.committed()) == ["a", "b", "b", "b"]
-    assert "4 of 6 runs done, 2 failed" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -96,6 +84,7 @@ def test_a_failure_takes_its_own_road_only(project, capsys):
         ),
         (BOTH + "    models: [{lstm: {model: gru}}]", "names another model, 'gru'"),
         (BOTH + "    models: [lstm]", "unknown parameter 'model'"),
+        ("steps: []", "'sweep' is missing"),
         ("- 1", "name: value"),
     ],
 )
@@ -117,8 +106,11 @@ def test_the_shipped_sweeps_can_be_planned(path, home, capsys):
     assert int(line.split()[3]) >= len(plan.runs()) and (plan.runs() or plan.studies())
 
 
-def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project):
-    """SIGKILL while recording b sleeps; the second call repeats b's last step and no other."""
+def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project, capsys):
+    """SIGKILL while recording b sleeps in 03, and c has failed in 02; the second call repeats b's last
+    step, and of a's none. `nblib status` says at each moment how it stands."""
+    project.recipe("cohort", ["a", "b", "c"])
+    project.notebook("02_bin", f"assert stage.recording != 'c', 'no spikes'\n---\n{tiny_project.COMMIT}")  # fmt: skip
     work = (
         "import os, pathlib, time\n"
         "here = pathlib.Path(os.environ['NBLIB_HOME'])\n"
@@ -126,18 +118,32 @@ def test_a_killed_sweep_leaves_no_kernel_and_goes_on_with_the_next_call(project)
         "if stage.recording == 'b' and not (here / 'go').exists(): time.sleep(120)"
     )
     project.notebook("03_clean", f"{work}\n---\n{tiny_project.COMMIT}")
-    path = write(project, BOTH)
+    path = write(project, BOTH.replace("[a, b]", "[c, a, b]"))
     process = subprocess.Popen([sys.executable, "-m", "nblib", "sweep", str(path)])
     begun = lambda recording: list(project.home.glob(f"begun-{recording}-*"))  # noqa: E731
-    wait_until(lambda: begun("b") and len(project.committed()) == 5)
+    wait_until(lambda: begun("b") and len(project.committed()) == 6 and project.failed())
+
+    def rows():
+        assert main(["status", str(path)]) == 0
+        said = capsys.readouterr().out
+        return said, {r.split()[0]: r.split()[1:] for r in said.splitlines() if r[:2] in ("01", "02", "03")}  # fmt: skip
+
+    wait_until(lambda: rows()[1]["02_bin"] == ["2", "0", "0", "1"])
+    said, count = rows()
+    assert count["01_ingest"] == ["3", "0", "0", "0"] and count["03_clean"] == ["1", "1", "1", "0"]
+    assert "failed: 02_bin c" in said and "AssertionError: no spikes" in said
+    assert "running: 03_clean b" in said
     kernel = int(begun("b")[0].name.rpartition("-")[2])
     process.kill()
     process.wait()
     wait_until(lambda: not psutil.pid_exists(kernel))
     wait_until(lambda: project.sockets() == [])
+    wait_until(lambda: rows()[1]["03_clean"] == ["1", "0", "1", "1"])
+    assert "SIGTERM" in rows()[0]
     (project.home / "go").touch()
-    assert main(["sweep", str(path)]) == 0
-    assert len(project.committed()) == 6 and (len(begun("a")), len(begun("b"))) == (1, 2)
+    assert main(["sweep", str(path)]) == 3
+    assert rows()[1]["03_clean"] == ["2", "0", "1", "0"]
+    assert len(project.committed()) == 7 and (len(begun("a")), len(begun("b"))) == (1, 2)
 
 
 def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch):
@@ -286,28 +292,8 @@ def test_simulated_recordings_never_take_the_name_of_real_ones(tmp_path, home):
         sweep_recordings.settle(sweep_recordings.Recordings(files=f"{tmp_path}/*.nwb"), "tiny")
 
 
-def test_reasons_and_cost_of_what_is_to_do(project, capsys):
-    path = write(project, BOTH)
-    project.notebook("02_bin", f"assert stage.recording != 'a'\n---\n{tiny_project.COMMIT}")
-    assert main(["sweep", str(path)]) == 3
-    capsys.readouterr()
-    assert main(["sweep", str(path), "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "failed before: " in said and "/failed/a/02_bin-" in said
-    assert "never made" in said  # 03_clean of a
-    (line,) = [row for row in said.splitlines() if row.startswith("03_clean  ")]
-    assert line.split()[:4] == ["03_clean", "2", "1", "1"] and line.split()[-1] == "s"  # as b took
-    path = write(project, BOTH.replace("cohort}", "cohort, n_bins: 10}"))
-    assert main(["sweep", str(path), "--dry-run"]) == 0
-    assert "made before with another n_bins" in capsys.readouterr().out
-    (project.root / "raw.nwb").write_bytes(b"another file")
-    path = write(project, BOTH)
-    assert main(["sweep", str(path), "--dry-run"]) == 0
-    assert "made before, from another input or by another version" in capsys.readouterr().out
-
-
-def test_a_dead_kernel_is_tried_once_more_and_an_error_is_not(project, capsys):
-    """Recording a loses its kernel once; b's notebook is wrong, twice would be in vain."""
+def test_a_failure_takes_its_own_road_only_and_is_a_reason(project, capsys):
+    """Recording a loses its kernel once, and is tried once more; b's notebook is wrong, and is not."""
     work = (
         "import os, pathlib\n"
         "marks = pathlib.Path(os.environ['NBLIB_HOME'])\n"
@@ -316,38 +302,26 @@ def test_a_dead_kernel_is_tried_once_more_and_an_error_is_not(project, capsys):
         "if mark.name == 'a-0': os.kill(os.getpid(), 9)\n"
         "assert stage.recording != 'b'"
     )
-    project.notebook("03_clean", f"{work}\n---\n{tiny_project.COMMIT}")
-    assert main(["sweep", str(write(project, BOTH))]) == 3
-    assert "Tried once more: 03_clean a" in capsys.readouterr().out
-    assert sorted(p.name for p in project.home.glob("?-?")) == ["a-0", "a-1", "b-0"]
-    assert len(project.committed()) == 5
-
-
-def test_status_tells_done_running_queued_and_failed(project, capsys):
-    """Recording a fails in 02; b sleeps in 03."""
-    project.notebook("02_bin", f"assert stage.recording != 'a', 'no spikes'\n---\n{tiny_project.COMMIT}")  # fmt: skip
-    sleep = "import os, pathlib, time\nif not pathlib.Path(os.environ['NBLIB_HOME'], 'go').exists(): time.sleep(60)"
-    project.notebook("03_clean", f"{sleep}\n---\n{tiny_project.COMMIT}")
+    project.notebook("02_bin", f"{work}\n---\n{tiny_project.COMMIT}")
     path = write(project, BOTH)
-    process = subprocess.Popen([sys.executable, "-m", "nblib", "sweep", str(path)])
-    wait_until(lambda: list((project.home / "failed" / "b").glob("03_clean-*.running.ipynb")))
-
-    def rows():
-        assert main(["status", str(path)]) == 0
-        said = capsys.readouterr().out
-        return said, {r.split()[0]: r.split()[1:] for r in said.splitlines() if r[:2] in ("01", "02", "03")}  # fmt: skip
-
-    said, count = rows()
-    assert count == {"01_ingest": ["2", "0", "0", "0"], "02_bin": ["1", "0", "0", "1"], "03_clean": ["0", "1", "1", "0"]}  # fmt: skip
-    assert "failed: 02_bin a" in said and "AssertionError: no spikes" in said
-    assert "running: 03_clean b" in said
-    process.kill()
-    process.wait()
-    wait_until(lambda: rows()[1]["03_clean"] == ["0", "0", "1", "1"])
-    assert "SIGTERM" in rows()[0]
-    (project.home / "go").touch()
     assert main(["sweep", str(path)]) == 3
-    assert rows()[1]["03_clean"] == ["1", "0", "1", "0"]
+    said = capsys.readouterr().out
+    assert "Tried once more: 02_bin a" in said and "4 of 6 runs done, 2 failed" in said
+    assert sorted(p.name for p in project.home.glob("?-?")) == ["a-0", "a-1", "b-0"]
+    assert sorted(p.parts[-2] for p in project.committed()) == ["a", "a", "a", "b"]
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "failed before: " in said and "/failed/b/02_bin-" in said
+    assert "never made" in said  # 03_clean of b
+    (line,) = [row for row in said.splitlines() if row.startswith("03_clean  ")]
+    assert line.split()[:4] == ["03_clean", "2", "1", "1"] and line.split()[-1] == "s"  # as a took
+    path = write(project, BOTH.replace("cohort}", "cohort, n_bins: 10}"))
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "made before with another n_bins" in capsys.readouterr().out
+    (project.root / "raw.nwb").write_bytes(b"another file")
+    path = write(project, BOTH)
+    assert main(["sweep", str(path), "--dry-run"]) == 0
+    assert "made before, from another input or by another version" in capsys.readouterr().out
 
 
 def test_the_longleaf_profile_asks_for_a_gpu_where_networks_train(tmp_path):
