@@ -15,6 +15,7 @@ from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
+import tiny_project  # noqa: E402
 from conduct import lacking, scope  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,13 +55,29 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
+def project(tmp_path, monkeypatch) -> tiny_project.Project:
+    """A project of one-cell notebooks, with an empty data root."""
+    return tiny_project.enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture
 def preloaded(monkeypatch) -> None:
-    """Jobs begin with their imports done."""
-    from preloaded import Forked
+    """Jobs, and single runs, begin with their imports done."""
+    from preloaded import Forked, run
 
-    from nblib.run import many
+    from nblib.run import execute, many
 
+    monkeypatch.setattr(execute, "run", run)
     monkeypatch.setattr(many, "subprocess", SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))
+
+
+@pytest.fixture
+def forked_kernels(monkeypatch) -> None:
+    """Kernels are forks of the tests' own process, as those of a job are forks of the job."""
+    from nblib.run import kernel
+
+    parent = SimpleNamespace(parent_process=os.getppid)
+    monkeypatch.setattr(kernel, "multiprocessing", parent)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """A process that has imported what notebooks need, whose forks stand in for new interpreters.
 
 To import torch and Lightning takes seconds, and many tests start processes that need them. Those of
-`nblib.run.many` begin here as forks of one process a worker of pytest; the tests of that module itself,
-of faults and of commands have real ones.
+`nblib.run.many`, and of `execute.run` where a test asks for it, begin here as forks of one process a
+worker of pytest; the tests of plain papermill, of faults and of a real Slurm have real ones.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ def become_server(orders: Any, reports: Any, environment: dict[str, str], folder
     os.environ.update(environment)
     os.chdir(folder)
     many.main()
+
+
+def run(notebook: str, params: dict[str, Any], *, progress: bool = True, **options: Any) -> int:
+    """`execute.run` in a fork."""
+    outcome = attempt(notebook, params, **options)
+    print(outcome.message, file=sys.stderr if outcome.code else sys.stdout)
+    return outcome.code
 
 
 def attempt(notebook: str, params: dict[str, Any], **options: Any) -> Any:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from forks import Fork
 
 from nblib.cli import main
 from nblib.core import integrity, params, rawfiles, store
@@ -285,43 +285,36 @@ def test_simulated_recordings_have_keys_of_their_own(source):
 
 # --- replacing -----------------------------------------------------------------------------------
 
-KILLED = """
-import os, pathlib, shutil, signal, sys
-sys.path.insert(0, {here!r})
-from test_artifacts import put
-import test_artifacts
-from nblib.core import store
-count = 0
 
-def dying(do):
-    def at(self, *args, **kwargs):
-        global count
-        count += 1
-        if count == {n}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return do(self, *args, **kwargs)
-    return at
+def replace_and_die(folder, n):
+    """Commit anew what is there; killed before the n-th rename or removal."""
+    count = itertools.count(1)
 
-def write(folder):
-    (folder / "a.txt").write_text("hello")
-    (folder / "new").write_text("new")
+    def dying(do):
+        def at(self, *args, **kwargs):
+            if next(count) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return do(self, *args, **kwargs)
 
-pathlib.Path.rename = dying(pathlib.Path.rename)
-shutil.rmtree = dying(shutil.rmtree)
-old = store.read_manifest(store.folder("02_bin", "r", {key!r}))
-extra = {{name: old[name] for name in ("stage_version", "in_key")}}
-store.commit("02_bin", "r", {key!r}, write, params=old["parameters"], upstream=["u"], extra=extra, replace=True)
-"""
+        return at
+
+    def write(place):
+        (place / "a.txt").write_text("hello")
+        (place / "new").write_text("new")
+
+    Path.rename, shutil.rmtree = dying(Path.rename), dying(shutil.rmtree)
+    old = store.read_manifest(folder)
+    extra = {name: old[name] for name in ("stage_version", "in_key")}
+    store.commit(
+        "02_bin", "r", folder.name, write, params=old["parameters"], upstream=["u"], extra=extra, replace=True
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_a_kill_while_a_result_is_replaced_loses_neither(n):
     """Before each rename, and before what stood there is deleted."""
     folder = put()
-    here = str(Path(__file__).parent)
-    code = textwrap.dedent(KILLED.format(n=n, key=folder.name, here=here))
-    child = subprocess.run([sys.executable, "-c", code], timeout=60)
-    assert child.returncode == (-signal.SIGKILL if n < 5 else 0)
+    Fork(replace_and_die, folder, n).done(-signal.SIGKILL if n < 5 else 0)
     if n == 2:
         assert not folder.exists()  # between the two renames
     assert list(store.artifacts()) == [folder] and store.is_committed("02_bin", "r", folder.name)

@@ -14,7 +14,7 @@ from nblib.road import notebook_code, stages
 from nblib.run import plan, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "book/methods").glob("*.md"))]  # fmt: skip
+PAGES = [ROOT / "README.md", *(p for place in ("*", "methods/*", "api/*") for p in sorted((ROOT / "book").glob(f"{place}.md")))]  # fmt: skip
 PROGRAMS = "nblib|make|papermill|pip|conda|python"
 # Recipe and model that a page makes, and a notebook; test_guides.py follows these pages.
 MINE, MY_NOTEBOOK = ("sorted", "correlation"), "20_first_bins"
@@ -208,7 +208,7 @@ CHEAP = ("status", "results", "audit", "du", "gc", "verify", "version", "publish
     "command",
     [pytest.param(c, marks=() if c.split()[0] in CHEAP else pytest.mark.slow) for c in distinct()],
 )
-def test_a_printed_command_runs(command, laboratory, monkeypatch):
+def test_a_printed_command_runs(command, laboratory, preloaded, monkeypatch):
     monkeypatch.setenv("NBLIB_HOME", str(laboratory / "home"))
     monkeypatch.chdir(laboratory)
     code = cli.main(tiny(command, laboratory))

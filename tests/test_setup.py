@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import tomllib
@@ -404,25 +403,6 @@ def test_readme_recipes_are_valid():
             continue
         assert f"# params/recipes/{recipe.recipe}.yml" in text
         assert recipe.recordings[0] in str(recipe.file(recipe.recordings[0]))
-
-
-def test_readme_parameters_exist():
-    from nblib.road import stages
-
-    known = {name for stage in stages.STAGES for name in stages.accepted_names(stage)}
-    text = "\n".join([*blocks("bash"), *inline()])
-    given = set(re.findall(r"-p ([a-z]\w+) \S", text)) - {"general"}
-    assert given and given <= known
-
-
-def test_readme_calls_of_nblib_are_understood():
-    from nblib.cli import parser
-
-    text = "\n".join([*blocks("bash"), *inline()]).replace("\\\n", " ")
-    calls = re.findall(r"^ *(?:\S*/)?nblib ([a-z].*?) *(?:#.*)?$", text, re.M)
-    assert {call.split()[0] for call in calls} >= {"run", "book", "doctor", "allen", "inventory"}
-    for call in calls:
-        parser().parse_args(shlex.split(call))  # leaves the test when it does not parse
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/longleaf.md"])

@@ -161,18 +161,6 @@ def test_citations_and_references_agree():
     assert cited == listed
 
 
-def test_every_command_in_the_prose_exists():
-    from nblib.cli import parser
-
-    known = next(a for a in parser()._actions if a.choices).choices
-    code = [
-        c for text in TEXTS.values() for c in re.findall(r"```bash.*?```|`nblib [^`]*`", text, re.S)
-    ]
-    commands = [name for c in code for name in re.findall(r"(?:^|[`/ ])nblib ([a-z]+)", c, re.M)]
-    commands = [name for name in commands if name not in ("make", "cd")]
-    assert {"run", "book", "doctor", "allen", "inventory"} <= set(commands) <= set(known)
-
-
 def test_every_generated_part_is_known():
     known = {"headline", "verdicts", "results", "comparison", "bench"}
     assert {mark for text in TEXTS.values() for mark in build.MARK.findall(text)} == known
@@ -261,14 +249,18 @@ def docstrings():
 
 
 def test_docstrings_read_without_a_warning():
+    from docutils import frontend, parsers, readers
     from docutils.core import publish_doctree
     from sphinx.ext.napoleon import Config, NumpyDocstring
 
-    config = Config(napoleon_use_ivar=True)
+    parts = (parsers.get_parser_class("rst"), readers.get_reader_class("standalone"))
+    settings, config = frontend.get_default_settings(*parts), Config(napoleon_use_ivar=True)
+    settings.report_level, settings.halt_level = 2, 5
     for place, text in docstrings():
-        faults = io.StringIO()
-        quiet = {"warning_stream": faults, "report_level": 2, "halt_level": 5}
-        publish_doctree(str(NumpyDocstring(text, config)), settings_overrides=quiet)
+        if not re.search(r"[`*_|\\\n]|::", text):
+            continue  # a plain line, in which nothing can be wrong
+        settings.warning_stream = faults = io.StringIO()
+        publish_doctree(str(NumpyDocstring(text, config)), settings=settings)
         assert not faults.getvalue(), f"{place}: {faults.getvalue()}"
 
 
@@ -299,20 +291,6 @@ def test_the_plan_runs_every_notebook_and_every_decoder():
     names = [given["model"] for s in train for _, given in s.runs(plan.params)]
     assert set(names) == set(MODELS)
     assert jobs[step.shown(plan.params)][1] == {**plan.params, "model": "lstm"}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("sweep: b\nsteps: [{notebook: x, eaach: {}}]", "eaach"),
-        ("steps: []", "'sweep' is missing"),
-        ("- 1", "name: value"),
-    ],
-)
-def test_a_plan_with_a_fault_is_refused(tmp_path, text, said):
-    (tmp_path / "book.yml").write_text(text)
-    with pytest.raises(BadParameter, match=said):
-        sweep.read(tmp_path / "book.yml")
 
 
 def test_a_step_that_shows_no_run_is_refused():

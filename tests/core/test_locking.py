@@ -16,6 +16,9 @@ import h5py
 import hdf5_files
 import no_locks
 import pytest
+from forks import Fork
+
+from nblib import cli
 
 HERE = Path(__file__).resolve().parents[1]
 HOLD = """
@@ -28,15 +31,16 @@ sys.stdin.read()
 """
 
 
-def feigned(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-    """`code` in a process where no file can be locked."""
+def feigned(body, *arguments, code=0) -> str:
+    """What `body` prints in a process where no file can be locked."""
     if not no_locks.can_be_feigned():
         pytest.skip("only Linux on x86-64 or ARM can be told to refuse locks")
-    return subprocess.run(
-        [sys.executable, "-c", f"import no_locks; no_locks.feign()\n{code}", *arguments],
-        env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **env},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+
+    def without_locks():
+        no_locks.feign()
+        body(*arguments)
+
+    return Fork(without_locks).done(code, seconds=300)
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +67,11 @@ def test_files_that_another_process_has_locked_are_read(made):
 
 
 def test_files_are_made_and_read_where_nothing_can_be_locked(tmp_path, made):
-    told = feigned(
-        "import sys, json, pathlib, hdf5_files\nfolder = pathlib.Path(sys.argv[1])\n"
-        "hdf5_files.make(folder)\nprint(json.dumps(hdf5_files.read(folder)))", str(tmp_path),
-    )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout.splitlines()[-1]) == hdf5_files.read(made)
+    def make_and_read():
+        hdf5_files.make(tmp_path)
+        print(json.dumps(hdf5_files.read(tmp_path)))
+
+    assert json.loads(feigned(make_and_read).splitlines()[-1]) == hdf5_files.read(made)
 
 
 def test_every_file_is_opened_that_way():
@@ -84,20 +87,15 @@ def test_every_file_is_opened_that_way():
 
 
 def test_the_feigned_machine_does_refuse(tmp_path):
-    told = feigned(f"import h5py\nh5py.File({str(tmp_path / 'x.h5')!r}, 'w')")
-    assert told.returncode == 1 and "unable to lock file" in told.stderr
-    assert os.strerror(errno.ENOLCK) in told.stderr
+    said = feigned(h5py.File, tmp_path / "x.h5", "w", code=1)
+    assert "unable to lock file" in said and os.strerror(errno.ENOLCK) in said
 
 
 @pytest.mark.slow
-def test_a_run_ends_well_where_nothing_can_be_locked(tmp_path):
+def test_a_run_ends_well_where_nothing_can_be_locked(home):
     run = ["05_train_lstm", "--with-upstream", "-p", "recipe", "tiny", "-p", "recording", "tiny"]
-    told = feigned(
-        "import sys\nfrom nblib import cli\nsys.exit(cli.main(['run', *sys.argv[1:]]))",
-        *run, "-p", "model", "ridge", NBLIB_HOME=str(tmp_path),
-    )  # fmt: skip
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert {p.parts[-4] for p in tmp_path.glob("*/*/*/manifest.json")} >= {"05_train_lstm"}
+    feigned(lambda: sys.exit(cli.main(["run", *run, "-p", "model", "ridge"])))
+    assert {p.parts[-4] for p in home.glob("*/*/*/manifest.json")} >= {"05_train_lstm"}
 
 
 @pytest.mark.parametrize("locking", [None, "best-effort", False])

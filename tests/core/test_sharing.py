@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
-import subprocess
-import sys
 import tempfile
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
-import tiny_project
+from forks import Fork
+from tiny_project import wait_until
 
-from nblib.core import store
-from nblib.run import execute
+from nblib.core import provenance, store
+from nblib.run import clean_up, execute
 
 KEY = "0123456789abcdef"
 GROUP, ANNA, BEN = 54321, 54322, 54323  # a group and two people who are in it
@@ -81,11 +81,8 @@ def test_a_root_that_is_not_there_yet_is_made_as_the_umask_says(home, strict):
     assert mode(home) == 0o700 and modes(home)["files"] == {0o600}
 
 
-def test_whole_runs_leave_nothing_that_is_ones_own(tmp_path, monkeypatch, strict):
+def test_whole_runs_leave_nothing_that_is_ones_own(project, forked_kernels, strict):
     """A run, what it rests on, one that fails, a derived recipe, notes of hashes."""
-    project = tiny_project.make(tmp_path)
-    for name, value in tiny_project.environment(project).items():
-        monkeypatch.setenv(name, value)
     project.home.chmod(0o2770)
     given = {"recipe": "tiny", "n_bins": 10}
     assert execute.run("02_bin", given, with_upstream=True, progress=False) == 0
@@ -112,8 +109,11 @@ def test_a_colleague_can_go_on_from_a_checkpoint(home, strict):
 
 
 @pytest.fixture
-def project_folder():
-    """An empty data root of GROUP, where everybody may pass: pytest's own folders are private."""
+def as_person(monkeypatch):
+    """`as_person(user, work)`: work in a process of theirs, umask 077, in an empty data root of GROUP.
+
+    Everybody may pass there: pytest's own folders are private.
+    """
     if os.getuid() != 0:
         pytest.skip("only root can become two other people")
     folder = Path(tempfile.mkdtemp(prefix="nblib-group-", dir="/tmp"))
@@ -122,87 +122,74 @@ def project_folder():
     root.mkdir()
     os.chown(root, 0, GROUP)
     root.chmod(0o2775)
-    yield root
+    monkeypatch.setenv("NBLIB_HOME", str(root))
+    provenance.environment()  # reads the installed packages, which may be another's
+
+    def body(user, work):
+        os.chdir("/")
+        os.umask(0o077)
+        os.setgroups([]), os.setgid(GROUP), os.setuid(user)
+        work()
+
+    yield lambda user, work: Fork(body, user, work)
     shutil.rmtree(folder)
 
 
-def as_person(user: int, root: Path, body: str) -> subprocess.Popen:
-    """`body` in a process of `user`, umask 077, in GROUP; what it imports was imported before."""
-    code = """
-        import os, sys, tempfile, time
-        from pathlib import Path
-        from nblib.core import provenance, store
-        from nblib.run import clean_up, execute
-        provenance.environment()  # reads the installed packages, which may be another's
-        os.setgroups([]); os.setgid({group}); os.setuid({user}); os.umask(0o077)
-        os.chdir("/")
-        def put(key, text, wait=lambda: None):
-            def write(folder):
-                (folder / "a.txt").write_text(text)
-                wait()
-            return store.commit("02_bin", "r", key, write, params={{}}, upstream=[])
-    """
-    text = textwrap.dedent(code).format(group=GROUP, user=user) + textwrap.dedent(body)
-    return subprocess.Popen(
-        [sys.executable, "-c", text], env={**os.environ, "NBLIB_HOME": str(root)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def share(key, text, wait=lambda: None):
+    def write(folder):
+        (folder / "a.txt").write_text(text)
+        wait()
+
+    return store.commit("02_bin", "r", key, write, params={}, upstream=[])
 
 
-def done(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return out.strip()
+def of_bin(pattern="*"):
+    return list((store.home() / "02_bin" / "r").glob(pattern))
 
 
-def test_two_people_work_in_one_folder(project_folder):
-    anna = """
-        put("aaaa", "of Anna")
-        store.write_text(store.home() / "recipes" / "x.yml", "of Anna")
-    """
-    done(as_person(ANNA, project_folder, anna))
-    ben = """
+def test_two_people_work_in_one_folder(as_person):
+    note = store.home() / "recipes" / "x.yml"
+
+    def anna():
+        share("aaaa", "of Anna")
+        store.write_text(note, "of Anna")
+
+    def ben():
         folder = store.open_artifact(store.folder("02_bin", "r", "aaaa"))
-        assert put("aaaa", "of Ben") == folder and (folder / "a.txt").read_text() == "of Anna"
+        assert share("aaaa", "of Ben") == folder
+        assert (folder / "a.txt").read_text() == "of Anna"
         store.write_text(folder / "executed.ipynb", "attached by Ben")
-        put("bbbb", "beside it")
-        store.write_text(store.home() / "recipes" / "x.yml", "of Ben")
+        share("bbbb", "beside it")
+        store.write_text(note, "of Ben")
         print(clean_up.gc(delete=True))
-    """
-    assert "Freed" in done(as_person(BEN, project_folder, ben))
-    assert list(project_folder.glob("02_bin/r/*")) == []
-    done(as_person(ANNA, project_folder, 'put("aaaa", "again")'))
-    (again,) = project_folder.glob("02_bin/r/*")
+
+    as_person(ANNA, anna).done()
+    assert "Freed" in as_person(BEN, ben).done()
+    assert of_bin() == []
+    as_person(ANNA, lambda: share("aaaa", "again")).done()
+    (again,) = of_bin()
     assert (again.stat().st_uid, again.stat().st_gid, mode(again)) == (ANNA, GROUP, 0o2770)
 
 
-def test_two_people_commit_one_key_at_once(project_folder):
-    both = """
-        def wait():
-            (store.home() / f"met-{os.getuid()}").touch()
-            while len(list(store.home().glob("met-*"))) < 2: time.sleep(0.01)
-        print(put("cccc", str(os.getuid()), wait))
-    """
-    people = [as_person(user, project_folder, both) for user in (ANNA, BEN)]
-    places = {done(process) for process in people}
-    assert places == {str(project_folder / "02_bin" / "r" / "cccc")}
-    assert [p.name for p in (project_folder / "02_bin" / "r").iterdir()] == ["cccc"]
+def test_two_people_commit_one_key_at_once(as_person):
+    def meet():
+        (store.home() / f"met-{os.getuid()}").touch()
+        wait_until(lambda: len(list(store.home().glob("met-*"))) == 2)
+
+    def both():
+        print(share("cccc", str(os.getuid()), meet))
+
+    places = {person.done() for person in [as_person(user, both) for user in (ANNA, BEN)]}
+    assert places == {f"{store.folder('02_bin', 'r', 'cccc')}\n"}
+    assert [p.name for p in of_bin()] == ["cccc"]
 
 
-def test_what_a_colleague_is_writing_is_no_leftover(project_folder):
-    writing = """
-        def wait():
-            print("writing", flush=True)
-            time.sleep(60)
-        put("dddd", "half", wait)
-    """
-    slow = as_person(ANNA, project_folder, writing)
-    try:
-        assert slow.stdout.readline() == "writing\n"
-        done(as_person(BEN, project_folder, 'put("eeee", "x")'))
-        assert len(list(project_folder.glob("02_bin/r/.dddd.*"))) == 1
-    finally:
-        slow.kill()
-        slow.communicate()
-    done(as_person(BEN, project_folder, 'put("ffff", "x")'))
-    assert len(list(project_folder.glob("02_bin/r/.dddd.*"))) == 0
+def test_what_a_colleague_is_writing_is_no_leftover(as_person):
+    slow = as_person(ANNA, lambda: share("dddd", "half", lambda: time.sleep(60)))
+    wait_until(lambda: of_bin(".dddd.*/a.txt"))
+    as_person(BEN, lambda: share("eeee", "x")).done()
+    assert len(of_bin(".dddd.*")) == 1
+    slow.kill()
+    slow.done(-signal.SIGKILL)
+    as_person(BEN, lambda: share("ffff", "x")).done()
+    assert of_bin(".dddd.*") == []

@@ -2,14 +2,16 @@
 
 import json
 import os
+import resource
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from forks import Fork
+from tiny_project import wait_until
 
 from nblib.core import rawfiles, store
 from nblib.core.errors import BadParameter, CorruptArtifact, MissingInput, StorageError
@@ -29,21 +31,8 @@ def put(text="hello", key=KEY, **more):
     )
 
 
-def in_process(body, **environment):
-    code = "from nblib.core import store\nimport os, sys, time\n" + textwrap.dedent(body)
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path, seconds=20):
-    end = time.time() + seconds
-    while not path.exists():
-        assert time.time() < end, f"{path} never appeared"
-        time.sleep(0.02)
+def commit(write):
+    return store.commit("02_bin", "r", KEY, write, params={}, upstream=[])
 
 
 def test_the_manifest_tells_how_it_was_made(home):
@@ -105,23 +94,23 @@ def test_a_write_that_fails_leaves_nothing():
         raise ValueError("mid-write")
 
     with pytest.raises(ValueError, match="mid-write"):
-        store.commit("02_bin", "r", KEY, write, params={}, upstream=[])
+        commit(write)
     assert not store.is_committed("02_bin", "r", KEY)
     assert list((store.home() / "02_bin" / "r").iterdir()) == []
 
 
 def test_sigkill_in_mid_write_leaves_no_artifact_and_the_next_commit_cleans_up(tmp_path, home):
     flag = tmp_path / "writing"
-    child = in_process(f"""
-        def write(folder):
-            (folder / "half.bin").write_bytes(b"0" * 1000)
-            open({str(flag)!r}, "w").close()
-            time.sleep(60)
-        store.commit("02_bin", "r", {KEY!r}, write, params={{}}, upstream=[])
-    """)
-    wait_for(flag)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+
+    def write(folder):
+        (folder / "half.bin").write_bytes(b"0" * 1000)
+        flag.touch()
+        time.sleep(60)
+
+    child = Fork(lambda: commit(write))
+    wait_until(flag.exists, 20)
+    child.kill()
+    child.done(-signal.SIGKILL)
     assert not store.is_committed("02_bin", "r", KEY)
     assert list(store.artifacts()) == []
     assert len(list((home / "02_bin" / "r").iterdir())) == 1  # the half-written folder
@@ -131,17 +120,14 @@ def test_sigkill_in_mid_write_leaves_no_artifact_and_the_next_commit_cleans_up(t
 
 def test_two_writers_of_one_key(tmp_path):
     """Both succeed; one artifact stands, whole."""
-    body = f"""
-        from pathlib import Path
-        def write(folder):
-            (folder / "a.txt").write_text(sys.argv[0] + str(os.getpid()) * 1000)
-            Path({str(tmp_path)!r}, f"ready{{os.getpid()}}").touch()
-            while len(list(Path({str(tmp_path)!r}).glob("ready*"))) < 2: time.sleep(0.01)
-        store.commit("02_bin", "r", {KEY!r}, write, params={{}}, upstream=[])
-    """
-    children = [in_process(body) for _ in range(2)]
-    for child in children:
-        assert child.wait(30) == 0, child.stderr.read()
+
+    def write(folder):
+        (folder / "a.txt").write_text(str(os.getpid()) * 1000)
+        (tmp_path / f"ready{os.getpid()}").touch()
+        wait_until(lambda: len(list(tmp_path.glob("ready*"))) == 2)
+
+    for child in [Fork(lambda: commit(write)) for _ in range(2)]:
+        child.done()
     (folder,) = store.artifacts()
     store.open_artifact(folder)
     assert [p.name for p in folder.parent.iterdir()] == [KEY]
@@ -149,44 +135,29 @@ def test_two_writers_of_one_key(tmp_path):
 
 def test_a_full_disk_is_one_clear_error():
     """A file-size limit stands in for a full disk: the same call fails, the same way."""
-    child = in_process(f"""
-        import resource
-        from nblib.core.errors import StorageError
-        import numpy, h5py
+
+    def write(folder):
+        with h5py.File(folder / "big.h5", "w") as file:
+            file["x"] = np.random.default_rng(0).random(100_000)
+
+    def fill():
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-        def write(folder):
-            with h5py.File(folder / "big.h5", "w") as file:
-                file["x"] = numpy.random.default_rng(0).random(100_000)
-        try:
-            store.commit("02_bin", "r", {KEY!r}, write, params={{}}, upstream=[])
-        except StorageError as error:
-            print(error, file=sys.stderr)
-            sys.exit(7)
-    """)
-    _, said = child.communicate(timeout=30)
-    assert child.returncode == 7, said
-    assert "nothing was committed" in said and "NBLIB_HOME" in said
+        with pytest.raises(StorageError, match=r"nothing was committed.* NBLIB_HOME"):
+            commit(write)
+
+    Fork(fill).done()
     assert list(store.artifacts()) == []
 
 
-def test_no_space_and_no_permission(monkeypatch):
-    def full(folder):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "said"), [(28, "no space left"), (13, "may not be written"), (5, "Input/output")]
+)
+def test_no_space_and_no_permission(number, said):
+    def write(folder):
+        raise OSError(number, os.strerror(number))
 
-    with pytest.raises(StorageError, match="no space left"):
-        store.commit("02_bin", "r", KEY, full, params={}, upstream=[])
-
-    def forbidden(folder):
-        raise PermissionError(13, "Permission denied")
-
-    with pytest.raises(StorageError, match="may not be written"):
-        store.commit("02_bin", "r", KEY, forbidden, params={}, upstream=[])
-
-    def other(folder):
-        raise OSError(5, "Input/output error")
-
-    with pytest.raises(StorageError, match="Input/output"):
-        store.commit("02_bin", "r", KEY, other, params={}, upstream=[])
+    with pytest.raises(StorageError, match=said):
+        commit(write)
 
 
 def test_a_data_root_that_is_a_file_is_refused(tmp_path, monkeypatch):
@@ -224,8 +195,6 @@ def test_raw_files_are_hashed_once(tmp_path, monkeypatch):
 
 
 def test_json_has_no_surprises():
-    import numpy as np
-
     text = json.dumps(
         store.plain({"a": np.float64("nan"), "b": np.int64(3), "c": Path("/x"), "d": (1, 2)})
     )
@@ -240,7 +209,7 @@ def test_who_may_enter_the_folder_may_read_its_files(home):
 
     before = os.umask(0o027)
     try:
-        folder = store.commit("02_bin", "r", KEY, write, params={}, upstream=[])
+        folder = commit(write)
     finally:
         os.umask(before)
     assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o640}

@@ -5,9 +5,8 @@ The SDK's own query and download code runs, against a warehouse on this machine.
 
 import os
 import platform
+import resource
 import shutil
-import subprocess
-import sys
 import threading
 import time
 
@@ -15,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from forks import Fork
 from PIL import Image
 from warehouse import OTHER, SCENES, Warehouse, write_session
 
@@ -238,22 +238,21 @@ def test_a_full_disk_is_said_before_and_during(house, home, monkeypatch):
         with pytest.raises(StorageError, match="are free"):
             allen.download(ONE)
     assert left_behind(home) == []
-    code = (
-        "import resource, sys; from nblib.data import allen\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"allen.download({ONE!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "StorageError" in done.stderr and "file size limit" in done.stderr, done.stderr
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        with pytest.raises(StorageError, match="file size limit"):
+            allen.download(ONE)
+
+    Fork(limited).done()
     assert left_behind(home) == []
 
 
 def test_what_a_killed_process_left_is_swept_away(house):
     place = allen.local_path(ONE)
     place.parent.mkdir(parents=True)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    ended = Fork(int)
+    ended.done()
     stale = place.parent / f".{place.name}.{platform.node()}.{ended.pid}.0123abcd.tmp"
     alive = place.parent / f".{place.name}.{platform.node()}.{os.getpid()}.0123abcd.tmp"
     stale.write_bytes(b"half")

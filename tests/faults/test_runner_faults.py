@@ -24,11 +24,6 @@ pathlib.Path(os.environ['NBLIB_HOME'], 'pid').write_text(str(os.getpid()))
 time.sleep(120)"""
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    return tiny_project.enter(tmp_path, monkeypatch)
-
-
 def nothing_left(project) -> None:
     assert project.committed() == []
     assert not list(project.home.glob("*/*/.*.tmp")), "a half-written artifact"
@@ -84,7 +79,7 @@ def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "97"]]
 
 
-def test_a_notebook_that_raises_gives_3_and_is_kept(project, capsys):
+def test_a_notebook_that_raises_gives_3_and_is_kept(project, forked_kernels, capsys):
     project.notebook("01_ingest", "raise ValueError('first line\\nunit 7 has no spikes')")
     assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 3
     said = capsys.readouterr().err
@@ -101,7 +96,7 @@ def test_a_notebook_that_raises_gives_3_and_is_kept(project, capsys):
     assert project.failed() == [] and len(project.committed()) == 1
 
 
-def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, capsys):
+def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, forked_kernels, capsys):
     refuse = "from nblib.core.errors import BadParameter\nraise BadParameter('fold 7: this split has 5.')"
     project.notebook("01_ingest", refuse)
     assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 2
@@ -109,15 +104,7 @@ def test_a_parameter_that_the_notebook_itself_refuses_gives_2(project, capsys):
     nothing_left(project)
 
 
-def test_names_and_types_are_refused_before_a_kernel_starts(project, monkeypatch):
-    monkeypatch.setattr(kernel, "execute", None)
-    assert execute.run("01_ingest", {"recipe": "tiny", "sessoin": "1"}, progress=False) == 2
-    assert execute.run("01_ingest", {"recipe": "tiny", "recording": 21}, progress=False) == 2
-    nothing_left(project)
-    assert project.failed() == []
-
-
-def test_two_runs_of_one_key_at_once_make_one_artifact(project):
+def test_two_runs_of_one_key_at_once_make_one_artifact(project, preloaded):
     # Each waits in its cell until the other is there too, so that both commit.
     meet = (
         "import os, pathlib, time\n"

@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import yaml
+from forks import Fork
+from IPython.core.interactiveshell import InteractiveShell
 
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, CorruptArtifact, MissingInput
@@ -162,8 +161,6 @@ def test_an_id_given_as_a_number_comes_with_its_remedy(project):
 
 
 def test_an_error_in_jupyter_is_a_sentence(project):
-    from IPython.core.interactiveshell import InteractiveShell
-
     shell = InteractiveShell()
     shell.user_ns["values"] = names("02_bin", recording=21)
     shown = []
@@ -248,17 +245,6 @@ def test_an_edited_notebook_has_another_key(project, monkeypatch):
     assert stages.begin("05_train_lstm", names("05_train_lstm")).key == shipped.key
 
 
-IN_IPYTHON = """
-import sys
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-cells = {cells!r}
-for cell in cells:
-    result = shell.run_cell(cell, store_history=True)
-    if not result.success:
-        print("FAILED", type(result.error_in_exec or result.error_before_exec).__name__, result.error_in_exec)
-        break
-"""
 PARAMETERS = "\n".join(
     f"{k}: object = {v!r}  # x" for k, v in ({"recipe": "cohort", "recording": "a"} | TRAIN).items()
 )
@@ -267,27 +253,28 @@ BEGIN = "import nblib\nstage = nblib.begin('05_train_lstm', globals())"
 
 
 def in_ipython(project, *cells):
-    code = textwrap.dedent(IN_IPYTHON.format(cells=list(cells)))
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "IPYTHONDIR": str(project / "ipython")},
-    )  # fmt: skip
-    return run.stdout + run.stderr
+    """What cells print that a person runs one after the other, as far as they go well."""
+
+    def run():
+        os.environ["IPYTHONDIR"] = str(project / "ipython")
+        shell = InteractiveShell.instance()
+        for cell in cells:
+            result = shell.run_cell(cell, store_history=True)
+            if error := result.error_in_exec or result.error_before_exec:
+                print("FAILED", type(error).__name__, error)
+                break
+
+    return Fork(run).done()
 
 
 def test_a_name_papermill_injects_in_vain_is_refused(project):
     said = in_ipython(project, PARAMETERS, "# Parameters\nmodle = 'gru'", BEGIN)
     assert "FAILED BadParameter" in said and "did you mean model" in said
-    said = in_ipython(
-        project,
-        PARAMETERS,
-        "# Parameters\nn_bins = 10\nmodel = 'gru'",
-        BEGIN,
-        "print(stage.recipe.n_bins)",
+    given = (
+        "# Parameters\nn_bins = 10\nmodel = 'gru'"  # any notebook may be given a recipe's setting
     )
-    assert (
-        "\n10\n" in said and "FAILED" not in said
-    )  # a recipe setting may be given to any notebook
+    said = in_ipython(project, PARAMETERS, given, BEGIN, "print(stage.recipe.n_bins)")
+    assert "\n10\n" in said and "FAILED" not in said
 
 
 def test_a_name_misspelt_in_the_parameters_cell_is_refused_until_it_is_mended(project):

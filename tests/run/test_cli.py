@@ -26,11 +26,6 @@ from nblib.run import cluster, execute, kernel, many, plan
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    return tiny_project.enter(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def asked(monkeypatch):
     """What `nblib run` asks the runner for; nothing is run."""
     calls = []
@@ -222,37 +217,37 @@ def test_bad_parameters_end_with_2_and_one_line(project, monkeypatch, capsys, ar
     assert err.startswith("nblib: ") and said in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["fly"],
-        ["run"],
-        ["allen"],
-        ["allen", "get"],
-        ["run", "01", "--jobs", "x"],
-        ["status", "--all"],
-        ["run", "01", "--jobs", "0"],
-        ["sweep", "s.yml", "--jobs", "-1"],
-        ["run", "01", "-p", "n_bins"],
-        ["sweep"],
-        ["cancel"],
-        ["job", "plan"],
-        ["inventory"],
-        ["cohort"],
-        ["audit", "x"],
-        ["du", "x"],
-        ["gc", "x"],
-        ["verify", "x"],
-        ["doctor", "x"],
-        ["version", "x"],
-        ["book", "--nonsense"],
-        ["results", "--csv"],
-    ],
-)
+NO_COMMANDS = """
+
+fly
+run
+allen
+allen get
+run 01 --jobs x
+run 01 --jobs 0
+run 01 -p n_bins
+status --all
+sweep
+sweep s.yml --jobs -1
+cancel
+job plan
+inventory
+cohort
+audit x
+du x
+gc x
+verify x
+doctor x
+version x
+book --nonsense
+results --csv
+""".splitlines()[1:]
+
+
+@pytest.mark.parametrize("arguments", NO_COMMANDS)
 def test_a_command_that_is_not_one_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as error:
-        cli.main(arguments)
+        cli.main(arguments.split())
     assert error.value.code == 2
     assert "usage: nblib" in capsys.readouterr().err
 

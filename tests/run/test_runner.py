@@ -17,11 +17,6 @@ from nblib.run import execute, kernel, many, plan
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    return tiny_project.enter(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def no_kernel(monkeypatch):
     """Any attempt to start a kernel fails the test."""
 
@@ -146,7 +141,7 @@ def test_the_missing_chain_is_made_and_then_nothing_is_run_again(project, capsys
     assert "already committed" in capsys.readouterr().out
 
 
-def test_a_stored_result_whose_bytes_changed_is_not_called_done(project, capsys):
+def test_a_stored_result_whose_bytes_changed_is_not_called_done(project, forked_kernels, capsys):
     assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
     folder = plan.job_of("01_ingest", {"recipe": "tiny"}).folder
     file = next(p for p in folder.iterdir() if p.name not in (store.MANIFEST, "executed.ipynb"))
@@ -158,7 +153,9 @@ def test_a_stored_result_whose_bytes_changed_is_not_called_done(project, capsys)
     assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
 
 
-def test_force_replaces_what_is_there_and_a_failure_brings_it_back(project, monkeypatch):
+def test_force_replaces_what_is_there_and_a_failure_brings_it_back(
+    project, forked_kernels, monkeypatch
+):
     assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False) == 0
     folder = plan.job_of("01_ingest", {"recipe": "tiny"}).folder
     before = store.read_manifest(folder)["created"], folder.stat().st_ino
@@ -177,7 +174,7 @@ def test_force_replaces_what_is_there_and_a_failure_brings_it_back(project, monk
     assert folder.stat().st_ino == after[1] and len(list(folder.parent.iterdir())) == 1
 
 
-def test_the_manifest_decides_not_the_look(project, capsys):
+def test_the_manifest_decides_not_the_look(project, forked_kernels, capsys):
     quiet = project.notebook("quiet", "'all is well'", stage="01_ingest")
     assert execute.run(quiet, {"recipe": "tiny"}, progress=False) == 3
     said = capsys.readouterr().err
@@ -190,7 +187,7 @@ def test_the_manifest_decides_not_the_look(project, capsys):
     assert len(project.committed()) == 1
 
 
-def test_jobs_side_by_side_share_the_cores(project, capsys):
+def test_jobs_side_by_side_share_the_cores(project, preloaded, capsys):
     project.recipe("cohort", ["a", "b", "c"])
     threads = (
         "import os, pathlib\n"
@@ -217,7 +214,7 @@ def test_peaks_are_told_in_units_for_people():
     assert execute.size(7_300) == "7 kB"
 
 
-def test_jobs_wait_for_what_they_rest_on_and_are_withheld_when_it_fails(project, capsys):
+def test_jobs_wait_for_what_they_rest_on_and_are_withheld_when_it_fails(project, preloaded, capsys):
     """Given in the wrong order; recording b breaks, and takes only its own road with it."""
     project.recipe("cohort", ["a", "b"])
     project.notebook("01_ingest", f"assert stage.recording != 'b', 'broken'\n---\n{tiny_project.COMMIT}")  # fmt: skip
