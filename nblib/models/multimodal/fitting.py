@@ -242,7 +242,8 @@ def fit(
     for k, one in enumerate(sessions):
         data.append(tensors_of(one, branch.best(k), branch.rest[k], device))
         error = (data[k]["linear_signals"] - data[k]["signals"])[one.rows("train")]
-        spread = error.std(dim=(0, 1), correction=0, keepdim=True)  # how far off linear models are
+        off = error - error.mean(dim=(0, 1), keepdim=True)
+        spread = off.square().mean(dim=(0, 1), keepdim=True).sqrt()  # how far off linear models are
         data[k]["spread"] = spread.expand(len(one.x), 1, -1)
     with reproducible(settings.seed, settings.threads):
         net = MaskedNetwork(
