@@ -90,7 +90,7 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     over = result.tables["effective"].set_index("decoder")
     assert over.loc["clock", list(decoding.OVER)].tolist() == [0, 0, 0]
     assert (over["ci_low"] <= over["over_clock"]).all() and (over["n_effective"] < 1000).all()
-    words = decoding.in_words(result)
+    words = beyond.in_words(result)
     assert (
         "a clock that reads no spike tells" in words and "of such a score needs no neuron" in words
     )
@@ -98,7 +98,7 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     for low, unsure in ((-0.1, True), (0.1, False)):
         effective.loc["chosen", "ci_low"] = low
         changed = replace(result, tables=result.tables | {"effective": effective.reset_index()})
-        assert ("the spikes may add nothing" in decoding.in_words(changed)) == unsure
+        assert ("the spikes may add nothing" in beyond.in_words(changed)) == unsure
     assert "test bins worth" in words and "It is one viewing of one film." in words
 
 

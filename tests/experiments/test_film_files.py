@@ -49,7 +49,7 @@ def test_real_clips_end_near_chance_and_a_random_split_hides_it(clips):
     print(leak.round(3).to_dict())
     assert leak[0, "clock"] > 0.95 and abs(leak[4, "clock"]) < 0.2
     assert leak[0, "ridge"] > leak[4, "ridge"] + 0.02
-    assert "would score κ" in decoding.in_words(result)
+    assert "would score κ" in beyond.in_words(result)
 
 
 @pytest.mark.slow

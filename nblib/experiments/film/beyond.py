@@ -17,10 +17,12 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from nblib.core.errors import BadInput
+from nblib.core.markup import in_markdown
 from nblib.evaluate import importance, states, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score
 from nblib.experiments.film import decoding, forecast
+from nblib.experiments.film.decoding import CHOICE, CHOSEN, CLOCK, OVER
 from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import Samples
 
@@ -162,7 +164,7 @@ def regions(data: Film, params: Params) -> pd.DataFrame:
         ({"area": area, "kind": kind, "n_units": keep.sum()}, replace(data, counts=data.counts[:, keep]), params)
         for (area, kind), keep in kept.items() if keep.any()
     )  # fmt: skip
-    table, answers = scored(variants, "kappa", [decoding.CHOSEN])
+    table, answers = scored(variants, "kappa", [CHOSEN])
     table[["less", "less_low", "less_high"]] = [answers[0].over(answer) for answer in answers]
     return table
 
@@ -267,3 +269,31 @@ def _rates(counts: np.ndarray) -> np.ndarray:
     """Precision, recall and F1 (3,) of events counted segment by segment (segment, 3)."""
     both, found, true = counts.sum(axis=0)
     return np.array([both, both, 2 * both]) / np.maximum([found, true, found + true], 1)
+
+
+def in_words(result: Result) -> str:
+    """The decoder that validation chose, beside clock and oracle, and what a random split would say."""
+    kappas = {row.of["model"]: row for row in result.rows if row.metric == "kappa"}
+    of_clock, score, best = kappas[CLOCK].score.value, kappas[CHOSEN].score, kappas[CHOSEN].best
+    chosen = result.tables["effective"].set_index("decoder").loc[CHOSEN]
+    more, low, high = chosen[list(OVER)]
+    verdict = "" if low > 0 else ": the spikes may add nothing to it"
+    by_fold = result.tables["answers"].drop_duplicates([CHOICE, "fold"])[CHOICE].value_counts()
+    choice = " and ".join(f"{name} in {n} of {by_fold.sum()} folds" for name, n in by_fold.items())
+    text = (
+        f"**Result.** Of *{in_markdown(result.about['label_name'])}*, the decoder that validation bins choose "
+        f"({choice}) tells κ = {score.value:.2f} (95 % interval over segments {score.ci_low:.2f} to "
+        f"{score.ci_high:.2f}, p = {score.p:.2g} by {score.null}) on {score.n:,} test bins worth "
+        f"{chosen['n_effective']:,} independent ones; a clock that reads no spike tells {of_clock:.2f}, "
+        f"{abs(more):.2f} {'less' if more >= 0 else 'more'} (the difference lies between {low:+.2f} and {high:+.2f}){verdict}."
+    )
+    if best is not None:
+        text += f" The best possible decoder, which knows the truth, reaches {best.value:.2f}."
+    leak = result.tables.get("leak", pd.DataFrame())
+    if len(leak) and 0 in (at_random := leak.set_index(["buffer_s", "model"])["value"]).index:
+        by_clock, by_chosen = at_random[0, CLOCK], at_random[0, CHOSEN]
+        text += (
+            f" With bins dealt at random the chosen decoder would score κ = {by_chosen:.2f}, and the "
+            f"clock alone {by_clock:.2f}: {min(1, by_clock / by_chosen):.0%} of such a score needs no neuron."
+        )
+    return text + " It is one viewing of one film."

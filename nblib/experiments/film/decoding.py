@@ -15,7 +15,6 @@ from scipy.special import expit
 from nblib import models
 from nblib.core import params as P
 from nblib.core.errors import BadInput, BadParameter
-from nblib.core.markup import in_markdown
 from nblib.data import sources
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.counts_dataset import load as load_counts
@@ -294,31 +293,3 @@ def decode(data: Film, params: Params) -> Result:
     }  # fmt: skip
     effective = pd.DataFrame(effective, columns=["decoder", "n", "n_effective", *OVER])
     return Result(rows, about, {"answers": table, "effective": effective})
-
-
-def in_words(result: Result) -> str:
-    """The decoder that validation chose, beside clock and oracle, and what a random split would say."""
-    kappas = {row.of["model"]: row for row in result.rows if row.metric == "kappa"}
-    of_clock, score, best = kappas[CLOCK].score.value, kappas[CHOSEN].score, kappas[CHOSEN].best
-    chosen = result.tables["effective"].set_index("decoder").loc[CHOSEN]
-    more, low, high = chosen[list(OVER)]
-    verdict = "" if low > 0 else ": the spikes may add nothing to it"
-    by_fold = result.tables["answers"].drop_duplicates([CHOICE, "fold"])[CHOICE].value_counts()
-    choice = " and ".join(f"{name} in {n} of {by_fold.sum()} folds" for name, n in by_fold.items())
-    text = (
-        f"**Result.** Of *{in_markdown(result.about['label_name'])}*, the decoder that validation bins choose "
-        f"({choice}) tells κ = {score.value:.2f} (95 % interval over segments {score.ci_low:.2f} to "
-        f"{score.ci_high:.2f}, p = {score.p:.2g} by {score.null}) on {score.n:,} test bins worth "
-        f"{chosen['n_effective']:,} independent ones; a clock that reads no spike tells {of_clock:.2f}, "
-        f"{abs(more):.2f} {'less' if more >= 0 else 'more'} (the difference lies between {low:+.2f} and {high:+.2f}){verdict}."
-    )
-    if best is not None:
-        text += f" The best possible decoder, which knows the truth, reaches {best.value:.2f}."
-    leak = result.tables.get("leak", pd.DataFrame())
-    if len(leak) and 0 in (at_random := leak.set_index(["buffer_s", "model"])["value"]).index:
-        by_clock, by_chosen = at_random[0, CLOCK], at_random[0, CHOSEN]
-        text += (
-            f" With bins dealt at random the chosen decoder would score κ = {by_chosen:.2f}, and the "
-            f"clock alone {by_clock:.2f}: {min(1, by_clock / by_chosen):.0%} of such a score needs no neuron."
-        )
-    return text + " It is one viewing of one film."

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from nblib.experiments.spikes.prediction import BITS
-from nblib.report.plots import primitives, style
+from nblib.report.plots import primitives, runs, style
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
     from nblib.evaluate.result import Result
 
-ENDS = {"value": "", "ci_low": "_low", "ci_high": "_high"}
 MOST_POINTS = 32  # of an average, a channel
 WIDTH, HEIGHT = 720, 400
 
@@ -23,21 +22,9 @@ WIDTH, HEIGHT = 720, 400
 @style.styled
 def scores(result: Result) -> Picture:
     """Every model's bits a spike with its interval over cells, and the truth's where it is known."""
-    table = pd.DataFrame([
-        {"model": row.of["model"], "variant": row.of["variant"], **row.score.fields()}
-        | {f"oracle{end}": getattr(row.best, name) for name, end in ENDS.items() if row.best}
-        for row in result.rows if row.metric == BITS
-    ])  # fmt: skip
-    if table.empty:
-        return style.say("No model that says how likely spikes are was asked for.")
-    fig = style.new_figure(1.6 + 0.4 * len(table))
-    ax = fig.add_subplot()
-    colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
-    primitives.intervals(ax, table.drop(columns="chance"), "model", hue="variant", colours=colours)
-    ax.axvline(0, label="constant rate", **primitives.CHANCE)
-    ax.set(xlabel="bits a spike over a constant rate, 95 % interval over cells")
-    fig.legend_outside()
-    return fig
+    missing = "No model that says how likely spikes are was asked for."
+    xlabel = "bits a spike over a constant rate, 95 % interval over cells"
+    return runs.model_scores(result, BITS, xlabel, "constant rate", missing)
 
 
 @style.styled

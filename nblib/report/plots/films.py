@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from nblib.experiments.film.decoding import CHOSEN, CLOCK, NO_DECODER
 from nblib.experiments.film.forecast import BITS
 from nblib.report import published
-from nblib.report.plots import primitives, style
-from nblib.report.plots.runs import unit_rises
+from nblib.report.plots import primitives, runs, style
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -19,31 +18,20 @@ if TYPE_CHECKING:
 
 PUBLISHED = "SUMMER"  # the recording that its published numbers go by
 SHOWN_BINS = 1500
-AXES = {"kappa": "κ on test bins", BITS: "bits a spike over the mean of train bins"}
-NULLS = {"kappa": "chance", BITS: "mean of train bins"}
-ENDS = {"value": "", "ci_low": "_low", "ci_high": "_high"}
+AXES = {
+    "kappa": ("κ on test bins, 95 % interval over segments", "chance"),
+    BITS: (
+        "bits a spike over the mean of train bins, 95 % interval over segments",
+        "mean of train bins",
+    ),
+}
 
 
 @style.styled
 def scores(result: Result, metric: str) -> Picture:
     """Every decoder's kappa, or every forecast's bits a spike, with its interval over segments."""
-    rows = [
-        {"model": row.of["model"], "variant": row.of["variant"], **row.score.fields()}
-        | {f"oracle{end}": getattr(row.best, name) for name, end in ENDS.items() if row.best}
-        for row in result.rows
-        if row.metric == metric
-    ]
-    if not rows:
-        return style.say("No forecast was asked for. Make one with: -p horizons_s [0.08, 2, 10]")
-    table = pd.DataFrame(rows).drop(columns="chance")
-    fig = style.new_figure(1.6 + 0.4 * len(table))
-    ax = fig.add_subplot()
-    colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
-    primitives.intervals(ax, table, "model", hue="variant", colours=colours)
-    ax.axvline(0, label=NULLS[metric], **primitives.CHANCE)
-    ax.set(xlabel=f"{AXES[metric]}, 95 % interval over segments")
-    fig.legend_outside()
-    return fig
+    missing = "No forecast was asked for. Make one with: -p horizons_s [0.08, 2, 10]"
+    return runs.model_scores(result, metric, *AXES[metric], missing)
 
 
 @style.styled
@@ -118,4 +106,4 @@ def _regions(ax: Axes, regions: pd.DataFrame) -> None:
     primitives.legend_beside(ax)
 
 
-PANELS = {"lags": _lags, "units": unit_rises, "regions": _regions}
+PANELS = {"lags": _lags, "units": runs.unit_rises, "regions": _regions}

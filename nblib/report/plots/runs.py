@@ -16,6 +16,7 @@ from nblib.evaluate.scores import SCORE_TEXT
 from nblib.report.plots import primitives, style
 
 if TYPE_CHECKING:
+    from nblib.evaluate.result import Result
     from nblib.evaluate.scores import Score
     from nblib.report.plots.style import Picture
 
@@ -143,6 +144,22 @@ def score_summary(scores: dict[str, Score], oracle: dict[str, Score] | None, tit
     ax.set(xlabel="score on test presentations", title=title, xlim=(-0.01, 1.0))
     primitives.percent(ax.xaxis)
     fig.legend_outside(3)
+    return fig
+
+
+def model_scores(result: Result, metric: str, xlabel: str, null: str, missing: str) -> Picture:
+    """Every model's score of one metric with its interval, beside that of the null, which is 0; without a
+    score the sentence `missing`."""
+    table = result.of_metric(metric)
+    if table.empty:
+        return style.say(missing)
+    fig = style.new_figure(1.6 + 0.4 * len(table))
+    ax = fig.add_subplot()
+    colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
+    primitives.intervals(ax, table.drop(columns="chance"), "model", hue="variant", colours=colours)
+    ax.axvline(0, label=null, **primitives.CHANCE)
+    ax.set(xlabel=xlabel)
+    fig.legend_outside()
     return fig
 
 
