@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_film import seen
 
 from nblib.core import errors, params
 from nblib.evaluate import ratios
 from nblib.experiments.film import decoding, forecast
+from nblib.simulate import movie
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 
@@ -72,3 +74,29 @@ def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
     assert told > -0.005 and set(quiet["weight"]) <= set(forecast.WEIGHTS)
     with pytest.raises(errors.BadParameter, match="no bins lie 30 s apart in a segment"):
         forecast.forecast(film(), asked.model_copy(update={"horizons_s": [30.0]}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n_units", "signal", "drift", "horizons_s", "share"),
+    [(60, 0.5, 1.0, [0.08, 2.0], 0.20), (40, 0.6, 1.7, [0.08], 0.45)],
+)
+def test_a_regression_tells_a_share_of_the_true_rate(n_units, signal, drift, horizons_s, share):
+    """The whole film, one fold; and one whose gains drift more, as much as forecasts need."""
+    rng = np.random.default_rng(1)
+    story, units = movie.draw_film(59_080, rng), movie.draw_units(n_units, signal, rng)
+    rate = movie.rates(story, units, movie.draw_gains(59_080, n_units, drift, rng)) * 0.082
+    data = seen(rng.poisson(rate), story["hero"])
+    asked = decoding.Params(horizons_s=horizons_s, folds=[0], n_bootstrap=100)
+    rows, table = forecast.forecast(data, asked)
+    bits = {row.what: row.score for row in rows}
+    teach, at = forecast.pairs(data, 0, "train", 1) + 1, forecast.pairs(data, 0, "test", 1) + 1
+    gain = ratios.gain_in_bits(data.counts[at], rate[at], data.counts[teach].mean(axis=0))
+    true = gain.sum() / data.counts[at].sum()
+    print(f"true rate {true:.4f}", {name: round(score.value, 4) for name, score in bits.items()})
+    unshrunk = table[table["horizon_s"] == 0.08].groupby("model")["unshrunk"].mean()
+    print(unshrunk.round(3).to_dict())
+    assert bits["Poisson GLM, 0.08 s ahead"].value >= share * true
+    assert bits["reduced rank, 0.08 s ahead"].value > 0
+    assert unshrunk["LinearNextBin"] < unshrunk["Poisson GLM"] and unshrunk["last count"] < -5
+    assert all(score.ci_high >= 0 for score in bits.values())

@@ -92,6 +92,24 @@ def test_the_oracle_is_calibrated():
     assert ((said > 0.5) == true).mean() > 0.85
 
 
+@pytest.mark.slow
+def test_the_oracle_is_calibrated_in_ten_bins():
+    """Five whole films, two labels: in each tenth of what it says, as often true within .03."""
+    off, n = np.zeros(10), np.zeros(10)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        film = movie.draw_film(59_080, rng)
+        units, gains = movie.draw_units(60, 0.5, rng), movie.draw_gains(59_080, 60, 1.0, rng)
+        exposure_s = np.full(59_080, 0.082)
+        counts = rng.poisson(movie.rates(film, units, gains) * exposure_s[:, None])
+        said = film_posterior(film, units, gains, counts, exposure_s)
+        for label in ("hero", "rival"):
+            decile = np.minimum((said[label] * 10).astype(int), 9)
+            n += np.bincount(decile, minlength=10)
+            off += np.bincount(decile, said[label] - film[label], 10)
+    assert np.abs(off / n).max() <= 0.03
+
+
 @pytest.mark.parametrize("name", ["hero", "camera-cuts", "scenes"])
 def test_annotations_follow_the_film(name):
     rng = np.random.default_rng(1)
