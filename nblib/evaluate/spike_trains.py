@@ -6,9 +6,9 @@ No score is given for two empty trains: they agree about nothing.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter1d
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import stats
@@ -54,24 +54,47 @@ def victor_purpura(a: np.ndarray, b: np.ndarray, q: float) -> float:
 
 
 def schreiber(a: np.ndarray, b: np.ndarray, sigma: float) -> np.ndarray:
-    """Cosine of two trains of bins (..., T) after a Gaussian of `sigma` bins; 0 where one is empty.
+    """Cosine of two trains of bins (C, T) after a Gaussian of `sigma` bins, (C,); 0 where one is empty.
 
     Source: Schreiber and others 2003, Neurocomputing 52:925. Raises BadInput where both are empty.
     """
-    a, b = (gaussian_filter1d(np.asarray(x, float), sigma, mode="constant") for x in (a, b))
-    _refuse_empty(*(np.abs(x).sum(axis=-1) for x in (a, b)))
-    norm = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    return np.divide((a * b).sum(axis=-1), norm, out=np.zeros_like(norm), where=norm > 0)
+    return _cosine(smoothed(a, sigma), smoothed(b, sigma), empty=0.0)
 
 
 def correlation(a: np.ndarray, b: np.ndarray, sigma: float = CORRELATION_SIGMA) -> np.ndarray:
-    """Pearson's correlation of two trains of bins (..., T) after a Gaussian; NaN where one is flat."""
-    a, b = (gaussian_filter1d(np.asarray(x, float), sigma) for x in (a, b))
-    _refuse_empty(*(np.abs(x).sum(axis=-1) for x in (a, b)))
-    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
-    norm = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
-    least = 1e-12 * a.shape[-1]
-    return np.divide((a * b).sum(axis=-1), norm, out=np.full_like(norm, np.nan), where=norm > least)
+    """Pearson's correlation of two trains of bins (C, T) after a Gaussian, (C,); NaN where one is flat."""
+    a, b = (smoothed(x, sigma, beyond="symmetric") for x in (a, b))
+    return _cosine(a, b, empty=np.nan, about_mean=True)
+
+
+def smoothed(trains: np.ndarray, sigma: float, beyond: str = "constant") -> np.ndarray:
+    """Trains of bins (C, T) after a Gaussian of `sigma` bins, cut off at four of them; beyond: what is
+    taken for the bins beyond an end, as `np.pad` names it."""
+    reach = int(4 * sigma + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(np.asarray(trains, float), ((0, 0), (reach, reach)), mode=beyond)
+    return _spread(padded, kernel / kernel.sum())[:, 2 * reach : -2 * reach]
+
+
+@numba.njit(cache=True)
+def _spread(values, kernel):
+    """A kernel at each value: quick where most values are 0."""
+    n = len(kernel)
+    total = np.zeros((len(values), values.shape[1] + n - 1))
+    for row in range(len(values)):
+        for t in np.flatnonzero(values[row]):
+            total[row, t : t + n] += values[row, t] * kernel
+    return total
+
+
+def _cosine(a: np.ndarray, b: np.ndarray, empty: float, about_mean: bool = False) -> np.ndarray:
+    """Cosine of rows; `empty` where one is 0, or (about its mean) flat. BadInput where both are 0."""
+    _refuse_empty(np.abs(a).sum(axis=1), np.abs(b).sum(axis=1))
+    if about_mean:
+        a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    squares, both = [np.einsum("ct,ct->c", x, x) for x in (a, b)], np.einsum("ct,ct->c", a, b)
+    norm, least = np.sqrt(squares[0] * squares[1]), 1e-12 * a.shape[1] if about_mean else 0.0
+    return np.divide(both, norm, out=np.full_like(norm, empty), where=norm > least)
 
 
 def bits_per_spike(log_likelihood: np.ndarray, spikes: np.ndarray, rate: np.ndarray) -> np.ndarray:
@@ -98,13 +121,12 @@ def calibration(p: np.ndarray, spikes: np.ndarray, groups: int = 10) -> pd.DataF
     """Bins sorted by the probability p of a spike, in groups of equal size: said, seen, and how many
     binomial standard deviations they lie apart (`z`)."""
     order = np.argsort(p, axis=None, kind="stable")
-    parts = np.array_split(order, groups)
-    table = pd.DataFrame({
-        "n": [len(part) for part in parts],
-        "said": [p.flat[part].mean() for part in parts],
-        "seen": [(spikes.flat[part] > 0).mean() for part in parts],
-        "sd": [np.sqrt((p.flat[part] * (1 - p.flat[part])).sum()) / len(part) for part in parts],
-    })  # fmt: skip
+    rows = []
+    for part in np.array_split(order, groups):
+        said, fired = p.flat[part], spikes.flat[part] > 0
+        sd = np.sqrt((said * (1 - said)).sum()) / len(part)
+        rows.append({"n": len(part), "said": said.mean(), "seen": fired.mean(), "sd": sd})
+    table = pd.DataFrame(rows)
     return table.assign(z=(table["seen"] - table["said"]) / table["sd"])
 
 
@@ -128,21 +150,14 @@ def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.
     neither fires nor is said to.
     """
     count = spikes.sum(axis=1)
-    table = pd.DataFrame(
-        {"count_ratio": predicted.sum(axis=1) / np.where(count > 0, count, np.nan)}
-    )
-    for sigma in SIGMAS:
-        table[f"schreiber_{sigma}"] = schreiber(predicted, spikes, sigma)
-    table["correlation"] = correlation(predicted, spikes)
+    ratio = predicted.sum(axis=1) / np.where(count > 0, count, np.nan)
+    likeness = {f"schreiber_{sigma}": schreiber(predicted, spikes, sigma) for sigma in SIGMAS}
+    scores = {"count_ratio": ratio, **likeness, "correlation": correlation(predicted, spikes)}
     if np.isin(predicted, (0, 1)).all():
-        tau = TAU * bin_s
-        pairs = [
-            [np.flatnonzero(row) * bin_s for row in pair]
-            for pair in zip(predicted, spikes, strict=True)
-        ]
-        distance = [van_rossum(*pair, tau) for pair in pairs]
-        table["van_rossum"] = np.array(distance) / np.sqrt(np.maximum(count, 1))
-    return table
+        times = [[np.flatnonzero(row) * bin_s for row in train] for train in (predicted, spikes)]
+        distance = [van_rossum(*pair, TAU * bin_s) for pair in zip(*times, strict=True)]
+        scores["van_rossum"] = np.array(distance) / np.sqrt(np.maximum(count, 1))
+    return pd.DataFrame(scores)
 
 
 def over_cells(values: np.ndarray, unit: str, *, chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0) -> Score:  # fmt: skip

@@ -66,13 +66,16 @@ def answers(model: Predictor, inputs: Inputs) -> np.ndarray:
     import torch
 
     steps = inputs.steps["val"]
-    steps = steps[:: max(1, len(steps) // MOST_STEPS)]
+    parts = np.array_split(steps[:: max(1, len(steps) // MOST_STEPS)], 8)
     with torch.no_grad():
-        said = [
-            model.net(torch.from_numpy(inputs.shown(part)))[..., 0]
-            for part in np.array_split(steps, 8)
-        ]
+        said = [model.net(torch.from_numpy(inputs.shown(part)))[..., 0] for part in parts]
     return torch.cat(said).T.numpy()
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """Features (C, ...) as rows (C, n) of length 1."""
+    flat = features.reshape(len(features), -1)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
 
 
 def components(features: np.ndarray) -> np.ndarray:
@@ -80,8 +83,7 @@ def components(features: np.ndarray) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     flat = features.reshape(len(features), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    flat = unit_length(flat - flat.mean(axis=1, keepdims=True))
     return PCA(min(COMPONENTS, *flat.shape)).fit_transform(flat)
 
 
@@ -97,13 +99,9 @@ def in_the_plane(features: np.ndarray, perplexity: float, seed: int = 0) -> np.n
     from sklearn.manifold import TSNE
 
     first = components(features)
-    look = {
-        "perplexity": min(perplexity, (len(first) - 1) / 3),
-        "init": "pca",
-        "random_state": seed,
-    }
+    near = min(perplexity, (len(first) - 1) / 3)
     with warnings.catch_warnings(action="ignore"):
-        at = TSNE(2, **look).fit_transform(first)
+        at = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(first)
     return (at - at.min(axis=0)) / np.maximum(np.ptp(at, axis=0), 1e-9)
 
 
@@ -117,8 +115,7 @@ def agreement(
     """
     from sklearn.metrics import adjusted_rand_score
 
-    flat = sta.reshape(len(sta), -1)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    flat = unit_length(sta)
     alike, pair = flat @ flat.T, np.tri(len(flat), k=-1, dtype=bool)
     rows = []
     for name, of_cell in groups.items():
@@ -136,8 +133,8 @@ def in_words(table: pd.DataFrame) -> str:
     if table["rand"].notna().all():
         said = ", ".join(f"{row.rand:.2f} by {row.by}" for row in table.itertuples())
         return f"Groups of cells agree with their true kinds (adjusted Rand index): {said}."
+    rows = table.itertuples()
     said = ", ".join(
-        f"{row.sta:.2f} by {row.by} ({row.sta_apart:.2f} between groups)"
-        for row in table.itertuples()
+        f"{row.sta:.2f} by {row.by} ({row.sta_apart:.2f} between groups)" for row in rows
     )
     return f"Likeness of the averages of two cells of a group: {said}."

@@ -28,7 +28,6 @@ from nblib.prepare.encoding.history import Inputs
 from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
-    from nblib.evaluate.scores import Score
     from nblib.models.encoders.network import Predictor
     from nblib.prepare.continuous.stream import Stream
 
@@ -37,11 +36,8 @@ BITS = "bits/spike"
 AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
-# By head: how a network is fitted.
-FITS = {
-    "now": {"max_epochs": 12, "batch_size": 256, "learning_rate": 4e-3},
-    "ahead": {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3},
-}
+FIT_NOW = {"max_epochs": 12, "batch_size": 256, "learning_rate": 4e-3}
+FIT_AHEAD = {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3}
 
 
 class Params(P.Fit, StageParams):
@@ -67,6 +63,11 @@ class Params(P.Fit, StageParams):
     perplexity: float = Field(12.0, ge=2, description="neighbours that t-SNE keeps near [count]")
     n_bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws [count]")
 
+    @property
+    def draws(self) -> dict[str, int]:
+        """How intervals over cells are drawn."""
+        return {"n_bootstrap": self.n_bootstrap, "seed": self.seed}
+
 
 @dataclass(frozen=True)
 class SpikeData:
@@ -79,15 +80,32 @@ class SpikeData:
 
     def starts(self, role: str) -> np.ndarray:
         """Steps at which windows of a role begin, one behind the other."""
+        return np.concatenate([run[:: self.ahead // STEP] for run in self.runs(role)])
+
+    def runs(self, role: str) -> list[np.ndarray]:
+        """Steps of a role, each stretch of them that lies without a gap."""
         steps = self.inputs.steps[role]
-        runs = np.split(steps, np.flatnonzero(np.diff(steps) != 1) + 1)
-        return np.concatenate([run[:: self.ahead // STEP] for run in runs])
+        return np.split(steps, np.flatnonzero(np.diff(steps) != 1) + 1)
+
+    def spikes(self, role: str) -> np.ndarray:
+        """Recorded spikes of all steps of a role, (C, T)."""
+        return trains.joined(self.inputs.ahead(self.inputs.steps[role], STEP))
 
     def windows(self, role: str) -> np.ndarray:
-        """Recorded trains of these windows, one behind the other: (C, T)."""
+        """Recorded spikes of its windows, one behind the other, (C, T)."""
         return trains.joined(self.inputs.ahead(self.starts(role), self.ahead))
 
-    def ask(self, model: Predictor, steps: np.ndarray, question: Callable) -> np.ndarray:
+    def truth(self) -> np.ndarray | None:
+        """Log-likelihood of test spikes (C,) under the true intensity [nats]; None where it is not known."""
+        if self.stream.log_intensity is None:
+            return None
+        bins = self.inputs.steps["test"][:, None] * STEP + np.arange(STEP)
+        likely = self.stream.log_intensity[bins.ravel()].T
+        return spike_trains.bernoulli(likely, self.spikes("test"))
+
+    def ask(
+        self, model: Predictor, steps: np.ndarray, question: Callable = lambda model, x, y: model(*x)
+    ) -> np.ndarray:  # fmt: skip
         """What a network answers at steps, (S, ...); question: (model, what it sees, spikes) -> tensor."""
         import torch
 
@@ -130,9 +148,8 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
     from nblib.models.settings import FitSettings
 
     params, now = data.params, head == "now"
-    settings = FitSettings.of(
-        params, FITS["now" if now else "ahead"], weight_decay=0.05, patience=4, progress=False
-    )
+    defaults = FIT_NOW if now else FIT_AHEAD
+    settings = FitSettings.of(params, defaults, weight_decay=0.05, patience=4, progress=False)
     rules = {"code": params.cell_code, "history": params.history, "latent": params.latent}
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
@@ -142,40 +159,28 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
     return model
 
 
-def log_hazard_now(
-    data: SpikeData, name: str, models: dict[str, Predictor]
-) -> tuple[np.ndarray, float]:
+def log_hazard_now(data: SpikeData, name: str, model: Predictor | None) -> tuple[np.ndarray, float]:
     """Log of spikes a bin in all bins of test steps, given all before each, (C, T); and the share of the
     constant rate in it, which validation chooses: no model is as sure of silence as it says."""
-    inputs, said = data.inputs, {}
-    if name not in models:
+    inputs, both = data.inputs, [data.inputs.steps[role] for role in ("val", "test")]
+    if model is None:
         from nblib.models.encoders import glm
 
         weights = glm.fit_cells(inputs, name == "glm", data.params.seed)
-    for role in ("val", "test"):
-        steps = inputs.steps[role]
-        if name in models:
-            said[role] = by_cell(data.ask(models[name], steps, lambda model, x, _: model(*x)))
-        else:
-            said[role] = by_cell(glm.log_hazard(inputs, weights, steps))
-    spikes = by_cell(inputs.spikes[inputs.steps["val"]])
-    likely = [
-        spike_trains.bernoulli(mixed(said["val"], inputs.rate, share), spikes).sum()
-        for share in SHARES
-    ]
+        val, test = (glm.log_hazard(inputs, weights, steps) for steps in both)
+    else:
+        val, test = (data.ask(model, steps) for steps in both)
+    spikes = data.spikes("val")
+    likely = [spike_trains.bernoulli(mixed(val, inputs.rate, s), spikes).sum() for s in SHARES]
     share = SHARES[int(np.argmax(likely))]
-    return mixed(said["test"], inputs.rate, share), share
+    return mixed(test, inputs.rate, share), share
 
 
 def mixed(log_hazard: np.ndarray, rate: np.ndarray, share: float) -> np.ndarray:
-    """Log of a hazard (C, T) of which a share is the constant rate (C,)."""
+    """Log (C, T) of a hazard (S, C, bins) of which a share is the constant rate (C,)."""
     with np.errstate(divide="ignore"):
-        return np.logaddexp(log_hazard + np.log1p(-share), np.log(rate * share)[:, None])
-
-
-def by_cell(values: np.ndarray) -> np.ndarray:
-    """(S, bins, C) as (C, S * bins)."""
-    return values.reshape(-1, values.shape[2]).T
+        constant = np.log(rate * share)[:, None]
+    return np.logaddexp(trains.joined(log_hazard) + np.log1p(-share), constant)
 
 
 def predict(data: SpikeData) -> Result:
@@ -183,129 +188,112 @@ def predict(data: SpikeData) -> Result:
 
     Tables: cells (bits a spike of each model and unit); calibration (of the last model one step ahead);
     trains (see `trains.scored`); kinds (see `kinds.agreement`); plane (a row a unit). Arrays: averages
-    (spike-triggered), codes (of cells), stretch (some seconds of trains of one cell).
+    (spike-triggered), codes (of cells), stretch (some seconds of trains of one cell), network_* (weights).
     """
-    inputs, params = data.inputs, data.params
-    test = by_cell(inputs.spikes[inputs.steps["test"]])
-    best, rows, tables, arrays = None, [], {}, {}
-    if data.stream.log_intensity is not None:
-        truth = data.stream.log_intensity.reshape(-1, STEP, inputs.n_cells)[inputs.steps["test"]]
-        best = spike_trains.bernoulli(by_cell(truth), test)
+    params, rows, tables, arrays, bits, shares = data.params, [], {}, {}, {}, {}
     models = {name: fit_network(data, "now" if name == "net" else name)
               for name in dict.fromkeys(params.encoders) if name not in ("lnp", "glm")}  # fmt: skip
-    cells, shares = {}, {}
-    for name in [name for name in NOW if name in params.encoders]:
-        said, shares[name] = log_hazard_now(data, name, models)
-        row, cells[name] = score_bits(
-            name, "one step ahead", spike_trains.bernoulli(said, test), test, data, best
-        )
-        rows.append(row)
-        tables["calibration"] = spike_trains.calibration(-np.expm1(-np.exp(said)), test).assign(
-            model=name
-        )
+    for name in NOW:
+        if name in params.encoders:
+            said, shares[name] = log_hazard_now(data, name, models.get(name))
+            spikes = data.spikes("test")
+            nats = spike_trains.bernoulli(said, spikes), data.truth()
+            row, bits[name] = score_bits(data, name, "one step ahead", spikes, *nats)
+            rows.append(row)
+            groups = spike_trains.calibration(-np.expm1(-np.exp(said)), spikes)
+            tables["calibration"] = groups.assign(model=name)
     ahead = {name: models[name] for name in AHEAD if name in models}
-    for name in [name for name in ahead if name != "distance"]:
-        nats = data.ask(
-            models[name], data.starts("test"), lambda model, x, y: model.log_likelihood(x, y)
-        )
-        row, cells[name] = score_bits(
-            name, f"{params.horizon_ms:g} ms ahead", nats.sum(axis=0), data.windows("test"), data
-        )
+    for name in (name for name in ahead if name != "distance"):
+        nats = data.ask(models[name], data.starts("test"), lambda m, x, y: m.log_likelihood(x, y))
+        task, spikes = f"{params.horizon_ms:g} ms ahead", data.windows("test")
+        row, bits[name] = score_bits(data, name, task, spikes, nats.sum(axis=0))
         rows.append(row)
-    if ahead:
-        found, tables["choices"] = trains.inferred(data, ahead)
-        more, tables["trains"] = trains.scored(found, data)
-        rows += more
-        arrays["stretch"] = stretch(found, data)
+    inferred, tables["choices"] = trains.inferred(data, ahead)
+    scores, tables["trains"] = trains.scored(inferred, data)
+    rows += scores
+    arrays["stretch"] = stretch(inferred, data)
     grouped, tables["kinds"], tables["plane"] = kinds.grouped(data, models.get("net"))
-    tables["cells"] = pd.DataFrame(
-        cells, index=data.stream.units.index.rename("unit")
-    ).reset_index()
+    unit = data.stream.units.index.rename("unit")
+    tables["cells"] = pd.DataFrame(bits, index=unit).reset_index()
     tables["windows"] = windows_table(data)
+    for name, model in models.items():
+        arrays[f"network_{name}"] = {key: x.numpy() for key, x in model.state_dict().items()}
     about = {
-        "split_hash": data.stream.split_hash, "n_test": int(test.sum()), "n_units": inputs.n_cells,
+        "split_hash": data.stream.split_hash, "n_test": int(data.spikes("test").sum()), "n_units": len(unit),
         "horizon_s": data.ahead * data.stream.bin_s, "context_s": history.context_s(data.stream.bin_s),
         "share_of_constant": shares, "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
     }  # fmt: skip
-    files = [model.stored(name) for name, model in models.items()]
-    return Result(rows, about, tables, arrays | grouped, files)
+    return Result(rows, about, tables, arrays | grouped)
 
 
 def score_bits(
-    name: str, variant: str, nats: np.ndarray, spikes: np.ndarray, data: SpikeData, best: np.ndarray | None = None
+    data: SpikeData, name: str, task: str, spikes: np.ndarray, nats: np.ndarray, truth: np.ndarray | None = None
 ) -> tuple[Row, np.ndarray]:  # fmt: skip
     """Bits a spike, pooled over spikes, with the interval over cells; and those of each cell (C,).
 
-    nats, best: log-likelihood of each cell (C,), of the model and of the truth.
+    nats, truth: log-likelihood of each cell (C,), of the model and of the true intensity.
     """
     share = (
         spikes.sum(axis=1) * len(spikes) / spikes.sum()
     )  # mean of bits * share: the pooled value
-    draws = {"n_bootstrap": data.params.n_bootstrap, "seed": data.params.seed}
-    bits = spike_trains.bits_per_spike(nats, spikes, data.inputs.rate)
-    score = spike_trains.over_cells(bits * share, BITS, **draws)
-    if best is not None:
-        best = spike_trains.bits_per_spike(best, spikes, data.inputs.rate)
-        best = spike_trains.over_cells(best * share, BITS, **draws)
-    return Row(f"{name}, {variant}", score, best, {"model": name, "variant": variant}, BITS), bits
+    bits = [
+        spike_trains.bits_per_spike(x, spikes, data.inputs.rate)
+        for x in (nats, truth)
+        if x is not None
+    ]
+    scores = [spike_trains.over_cells(of * share, BITS, **data.params.draws) for of in bits]
+    return Row(f"{name}, {task}", *scores, of={"model": name, "variant": task}, metric=BITS), bits[
+        0
+    ]
 
 
 def windows_table(data: SpikeData) -> pd.DataFrame:
     """What the steps of each role see and predict: a row a stretch of steps one behind the other, with its
     role, the time from which they see, at which the first begins, and up to which they predict [s]."""
     bin_s, rows = data.stream.bin_s, []
-    for role, steps in data.inputs.steps.items():
-        for run in np.split(steps, np.flatnonzero(np.diff(steps) != 1) + 1):
+    for role in data.inputs.steps:
+        for run in data.runs(role):
             first, last = data.stream.number[run[[0, -1]] * STEP]
-            back = min(history.CONTEXT_STEPS, data.inputs.after_seam[run[0]]) * STEP
-            rows.append({"role": role, "sees_from_s": (first - back) * bin_s, "first_s": first * bin_s,
+            seen = first - history.CONTEXT_STEPS * STEP
+            rows.append({"role": role, "sees_from_s": seen * bin_s, "first_s": first * bin_s,
                          "until_s": (last + max(STEP, data.ahead)) * bin_s})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def change_after_t0(data: SpikeData, model: Predictor) -> float:
-    """By how much the answers at some test steps change where all stimulus and spikes after the first
-    bin of a step are replaced by noise: 0, or something of the future is seen."""
-    rng, steps = np.random.default_rng(data.params.seed), data.starts("test")
-    step = int(steps[len(steps) // 2])
-    ask = lambda model, x, _: model(*x)[:, :1] if model.head == "now" else model(*x)  # noqa: E731
-    noisy = data.inputs.with_noise_from(step, rng)
-    answers = [
-        replace(data, inputs=seen).ask(model, np.array([step]), ask)
-        for seen in (data.inputs, noisy)
-    ]
-    return float(np.abs(answers[0] - answers[1]).max())
+    """By how much the answers at a test step change where all stimulus and spikes after the first bin of
+    it are replaced by noise: 0, or something of the future is seen."""
+    steps = data.starts("test")
+    step = steps[[len(steps) // 2]]
+    noisy = data.inputs.with_noise_from(int(step[0]), np.random.default_rng(data.params.seed))
+    known, changed = (replace(data, inputs=x).ask(model, step) for x in (data.inputs, noisy))
+    if model.head == "now":  # its later bins know the spikes of the first
+        known, changed = known[..., 0], changed[..., 0]
+    return float(np.abs(known - changed).max())
 
 
-def stretch(found: dict[str, np.ndarray], data: SpikeData) -> dict[str, np.ndarray]:
+def stretch(inferred: dict[str, np.ndarray], data: SpikeData) -> dict[str, np.ndarray]:
     """The busiest seconds of a cell that fires more than most: trains and rates by name."""
-    recorded = found[trains.RECORDED]
+    recorded = inferred[trains.RECORDED]
     cell = recorded.sum(axis=1).argsort()[len(recorded) * 3 // 4]
     n = min(round(SECONDS_SHOWN / data.stream.bin_s), recorded.shape[1])
     first = np.convolve(recorded[cell], np.ones(n), "valid").argmax()
-    return {
-        name: train[cell, first : first + n].astype(np.float32) for name, train in found.items()
-    }
+    shown = slice(first, first + n)
+    return {name: train[cell, shown].astype(np.float32) for name, train in inferred.items()}
 
 
 def in_words(result: Result) -> str:
     """The result in sentences: who predicts best, whose trains are nearest, what groups the cells."""
-    parts, bits = [], {row.of["model"]: row for row in result.rows if row.metric == BITS}
-    if now := [name for name in NOW if name in bits]:
-        said = ", ".join(f"`{name}` {_stated(bits[name].score)}" for name in now)
-        parts.append(f"One step ahead, over a constant rate: {said} bits a spike.")
-        if (best := bits[now[0]].best) is not None:
-            parts.append(f"The simulated truth itself reaches {best.value:.2f}.")
-    if further := [name for name in AHEAD if name in bits]:
-        said = ", ".join(f"`{name}` {_stated(bits[name].score)}" for name in further)
-        parts.append(
-            f"With nothing known of the {result.about['horizon_s'] * 1e3:.0f} ms ahead: {said}."
-        )
-    if "trains" in result.tables:
-        parts.append(trains.in_words(result.tables["trains"]))
-    parts.append(kinds.in_words(result.tables["kinds"]))
-    return "**Result.** " + " ".join(parts)
-
-
-def _stated(score: Score) -> str:
-    return f"{score.value:.2f} ({score.ci_low:.2f} to {score.ci_high:.2f})"
+    bits = {row.of["model"]: row for row in result.rows if row.metric == BITS}
+    said = {name: f"`{name}` {row.score.value:.2f} ({row.score.ci_low:.2f} to {row.score.ci_high:.2f})"
+            for name, row in bits.items()}  # fmt: skip
+    parts = []
+    if now := [said[name] for name in NOW if name in said]:
+        parts.append(f"One step ahead, over a constant rate: {', '.join(now)} bits a spike.")
+    if best := [row.best.value for row in bits.values() if row.best]:
+        parts.append(f"The simulated truth itself reaches {best[0]:.2f}.")
+    if further := [said[name] for name in AHEAD if name in said]:
+        ahead_ms = result.about["horizon_s"] * 1e3
+        parts.append(f"With nothing known of the {ahead_ms:.0f} ms ahead: {', '.join(further)}.")
+    parts += [trains.in_words(result.tables["trains"]), kinds.in_words(result.tables["kinds"])]
+    return " ".join(["**Result.**", *filter(None, parts)])

@@ -8,6 +8,7 @@ Shapes: S windows, C cells, L bins ahead, T = S * L.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,27 +18,22 @@ from nblib.evaluate import spike_trains
 from nblib.evaluate.result import Row, readable
 
 if TYPE_CHECKING:
-    from nblib.evaluate.scores import Score
     from nblib.experiments.spikes.prediction import SpikeData
     from nblib.models.encoders.network import Predictor
 
 SIGMAS = (5.0, 10.0, 20.0, 35.0, 50.0)  # bins: widths that the expected likeness is tried at
 REWARDS = np.linspace(0, 40, 9)  # what a spike may be worth to the exact inference
-WIDTHS = (
-    5,
-    10,
-    20,
-    40,
-    80,
-)  # bins whose expected count becomes whole, in trains of the Poisson twin
+WIDTHS = (5, 10, 20, 40, 80)  # bins whose expected count is made whole, in trains of the twin
 CHOOSES = "val"  # the role whose windows choose
 RECORDED, RATE = "recorded", "rate, no train"
-GREEDY, EXACT, TWIN = (
-    "distance: greedy, published",
-    "distance: least energy",
-    "intensity: best published",
-)
-OTHERS = {"greedy": GREEDY, "twin": TWIN}  # what the others are held against
+GREEDY, EXACT = "distance: greedy, published", "distance: least energy"
+TWIN = "intensity: best published"
+# What the others are held against: in the table, and in words.
+OTHERS = {
+    "greedy": (GREEDY, "the published greedy inference"),
+    "twin": (TWIN, "the best published train of the Poisson twin"),
+}
+HELD = ("correlation", "schreiber_10")  # the measures in which they are
 
 
 def inferred(
@@ -45,41 +41,40 @@ def inferred(
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Trains (C, T) of the test windows by how they were inferred, the recorded ones first; and what was
     chosen: a row a choice, with the role whose windows chose."""
-    trains, choices = {RECORDED: data.windows("test")}, {}
-    for head in ("chain", "intensity"):
-        if head in models:
-            p = {role: probabilities(models[head], data, role) for role in (CHOOSES, "test")}
-            draw = np.random.default_rng([data.params.seed, 7])
-            like = f"{head}: most like"
-            trains[like], choices[like] = chosen(
-                p, {f"{s:g} bins": most_like(s) for s in SIGMAS}, data
-            )
-            if head == "chain":
-                trains["chain: sampled"] = samples(models[head], data)
-            else:
-                trains[TWIN], choices[TWIN] = chosen(p, published_twins(draw), data)
-            trains[f"{head}: {RATE}"] = p["test"]
-    if "distance" in models:
-        from nblib.models.encoders import references
+    from nblib.models.encoders import references
 
+    trains, choices, seed = {RECORDED: data.windows("test")}, {}, data.params.seed
+
+    def ask(head: str, role: str, question: Callable) -> np.ndarray:
+        return joined(data.ask(models[head], data.starts(role), question))
+
+    for head in (head for head in ("chain", "intensity") if head in models):
+        p = {
+            role: ask(head, role, lambda model, x, y: model.probabilities(x))
+            for role in (CHOOSES, "test")
+        }
+        widths = {
+            f"{sigma:g} bins": lambda p, sigma=sigma: references.best_expected(p, sigma)
+            for sigma in SIGMAS
+        }
+        like = f"{head}: most like"
+        trains[like], choices[like] = chosen(p, widths, data)
+        if head == "chain":
+            trains["chain: sampled"] = ask(head, "test", lambda model, x, y: model.samples(x, seed))
+        else:
+            twins = published_twins(np.random.default_rng([seed, 7]))
+            trains[TWIN], choices[TWIN] = chosen(p, twins, data)
+        trains[f"{head}: {RATE}"] = p["test"]
+    if "distance" in models:
         seen = log_distances(models["distance"], data, data.starts("test"))
-        trains[GREEDY] = ahead_of(references.greedy(*seen), data)
         worth = best_reward(models["distance"], data)
-        trains[EXACT] = ahead_of(references.least_energy(*seen, -worth), data)
         choices[EXACT] = f"a spike is worth {worth:g}"
+        exact, published = references.least_energy(*seen, -worth), references.greedy(*seen)
+        for name, windows in ((GREEDY, published), (EXACT, exact)):
+            ahead = windows[:, -data.ahead :]
+            trains[name] = joined(ahead.reshape(-1, data.inputs.n_cells, data.ahead))
     table = pd.DataFrame({"of": choices.keys(), "chosen": choices.values()}, dtype=str)
     return trains, table.assign(role=CHOOSES)
-
-
-def probabilities(model: Predictor, data: SpikeData, role: str) -> np.ndarray:
-    """Probability of a spike in each bin of the windows of a role, (C, T)."""
-    return joined(data.ask(model, data.starts(role), lambda model, x, _: model.probabilities(x)))
-
-
-def samples(model: Predictor, data: SpikeData) -> np.ndarray:
-    """A train of the chain for each test window, drawn exactly, (C, T)."""
-    seed = data.params.seed
-    return joined(data.ask(model, data.starts("test"), lambda model, x, _: model.samples(x, seed)))
 
 
 def joined(windows: np.ndarray) -> np.ndarray:
@@ -103,31 +98,20 @@ def chosen(
     return ways[best](p["test"]), best
 
 
-def most_like(sigma: float):
-    """The train that is expected to be most like the recorded one, at a width [bins]."""
-    from nblib.models.encoders import references
-
-    return lambda p: np.array([references.best_expected(row, sigma) for row in p])
-
-
 def published_twins(rng: np.random.Generator) -> dict[str, Callable]:
     """Trains from expected counts, as published: of some bins rounded, rounded down, or drawn."""
     whole = {"rounded": np.rint, "rounded down": np.floor, "drawn": rng.poisson}
     return {
-        f"{width} bins {name}": lambda p, w=width, make=make: spread(make(expected(p, w)), w, p.shape[1])
+        f"{width} bins {name}": lambda p, width=width, make=make: spread(p, width, make)
         for width in WIDTHS for name, make in whole.items()
     }  # fmt: skip
 
 
-def expected(p: np.ndarray, width: int) -> np.ndarray:
-    """Expected spikes of every `width` bins, (C, T // width)."""
-    n = p.shape[1] // width
-    return p[:, : n * width].reshape(len(p), n, width).sum(axis=2)
-
-
-def spread(counts: np.ndarray, width: int, length: int) -> np.ndarray:
-    """Counts of every `width` bins as trains (C, length), each count spread evenly over its bins."""
-    train = np.zeros((len(counts), length), np.uint8)
+def spread(p: np.ndarray, width: int, make: Callable) -> np.ndarray:
+    """Trains (C, T) of the expected spikes p (C, T): those of every `width` bins made a whole number, and
+    spread evenly over them."""
+    n, train = p.shape[1] // width, np.zeros(p.shape, np.uint8)
+    counts = make(p[:, : n * width].reshape(len(p), n, width).sum(axis=2))
     for cell, block in zip(*np.nonzero(counts), strict=True):
         n = min(int(counts[cell, block]), width)
         train[cell, block * width + ((np.arange(n) + 0.5) * width / n).astype(int)] = 1
@@ -138,14 +122,8 @@ def log_distances(
     model: Predictor, data: SpikeData, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted distances (S * C, past + L) [bins], and bins since the last known spike (S * C,)."""
-    out = data.ask(model, steps, lambda model, x, _: model(*x))
     since = data.inputs.since[steps, 0].reshape(-1)
-    return np.exp(out.reshape(len(since), -1)), since.astype(np.int64)
-
-
-def ahead_of(trains: np.ndarray, data: SpikeData) -> np.ndarray:
-    """Windows (S * C, past + L) of `log_distances` as (C, T), without the past."""
-    return joined(trains[:, -data.ahead :].reshape(-1, data.inputs.n_cells, data.ahead))
+    return np.exp(data.ask(model, steps).reshape(len(since), -1)), since.astype(np.int64)
 
 
 def best_reward(model: Predictor, data: SpikeData) -> float:
@@ -171,35 +149,27 @@ def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], p
     the Poisson twin, each with its interval over cells.
     """
     spikes = trains[RECORDED]
-    heard = spikes.any(axis=1)
-    draws = {"n_bootstrap": data.params.n_bootstrap, "seed": data.params.seed}
-    known = (data.inputs.rate, data.stream.bin_s, data.params.seed)
-    all_trains = {k: v for k, v in trains.items() if k != RECORDED} | spike_trains.references(
-        spikes, *known
-    )
-    each = {
-        name: spike_trains.train_scores(train[heard], spikes[heard], data.stream.bin_s)
-        for name, train in all_trains.items()
-    }
+    heard, bin_s, draws = spikes.any(axis=1), data.stream.bin_s, data.params.draws
+    blind = spike_trains.references(spikes, data.inputs.rate, bin_s, data.params.seed)
+    each = {name: spike_trains.train_scores(train[heard], spikes[heard], bin_s)
+            for name, train in (trains | blind).items() if name != RECORDED}  # fmt: skip
+    undefined = {name: int(scores["correlation"].isna().sum()) for name, scores in each.items()}
+    each = {name: scores.fillna({"correlation": 0.0}) for name, scores in each.items()}
     rows, table = [], []
     for name, scores in each.items():
-        undefined = int(scores["correlation"].isna().sum())
-        scores["correlation"] = scores["correlation"].fillna(0.0)
-        score: Score = spike_trains.over_cells(
-            scores["correlation"].to_numpy(), "correlation", **draws
-        )
-        row = {"trains": name, **scores.mean().to_dict(), "undefined": undefined,
+        score = spike_trains.over_cells(scores["correlation"].to_numpy(), "correlation", **draws)
+        row = {"trains": name, **scores.mean(), "undefined": undefined[name],
                "ci_low": score.ci_low, "ci_high": score.ci_high}  # fmt: skip
-        for key, other in OTHERS.items():
-            for measure in (
-                ("correlation", "schreiber_10") if other in each and other != name else ()
-            ):
-                less = each[other][measure].fillna(0.0)
-                gap = spike_trains.over_cells((scores[measure] - less).to_numpy(), measure, **draws)
-                ends = {"": gap.value, "_low": gap.ci_low, "_high": gap.ci_high}
-                row |= {f"{measure}_over_{key}{end}": value for end, value in ends.items()}
+        against = {
+            key: other for key, (other, _) in OTHERS.items() if other in each and other != name
+        }
+        for (key, other), measure in product(against.items(), HELD):
+            more = (scores[measure] - each[other][measure]).to_numpy()
+            gap = spike_trains.over_cells(more, measure, **draws)
+            column = f"{measure}_over_{key}"
+            row |= {column: gap.value, f"{column}_low": gap.ci_low, f"{column}_high": gap.ci_high}
         table.append(row)
-        if name not in spike_trains.REFERENCES:
+        if name not in blind:
             of = {"model": name.partition(":")[0], "variant": name}
             rows.append(Row(f"{name}, correlation at 50 bins", score, of=of, metric="correlation"))
     return rows, pd.DataFrame(table)
@@ -217,33 +187,31 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """Which train is nearest, and where the published inference or the Poisson twin wins."""
-    table = table.set_index("trains")
-    trains = table.drop(
-        [name for name in table.index if name in spike_trains.REFERENCES or name.endswith(RATE)]
-    )
-    best, sharp = trains["correlation"].idxmax(), trains["schreiber_10"].idxmax()
+    """Which train is nearest, and where the published inference or the Poisson twin wins; "" where none
+    was inferred."""
+    table = table[~table["trains"].isin(spike_trains.REFERENCES)].set_index("trains")
+    if table.empty:
+        return ""
+    rates = table.index.str.endswith(RATE)
+    sharp, trains = table["schreiber_10"], table[~rates]
+    best, sharpest = trains["correlation"].idxmax(), trains["schreiber_10"].idxmax()
     row = trains.loc[best]
     text = (
         f"Of the inferred trains *{best}* is nearest to the recorded, with a correlation of "
         f"{row['correlation']:.2f} at {row['count_ratio']:.2f} of the spikes"
     )
-    names = {
-        "greedy": "the published greedy inference",
-        "twin": "the best published train of the Poisson twin",
-    }
-    for key, name in names.items():
-        if np.isfinite(gap := row.get(f"correlation_over_{key}", np.nan)):
-            low, high = row[f"correlation_over_{key}_low"], row[f"correlation_over_{key}_high"]
+    for key, (_, name) in OTHERS.items():
+        column = f"correlation_over_{key}"
+        if pd.notna(row.get(column)):
+            low, high = row[f"{column}_low"], row[f"{column}_high"]
             sure = "" if low > 0 else ", no sure difference"
-            text += f"; {gap:+.2f} ({low:.2f} to {high:.2f}{sure}) over {name}"
+            text += f"; {row[column]:+.2f} ({low:.2f} to {high:.2f}{sure}) over {name}"
     text += "."
-    if sharp != best:
+    if sharpest != best:
         text += (
-            f" By Schreiber's measure at 10 bins *{sharp}* is nearer, {trains['schreiber_10'][sharp]:.3f} against "
-            f"{row['schreiber_10']:.3f}, at {trains['count_ratio'][sharp]:.2f} of the spikes."
+            f" By Schreiber's measure at 10 bins *{sharpest}* is nearer, {sharp[sharpest]:.3f} against "
+            f"{sharp[best]:.3f}, at {trains['count_ratio'][sharpest]:.2f} of the spikes."
         )
-    rates = table["schreiber_10"][[name for name in table.index if name.endswith(RATE)]]
-    if len(rates) and rates.max() > trains["schreiber_10"].max():
-        text += f" A rate is nearer than any train ({rates.max():.3f}): take it where no train is needed."
+    if rates.any() and sharp[rates].max() > sharp[sharpest]:
+        text += f" A rate is nearer than any train ({sharp[rates].max():.3f}): take it where no train is needed."
     return text

@@ -10,8 +10,6 @@ Shapes: W windows, L bins, C cells; window w is of cell w % C.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import torch
@@ -19,35 +17,27 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class LogZ(torch.autograd.Function):
+def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Log of the sum over all trains (W,), of scores [log] of bins (W, L), of a first spike in each
-    (W, L), and of intervals of 1 to L bins (C, L)."""
-
-    @staticmethod
-    def forward(ctx: Any, bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
-        scores = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
-        log_z, *expected = _sums(*scores)
-        ctx.n_cells = len(between)
-        ctx.save_for_backward(*(torch.from_numpy(x).to(bins.dtype) for x in expected))
-        return torch.from_numpy(log_z).to(bins.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        spike, leads, interval = (slope[:, None] * expected for expected in ctx.saved_tensors)
-        return spike, leads, interval.reshape(-1, ctx.n_cells, interval.shape[1]).sum(dim=0)
+    (W, L), and of intervals of 1 to L bins (C, L). Its gradient is how often each is expected."""
+    sums = _sums(*_factors(bins, first, between))
+    value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
+    scores = bins, first, between.repeat(len(bins) // len(between), 1)
+    for score, often in zip(scores, expected, strict=True):
+        value = value + (often * (score - score.detach())).sum(dim=1)  # 0, with that gradient
+    return value
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, fastmath=True)
 def _sums(bins, first, between):
     """Log Z (W,), and how often each scored thing is expected: a spike in a bin (W, L), it being the first
-    (W, L), an interval (W, L). Scores come as factors, exp of the scores."""
+    (W, L), an interval (W, L). Scores come as factors."""
     W, L = bins.shape
-    C = len(between)
     log_z, spike, leads = np.empty(W), np.empty((W, L)), np.empty((W, L))
     interval = np.zeros((W, L))
-    ends, goes_on = np.empty(L), np.empty(L)
+    ends, onward = np.empty(L), np.empty(L)
     for w in range(W):
-        factor, gap = bins[w], between[w % C]
+        factor, gap = bins[w], between[w % len(between)]
         total = 1.0
         for j in range(L):  # all trains that end in a spike at j
             before = first[w, j]
@@ -56,38 +46,43 @@ def _sums(bins, first, between):
             ends[j] = factor[j] * before
             total += ends[j]
         for i in range(L - 1, -1, -1):  # all that may follow a spike at i
-            goes_on[i] = 1.0
+            follows, share = 1.0, ends[i] / total
             for j in range(i + 1, L):
-                pair = gap[j - i - 1] * factor[j] * goes_on[j]
-                goes_on[i] += pair
-                interval[w, j - i - 1] += ends[i] * pair / total
-            spike[w, i] = ends[i] * goes_on[i] / total
-            leads[w, i] = first[w, i] * factor[i] * goes_on[i] / total
+                pair = gap[j - i - 1] * onward[j]
+                follows += pair
+                interval[w, j - i - 1] += share * pair
+            onward[i] = factor[i] * follows
+            spike[w, i] = share * follows
+            leads[w, i] = first[w, i] * onward[i] / total
         log_z[w] = np.log(total)
     return log_z, spike, leads, interval
 
 
 def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
-    """Log-probability [nats] of trains `spikes` (W, L), 0 or 1; the scores of `LogZ`."""
+    """Log-probability [nats] of trains `spikes` (W, L), 0 or 1; the scores of `log_z`."""
     L, at = bins.shape[1], torch.arange(bins.shape[1])
     before = torch.where(spikes > 0, at, -1).cummax(dim=1)[0]
     before = functional.pad(before[:, :-1], (1, 0), value=-1)  # the last spike before each bin
     gap = (at - before - 1).clamp(max=L - 1)
     follows = between.repeat(len(bins) // len(between), 1).gather(1, gap)
     score = bins + torch.where(before < 0, first, follows)
-    return (score * (spikes > 0)).sum(dim=1) - LogZ.apply(bins, first, between)
+    return (score * (spikes > 0)).sum(dim=1) - log_z(bins, first, between)
 
 
 def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
-    """Probability of a spike in each bin (W, L), of the scores of `LogZ`."""
-    factors = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
-    return torch.from_numpy(_sums(*factors)[1])
+    """Probability of a spike in each bin (W, L), of the scores of `log_z`."""
+    return torch.from_numpy(_sums(*_factors(bins, first, between))[1])
 
 
 def samples(bins: Tensor, first: Tensor, between: Tensor, seed: int) -> Tensor:
-    """A train (W, L) of each window, drawn exactly, of the scores of `LogZ`."""
-    factors = [x.detach().double().exp().contiguous().numpy() for x in (bins, first, between)]
-    return torch.from_numpy(_draw(*factors, np.random.default_rng([seed, 8]).random(bins.shape)))
+    """A train (W, L) of each window, drawn exactly, of the scores of `log_z`."""
+    chance = np.random.default_rng([seed, 8]).random(bins.shape)
+    return torch.from_numpy(_draw(*_factors(bins, first, between), chance))
+
+
+def _factors(*scores: Tensor) -> list[np.ndarray]:
+    """Scores as what they multiply a probability with."""
+    return [x.detach().double().exp().contiguous().numpy() for x in scores]
 
 
 @numba.njit(cache=True)
@@ -105,10 +100,8 @@ def _draw(bins, first, between, chance):
             total += first[w, i] * factor[i] * goes_on[i]
         last, drawn = -1, 0
         while last < L - 1:
-            left = (
-                chance[w, drawn] * (total if last < 0 else goes_on[last]) - 1.0
-            )  # 1: no spike follows
-            j = last
+            j, whole = last, total if last < 0 else goes_on[last]
+            left = chance[w, drawn] * whole - 1.0  # 1: no spike follows
             while left >= 0 and j < L - 1:
                 j += 1
                 left -= (first[w, j] if last < 0 else gap[j - last - 1]) * factor[j] * goes_on[j]

@@ -65,10 +65,11 @@ def fit_cells(inputs: Inputs, history: bool, seed: int = 0) -> dict[str, np.ndar
 
 
 def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray) -> np.ndarray:
-    """Log of spikes a bin of the 8 bins of steps (S,), given all before each: (S, 8, C)."""
+    """Log of spikes a bin of the 8 bins of steps (S,), given all before each: (S, C, 8)."""
     of_step = stimulus_features(inputs)[steps] @ weights["stimulus"].T
     of_step = of_step + (inputs.traces[steps] * weights["traces"]).sum(axis=2)
-    return of_step[:, None] + weights["age"][np.arange(inputs.n_cells), inputs.age(steps)]
+    cell = np.arange(inputs.n_cells)[:, None]
+    return of_step[..., None] + weights["age"][cell, inputs.age(steps)]
 
 
 def _rows(inputs: Inputs, x: np.ndarray, cell: int, role: str, history: bool, phase: np.ndarray):

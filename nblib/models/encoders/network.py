@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +34,7 @@ DOUBT = 60.0  # spikes that the mean rate counts for, where hazards are counted
 KL = 1e-3  # what a nat of the codes of `vae` costs, a step and cell
 HIGHEST = 1.0  # log of spikes a bin
 FINER = 6.0  # by which the learning rate falls at last
+WIDTH, HIDDEN = 48, 96  # of what is seen, and of the layers after
 RANK = 8  # of the layer that `hypernetwork` writes for each cell
 
 
@@ -48,34 +47,32 @@ class EncoderNet(nn.Module):
     """
 
     def __init__(
-        self, n_cells: int, n_channels: int, n_out: int, n_recent: int = 0, *,
-        code: str = "embedding", latent: int = 24, width: int = 48, hidden: int = 96,
-    ):  # fmt: skip
+        self, n_cells: int, n_channels: int, n_out: int, n_recent: int, code: str, latent: int
+    ):
         super().__init__()
         self.code, self.kl = code, torch.zeros(())
         self.see = nn.Conv1d(n_channels, 32, 31, stride=4)
         n_seen = (LAGS - 31) // 4 + 1
-        self.mix = nn.Linear(32 * n_seen, width)
+        self.mix = nn.Linear(32 * n_seen, WIDTH)
         self.z = nn.Embedding(n_cells, latent)
         nn.init.normal_(self.z.weight, 0, 0.3)
         if code == "vae":
             self.log_sd = nn.Parameter(torch.full((n_cells, latent), -2.0))
         if code == "token":
-            self.place = nn.Parameter(0.02 * torch.randn(n_seen, width))
-            self.token, self.ask = nn.Linear(32, width), nn.Linear(latent, width)
-            layer = {"d_model": width, "nhead": 4, "dim_feedforward": 2 * width, "dropout": 0.0}
+            self.place = nn.Parameter(0.02 * torch.randn(n_seen, WIDTH))
+            self.token, self.ask = nn.Linear(32, WIDTH), nn.Linear(latent, WIDTH)
+            layer = {"d_model": WIDTH, "nhead": 4, "dim_feedforward": 2 * WIDTH, "dropout": 0.0}
             self.among = nn.TransformerEncoderLayer(**layer, batch_first=True, norm_first=True)
-            self.look = nn.MultiheadAttention(width, 4, batch_first=True)
+            self.look = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
         if code == "hypernetwork":
-            self.write = nn.Linear(latent, 2 * width * RANK)
+            self.write = nn.Linear(latent, 2 * WIDTH * RANK)
             nn.init.normal_(self.write.weight, 0, 0.02)
-        coded = code in ("embedding", "vae", "token", "hypernetwork")
-        self.scale = nn.Linear(latent, width) if coded else None
-        self.shift = nn.Linear(latent, width) if coded else None
-        self.read = nn.Linear(latent, hidden) if coded else None
-        self.inner = nn.Linear(width + n_recent, hidden)
-        self.deeper = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, n_out)
+        if code != "none":
+            self.scale, self.shift = nn.Linear(latent, WIDTH), nn.Linear(latent, WIDTH)
+            self.read = nn.Linear(latent, HIDDEN)
+        self.inner = nn.Linear(WIDTH + n_recent, HIDDEN)
+        self.deeper = nn.Linear(HIDDEN, HIDDEN)
+        self.out = nn.Linear(HIDDEN, n_out)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -99,95 +96,98 @@ class EncoderNet(nn.Module):
         if self.code == "hypernetwork":
             up, down = self.write(z).reshape(len(z), 2, -1, RANK).unbind(1)
             h = h + torch.einsum("scr,cwr->scw", torch.einsum("scw,cwr->scr", h, up), down)
-        if self.scale is not None:
+        if self.code != "none":
             h = h * (1 + self.scale(z)) + self.shift(z)
         h = functional.gelu(h)
         y = functional.gelu(self.inner(h if recent is None else torch.cat([h, recent], dim=2)))
         y = y + functional.gelu(self.deeper(y))
-        return self.out(y if self.read is None else y * (1 + self.read(z)))
+        return self.out(y if self.code == "none" else y * (1 + self.read(z)))
 
 
 class Predictor(nn.Module):
-    """A network and its head: what it starts from, its loss, and its answers."""
+    """A network and its head: what it starts from, its loss, and its answers.
+
+    With history, what it sees is (stimulus, recent spikes (S, C, features), ages (S, C, bins)), the last
+    the group of the time since the last spike before each bin; `now` sees traces for recent spikes.
+    """
 
     def __init__(
-        self, inputs: Inputs, head: str, *, n_bins: int = 0, code: str = "embedding", history: bool = True, **size: Any
+        self, inputs: Inputs, head: str, *, n_bins: int = 0, code: str = "embedding", history: bool = True, latent: int = 24
     ):  # fmt: skip
         super().__init__()
         if head not in HEADS or code not in CODES:
             raise BadParameter(
                 f"head = {head!r}, code = {code!r}: expected {', '.join(HEADS)} and {', '.join(CODES)}."
             )
-        self.head, self.history, self.n_bins = head, history, n_bins
-        n_out = {"now": 1, "intensity": n_bins, "distance": PAST + n_bins, "chain": n_bins}[head]
+        self.head, self.history = head, history
+        self.n_bins = STEP if head == "now" else n_bins
+        n_out = {"now": 1, "distance": PAST + n_bins}.get(head, n_bins)
         n_recent = N_AGES + len(TAUS) + RECENT if history and head != "now" else 0
-        self.net = EncoderNet(
-            inputs.n_cells, inputs.stimulus.shape[1], n_out, n_recent, code=code, **size
-        )
-        rate = np.log(inputs.rate)[:, None].repeat(n_out, axis=1)
-        self.base = nn.Parameter(torch.tensor(rate, dtype=torch.float32))
-        train = inputs.steps["train"]
+        n_channels = inputs.stimulus.shape[1]
+        self.net = EncoderNet(inputs.n_cells, n_channels, n_out, n_recent, code, latent)
+        base = torch.tensor(np.log(inputs.rate)[:, None].repeat(n_out, axis=1))
         if head == "distance":
-            some = train[:: max(1, len(train) // 500)]
-            self.base.data = self.log_distance(inputs, some).mean(dim=0)
+            train = inputs.steps["train"]
+            base = self.log_distance(inputs, train[:: max(1, len(train) // 500)]).mean(dim=0)
+        self.base = nn.Parameter(base.float())
         if head in ("now", "chain") and history:
             # From how likely a spike is so long after another, in train; learnt from there on.
             self.register_buffer("start", torch.tensor(log_hazards(inputs), dtype=torch.float32))
             self.age = nn.Parameter(torch.zeros_like(self.start))
             self.traces = nn.Parameter(torch.zeros(inputs.n_cells, len(TAUS)))
-        self.spikes_a_step = float(inputs.rate.sum() * (n_bins or STEP))
-
-    # --- batches ---------------------------------------------------------------------------------
+        self.spikes_a_step = float(inputs.rate.sum() * self.n_bins)
 
     def batch(self, inputs: Inputs, steps: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor]:
         """What the network sees at some steps, and what it is held against."""
-        x = [torch.from_numpy(inputs.shown(steps))]
-        if self.head == "now":
-            if self.history:
-                x += [torch.from_numpy(inputs.traces[steps]), torch.from_numpy(inputs.age(steps))]
-            return tuple(x), torch.from_numpy(inputs.spikes[steps])
-        if self.history:
-            x.append(torch.from_numpy(inputs.recent(steps)))
-            if self.head == "chain":
-                x.append(torch.from_numpy(inputs.age(steps, self.n_bins)))
+        x = [inputs.shown(steps)]
+        if self.history and self.head == "now":
+            x += [inputs.traces[steps], inputs.age(steps)]
+        elif self.history:
+            x += [inputs.recent(steps), inputs.age_ahead(steps, self.n_bins)]
+        x = tuple(torch.from_numpy(values) for values in x)
         if self.head == "distance":
-            return tuple(x), self.log_distance(inputs, steps)
-        return tuple(x), torch.from_numpy(inputs.ahead(steps, self.n_bins).copy())
+            return x, self.log_distance(inputs, steps)
+        return x, torch.from_numpy(inputs.ahead(steps, self.n_bins))
 
     def log_distance(self, inputs: Inputs, steps: np.ndarray) -> Tensor:
         """Log of the bins to the nearest spike at or after the first bin of steps: (S, C, PAST + L)."""
         spikes = inputs.ahead(np.minimum(steps, len(inputs.stimulus) - 60), self.n_bins + LONGEST)
-        after = distances(spikes, LONGEST)[..., : self.n_bins].astype(np.float32)
-        past = np.minimum(
-            distances(spikes, LONGEST, future=True)[..., :1] + np.arange(PAST, 0, -1), LONGEST
-        )
+        after = distances(spikes, LONGEST)[..., : self.n_bins]
+        first = distances(spikes, LONGEST, future=True)[..., :1]
+        past = np.minimum(first + np.arange(PAST, 0, -1), LONGEST)
         both = np.concatenate([past, after], axis=2)
         return torch.from_numpy(np.log(np.where(both == 0, SPIKE_BIN, both)).astype(np.float32))
 
-    # --- what is said ----------------------------------------------------------------------------
-
     def forward(self, *x: Tensor) -> Tensor:
-        """The head's numbers (S, C, n_out); of `now` the log hazard of each bin, (S, 8, C)."""
+        """The head's numbers (S, C, n_out); of `now` the log hazard of each bin, (S, C, 8)."""
         if self.head != "now":
-            recent = x[1] if self.history else None
-            return self.net(x[0], recent) + self.base
-        out = (self.net(x[0]) + self.base)[..., 0]
+            return self.net(x[0], x[1] if self.history else None) + self.base
+        out = self.net(x[0]) + self.base
         if not self.history:
-            return out[:, None].expand(-1, STEP, -1)
-        out = out + (x[1] * self.traces).sum(dim=2)
-        table = self.start + self.age
-        return out[:, None] + table[torch.arange(len(table)), x[2]]
+            return out.expand(-1, -1, STEP)
+        return out + (x[1] * self.traces).sum(dim=2, keepdim=True) + self.after_spike(x[2])
+
+    def after_spike(self, ages: Tensor) -> Tensor:
+        """What the time since the last spike adds to the log hazard, (S, C, bins)."""
+        return (self.start + self.age)[torch.arange(len(self.age))[:, None], ages]
+
+    def scores(self, x: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """The scores that `nblib.models.encoders.chain` takes."""
+        out = self(*x).clamp(max=HIGHEST)
+        if self.history:
+            first = self.after_spike(x[2])
+            between = (self.start + self.age)[:, torch.from_numpy(AGE[1 : self.n_bins + 1])]
+        else:
+            first, between = torch.zeros_like(out), torch.zeros_like(self.base)
+        return out.flatten(0, 1), first.flatten(0, 1), between
 
     def log_likelihood(self, x: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        """Of the spikes y under each head that is a distribution: (S, C) [nats]."""
-        out = self(*x).clamp(max=HIGHEST)
+        """Of the spikes y (S, C, bins) under each head that is a distribution: (S, C) [nats]."""
         if self.head == "chain":
-            return chain.log_likelihood(*self.chain_scores(out, x), y.flatten(0, 1)).reshape(
-                out.shape[:2]
-            )
-        hazard = out.exp()
-        fired = torch.where(y > 0, torch.log(-torch.expm1(-hazard).clamp(max=-1e-30)), -hazard)
-        return fired.sum(dim=1 if self.head == "now" else 2)
+            return chain.log_likelihood(*self.scores(x), y.flatten(0, 1)).reshape(y.shape[:2])
+        hazard = self(*x).clamp(max=HIGHEST).exp()
+        fired = torch.log(-torch.expm1(-hazard).clamp(max=-1e-30))
+        return torch.where(y > 0, fired, -hazard).sum(dim=2)
 
     def loss(self, _: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> tuple[Tensor, None]:
         """Nats a spike, or squared error of log distances, with what codes cost."""
@@ -197,67 +197,25 @@ class Predictor(nn.Module):
             value = -self.log_likelihood(x, y).sum() / (len(y) * self.spikes_a_step)
         return value + KL * self.net.kl if self.training else value, None
 
-    def stored(self, name: str) -> Saved:
-        """Its weights, to be stored with a result."""
-        return Saved(name, self)
-
-    # --- the chain: a distribution over the trains of L bins -------------------------------------
-
-    def intervals(self, x: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Scores of an interval of 1 to L bins between two spikes (C, L), and of the first spike in each
-        bin, by how long the last one is past then (S, C, L)."""
-        if not self.history:
-            zero = self.base.new_zeros(1)
-            return zero.expand(len(self.base), self.n_bins), zero.expand(
-                len(x[0]), *self.base.shape
-            )
-        table = self.start + self.age
-        gap = torch.from_numpy(AGE[1 : self.n_bins + 1])
-        cell = torch.arange(len(table))[:, None]
-        return table[:, gap], table[cell, x[2]]
-
-    def chain_scores(self, out: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """The scores that `nblib.models.encoders.chain` takes."""
-        between, first = self.intervals(x)
-        return out.flatten(0, 1), first.flatten(0, 1), between
-
     def probabilities(self, x: tuple[Tensor, ...]) -> Tensor:
         """Probability of a spike in each of the bins ahead, (S, C, L), of `chain` and `intensity`."""
-        out = self(*x).clamp(max=HIGHEST)
         if self.head == "intensity":
-            return -torch.expm1(-out.exp())
-        return chain.probabilities(*self.chain_scores(out, x)).reshape(out.shape)
+            return -torch.expm1(-self(*x).clamp(max=HIGHEST).exp())
+        return chain.probabilities(*self.scores(x)).reshape(len(x[0]), *self.base.shape)
 
     def samples(self, x: tuple[Tensor, ...], seed: int) -> Tensor:
         """A train of the bins ahead for each step and cell, (S, C, L), of `chain`."""
-        out = self(*x).clamp(max=HIGHEST)
-        return chain.samples(*self.chain_scores(out, x), seed).reshape(out.shape)
+        return chain.samples(*self.scores(x), seed).reshape(len(x[0]), *self.base.shape)
 
 
 def log_hazards(inputs: Inputs) -> np.ndarray:
     """How much likelier a spike is so long after the last one than on the mean, log (C, N_AGES), in train."""
-    steps, tables = inputs.steps["train"], []
-    for cell in range(inputs.n_cells):
-        age, fired = (
-            AGE[inputs.since[steps, :, cell]].ravel(),
-            inputs.spikes[steps, :, cell].ravel(),
-        )
-        n, hit = np.bincount(age, minlength=N_AGES), np.bincount(age, fired, minlength=N_AGES)
-        tables.append(np.log((hit + DOUBT * inputs.rate[cell]) / (n + DOUBT) / inputs.rate[cell]))
-    return np.array(tables)
-
-
-class Saved(NamedTuple):
-    """Weights of a network as a file of a result."""
-
-    name: str
-    model: Predictor
-
-    def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        weights = {key: value.contiguous() for key, value in self.model.state_dict().items()}
-        save_file(weights, folder / f"network_{self.name}.safetensors")
+    steps, rate = inputs.steps["train"], inputs.rate[:, None]
+    group = AGE[inputs.since[steps]] + N_AGES * np.arange(inputs.n_cells)
+    size, fired = inputs.n_cells * N_AGES, inputs.spikes[steps].ravel()
+    n = np.bincount(group.ravel(), minlength=size).reshape(-1, N_AGES)
+    hit = np.bincount(group.ravel(), fired, minlength=size).reshape(-1, N_AGES)
+    return np.log((hit + DOUBT * rate) / (n + DOUBT) / rate)
 
 
 class StepBatches:
@@ -269,14 +227,8 @@ class StepBatches:
     pieces = 1
 
     def __init__(
-        self,
-        model: Predictor,
-        inputs: Inputs,
-        steps: np.ndarray,
-        size: int,
-        n: int = 0,
-        seed: int = 0,
-    ):
+        self, model: Predictor, inputs: Inputs, steps: np.ndarray, size: int, n: int = 0, seed: int = 0
+    ):  # fmt: skip
         self.model, self.inputs, self.steps, self.size = model, inputs, steps, size
         self.drawn, self.seed, self.epoch = n, seed, 0
         self.n = min(n, len(steps)) or len(steps)
@@ -307,10 +259,8 @@ def train(
     """Fit on train steps, `per_epoch` of them drawn an epoch, and stop by every so many of the validation
     steps; then once more in smaller steps, from the best on, for half as long."""
     steps, val, size = inputs.steps["train"], inputs.steps["val"][::every], settings.batch_size
-    finer = replace(
-        settings, learning_rate=settings.learning_rate / FINER, max_epochs=-(-settings.max_epochs // 2),
-        seed=settings.seed + 1,
-    )  # fmt: skip
+    again = {"max_epochs": -(-settings.max_epochs // 2), "seed": settings.seed + 1}
+    finer = replace(settings, learning_rate=settings.learning_rate / FINER, **again)
     judge = StepBatches(model, inputs, val, size)
     for part in (settings, finer):
         batches = StepBatches(model, inputs, steps, size, min(per_epoch, len(steps)), part.seed)

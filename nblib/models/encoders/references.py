@@ -18,7 +18,7 @@ END_NODE = 100  # bins after t0, where a spike is taken for certain
 LAST_WEIGHT = 0.3  # of the last bin of a window, falling from 1
 
 
-def greedy(distance: np.ndarray, since: np.ndarray, past: int = PAST) -> np.ndarray:
+def greedy(distance: np.ndarray, since: np.ndarray) -> np.ndarray:
     """The published inference: every bin holds a spike, and those go whose bins are told better without.
 
     The error is the squared difference of distances, linear and weighted by 1 to 0.3. First in the
@@ -28,7 +28,7 @@ def greedy(distance: np.ndarray, since: np.ndarray, past: int = PAST) -> np.ndar
     Parameters
     ----------
     distance
-        Predicted distance (W, L) [bins], of `past` bins before t0 and those after.
+        Predicted distance (W, L) [bins], of `PAST` bins before t0 and those after.
     since
         Bins from the last known spike to t0, (W,).
 
@@ -38,7 +38,7 @@ def greedy(distance: np.ndarray, since: np.ndarray, past: int = PAST) -> np.ndar
         Trains (W, L) uint8.
     """
     weight = np.linspace(1, LAST_WEIGHT, distance.shape[1])
-    return _greedy(np.asarray(distance, np.float64), weight, np.asarray(since, np.int64), past)
+    return _greedy(np.asarray(distance, np.float64), weight, np.asarray(since, np.int64), PAST)
 
 
 @numba.njit(cache=True)
@@ -79,16 +79,14 @@ def _greedy(distances, weight, since, past):
     return trains
 
 
-def by_gradient(
-    distance: np.ndarray, n_spikes: int, past: int = PAST, steps: int = 200
-) -> np.ndarray:
+def by_gradient(distance: np.ndarray, n_spikes: int, steps: int = 200) -> np.ndarray:
     """Trains (W, L) of at most `n_spikes` spikes whose places, evenly spaced at first, follow the gradient
     of the squared error of distances (W, L) [bins]; two in one bin are one. It stays near where it starts."""
     import torch
 
     seen = torch.as_tensor(distance, dtype=torch.float32)
     L = seen.shape[1]
-    place = torch.linspace(past, L - 1, n_spikes + 2)[1:-1].repeat(len(seen), 1).requires_grad_()
+    place = torch.linspace(PAST, L - 1, n_spikes + 2)[1:-1].repeat(len(seen), 1).requires_grad_()
     optimiser = torch.optim.Adam([place], lr=0.5)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -96,46 +94,54 @@ def by_gradient(
         (away.clamp(SPIKE_BIN, LONGEST) - seen).square().mean(dim=1).sum().backward()
         optimiser.step()
     trains = np.zeros(distance.shape, np.uint8)
-    at = place.detach().round().clamp(past, L - 1).long().numpy()
+    at = place.detach().round().clamp(PAST, L - 1).long().numpy()
     trains[np.arange(len(at))[:, None], at] = 1
     return trains
 
 
-def least_energy(distance: np.ndarray, since: np.ndarray, per_spike: float = 0.0, *, past: int = PAST, refractory: int = 2, log: bool = True) -> np.ndarray:  # fmt: skip
+def least_energy(
+    distance: np.ndarray, since: np.ndarray, per_spike: float = 0.0, *, refractory: int = 2, log: bool = True
+) -> np.ndarray:  # fmt: skip
     """Trains (W, L) of least energy of windows, exactly: the error of log distances, as networks are
     trained on them; the arguments of `greedy`."""
     weight = np.linspace(1, LAST_WEIGHT, distance.shape[1])
-    trains = np.empty(distance.shape, np.uint8)
-    for w, (seen, last) in enumerate(zip(distance, since, strict=True)):
-        cost = inference.squared_error(seen, LONGEST, log=log, weight=weight)
-        rules = {"start": past + max(0, refractory - last), "free_end": True}
-        window = inference.Trains(
-            cost, len(seen), per_spike=per_spike, refractory=refractory, **rules
-        )
-        trains[w] = window.least()[1]
-    return trains
+    start = PAST + np.maximum(0, refractory - since)
+    rules = {"log": log, "weight": weight, "per_spike": per_spike, "refractory": refractory}
+    return inference.least_trains(distance, LONGEST, start, **rules)
 
 
-def best_expected(p: np.ndarray, sigma: float, n_spikes: int | None = None) -> np.ndarray:
-    """The train (T,) that is expected to be most like the recorded one, by the cosine of both after a
-    Gaussian of `sigma` bins; spike by spike, each where it adds most.
+def best_expected(p: np.ndarray, sigma: float) -> np.ndarray:
+    """Trains (C, T) that are expected to be most like the recorded ones, by the cosine of both after a
+    Gaussian of `sigma` bins; spike by spike, each where it adds most, as many as are expected.
 
-    p: probability of a spike in each bin (T,); n_spikes: None = as many as are expected.
+    p: probability of a spike in each bin (C, T).
     """
     width = np.sqrt(2) * sigma
     reach = int(4 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    kernel /= kernel.sum()
     field = gaussian_filter1d(np.asarray(p, float), width, mode="constant")
-    near = np.zeros(len(p) + 2 * reach)  # likeness of a spike in each bin to those that are chosen
-    train, own = np.zeros(len(p), np.uint8), kernel[reach]
-    shared = square = 0.0
-    for _ in range(int(np.rint(p.sum())) if n_spikes is None else n_spikes):
-        seen = near[reach : reach + len(p)]
-        gain = (shared + field) / np.sqrt(square + own + 2 * seen)
-        gain[train > 0] = -np.inf
-        t = int(gain.argmax())
-        shared, square = shared + field[t], square + own + 2 * seen[t]
-        train[t] = 1
-        near[t : t + len(kernel)] += kernel
-    return train
+    n_spikes = np.rint(p.sum(axis=1)).astype(np.int64)
+    return _spike_by_spike(field, kernel / kernel.sum(), n_spikes)
+
+
+@numba.njit(cache=True)
+def _spike_by_spike(field, kernel, n_spikes):
+    C, T = field.shape
+    reach, trains = len(kernel) // 2, np.zeros((C, T), np.uint8)
+    own = kernel[reach]
+    for c in range(C):
+        near = np.zeros(T + 2 * reach)  # likeness of a spike in each bin to those that are chosen
+        order, shared, square = np.argsort(-field[c]), 0.0, 0.0
+        for _ in range(n_spikes[c]):
+            best, at = -np.inf, 0
+            for t in order:
+                together = shared + field[c, t]
+                if together <= best * np.sqrt(square + own):
+                    break  # nor does any after it add more
+                gain = together / np.sqrt(square + own + 2 * near[t + reach])
+                if gain > best and not trains[c, t]:
+                    best, at = gain, t
+            trains[c, at] = 1
+            shared, square = shared + field[c, at], square + own + 2 * near[at + reach]
+            near[at : at + len(kernel)] += kernel
+    return trains

@@ -39,12 +39,16 @@ def rows_of_time(
     """Rows in which the stimulus is known throughout, from the first spike to the last.
 
     Returns a table with a label "" for each row, its number the index, edges int64 ns (row, bins + 1),
-    and what counts keep of rows left out between the first and the last. Raises BadInput for a stimulus that is shorter than the spikes
-    by more than a row, has a gap or is NaN, unless `gaps` is cut; what `stimulus.read` raises.
+    and what counts keep of rows left out between the first and the last. Raises BadInput for a recording
+    without spikes, for a stimulus that is shorter than the spikes by more than a row, has a gap or is
+    NaN, unless `gaps` is cut; what `stimulus.read` raises.
     """
     times, values = stimulus.read(recording)
     known = stimulus.known(times, values)
-    first, last = _spike_span(recording)
+    ends = [(train[0], train[-1]) for train in recording.trains() if len(train)]
+    if not ends:
+        raise BadInput(f"{recording.path or recording.id}: no unit has a spike; nothing to bin.")
+    first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
     n = row_bins(settings.bin_s)
     length = n * settings.bin_s
     if settings.gaps == "refuse":
@@ -63,14 +67,6 @@ def rows_of_time(
     left_out = {"stimulus not known": missing} if missing else {}
     attrs = {"classes": json.dumps([""]), "left_out": json.dumps(left_out)}
     return pd.DataFrame({"label": ""}, index=rows), edges, attrs
-
-
-def _spike_span(recording: Recording) -> tuple[float, float]:
-    """Time of the first spike and of the last [s]; BadInput where there are none."""
-    ends = [(train[0], train[-1]) for train in recording.trains() if len(train)]
-    if not ends:
-        raise BadInput(f"{recording.path or recording.id}: no unit has a spike; nothing to bin.")
-    return float(min(first for first, _ in ends)), float(max(last for _, last in ends))
 
 
 def _refuse_unknown(

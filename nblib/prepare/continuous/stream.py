@@ -55,19 +55,15 @@ class Stream:
     log_intensity: np.ndarray | None = None
     types: np.ndarray | None = None
 
-    def bins(self, role: str) -> np.ndarray:
-        """Positions of all bins of a role, rising."""
-        return self.windows(role)
-
     def windows(
-        self, role: str, context_s: float = 0.0, horizon_s: float = 0.0, stride: int = 1, phase: int = 0
-    ) -> np.ndarray:  # fmt: skip
+        self, role: str, context_s: float = 0.0, horizon_s: float = 0.0, stride: int = 1
+    ) -> np.ndarray:
         """Positions t0 at which windows of a role may begin to look ahead, rising int64.
 
         The bins from t0 to t0 + horizon, one at least, are of the role; those of the context before t0
         are of it or of the gap before it, never of another role, and no window crosses a seam. stride:
-        bins from one to the next in a span, from `phase` on. BadParameter for a context and a horizon
-        that are longer together than the split keeps free.
+        bins from one to the next in a span. BadParameter for a context and a horizon that are longer
+        together than the split keeps free.
         """
         if context_s + horizon_s > self.gap_s + 1e-9:
             raise BadParameter(
@@ -78,7 +74,7 @@ class Stream:
         starts = []
         for span in self.spans[self.spans["role"] == role].itertuples():
             first = span.first + max(0, context - span.before)
-            starts.append(np.arange(first + phase, span.stop - max(1, horizon) + 1, stride))
+            starts.append(np.arange(first, span.stop - max(1, horizon) + 1, stride))
         return np.concatenate([np.empty(0, np.int64), *starts])
 
 

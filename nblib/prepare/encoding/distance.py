@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 SPIKE_BIN = 0.25  # bins: how far a spike lies from the middle of its own bin, on average
@@ -12,16 +13,21 @@ def distances(spikes: np.ndarray, K: int, *, future: bool = False, axis: int = -
 
     spikes: counts a bin, any number above 0 is a spike. future: only spikes at or after a bin count.
     """
-    spikes = np.moveaxis(np.asarray(spikes), axis, -1)
-    away = np.full(spikes.shape, K, np.int32)
-    n = spikes.shape[-1]
-    for place in np.ndindex(spikes.shape[:-1]):
-        at = np.flatnonzero(spikes[place])
-        if len(at):
-            after = np.repeat(np.append(at, n + 2 * K), np.diff(at, prepend=-1, append=n - 1))
-            ahead = after - np.arange(n)
-            if not future:
-                before = np.repeat(np.append(-2 * K, at), np.diff(at, prepend=0, append=n))
-                ahead = np.minimum(ahead, np.arange(n) - before)
-            away[place] = np.minimum(ahead, K)
-    return np.moveaxis(away, -1, axis)
+    spikes = np.ascontiguousarray(np.moveaxis(np.asarray(spikes) > 0, axis, -1))
+    away = _two_passes(spikes.reshape(-1, spikes.shape[-1]), K, future)
+    return np.moveaxis(away.reshape(spikes.shape), -1, axis)
+
+
+@numba.njit(cache=True)
+def _two_passes(spikes, K, future):
+    rows, n = spikes.shape
+    away = np.empty((rows, n), np.int32)
+    for row in range(rows):
+        ahead = back = K
+        for t in range(n - 1, -1, -1):
+            ahead = 0 if spikes[row, t] else min(ahead + 1, K)
+            away[row, t] = ahead
+        for t in range(0 if future else n):
+            back = 0 if spikes[row, t] else min(back + 1, K)
+            away[row, t] = min(away[row, t], back)
+    return away

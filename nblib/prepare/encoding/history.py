@@ -1,7 +1,8 @@
 """What an encoder knows at a moment: the stimulus before it, and the cell's own spikes before it.
 
-Time goes in steps of 8 bins. Everything of step s is known at its first bin; nothing reaches over a seam
-or further back than `CONTEXT_STEPS`, so that it fits into the gap between two roles.
+Time goes in steps of 8 bins. Everything of step s is known at its first bin and reaches no further back than
+`CONTEXT_STEPS`: so far back from a step of a role there is neither a seam nor another role
+(`Stream.windows`), and steps near a seam are of no role.
 
 Shapes: T steps, C cells, S steps chosen.
 """
@@ -38,7 +39,7 @@ class Inputs:
     stimulus (T, channel) float32, mean 0 and spread 1 over train steps; spikes (T, 8, C) uint8, 0 or 1;
     since (T, 8, C) uint8: bins since the last spike before each bin, at most LONGEST; traces (T, C, 3)
     float32: decaying sums of spikes before the step; steps: those of each role; rate (C,): share of train
-    bins with a spike; after_seam (T,): steps since the last seam.
+    bins with a spike.
     """
 
     stimulus: np.ndarray
@@ -47,17 +48,14 @@ class Inputs:
     traces: np.ndarray
     steps: dict[str, np.ndarray]
     rate: np.ndarray
-    after_seam: np.ndarray
 
     @property
     def n_cells(self) -> int:
         return len(self.rate)
 
     def shown(self, steps: np.ndarray) -> np.ndarray:
-        """Stimulus before steps (S,), the latest last: (S, channel, LAGS); 0 beyond a seam."""
-        lag = np.arange(-LAGS, 0)
-        seen = self.stimulus[np.maximum(steps[:, None] + lag, 0)]
-        seen[-lag > self.after_seam[steps][:, None]] = 0
+        """Stimulus before steps (S,), the latest last: (S, channel, LAGS)."""
+        seen = self.stimulus[steps[:, None] + np.arange(-LAGS, 0)]
         return np.ascontiguousarray(seen.transpose(0, 2, 1))
 
     def ahead(self, steps: np.ndarray, n_bins: int) -> np.ndarray:
@@ -65,21 +63,21 @@ class Inputs:
         bins = steps[:, None] * STEP + np.arange(n_bins)
         return self.spikes.reshape(-1, self.n_cells)[bins].transpose(0, 2, 1)
 
-    def age(self, steps: np.ndarray, ahead: int = 0) -> np.ndarray:
-        """Group of the time since the last spike before each bin of steps (S,): (S, 8, C). With `ahead`:
-        as it would be in each of so many bins from the step on, if no other spike came: (S, C, ahead)."""
-        if not ahead:
-            return AGE[self.since[steps]]
+    def age(self, steps: np.ndarray) -> np.ndarray:
+        """Group of the time since the last spike before each bin of steps (S,): (S, C, 8)."""
+        return AGE[self.since[steps]].transpose(0, 2, 1)
+
+    def age_ahead(self, steps: np.ndarray, n_bins: int) -> np.ndarray:
+        """The same as it would be in the n bins from steps (S,) on if no other spike came: (S, C, n_bins)."""
         last = self.since[steps, 0].astype(int)[..., None]
-        return AGE[np.minimum(last + np.arange(ahead), LONGEST)]
+        return AGE[np.minimum(last + np.arange(n_bins), LONGEST)]
 
     def recent(self, steps: np.ndarray) -> np.ndarray:
         """What is known of the spikes before steps (S,): group of age as 0 or 1, traces, recent counts:
         (S, C, features) float32."""
         age = np.eye(N_AGES, dtype=np.float32)[AGE[self.since[steps, 0]]]
-        lag = np.arange(-RECENT, 0)
-        counts = self.spikes[np.maximum(steps[:, None] + lag, 0)].sum(axis=2, dtype=np.float32)
-        counts[-lag > self.after_seam[steps][:, None]] = 0
+        before = steps[:, None] + np.arange(-RECENT, 0)
+        counts = self.spikes[before].sum(axis=2, dtype=np.float32)
         return np.concatenate([age, self.traces[steps], counts.transpose(0, 2, 1)], axis=2)
 
     def with_noise_from(self, step: int, rng: np.random.Generator) -> Inputs:
@@ -87,7 +85,7 @@ class Inputs:
         stimulus, spikes = self.stimulus.copy(), self.spikes.copy()
         stimulus[step:] = rng.standard_normal(stimulus[step:].shape)
         spikes[step:] = rng.random(spikes[step:].shape) < 0.2
-        since, traces, _ = of_spikes(spikes, np.flatnonzero(self.after_seam == 0))
+        since, traces = since_last(spikes), traces_of(spikes)
         return replace(self, stimulus=stimulus, spikes=spikes, since=since, traces=traces)
 
 
@@ -124,29 +122,24 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
             )
     spread = shown[steps["train"]].std(axis=0)
     shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
-    seams = np.flatnonzero(np.diff(stream.number[::STEP], prepend=-STEP - 1) != STEP)
-    since, traces, after_seam = of_spikes(spikes, seams)
     rate = spikes[steps["train"]].mean(axis=(0, 1))
-    return Inputs(shown.astype(np.float32), spikes, since, traces, steps, rate, after_seam)
+    known = since_last(spikes), traces_of(spikes)
+    return Inputs(shown.astype(np.float32), spikes, *known, steps, rate)
 
 
-def of_spikes(spikes: np.ndarray, seams: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`since`, `traces` and `after_seam` of `Inputs`; spikes (T, 8, C); seams: first steps of stretches."""
-    T, _, n_cells = spikes.shape
-    since, traces, after = np.empty(spikes.shape, np.uint8), [], []
-    for first, stop in zip(seams, np.append(seams[1:], T), strict=True):
-        part = spikes[first:stop].reshape(-1, n_cells)
-        back = distances(part[::-1], LONGEST, future=True, axis=0)[::-1]
-        back = np.concatenate([np.full((1, n_cells), LONGEST), np.minimum(back[:-1] + 1, LONGEST)])
-        since[first:stop] = back.reshape(-1, STEP, n_cells)
-        traces.append(traces_of(spikes[first:stop].sum(axis=1)))
-        after.append(np.arange(stop - first))
-    return since, np.concatenate(traces), np.concatenate(after)
+def since_last(spikes: np.ndarray) -> np.ndarray:
+    """Bins since the last spike before each bin of spikes (T, 8, C), at most LONGEST."""
+    flat = spikes.reshape(-1, spikes.shape[2])
+    back = distances(flat[::-1], LONGEST, future=True, axis=0)[::-1]  # a spike in the bin is 0 back
+    since = np.full(flat.shape, LONGEST, np.uint8)
+    since[1:] = np.minimum(back[:-1] + 1, LONGEST)
+    return since.reshape(spikes.shape)
 
 
-def traces_of(counts: np.ndarray) -> np.ndarray:
-    """Sums of counts (T, C) of steps before each, decaying with TAUS: (T, C, 3), cut off exactly
+def traces_of(spikes: np.ndarray) -> np.ndarray:
+    """Sums of spikes (T, 8, C) in the steps before each, decaying with TAUS: (T, C, 3), cut off exactly
     CONTEXT_STEPS back."""
+    counts = spikes.sum(axis=1)
     traces = []
     for tau in TAUS:
         decay = np.exp(-1 / tau)

@@ -28,8 +28,10 @@ def scores(result: Result) -> Picture:
 
 
 @style.styled
-def calibration(table: pd.DataFrame) -> Picture:
+def calibration(table: pd.DataFrame | None) -> Picture:
     """How often a spike came, against how likely it was said to be, in groups of equally many bins."""
+    if table is None:
+        return style.say("No model one step ahead was asked for: -p encoders '[glm]'")
     fig = style.new_figure(3.4)
     ax = fig.add_subplot()
     known = table[(table["said"] > 0) & (table["seen"] > 0)]
@@ -49,8 +51,6 @@ def calibration(table: pd.DataFrame) -> Picture:
 @style.styled
 def stretch(trains: dict[str, np.ndarray], bin_s: float) -> Picture:
     """Some seconds of one cell: the recorded train, and under it every inferred one; rates are grey."""
-    if not trains:
-        return style.say("No model that looks ahead was asked for: -p encoders '[chain]'")
     fig = style.new_figure(0.8 + 0.3 * len(trains))
     ax = fig.add_subplot()
     for row, train in enumerate(trains.values()):
@@ -59,17 +59,12 @@ def stretch(trains: dict[str, np.ndarray], bin_s: float) -> Picture:
             colour = style.INK if row == 0 else style.BLUE
             ax.vlines(time_s[train > 0], row - 0.4, row + 0.4, color=colour, lw=1.1)
         else:
+            low = row + 0.4
             ax.fill_between(
-                time_s,
-                row + 0.4,
-                row + 0.4 - 0.8 * train / max(train.max(), 1e-9),
-                color=style.GREY,
-                lw=0,
+                time_s, low, low - 0.8 * train / max(train.max(), 1e-9), color=style.GREY, lw=0
             )
-    ax.set(
-        xlabel="time in test windows [s]", ylim=(len(trains) - 0.5, -0.5), yticks=range(len(trains))
-    )
-    ax.set_yticklabels(list(trains))
+    primitives.name_rows(ax, list(trains))
+    ax.set(xlabel="time in test windows [s]")
     return fig
 
 
