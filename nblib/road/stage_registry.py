@@ -113,7 +113,7 @@ STAGES: dict[str, StageInfo] = {
         2, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
     ),
     "13_spike_distance": StageInfo(
-        1, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
+        2, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
     ),
     RESULTS: StageInfo(
         3, None, "nblib.report.results:Params", kind="report", light=True,

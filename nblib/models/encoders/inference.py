@@ -236,12 +236,13 @@ def _advance(
         own = cost[t - first]
         fall[t + K - 1], after[t + K - 1] = far[0], far_last[0]
         # Those that rise may turn, at their last bin or the one after the middle, to a spike k bins ahead.
-        for k in range((refractory - 1) // 2, min(K, t + early + 1)):
+        # What would turn before bin 0 or in it gives the bins the distances of those that fall from the start.
+        for k in range((refractory - 1) // 2, min(K, t + early + 1) if t > 0 else 0):
             value, last = fall[t + k], after[t + k]
             if 2 * k + 1 >= refractory:
                 value, new = _meet(value, rise[t + K - 1 - k], soft)
                 last = t - 1 - k if new else last
-            if k + 1 < K:
+            if k + 1 < K and t > 1:
                 value, new = _meet(value, rise[t + K - 2 - k], soft)
                 last = t - 2 - k if new else last
             fall[t + k], after[t + k] = value, last
