@@ -1,7 +1,6 @@
 """Spike trains from distances, against every train that there is; the chain, against the same."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -138,30 +137,6 @@ def test_the_exact_train_costs_no_more_than_the_published_and_less_now_and_then(
     assert wrong[0] < wrong[1]
     stuck = references.by_gradient(seen[:20], 4, steps=30)
     assert (stuck.sum(axis=1) <= 4).all() and not stuck[:, :32].any()
-
-
-@pytest.mark.slow
-def test_a_second_of_a_cell_takes_milliseconds():
-    """Windows at a stride of 80 bins at most 1 ms, a stream at most 4 ms whatever its length."""
-    rng = np.random.default_rng(5)
-
-    def seen(shape):
-        away = distances(rng.random(shape) < 0.01, 198)
-        return np.maximum(away, SPIKE_BIN) * np.exp(rng.normal(0, 0.6, shape))
-
-    def spent(work, *given):
-        began = time.process_time()
-        work(*given)
-        return time.process_time() - began
-
-    windows, since = seen((2000, 128)), np.full(2000, 300)
-    references.least_energy(windows, since)  # compiles
-    assert spent(references.least_energy, windows, since) / (2000 * 0.08) < 1e-3
-    of_a_second = [
-        spent(Trains(squared_error(seen(n), 198), n, refractory=2).least) / n * 1000
-        for n in (10_000, 100_000, 1_000_000)
-    ]
-    assert max(of_a_second) < min(4e-3, 1.2 * min(of_a_second))
 
 
 def test_the_train_expected_to_be_most_like_stands_where_spikes_are_likely():
