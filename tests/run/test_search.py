@@ -142,75 +142,51 @@ def test_inputs_with_another_split_are_refused(home):
 
 
 def test_no_trial_looks_at_test_presentations(home, monkeypatch):
-    """With the test presentations replaced by noise of a million every trial is what it was."""
+    """Spoilt test presentations change no trial, which seed and index propose; judged on them, as a
+    faulty trial would be, all change."""
     load = decode.load_data
     clean = told(work(study()))
+    assert len({str(params) for _, params, _ in clean}) == 4
 
     def poisoned(*given):
         data = load(*given)
         noise = np.full_like(data.test.x, np.nan)
         return replace(data, test=replace(data.test, x=noise, y=data.test.y[::-1].copy()))
 
-    monkeypatch.setattr(decode, "load_data", poisoned)
-    shutil.rmtree(store.searches_dir())
-    assert told(work(study())) == clean and len(clean) == 4
-
-
-def test_a_trial_that_looked_at_the_test_would_be_seen(home, monkeypatch):
-    """The test above, tested: judged on test presentations, trials change with them."""
-    load = decode.load_data
-
     def leaking(*given):
         data = load(*given)
         return replace(data, val=data.test)
 
-    clean = told(work(study()))
-    monkeypatch.setattr(decode, "load_data", leaking)
-    shutil.rmtree(store.searches_dir())
-    assert told(work(study())) != clean
-
-
-def test_trials_are_proposed_by_seed_and_index(home):
-    first = told(work(study(trials=6)))
-    shutil.rmtree(store.searches_dir())
-    assert told(work(study(trials=6))) == first
-    assert len({str(params) for _, params, _ in first}) == 6
-    assert told(work(study(trials=6, seed=1)))[0][1] != first[0][1]
+    for load_data, same in ((poisoned, True), (leaking, False)):
+        monkeypatch.setattr(decode, "load_data", load_data)
+        shutil.rmtree(store.searches_dir())
+        assert (told(work(study())) == clean) == same
+    assert told(work(study(seed=1), [0]))[0][1] != clean[0][1]
 
 
 def test_what_is_done_is_not_done_again(home):
-    own = work(study())
-    assert tuning.begin(own) == []
+    """Neither trials nor runs; of a process that was killed the trial is made once more."""
+    own = study()
+    tuning.begin(own)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tuning, "judge", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        tuning.attempt_trial(str(own.folder()), 0)
+    assert tuning.begin(own) == [0, 1, 2, 3]
+    work(own)
+    assert sorted(tuning.ended(own)) == [0, 1, 2, 3] and tuning.begin(own) == []
     assert len(tuning.tested(own)) == 2 and tuning.tested(study(trials=6)) == []  # not halfway
     more = study(trials=6)
     assert more.folder() == own.folder() and tuning.begin(more) == [4, 5]
     assert "done already" in tuning.attempt_trial(str(own.folder()), 2).message
     assert study(seed=1).folder() != own.folder() != study(objective="val_loss").folder()
-    same = {
-        **FIXED,
-        "device": "cpu",
-        "threads": 1,
-        "fold": 0,
-    }  # how to work, and a default said aloud
+    # How to work, and a default said aloud.
+    same = {**FIXED, "device": "cpu", "threads": 1, "fold": 0}
     assert Study("s", own.search, same).folder() == own.folder()
     info, before = stages.STAGES["05_train_lstm"], own.folder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stages.STAGES, "05_train_lstm", replace(info, version=99))
         assert study().folder() != before  # trials of other code do not choose
     assert Study("s", own.search, {**FIXED, "max_epochs": 2}).folder() != own.folder()
-
-
-def test_a_trial_whose_process_was_killed_is_made_once_more(home, monkeypatch):
-    own = study()
-    tuning.begin(own)
-    monkeypatch.setattr(tuning, "judge", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        tuning.attempt_trial(str(own.folder()), 0)
-    monkeypatch.undo()
-    monkeypatch.setenv("NBLIB_HOME", str(home))
-    assert tuning.begin(own) == [0, 1, 2, 3]
-    work(own)
-    assert sorted(tuning.ended(own)) == [0, 1, 2, 3]
 
 
 def test_a_lock_left_by_a_killed_process_gives_way(home, monkeypatch):
@@ -259,12 +235,9 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
     """Three of the learning rates, the last in the order of this seed, are too small to learn."""
     rates = [1e-9, 2e-9, 2e-2, 2.5e-2, 3e-2, 3.5e-2, 4e-2, 3e-9]
     space = {"learning_rate": {"choices": rates}}
-    from_nothing = {
-        **FIXED["model_params"],
-        "linear": "",
-    }  # else it knows something without learning
-    fixed = {
-        **FIXED,
+    # Else it knows something without learning.
+    from_nothing = {**FIXED["model_params"], "linear": ""}
+    fixed = FIXED | {
         "max_epochs": 12,
         "patience": 12,
         "batch_size": 16,
@@ -276,13 +249,12 @@ def test_a_hopeless_trial_is_given_up_early(home, pruner):
     assert len(given_up) and (given_up["epochs"] < 12).all() and (given_up["epochs"] >= 4).all()
     assert found.loc[found["state"] == "whole", "value"].min() == tuning.best(own).value
     assert tuning.best(own).params["learning_rate"] > 1e-3
-    none = study(pruner="none", trials=4)
-    assert (tables.trials([work(none)])["state"] == "whole").all()
 
 
 def test_the_objective_is_the_validation_score_of_the_notebook(home):
     """The run with a trial's settings has the validation accuracy that the trial told."""
-    own = work(study(trials=2))
+    own = work(study(trials=2, pruner="none"))
+    assert (tables.trials([own])["state"] == "whole").all()
     assert execute.run(*tuning.winner(own), progress=False) == 0
     (row,) = results.scan().itertuples()
     assert row.val_accuracy == pytest.approx(tuning.best(own).value)
