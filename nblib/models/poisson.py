@@ -86,7 +86,8 @@ class BayesPoisson(LinearDecoder):
     scores, set on validation rows, makes probabilities calibrated.
 
     courses: most time courses; gain_sd: values that are tried, the best on validation is kept. Scaled
-    samples become counts again by `scaling`. Raises BadInput for counts below zero.
+    samples become counts again by `scaling`. `train_loss` of the history is that of at most 500 train
+    rows. Raises BadInput for counts below zero.
 
     Sources: Robbins 1956, Efron and Morris 1973, JASA 68:117 (empirical Bayes); Aitchison and Ho 1989,
     Biometrika 76:643 (Poisson-log normal); Wedderburn 1974, Biometrika 61:439 (quasi-likelihood);
@@ -96,6 +97,7 @@ class BayesPoisson(LinearDecoder):
     name = "bayes_poisson"
     title = "Bayesian Poisson"
     fixed = {"gain_sd": (1.0,)}
+    most_scored = 500
 
     def check(self) -> None:
         require(self.params["courses"] >= 1, self, "courses >= 1 needed")

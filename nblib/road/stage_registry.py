@@ -91,7 +91,7 @@ STAGES: dict[str, StageInfo] = {
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
-        5, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
+        4, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
         needs="05_train_lstm",
     ),
     "06_train_st_gat": StageInfo(
