@@ -10,7 +10,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_LAZY = {"begin": "road.stages", "load_run": "report.runs", "load_recipe": "core.recipes"}
+_LAZY = {"begin": "road.stages", "load_run": "report.one_run", "load_recipe": "core.recipes"}
 
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -157,7 +157,7 @@ def gather(stage: str, pairs: list[list[str]], file: str | None) -> dict[str, An
     """Values of -f and -p together, -p last. A file that names `recordings` is a recipe itself."""
     from nblib.core import recipes
     from nblib.core.errors import BadParameter
-    from nblib.core.values import from_text, read_settings, text_of
+    from nblib.core.text_to_values import from_text, read_settings, text_of
     from nblib.road import notebook_code, stages
 
     values: dict[str, Any] = {}
@@ -246,9 +246,9 @@ def status(options: argparse.Namespace) -> str:
 def results(options: argparse.Namespace) -> None:
     import shutil
 
-    from nblib.report import results as source
+    from nblib.report import all_runs as source
     from nblib.report import score_file, summary
-    from nblib.report.runs import read_all
+    from nblib.report.one_run import read_all
 
     runs = read_all()
     scores = source.scores(runs, options.recipe)

@@ -10,7 +10,7 @@ from nblib.data.nwb import open_nwb
 from nblib.data.opening import open_recording
 from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.potentials import lfp_windows, stored_windows
-from nblib.simulate import lfp, oracle
+from nblib.simulate import lfp, scene_oracle
 from nblib.simulate.allen import simulate, truth_path
 
 TRIALS = {"intervals": "natural_scenes_presentations", "label": "frame"}
@@ -37,7 +37,7 @@ def read(folder: Path) -> dict[str, float]:
     spikes = folder / "spikes.nwb"
     return {
         "spikes": float(open_nwb(spikes, **TRIALS).spike_times(0).sum()),
-        "truth": float(oracle.read_truth(truth_path(spikes)).rates.sum()),
+        "truth": float(scene_oracle.read_truth(truth_path(spikes)).rates.sum()),
         "counts": float(counts_dataset.load(folder).counts.sum()),
         "mean": float(splits.load(folder)[1][0].mean.sum()),
         "windows": float(abs(stored_windows.load(folder).x).sum()),

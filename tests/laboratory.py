@@ -16,7 +16,7 @@ from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
-from nblib.report.runs import HISTORY
+from nblib.report.one_run import HISTORY
 from nblib.road import stages
 
 N_TRIALS, N_UNITS = 120, 5

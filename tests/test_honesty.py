@@ -15,7 +15,7 @@ from nblib.experiments.decode import Params as TrainParams
 from nblib.models import MODELS
 from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
-from nblib.simulate import allen, oracle
+from nblib.simulate import allen, scene_oracle
 
 SPLITS = {
     "blocked": SplitSettings(gap_s=0.5),
@@ -96,7 +96,7 @@ def truth(session):
     """The blocked samples and whether the oracle names each test presentation."""
     path, recording, binned = session
     samples = cut(binned, SPLITS["blocked"])
-    log_posterior, classes = oracle.oracle_log_posterior(
+    log_posterior, classes = scene_oracle.oracle_log_posterior(
         allen.truth_path(path), recording, samples["test"].trial, None
     )
     label = binned.label.sel(trial=samples["test"].trial).values

@@ -390,7 +390,7 @@ def test_readme_commands_are_shell():
 
 def test_readme_recipes_are_valid():
     from nblib.core.params import Recipe, checked
-    from nblib.core.values import read_yaml
+    from nblib.core.text_to_values import read_yaml
 
     texts = {text: read_yaml(text, "README.md") for text in blocks("yaml")}
     recipes = {text: values for text, values in texts.items() if "recipe" in values}

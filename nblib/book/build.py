@@ -22,7 +22,7 @@ from nblib.book import check, pages, tables
 from nblib.book.pages import Links, artifact_path
 from nblib.core import store
 from nblib.core.errors import CorruptArtifact, NblibError
-from nblib.report import model_choice, results
+from nblib.report import all_runs, model_choice
 from nblib.road.stage_registry import STAGES
 from nblib.run import many, plan, sweep
 from nblib.run.sweep import Sweep
@@ -153,7 +153,7 @@ def lay_out(
     layout = Layout(folder)
     paged = pages.run_pages(table)
     links = Links.of(table, paged)
-    compared = model_choice.paired(results.comparable(table))
+    compared = model_choice.paired(all_runs.comparable(table))
     figure = tables.comparison(table, links)
     headline = tables.headline(table, links, compared)
     parts = {
@@ -232,7 +232,7 @@ def build(n_jobs: int, no_run: bool, fresh: bool, output: Path | None) -> int:
     shown = find_done(book) if no_run else run_plan(book, n_jobs)
     ran = time.monotonic()
     source = root / "book" / "_generated"
-    paged = lay_out(source, root, shown, results.scan())
+    paged = lay_out(source, root, shown, all_runs.scan())
     print("rendering the pages ...", flush=True)
     html = render(source, (output or root / "book").resolve(), fresh=fresh)
     faults, sizes = check.check(html)

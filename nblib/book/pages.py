@@ -13,7 +13,7 @@ import pandas as pd
 
 from nblib.core import store
 from nblib.core.markup import in_html, in_markdown
-from nblib.report import model_choice, results, summary
+from nblib.report import all_runs, model_choice, summary
 from nblib.road.stage_registry import DECODERS, STAGES
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class RunPage:
 
     @property
     def has_page(self) -> bool:
-        return bool(self.row["executed"]) and self.row["flag"] not in results.WITHOUT_SCORES
+        return bool(self.row["executed"]) and self.row["flag"] not in all_runs.WITHOUT_SCORES
 
 
 def run_pages(table: pd.DataFrame) -> list[RunPage]:
@@ -83,7 +83,7 @@ def run_pages(table: pd.DataFrame) -> list[RunPage]:
     First those that validation chooses, as prose and figures speak of them; then those that the
     results table shows first.
     """
-    best = model_choice.chosen(results.comparable(table))["run"]
+    best = model_choice.chosen(all_runs.comparable(table))["run"]
     first = summary.in_order(table).drop_duplicates(
         "folder"
     )  # a run of several results has one page

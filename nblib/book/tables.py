@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nblib.book.pages import linked_figure
 from nblib.core.markup import in_html, in_markdown
-from nblib.report import model_choice, results, summary
+from nblib.report import all_runs, model_choice, summary
 from nblib.road.stage_registry import DECODERS, FEW_SHOT, RESULTS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TABS = {
 
 def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
     """What validation chooses on the demo and how it did, with its run; compared: `model_choice.paired`."""
-    demo = results.comparable(table)
+    demo = all_runs.comparable(table)
     demo = demo[demo["group"] == "demo"]
     best = model_choice.chosen(demo)
     if best.empty:
@@ -52,7 +52,7 @@ def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
 
 def verdicts(table: pd.DataFrame, compared: pd.DataFrame) -> str:
     """A sentence for each recording: what validation chooses there, and how that did on test."""
-    lines = summary.verdicts(_own(results.comparable(table)), compared=compared)
+    lines = summary.verdicts(_own(all_runs.comparable(table)), compared=compared)
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -63,7 +63,7 @@ def _own(runs: pd.DataFrame) -> pd.DataFrame:
 
 def comparison(table: pd.DataFrame, links: Links) -> str:
     """The figure of all decoders, its marks linked to their runs; nothing without a run to compare."""
-    fair = _own(results.comparable(table))
+    fair = _own(all_runs.comparable(table))
     if fair.empty:
         return ""
     from nblib.report.plots.results import compare_runs
@@ -74,7 +74,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
 
 def tab_of(table: pd.DataFrame) -> list[str]:
     """The tab in which the results page shows each row of a scan."""
-    compared = set(results.comparable(table)["run"])
+    compared = set(all_runs.comparable(table)["run"])
     several = table.groupby(["group", "recording"])["fold"].transform("nunique") > 1
     tabs = []
     for row, folds in zip(table.itertuples(), several, strict=True):

@@ -15,7 +15,7 @@ import yaml
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
-from nblib.core.values import cut, read_settings, shown, text_of
+from nblib.core.text_to_values import cut, read_settings, shown, text_of
 
 DERIVED = "# derived from "  # how the file of a derived recipe begins
 

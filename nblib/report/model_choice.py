@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from nblib.evaluate import scores, stats
-from nblib.report import results
-from nblib.report.runs import load_run
+from nblib.report import all_runs
+from nblib.report.one_run import load_run
 from nblib.road.stage_registry import DECODERS, FEW_SHOT
 
 EACH = ("group", "recording")
@@ -198,7 +198,7 @@ def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     `plots.few_shot_curves` takes them, `n_recordings` and the `runs` behind it; no row without 07.
     """
     control = runs["variant"].str.contains("shuffle_labels", na=False).astype(bool)
-    part = results.clean(runs[(runs["notebook"] == FEW_SHOT) & ~control])
+    part = all_runs.clean(runs[(runs["notebook"] == FEW_SHOT) & ~control])
     named = part["variant"].str.extract(r"^k=(?P<k>\d+|all)(?:, )?(?P<rest>.*)$")
     part = part.assign(
         k=named["k"].replace("all", "0").astype(int), rest=named["rest"],
@@ -240,7 +240,7 @@ def against_in_words(
     """
     if run["shuffle_labels"]:
         return "Labels are shuffled: this control is compared with nothing."
-    runs = results.clean(results.scan())
+    runs = all_runs.clean(all_runs.scan())
     same = (runs["model"] == other) & (runs["variant"] == "")
     same &= runs["notebook"] == DECODERS[0]
     # The recipe to the letter: one derived from it has other bins, units or scaling.

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nblib.core.errors import MissingInput
 from nblib.core.markup import in_markdown
-from nblib.report import results, summary
+from nblib.report import all_runs, summary
 from nblib.road.stage_registry import ReportParams
 
 # What each size is called, and the settings that change it.
@@ -34,7 +34,7 @@ class Params(ReportParams):
 
 def keys_read(params: Params) -> list[str]:
     """Keys of what a report would be of if it were made now."""
-    return summary.inputs(results.scan(params.recipe))
+    return summary.inputs(all_runs.scan(params.recipe))
 
 
 def changes(runs: pd.DataFrame) -> pd.Series:

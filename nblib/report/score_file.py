@@ -9,8 +9,8 @@ import pandas as pd
 
 from nblib.core.errors import StorageError
 from nblib.report import published
-from nblib.report.results import IDENTITY, OF_RESULT, SCORE
-from nblib.report.runs import Run, Unreadable
+from nblib.report.all_runs import IDENTITY, OF_RESULT, SCORE
+from nblib.report.one_run import Run, Unreadable
 
 # The columns of a file: these, then `param_NAME` and `setting_NAME`.
 MANIFEST_OF_FILE = (

@@ -13,7 +13,7 @@ import pandas as pd
 from nblib.core.markup import in_markdown
 from nblib.evaluate.result import readable
 from nblib.evaluate.scores import SCORE_TEXT
-from nblib.report import model_choice, published, results
+from nblib.report import all_runs, model_choice, published
 from nblib.road.stage_registry import DECODERS
 
 INTERVAL = "{ci_low:.1%} to {ci_high:.1%}"
@@ -31,9 +31,9 @@ def inputs(runs: pd.DataFrame) -> list[str]:
     return sorted(runs["key"]) + published.contents(runs["recording"])
 
 
-def keys_read(params: results.Params) -> list[str]:
+def keys_read(params: all_runs.Params) -> list[str]:
     """Keys of what a report would be of if it were made now."""
-    return inputs(results.scan(params.recipe, params.metric))
+    return inputs(all_runs.scan(params.recipe, params.metric))
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def keys_read(params: results.Params) -> list[str]:
 
 def in_order(runs: pd.DataFrame) -> pd.DataFrame:
     """A scan as people read it: runs that are compared first, those with a flag last, best first."""
-    compared = runs["run"].isin(results.comparable(runs)["run"])
+    compared = runs["run"].isin(all_runs.comparable(runs)["run"])
     place = (runs["flag"] != "").astype(int) * 2 - compared.astype(int)
     by_score = runs.assign(_place=place).sort_values(
         ["_place", "value"], ascending=[True, False], kind="stable", na_position="last"
@@ -168,7 +168,7 @@ def in_words(
     """
     if len(runs) == 0:
         return f"**Result.** There is no run to compare yet. {leaks}".rstrip()
-    versions = map(in_markdown, results.several_versions(runs))
+    versions = map(in_markdown, all_runs.several_versions(runs))
     lines = [*verdicts(runs, metric, compared, by=("group",)), *versions, leaks]
     return (
         f"**Result.** {len(runs)} runs compared. The decoder with the highest validation accuracy, "

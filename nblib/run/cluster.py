@@ -24,7 +24,7 @@ from typing import Any
 
 from nblib.core import integrity, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError, RunFailed
-from nblib.core.values import read_yaml
+from nblib.core.text_to_values import read_yaml
 from nblib.road import stage_registry
 from nblib.road.stage_registry import StageInfo
 from nblib.run.many import progress_line

@@ -13,7 +13,7 @@ from typing import Any
 from nblib import models
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput, NblibError
-from nblib.core.values import shown
+from nblib.core.text_to_values import shown
 from nblib.road import notebook_code, stages
 from nblib.road.stage_registry import STAGES, by_name
 

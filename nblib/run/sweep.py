@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter, NblibError
-from nblib.core.values import read_settings, text_of
+from nblib.core.text_to_values import read_settings, text_of
 from nblib.road.stage_registry import SEARCH, STAGES
 from nblib.run import cluster, execute, many, plan, status, sweep_recordings
 from nblib.run.plan import Task

@@ -1,6 +1,6 @@
 """The simulated Allen recording: a real NWB file whose truth is known.
 
-`simulate` writes the file and, beside it, `<stem>_truth.h5`; `nblib.simulate.oracle` answers from
+`simulate` writes the file and, beside it, `<stem>_truth.h5`; `nblib.simulate.scene_oracle` answers from
 the truth what the best possible decoder would. What units do is in `units`, what happens when in
 `session`.
 """
@@ -22,7 +22,7 @@ from nblib.data.images import Images, reduced
 from nblib.data.nwb import open_recording as open_recording
 from nblib.simulate import session
 from nblib.simulate import units as population
-from nblib.simulate.oracle import Truth, oracle_log_posterior, read_truth, write_truth
+from nblib.simulate.scene_oracle import Truth, oracle_log_posterior, read_truth, write_truth
 from nblib.simulate.stored import Simulator, truth_path
 
 if TYPE_CHECKING:

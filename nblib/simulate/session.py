@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nblib.core.errors import BadParameter
-from nblib.simulate.oracle import Truth
+from nblib.simulate.scene_oracle import Truth
 from nblib.simulate.units import BLANK, N_STEPS, STEP_S
 
 PRESENTATION_S = 0.25021  # 15 frames of a 59.95 Hz screen

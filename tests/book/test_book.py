@@ -21,7 +21,7 @@ from nblib.book import build, check, pages, tables
 from nblib.core import integrity, params, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import decode
-from nblib.report import model_choice, results, summary
+from nblib.report import all_runs, model_choice, summary
 from nblib.report.plots.results import compare_runs
 from nblib.report.plots.style import VERMILLION
 from nblib.run import execute, many, sweep
@@ -124,7 +124,7 @@ def test_every_parameter_is_in_the_data_dictionary():
         params.Recipe,
         params.SimulateSettings,
         decode.Params,
-        results.Params,
+        all_runs.Params,
         definition.Params,
     )
     assert shown >= {name for model in models for name in model.model_fields}
@@ -504,7 +504,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     runs = runs.assign(
         n_units=1200.0, n_classes=119.0, val_accuracy=[0.9, 0.5]
     )  # mlp, behind on test
-    compared = model_choice.paired(results.comparable(runs))
+    compared = model_choice.paired(all_runs.comparable(runs))
     home = tables.headline(runs, linked(runs), compared)
     assert "with 1,200 units and 119 classes, validation chooses **<a href=" in home
     assert ">mlp</a>**, out of 2 decoders, with an accuracy of 50.0% (95 % interval 40.0% to 90.0%, chance 1.0%, best possible 95.0%)" in home  # fmt: skip
@@ -516,7 +516,7 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
     )
     alike = tables.headline(runs, linked(runs), compared.assign(holm=0.2))
     assert "On test it cannot be told apart from lstm." in alike
-    figure = compare_runs(model_choice.marked(results.comparable(runs)))
+    figure = compare_runs(model_choice.marked(all_runs.comparable(runs)))
     assert "chosen by validation" in [t.get_text() for t in figure.legends[0].get_texts()]
     (mark,) = [c for c in figure.axes[0].containers if c.get_label() == "chosen by validation"]
     assert mark.lines[0].get_color() == VERMILLION and mark.lines[0].get_ydata() == [1]  # mlp
@@ -584,9 +584,9 @@ def test_manifests_of_runs_and_their_inputs_are_laid_out_even_a_broken_one(tmp_p
 
 
 def test_flagged_and_shuffled_runs_are_not_compared(runs):
-    assert len(results.comparable(runs)) == 2
-    assert results.comparable(runs.assign(flag="old split")).empty
-    assert results.comparable(runs.assign(variant="shuffle_labels=true")).empty
+    assert len(all_runs.comparable(runs)) == 2
+    assert all_runs.comparable(runs.assign(flag="old split")).empty
+    assert all_runs.comparable(runs.assign(variant="shuffle_labels=true")).empty
     assert tables.headline(runs.assign(flag="old split"), linked(runs), pd.DataFrame()) == ""
     assert ">lstm</a>**, out of 2" in tables.headline(runs, linked(runs), pd.DataFrame())
 

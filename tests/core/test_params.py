@@ -8,7 +8,7 @@ from nblib.core import params as P
 from nblib.core import recipes
 from nblib.core.errors import BadParameter
 from nblib.core.recipes import load_recipe
-from nblib.core.values import read_settings, read_yaml
+from nblib.core.text_to_values import read_settings, read_yaml
 from nblib.experiments.decode import Params as TrainParams
 
 

@@ -11,7 +11,7 @@ from nblib.core.errors import BadInput, MissingInput
 from nblib.core.params import Recipe, SimulateSettings
 from nblib.data import allen, images
 from nblib.simulate import allen as simulate
-from nblib.simulate import oracle
+from nblib.simulate import scene_oracle
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_simulated_images_are_the_generators(home):
     small = recipe(simulate=SimulateSettings(n_units=4, n_scenes=3, n_repeats=2))
     found = images.open_images(small, "a", np.arange(3))
     path = simulate.make(small.simulate, "a")
-    truth = oracle.read_truth(simulate.truth_path(path))
+    truth = scene_oracle.read_truth(simulate.truth_path(path))
     np.testing.assert_allclose(found.pixels * 255, truth.templates, atol=1e-3)
     with pytest.raises(BadInput, match="no image of label 7"):
         images.open_images(small, "a", np.array([0, 7]))

@@ -14,7 +14,7 @@ from nblib.experiments import decode
 from nblib.experiments.decode import Params as TrainParams
 from nblib.prepare import binning, split_roles, splits
 from nblib.prepare.decoder_inputs import Samples, role_samples
-from nblib.simulate import allen, oracle
+from nblib.simulate import allen, scene_oracle
 
 N_CLASSES, N_UNITS = 4, 8
 
@@ -108,7 +108,7 @@ def test_the_ranking_agrees_with_each_unit_s_true_information(tmp_path):
     train, val = samples["train"], samples["val"]
     decoder.fit(train.x, train.y, (val.x, val.y))
     units = importance.by_unit(decoder, samples["test"])
-    truth = oracle.read_truth(allen.truth_path(path))
+    truth = scene_oracle.read_truth(allen.truth_path(path))
     mean = truth.rates.mean(axis=1, keepdims=True)  # what single spikes tell (Brenner et al. 2000)
     bits = (truth.rates * np.log(truth.rates / mean)).sum(axis=(1, 2))
     bits = pd.Series(bits, index=truth.units["id"])

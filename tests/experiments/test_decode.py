@@ -15,8 +15,8 @@ from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, binning_stage, cleaning, split_roles, splits
-from nblib.report import audit, model_choice, results
-from nblib.report.runs import load_run
+from nblib.report import all_runs, audit, model_choice
+from nblib.report.one_run import load_run
 from nblib.road import stages
 from nblib.road.recordings import open_recording
 
@@ -149,7 +149,7 @@ def test_a_run_from_start_to_artifact(road):
     assert len(run.history) == len(history)
     assert len(pd.read_parquet(place / "accuracy_by_time.parquet")) == data.test.x.shape[1]
     assert json.loads((place / "config.json").read_text())["model"] == "linear_svm"
-    row = results.scan()
+    row = all_runs.scan()
     row = row[row["key"] == run.key].iloc[0]
     assert row["flag"] == "" and row["oracle"] == run.metrics["oracle"]["accuracy"]["value"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nblib.core.values import read_yaml
+from nblib.core.text_to_values import read_yaml
 from nblib.experiments.decode import Params
 from nblib.models import MODELS, make
 

@@ -12,8 +12,8 @@ import pytest
 from preloaded import attempt
 
 from nblib.core import store
-from nblib.report import audit, results
-from nblib.report.runs import load_run
+from nblib.report import all_runs, audit
+from nblib.report.one_run import load_run
 from nblib.road import stages
 
 pytestmark = pytest.mark.usefixtures("preloaded")
@@ -128,7 +128,7 @@ def test_decoders_of_one_recording_by_the_runner(home):
     assert the_run().folder == outcome.folder
     text, _ = page(attempt("06", {**who, "graph": "anatomy", **few}))
     assert "Beside `lstm`" in text
-    assert results.scan()["variant"].str.contains('graph="anatomy"').sum() == 1
+    assert all_runs.scan()["variant"].str.contains('graph="anatomy"').sum() == 1
     outcome = attempt("06", {**who, "model": "lstm"})
     assert outcome.code == 2 and "model" in outcome.message
 
@@ -147,9 +147,9 @@ def test_images_from_spikes(home, tmp_path):
     given = {"recipe": str(recipe), "recording": "scenes", "vae_epochs": 2, **FEW}
     _, words = page(attempt("10", given, with_upstream=True))
     assert "one of 4 images never seen" in words and "*are* filters on the image" in words
-    table = results.scan()
+    table = all_runs.scan()
     assert len(table) == 12 and set(table["notebook"]) == {"10_image_latents"}
-    assert (table["oracle"] >= table["value"]).all() and results.comparable(table).empty
+    assert (table["oracle"] >= table["value"]).all() and all_runs.comparable(table).empty
 
 
 def test_field_potentials_from_files_to_curves(home, tmp_path):
@@ -177,9 +177,9 @@ def test_field_potentials_from_files_to_curves(home, tmp_path):
     assert "**rp+cpc**" in html.unescape(said["09_downstream_one_vs_all"])
     (pth,) = [p for f in done for p in f.glob("RP_*.pth")]
     assert pth.name == "RP_stagernet_5_10.pth"  # named with its true tau values
-    table = results.scan()
+    table = all_runs.scan()
     assert set(table["notebook"]) == {"08_ssl_pretext", "09_downstream_one_vs_all"}
-    assert (table["flag"] == "").all() and results.comparable(table).empty
+    assert (table["flag"] == "").all() and all_runs.comparable(table).empty
     missing = {**given, "pretext_params": {**few, "max_epochs": 1}}
     other = attempt("09", missing)
     assert other.code == 3 and "nblib run 08_ssl_pretext --with-upstream" in other.message

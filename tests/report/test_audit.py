@@ -24,9 +24,9 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import scores
 from nblib.models import CONFIG
 from nblib.prepare import decoder_inputs, splits
-from nblib.report import audit, results
+from nblib.report import all_runs, audit
 from nblib.report.audit.checks import role_faults
-from nblib.report.runs import HISTORY
+from nblib.report.one_run import HISTORY
 
 TWO = 'recipe: two\nrecordings: ["000021", "000022"]\nsource: nwb\npath: {root}/raw_{{recording}}.nwb\nn_folds: 2\n'
 
@@ -296,8 +296,8 @@ def test_a_bug_of_ours_does_not_look_like_a_broken_run(laboratory, monkeypatch):
         raise KeyError("modle")
 
     with monkeypatch.context() as patched, pytest.raises(KeyError, match="modle"):
-        patched.setattr(results, "_changed_parameters", bug)
-        results.scan()
+        patched.setattr(all_runs, "_changed_parameters", bug)
+        all_runs.scan()
     monkeypatch.setitem(audit.LOOKS, "test rows", bug)
     with pytest.raises(KeyError, match="modle"):
         audit.audit()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import MissingInput
-from nblib.report import planning, results
+from nblib.report import all_runs, planning
 from nblib.report.plots import results as plots
 
 SIMULATE = {"n_units": 100, "n_repeats": 20, "seed": 0}
@@ -79,7 +79,7 @@ def test_only_decoders_of_several_sizes_are_chosen_and_the_own_size_is_needed():
 
 
 def test_of_a_group_of_settings_those_that_differ_are_named():
-    changed = results._difference("simulate", {**SIMULATE, "n_repeats": 5}, SIMULATE)
+    changed = all_runs._difference("simulate", {**SIMULATE, "n_repeats": 5}, SIMULATE)
     assert changed == "n_repeats=5"
 
 

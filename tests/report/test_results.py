@@ -19,8 +19,8 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput
 from nblib.evaluate import scores as metrics
 from nblib.experiments import few_shot, label_budget
-from nblib.report import results, score_file, summary
-from nblib.report.runs import load_run, read_all
+from nblib.report import all_runs, score_file, summary
+from nblib.report.one_run import load_run, read_all
 from nblib.road import stages
 
 
@@ -37,14 +37,14 @@ def flags(table):
 
 
 def test_no_runs_is_an_empty_table(laboratory):
-    table = results.scan()
-    assert table.empty and list(table.columns) == list(results.WIDE)
+    table = all_runs.scan()
+    assert table.empty and list(table.columns) == list(all_runs.WIDE)
 
 
 def test_a_run_is_one_row(laboratory):
     best = {"accuracy": metrics.Score(0.95, 0.93, 0.97, 1 / 3, 0.001, 24)}
     folder = laboratory.run(max_epochs=3, seed=2, oracle=best)
-    (row,) = results.scan().to_dict("records")
+    (row,) = all_runs.scan().to_dict("records")
     expected = {
         "recipe": "tiny", "recording": "000021", "model": "logistic", "fold": 0, "seed": 2,
         "variant": "max_epochs=3", "accuracy": 0.9, "value": 0.9, "ci_low": 0.8, "n_test": 24,
@@ -55,26 +55,26 @@ def test_a_run_is_one_row(laboratory):
         assert row[name] == (pytest.approx(value) if isinstance(value, float) else value), name
     assert row["code_version"].startswith(nblib.__version__)
     (folder / "executed.ipynb").write_text("{}")
-    assert results.scan()["executed"].all()
+    assert all_runs.scan()["executed"].all()
 
 
 def test_a_derived_recipe_is_told_by_what_it_changes(laboratory):
     laboratory.run()
     more_bins = recipes.derive(laboratory.recipe, {"n_bins": 10, "n_folds": 3})
     laboratory.run(recipe=more_bins)
-    table = results.scan("tiny").set_index("recipe")
+    table = all_runs.scan("tiny").set_index("recipe")
     assert table["changed"].to_dict() == {"tiny": "", more_bins.recipe: "n_bins=10"}
     assert table["group"].to_dict() == {"tiny": "tiny", more_bins.recipe: "tiny (n_folds=3)"}
-    assert len(results.scan(more_bins.recipe)) == 1
+    assert len(all_runs.scan(more_bins.recipe)) == 1
 
 
 def test_runs_on_other_data_are_another_group(laboratory):
     """They were judged on other presentations: no decoder is better for having had more."""
     larger = recipes.derive(laboratory.recipe, {"simulate": {"n_repeats": 9}, "n_bins": 10})
-    told = results.derivation(store.plain(larger.model_dump()), {"tiny": laboratory.recipe})
+    told = all_runs.derivation(store.plain(larger.model_dump()), {"tiny": laboratory.recipe})
     assert told["group"] == "tiny (n_repeats=9)" and told["changed"] == "n_bins=10"
     unseen = recipes.derive(laboratory.recipe, {"keep_blank": False, "blank": "0"})
-    told = results.derivation(store.plain(unseen.model_dump()), {"tiny": laboratory.recipe})
+    told = all_runs.derivation(store.plain(unseen.model_dump()), {"tiny": laboratory.recipe})
     assert told["group"] == 'tiny (keep_blank=false, blank="0")' and told["changed"] == ""
 
 
@@ -99,7 +99,7 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
         params=asked.model_dump(), upstream=[laboratory.split(laboratory.recipe)], extra=extra,
     )  # fmt: skip
     laboratory.run()
-    table = results.scan()
+    table = all_runs.scan()
     assert table["notebook"].tolist() == ["05_train_lstm", "07_few_shot", "07_few_shot"]
     assert table["variant"].tolist() == ["", "k=1, n_draws=2", "k=5, n_draws=2"]
     assert table["n_train"].tolist() == [82, 3, 15] and (table["flag"] == "").all()
@@ -108,15 +108,15 @@ def test_a_run_of_several_results_has_a_row_for_each(laboratory):
         MissingInput, match=r"this run has no predictions\.parquet; it holds metrics\.json"
     ):
         _ = curves.predictions
-    assert len(results.comparable(table)) == 1  # a few examples do not stand for a decoder
+    assert len(all_runs.comparable(table)) == 1  # a few examples do not stand for a decoder
 
 
 def test_a_metric_is_chosen_and_an_unknown_one_is_refused(laboratory):
     laboratory.run()
-    assert results.scan(metric="top5")["value"].tolist() == [0.9]
-    assert results.scan()["oracle"].isna().all()
+    assert all_runs.scan(metric="top5")["value"].tolist() == [0.9]
+    assert all_runs.scan()["oracle"].isna().all()
     with pytest.raises(BadParameter, match="'acuracy': no run has that score"):
-        results.scan(metric="acuracy")
+        all_runs.scan(metric="acuracy")
 
 
 def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory):
@@ -136,14 +136,14 @@ def test_a_run_without_the_score_asked_for_shows_its_own_and_says_so(laboratory)
         lambda folder: metrics.write_metrics(folder, told),
         params=asked.model_dump(), upstream=["c" * 16], extra=extra,
     )  # fmt: skip
-    for metric in results.ALWAYS:
-        (row,) = results.scan(metric=metric).to_dict("records")
+    for metric in all_runs.ALWAYS:
+        (row,) = all_runs.scan(metric=metric).to_dict("records")
         assert (row["metric"], row["value"]) == ("balanced_accuracy", 0.7)
     assert np.isnan(row["accuracy"])
     laboratory.run()
-    assert sorted(results.scan()["metric"]) == ["accuracy", "balanced_accuracy"]
+    assert sorted(all_runs.scan()["metric"]) == ["accuracy", "balanced_accuracy"]
     with pytest.raises(BadParameter, match="'acuracy': no run has that score"):
-        results.scan(metric="acuracy")
+        all_runs.scan(metric="acuracy")
 
 
 def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
@@ -151,14 +151,14 @@ def test_runs_that_must_not_be_averaged_are_flagged(laboratory):
     edited = laboratory.run(seed=1, code="mine", edited=True)
     again = laboratory.run(code="newer notebook")
     change_manifest(again, created="2999-01-01T00:00:00Z")
-    table = results.scan()
+    table = all_runs.scan()
     assert flags(table) == {
         plain.name: f"duplicate of {again.name[:8]}",
         again.name: "",
         other_seed.name: "",
         edited.name: f"edited notebook, duplicate of {other_seed.name[:8]}",
     }
-    assert set(results.clean(table)["key"]) == {again.name, other_seed.name}
+    assert set(all_runs.clean(table)["key"]) == {again.name, other_seed.name}
 
 
 def test_runs_of_another_stage_version_are_flagged(laboratory, monkeypatch):
@@ -166,21 +166,21 @@ def test_runs_of_another_stage_version_are_flagged(laboratory, monkeypatch):
     monkeypatch.setitem(stages.STAGES, "05_train_lstm", replace(info, version=1))
     before = laboratory.run(seed=1)
     monkeypatch.setitem(stages.STAGES, "05_train_lstm", info)
-    table = results.scan()
+    table = all_runs.scan()
     told = f"old code (stage version 1, now {info.version})"
     assert flags(table) == {now.name: "", before.name: told}
-    assert len(results.comparable(table)) == 1
+    assert len(all_runs.comparable(table)) == 1
 
 
 def test_runs_of_several_commits_are_told_and_not_flagged(laboratory):
     laboratory.run()
-    assert results.several_versions(results.scan()) == []
+    assert all_runs.several_versions(all_runs.scan()) == []
     change_manifest(laboratory.run(seed=1), code_version="0.0.9+gabc")
-    (sentence,) = results.several_versions(results.scan())
+    (sentence,) = all_runs.several_versions(all_runs.scan())
     assert (
         sentence.startswith("tiny: 2 runs of 2 versions of nblib") and "0.0.9+gabc (1)" in sentence
     )
-    assert (results.scan()["flag"] == "").all()
+    assert (all_runs.scan()["flag"] == "").all()
 
 
 def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
@@ -188,17 +188,17 @@ def test_a_run_on_another_split_of_the_same_recipe_is_old(laboratory):
     path = laboratory.project.root / "params" / "recipes" / "tiny.yml"
     path.write_text(path.read_text() + "gap_s: 2.0\n")
     after = laboratory.run(recipe=recipes.find_recipe("tiny"))
-    assert flags(results.scan()) == {before.name: "old split", after.name: ""}
+    assert flags(all_runs.scan()) == {before.name: "old split", after.name: ""}
     path.unlink()  # without the recipe the newest split stands for it
     change_manifest(after, created="2999-01-01T00:00:00Z")
-    assert flags(results.scan()) == {before.name: "old split", after.name: ""}
+    assert flags(all_runs.scan()) == {before.name: "old split", after.name: ""}
 
 
 def test_a_corrupt_run_is_shown_without_scores(laboratory):
     sound, broken = laboratory.run(), laboratory.run(seed=1)
     text = (broken / "metrics.json").read_text()
     (broken / "metrics.json").write_text(text.replace("0.9", "1.0", 1))
-    table = results.scan("tiny")
+    table = all_runs.scan("tiny")
     assert flags(table) == {sound.name: "", broken.name: "corrupt"}
     assert table.set_index("key").loc[broken.name, ["accuracy", "value"]].isna().all()
     with pytest.raises(CorruptArtifact, match=r"metrics\.json"):
@@ -209,7 +209,7 @@ def test_a_run_of_an_earlier_version_is_not_called_corrupt(laboratory):
     old, sound = laboratory.run(), laboratory.run(seed=1)
     manifest = store.read_manifest(old)
     (old / store.MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if k != "sha256"}))  # fmt: skip
-    assert flags(results.scan()) == {old.name: "earlier nblib", sound.name: ""}
+    assert flags(all_runs.scan()) == {old.name: "earlier nblib", sound.name: ""}
 
 
 def test_a_recipe_given_by_its_path_is_found_again(laboratory, tmp_path):
@@ -223,22 +223,22 @@ def test_a_recipe_given_by_its_path_is_found_again(laboratory, tmp_path):
     derived = laboratory.run(recipe=more_bins, recipe_given=str(path))
     named = laboratory.run(recipe=more_bins, seed=1)
     for asked in ("own", str(path)):
-        table = results.scan(asked).set_index("key")
+        table = all_runs.scan(asked).set_index("key")
         assert set(table["group"]) == {"own"}
         assert table["changed"].to_dict() == {base.name: "", derived.name: "n_bins=10", named.name: "n_bins=10"}  # fmt: skip
-    assert len(results.comparable(results.scan())) == 3
+    assert len(all_runs.comparable(all_runs.scan())) == 3
     path.write_text(path.read_text() + "gap_s: 2.0\n")  # the recipe changes: its runs are old
-    assert flags(results.scan("own"))[base.name] == "old split"
+    assert flags(all_runs.scan("own"))[base.name] == "old split"
     path.unlink()
-    assert set(results.scan()["base"]) == {"own", more_bins.recipe}
+    assert set(all_runs.scan()["base"]) == {"own", more_bins.recipe}
 
 
 def test_a_recipe_that_is_not_there_is_refused_with_those_that_are(laboratory):
     laboratory.run()
     with pytest.raises(BadParameter, match=r"no recipe 'tinny'.* There are runs of tiny\."):
-        results.scan("tinny")
+        all_runs.scan("tinny")
     laboratory.project.recipe("unused", ["000021"])
-    assert results.scan("unused").empty
+    assert all_runs.scan("unused").empty
 
 
 @pytest.mark.parametrize("width", [80, 100])
@@ -249,7 +249,7 @@ def test_the_terminal_shows_what_matters_in_its_width(laboratory, width):
     laboratory.run(seed=2, accuracy=0.8, model_params={"c_values": many})
     broken = laboratory.run(seed=3)
     (broken / "metrics.json").write_text("{}")
-    lines = summary.short_table(results.scan(), width).splitlines()
+    lines = summary.short_table(all_runs.scan(), width).splitlines()
     assert max(map(len, lines)) <= width
     assert lines[0].split() == ["model", "recording", "differs", "accuracy,", "95", "%", "interval", "best"]  # fmt: skip
     assert lines[1].split() == ["logistic", "000021", "90.0%", "(80.0%", "to", "95.0%)", "95.0%"]
@@ -263,7 +263,7 @@ def test_reading_a_run_costs_the_same_however_many_there_are(laboratory, monkeyp
 
     def every():
         runs = read_all()
-        return score_file.with_settings(results.scores(runs), runs)
+        return score_file.with_settings(all_runs.scores(runs), runs)
 
     def opened(look):
         counts = Counter()
@@ -356,7 +356,7 @@ def test_recordings_that_share_a_key_are_told_apart(laboratory):
     laboratory.project.recipe("tiny", ["000021", "000022"])
     folder, twin = laboratory.run(), laboratory.run(recording="000022")
     assert folder.name == twin.name
-    assert results.scan()["run"].tolist() == [f"000021/{folder.name}", f"000022/{folder.name}"]
+    assert all_runs.scan()["run"].tolist() == [f"000021/{folder.name}", f"000022/{folder.name}"]
     with pytest.raises(BadParameter, match="recording/key"):
         load_run(folder.name)
     assert load_run(f"000022/{folder.name}").folder == twin

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nblib.report import model_choice, plots, results, summary
+from nblib.report import all_runs, model_choice, plots, summary
 from nblib.report.plots.results import compare_runs
 
 
@@ -251,14 +251,14 @@ def test_saved_table_keeps_every_column(runs, tmp_path):
 
 
 def test_no_run_yet(home):
-    none = results.scan()
-    assert summary.runs_table(none).empty and "no run" in summary.in_words(results.clean(none))
-    assert plots.png_bytes(compare_runs(results.clean(none))).startswith(b"\x89PNG")
+    none = all_runs.scan()
+    assert summary.runs_table(none).empty and "no run" in summary.in_words(all_runs.clean(none))
+    assert plots.png_bytes(compare_runs(all_runs.clean(none))).startswith(b"\x89PNG")
 
 
 def test_a_control_with_shuffled_labels_has_no_part_in_it(runs):
     control = runs.iloc[[0]].assign(variant="shuffle_labels=true", value=0.01, val_accuracy=0.99)
-    fair = results.comparable(pd.concat([runs, control], ignore_index=True))
+    fair = all_runs.comparable(pd.concat([runs, control], ignore_index=True))
     words = summary.in_words(fair)
     assert "- demo: **lstm**, the only decoder, with a mean accuracy of 70.0%" in words
     assert "4 runs" in words

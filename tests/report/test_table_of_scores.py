@@ -7,8 +7,8 @@ from laboratory import Laboratory
 
 from nblib.core import store
 from nblib.core.errors import StorageError
-from nblib.report import published, results, score_file
-from nblib.report.runs import read_all
+from nblib.report import all_runs, published, score_file
+from nblib.report.one_run import read_all
 
 SVC = (
     "recording,model,metric,value,unit,selected,source\n"
@@ -24,7 +24,7 @@ def laboratory(tmp_path, monkeypatch):
 
 def every():
     runs = read_all()
-    return score_file.with_settings(results.scores(runs), runs)
+    return score_file.with_settings(all_runs.scores(runs), runs)
 
 
 def test_no_run_is_an_empty_table(laboratory):
@@ -88,5 +88,5 @@ def test_published_numbers_stand_beside_the_same_recording_and_are_never_compare
     (row,) = table[table["source"] == "published"].to_dict("records")
     assert (row["recording"], row["model"], row["value"]) == ("000021", "SVC", 0.457)
     assert row["provenance"] == "their table; svc.csv, row 2"
-    assert set(results.scan()["model"]) == set(results.comparable(results.scan())["model"]) == {"logistic"}  # fmt: skip
+    assert set(all_runs.scan()["model"]) == set(all_runs.comparable(all_runs.scan())["model"]) == {"logistic"}  # fmt: skip
     score_file.write(table, None, str(tmp_path / "t.parquet"))

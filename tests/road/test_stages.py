@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, CorruptArtifact, MissingInput
-from nblib.report import results
+from nblib.report import all_runs
 from nblib.road import stages
 
 TRAIN = {
@@ -187,7 +187,7 @@ def test_a_recipe_given_by_path_is_no_change_and_its_derived_ones_know_it(projec
     ).recipe.recipe
     assert [recipes.base_of(n) for n in (derived, again, "own")] == [str(path), str(path), "own"]
     now = {"own": recipes.find_recipe(str(path))}
-    told = results.derivation(store.plain(recipes.find_recipe(again).model_dump()), now)
+    told = all_runs.derivation(store.plain(recipes.find_recipe(again).model_dump()), now)
     assert told["base"] == "own" and told["changed"] == 'n_bins=10, unusable_trials="leave_out"'
 
 

@@ -20,7 +20,7 @@ import tiny_project
 from nblib import cli
 from nblib.core import params, store
 from nblib.core.errors import BadParameter
-from nblib.core.values import from_text
+from nblib.core.text_to_values import from_text
 from nblib.road import stages
 from nblib.run import cluster, execute, kernel, many, plan
 

@@ -20,7 +20,7 @@ from nblib.cli import main
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.experiments import decode
-from nblib.report import results
+from nblib.report import all_runs
 from nblib.road import stages
 from nblib.run import clean_up, execute, many, plan, sweep
 from nblib.run.search import tables
@@ -256,7 +256,7 @@ def test_the_objective_is_the_validation_score_of_the_notebook(home):
     own = work(study(trials=2, pruner="none"))
     assert (tables.trials([own])["state"] == "whole").all()
     assert execute.run(*tuning.winner(own), progress=False) == 0
-    (row,) = results.scan().itertuples()
+    (row,) = all_runs.scan().itertuples()
     assert row.val_accuracy == pytest.approx(tuning.best(own).value)
     loss = work(study(trials=2, objective="val_loss"))
     values = [value for _, _, value in told(loss)]
@@ -277,7 +277,7 @@ def test_a_sweep_searches_tests_the_winner_once_and_reports(home, tmp_path, caps
     said = capsys.readouterr().out
     assert "trial 3 (" in said and "7 of 7 runs done, 0 failed" in said  # trials, two runs, report
     (own,) = tables.current("s")
-    runs = results.scan()
+    runs = all_runs.scan()
     assert set(runs["key"]) == {plan.job_of(*run).key for run in tuning.tested(own)}
     (report,) = [a for a in store.artifacts() if a.parts[-3] == "91_search"]
     trials = pd.read_parquet(report / tables.TRIALS)

@@ -11,7 +11,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.data.nwb import open_nwb
 from nblib.simulate import units as model
 from nblib.simulate.allen import simulate, truth_path
-from nblib.simulate.oracle import oracle_log_posterior, read_truth
+from nblib.simulate.scene_oracle import oracle_log_posterior, read_truth
 
 
 def made(folder, **settings):

@@ -15,8 +15,8 @@ import pytest
 from private_slurm import PATIENCE_S, end_its_time, end_with_the_tests, preempt, wait_until
 
 from nblib.core import store
-from nblib.report import results
-from nblib.report.runs import load_run
+from nblib.report import all_runs
+from nblib.report.one_run import load_run
 from nblib.run.search import tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def sweep(project, home, text, *options, wait=True):
 def table(home, monkeypatch):
     """What the runs say, without what differs between places and moments."""
     monkeypatch.setenv("NBLIB_HOME", str(home))
-    runs = results.scan()
+    runs = all_runs.scan()
     return runs.drop(columns=["fit_s", "wall_s", "folder", "created", "host", "code_version"])
 
 

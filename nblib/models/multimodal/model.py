@@ -1,6 +1,6 @@
 """The fitted model of several sessions: its network, the linear models that this starts from, what it answers.
 
-model = nblib.report.runs.read_run(folder).model
+model = nblib.report.one_run.read_run(folder).model
 model.decode(counts, session="s1")["wheel"]
 model.decode(counts, {"choice": choice}, session="s1")["wheel"]
 """

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from nblib.core.errors import NblibError
-from nblib.report import results
+from nblib.report import all_runs
 from nblib.report.audit import checks, sessions
 from nblib.report.audit.files import Files
-from nblib.report.runs import Unreadable, read_all
+from nblib.report.one_run import Unreadable, read_all
 
 CHECKS = {
     "files": "what a run and its split hold is what was written",
@@ -103,7 +103,7 @@ def audit(recipe: str = "") -> Audit:
     Raises BadParameter for a recipe that is not there and has no run.
     """
     everything = read_all()
-    table = results.by_result(results.scores(everything, recipe))
+    table = all_runs.by_result(all_runs.scores(everything, recipe))
     folders = set(table["folder"])
     everything = [run for run in everything if str(run.folder) in folders]
     looked, findings, files = Counter({"files": len(everything)}), [], Files()

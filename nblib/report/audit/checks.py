@@ -16,13 +16,13 @@ from nblib.data.counts_dataset import to_ns
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.experiments.pretext import TASKS
 from nblib.prepare.splits import RUNS_AND_RANDOM
-from nblib.report import results
+from nblib.report import all_runs
 from nblib.report.audit.files import (
     Files,
     embedders,
     subjects_of,
 )
-from nblib.report.runs import HISTORY, Run
+from nblib.report.one_run import HISTORY, Run
 from nblib.road.stage_registry import STAGES
 
 
@@ -251,7 +251,7 @@ def one_split(runs: list[Run], table: pd.DataFrame, files: Files) -> Across:
         if stored != run.metrics["split_hash"]:
             stated = run.metrics["split_hash"]
             faults.append((run.folder, f"it states split {stated}, its stored split is {stored}"))
-    for (group, recording), part in results.comparable(table).groupby(["group", "recording"]):
+    for (group, recording), part in all_runs.comparable(table).groupby(["group", "recording"]):
         most = part["split_hash"].value_counts().index[0]
         for row in part[part["split_hash"] != most].itertuples():
             what = f"judged by split {row.split_hash}; most runs of {group}, {recording}, by {most}"

@@ -21,8 +21,8 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
 from nblib.prepare.potentials import stored_windows
-from nblib.report import runs
-from nblib.report.runs import Run
+from nblib.report import one_run
+from nblib.report.one_run import Run
 from nblib.road import stages
 from nblib.road.stage_registry import BIN, CLEAN, STAGES
 
@@ -72,7 +72,7 @@ class Files:
     def _split(self, folder: Path) -> tuple[pd.DataFrame, str]:
         """Rows of a stored split, and their hash."""
         outputs = self.manifest(folder)["outputs"]
-        rows = pd.DataFrame(runs.stored_table(folder, splits.SPLIT_FILE, outputs))
+        rows = pd.DataFrame(one_run.stored_table(folder, splits.SPLIT_FILE, outputs))
         return rows, splits.split_hash(rows)
 
     def rows(self, run: Run, role: str) -> frozenset:
@@ -138,14 +138,14 @@ class Files:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Manifest of an artifact that runs rest on."""
-    return runs.Fields(folder / store.MANIFEST, store.read_manifest(folder))
+    return one_run.Fields(folder / store.MANIFEST, store.read_manifest(folder))
 
 
 def embedders(run: Run) -> list[Run]:
     """The runs of 08 that a run of 09 rests on."""
     keys = run.manifest["upstream"][len(run.manifest["recipe"]["recordings"]) :]
     return [
-        runs.read_run(store.folder(STAGES[run.stage].needs, stages.COHORT, key)) for key in keys
+        one_run.read_run(store.folder(STAGES[run.stage].needs, stages.COHORT, key)) for key in keys
     ]
 
 

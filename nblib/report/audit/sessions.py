@@ -18,7 +18,7 @@ from nblib.road.stage_registry import CLEAN, SPLIT, STAGES
 if TYPE_CHECKING:
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
-    from nblib.report.runs import Run
+    from nblib.report.one_run import Run
 
 NEAR = 1e-4  # of answers, which are about 1 wide
 

@@ -24,7 +24,7 @@ from nblib.core.errors import (
     OutdatedArtifact,
     some,
 )
-from nblib.report.runs import Run, Unreadable, read_all
+from nblib.report.one_run import Run, Unreadable, read_all
 from nblib.road import stages
 from nblib.road.stage_registry import DECODERS, SPLIT, ReportParams
 
