@@ -58,9 +58,8 @@ class Ensemble(Decoder):
             self.members[name] = member
         judge = train if val is None else val
         answers, of_train = self._answers(judge.x), self._answers(train.x)
-        together = np.full(len(answers), 1 / len(answers))
-        if val is not None:
-            together = pool_weights(answers, judge.y)
+        equal = np.full(len(answers), 1 / len(answers))
+        together = equal if val is None else pool_weights(answers, judge.y)
         tried = dict(
             zip([*self.members, self.name], [*np.eye(len(answers)), together], strict=True)
         )

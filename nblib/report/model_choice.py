@@ -1,6 +1,6 @@
 """The decoder that validation chooses, and how it stands beside each other one.
 
-`runs` are rows of `results.comparable`. Test scores have no part in the choice; they judge it.
+`runs` are rows of `all_runs.comparable`. Test scores have no part in the choice; they judge it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What more data would buy (92): how the score grows with presentations, units and bins.
 
-`runs` are rows of `results.comparable`: of one recipe, and of recipes derived from it that differ in
+`runs` are rows of `all_runs.comparable`: of one recipe, and of recipes derived from it that differ in
 one of these numbers alone.
 """
 
@@ -64,8 +64,7 @@ def by_size(runs: pd.DataFrame) -> pd.DataFrame:
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """All rows of `by_size` as people read them. MissingInput where no size was changed."""
-    sizes = by_size(runs)
-    sizes = sizes[sizes["changed"] == ""]
+    sizes = by_size(runs).query("changed == ''")
     if sizes.empty:
         raise MissingInput(
             f"no runs that differ in how much data there is. Make some with:  {POWER}"
@@ -86,20 +85,18 @@ def in_words(table: pd.DataFrame) -> str:
             f"no run of the recipe's own size to start from. Make one with:  {POWER}"
         )
     own = own.loc[own["val_accuracy"].idxmax()]
-    worth, steps = [], []
+    simulated, worth, steps = np.isfinite(own["oracle"]), [], []
     for name, part in table[table["model"] == own["model"]].groupby("size", sort=False):
         first = min(int(part["is_base"].argmax()), len(part) - 2)
         low, high = part.iloc[first], part.iloc[first + 1]
         points = 100 * (high["value"] - low["value"]) / np.log2(high["at"] / low["at"])
         worth.append(f"twice the {name} {points:+.1f} points")
         step = f"{low['at']:g} to {high['at']:g} {name}: {low['value']:.1%} to {high['value']:.1%}"
-        steps.append(step + _possible(" (best possible {:.1%})", high["oracle"]))
-    gap = _possible(", where {:.1%} are possible", own["oracle"])
+        if simulated:
+            step += f" (best possible {high['oracle']:.1%})"
+        steps.append(step)
+    gap = f", where {own['oracle']:.1%} are possible" if simulated else ""
     return (
         f"**Result.** {in_markdown(own['model'])}, which validation chooses, names {own['value']:.1%} of "
         f"test presentations{gap}. From there, {'; '.join(worth)}. Seen from {'; from '.join(steps)}."
     )
-
-
-def _possible(words: str, oracle: float) -> str:
-    return words.format(oracle) if np.isfinite(oracle) else ""

@@ -1,6 +1,6 @@
 """What 90 says about all runs: the tables as people read them, and the result in words.
 
-`runs` is a scan of `results`; what is compared or averaged are rows of `results.comparable`.
+`runs` is a scan of `results`; what is compared or averaged are rows of `all_runs.comparable`.
 """
 
 from __future__ import annotations
