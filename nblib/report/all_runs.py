@@ -90,7 +90,7 @@ def scores(runs: list[Run | Unreadable], recipe: str = "") -> pd.DataFrame:
     Parameters
     ----------
     runs
-        What `runs.read_all` gives.
+        What `one_run.read_all` gives.
     recipe
         Name or path of a recipe: its runs and those of recipes derived from it; "" = all.
 

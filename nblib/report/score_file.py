@@ -22,7 +22,7 @@ FILE = (
 
 
 def with_settings(table: pd.DataFrame, runs: list[Run | Unreadable]) -> pd.DataFrame:
-    """A table of `results.scores` for a file, and the published numbers of its recordings beside it.
+    """A table of `all_runs.scores` for a file, and the published numbers of its recordings beside it.
 
     `source` tells runs ("run") from numbers that others published ("published"). After `FILE`
     follow `param_NAME` for each parameter of a notebook and `setting_NAME` for each setting of a

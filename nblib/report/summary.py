@@ -164,7 +164,7 @@ def in_words(
 ) -> str:
     """The decoder that validation chooses for each recipe, how it did on test, the audit's verdict.
 
-    runs: as in `results.comparable`; compared: their `model_choice.comparisons`, when they were made.
+    runs: as in `all_runs.comparable`; compared: their `model_choice.comparisons`, when they were made.
     """
     if len(runs) == 0:
         return f"**Result.** There is no run to compare yet. {leaks}".rstrip()
