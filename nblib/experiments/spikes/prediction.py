@@ -233,18 +233,12 @@ def score_bits(
 
     nats, truth: log-likelihood of each cell (C,), of the model and of the true intensity.
     """
-    share = (
-        spikes.sum(axis=1) * len(spikes) / spikes.sum()
-    )  # mean of bits * share: the pooled value
-    bits = [
-        spike_trains.bits_per_spike(x, spikes, data.inputs.rate)
-        for x in (nats, truth)
-        if x is not None
-    ]
+    share = spikes.sum(axis=1) * len(spikes) / spikes.sum()  # the mean of bits * share is pooled
+    known = [x for x in (nats, truth) if x is not None]
+    bits = [spike_trains.bits_per_spike(x, spikes, data.inputs.rate) for x in known]
     scores = [spike_trains.over_cells(of * share, BITS, **data.params.draws) for of in bits]
-    return Row(f"{name}, {task}", *scores, of={"model": name, "variant": task}, metric=BITS), bits[
-        0
-    ]
+    row = Row(f"{name}, {task}", *scores, of={"model": name, "variant": task}, metric=BITS)
+    return row, bits[0]
 
 
 def windows_table(data: SpikeData) -> pd.DataFrame:
