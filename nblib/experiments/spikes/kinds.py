@@ -68,7 +68,7 @@ def answers(model: Predictor, inputs: Inputs) -> np.ndarray:
     steps = inputs.steps["val"]
     parts = np.array_split(steps[:: max(1, len(steps) // MOST_STEPS)], 8)
     with torch.no_grad():
-        said = [model.net(torch.from_numpy(inputs.shown(part)))[..., 0] for part in parts]
+        said = [model.of_stimulus(torch.from_numpy(inputs.shown(part)))[..., 0] for part in parts]
     return torch.cat(said).T.numpy()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import spike_trains
 from nblib.evaluate.result import Result, Row
 from nblib.experiments.spikes import kinds, trains
+from nblib.models.encoders import glm
 from nblib.prepare.continuous import STEP, stream
 from nblib.prepare.encoding import history
 from nblib.prepare.encoding.history import Inputs
@@ -52,6 +54,9 @@ class Params(P.Fit, StageParams):
         "embedding", description="how networks tell cells apart"
     )
     history: bool = Field(True, description="networks see the cell's own spikes")
+    linear_start: bool = Field(
+        True, description="`net` adds to the `glm` of each cell, without history to its `lnp`"
+    )
     latent: int = Field(24, ge=1, le=200, description="dimensions of a cell's code [count]")
     horizon_ms: float = Field(
         80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]"
@@ -77,6 +82,16 @@ class SpikeData:
     inputs: Inputs
     params: Params
     ahead: int
+
+    @cached_property
+    def lnp(self) -> dict[str, np.ndarray]:
+        """A model of each cell alone, of the stimulus (see `glm.fit_cells`)."""
+        return glm.fit_cells(self.inputs, history=False, seed=self.params.seed)
+
+    @cached_property
+    def glm(self) -> dict[str, np.ndarray]:
+        """The same that also knows the cell's spikes."""
+        return glm.fit_cells(self.inputs, history=True, seed=self.params.seed)
 
     def starts(self, role: str) -> np.ndarray:
         """Steps at which windows of a role begin, one behind the other."""
@@ -153,6 +168,8 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
     rules = {"code": params.cell_code, "history": params.history, "latent": params.latent}
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
+        if now and params.linear_start:
+            rules["linear"] = data.glm if params.history else data.lnp
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
     drawn, every = params.steps_an_epoch // (1 if now else 2), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
@@ -164,10 +181,7 @@ def log_hazard_now(data: SpikeData, name: str, model: Predictor | None) -> tuple
     constant rate in it, which validation chooses: no model is as sure of silence as it says."""
     inputs, both = data.inputs, [data.inputs.steps[role] for role in ("val", "test")]
     if model is None:
-        from nblib.models.encoders import glm
-
-        weights = glm.fit_cells(inputs, name == "glm", data.params.seed)
-        val, test = (glm.log_hazard(inputs, weights, steps) for steps in both)
+        val, test = (glm.log_hazard(inputs, getattr(data, name), steps) for steps in both)
     else:
         val, test = (data.ask(model, steps) for steps in both)
     spikes = data.spikes("val")

@@ -27,22 +27,23 @@ def raised_cosines(n: int = N_BASES, lags: int = LAGS) -> np.ndarray:
     return bumps / bumps.sum(axis=1, keepdims=True)
 
 
-def stimulus_features(inputs: Inputs) -> np.ndarray:
-    """The stimulus before each step behind every bump, and 1: (T, channel * n + 1) float32."""
+def stimulus_features(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """The stimulus before each step behind every bump, and 1: (T, channel * n + 1) float32; and the scale
+    (channel * n,) by which the former are divided."""
     columns = [
         lfilter(np.r_[0, bump], [1.0], channel)
         for channel in inputs.stimulus.T
         for bump in raised_cosines()
     ]
     x = np.stack(columns, axis=1)
-    x /= x[inputs.steps["train"]].std(axis=0) + 1e-9
-    return np.column_stack([x, np.ones(len(x))]).astype(np.float32)
+    scale = x[inputs.steps["train"]].std(axis=0) + 1e-9
+    return np.column_stack([x / scale, np.ones(len(x))]).astype(np.float32), scale
 
 
 def fit_cells(inputs: Inputs, history: bool, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights of all cells: stimulus (C, features), traces (C, 3), age (C, N_AGES); the latter 0 without
-    history."""
-    x, weights = stimulus_features(inputs), []
+    """What adds up to the log hazard of all cells: filters (C, channel, LAGS) of the stimulus, the latest
+    last, and bias (C, 1); traces (C, 3) and age (C, N_AGES) of the cell's spikes, 0 without history."""
+    (x, scale), weights = stimulus_features(inputs), []
     phase = np.random.default_rng([seed, 6]).integers(0, STEP, len(x))
     for cell in range(inputs.n_cells):
         rows = {role: _rows(inputs, x, cell, role, history, phase) for role in ("train", "val")}
@@ -60,13 +61,18 @@ def fit_cells(inputs: Inputs, history: bool, seed: int = 0) -> dict[str, np.ndar
             if (loss := (bins * np.exp(said) - count * said).sum()) < best:
                 best, kept = loss, w
         weights.append(np.pad(kept, (0, x.shape[1] + len(TAUS) + N_AGES - n)))
-    parts = np.split(np.array(weights), [x.shape[1], x.shape[1] + len(TAUS)], axis=1)
-    return dict(zip(("stimulus", "traces", "age"), parts, strict=True))
+    n_bumps = x.shape[1] - 1
+    ends = [n_bumps, n_bumps + 1, n_bumps + 1 + len(TAUS)]
+    of_bumps, bias, traces, age = np.split(np.array(weights), ends, axis=1)
+    of_bumps = (of_bumps / scale).reshape(len(weights), -1, N_BASES)
+    filters = (of_bumps @ raised_cosines())[..., ::-1].astype(np.float32)
+    return {"filters": filters, "bias": bias, "traces": traces, "age": age}
 
 
 def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray) -> np.ndarray:
     """Log of spikes a bin of the 8 bins of steps (S,), given all before each: (S, C, 8)."""
-    of_step = stimulus_features(inputs)[steps] @ weights["stimulus"].T
+    filters = weights["filters"].reshape(inputs.n_cells, -1)
+    of_step = inputs.shown(steps).reshape(len(steps), -1) @ filters.T + weights["bias"].T
     of_step = of_step + (inputs.traces[steps] * weights["traces"]).sum(axis=2)
     cell = np.arange(inputs.n_cells)[:, None]
     return of_step[..., None] + weights["age"][cell, inputs.age(steps)]

@@ -107,12 +107,15 @@ class EncoderNet(nn.Module):
 class Predictor(nn.Module):
     """A network and its head: what it starts from, its loss, and its answers.
 
+    linear: of `now`, a model of each cell alone (`glm.fit_cells`) whose log hazard the network adds to.
+
     With history, what it sees is (stimulus, recent spikes (S, C, features), ages (S, C, bins)), the last
     the group of the time since the last spike before each bin; `now` sees traces for recent spikes.
     """
 
     def __init__(
-        self, inputs: Inputs, head: str, *, n_bins: int = 0, code: str = "embedding", history: bool = True, latent: int = 24
+        self, inputs: Inputs, head: str, *, n_bins: int = 0, code: str = "embedding", history: bool = True,
+        latent: int = 24, linear: dict[str, np.ndarray] | None = None,
     ):  # fmt: skip
         super().__init__()
         if head not in HEADS or code not in CODES:
@@ -135,6 +138,12 @@ class Predictor(nn.Module):
             self.register_buffer("start", torch.tensor(log_hazards(inputs), dtype=torch.float32))
             self.age = nn.Parameter(torch.zeros_like(self.start))
             self.traces = nn.Parameter(torch.zeros(inputs.n_cells, len(TAUS)))
+        if linear is not None:
+            known = {name: torch.tensor(values) for name, values in linear.items()}
+            self.register_buffer("filters", known["filters"].flatten(1))
+            self.base = nn.Parameter(known["bias"])
+            if history:
+                self.start, self.traces = known["age"], nn.Parameter(known["traces"])
         self.spikes_a_step = float(inputs.rate.sum() * self.n_bins)
 
     def batch(self, inputs: Inputs, steps: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -162,10 +171,17 @@ class Predictor(nn.Module):
         """The head's numbers (S, C, n_out); of `now` the log hazard of each bin, (S, C, 8)."""
         if self.head != "now":
             return self.net(x[0], x[1] if self.history else None) + self.base
-        out = self.net(x[0]) + self.base
+        out = self.of_stimulus(x[0]) + self.base
         if not self.history:
             return out.expand(-1, -1, STEP)
         return out + (x[1] * self.traces).sum(dim=2, keepdim=True) + self.after_spike(x[2])
+
+    def of_stimulus(self, stimulus: Tensor) -> Tensor:
+        """What the stimulus before a step adds to the log hazard of `now`, (S, C, 1)."""
+        out = self.net(stimulus)
+        if hasattr(self, "filters"):
+            out = out + (stimulus.flatten(1) @ self.filters.T)[..., None]
+        return out
 
     def after_spike(self, ages: Tensor) -> Tensor:
         """What the time since the last spike adds to the log hazard, (S, C, bins)."""
