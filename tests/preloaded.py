@@ -10,12 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from multiprocessing import util
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
 from nblib.run import many
 
+util.get_temp_dir()  # now: that of a test may be gone, or too long for a socket
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([*many.LIGHT, *many.HEAVY, __name__])
 

@@ -100,7 +100,7 @@ def a_checkout(place: Path) -> Path:
         skip = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, place / name, ignore=skip)
     (place / "tests" / "data").mkdir(parents=True)
-    for name in ("conftest.py", "conduct.py"):  # conftest imports conduct
+    for name in ("conftest.py", "conduct.py", "tiny_project.py"):  # what conftest imports
         shutil.copy(ROOT / "tests" / name, place / "tests")
     return place
 

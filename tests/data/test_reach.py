@@ -167,7 +167,9 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     for fold in range(5):
         (session,) = sessions.load_sessions([tmp_path], [tmp_path], asked, fold)
         rows = {role: session.rows(role) for role in ("train", "val", "test")}
-        answer = linear.lagged_ridge(session, rows["train"], rows["val"])(session)[rows["test"]]
+        maps = linear.lagged_ridge(session, rows["train"], rows["val"])
+        said = [maps[name](session)[rows["test"]] for name in session.signal_names]
+        answer = np.stack(said, axis=-1)
         truth = session.signals[rows["test"]]
         off += ((truth - answer) ** 2).sum(axis=(0, 1))
         spread += ((truth - truth.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1))

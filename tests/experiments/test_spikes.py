@@ -214,7 +214,7 @@ def audited(result, n_rows=90, **changed):
         {"fold": 0, "role": roles(n_rows), "start_s": at, "stop_s": at + ROW * BIN_S}
     )
     run = SimpleNamespace(
-        stage="13_spike_distance", manifest={"recording": "r", "upstream": ["key"]},
+        stage="13_spike_distance", split="its folder",
         metrics=result.about | {k: v for k, v in changed.items() if k == "change_after_t0"},
         table=lambda name, *columns: {c: tables[name][c].to_numpy() for c in columns} if name in tables else None,
     )  # fmt: skip

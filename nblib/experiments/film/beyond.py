@@ -27,9 +27,11 @@ from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import Samples
 
 if TYPE_CHECKING:
-    from nblib.experiments.film.decoding import Film, Params
+    from nblib.experiments.film.decoding import Film
 
-    Variant = tuple[dict[str, Any], Film, Params]  # what names it, the film, and how to decode it
+    Variant = tuple[
+        dict[str, Any], Film, decoding.Params
+    ]  # what names it, the film, and how to decode it
 
 MOVED_ROUND = "labels moved round the film, decoders fitted again"
 LEAST_MOVE_S = 60.0
@@ -41,7 +43,7 @@ HEIGHTS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # quantiles of answers that a peak
 VAL_DRAWS = 10  # of events moved round, where a height is chosen
 
 
-def extended(result: Result, data: Film, params: Params) -> Result:
+def extended(result: Result, data: Film, params: decoding.Params) -> Result:
     """A result of 11 with what else is asked for.
 
     p by new fits (`n_refits`), scores of events (`tolerance_s`) and of forecasts (`horizons_s`), and
@@ -76,7 +78,7 @@ def scored(
     return pd.DataFrame(rows), answers
 
 
-def leak_curve(data: Film, params: Params) -> pd.DataFrame:
+def leak_curve(data: Film, params: decoding.Params) -> pd.DataFrame:
     """kappa of every decoder and of the clock for each buffer [s], with its interval; buffer 0 deals
     the roles of the split to bins at random, which is what the others are to be seen beside."""
     folds, n_bins = range(len(data.roles)), data.trial[-1] + 1
@@ -97,7 +99,7 @@ def leak_curve(data: Film, params: Params) -> pd.DataFrame:
     return scored(variants(), "kappa")[0]
 
 
-def lag_scan(data: Film, params: Params) -> pd.DataFrame:
+def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
     """AUROC from 0.4 s of counts, so long after the label (lag_s), with interval; of the first decoder that
     sees what it is given.
 
@@ -149,7 +151,7 @@ def lag_in_words(lags: pd.DataFrame) -> str:
     return f"{text}, as a latency may be: the labels look aligned."
 
 
-def regions(data: Film, params: Params) -> pd.DataFrame:
+def regions(data: Film, params: decoding.Params) -> pd.DataFrame:
     """kappa of the chosen decoder from each region alone and without it, as many folds.
 
     area, kind ("all", "alone", "without"), n_units, value, ci_low, ci_high; less, less_low, less_high: how
@@ -169,7 +171,7 @@ def regions(data: Film, params: Params) -> pd.DataFrame:
     return table
 
 
-def units(data: Film, params: Params) -> pd.DataFrame:
+def units(data: Film, params: decoding.Params) -> pd.DataFrame:
     """What the first decoder reads from each unit, in the first fold (see `importance.by_unit`)."""
     if not params.importance:
         return pd.DataFrame()
@@ -183,7 +185,7 @@ def units(data: Film, params: Params) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"unit": data.unit_ids, "area": data.areas}), rises], axis=1)
 
 
-def with_new_fits(rows: list[Row], data: Film, params: Params) -> list[Row]:
+def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[Row]:
     """The same scores, p against labels moved round the film by a minute or more and decoders fitted anew.
 
     Raises BadInput where too few moves leave both labels in train and test bins.
@@ -212,7 +214,7 @@ def with_new_fits(rows: list[Row], data: Film, params: Params) -> list[Row]:
     return renewed
 
 
-def events(data: Film, params: Params) -> list[Row]:
+def events(data: Film, params: decoding.Params) -> list[Row]:
     """Precision, recall and F1 of the label's beginnings, found as peaks of the first decoder's answers
     within `tolerance_s`.
 
