@@ -89,7 +89,7 @@ def test_sentences_and_tables_of_the_notebooks_hold_names_as_text(monkeypatch):
         {"group": ["demo"], "model": [BAD], "variant": [""], "changed": [""], "value": [0.5], "chance": [0.1],
          "val_accuracy": [0.5], "recording": ["r"], "split_hash": ["s"], "fold": [0], "ci_low": [0.4], "ci_high": [0.6], "oracle": [np.nan], "code_version": ["1"]}
     )  # fmt: skip
-    monkeypatch.setattr(summary.results, "several_versions", lambda runs: [])
+    monkeypatch.setattr(summary.all_runs, "several_versions", lambda runs: [])
     monkeypatch.setattr(model_choice, "label", lambda runs: runs["model"])
     assert BAD in rendered(summary.in_words(runs)).text
     table = explore.PlainTable(pd.DataFrame({BAD: [BAD]}))
