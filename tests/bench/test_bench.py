@@ -54,7 +54,7 @@ def result(tmp_path_factory):
         env={**os.environ, "NBLIB_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert out.returncode == 0, out.stderr[-3000:]
     found = json.loads((home / "bench" / "bench.json").read_text())

@@ -54,9 +54,7 @@ class Params(P.Fit, StageParams):
         "embedding", description="how networks tell cells apart"
     )
     history: bool = Field(True, description="networks see the cell's own spikes")
-    linear_start: bool = Field(
-        True, description="`net` adds to the `glm` of each cell, without history to its `lnp`"
-    )
+    linear_start: bool = Field(True, description="net adds to the glm (or lnp) of each cell")
     latent: int = Field(24, ge=1, le=200, description="dimensions of a cell's code [count]")
     horizon_ms: float = Field(
         80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]"

@@ -90,7 +90,7 @@ class CellPlane:
             f'<style>{style_}</style><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" style="max-width:{WIDTH}px;width:100%" '
             f'aria-label="{escape(repr(self))}; each point shows its spike-triggered average">'
         )
-        note = f'<text x="460" y="{HEIGHT - 12}" font-size="12">mean stimulus, {self.back_s:.2f} s to the spike, {self.sta.shape[1]} channel(s)</text>'
+        note = f'<text x="460" y="{HEIGHT - 12}" font-size="12">mean stimulus, last {self.back_s:.2f} s, {self.sta.shape[1]} channel(s)</text>'
         points = zip(self.plane.itertuples(), self.sta, strict=True)
         return head + note + "".join(self._point(row, sta) for row, sta in points) + "</svg>"
 
