@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from measure import Row, memory, process
+from measure import Row, best, memory, process
 
 MOST_GB = 1.0
 MOST_SHARE = (
@@ -62,7 +62,39 @@ def rows(*, units: tuple[int, ...] = (500, 1_000, 2_000), full: tuple[int, ...] 
                 note=f"{got['edges']:,} edges, peak {got['peak_gb']:.2g} GB",
             )
         )  # fmt: skip
-    return found
+    return found + _layers(units[-1])
+
+
+def _layers(units: int, rows: int = 160, piece: int = 16) -> list[Row]:
+    """One attention layer, forward and backward: ours piece by piece, and the one of PyTorch Geometric."""
+    import torch
+    from torch_geometric.nn import GATv2Conv
+
+    from nblib.models.graph_decoders import GATv2
+
+    x, source, weight = torch.randn(units, rows, 8), torch.randint(units, (units, 16)), torch.rand(units, 16)  # fmt: skip
+    ours, theirs = GATv2(8, 16, 1), GATv2Conv(8, 16, edge_dim=1, add_self_loops=False)
+    present = torch.ones(units, 16, dtype=torch.bool)
+    target = torch.arange(units).repeat_interleave(16)
+    copies = units * torch.arange(rows)[:, None]  # a graph of its own for each row
+    edges = (torch.stack([source.flatten(), target])[:, None] + copies).flatten(1)
+    laid_out, weights = x.transpose(0, 1).reshape(-1, 8), weight.reshape(-1, 1).repeat(rows, 1)
+
+    def in_pieces() -> None:
+        for part in x.split(piece, dim=1):
+            ours(part, source, weight, present).square().sum().backward()
+
+    def geometric() -> None:
+        theirs(laid_out, edges, weights).square().sum().backward()
+
+    took = best(3, ours=in_pieces, theirs=geometric)
+    against, note = "PyTorch Geometric, GATv2Conv", f"{rows} rows, 16 edges a unit, forward and backward"  # fmt: skip
+    what = f"one attention layer, {units:,} units"
+    return [
+        Row("graph", f"{what}: {against}", took["theirs"] * 1e3, "ms", 1.0, note=note),
+        Row("graph", f"{what}: nblib in pieces", took["ours"] * 1e3, "ms", took["ours"] / took["theirs"],
+            against, note=f"{note}; {piece} rows at once"),
+    ]  # fmt: skip
 
 
 def _measured(graph: str, units: int, batch: int, steps: int, classes: int, *, whole: bool = False) -> dict:  # fmt: skip

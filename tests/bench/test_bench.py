@@ -42,7 +42,7 @@ nblib audit
 nblib results --csv"""
 OTHERS = (
     "h5py, pynapple, allensdk, histc, bare, DataLoader, papermill, shell loop, full graph, from scratch, "
-    "braindecode"
+    "braindecode, PyTorch Geometric"
 )
 
 
