@@ -74,16 +74,23 @@ def test_without_signal_the_oracle_says_what_the_chain_does():
     assert np.allclose(found["indoor-setting"], film["chance_type"] @ film["chance_indoor"])
 
 
+def drawn(seed, n_bins, n_units, signal):
+    """A film, and what the oracle says of each bin from spikes drawn by the truth."""
+    rng = np.random.default_rng(seed)
+    film = movie.draw_film(n_bins, rng)
+    units = movie.draw_units(n_units, signal, rng)
+    gains = movie.draw_gains(n_bins, n_units, 1.0, rng)
+    exposure_s = np.full(n_bins, 0.082)
+    counts = rng.poisson(movie.rates(film, units, gains) * exposure_s[:, None])
+    return film, film_posterior(film, units, gains, counts, exposure_s)
+
+
 def test_the_oracle_is_calibrated():
     """What it says with a probability comes true as often; over films, as one holds few spells."""
     said, true = [], []
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        film = movie.draw_film(8_000, rng)
-        units, gains = movie.draw_units(40, 0.7, rng), movie.draw_gains(8_000, 40, 1.0, rng)
-        exposure_s = np.full(8_000, 0.082)
-        counts = rng.poisson(movie.rates(film, units, gains) * exposure_s[:, None])
-        said.append(film_posterior(film, units, gains, counts, exposure_s)["hero"])
+        film, posterior = drawn(seed, 8_000, 40, 0.7)
+        said.append(posterior["hero"])
         true.append(film["hero"])
     said, true = np.concatenate(said), np.concatenate(true)
     decile = np.minimum((said * 10).astype(int), 9)
@@ -97,12 +104,7 @@ def test_the_oracle_is_calibrated_in_ten_bins():
     """Five whole films, two labels: in each tenth of what it says, as often true within .03."""
     off, n = np.zeros(10), np.zeros(10)
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        film = movie.draw_film(59_080, rng)
-        units, gains = movie.draw_units(60, 0.5, rng), movie.draw_gains(59_080, 60, 1.0, rng)
-        exposure_s = np.full(59_080, 0.082)
-        counts = rng.poisson(movie.rates(film, units, gains) * exposure_s[:, None])
-        said = film_posterior(film, units, gains, counts, exposure_s)
+        film, said = drawn(seed, 59_080, 60, 0.5)
         for label in ("hero", "rival"):
             decile = np.minimum((said[label] * 10).astype(int), 9)
             n += np.bincount(decile, minlength=10)
