@@ -149,6 +149,15 @@ def test_the_baselines_come_near_the_truth_and_no_model_passes_it(result):
     assert rows["chain"].score.value > rows["intensity"].score.value
 
 
+@pytest.mark.parametrize("model", ["glm", "lnp"])
+def test_the_network_begins_where_the_model_of_each_cell_ends(data, model):
+    """Before any training the two say the same of every bin, with history and without."""
+    steps, weights = data.inputs.steps["val"][:50], getattr(data, model)
+    net = network.Predictor(data.inputs, "now", history=model == "glm", latent=4, linear=weights)
+    known = glm.log_hazard(data.inputs, weights, steps)
+    np.testing.assert_allclose(data.ask(net, steps), known, atol=1e-4)
+
+
 def test_every_train_stands_beside_those_that_know_nothing(result):
     table = result.tables["trains"].set_index("trains")
     assert set(spike_trains.REFERENCES) < set(table.index)
