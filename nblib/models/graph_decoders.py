@@ -90,10 +90,12 @@ class GATv2(nn.Module):
         """x (N, M, F_in); source, weight, present (N, K) -> (N, M, heads * channels)."""
         left, right = self.left(x), self.right(x)
         (n, m, width), k = left.shape, source.shape[1]
-        spoken = left.index_select(0, source.reshape(-1)).view(n, k, m, width)  # (N, K, M, F)
-        mixed = spoken + (right[:, None] + weight[:, :, None, None] * self.edge)
-        mixed = nn.functional.leaky_relu(mixed, 0.2).view(n, k, m, self.heads, self.channels)
-        score = (mixed * self.attention).sum(-1)  # (N, K, M, H)
+        # Of a table's rows, so that gradients are gathered by all threads.
+        spoken = nn.functional.embedding(source, left.reshape(n, -1)).view(n, k, m, width)
+        mixed = spoken + right[:, None]
+        mixed += weight[:, :, None, None] * self.edge  # in place: memory is what a step waits for
+        mixed = nn.functional.leaky_relu_(mixed, 0.2).view(n, k, m, self.heads, self.channels)
+        score = torch.einsum("nkmhc,hc->nkmh", mixed, self.attention)  # (N, K, M, H)
         score = score.masked_fill(~present[:, :, None, None], float("-inf"))
         share = score.softmax(dim=1).unsqueeze(-1)
         spoken = spoken.view(n, k, m, self.heads, self.channels)

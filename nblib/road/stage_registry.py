@@ -95,7 +95,7 @@ STAGES: dict[str, StageInfo] = {
         needs="05_train_lstm",
     ),
     "06_train_st_gat": StageInfo(
-        4, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
+        5, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
     ),
     FEW_SHOT: StageInfo(5, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
     PRETEXT: StageInfo(
