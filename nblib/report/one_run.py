@@ -201,13 +201,12 @@ def stored_table(
 
     data = stored_bytes(folder, name, outputs)
     try:
-        file = parquet.ParquetFile(BufferReader(data))
+        table = parquet.ParquetFile(BufferReader(data)).read(use_threads=False)
     except ArrowInvalid as error:
         raise CorruptArtifact(f"{folder / name}: not readable as a table ({error}).") from None
-    if missing := [c for c in columns if c not in file.schema_arrow.names]:
+    if missing := [c for c in columns if c not in table.column_names]:
         raise CorruptArtifact(f"{folder / name}: it has no column {missing[0]!r}.")
-    table = file.read(list(columns) or None, use_threads=False)
-    return {c: table.column(c).to_numpy() for c in table.column_names}
+    return {c: table.column(c).to_numpy() for c in columns or table.column_names}
 
 
 def read_run(folder: Path) -> Run:
