@@ -30,6 +30,7 @@ GROUPS = (
     "decoders",
     "potentials",
     "film",
+    "spikes",
     "tools",
     "overhead",
     "results",
@@ -83,6 +84,7 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     import overhead_rows
     import potentials_rows
     import results_rows
+    import spike_rows
     import tools_rows
     import torch
     import training_rows
@@ -115,6 +117,8 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
     if "film" in groups:
         sizes = {"sizes": {"n_frames": 9_001, "n_units": 8}, "gap_s": 4.0, "patients": 2, "units": 8, "leak": [0.0, 4.0], "folds": [0], "max_epochs": 1} if small else {}  # fmt: skip
         found += film_rows.rows(**sizes)
+    if "spikes" in groups:
+        found += spike_rows.rows(windows=40, seconds=(2, 4)) if small else spike_rows.rows()
     if "tools" in groups:
         found += tools_rows.rows(tiny, repeats=1 if small else 3)
     if "overhead" in groups:

@@ -34,6 +34,10 @@ exact oracle
 memory of the exact oracle
 leak curve
 memory of all patients
+exact trains of windows
+exact train of a stream, 4 s
+growth of it with its length
+memory of a stream
 import nblib
 nblib --help
 nblib run 01_ingest
@@ -42,7 +46,7 @@ nblib audit
 nblib results --csv"""
 OTHERS = (
     "h5py, pynapple, allensdk, histc, bare, DataLoader, papermill, shell loop, full graph, from scratch, "
-    "braindecode, PyTorch Geometric"
+    "braindecode, PyTorch Geometric, greedy"
 )
 
 

@@ -1,15 +1,19 @@
 """Spike trains from distances, against every train that there is; the chain, against the same."""
 
 import itertools
+import time
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter1d
 
 from nblib.core.errors import BadParameter
+from nblib.evaluate import spike_trains
 from nblib.models.encoders import chain, inference, references
 from nblib.models.encoders.inference import Trains, squared_error
+from nblib.prepare.encoding import history
 from nblib.prepare.encoding.distance import SPIKE_BIN, distances
 
 
@@ -137,6 +141,42 @@ def test_the_exact_train_costs_no_more_than_the_published_and_less_now_and_then(
     assert wrong[0] < wrong[1]
     stuck = references.by_gradient(seen[:20], 4, steps=30)
     assert (stuck.sum(axis=1) <= 4).all() and not stuck[:, :32].any()
+
+
+@pytest.mark.parametrize(("noise", "bar"), [(0.0, 1.0), (0.3, 0.97), (0.6, 0.87), (1.0, 0.75)])
+def test_published_cells_are_found_under_smooth_noise(real_data, noise, bar):
+    """720 windows of six cells, true distances with a log-normal error: white noise behind a Gaussian of 6
+    bins, brought back to its spread, half as large in the past; cosine of trains at 2 bins."""
+    with h5py.File(real_data("chicken_retina.nwb")) as file:
+        trains = np.split(file["units/spike_times"][:], file["units/spike_times_index"][:-1])
+    trains = [trains[cell] for cell in np.argsort([len(train) for train in trains])[5::10]]
+    past, stride, n = references.PAST, 80, 120
+    spikes = np.zeros((6, 400 + n * stride + 500), np.uint8)
+    for row, train in zip(spikes, trains, strict=True):
+        at = (train * 17852.767845719834 / 18).astype(int)
+        row[at[at < len(row)]] = 1
+    t0 = 400 + stride * np.arange(n)
+    bins = t0[:, None] + np.arange(-past, 96 + 300)
+    seen = spikes[:, bins].reshape(6 * n, -1)
+    since = history.since_last(spikes.T[:, None])[t0, 0].T.reshape(-1)
+    seen[:, :past] = 0  # spikes before t0 shape no distance
+    true = np.maximum(distances(seen, references.LONGEST)[:, :128], SPIKE_BIN)
+    error = gaussian_filter1d(np.random.default_rng(0).standard_normal(true.shape), 6, axis=1)
+    error *= noise / error.std() * np.where(np.arange(128) < past, 0.5, 1)
+    found = references.least_energy(np.clip(true * np.exp(error), 0.25, 200), since.astype(int))
+    ahead = slice(past, past + stride)
+    pair = (train[:, ahead].reshape(6, -1) for train in (found, seen))
+    assert spike_trains.schreiber(*pair, 2).mean() >= bar - 1e-9
+
+
+def test_a_second_of_windows_takes_milliseconds():
+    """Wide limits: the bench measures what is promised."""
+    seen = np.exp(np.random.default_rng(5).uniform(0, 5, (500, 128)))
+    since = np.full(500, 300)
+    references.least_energy(seen[:2], since[:2])
+    began = time.process_time()
+    references.least_energy(seen, since)
+    assert time.process_time() - began < 5e-3 * 500 * 0.08
 
 
 def test_the_train_expected_to_be_most_like_stands_where_spikes_are_likely():

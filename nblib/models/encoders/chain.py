@@ -20,7 +20,7 @@ from torch.nn import functional
 def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Log of the sum over all trains (W,), of scores [log] of bins (W, L), of a first spike in each
     (W, L), and of intervals of 1 to L bins (C, L). Its gradient is how often each is expected."""
-    sums = _sums(*_factors(bins, first, between))
+    sums = _sums(*_factors(bins, first, between))[:4]
     value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
     scores = bins, first, between.repeat(len(bins) // len(between), 1)
     for score, often in zip(scores, expected, strict=True):
@@ -30,10 +30,10 @@ def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
 
 @numba.njit(cache=True, fastmath=True)
 def _sums(bins, first, between):
-    """Log Z (W,), and how often each scored thing is expected: a spike in a bin (W, L), it being the first
-    (W, L), an interval (W, L). Scores come as factors."""
+    """Log Z (W,), how often each scored thing is expected: a spike in a bin (W, L), it being the first
+    (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors."""
     W, L = bins.shape
-    log_z, spike, leads = np.empty(W), np.empty((W, L)), np.empty((W, L))
+    log_z, spike, leads, after = np.empty(W), np.empty((W, L)), np.empty((W, L)), np.empty((W, L))
     interval = np.zeros((W, L))
     ends, onward = np.empty(L), np.empty(L)
     for w in range(W):
@@ -51,11 +51,11 @@ def _sums(bins, first, between):
                 pair = gap[j - i - 1] * onward[j]
                 follows += pair
                 interval[w, j - i - 1] += share * pair
-            onward[i] = factor[i] * follows
+            onward[i], after[w, i] = factor[i] * follows, follows
             spike[w, i] = share * follows
             leads[w, i] = first[w, i] * onward[i] / total
         log_z[w] = np.log(total)
-    return log_z, spike, leads, interval
+    return log_z, spike, leads, interval, after
 
 
 def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
@@ -76,8 +76,10 @@ def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
 
 def samples(bins: Tensor, first: Tensor, between: Tensor, seed: int) -> Tensor:
     """A train (W, L) of each window, drawn exactly, of the scores of `log_z`."""
+    factors = _factors(bins, first, between)
+    log_z, *_, after = _sums(*factors)
     chance = np.random.default_rng([seed, 8]).random(bins.shape)
-    return torch.from_numpy(_draw(*_factors(bins, first, between), chance))
+    return torch.from_numpy(_draw(*factors, np.exp(log_z), after, chance))
 
 
 def _factors(*scores: Tensor) -> list[np.ndarray]:
@@ -86,25 +88,20 @@ def _factors(*scores: Tensor) -> list[np.ndarray]:
 
 
 @numba.njit(cache=True)
-def _draw(bins, first, between, chance):
+def _draw(bins, first, between, total, after, chance):
     """Trains (W, L) uint8, from spike to spike; chance (W, L): numbers from 0 to 1."""
     W, L = bins.shape
-    trains, goes_on = np.zeros((W, L), np.uint8), np.empty(L)
+    trains = np.zeros((W, L), np.uint8)
     for w in range(W):
-        factor, gap = bins[w], between[w % len(between)]
-        total = 1.0
-        for i in range(L - 1, -1, -1):
-            goes_on[i] = 1.0
-            for j in range(i + 1, L):
-                goes_on[i] += gap[j - i - 1] * factor[j] * goes_on[j]
-            total += first[w, i] * factor[i] * goes_on[i]
+        gap = between[w % len(between)]
         last, drawn = -1, 0
         while last < L - 1:
-            j, whole = last, total if last < 0 else goes_on[last]
+            j, whole = last, total[w] if last < 0 else after[w, last]
             left = chance[w, drawn] * whole - 1.0  # 1: no spike follows
             while left >= 0 and j < L - 1:
                 j += 1
-                left -= (first[w, j] if last < 0 else gap[j - last - 1]) * factor[j] * goes_on[j]
+                way = first[w, j] if last < 0 else gap[j - last - 1]
+                left -= way * bins[w, j] * after[w, j]
             if left >= 0 or j == last:
                 break
             trains[w, j], last, drawn = 1, j, drawn + 1

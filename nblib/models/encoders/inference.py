@@ -22,9 +22,11 @@ from nblib.core.errors import BadParameter
 from nblib.prepare.encoding.distance import SPIKE_BIN, distances
 
 Cost = Callable[[int, int], np.ndarray]  # start, stop -> cost of those bins (stop - start, K + 1)
-BLOCK = 4096  # bins whose costs lie in memory at once
+BLOCK = 512  # bins whose costs lie in memory at once
 NO_SPIKE = -1
 NEGLIGIBLE = 40.0  # of two energies, the higher by so much adds nothing to the sum
+# How two ways that meet go on. None is a type of its own to the compiler, which then leaves sums out.
+LEAST, SUM, DRAW = None, False, True
 
 
 def squared_error(
@@ -64,9 +66,15 @@ class Trains:
     """
 
     def __init__(
-        self, cost: np.ndarray | Cost, length: int = 0, *, per_spike: np.ndarray | float = 0.0,
-        refractory: int = 1, start: int = 0, free_end: bool = False,
-    ):  # fmt: skip
+        self,
+        cost: np.ndarray | Cost,
+        length: int = 0,
+        *,
+        per_spike: np.ndarray | float = 0.0,
+        refractory: int = 1,
+        start: int = 0,
+        free_end: bool = False,
+    ):
         if isinstance(cost, np.ndarray):
             whole, length = cost.astype(np.float64), len(cost)
             self.cost: Cost = lambda first, stop: whole[first:stop]
@@ -99,12 +107,12 @@ class Trains:
 
     def log_z(self) -> float:
         """Log of the sum over all trains of exp(-energy)."""
-        return -self._pass(soft=True)[2]
+        return -self._pass(SUM)[2]
 
     def probabilities(self) -> tuple[np.ndarray, float]:
         """Probability of a spike in each bin (L,) where p(train) ~ exp(-energy), and log Z."""
-        ahead, _, energy, _ = self._pass(soft=True)
-        behind = self._pass(soft=True, backwards=True)[0][::-1]
+        ahead, _, energy, _ = self._pass(SUM)
+        behind = self._pass(SUM, backwards=True)[0][::-1]
         blocks = (self.cost(a, min(a + BLOCK, self.L))[:, 0] for a in range(0, self.L, BLOCK))
         both = np.concatenate(list(blocks)) + self.per_spike  # counted in either pass
         closed = np.isinf(both)
@@ -114,7 +122,7 @@ class Trains:
     def samples(self, n: int, seed: int = 0) -> np.ndarray:
         """n trains (n, L) drawn from p(train) ~ exp(-energy), each exactly and by itself."""
         _seed(seed)
-        passes = (self._pass(soft=True) for _ in range(n))
+        passes = (self._pass(DRAW) for _ in range(n))
         return np.array([_trace([before], last) for _, before, _, last in passes])
 
     def energy(self, train: np.ndarray) -> float:
@@ -124,13 +132,18 @@ class Trains:
         return float(spent.sum() + self.per_spike[spikes].sum())
 
     def _pass(
-        self, soft: bool = False, backwards: bool = False, fewer: np.ndarray | None = None, begins: bool = True
-    ) -> tuple[np.ndarray, np.ndarray, float, int]:  # fmt: skip
-        """Energy of the best train, or (soft) of all, up to a spike in each bin (L,), the spike before it,
-        the energy of whole trains, and their last spike.
+        self,
+        meeting: bool | None = LEAST,
+        backwards: bool = False,
+        fewer: np.ndarray | None = None,
+        begins: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray, float, int]:
+        """Energy of the best train, or of all together, up to a spike in each bin (L,), the spike before
+        it, the energy of whole trains, and their last spike.
 
-        backwards: bins are numbered from the end. fewer (L,): energies that trains go on from, by their
-        last spike, where a pass is to add one spike alone. begins: a spike may be the first.
+        meeting: LEAST, SUM or DRAW. backwards: bins are numbered from the end. fewer (L,): energies that
+        trains go on from, by their last spike, where a pass is to add one spike alone. begins: a spike
+        may be the first.
         """
         order = -1 if backwards else 1
         energy, before, state = _begin(self.L, self.K, begins, backwards and self.free_end)
@@ -140,15 +153,22 @@ class Trains:
             bins = (self.L - stop, self.L - first) if backwards else (first, stop)
             whole = self.cost(*bins), self.per_spike[slice(*bins)]
             cost, per_spike = (np.ascontiguousarray(values[::order]) for values in whole)
-            rules = first, self.refractory, soft
-            _advance(cost, per_spike, *rules, source, energy, before, *state)
+            rules = first, self.refractory, meeting
+            _advance(cost, per_spike, *rules, source, energy, before, state)
         free_end = self.free_end and not backwards
-        return energy, before, *_end(self.L, self.K, soft, free_end, *state)
+        return energy, before, *_end(self.L, self.K, meeting, free_end, state)
 
 
 def least_trains(
-    predicted: np.ndarray, K: int, start: np.ndarray, *, log: bool, weight: np.ndarray, per_spike: float, refractory: int
-) -> np.ndarray:  # fmt: skip
+    predicted: np.ndarray,
+    K: int,
+    start: np.ndarray,
+    *,
+    log: bool,
+    weight: np.ndarray,
+    per_spike: float,
+    refractory: int,
+) -> np.ndarray:
     """Trains (W, L) of least squared error of windows of predicted distances (W, L) [bins], with a free
     end; start (W,): first bin of each that may hold a spike. As `Trains` gives them, but all at once."""
     return _least_trains(*_in_space(predicted, K, log), weight, start, float(per_spike), refractory)
@@ -169,8 +189,8 @@ def _least_trains(predicted, profile, weight, start, per_spike, refractory):
         worth = np.full(L, per_spike)
         worth[: start[w]] = np.inf
         cost = _squares(predicted[w], profile, weight)
-        _advance(cost, worth, 0, refractory, False, energy, energy, before, *state)
-        at = _end(L, K, False, True, *state)[1]
+        _advance(cost, worth, 0, refractory, None, energy, energy, before, state)
+        at = _end(L, K, None, True, state)[1]
         while at >= 0:
             trains[w, at] = 1
             at = before[at]
@@ -205,66 +225,71 @@ def _seed(seed):
 @numba.njit(cache=True)
 def _begin(L, K, begins, free_start):
     """Energy (L,) and spike before (L,) that a pass fills, and where it stands before bin 0: energies of
-    trains by their last spike (K + L,), from bin -K on; by their next one (L + K,), with the last of each;
-    and of those at least K bins from any, with their last."""
-    rise, fall = np.full(K + L, np.inf), np.full(L + K, np.inf)
-    after, far, far_last = np.full(L + K, NO_SPIKE), np.full(1, np.inf), np.full(1, NO_SPIKE)
+    trains by their last spike (L + K,), the latest first, from bin L - 1 to -K; by their next one (L + K,),
+    with the last of each; of those at least K bins from any, with their last; and the earliest last spike."""
+    rise, fall, after = np.full(L + K, np.inf), np.full(L + K, np.inf), np.full(L + K, NO_SPIKE)
+    far, far_last, earliest = np.full(1, np.inf), np.full(1, NO_SPIKE), np.full(1, L)
     if begins:
         fall[: K - 1], far[0] = 0, 0
     if free_start:
-        rise[1:K] = 0
-    return np.full(L, np.inf), np.full(L, NO_SPIKE), (rise, fall, after, far, far_last)
-
-
-@numba.njit(cache=True, inline="always")
-def _meet(a, b, soft):
-    """Energy of two ways together, and whether the second goes on."""
-    if not soft or abs(a - b) > NEGLIGIBLE or a == b == np.inf:
-        return min(a, b), b < a
-    both = min(a, b) - np.log1p(np.exp(-abs(a - b)))
-    return both, np.random.random() < np.exp(both - b)  # noqa: NPY002
+        rise[L : L + K - 1], earliest[0] = 0, 1 - K
+    state = rise, fall, after, far, far_last, earliest
+    return np.full(L, np.inf), np.full(L, NO_SPIKE), state
 
 
 @numba.njit(cache=True)
-def _advance(
-    cost, per_spike, first, refractory, soft, source, energy, before, rise, fall, after, far, far_last
-):  # fmt: skip
+def _meet(a, b, meeting):
+    """Energy of two ways together, and whether the second goes on."""
+    if meeting is None:
+        return min(a, b), b < a
+    if abs(a - b) > NEGLIGIBLE or a == b == np.inf:
+        return min(a, b), b < a
+    both = min(a, b) - np.log1p(np.exp(-abs(a - b)))
+    return both, meeting and np.random.random() < np.exp(both - b)  # noqa: NPY002
+
+
+@numba.njit(cache=True)
+def _advance(cost, per_spike, first, refractory, meeting, source, energy, before, state):
     """Go on over the bins whose cost (bins, K + 1) is given, the first of them number `first`."""
-    K = cost.shape[1] - 1
-    early = K if rise[K - 1] < np.inf else 0  # a spike may lie before bin 0
+    rise, fall, after, far, far_last, earliest = state
+    L, K = len(energy), cost.shape[1] - 1
     for t in range(first, first + len(cost)):
-        own = cost[t - first]
+        costs, newest = cost[t - first], L - 1 - t  # where a spike in t stands in `rise`
         fall[t + K - 1], after[t + K - 1] = far[0], far_last[0]
         # Those that rise may turn, at their last bin or the one after the middle, to a spike k bins ahead.
         # What would turn before bin 0 or in it gives the bins the distances of those that fall from the start.
-        for k in range((refractory - 1) // 2, min(K, t + early + 1) if t > 0 else 0):
-            value, last = fall[t + k], after[t + k]
-            if 2 * k + 1 >= refractory:
-                value, new = _meet(value, rise[t + K - 1 - k], soft)
-                last = t - 1 - k if new else last
-            if k + 1 < K and t > 1:
-                value, new = _meet(value, rise[t + K - 2 - k], soft)
-                last = t - 2 - k if new else last
-            fall[t + k], after[t + k] = value, last
-        far[0], new = _meet(far[0], rise[t], soft)
+        for back in range(1, min(2, t) + 1):
+            nearest, last = (refractory + 1 - back) // 2, t - back
+            n = max(0, min(K + 1 - back, last - earliest[0] + 1) - nearest)
+            rising, ahead = rise[newest + back + nearest :], slice(t + nearest, t + nearest + n)
+            falling, came = fall[ahead], after[ahead]
+            for k in range(n):
+                falling[k], new = _meet(falling[k], rising[k], meeting)
+                came[k] = last - nearest - k if new else came[k]
+        far[0], new = _meet(far[0], rise[newest + K], meeting)
         far_last[0] = t - K if new else far_last[0]
-        far[0] += own[K]
+        far[0] += costs[K]
+        falling = fall[t : t + K]
+        rising = rise[newest : newest + max(0, min(K, t - earliest[0] + 1))]
         for k in range(1, K):
-            fall[t + k] += own[k]
-        for k in range(1, min(K, t + early + 1)):
-            rise[t + K - k] += own[k]
-        energy[t], before[t] = fall[t] + own[0] + per_spike[t - first], after[t]
-        rise[t + K] = source[t]
+            falling[k] += costs[k]
+        for k in range(1, len(rising)):
+            rising[k] += costs[k]
+        energy[t], before[t] = fall[t] + costs[0] + per_spike[t - first], after[t]
+        rise[newest] = source[t]
+        if source[t] < np.inf:
+            earliest[0] = min(earliest[0], t)
 
 
 @numba.njit(cache=True)
-def _end(L, K, soft, free_end, rise, fall, after, far, far_last):
+def _end(L, K, meeting, free_end, state):
     """Energy of whole trains and their last spike, where a pass stands after bin L - 1."""
+    rise, fall, after, far, far_last, _ = state
     energy, last = far[0], far_last[0]
     for k in range(K):
-        energy, new = _meet(energy, rise[L + k], soft)
-        last = L + k - K if new else last
+        energy, new = _meet(energy, rise[k], meeting)
+        last = L - 1 - k if new else last
     for s in range(L, L + K - 1 if free_end else L):
-        energy, new = _meet(energy, fall[s], soft)
+        energy, new = _meet(energy, fall[s], meeting)
         last = after[s] if new else last
     return energy, last

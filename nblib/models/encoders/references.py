@@ -100,8 +100,13 @@ def by_gradient(distance: np.ndarray, n_spikes: int, steps: int = 200) -> np.nda
 
 
 def least_energy(
-    distance: np.ndarray, since: np.ndarray, per_spike: float = 0.0, *, refractory: int = 2, log: bool = True
-) -> np.ndarray:  # fmt: skip
+    distance: np.ndarray,
+    since: np.ndarray,
+    per_spike: float = 0.0,
+    *,
+    refractory: int = 2,
+    log: bool = True,
+) -> np.ndarray:
     """Trains (W, L) of least energy of windows, exactly: the error of log distances, as networks are
     trained on them; the arguments of `greedy`."""
     weight = np.linspace(1, LAST_WEIGHT, distance.shape[1])
