@@ -88,18 +88,17 @@ class GATv2(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, weight: Tensor, present: Tensor) -> Tensor:
         """x (N, M, F_in); source, weight, present (N, K) -> (N, M, heads * channels)."""
-        left, right = self.left(x), self.right(x)
-        (n, m, width), k = left.shape, source.shape[1]
-        # Of a table's rows, so that gradients are gathered by all threads.
-        spoken = nn.functional.embedding(source, left.reshape(n, -1)).view(n, k, m, width)
-        mixed = spoken + right[:, None]
-        mixed += weight[:, :, None, None] * self.edge  # in place: memory is what a step waits for
-        mixed = nn.functional.leaky_relu_(mixed, 0.2).view(n, k, m, self.heads, self.channels)
-        score = torch.einsum("nkmhc,hc->nkmh", mixed, self.attention)  # (N, K, M, H)
+        shape = self.attention.shape  # (H, C)
+        left, right = self.left(x).unflatten(2, shape), self.right(x).unflatten(2, shape)
+        # Of a table's rows, so that all threads gather their gradients.
+        spoken = nn.functional.embedding(source, left.flatten(1)).unflatten(2, left.shape[1:])
+        mixed = spoken + right[:, None]  # (N, K, M, H, C)
+        mixed += weight[:, :, None, None, None] * self.edge.view(shape)  # in place: memory is slow
+        mixed = nn.functional.leaky_relu_(mixed, 0.2)
+        score = torch.einsum("nkmhc,hc->nkmh", mixed, self.attention)
         score = score.masked_fill(~present[:, :, None, None], float("-inf"))
         share = score.softmax(dim=1).unsqueeze(-1)
-        spoken = spoken.view(n, k, m, self.heads, self.channels)
-        return (share * spoken).sum(dim=1).reshape(n, m, width) + self.bias
+        return (share * spoken).sum(dim=1).flatten(2) + self.bias
 
 
 class UnitAttention(nn.Module):
