@@ -14,7 +14,7 @@ from nblib.core import integrity, params, rawfiles, recipes, store
 from nblib.data import counts_dataset as stored_counts
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, split_roles, splits
+from nblib.prepare import binning, split_roles, splits, train_statistics
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.report.one_run import HISTORY
 from nblib.road import stages
@@ -64,7 +64,9 @@ class Laboratory:
             binned, settings = binned_counts(recording), recipe.settings(params.SplitSettings)
             split = split_roles.make_split(binned, settings)
             folds = range(settings.n_folds)
-            statistics = [splits.fit_statistics(binned, split, fold, settings) for fold in folds]
+            statistics = [
+                train_statistics.fit_statistics(binned, split, fold, settings) for fold in folds
+            ]
             splits.save(folder, split, statistics)
 
         return write

@@ -13,7 +13,7 @@ from nblib.data import nwb
 from nblib.evaluate import scores, stats
 from nblib.experiments.decode import Params as TrainParams
 from nblib.models import MODELS
-from nblib.prepare import binning, split_roles, splits
+from nblib.prepare import binning, split_roles, train_statistics
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.simulate import allen, scene_oracle
 
@@ -37,7 +37,7 @@ def session(tmp_path_factory):
 
 def cut(binned, asked):
     split = split_roles.make_split(binned, asked)
-    statistics = splits.fit_statistics(binned, split, 0, asked)
+    statistics = train_statistics.fit_statistics(binned, split, 0, asked)
     samples = role_samples(binned, split, statistics, 0)
     return Cut(samples, scaling=(statistics.mean, statistics.scale))
 

@@ -24,7 +24,7 @@ from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
 from nblib.experiments.learning_curves import ALL, FIRST_CHOICE, answers, choosing, draw
 from nblib.models.settings import FitSettings
-from nblib.prepare import splits
+from nblib.prepare import train_statistics
 from nblib.prepare.decoder_inputs import Samples
 from nblib.road.stage_registry import StageParams
 
@@ -102,8 +102,8 @@ def scaling(train: Samples, limits: SplitSettings, zscore: bool) -> tuple[np.nda
     A unit that 04 would leave out by these rows (by its limits) has an infinite scale: it stays 0
     and tells nothing.
     """
-    mean, sd, peak = splits.unit_moments(train.x, np.arange(len(train)))
-    good = splits.unit_faults(mean, sd, peak, limits) == ""
+    mean, sd, peak = train_statistics.unit_moments(train.x, np.arange(len(train)))
+    good = train_statistics.unit_faults(mean, sd, peak, limits) == ""
     if not zscore:
         mean, sd = np.zeros_like(mean), np.ones_like(sd)
     return mean, np.where(good, sd, np.inf)

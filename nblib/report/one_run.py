@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nblib.models.base import Decoder
     from nblib.models.multimodal.model import Multimodal
-    from nblib.prepare.splits import TrainStatistics
+    from nblib.prepare.train_statistics import TrainStatistics
 
 HISTORY = "history.parquet"
 

@@ -12,7 +12,7 @@ from nblib.data import nwb
 from nblib.evaluate import importance
 from nblib.experiments import decode
 from nblib.experiments.decode import Params as TrainParams
-from nblib.prepare import binning, split_roles, splits
+from nblib.prepare import binning, split_roles, train_statistics
 from nblib.prepare.decoder_inputs import Samples, role_samples
 from nblib.simulate import allen, scene_oracle
 
@@ -102,7 +102,7 @@ def test_the_ranking_agrees_with_each_unit_s_true_information(tmp_path):
     binned = binning.bin_recording(recording, BinSettings())
     asked = SplitSettings(gap_s=0.5, test_fraction=0.3)
     split = split_roles.make_split(binned, asked)
-    fitted_on = splits.fit_statistics(binned, split, 0, asked)
+    fitted_on = train_statistics.fit_statistics(binned, split, 0, asked)
     samples = role_samples(binned, split, fitted_on, 0)
     decoder = models.make("logistic")
     train, val = samples["train"], samples["val"]

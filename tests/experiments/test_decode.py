@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, binning_stage, cleaning, split_roles, splits
+from nblib.prepare import binning, binning_stage, cleaning, split_roles, splits, train_statistics
 from nblib.report import all_runs, audit, model_choice
 from nblib.report.one_run import load_run
 from nblib.road import stages
@@ -47,7 +47,7 @@ def road(tmp_path_factory):
         stage.commit(lambda folder: cleaning.save(cleaned, removals, folder))
         stage = begin("04_split")
         roles = split_roles.make_split(cleaned, stage.settings)
-        fitted = splits.fit_folds(cleaned, roles, stage.settings)
+        fitted = train_statistics.fit_folds(cleaned, roles, stage.settings)
         stage.commit(lambda folder: splits.save(folder, roles, fitted))
         yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
 

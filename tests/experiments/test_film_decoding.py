@@ -10,7 +10,7 @@ from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, opening
 from nblib.evaluate import states, stats
 from nblib.experiments.film import beyond, decoding
-from nblib.prepare import binning, split_roles, splits
+from nblib.prepare import binning, split_roles, splits, train_statistics
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 # 13 minutes at a buffer of 4 s: long enough for scores, short enough for a test.
@@ -25,7 +25,7 @@ def prepared(folder, recording="p1", recipe="movie_tiny", **changes):
     counts_dataset.save(counts, folder)
     settings = recipe.settings(params.SplitSettings)
     roles = split_roles.make_split(counts, settings)
-    splits.save(folder, roles, splits.fit_folds(counts, roles, settings))
+    splits.save(folder, roles, train_statistics.fit_folds(counts, roles, settings))
     return recipe, folder
 
 

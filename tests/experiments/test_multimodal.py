@@ -13,7 +13,7 @@ from nblib.data import counts_dataset, opening
 from nblib.experiments.multimodal import answers, experiment, further, judge, transfer
 from nblib.models.multimodal import fitting, linear, poisson
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task
-from nblib.prepare import binning, cleaning, sessions, split_roles, splits
+from nblib.prepare import binning, cleaning, sessions, split_roles, splits, train_statistics
 
 FAST = {
     "max_epochs": 2,
@@ -39,7 +39,7 @@ def on_disk(recipe, folder):
         )
         binned, _ = cleaning.clean(binned, recording, recipe.settings(params.CleanSettings))
         roles = split_roles.make_split(binned, recipe.settings(params.SplitSettings))
-        fitted = splits.fit_folds(binned, roles, recipe.settings(params.SplitSettings))
+        fitted = train_statistics.fit_folds(binned, roles, recipe.settings(params.SplitSettings))
         for place, kind in zip(places, ("split", "counts"), strict=True):
             place.append(folder / f"{name}-{kind}")
             place[-1].mkdir()

@@ -15,7 +15,15 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings, SplitSettings
 from nblib.data import counts_dataset, opening, sources
 from nblib.data.recording import Recording, Series
-from nblib.prepare import binning, cleaning, continuous, decoder_inputs, split_roles, splits
+from nblib.prepare import (
+    binning,
+    cleaning,
+    continuous,
+    decoder_inputs,
+    split_roles,
+    splits,
+    train_statistics,
+)
 from nblib.prepare.continuous import stream
 from nblib.report.audit import checks
 from nblib.simulate import nwb_file
@@ -154,7 +162,7 @@ def split_of(binned, **given):
 def test_a_split_of_time_without_labels():
     binned = binning.bin_recording(recording(), BinSettings(**BINS))
     split, asked = split_of(binned)
-    (fitted,) = splits.fit_folds(binned, split, asked)
+    (fitted,) = train_statistics.fit_folds(binned, split, asked)
     assert split["role"].value_counts().to_dict() == {"train": 14, "test": 6, "gap": 5, "val": 4}
     words = split_roles.sentence(binned, split, [fitted], "cycles")
     assert "14 rows of time teach, 4 choose and 6 judge; 5 lie in gaps. 3 units go on" in words
@@ -317,7 +325,7 @@ def laid_out(binned, made, recipe, folder):
     asked = recipe.settings(SplitSettings)
     split = split_roles.make_split(cleaned, asked)
     counts_dataset.save(cleaned, folder)
-    splits.save(folder, split, splits.fit_folds(cleaned, split, asked))
+    splits.save(folder, split, train_statistics.fit_folds(cleaned, split, asked))
     return stream.load(folder, folder, recipe, recipe.recordings[0])
 
 

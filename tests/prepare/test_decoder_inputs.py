@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples, role_samples, shuffle_labels
 from nblib.prepare.split_roles import make_split
-from nblib.prepare.splits import fit_statistics
+from nblib.prepare.train_statistics import fit_statistics
 
 SETTINGS = SplitSettings(gap_s=0.0, n_folds=1)
 

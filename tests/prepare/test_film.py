@@ -9,7 +9,7 @@ import xarray as xr
 
 from nblib.core import errors, params
 from nblib.data import movie, recording
-from nblib.prepare import split_roles, splits
+from nblib.prepare import split_roles, train_statistics
 from nblib.prepare.continuous import film
 from nblib.report.audit import checks
 
@@ -173,7 +173,9 @@ def test_what_has_no_label_has_no_role():
     )
     assert set(split.loc[split["label"] == 99, "role"]) == {"gap"}
     assert set(
-        splits.fit_statistics(binned(label=label), split, 0, params.SplitSettings()).classes
+        train_statistics.fit_statistics(
+            binned(label=label), split, 0, params.SplitSettings()
+        ).classes
     ) == {0, 1}
 
 

@@ -7,7 +7,7 @@ import xarray as xr
 from nblib.core import errors, params
 from nblib.data.counts_dataset import load, save
 from nblib.data.recording import Recording, Series
-from nblib.prepare import signals, splits
+from nblib.prepare import signals, train_statistics
 
 EDGES = np.arange(11)[None] * 0.1  # ten bins of 0.1 s
 
@@ -98,15 +98,15 @@ def binned(values):
 def test_statistics_of_signals_come_from_train_rows_alone():
     values = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     train = np.arange(12)
-    one = splits.signal_statistics(binned(values), train)
+    one = train_statistics.signal_statistics(binned(values), train)
     changed = values.copy()
     changed[12:] = 1e6
-    two = splits.signal_statistics(binned(changed), train)
+    two = train_statistics.signal_statistics(binned(changed), train)
     assert one.equals(two) and one["name"].tolist() == ["wheel"]
     assert one["mean"][0] == pytest.approx(values[:12].astype(float).mean())
     assert one["scale"][0] == pytest.approx(values[:12].astype(float).std())
     changed[:12] = np.nan
-    assert np.isnan(splits.signal_statistics(binned(changed), train)["mean"][0])
+    assert np.isnan(train_statistics.signal_statistics(binned(changed), train)["mean"][0])
 
 
 def test_a_signal_survives_the_file(tmp_path):

@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import build
 from nblib.data.trials import labelling
-from nblib.prepare import binning, split_roles, splits
+from nblib.prepare import binning, split_roles, splits, train_statistics
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -162,17 +162,19 @@ def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
         for name, data in (("clean", binned), ("poisoned", poisoned)):
             folder = tmp_path / f"{name}{fold}"
             folder.mkdir()
-            splits.save(folder, split, [splits.fit_statistics(data, split, fold, asked)])
+            splits.save(folder, split, [train_statistics.fit_statistics(data, split, fold, asked)])
             files.append({p.name: p.read_bytes() for p in folder.iterdir()})
         assert files[0] == files[1]
         shown = poisoned.label.values.copy()
         shown[roles != "train"] = shown.max() + 1  # labels, too
         changed = poisoned.assign_coords(label=("trial", shown))
-        clean = splits.fit_statistics(binned, split, fold, asked)
-        assert (splits.fit_statistics(changed, split, fold, asked).classes == clean.classes).all()
+        clean = train_statistics.fit_statistics(binned, split, fold, asked)
+        assert (
+            train_statistics.fit_statistics(changed, split, fold, asked).classes == clean.classes
+        ).all()
         # and the check can fail: poison one train trial
         poisoned.counts.values[np.flatnonzero(roles == "train")[0]] = 255
-        statistics = splits.fit_statistics(poisoned, split, fold, asked)
+        statistics = train_statistics.fit_statistics(poisoned, split, fold, asked)
         assert not np.array_equal(statistics.mean, clean.mean)
 
 
@@ -181,12 +183,12 @@ def test_statistics_by_hand():
     binned.counts.values[:, :, 2] = 0  # silent
     binned.counts.values[:, :, 4] = 7  # never varies
     split = split_roles.make_split(binned, SplitSettings())
-    s = splits.fit_statistics(binned, split, 0, SplitSettings())
+    s = train_statistics.fit_statistics(binned, split, 0, SplitSettings())
     np.testing.assert_array_equal(s.unit_ids, [0, 1, 3, 5])
     assert s.dropped.set_index("unit").reason.to_dict() == {
         2: "silent in train", 4: "zero variance in train",
     }  # fmt: skip
-    place = splits.train_rows(binned, split, 0)
+    place = train_statistics.train_rows(binned, split, 0)
     rows = binned.counts.values[place][:, :, s.unit_ids].reshape(-1, 4).astype(float)
     np.testing.assert_allclose(s.mean, rows.mean(0))
     np.testing.assert_allclose(s.scale, rows.std(0, ddof=1))
@@ -203,7 +205,7 @@ def test_twenty_thousand_units_need_little_memory():
     asked = SplitSettings(gap_s=0.5)
     split = split_roles.make_split(binned, asked)
     tracemalloc.start()
-    fitted = splits.fit_statistics(binned, split, 0, asked)
+    fitted = train_statistics.fit_statistics(binned, split, 0, asked)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(fitted.unit_ids) == 20_000 and fitted.correlation.shape == (0, 0)
@@ -246,13 +248,13 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
 def test_the_labs_z_limits():
     binned = counts_of()
     split = split_roles.make_split(binned, SplitSettings())
-    trial = splits.train_rows(binned, split, 0)[0]
+    trial = train_statistics.train_rows(binned, split, 0)[0]
     binned.counts.values[trial, 0, 1] = 250
-    s = splits.fit_statistics(binned, split, 0, SplitSettings(highest_value=15.0))
+    s = train_statistics.fit_statistics(binned, split, 0, SplitSettings(highest_value=15.0))
     assert s.dropped.unit.tolist() == [1]
     assert "above 15" in s.dropped.reason.iloc[0]
     with pytest.raises(BadInput, match="no unit passes"):
-        splits.fit_statistics(binned, split, 0, SplitSettings(lowest_value=1e6))
+        train_statistics.fit_statistics(binned, split, 0, SplitSettings(lowest_value=1e6))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_the_labs_z_limits():
 def test_labels_and_statistics_survive_storage(label, tmp_path):
     binned = counts_of(label=label)
     split = split_roles.make_split(binned, SplitSettings())
-    s = splits.fit_statistics(binned, split, 0, SplitSettings())
+    s = train_statistics.fit_statistics(binned, split, 0, SplitSettings())
     splits.save(tmp_path, split, [s])
     again, (t,) = splits.load(tmp_path)
     assert splits.split_hash(again) == splits.split_hash(split)
@@ -276,7 +278,7 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
 def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
     binned = counts_of()
     split = split_roles.make_split(binned, SplitSettings())
-    splits.save(tmp_path, split, splits.fit_folds(binned, split, SplitSettings()))
+    splits.save(tmp_path, split, train_statistics.fit_folds(binned, split, SplitSettings()))
     with h5py.File(tmp_path / splits.STATISTICS_FILE, "r+") as file:
         del file["fold0/scale"]
     with pytest.raises(BadInput, match=r"statistics.h5: there is no 'fold0/scale'.*--force"):
@@ -285,5 +287,5 @@ def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
 
 def test_every_fold_is_fitted():
     settings, counts = SplitSettings(n_folds=3, gap_s=0.0), counts_of()
-    fitted = splits.fit_folds(counts, split_roles.make_split(counts, settings), settings)
+    fitted = train_statistics.fit_folds(counts, split_roles.make_split(counts, settings), settings)
     assert [s.fold for s in fitted] == [0, 1, 2]
