@@ -113,7 +113,6 @@ def made_of(
 ) -> MadeOf:
     """What `key_for` makes a key of."""
     info = stage_info(name)
-    steps = chain(name, recipe.source)
     values = recipe.settings(info.settings).model_dump()
     if info.is_run:
         files = params.files()
@@ -121,13 +120,10 @@ def made_of(
         values |= {"code": code}
         values |= {what: rawfiles.content_hash(path) for what, path in files.items()}
     values = in_key(values)
-    runs = [run_key(info.needs, *run) for run in needed(name, recipe, params)]
     if info.cohort:  # who they are and in which order: two files may hold the same
         values["recordings"] = recipe.recordings
-        windows = [key_for(steps[-2], recipe, recording) for recording in recipe.recordings]
-        return MadeOf(values, windows + runs)
-    if len(steps) > 1:
-        return MadeOf(values, [key_for(steps[-2], recipe, recording), *runs])
+    if inputs := inputs_of(name, recipe, recording, params):
+        return MadeOf(values, [one.key for one in inputs])
     for other in SOURCES.keys() - {recipe.source}:
         values.pop(other, None)  # settings that go by another source's name
     values.pop("source_params", None)
@@ -145,39 +141,73 @@ def raw_content(name: str, recipe: P.Recipe, recording: str, params: P.Params) -
     return {path: rawfiles.content_hash(path) for path in params.files().values()}
 
 
-def needed(name: str, recipe: P.Recipe, params: P.Params) -> list[tuple[P.Recipe, P.Params]]:
-    """The further runs that a stage rests on, each once: their recipes and parameters."""
-    runs = params.needs(recipe) if stage_info(name).needs else []
-    return [
-        (recipe if run.recipe == params.recipe else recipes.find_recipe(run.recipe), run)
-        for i, run in enumerate(runs)
-        if run not in runs[:i]
-    ]
+@dataclass(frozen=True)
+class Input:
+    """An artifact that a stage rests on: one of a stage before it, or with `params` a further run."""
 
+    stage: str
+    recipe: P.Recipe
+    recording: str
+    recipe_name: str = ""  # what finds the recipe
+    params: P.Params | None = None
 
-def run_key(name: str, recipe: P.Recipe, params: P.Params) -> str:
-    """Key of a run of a shipped notebook."""
-    code = notebook_code.hash_of(store.notebooks_dir() / f"{name}.ipynb")
-    return key_for(name, recipe, recording_of(name, recipe, params), params, code)
+    @property
+    def key(self) -> str:
+        code = ""
+        if self.params is not None:  # a run of the shipped notebook
+            code = notebook_code.hash_of(store.notebooks_dir() / f"{self.stage}.ipynb")
+        return key_for(self.stage, self.recipe, self.recording, self.params, code)
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters that make it."""
+        if self.params is None:
+            return {"recipe": self.recipe_name, "recording": self.recording}
+        return self.params.model_dump(exclude_defaults=True) | {"recipe": self.recipe_name}
 
-def road(name: str, recipe: P.Recipe, params: P.Params, recipe_name: str) -> list[tuple[str, dict[str, Any]]]:  # fmt: skip
-    """What must be committed before this stage, in order: (stage, values that make it)."""
-    info = stage_info(name)
-    recordings = recipe.recordings if info.cohort else [params.recording]
-    steps = [
-        (stage, {"recipe": recipe_name, "recording": recording})
-        for recording in recordings
-        for stage in chain(name, recipe.source)[:-1]
-    ]
-    for other, run in needed(name, recipe, params):
-        steps.append(
-            (
-                info.needs,
-                run.model_dump(exclude_defaults=True)
-                | {"recipe": recipe_name if other is recipe else run.recipe},
-            )
+    def place(self, needed_by: str) -> Path:
+        """Its folder; MissingInput, with the command that makes it, where it is not there."""
+        if store.is_committed(self.stage, self.recording, key := self.key):
+            return store.folder(self.stage, self.recording, key)
+        what = f"a run of {self.stage}"
+        if self.params is None:
+            what = f"the artifact of {self.stage} for recording {self.recording!r}, recipe {self.recipe.recipe!r}"
+        words = " ".join(f"-p {name} {value}" for name, value in self.values.items())
+        raise MissingInput(
+            f"{needed_by} needs {what} (key {key}), which is not in {store.home()}. "
+            f"Make it with:  nblib run {self.stage} --with-upstream {words}"
         )
+
+
+def inputs_of(
+    name: str, recipe: P.Recipe, recording: str, params: P.Params | None, recipe_name: str = ""
+) -> list[Input]:
+    """What a stage reads: the stage before it, of each recording, then the further runs, each once."""
+    info = stage_info(name)
+    inputs = [
+        Input(stage, recipe, one, recipe_name)
+        for one in (recipe.recordings if info.cohort else [recording])
+        for stage in chain(name, recipe.source)[-2:-1]
+    ]
+    for run in params.needs(recipe) if info.needs else []:
+        other, found_by = recipe, recipe_name
+        if run.recipe != params.recipe:
+            other, found_by = recipes.find_recipe(run.recipe), run.recipe
+        one = Input(info.needs, other, recording_of(info.needs, other, run), found_by, run)
+        if one not in inputs:
+            inputs.append(one)
+    return inputs
+
+
+def road(
+    name: str, recipe: P.Recipe, params: P.Params, recipe_name: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """What must be committed before this stage, in order: (stage, values that make it)."""
+    recording = recording_of(name, recipe, params)
+    steps = []
+    for one in inputs_of(name, recipe, recording, params, recipe_name):
+        before = chain(one.stage, recipe.source) if one.params is None else [one.stage]
+        steps += [(stage, one.values) for stage in before]
     return steps
 
 
@@ -244,27 +274,8 @@ class Stage:
 
         recording: of a cohort; "" = the stage's own.
         """
-        return store.open_artifact(self._place_of_input(name, recording or self.recording))
-
-    def _place_of_input(self, name: str, recording: str) -> Path:
-        key = key_for(name, self.recipe, recording)
-        if not store.is_committed(name, recording, key):
-            raise MissingInput(
-                f"{self.name} needs the artifact of {name} for recording {recording!r}, recipe "
-                f"{self.recipe.recipe!r} (key {key}), which is not in {store.home()}. Make it with:  "
-                f"nblib run {name} --with-upstream -p recipe {self.recipe_name} -p recording {recording}"
-            )
-        return store.folder(name, recording, key)
-
-    def require_inputs(self) -> None:
-        """MissingInput for the first of its inputs that is not there, as `input` would raise it."""
-        if self.recipe is None:
-            return
-        for name in chain(self.name, self.recipe.source)[-2:-1]:
-            for recording in self.recipe.recordings if self.info.cohort else [self.recording]:
-                self._place_of_input(name, recording)
-        for _, run in needed(self.name, self.recipe, self.params):
-            self._place_of_run(run)
+        one = Input(name, self.recipe, recording or self.recording, self.recipe_name)
+        return store.open_artifact(one.place(self.name))
 
     def inputs(self, name: str) -> list[Path]:
         """As `input`, of every recording of the recipe."""
@@ -272,22 +283,16 @@ class Stage:
 
     def needed(self, run: P.Params) -> Path:
         """Verified folder of a further run; MissingInput names the command that makes it."""
-        return store.open_artifact(self._place_of_run(run))
+        one = next(one for one in self._inputs() if one.params == run)
+        return store.open_artifact(one.place(self.name))
 
-    def _place_of_run(self, run: P.Params) -> Path:
-        name, recipe = self.info.needs, self.recipe
-        if run.recipe != self.params.recipe:
-            recipe = recipes.find_recipe(run.recipe)
-        recording, key = recording_of(name, recipe, run), run_key(name, recipe, run)
-        if not store.is_committed(name, recording, key):
-            recipe_name = self.recipe_name if recipe is self.recipe else run.recipe
-            values = run.model_dump(exclude_defaults=True) | {"recipe": recipe_name}
-            words = " ".join(f"-p {k} {v}" for k, v in values.items())
-            raise MissingInput(
-                f"{self.name} needs a run of {name} (key {key}), which is not in {store.home()}. "
-                f"Make it with:  nblib run {name} --with-upstream {words}"
-            )
-        return store.folder(name, recording, key)
+    def require_inputs(self) -> None:
+        """MissingInput for the first of its inputs that is not there, as `input` would raise it."""
+        for one in self._inputs() if self.recipe else ():
+            one.place(self.name)
+
+    def _inputs(self) -> list[Input]:
+        return inputs_of(self.name, self.recipe, self.recording, self.params, self.recipe_name)
 
     def commit(self, write: Callable[[Path], Any], upstream: list[str] | None = None) -> Path:
         """Store what `write(folder)` puts into a folder; a key that stands already is left alone,

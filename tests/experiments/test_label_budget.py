@@ -253,7 +253,9 @@ def test_a_state_that_a_fold_lacks_is_named():
 
 def test_who_teaches_makes_another_run_of_08():
     params = asked(embedders=["rp", "rp@all", "rp+rp@all", "random"], folds=[1, 2])
-    runs = [run for _, run in stages.needed("09_downstream_one_vs_all", None, params)]
+    recipe = recipes.find_recipe("lfp_demo")
+    inputs = stages.inputs_of("09_downstream_one_vs_all", recipe, "cohort", params)
+    runs = [one.params for one in inputs if one.params is not None]
     told = [(r.pretext, r.fold, r.teachers) for r in runs]
     assert told == [
         ("rp", 1, "train_subjects"), ("rp", 2, "train_subjects"), ("rp", 1, "all_subjects"),
