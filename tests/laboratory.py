@@ -10,8 +10,9 @@ import pandas as pd
 import tiny_project
 
 from nblib import models
-from nblib.core import integrity, params, rawfiles, recipes, store
+from nblib.core import integrity, params, recipes, store
 from nblib.data import counts_dataset as stored_counts
+from nblib.data.files import hashes
 from nblib.evaluate import scores
 from nblib.experiments import decode
 from nblib.prepare import binning, split_roles, splits, train_statistics
@@ -50,7 +51,7 @@ class Laboratory:
         upstream = ""
         for stage in ("01_ingest", "02_bin", "03_clean", "04_split"):
             key = stages.key_for(stage, recipe, recording)
-            parents = [upstream or rawfiles.file_hash(recipe.file(recording))]
+            parents = [upstream or hashes.file_hash(recipe.file(recording))]
             write = {"03_clean": self._write_counts(recording), "04_split": self._write_split(recipe, recording)}  # fmt: skip
             store.commit(stage, recording, key, write.get(stage, lambda f: None), params={}, upstream=parents)  # fmt: skip
             upstream = key

@@ -16,9 +16,10 @@ import pytest
 from forks import Fork
 
 from nblib.cli import main
-from nblib.core import integrity, params, rawfiles, store
+from nblib.core import integrity, params, store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedArtifact
 from nblib.data import sources
+from nblib.data.files import hashes
 from nblib.experiments import images, self_supervision
 from nblib.road import stages
 from nblib.run import clean_up
@@ -372,6 +373,6 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(tmp_path, monkeypatch
         path.write_bytes(b"12")
         return "digest"
 
-    monkeypatch.setattr(rawfiles, "sha256", growing)
+    monkeypatch.setattr(hashes, "sha256", growing)
     with pytest.raises(BadInput, match="changed while it was read"):
-        rawfiles.file_hash(path)
+        hashes.file_hash(path)

@@ -29,11 +29,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from nblib.core import params, rawfiles, store
+from nblib.core import params, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.source_registry import SOURCES
-from nblib.data.files import linked, require_file
-from nblib.data.trials import expressions
+from nblib.data import expressions
+from nblib.data.files import hashes, require_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,14 +157,14 @@ def raw_files(recipe: Recipe, recording: str) -> dict[str, Path]:
     if beside:
         files |= beside(path, recipe, recording)
     for name, file in list(files.items()):
-        files |= {f"{name}:{k}": target for k, target in linked.linked_files(file).items()}
+        files |= {f"{name}:{k}": target for k, target in hashes.linked_files(file).items()}
     return files
 
 
 def raw_content(recipe: Recipe, recording: str) -> dict[str, str]:
     """sha256 of each of these files that is there: path -> content."""
     files = raw_files(recipe, recording).values()
-    return {str(path): rawfiles.file_hash(path) for path in files if path.is_file()}
+    return {str(path): hashes.file_hash(path) for path in files if path.is_file()}
 
 
 def identity(recipe: Recipe, recording: str) -> str:
@@ -175,7 +175,7 @@ def identity(recipe: Recipe, recording: str) -> str:
     if key := offered(recipe.source, "key"):
         return key(own_settings(recipe), recording)
     files = raw_files(recipe, recording)
-    content = {n: rawfiles.file_hash(p) if p.is_file() else "absent" for n, p in files.items()}
+    content = {n: hashes.file_hash(p) if p.is_file() else "absent" for n, p in files.items()}
     if list(content) == [""]:
         return content[""]
     return store.make_key("raw", 1, content, [])

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nblib.core import rawfiles, store
+from nblib.core import store
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import RECORDING_ID
+from nblib.data.files import hashes
 
 COLUMNS = ("recording", "model", "metric", "value", "unit", "variant", "selected", "provenance", "flag", "note")  # fmt: skip
 REQUIRED = ("recording", "model", "metric", "value", "unit", "selected", "source")
@@ -115,7 +116,7 @@ def contents(recordings: Iterable[str]) -> list[str]:
     """16 hex digits of each table that holds numbers of these recordings: what a report rests on."""
     wanted = set(recordings)
     tables = [path for path in files() if wanted & set(read(path)["recording"])]
-    return sorted(rawfiles.file_hash(path)[:16] for path in tables)
+    return sorted(hashes.file_hash(path)[:16] for path in tables)
 
 
 def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from nblib.core import params as P
-from nblib.core import rawfiles, recipes, store
+from nblib.core import recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.markup import in_html
 from nblib.core.source_registry import SOURCES
 from nblib.data import sources
+from nblib.data.files import hashes
 from nblib.road import notebook_code
 from nblib.road.stage_registry import (
     COHORT,
@@ -118,7 +119,7 @@ def made_of(
         files = params.files()
         values |= {k: v for k, v in params.model_dump().items() if v not in files.values()}
         values |= {"code": code}
-        values |= {what: rawfiles.content_hash(path) for what, path in files.items()}
+        values |= {what: hashes.content_hash(path) for what, path in files.items()}
     values = in_key(values)
     if info.cohort:  # who they are and in which order: two files may hold the same
         values["recordings"] = recipe.recordings
@@ -138,7 +139,7 @@ def raw_content(name: str, recipe: P.Recipe, recording: str, params: P.Params) -
     """sha256 of the files from outside the data root that a stage may read: path -> content."""
     if not stage_info(name).is_run:
         return sources.raw_content(recipe, recording)
-    return {path: rawfiles.content_hash(path) for path in params.files().values()}
+    return {path: hashes.content_hash(path) for path in params.files().values()}
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ class Stage:
         unless the run is to replace it. BadInput when a raw file changed since the stage began."""
         made, code = self.made_of, dict(self.code)
         for path, content in self.raw.items():
-            if Path(path).exists() and rawfiles.content_hash(path) != content:
+            if Path(path).exists() and hashes.content_hash(path) != content:
                 raise BadInput(
                     f"{path}: it changed while {self.name} read it; run {self.name} again."
                 )

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nblib.core import integrity, rawfiles, store
+from nblib.core import integrity, store
 from nblib.core.errors import NblibError, OutdatedArtifact
+from nblib.data.files import hashes
 from nblib.road import stages
 from nblib.run import cluster, plan
 from nblib.run.execute import at_work, size
@@ -123,7 +124,7 @@ def verify() -> tuple[list[str], int, int]:
         example = next(iter(contents.values()))
         if not Path(path).exists():
             lines.append(f"GONE    {path}: what {example} was read from is not there any more.")
-        elif rawfiles.content_hash(path, afresh=True) not in contents:
+        elif hashes.content_hash(path, afresh=True) not in contents:
             faults += 1
             lines.append(
                 f"BROKEN  {path}: it no longer holds what {example} was read from. Put the old file back, or "

@@ -13,8 +13,9 @@ import pytest
 from forks import Fork
 from tiny_project import wait_until
 
-from nblib.core import rawfiles, store
+from nblib.core import store
 from nblib.core.errors import BadParameter, CorruptArtifact, MissingInput, StorageError
+from nblib.data.files import hashes
 
 KEY = "0123456789abcdef"
 
@@ -183,15 +184,15 @@ def test_home_does_not_depend_on_the_working_folder(tmp_path, monkeypatch):
 def test_raw_files_are_hashed_once(tmp_path, monkeypatch):
     path = tmp_path / "raw.nwb"
     path.write_bytes(b"1" * 1000)
-    first = rawfiles.file_hash(path)
+    first = hashes.file_hash(path)
     calls = []
-    monkeypatch.setattr(rawfiles, "sha256", lambda p: calls.append(p) or "again")
-    assert rawfiles.file_hash(path) == first and calls == []
+    monkeypatch.setattr(hashes, "sha256", lambda p: calls.append(p) or "again")
+    assert hashes.file_hash(path) == first and calls == []
     path.write_bytes(b"2" * 1001)
-    assert rawfiles.file_hash(path) == "again" and calls == [path]
+    assert hashes.file_hash(path) == "again" and calls == [path]
     (note,) = (store.home() / "cache" / "sha256").iterdir()
     note.write_bytes(b"\xff" + note.read_bytes())
-    assert rawfiles.file_hash(path) == "again" and len(calls) == 2
+    assert hashes.file_hash(path) == "again" and len(calls) == 2
 
 
 def test_json_has_no_surprises():

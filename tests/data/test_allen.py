@@ -18,12 +18,12 @@ from forks import Fork
 from PIL import Image
 from warehouse import OTHER, SCENES, Warehouse, write_session
 
-from nblib.core import rawfiles
 from nblib.core.errors import BadInput, BadParameter, MissingInput, StorageError
 from nblib.core.params import Recipe
 from nblib.data import allen, opening, sources
 from nblib.data.allen import warehouse
 from nblib.data.checks import session_report
+from nblib.data.files import hashes
 from nblib.road import stages
 
 pytest.importorskip("allensdk", reason="allensdk is not installed")
@@ -288,7 +288,7 @@ def test_a_recipe_finds_the_fetched_file_or_says_how_to_fetch_it(house):
     path = allen.download(ONE)
     recording = opening.open_recording(recipe(), ONE)
     assert recording.path == path and recording.meta["source"] == "allen"
-    assert sources.identity(recipe(), ONE) == rawfiles.file_hash(path)
+    assert sources.identity(recipe(), ONE) == hashes.file_hash(path)
 
 
 def test_the_first_notebook_of_the_road_fetches_its_session_once(house, tmp_path):

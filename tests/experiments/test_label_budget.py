@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from nblib.core import recipes
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate.scores import score_over_subjects
 from nblib.experiments import label_budget, learning_curves, readouts, self_supervision, subjects

@@ -21,7 +21,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import BinSettings, LabelRules
-from nblib.data.trials import expressions
+from nblib.data import expressions
 from nblib.data.trials.columns import LEFT_OUT, numbers, require
 
 SPAN = ("start_time", "stop_time")
