@@ -88,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("sweep", sweep, "run all of a file of params/sweeps that is not done yet")
     sub.add_argument("file", type=path, help="the sweep, such as params/sweeps/tau.yml")
-    sub.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)")  # fmt: skip
+    sub.add_argument(
+        "--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)"
+    )
     sub.add_argument("--dry-run", action="store_true", help="say what would run, and run nothing")
     sub.add_argument(
         "--profile", default="local", help="local, or a cluster's folder of workflow/profiles"
@@ -117,12 +119,22 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--all-records", action="store_true", help="not just the first of each mouse")
     sub.add_argument("--names", type=path, metavar="FILE", help="write training_names.txt as well")
-    sub.add_argument("--from", dest="source", metavar="FILE", default="", help="the records of a training_names.txt")  # fmt: skip
+    sub.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        default="",
+        help="the records of a training_names.txt",
+    )
     about = "what the data root holds and which notebooks failed, or how far a sweep is"
     sub = command("status", status, about)
-    sub.add_argument("file", type=path, nargs="?", help="a sweep: its runs done, running, queued, failed")  # fmt: skip
+    sub.add_argument(
+        "file", type=path, nargs="?", help="a sweep: its runs done, running, queued, failed"
+    )
     sub = command("results", results, "the table of all training runs")
-    sub.add_argument("--wide", action="store_true", help="more columns, one line a result, however long")  # fmt: skip
+    sub.add_argument(
+        "--wide", action="store_true", help="more columns, one line a result, however long"
+    )
     sub.add_argument("--csv", metavar="FILE", help="write every score, with parameters, to a file")
     sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
     sub.add_argument("--recipe", default="", help="one recipe only")
@@ -140,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("book", call("book.build:build", "jobs", "no_run", "fresh", "output"), about)
     sub.add_argument("--no-run", action="store_true", help="render what is there, run nothing")
     sub.add_argument("--fresh", action="store_true", help="render every page anew")
-    sub.add_argument("--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)")  # fmt: skip
+    sub.add_argument(
+        "--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)"
+    )
     sub.add_argument("--output", type=path, help="folder that gets _build/html (default book/)")
     about = "write the parameters cell of every notebook from its declared parameters"
     command("cells", cells, about)
@@ -285,7 +299,11 @@ def verify(options: argparse.Namespace) -> int:
     from nblib.run import clean_up
 
     lines, sound, faults = clean_up.verify()
-    print(*lines, f"{sound} artifacts hold the bytes they were written with; {faults} faults.", sep="\n")  # fmt: skip
+    print(
+        *lines,
+        f"{sound} artifacts hold the bytes they were written with; {faults} faults.",
+        sep="\n",
+    )
     return 1 if faults else 0
 
 

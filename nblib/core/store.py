@@ -34,8 +34,11 @@ from nblib.core.integrity import MANIFEST
 
 # The executed notebook, attached after the commit by the runner; it carries its own checksum.
 EXECUTED = "executed.ipynb"
-NO_SPACE = {errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "disk quota exceeded",
-            errno.EFBIG: "file size limit reached"}  # fmt: skip
+NO_SPACE = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "file size limit reached",
+}
 
 
 def project_root() -> Path:
@@ -321,7 +324,8 @@ def read_attached(artifact: Path) -> dict[str, Any]:
         notebook = integrity.load_sealed(path.read_bytes())
     except ValueError as error:
         raise CorruptArtifact(f"{path}: not readable ({error}); {advice}") from None
-    if notebook is None or notebook["metadata"]["nblib"]["artifact"] != _place(read_manifest(artifact)):  # fmt: skip
+    whose = _place(read_manifest(artifact))
+    if notebook is None or notebook["metadata"]["nblib"]["artifact"] != whose:
         raise CorruptArtifact(f"{path}: saved by hand, or of another run; {advice}")
     return notebook
 

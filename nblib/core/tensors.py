@@ -17,6 +17,12 @@ from nblib.core.errors import BadInput, CorruptArtifact, MissingInput
 if TYPE_CHECKING:
     import torch
 
+# What torch's own reader raises for damaged bytes, as found by feeding it such files.
+DAMAGED = (
+    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+
 
 def write_weights(
     config: Path,
@@ -92,10 +98,6 @@ def read_tensors(path: Path, parameter: str = "") -> Any:
         with warnings.catch_warnings():  # of protocols it was not tried with; what counts is below
             warnings.filterwarnings("ignore", category=UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    # What torch's own reader raises for damaged bytes, as found by feeding it such files.
-    except (
-        OSError, RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError,
-        pickle.UnpicklingError, struct.error,
-    ) as error:  # fmt: skip
+    except DAMAGED as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{path}: not readable as tensors ({first}).") from None

@@ -53,7 +53,9 @@ def inventory(folder: Path | str) -> Inventory:
         elif not LFP_NAME.fullmatch(path.name):
             problems.append(f"{place}: the name tells no session.")
     files = pd.DataFrame(rows, columns=["session", "nwb", "pickles", "name", "place"])
-    by_session = files.sort_values("session", key=lambda s: s.astype(int)).groupby("session", sort=False)  # fmt: skip
+    by_session = files.sort_values("session", key=lambda s: s.astype(int)).groupby(
+        "session", sort=False
+    )
     table = by_session.agg({"nwb": "sum", "pickles": _listed})
     for lacking, what in (
         (table.index[table["nwb"] == 0], "a pickle and no NWB file"),

@@ -36,9 +36,14 @@ def sample(samples: Samples, most: int, seed: int) -> np.ndarray:
 
 
 def by_unit(
-    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    decoder: Decoder,
+    samples: Samples,
+    *,
+    most: int = 300,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
     group: np.ndarray | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Rise of the log-loss when one unit's values change places between presentations.
 
     Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
@@ -49,18 +54,28 @@ def by_unit(
 
 
 def by_bin(
-    decoder: Decoder, samples: Samples, *, most: int = 300, n_bootstrap: int = 1000, seed: int = 0,
+    decoder: Decoder,
+    samples: Samples,
+    *,
+    most: int = 300,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
     group: np.ndarray | None = None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
     bins = [np.s_[:, t] for t in range(samples.x.shape[1])]
     return _rises(bins, decoder, samples, most, n_bootstrap, seed, group)
 
 
 def _rises(
-    parts: list[tuple], decoder: Decoder, samples: Samples, most: int, n_bootstrap: int, seed: int,
+    parts: list[tuple],
+    decoder: Decoder,
+    samples: Samples,
+    most: int,
+    n_bootstrap: int,
+    seed: int,
     group: np.ndarray | None,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Mean rise with its interval for each part of x (B, T, N), an index."""
     rows = sample(samples, most, seed)
     x, y = samples.x[rows], samples.y[rows]

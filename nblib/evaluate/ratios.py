@@ -100,8 +100,13 @@ def _half_width(gain: np.ndarray, most: np.ndarray, n_bootstrap: int, seed: int)
 
 
 def score(
-    parts: Sequence[Earned], unit: str, *, n_permutations: int = 1000, n_bootstrap: int = 1000, seed: int = 0
-) -> Score:  # fmt: skip
+    parts: Sequence[Earned],
+    unit: str,
+    *,
+    n_permutations: int = 1000,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> Score:
     """The score of some sessions together, its interval over blocks of trials and its p."""
     earned, most = blocks(parts)
     found, half = value(parts), _half_width(earned, most, n_bootstrap, seed)
@@ -115,7 +120,9 @@ def score(
     return Score(found, found - half, found + half, 0.0, p, n, unit, NULL)
 
 
-def difference(a: Sequence[Earned], b: Sequence[Earned], *, n_bootstrap: int = 1000, seed: int = 0) -> tuple[float, float, float]:  # fmt: skip
+def difference(
+    a: Sequence[Earned], b: Sequence[Earned], *, n_bootstrap: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
     """How much more the answers a score than b, to the same trials, and its interval over blocks of them."""
     earned, most = blocks(a)
     half = _half_width(earned - blocks(b)[0], most, n_bootstrap, seed)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from nblib.prepare.decoder_inputs import Samples
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
-SCORE_TEXT = {"accuracy": "accuracy", "top5": "top-5 accuracy", "balanced_accuracy": "balanced accuracy"}  # fmt: skip
+SCORE_TEXT = {
+    "accuracy": "accuracy",
+    "top5": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+}
 FRACTION, NATS = "fraction", "nats"
 FIELDS = ("value", "ci_low", "ci_high", "chance", "p")
 REQUIRED = (*FIELDS, "n", "unit")

@@ -130,7 +130,9 @@ def calibration(p: np.ndarray, spikes: np.ndarray, groups: int = 10) -> pd.DataF
     return table.assign(z=(table["seen"] - table["said"]) / table["sd"])
 
 
-def references(spikes: np.ndarray, rate: np.ndarray, bin_s: float, seed: int = 0) -> dict[str, np.ndarray]:  # fmt: skip
+def references(
+    spikes: np.ndarray, rate: np.ndarray, bin_s: float, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Trains (C, T) that know nothing of the moment, by their name in REFERENCES.
 
     rate (C,): share of bins with a spike in training. The last is the recorded train itself, moved on by
@@ -160,7 +162,9 @@ def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.
     return pd.DataFrame(scores)
 
 
-def over_cells(values: np.ndarray, unit: str, *, chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0) -> Score:  # fmt: skip
+def over_cells(
+    values: np.ndarray, unit: str, *, chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0
+) -> Score:
     """The mean over cells (C,) that have a value, with its interval over them; p: signs flipped."""
     known = values[np.isfinite(values)]
     if not len(known):

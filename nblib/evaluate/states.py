@@ -27,8 +27,13 @@ class Answers:
     """
 
     def __init__(
-        self, y: np.ndarray, p: np.ndarray, segment: np.ndarray, n_bootstrap: int = 1000, seed: int = 0
-    ):  # fmt: skip
+        self,
+        y: np.ndarray,
+        p: np.ndarray,
+        segment: np.ndarray,
+        n_bootstrap: int = 1000,
+        seed: int = 0,
+    ):
         if set(np.unique(y).tolist()) != {0, 1} or np.isnan(p).any():
             raise BadInput("test bins need both labels, 0 and 1, and answers that are not NaN.")
         self.y, self.said = y.astype(float), (p > 0.5).astype(float)

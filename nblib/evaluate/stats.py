@@ -255,7 +255,9 @@ def t_interval(
     return max(least, mean - half), min(most, mean + half)
 
 
-def sign_flip_p(values: np.ndarray, *, n_permutations: int = 10_000, seed: int = 0, two_sided: bool = False) -> float:  # fmt: skip
+def sign_flip_p(
+    values: np.ndarray, *, n_permutations: int = 10_000, seed: int = 0, two_sided: bool = False
+) -> float:
     """p that the mean of independent values (n,) lies above 0 (or differs from it): signs flipped.
 
     Exact for at most 13 values, else by random flips. Of n values no p is below 1 / 2**n.

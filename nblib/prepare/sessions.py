@@ -123,7 +123,9 @@ def load_sessions(
     return sessions
 
 
-def _load(split: Path, counts: Path, recipe: Recipe, fold: int) -> tuple[Session, dict[str, np.ndarray]]:  # fmt: skip
+def _load(
+    split: Path, counts: Path, recipe: Recipe, fold: int
+) -> tuple[Session, dict[str, np.ndarray]]:
     """One session, its variables still 0 and without classes, and the values of its variables."""
     binned, (roles, statistics) = load(counts), splits.load(split)
     name = binned.attrs["recording"]
@@ -175,6 +177,13 @@ def table(sessions: list[Session]) -> pd.DataFrame:
     for one in sessions:
         roles = {role: int((one.role == role).sum()) for role in ("train", "val", "test", "gap")}
         areas = ", ".join(sorted(set(one.area) - {""}))
-        rows.append({"session": one.name, "units": len(one.unit_ids), "areas": areas, **roles,
-                     "left out": one.left_out})  # fmt: skip
+        rows.append(
+            {
+                "session": one.name,
+                "units": len(one.unit_ids),
+                "areas": areas,
+                **roles,
+                "left out": one.left_out,
+            }
+        )
     return pd.DataFrame(rows)

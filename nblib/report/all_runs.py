@@ -53,11 +53,15 @@ COLUMNS = (*IDENTITY, "metric", *SCORE, *ORACLE, *OF_RESULT, *MANIFEST, "result"
 ALWAYS = ("accuracy", "top5", "balanced_accuracy")
 # One row a result: the scores `ALWAYS`, and the one that was asked for.
 WIDE = (*IDENTITY, *ALWAYS, *COLUMNS[len(IDENTITY) :])
-NUMBERS = (*ALWAYS, "val_accuracy", "value", "ci_low", "ci_high", "chance", "p", *ORACLE, "fit_s", "wall_s")  # fmt: skip
+NUMBERS = (
+    *ALWAYS, "val_accuracy", "value", "ci_low", "ci_high", "chance", "p", *ORACLE, "fit_s", "wall_s",
+)  # fmt: skip
 PLACE = ["folder", "result"]  # what tells one result from another
 # Settings of a recipe that say which presentations judge, and of what.
 JUDGED = {*P.IngestSettings.model_fields, *P.SplitSettings.model_fields, "keep_blank"}
-ORDER = ["group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key"]  # fmt: skip
+ORDER = [
+    "group", "recipe", "recording", "notebook", "model", "variant", "fold", "seed", "created", "key",
+]  # fmt: skip
 SAME = ["notebook", "recipe", "recording", "model", "fold", "seed", "variant", "split_hash"]
 # Parameters that name a run or say how to work; the others, where they differ from the default,
 # make its `variant`.

@@ -39,7 +39,9 @@ def keys_read(params: Params) -> list[str]:
 
 def changes(runs: pd.DataFrame) -> pd.Series:
     """All that the recipe of each run changes of its `base`, as text; "" where it is that one."""
-    judged = [g.removeprefix(b).strip(" ()") for g, b in zip(runs["group"], runs["base"], strict=True)]  # fmt: skip
+    judged = [
+        g.removeprefix(b).strip(" ()") for g, b in zip(runs["group"], runs["base"], strict=True)
+    ]
     both = zip(judged, runs["changed"], strict=True)
     return pd.Series([", ".join(filter(None, pair)) for pair in both], runs.index, dtype=object)
 

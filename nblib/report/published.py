@@ -18,7 +18,10 @@ from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import RECORDING_ID
 from nblib.data.files import hashes
 
-COLUMNS = ("recording", "model", "metric", "value", "unit", "variant", "selected", "provenance", "flag", "note")  # fmt: skip
+COLUMNS = (
+    "recording", "model", "metric", "value", "unit", "variant", "selected", "provenance", "flag",
+    "note",
+)  # fmt: skip
 REQUIRED = ("recording", "model", "metric", "value", "unit", "selected", "source")
 UNITS = {"percent": 100.0, "fraction": 1.0, "unknown": 1.0}  # what a value is divided by
 LARGEST = {"percent": 100.0, "fraction": 1.0, "unknown": 100.0}

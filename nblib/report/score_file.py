@@ -59,7 +59,9 @@ def _of_run(run: Run | Unreadable) -> dict[str, Any]:
     if isinstance(run, Unreadable):
         return shared
     manifest = run.manifest
-    settings = {k: v for k, v in (manifest["recipe"] or {}).items() if k not in ("recipe", "recordings")}  # fmt: skip
+    settings = {
+        k: v for k, v in (manifest["recipe"] or {}).items() if k not in ("recipe", "recordings")
+    }
     parameters = {k: v for k, v in manifest["parameters"].items() if k not in settings}
     shared |= {name: manifest.get(name) for name in MANIFEST_OF_FILE}
     shared |= {f"setting_{k}": _cell(v) for k, v in settings.items()}

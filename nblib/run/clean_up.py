@@ -89,7 +89,11 @@ def at_work_now() -> list[Path]:
 def waste() -> list[Waste]:
     """All that can be freed, the largest first."""
     kept = needed()
-    reasons = {a: "no result rests on it" for a in store.artifacts() if not is_result(a) and a.name not in kept}  # fmt: skip
+    reasons = {
+        a: "no result rests on it"
+        for a in store.artifacts()
+        if not is_result(a) and a.name not in kept
+    }
     reasons |= dict.fromkeys(_leavings(), "a writer was killed")
     for path in store.failed_dir().glob("*/*.ipynb"):
         if (who := at_work(path)) is None or who.alive is False:
@@ -130,7 +134,9 @@ def verify() -> tuple[list[str], int, int]:
                 f"BROKEN  {path}: it no longer holds what {example} was read from. Put the old file back, or "
                 "run the notebooks again: what it holds now has keys of its own."
             )
-    lines += [f"LEFT    {path}: of a killed process; nblib gc --delete frees it." for path in _leavings()]  # fmt: skip
+    lines += [
+        f"LEFT    {path}: of a killed process; nblib gc --delete frees it." for path in _leavings()
+    ]
     return lines, sound, faults
 
 

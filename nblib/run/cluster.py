@@ -104,7 +104,9 @@ def run(
         known = sorted(p.name for p in settings.parent.iterdir())
         raise BadParameter(f"--profile {profile}: there are {', '.join(known)}.")
     if not snakemake.is_file():
-        raise MissingInput(f"{snakemake}: not installed. The command that mends it:  pip install -e '.[sweep]'")  # fmt: skip
+        raise MissingInput(
+            f"{snakemake}: not installed. The command that mends it:  pip install -e '.[sweep]'"
+        )
     folder = folder_of(path)
     folder.mkdir(parents=True, exist_ok=True)
     with _only_driver(folder, path):
@@ -172,7 +174,9 @@ def _codes(here: Path, jobs: list[dict[str, Any]], code: int) -> list[int]:
     for told in failed.values():
         print(told["message"], file=sys.stderr)
     rest = [j["id"] for j in jobs if j["id"] not in ended and j["id"] not in failed]
-    print(f"{len(ended)} of {len(jobs)} jobs done, {len(failed)} failed, {len(rest)} not begun or lost.")  # fmt: skip
+    print(
+        f"{len(ended)} of {len(jobs)} jobs done, {len(failed)} failed, {len(rest)} not begun or lost."
+    )
     if failed:
         return [told["code"] for told in failed.values()]
     if code or rest:

@@ -40,7 +40,10 @@ LIGHT = (
     "nblib.prepare.cleaning", "nblib.prepare.splits", "nblib.report.plots.recordings",
     "nblib.report.plots.preparation", "nblib.report.response_explorer",
 )  # fmt: skip
-HEAVY = ("torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training", "nblib.experiments.decode", "nblib.report.plots.runs")  # fmt: skip
+HEAVY = (
+    "torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training",
+    "nblib.experiments.decode", "nblib.report.plots.runs",
+)  # fmt: skip
 FORK = multiprocessing.get_context("fork")
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",

@@ -108,9 +108,13 @@ def outlook(tasks: list[Task], wanted: list[Task], studies: list[Study], *, reas
         )
     before = len(jobs) - len({plan.place_of(plan.job_of(*task)) for task in wanted})
     if before > 0:
-        lines.append(f"{before} of these are not asked for, but what the others rest on: each is made once for all.")  # fmt: skip
+        lines.append(
+            f"{before} of these are not asked for, but what the others rest on: each is made once for all."
+        )
     if unknown := sum(cost is None for cost in costs.values()):
-        lines.append(f"Of {unknown} runs the work is not known: no run of that notebook (and model) is here to go by.")  # fmt: skip
+        lines.append(
+            f"Of {unknown} runs the work is not known: no run of that notebook (and model) is here to go by."
+        )
     lines += [of_study(study, made) for study in studies]
     if reasons:
         lines.append("to do, and why:" if todo else "Nothing to do.")

@@ -49,7 +49,14 @@ class Step(P.Params):
         for name, there in axes:
             if there and name in {**self.each, **(self.params or {})}:
                 raise ValueError(f"{name} is given twice: in {name}s, and in params or each")
-        of_models = {k for m in self.models if isinstance(m, dict) for v in m.values() if isinstance(v, dict) for k in v}  # fmt: skip
+        of_models = {
+            k
+            for m in self.models
+            if isinstance(m, dict)
+            for v in m.values()
+            if isinstance(v, dict)
+            for k in v
+        }
         if twice := sorted(of_models & set(self.each)):
             raise ValueError(f"{twice[0]} is given twice: in models and in each")
         if "models" in self.model_fields_set and not self.models:
@@ -257,7 +264,10 @@ def _search(studies: list[Study], sweep: Sweep, last: list[Task], work: _Work) -
     tested = [run for study in sound for run in trials.tested(study)]
     for study in sound:
         if not trials.tested(study):
-            print(f"nblib: search {study.title()}: nothing is tested, since its trials have not all ended, or none of them ran whole.", file=sys.stderr)  # fmt: skip
+            print(
+                f"nblib: search {study.title()}: nothing is tested, since its trials have not all ended, or none of them ran whole.",
+                file=sys.stderr,
+            )
             codes.append(execute.NOTEBOOK_ERROR)
     if len(sound) == len(studies):  # else 91 goes on showing what it showed
         trials.keep(sweep.sweep, sound)

@@ -50,9 +50,13 @@ def settle(wanted: Recordings, recipe: str | None) -> tuple[str, list[str]]:
         raise BadParameter("recordings by files or by query need `recipe` in params.")
     base = recipes.find_recipe(recipe)
     if wanted.allen is not None and not sources.offered(base.source, "list_sessions"):
-        raise BadParameter(f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions.")  # fmt: skip
+        raise BadParameter(
+            f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions."
+        )
     if sources.is_simulated(base.source):
-        raise BadParameter(f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file.")  # fmt: skip
+        raise BadParameter(
+            f"recordings.files: recipe {recipe!r} simulates its recordings and reads no file."
+        )
     if wanted.files is not None:
         ids, path = _matching(wanted.files)
         return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids

@@ -89,7 +89,9 @@ class _Download:
             else:
                 self._start_over(response.headers)
             have = self.file.tell()
-            with tqdm(desc=self.what, total=self.total, initial=have, unit="B", unit_scale=True) as bar:  # fmt: skip
+            with tqdm(
+                desc=self.what, total=self.total, initial=have, unit="B", unit_scale=True
+            ) as bar:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     bar.update(self.file.write(chunk))
         have = self.file.tell()

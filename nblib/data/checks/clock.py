@@ -168,7 +168,9 @@ def _other_units(clock: Clock) -> str:
     return " Or like ".join(kinds or ["sample numbers of an unusual clock. " + TO_SECONDS + "."])
 
 
-def check_clock(recording: Recording, where: str, clock: Clock, trials: pd.DataFrame | None, unsorted: list[int]) -> None:  # fmt: skip
+def check_clock(
+    recording: Recording, where: str, clock: Clock, trials: pd.DataFrame | None, unsorted: list[int]
+) -> None:
     """Refuse spikes that are not on one clock with the presentations; see the functions below.
 
     unsorted: positions of the units whose spike times fall. Raises BadInput with the ranges and,

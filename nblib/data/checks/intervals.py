@@ -144,9 +144,15 @@ def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) ->
     odd_intervals({name: trials}, clock, odd)
     start, stop = _times(trials)
     for rows, what in (
-        (np.flatnonzero((stop < clock.first) | (start > clock.last)), f"lie outside the time in which there are spikes, {clock.first:.6g} to {clock.last:.6g} s"),
-        (np.flatnonzero(np.r_[False, np.diff(start) < 0]), "begin before the row above them: the table is not in time order, or its clock begins anew"),
-    ):  # fmt: skip
+        (
+            np.flatnonzero((stop < clock.first) | (start > clock.last)),
+            f"lie outside the time in which there are spikes, {clock.first:.6g} to {clock.last:.6g} s",
+        ),
+        (
+            np.flatnonzero(np.r_[False, np.diff(start) < 0]),
+            "begin before the row above them: the table is not in time order, or its clock begins anew",
+        ),
+    ):
         if len(rows):
             odd.append(
                 f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(trials.index[rows])})."

@@ -45,9 +45,13 @@ def report(session: Recording) -> SessionReport:
     empty = pd.DataFrame({"label": [], "start_time": [], "stop_time": []})
     table = session.timed_trials.sort_values("start_time") if session.trials else empty
     intervals = pd.DataFrame(
-        {"label": labelling.words(table["label"]), "start_s": table["start_time"], "stop_s": table["stop_time"],
-         "length_s": table["stop_time"] - table["start_time"]}
-    ).reset_index(drop=True)  # fmt: skip
+        {
+            "label": labelling.words(table["label"]),
+            "start_s": table["start_time"],
+            "stop_s": table["stop_time"],
+            "length_s": table["stop_time"] - table["start_time"],
+        }
+    ).reset_index(drop=True)
     end = series.stop_s
     if len(table):
         begin, last = float(table["start_time"].min()), float(table["stop_time"].max())
@@ -116,7 +120,9 @@ def report(session: Recording) -> SessionReport:
 def _gaps(series: Series) -> str:
     """The gaps of a clock in a sentence: places as samples and seconds from the first."""
     before, after = series.even[:-1], series.even[1:]
-    length = [b[2] - a[2] - (a[1] - a[0]) / series.rate_hz for a, b in zip(before, after, strict=True)]  # fmt: skip
+    length = [
+        b[2] - a[2] - (a[1] - a[0]) / series.rate_hz for a, b in zip(before, after, strict=True)
+    ]
     lo, _, start = after[int(np.argmax(length))]
     return (
         f"The clock has {len(length)} gaps of {sum(length):.4g} s in all; the longest, of {max(length):.4g} s, ends at "

@@ -161,8 +161,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 # What a malformed pickle makes the unpickler raise, besides our own refusal.
-_MALFORMED = (pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError,
-              MemoryError, OverflowError, RecursionError)  # fmt: skip
+_MALFORMED = (
+    pickle.UnpicklingError, EOFError, AttributeError, LookupError, TypeError, ValueError,
+    MemoryError, OverflowError, RecursionError,
+)  # fmt: skip
 
 
 def read_table(path: Path) -> tuple[list, Blocks]:

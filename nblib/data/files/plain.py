@@ -18,6 +18,10 @@ from nblib.core.params import SECONDS
 from nblib.data.files import hdf5
 from nblib.data.trials.columns import numbers
 
+# What numpy's readers raise for damaged bytes.
+DAMAGED = (
+    OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -45,7 +49,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _as_arrays(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, EOFError, MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except DAMAGED as error:
         raise BadInput(f"{path}: not readable as an array of numbers ({error}).") from None
 
 

@@ -41,7 +41,13 @@ def region_of(key: str) -> str | None:
     return re.sub(r"^[LR]_(?=VTA$)", "", match[1])
 
 
-def cohort(folder: Path | str, *, skip: list[str] | tuple[str, ...] = (), all_records: bool = False, names: Path | str = "") -> list[str]:  # fmt: skip
+def cohort(
+    folder: Path | str,
+    *,
+    skip: list[str] | tuple[str, ...] = (),
+    all_records: bool = False,
+    names: Path | str = "",
+) -> list[str]:
     """Records of `Mouse_Training_Data` that have both files, one a mouse (the first by name).
 
     skip: mice or records to leave out; names: a training_names.txt, whose records and no others are

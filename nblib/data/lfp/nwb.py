@@ -119,9 +119,13 @@ def even_pieces(raw: Series, path: Path) -> tuple[float, tuple[tuple[int, int, f
     usual = float(np.median(step))
     for samples, fault, remedy in (
         (step < 0, "falls", "It begins anew there: write the parts as files of their own."),
-        (step == 0, "stands still", "Write a rate in place of the timestamps if the sampling was even."),
+        (
+            step == 0,
+            "stands still",
+            "Write a rate in place of the timestamps if the sampling was even.",
+        ),
         (step < UNEVEN * usual, "is not even: a step is too short", "Windows need an even rate."),
-    ):  # fmt: skip
+    ):
         at = np.flatnonzero(samples)
         if len(at):
             raise BadInput(

@@ -163,7 +163,9 @@ def _no_units(file: h5py.File, path: Path) -> str:
     return f"no units table; the file holds {some(file)}. Spike-sorted data are needed."
 
 
-def _starts(index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path, where: str) -> np.ndarray:  # fmt: skip
+def _starts(
+    index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path, where: str
+) -> np.ndarray:
     """Where each unit's values begin in a ragged column, and their end: int64 (n_units + 1,)."""
     if n_units == 0:
         raise BadInput(f"{path}: the units table is empty.")
@@ -178,7 +180,9 @@ def _read_observed(
 ) -> list[np.ndarray | None] | None:
     """When each unit was observed, (k, 2) [s]; None where obs_intervals says nothing of it or of any."""
     where = "units/obs_intervals"
-    data, index = (hdf5.child(group, n, path, UNITS) for n in ("obs_intervals", "obs_intervals_index"))  # fmt: skip
+    data, index = (
+        hdf5.child(group, n, path, UNITS) for n in ("obs_intervals", "obs_intervals_index")
+    )
     if data is None:
         return None
     with hdf5.read_errors(path, where, data):

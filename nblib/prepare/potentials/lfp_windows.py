@@ -117,7 +117,9 @@ def _piece(
         hop = max(hop, size)  # at an odd rate, rounding would let neighbours share a sample
     raw = np.concatenate(list(series.blocks(lo, hi)))  # (n, C)
     bad = ~np.isfinite(raw).all(axis=1)
-    x = np.stack([_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1)  # fmt: skip
+    x = np.stack(
+        [_prepared(raw[:, c], settings, series.rate_hz, rate) for c in range(raw.shape[1])], axis=1
+    )
     del raw
     n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
     first = np.floor(np.arange(n_windows) * hop + 0.5).astype(np.int64)  # evenly, halves too

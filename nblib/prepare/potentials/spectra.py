@@ -51,6 +51,8 @@ def log_band_power(x: np.ndarray, rate_hz: float) -> np.ndarray:
     frequency, power = signal.welch(x, rate_hz, nperseg=segment, axis=1)  # (W, F, C)
     inside = [(frequency >= low) & (frequency < high) for low, high in BANDS.values()]
     if not any(band.any() for band in inside):
-        raise BadInput(f"windows of {x.shape[1]} samples at {rate_hz:g} Hz hold none of the bands {', '.join(BANDS)}.")  # fmt: skip
+        raise BadInput(
+            f"windows of {x.shape[1]} samples at {rate_hz:g} Hz hold none of the bands {', '.join(BANDS)}."
+        )
     means = [power[:, band].mean(axis=1) for band in inside if band.any()]
     return np.log(np.concatenate(means, axis=1) + 1e-12)

@@ -139,7 +139,9 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
     if refit or STAGES[run.stage].cohort:
         accuracy = history["val_accuracy"][best]
         if abs(accuracy - value) > 1e-6:
-            return [f"its validation accuracy {value:.4f} is not that of the epoch with the lowest validation loss, {accuracy:.4f}"]  # fmt: skip
+            return [
+                f"its validation accuracy {value:.4f} is not that of the epoch with the lowest validation loss, {accuracy:.4f}"
+            ]
         if not refit:
             return []
     epoch = run.config["training"]["best_epoch"]
@@ -147,16 +149,24 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
         raise Untold(f"it kept epoch {epoch}, of which its history says nothing")
     kept = losses[history["epoch"] == epoch][0]
     if kept > losses[best]:
-        return [f"it kept epoch {epoch}, whose validation loss is {kept:.4f}; epoch {history['epoch'][best]} has the lowest, {losses[best]:.4f}"]  # fmt: skip
+        return [
+            f"it kept epoch {epoch}, whose validation loss is {kept:.4f}; epoch {history['epoch'][best]} has the lowest, {losses[best]:.4f}"
+        ]
     if refit:
-        raise Untold("validation rows taught its model again after the choice (refit); its record of the choice agrees with itself, and no model is left to ask")  # fmt: skip
+        raise Untold(
+            "validation rows taught its model again after the choice (refit); its record of the choice agrees with itself, and no model is left to ask"
+        )
     again = files.answers(run, "val")
     if abs(again.loss - kept) > again.slack:
         of_test = abs(files.answers(run, "test").loss - kept) <= again.slack
         which = ", but that on the test rows" if of_test else ""
-        return [f"the validation loss of its kept epoch, {kept:.4f}, is not that of its model on the validation rows, {again.loss:.4f}{which}"]  # fmt: skip
+        return [
+            f"the validation loss of its kept epoch, {kept:.4f}, is not that of its model on the validation rows, {again.loss:.4f}{which}"
+        ]
     if abs(again.right - value * again.n) > again.near + 1e-6:
-        return [f"its validation accuracy {value:.4f} is not that of its model on the validation rows, {again.right / again.n:.4f}"]  # fmt: skip
+        return [
+            f"its validation accuracy {value:.4f} is not that of its model on the validation rows, {again.right / again.n:.4f}"
+        ]
     return []
 
 
@@ -216,7 +226,9 @@ def subjects(run: Run, files: Files) -> list[Fault] | None:
             elif name not in TASKS:
                 continue  # `rp@all`, which is named so wherever it is shown
             elif (name, fold) not in sparing:
-                faults.append(f"{name}, fold {fold}: no run of 08 that spared the test subjects stands behind it")  # fmt: skip
+                faults.append(
+                    f"{name}, fold {fold}: no run of 08 that spared the test subjects stands behind it"
+                )
             else:
                 teachers = _teachers(sparing[name, fold], subject)
                 faults += _taught_by(f"{name}, fold {fold}", teachers & set(part["subject"]))

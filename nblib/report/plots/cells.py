@@ -37,8 +37,15 @@ def calibration(table: pd.DataFrame | None) -> Picture:
     known = table[(table["said"] > 0) & (table["seen"] > 0)]
     ends = known[["said", "seen"]].min().min(), known[["said", "seen"]].max().max()
     ax.plot(ends, ends, color=style.GREY, lw=1, label="as said")
-    ax.errorbar(known["said"], known["seen"], 3 * known["sd"], fmt="o", color=style.BLUE, capsize=3,
-                label=f"{table['model'].iloc[0]}, ± 3 sd")  # fmt: skip
+    ax.errorbar(
+        known["said"],
+        known["seen"],
+        3 * known["sd"],
+        fmt="o",
+        color=style.BLUE,
+        capsize=3,
+        label=f"{table['model'].iloc[0]}, ± 3 sd",
+    )
     ax.set(
         xscale="log", yscale="log", xlabel="probability said", ylabel="share of bins with a spike"
     )

@@ -35,8 +35,10 @@ SERIES = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW]  # lines,
 MARKERS = "osD^vP"  # of the first eight lines, of the next eight ...
 
 # Families that hold Chinese, Japanese and Korean letters, for labels that DejaVu has no glyphs for.
-CJK = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "IPAexGothic",
-       "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic")  # fmt: skip
+CJK = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "IPAexGothic",
+    "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic",
+)  # fmt: skip
 INSTALLED = {font.name for font in fontManager.ttflist}
 
 STYLE: dict[str, Any] = {

@@ -198,7 +198,9 @@ class Study:
         """Where its trials are kept. MissingInput for a recording that is not fetched yet."""
         search = self.search.model_dump(exclude={"trials", "workers", "params", "each"})
         fixed = plan.job_of(*self.run({}))
-        search["fixed"] = {k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}}  # fmt: skip
+        search["fixed"] = {
+            k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}
+        }
         search["stage"] = stages.STAGES[fixed.name].version
         keys = []
         for run in self.inputs():

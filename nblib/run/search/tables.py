@@ -44,7 +44,9 @@ def current(name: str = "") -> list[Study]:
     try:
         keys = json.loads((folder / study_trials.CURRENT).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptArtifact(f"{folder / study_trials.CURRENT}: not readable ({error}); call the sweep again.") from None  # fmt: skip
+        raise CorruptArtifact(
+            f"{folder / study_trials.CURRENT}: not readable ({error}); call the sweep again."
+        ) from None
     return [study_trials.read(folder / key) for key in keys]
 
 
@@ -133,7 +135,10 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
                  "ci_low": score["ci_low"], "ci_high": score["ci_high"], "chance": score["chance"],
                  "n_test": score["n"], "key": job.key}
             )  # fmt: skip
-    columns = ["study", "which", "settings", "validation", "test", "ci_low", "ci_high", "chance", "n_test", "key"]  # fmt: skip
+    columns = [
+        "study", "which", "settings", "validation", "test", "ci_low", "ci_high", "chance", "n_test",
+        "key",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

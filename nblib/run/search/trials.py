@@ -82,7 +82,9 @@ def open_study(study: Study, index: int = 0, *, create: bool = False) -> optuna.
     }  # fmt: skip
     name = study.folder().name
     if create:
-        optuna.create_study(storage=storage, study_name=name, direction=s.direction, load_if_exists=True)  # fmt: skip
+        optuna.create_study(
+            storage=storage, study_name=name, direction=s.direction, load_if_exists=True
+        )
     return optuna.load_study(
         storage=storage, study_name=name, sampler=sampler, pruner=pruners[s.pruner]
     )
