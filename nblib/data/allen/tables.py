@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.data.files.plain import read_table
 from nblib.data.recording import Recording
 
 # By which column of the units the rows of a table are found, "" their id. Of a table that is found by
@@ -36,12 +37,7 @@ def beside(path: Path) -> dict[str, Path]:
 
 def _read(path: Path) -> pd.DataFrame:
     """One table with its ids as index; BadInput when it is not such a table."""
-    try:
-        table = pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise BadInput(f"{path}: not readable as CSV ({error}).") from None
-    if "id" not in table:
-        raise BadInput(f"{path}: no column 'id'; its columns are {some(table.columns, 40)}.")
+    table = read_table(path, ("id",))
     if table["id"].duplicated().any():
         raise BadInput(
             f"{path}: id {some(table['id'][table['id'].duplicated()])} stands in several rows."

@@ -1,4 +1,4 @@
-"""Arrays and tables that sorters and labs leave as plain files: `.npy`, `.csv`, `.tsv`."""
+"""Arrays and tables that sorters and labs leave as plain files: `.npy`, `.csv`, Parquet."""
 
 from __future__ import annotations
 
@@ -82,19 +82,18 @@ def read_array(path: Path) -> np.ndarray:
     return values.ravel()
 
 
-def read_table(
-    path: Path, columns: tuple[str, ...], *, separator: str = ",", as_text: bool = False
-) -> pd.DataFrame:
-    """A table with at least these columns; empty cells are NaN.
+def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -> pd.DataFrame:
+    """A table (`.csv`, or Parquet as `.pqt`) with at least these columns; empty cells are NaN.
 
     as_text: every cell stays what is written, "01" and "NA" too.
     Raises BadInput, with the columns that there are, when one is missing, and for a file that is
     no such table.
     """
+    options = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
     try:
-        options = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
-        table = pd.read_csv(path, sep=separator, **options)
-    except (OSError, ValueError) as error:  # the parser's errors are ValueErrors
+        parquet = path.suffix == ".pqt"
+        table = pd.read_parquet(path) if parquet else pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:  # the errors of both readers are ValueErrors
         raise BadInput(f"{path}: not readable as a table ({error}).") from None
     if missing := [c for c in columns if c not in table]:
         raise BadInput(

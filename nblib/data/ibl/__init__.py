@@ -17,7 +17,7 @@ from pydantic import Field
 
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.params import Params, Recipe
-from nblib.data.files.plain import by_unit, read_array, read_npy
+from nblib.data.files.plain import by_unit, read_array, read_npy, read_table
 from nblib.data.ibl import alf
 from nblib.data.recording import Recording, Series
 
@@ -128,7 +128,7 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
     table = pd.DataFrame({"probe": probe, "channel": channel}, index=ids)
     metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
     if metrics is not None:
-        known = alf.read_columns(metrics, ("cluster_id",)).set_index("cluster_id").reindex(range(n))
+        known = read_table(metrics, ("cluster_id",)).set_index("cluster_id").reindex(range(n))
         for name in {"label", "firing_rate"} & set(known):
             table[name] = known[name].to_numpy(float)
     if area is not None:
@@ -156,7 +156,7 @@ def _trials(place: Path) -> pd.DataFrame:
             f"{place}: no trials.table"
             + ("; its trials are one file a column, as before 2022: load them once with ONE, which writes the table." if old else ".")
         )  # fmt: skip
-    table = alf.read_columns(file, ("intervals_0", "intervals_1"))
+    table = read_table(file, ("intervals_0", "intervals_1"))
     return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
 
 
@@ -173,7 +173,7 @@ def _series(place: Path, used: list[Path]) -> Iterator[Series]:
         if at is None or file is None:
             continue
         clock = read_array(at)
-        data = alf.read_columns(file, (column,))[column] if column else read_array(file)
+        data = read_table(file, (column,))[column] if column else read_array(file)
         if abs(len(clock) - len(data)) > LATE:
             raise BadInput(f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.")
         n = min(len(clock), len(data))

@@ -8,10 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pandas as pd
-
 from nblib.core.errors import BadInput, MissingInput
-from nblib.data.files.plain import read_table
 
 NAME = re.compile(
     r"(?:_\w+?_)?(?P<object>\w+)\.(?P<attribute>\w+)(?:\.[\w-]+)*?\.(?P<kind>npy|pqt|csv)"
@@ -47,18 +44,3 @@ def require(folder: Path, name: str) -> Path:
 def revision(path: Path) -> str:
     """Name of the revision that a file is of; "" for none."""
     return path.parent.name.strip("#") if path.parent.name.startswith("#") else ""
-
-
-def read_columns(path: Path, columns: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table of a `.pqt` or `.csv` file that has at least these columns; BadInput otherwise."""
-    if path.suffix == ".csv":
-        return read_table(path, columns)
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise BadInput(f"{path}: not readable as a table ({error}).") from None
-    if missing := [c for c in columns if c not in table]:
-        raise BadInput(
-            f"{path}: no column {missing[0]!r}; its columns are {', '.join(map(str, table.columns))}."
-        )
-    return table
