@@ -49,11 +49,11 @@ def join(recording: Recording) -> Recording:
     """The recording with what the tables beside its file know and the file does not.
 
     A value in the file is never replaced; where a table disagrees, a note in `meta["notes"]`
-    counts the units. Units are matched by unit id, then by peak channel. `meta["joined"]` tells
-    what was filled in. Raises BadInput for a table that cannot be read.
+    counts the units. Units are matched by unit id, then by peak channel. Raises BadInput for a table
+    that cannot be read.
     """
     tables = {name: _read(path) for name, path in beside(recording.path).items()}
-    units, joined, notes = recording.units.copy(), [], list(recording.meta["notes"])
+    units, notes = recording.units.copy(), list(recording.meta["notes"])
     for name, key in KEYS.items():
         if name not in tables or (key and key not in units):
             continue
@@ -62,8 +62,8 @@ def join(recording: Recording) -> Recording:
             table = table[[c for c in TAKEN.values() if c in table]]
         if len(table.columns):
             rows = table.reindex(units[key] if key else units.index)
-            _fill(units, rows.set_axis(units.index), name, joined, notes)
-    meta = {**recording.meta, "joined": joined, "notes": notes}
+            _fill(units, rows.set_axis(units.index), name, notes)
+    meta = {**recording.meta, "notes": notes}
     if SESSIONS in tables:
         meta["session"] = _session_row(tables[SESSIONS], recording, notes)
     return replace(recording, units=units, meta=meta)
@@ -84,9 +84,7 @@ def _missing(values: pd.Series) -> np.ndarray:
     return (values.isna() | (values.astype(str) == "")).to_numpy()
 
 
-def _fill(
-    units: pd.DataFrame, table: pd.DataFrame, name: str, joined: list[str], notes: list[str]
-) -> None:
+def _fill(units: pd.DataFrame, table: pd.DataFrame, name: str, notes: list[str]) -> None:
     """Fill what `units` lacks from `table` (same rows), in place; note what disagrees."""
     known = table.notna().any(axis=1)
     if not known.all():
@@ -97,7 +95,6 @@ def _fill(
         lacking = there & _missing(old)
         if lacking.any():
             units[column] = old.where(~lacking, new) if column in units else new
-            joined.append(f"{column} from {name} ({int(lacking.sum())} units)")
         differ = there & ~_missing(old) & ~_same(old, new)
         if differ.any():
             notes.append(
