@@ -17,10 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         result = options.command(options)
-        if isinstance(result, str):
-            print(result)
-            return 0
-        return int(result or 0)
+        if result is None or isinstance(result, int):
+            return result or 0
+        print(result)
+        return getattr(result, "exit_code", 0)
     except NblibError as error:
         print(f"nblib: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadParameter) else 1
@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
-    sub = command("sweep", sweep, "run all of a file of params/sweeps that is not done yet")
+    start = call("run.sweep:run", "file", "jobs", "dry_run", "profile")
+    sub = command("sweep", start, "run all of a file of params/sweeps that is not done yet")
     sub.add_argument("file", type=path, help="the sweep, such as params/sweeps/tau.yml")
     sub.add_argument(
         "--jobs", type=at_least_one, default=2, metavar="N", help="runs at once (default 2)"
@@ -103,14 +104,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("plan", type=path)
     sub.add_argument("name")
 
-    sub = command("allen", allen, "list or download sessions of the Allen Visual Coding data")
-    kinds = sub.add_subparsers(dest="kind", metavar="list|get", required=True)
+    about = "list or download sessions of the Allen Visual Coding data"
+    kinds = command("allen", sessions, about).add_subparsers(metavar="list|get", required=True)
     listed = kinds.add_parser("list", help="sessions with natural scenes")
     listed.add_argument("--csv", metavar="FILE", help="write the list to a file as well")
     get = kinds.add_parser("get", help="download one session, verified, into the data root")
+    get.set_defaults(command=call("data.allen:download", "session"))
     get.add_argument("session", help="session id")
 
-    sub = command("inventory", inventory, "match a folder's pickles and NWB files")
+    sub = command(
+        "inventory",
+        call("data.inventory:inventory", "folder"),
+        "match a folder's pickles and NWB files",
+    )
     sub.add_argument("folder", type=path)
     sub = command("cohort", cohort, "the records of Mouse_Training_Data as a recipe's recordings")
     sub.add_argument("folder", help="the folder that holds LFP_Data and INT_TIME")
@@ -127,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         help="the records of a training_names.txt",
     )
     about = "what the data root holds and which notebooks failed, or how far a sweep is"
-    sub = command("status", status, about)
+    sub = command("status", call("run.sweep:progress", "file"), about)
     sub.add_argument(
         "file", type=path, nargs="?", help="a sweep: its runs done, running, queued, failed"
     )
@@ -138,16 +144,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--csv", metavar="FILE", help="write every score, with parameters, to a file")
     sub.add_argument("--parquet", metavar="FILE", help="the same as Parquet")
     sub.add_argument("--recipe", default="", help="one recipe only")
-    sub = command("published", published, "take in tables of published numbers, or list them")
+    about = "take in tables of published numbers, or list them"
+    sub = command("published", call("report.published:take_in", "files"), about)
     about = "CSV with recording, model, metric, value, unit, selected, source"
     sub.add_argument("files", type=path, nargs="*", metavar="FILE", help=about)
-    sub = command("audit", audit, "look for leakage in all runs")
+    sub = command("audit", call("report.audit:audit", "recipe"), "look for leakage in all runs")
     sub.add_argument("--recipe", default="", help="one recipe only")
     command("du", call("run.clean_up:du"), "how large the parts of the data root are")
     about = "what no result rests on, and can be freed"
     sub = command("gc", call("run.clean_up:gc", "delete"), about)
     sub.add_argument("--delete", action="store_true", help="free it; without, only say what")
-    command("verify", verify, "hash every stored file, and the raw files, again and compare")
+    about = "hash every stored file, and the raw files, again and compare"
+    command("verify", call("run.clean_up:verify"), about)
     about = "run the notebooks on the demo recording and render the book"
     sub = command("book", call("book.build:build", "jobs", "no_run", "fresh", "output"), about)
     sub.add_argument("--no-run", action="store_true", help="render what is there, run nothing")
@@ -214,30 +222,13 @@ def run(options: argparse.Namespace) -> int:
     return max(codes)
 
 
-def sweep(options: argparse.Namespace) -> int:
-    from nblib.run import sweep as source
+def sessions(options: argparse.Namespace) -> str:
+    from nblib.data import allen
 
-    settings = {"n_jobs": options.jobs, "dry": options.dry_run, "profile": options.profile}
-    return source.run(options.file, **settings)
-
-
-def allen(options: argparse.Namespace) -> str:
-    from nblib.data import allen as source
-
-    if options.kind == "get":
-        return str(source.download(options.session))
-    table = source.list_sessions()
+    table = allen.list_sessions()
     if options.csv:
         table.to_csv(options.csv)
     return table.to_string()
-
-
-def inventory(options: argparse.Namespace) -> int:
-    from nblib.data import inventory as source
-
-    found = source.inventory(options.folder)
-    print(found)
-    return 1 if found.problems else 0
 
 
 def cohort(options: argparse.Namespace) -> str:
@@ -249,12 +240,6 @@ def cohort(options: argparse.Namespace) -> str:
         text = "".join(f"{record}\n" for record in records)  # as the lab's scripts read it
         options.names.write_text(text, encoding="utf-8")
     return f"recordings: [{', '.join(records)}]"
-
-
-def status(options: argparse.Namespace) -> str:
-    from nblib.run import status, sweep
-
-    return sweep.progress(options.file) if options.file else status.report()
 
 
 def results(options: argparse.Namespace) -> None:
@@ -277,34 +262,6 @@ def results(options: argparse.Namespace) -> None:
         print(summary.short_table(table, max(80, shutil.get_terminal_size((100, 24)).columns)))
     for sentence in source.several_versions(table):
         print(sentence)
-
-
-def published(options: argparse.Namespace) -> str:
-    from nblib.report import published as source
-
-    if options.files:
-        return str(source.take_in(options.files))
-    return "\n".join(source.describe(str(path), source.read(path)) for path in source.files())
-
-
-def audit(options: argparse.Namespace) -> int:
-    from nblib.report import audit as source
-
-    found = source.audit(options.recipe)
-    print(found)
-    return 1 if len(found.findings) else 0
-
-
-def verify(options: argparse.Namespace) -> int:
-    from nblib.run import clean_up
-
-    lines, sound, faults = clean_up.verify()
-    print(
-        *lines,
-        f"{sound} artifacts hold the bytes they were written with; {faults} faults.",
-        sep="\n",
-    )
-    return 1 if faults else 0
 
 
 def cells(options: argparse.Namespace) -> str:

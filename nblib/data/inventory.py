@@ -27,6 +27,10 @@ class Inventory:
     table: pd.DataFrame
     problems: list[str]
 
+    @property
+    def exit_code(self) -> int:
+        return int(bool(self.problems))
+
     def __str__(self) -> str:
         shown = self.table.to_string() if len(self.table) else "no sessions"
         heading = "what does not line up:" if self.problems else "everything lines up"

@@ -127,12 +127,15 @@ def sure(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     return rows[(rows["flag"] == "") & (rows["metric"] == metric)]
 
 
-def take_in(paths: Iterable[Path]) -> str:
-    """Check each file, copy it into the data root, and say what was read and what was flagged.
+def take_in(paths: list[Path]) -> str:
+    """Check each file, copy it into the data root, and say what was read and what was flagged; without
+    any, say what there is.
 
     Nothing is copied when one of them is refused. Raises what `read` raises, and BadInput for a
     name that stands for other numbers already.
     """
+    if not paths:
+        return "\n".join(describe(str(path), read(path)) for path in files())
     tables = {path: read(path) for path in paths}
     for path in tables:
         copy = folder() / path.name

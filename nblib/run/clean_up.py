@@ -108,9 +108,9 @@ def _leavings() -> Iterator[Path]:
         yield from integrity.leftovers(parent)
 
 
-def verify() -> tuple[list[str], int, int]:
-    """Hash all that is stored again, and the raw files it came from: (what is wrong or gone, a line
-    each; number of sound artifacts; number of faults). A raw file that is gone is no fault."""
+def verify() -> int:
+    """`nblib verify`: hash all that is stored again, and the raw files it came from; say what is wrong
+    or gone, a line each. 1 where something is wrong; a raw file that is gone is no fault."""
     lines, sound, faults = [], 0, 0
     known: dict[str, dict[str, Path]] = {}  # raw file -> content -> an artifact that rests on it
     for folder in store.places():
@@ -137,7 +137,9 @@ def verify() -> tuple[list[str], int, int]:
     lines += [
         f"LEFT    {path}: of a killed process; nblib gc --delete frees it." for path in _leavings()
     ]
-    return lines, sound, faults
+    lines.append(f"{sound} artifacts hold the bytes they were written with; {faults} faults.")
+    print("\n".join(lines))
+    return int(bool(faults))
 
 
 def du() -> str:

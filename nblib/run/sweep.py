@@ -206,7 +206,7 @@ def _words(run: Task) -> str:
 
 
 @store.shared()
-def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
+def run(path: Path, n_jobs: int, dry: bool, profile: str = "local") -> int:
     """`nblib sweep`: print the outlook, then run what is not done. Returns the largest exit code.
 
     A run that fails does not stop the others; what rests on it is withheld. profile: "local", or a
@@ -235,8 +235,10 @@ def run(path: Path, *, n_jobs: int, dry: bool, profile: str = "local") -> int:
     return max(codes)
 
 
-def progress(path: Path) -> str:
-    """`nblib status FILE` as text."""
+def progress(path: Path | None) -> str:
+    """`nblib status` as text: of a sweep, or without one of the data root."""
+    if path is None:
+        return status.report()
     sweep = read(path)
     first, last = split_up(sweep, check(sweep, path))
     return status.progress(path, first + last, sweep.studies())

@@ -83,6 +83,10 @@ class Audit:
                 )  # fmt: skip
         return pd.DataFrame(rows)
 
+    @property
+    def exit_code(self) -> int:
+        return int(bool(self.findings))
+
     def __str__(self) -> str:
         return self.table().to_string(index=False)
 
