@@ -60,6 +60,12 @@ class Series:
         lo, hi, start = self.even[-1]
         return start + (hi - lo) / self.rate_hz
 
+    def times(self) -> np.ndarray:
+        """When each sample was taken, float64 (n,) [s]."""
+        if self.timestamps is None:
+            return self.start_s + np.arange(self.n_samples) / self.rate_hz
+        return np.asarray(self.timestamps(), np.float64)
+
     def blocks(self, first: int, stop: int) -> Iterator[np.ndarray]:
         """Samples first to stop as float64 (n, channel), a minute at a time."""
         step = max(1, round(BLOCK_S * self.rate_hz))

@@ -55,10 +55,7 @@ def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     two samples; what `of` raises.
     """
     series, where = of(recording), place(recording)
-    if series.timestamps is None:
-        times = series.start_s + np.arange(series.n_samples) / series.rate_hz
-    else:
-        times = series.timestamps()
+    times = series.times()
     if len(times) < 2:
         raise BadInput(f"{where} has {len(times)} samples; a stimulus needs two at least.")
     if len(rows := np.flatnonzero(~np.isfinite(times))):

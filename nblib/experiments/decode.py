@@ -142,21 +142,15 @@ def load_data(
     BadInput
         Where areas are asked for and the units name fewer than two.
     """
-    roles, statistics = splits.load(split)
+    roles, fitted = splits.load_fold(split, params.fold)
     binned = load_counts(counts)
     if getattr(params, "areas", False):  # now, not after hours of training
         known_areas(units_of(binned), params.recording)
-    fold = params.fold
-    if fold >= len(statistics):
-        raise BadParameter(
-            f"fold = {fold}: the split has {len(statistics)} fold(s), numbered from 0."
-        )
-    fitted = statistics[fold]
     if every_unit:
         n = binned.sizes["unit"]
         as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
         fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
-    samples = role_samples(binned, roles, fitted, fold)
+    samples = role_samples(binned, roles, fitted, params.fold)
     length, group = splits.time_blocks(roles)
     if params.shuffle_labels:
         samples = shuffle_labels(samples, params.seed)

@@ -127,16 +127,13 @@ def _load(
     split: Path, counts: Path, recipe: Recipe, fold: int
 ) -> tuple[Session, dict[str, np.ndarray]]:
     """One session, its variables still 0 and without classes, and the values of its variables."""
-    binned, (roles, statistics) = load(counts), splits.load(split)
+    binned, (roles, fitted) = load(counts), splits.load_fold(split, fold)
     name = binned.attrs["recording"]
-    if fold >= len(statistics):
-        raise BadParameter(f"fold = {fold}: the split of {name!r} has {len(statistics)}, from 0.")
-    fitted = statistics[fold]
     if fitted.signals.empty and not recipe.variables:
         raise BadParameter(
             f"recipe {recipe.recipe!r} names no signals and no variables; say in the recipe what to decode."
         )
-    role = roles[roles["fold"] == fold].set_index("trial")["role"].loc[binned.trial.values]
+    role = splits.roles_of(roles, fold, binned.trial.values)
     binned, names = binned.sel(unit=fitted.unit_ids), tuple(fitted.signals["name"])
     none = np.zeros((*binned.counts.shape[:2], 0))
     signals = np.stack([binned[s].values for s in names], axis=-1) if names else none
@@ -146,7 +143,7 @@ def _load(
             raise BadParameter(f"variables: {variable!r} is no column of the trials of {name!r}.")
         values[variable] = column = labelling.as_array(binned[variable].values)
         whole &= (column != "") if column.dtype.kind == "U" else np.isfinite(column.astype(float))
-    role = role.to_numpy(str)[whole]
+    role = role[whole]
     if missing := [needed for needed in ("train", "val", "test") if needed not in role]:
         raise BadInput(
             f"recording {name!r}: no trial for {missing[0]} has all signals and variables."

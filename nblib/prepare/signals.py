@@ -11,9 +11,7 @@ from nblib.data.recording import Recording, Series
 
 def samples(series: Series, where: str) -> np.ndarray:
     """Time of each sample of a series [s], float64 (n,). BadInput where they do not rise."""
-    if series.timestamps is None:
-        return series.start_s + np.arange(series.n_samples) / series.rate_hz
-    time_s = np.asarray(series.timestamps(), np.float64)
+    time_s = series.times()
     falls = np.flatnonzero(~(np.diff(time_s) >= 0))
     if len(falls):
         raise BadInput(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from nblib.core.errors import BadParameter
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.prepare.train_statistics import FITTED, SIGNAL_COLUMNS, TrainStatistics
 
@@ -106,3 +107,22 @@ def load(folder: Path) -> tuple[pd.DataFrame, list[TrainStatistics]]:
         tables = {"dropped": pd.DataFrame(dropped), "signals": pd.DataFrame(signals)}
         statistics.append(TrainStatistics(fold=fold, **tables, **fitted))
     return split, statistics
+
+
+def load_fold(folder: Path, fold: int) -> tuple[pd.DataFrame, TrainStatistics]:
+    """The role table of a split artifact, and what was fitted on the train rows of one fold.
+
+    Raises BadParameter for a fold that is not there.
+    """
+    split, statistics = load(folder)
+    if fold not in range(len(statistics)):
+        raise BadParameter(
+            f"fold = {fold}: the split of {split['recording'].iloc[0]!r} has {len(statistics)} fold(s), "
+            "numbered from 0."
+        )
+    return split, statistics[fold]
+
+
+def roles_of(split: pd.DataFrame, fold: int, trials: np.ndarray) -> np.ndarray:
+    """Role of some trials in one fold, text (n,)."""
+    return split[split["fold"] == fold].set_index("trial")["role"].loc[trials].to_numpy(str)

@@ -132,8 +132,7 @@ class Run:
                 f"it again with:  nblib run {SPLIT} --with-upstream "
                 f"-p recipe {self.recipe.recipe} -p recording {recording}"
             )
-        _, statistics = splits.load(store.open_artifact(place))
-        return next(s for s in statistics if s.fold == self.metrics["fold"])
+        return splits.load_fold(store.open_artifact(place), self.metrics["fold"])[1]
 
     @cached_property
     def model(self) -> Decoder | Multimodal:

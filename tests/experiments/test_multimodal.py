@@ -329,7 +329,7 @@ def test_a_variable_and_a_fold_that_are_not_there_are_named(tiny):
     recipe, stored = tiny
     with pytest.raises(errors.BadParameter, match="'reward' is no column of the trials of 't1'"):
         sessions.load_sessions(*stored, recipe.model_copy(update={"variables": ["reward"]}), 0)
-    with pytest.raises(errors.BadParameter, match="fold = 3: the split of 't1' has 1, from 0"):
+    with pytest.raises(errors.BadParameter, match="fold = 3: the split of 't1' has 1 fold"):
         sessions.load_sessions(*stored, recipe, 3)
 
 

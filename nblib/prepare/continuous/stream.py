@@ -103,12 +103,10 @@ def load(split: Path, counts: Path, recipe: Recipe, recording: str, fold: int = 
             f"recipe {recipe.recipe!r}: its binning is {recipe.binning!r}; a recording without trials is needed "
             "(binning: continuous)."
         )
-    roles, statistics = splits.load(split)
-    if fold not in range(len(statistics)):
-        raise BadParameter(f"fold = {fold}: the split has {len(statistics)}, from 0.")
-    binned = binned.sel(unit=statistics[fold].unit_ids)
+    roles, fitted = splits.load_fold(split, fold)
+    binned = binned.sel(unit=fitted.unit_ids)
     trial, n = binned.trial.values, binned.sizes["time"]
-    role = roles[roles["fold"] == fold].set_index("trial")["role"].loc[trial].to_numpy(str)
+    role = splits.roles_of(roles, fold, trial)
     number = (trial[:, None] * n + np.arange(n)).ravel()
     who = sources.own_settings(recipe), recording, binned.unit.values
     truth, kinds = (sources.offered(recipe.source, f) for f in ("log_intensity", "unit_types"))

@@ -121,11 +121,10 @@ class Files:
         wanted = (run.split, fold, seed)
         if self.samples_of[0] != wanted:
             self.samples_of = (None, None)  # first free the memory
-            roles, statistics = splits.load(store.open_artifact(wanted[0]))
+            roles, fitted = splits.load_fold(store.open_artifact(wanted[0]), fold)
             key = self.manifest(wanted[0])["upstream"][0]
             counts = store.folder(CLEAN, run.manifest["recording"], key)
-            of_fold = {s.fold: s for s in statistics}.get(fold)
-            samples = role_samples(load_counts(store.open_artifact(counts)), roles, of_fold, fold)
+            samples = role_samples(load_counts(store.open_artifact(counts)), roles, fitted, fold)
             self.samples_of = wanted, samples if seed is None else shuffle_labels(samples, seed)
         return self.samples_of[1]
 
