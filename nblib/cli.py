@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         from nblib.core import store
 
-        told = store.storage_error(error, Path(error.filename or store.home()))
-        print(f"nblib: {told}", file=sys.stderr)
+        fault = store.storage_error(error, Path(error.filename or store.home()))
+        print(f"nblib: {fault}", file=sys.stderr)
         return 1
 
 

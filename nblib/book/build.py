@@ -209,14 +209,14 @@ def render(source: Path, output: Path, *, fresh: bool = False) -> Path:
         str(Path(sys.executable).with_name("jupyter-book")), "build", str(source), "--path-output", str(output),
         "--warningiserror", "--keep-going", "--nitpick", "--quiet",
     ]  # fmt: skip
-    told = subprocess.run(
+    answer = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
-    if told.returncode:
+    if answer.returncode:
         # No half book, and a page that was read with a warning must warn again next time.
         shutil.rmtree(output / "_build", ignore_errors=True)
         raise NblibError(
-            f"the book did not render without warnings:\n{told.stderr.strip()}\n{told.stdout.strip()[-2000:]}"
+            f"the book did not render without warnings:\n{answer.stderr.strip()}\n{answer.stdout.strip()[-2000:]}"
         )
     return output / "_build" / "html"
 

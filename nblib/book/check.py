@@ -48,27 +48,27 @@ class _Reader(HTMLParser):
         self.page, self.inside = Page(), ""
 
     def handle_starttag(self, tag, attrs):
-        given = {name: value or "" for name, value in attrs}
-        if "id" in given:
-            self.page.ids.add(given["id"])
+        attributes = {name: value or "" for name, value in attrs}
+        if "id" in attributes:
+            self.page.ids.add(attributes["id"])
         if tag == "a":
-            if "name" in given:
-                self.page.ids.add(given["name"])
-            if "href" in given:
-                self.page.links.append(given["href"])
-        drawn = tag == "svg" and given.get("role") == "img"
-        words = given.get("aria-label" if drawn else "alt", "").strip()
+            if "name" in attributes:
+                self.page.ids.add(attributes["name"])
+            if "href" in attributes:
+                self.page.links.append(attributes["href"])
+        drawn = tag == "svg" and attributes.get("role") == "img"
+        words = attributes.get("aria-label" if drawn else "alt", "").strip()
         if (tag == "img" or drawn) and (not words or FILE_NAME.search(words)):
-            self.page.unnamed.append(words or given.get("src", tag)[:60])
-        kinds = set(given.get("rel", "").split())
-        if FETCHED.get(tag) in given and not (tag == "link" and kinds & NOT_FETCHED_LINKS):
-            self.page.fetched.append(given[FETCHED[tag]])
+            self.page.unnamed.append(words or attributes.get("src", tag)[:60])
+        kinds = set(attributes.get("rel", "").split())
+        if FETCHED.get(tag) in attributes and not (tag == "link" and kinds & NOT_FETCHED_LINKS):
+            self.page.fetched.append(attributes[FETCHED[tag]])
             if tag == "img":
-                self.page.images.append(given["src"])
-        if "style" in given:
-            self.page.styles.append(given["style"])
+                self.page.images.append(attributes["src"])
+        if "style" in attributes:
+            self.page.styles.append(attributes["style"])
         # Data in a script tag (JSON) is never run, so it fetches nothing.
-        code = tag == "script" and "json" not in given.get("type", "")
+        code = tag == "script" and "json" not in attributes.get("type", "")
         self.inside = "script" if code else tag if tag == "style" else ""
 
     def handle_endtag(self, tag):

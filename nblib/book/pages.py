@@ -45,9 +45,9 @@ class RunPage:
     @property
     def variant(self) -> str:
         r = self.row
-        own = r["variant"] if r["notebook"] in DECODERS else ""
+        settings = r["variant"] if r["notebook"] in DECODERS else ""
         split = r["group"].removeprefix(r["base"]).strip(" ()")
-        return ", ".join(filter(None, [own, r["changed"], split]))
+        return ", ".join(filter(None, [settings, r["changed"], split]))
 
     @property
     def slug(self) -> str:
@@ -196,9 +196,9 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
             text = "".join(cell["source"])
             cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
         elif cell["cell_type"] == "code":
-            found = [o for o in map(shown, cell["outputs"]) if o is not None]
-            name_pictures(cell, found)
-            cell["outputs"] = [linked(o, up, links) for o in found]
+            outputs = [o for o in map(shown, cell["outputs"]) if o is not None]
+            name_pictures(cell, outputs)
+            cell["outputs"] = [linked(o, up, links) for o in outputs]
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
     about = f"{provenance(folder, up)}\n\n{result_of(notebook)}"
@@ -210,8 +210,8 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
 def result_of(notebook: dict[str, Any]) -> str:
     """The last sentence of a notebook, which begins with "Result"; "" without one."""
     outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", ())]
-    said = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
-    return next((text for text in reversed(said) if text.startswith("**Result.**")), "")
+    texts = [o["data"]["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})]
+    return next((text for text in reversed(texts) if text.startswith("**Result.**")), "")
 
 
 def shown(output: dict[str, Any]) -> dict[str, Any] | None:
@@ -240,8 +240,8 @@ def name_pictures(cell: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
     names = []
     for output in outputs:
         if "image/png" in output.get("data", {}):
-            told = output.setdefault("metadata", {}).setdefault("image/png", {})
-            names.append(told.setdefault("alt", f"Figure: {code[-1]}"))
+            about = output.setdefault("metadata", {}).setdefault("image/png", {})
+            names.append(about.setdefault("alt", f"Figure: {code[-1]}"))
     if names:
         cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(names)}}
 
@@ -249,10 +249,10 @@ def name_pictures(cell: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
 def linked(output: dict[str, Any], up: str, links: Links) -> dict[str, Any]:
     """A cell's output with links to the runs that it shows."""
     data = output.get("data", {})
-    told = output.get("metadata", {}).get("image/png", {})
-    if marks := told.pop("runs", []):
+    about = output.get("metadata", {}).get("image/png", {})
+    if marks := about.pop("runs", []):
         png = "".join(data["image/png"]).replace("\n", "")
-        shown_as = {"text/html": links.over_picture(png, marks, up, told["alt"])}
+        shown_as = {"text/html": links.over_picture(png, marks, up, about["alt"])}
         return {"output_type": "display_data", "metadata": {}, "data": shown_as}
     if "text/html" in data:
         data["text/html"] = links.in_table("".join(data["text/html"]), up)

@@ -78,7 +78,7 @@ def tab_of(table: pd.DataFrame) -> list[str]:
     several = table.groupby(["group", "recording"])["fold"].transform("nunique") > 1
     tabs = []
     for row, folds in zip(table.itertuples(), several, strict=True):
-        own = row.group == row.base and not row.changed
+        plain = row.group == row.base and not row.changed
         if row.flag or (row.notebook in DECODERS and row.run not in compared):
             tabs.append(FLAGGED)
         elif row.notebook == FEW_SHOT:
@@ -86,7 +86,7 @@ def tab_of(table: pd.DataFrame) -> list[str]:
         elif row.notebook not in DECODERS:
             tabs.append(REST)
         else:
-            tabs.append(OWN if own else FOLDS if folds else OTHERS)
+            tabs.append(OWN if plain else FOLDS if folds else OTHERS)
     return tabs
 
 

@@ -313,7 +313,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
     def label_rules(self) -> LabelRules:
         """How trials are chosen and labelled; the grey screen is the source's own if none is named."""
         rules = self.settings(LabelRules)
-        grey = "" if (own := SOURCES[self.source].blank) in rules.missing else own
+        grey = "" if (usual := SOURCES[self.source].blank) in rules.missing else usual
         return rules if rules.blank else rules.model_copy(update={"blank": grey})
 
     def file(self, recording: str, setting: str = "path") -> Path | None:

@@ -66,8 +66,8 @@ def base_of(name: str) -> str:
     """
     path = store.derived_recipes_dir() / f"{name}.yml"
     first = path.read_text(encoding="utf-8").split("\n")[0] if path.is_file() else ""
-    found = re.fullmatch(rf"{DERIVED}(.+): [a-z_, ]+", first)
-    return base_of(found[1]) if found else name
+    match = re.fullmatch(rf"{DERIVED}(.+): [a-z_, ]+", first)
+    return base_of(match[1]) if match else name
 
 
 def derive(
@@ -82,10 +82,10 @@ def derive(
     for a recipe that is not to be saved.
     """
     root = root_name(recipe.recipe)
-    asked = {k: v for k, v in overrides.items() if v is not None}
+    wanted = {k: v for k, v in overrides.items() if v is not None}
     before = recipe.model_dump()
-    whole = P.checked(P.Recipe, before | asked, f"recipe {root}").model_dump()
-    changed = sorted(k for k in asked if whole[k] != before[k])
+    whole = P.checked(P.Recipe, before | wanted, f"recipe {root}").model_dump()
+    changed = sorted(k for k in wanted if whole[k] != before[k])
     if not changed:
         return recipe
     settings = {k: v for k, v in whole.items() if k != "recipe"}

@@ -275,9 +275,9 @@ def _place(manifest: dict[str, Any]) -> str:
 
 def _check_key(manifest: dict[str, Any], path: Path) -> None:
     """CorruptArtifact where a key is not that of the parameters and inputs beside it."""
-    given, in_key = manifest["parameters"], manifest["in_key"]
+    parameters, in_key = manifest["parameters"], manifest["in_key"]
     key = make_key(manifest["stage"], manifest["stage_version"], in_key, manifest["upstream"])
-    differs = [name for name in in_key if name in given and given[name] != in_key[name]]
+    differs = [name for name in in_key if name in parameters and parameters[name] != in_key[name]]
     if key != manifest["key"] or differs:
         what = f"its {differs[0]}" if differs else "what it was made from"
         raise CorruptArtifact(
@@ -294,10 +294,10 @@ def open_artifact(artifact: Path) -> Path:
         path = artifact / name
         if not path.is_file():
             raise CorruptArtifact(f"{path}: the file is gone; {_remake(artifact)}")
-        found = integrity.sha256(path)
-        if found != output["sha256"]:
+        digest = integrity.sha256(path)
+        if digest != output["sha256"]:
             raise CorruptArtifact(
-                f"{path}: its bytes changed since it was written (sha256 {found[:12]}…, recorded "
+                f"{path}: its bytes changed since it was written (sha256 {digest[:12]}…, recorded "
                 f"{output['sha256'][:12]}…); {_remake(artifact)}"
             )
     return artifact
@@ -352,8 +352,8 @@ def storage_error(error: Exception, place: Path, lost: str = "nothing was commit
     """The error as a StorageError that says what to do, and what was `lost` on a full disk; the error
     itself where no file is in it."""
     number = getattr(error, "errno", None)
-    if number is None and (told := re.search(r"errno = (\d+)", str(error))):
-        number = int(told[1])
+    if number is None and (match := re.search(r"errno = (\d+)", str(error))):
+        number = int(match[1])
     if number in NO_SPACE:
         return StorageError(
             f"{place}: {NO_SPACE[number]}; {lost}. Free space there or point "

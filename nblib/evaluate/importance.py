@@ -118,5 +118,5 @@ def _linear(
     scores = x.reshape(n, -1).astype(np.float64) @ decoder.weight + decoder.bias  # (B, C)
     weight = decoder.weight.reshape(n_bins, n_units, -1)
     for part in parts:
-        own = x[part].astype(np.float64) @ weight[part[1:]]
-        yield _log_p(log_softmax(scores - own + own[order], axis=1), y)
+        share = x[part].astype(np.float64) @ weight[part[1:]]
+        yield _log_p(log_softmax(scores - share + share[order], axis=1), y)

@@ -109,15 +109,15 @@ def score(
 ) -> Score:
     """The score of some sessions together, its interval over blocks of trials and its p."""
     earned, most = blocks(parts)
-    found, half = value(parts), _half_width(earned, most, n_bootstrap, seed)
+    middle, half = value(parts), _half_width(earned, most, n_bootstrap, seed)
     rng, null = np.random.default_rng([seed, 1]), np.zeros(n_permutations)
     for part in parts:
         k = np.arange(len(part.most))
         moved = np.array([part.each[(k + move) % len(k), k].sum() for move in k])
         null += moved[rng.integers(0, len(k), n_permutations)]
-    p = stats.permutation_p(found, null / most.sum())
+    p = stats.permutation_p(middle, null / most.sum())
     n = sum(len(part.most) for part in parts)
-    return Score(found, found - half, found + half, 0.0, p, n, unit, NULL)
+    return Score(middle, middle - half, middle + half, 0.0, p, n, unit, NULL)
 
 
 def difference(

@@ -54,14 +54,14 @@ def retrieval_scores(
         stats.fraction_interval(rank <= top, group=y),
         (np.quantile(rank, middle[0], method="lower"), np.quantile(rank, middle[1], method="higher")),
     )  # fmt: skip
-    found = {}
+    scores = {}
     names = ("accuracy", "top5", "median_rank")
     columns = zip(names, values, chances, intervals, np.array(null).T, strict=True)
     for name, value, chance, (low, high), null_values in columns:
         sign, unit = (-1, "rank") if name == "median_rank" else (1, FRACTION)
         p = stats.permutation_p(sign * value, sign * null_values)
-        found[name] = Score(float(value), float(low), float(high), chance, p, n, unit, NULL)
-    return found
+        scores[name] = Score(float(value), float(low), float(high), chance, p, n, unit, NULL)
+    return scores
 
 
 def agreement(decoded: np.ndarray, features: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -129,13 +129,15 @@ def reconstruction(
     images; p: images change places.
     """
     r = pixel_correlation(pictures - mean, shown - mean)  # (n, n)
-    n, own = len(r), np.diag(r)
+    n, matched = len(r), np.diag(r)
     rng = np.random.default_rng([seed, 33])
     null = [r[np.arange(n), rng.permutation(n)].mean() for _ in range(n_permutations)]
-    low, high = stats.mean_interval(own, least=-1.0, most=1.0, n_bootstrap=n_bootstrap, seed=seed)
-    others = float((r.sum() - own.sum()) / (n * (n - 1)))
-    p = stats.permutation_p(float(own.mean()), np.array(null))
-    return Score(float(own.mean()), float(low), float(high), others, p, n, "correlation", NULL)
+    low, high = stats.mean_interval(
+        matched, least=-1.0, most=1.0, n_bootstrap=n_bootstrap, seed=seed
+    )
+    others = float((r.sum() - matched.sum()) / (n * (n - 1)))
+    p = stats.permutation_p(float(matched.mean()), np.array(null))
+    return Score(float(matched.mean()), float(low), float(high), others, p, n, "correlation", NULL)
 
 
 def pixel_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

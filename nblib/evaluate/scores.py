@@ -265,10 +265,10 @@ def out_of_fold(
     each = np.array([fold["correct"].mean() for fold in folds])
     hits = np.zeros(n_permutations)
     for i, fold in enumerate(folds):
-        labels, said = fold["label"].to_numpy(), fold["predicted"].to_numpy()
+        labels, predicted = fold["label"].to_numpy(), fold["predicted"].to_numpy()
         group = fold["group"].to_numpy()
         slices = stats.permutation_slices(labels, n_permutations, seed + i, group)
-        hits += np.concatenate([(part == said).sum(axis=1) for part in slices])
+        hits += np.concatenate([(part == predicted).sum(axis=1) for part in slices])
     return {
         "value": float(right.mean()),
         "ci_low": low,

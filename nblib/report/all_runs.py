@@ -121,8 +121,10 @@ def _recipes_now(runs: list[Run | Unreadable]) -> dict[str, P.Recipe]:
         run.recipe if isinstance(run, Unreadable) else run.manifest.get("recipe") for run in runs
     ]
     names = {(recipe or {}).get("recipe", "") for recipe in stored}
-    told = {run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)}
-    paths = {Path(way).stem: way for way in map(recipes.base_of, told) if way.endswith(YAML)}
+    given_as = {
+        run.manifest["parameters"].get("recipe", "") for run in runs if isinstance(run, Run)
+    }
+    paths = {Path(way).stem: way for way in map(recipes.base_of, given_as) if way.endswith(YAML)}
     now: dict[str, P.Recipe] = {}
     for name in names | {recipes.root_name(name) for name in names}:
         for way in (name, paths.get(name, name)):
@@ -201,13 +203,13 @@ def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[
         return [row | names | {"flag": "corrupt"}]
 
 
-def _changed_parameters(stage: str, given: dict[str, Any]) -> str:
+def _changed_parameters(stage: str, parameters: dict[str, Any]) -> str:
     """What differs from the notebook's defaults, as text: 'max_epochs=3, shuffle_labels=true'."""
     fields = stages.STAGES[stage].params.model_fields
     return ", ".join(
-        _difference(name, given[name], {} if isinstance(given[name], dict) else None)
-        for name in sorted(given)
-        if name in fields and name not in NOT_A_VARIANT and given[name] != fields[name].default
+        _difference(name, parameters[name], {} if isinstance(parameters[name], dict) else None)
+        for name in sorted(parameters)
+        if name in fields and name not in NOT_A_VARIANT and parameters[name] != fields[name].default
     )
 
 

@@ -161,9 +161,9 @@ class Run:
         else:
             counts = np.asarray(x)
             if unit_ids is None or counts.ndim != 3 or counts.shape[2] != len(unit_ids):
-                told = "no unit_ids" if unit_ids is None else f"{len(unit_ids)} unit_ids"
+                what = "no unit_ids" if unit_ids is None else f"{len(unit_ids)} unit_ids"
                 raise BadInput(
-                    f"counts of shape {counts.shape} with {told}: expected (presentations, bins, "
+                    f"counts of shape {counts.shape} with {what}: expected (presentations, bins, "
                     "units) and one id for each unit."
                 )
         return self.model.predict_log_proba(self.statistics.transform(counts, np.asarray(unit_ids)))
@@ -269,15 +269,15 @@ def load_run(run: str | Path) -> Run:
 
 def _by_key(key: str) -> Path:
     runs = [f for f in store.artifacts() if (f / METRICS).is_file() and len(key) >= 4]
-    found = [f for f in runs if f.name.startswith(key) or "/".join(f.parts[-2:]) == key]
-    if not found:
+    matches = [f for f in runs if f.name.startswith(key) or "/".join(f.parts[-2:]) == key]
+    if not matches:
         raise MissingInput(
             f"no run {key!r} in {store.home()}; `nblib results` lists the runs there are."
         )
-    if len({f.parts[-2:] for f in found}) > 1:
-        names = ", ".join(f.name for f in found)
+    if len({f.parts[-2:] for f in matches}) > 1:
+        names = ", ".join(f.name for f in matches)
         raise BadParameter(f"run {key!r} could be {names}; give more digits, or recording/key.")
-    return found[0]
+    return matches[0]
 
 
 def _numbers(value: Any) -> Any:

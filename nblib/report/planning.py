@@ -81,14 +81,14 @@ def in_words(table: pd.DataFrame) -> str:
     Measured from the recipe's own size to the next larger one, or from the next smaller one where
     there is none. table: as `table` gives it. MissingInput where it lacks the recipe's own size.
     """
-    own = table[table["is_base"]]
-    if own.empty:
+    chosen = table[table["is_base"]]
+    if chosen.empty:
         raise MissingInput(
             f"no run of the recipe's own size to start from. Make one with:  {POWER}"
         )
-    own = own.loc[own["val_accuracy"].idxmax()]
-    simulated, worth, steps = np.isfinite(own["oracle"]), [], []
-    for name, part in table[table["model"] == own["model"]].groupby("size", sort=False):
+    chosen = chosen.loc[chosen["val_accuracy"].idxmax()]
+    simulated, worth, steps = np.isfinite(chosen["oracle"]), [], []
+    for name, part in table[table["model"] == chosen["model"]].groupby("size", sort=False):
         first = min(int(part["is_base"].argmax()), len(part) - 2)
         low, high = part.iloc[first], part.iloc[first + 1]
         points = 100 * (high["value"] - low["value"]) / np.log2(high["at"] / low["at"])
@@ -97,8 +97,8 @@ def in_words(table: pd.DataFrame) -> str:
         if simulated:
             step += f" (best possible {high['oracle']:.1%})"
         steps.append(step)
-    gap = f", where {own['oracle']:.1%} are possible" if simulated else ""
+    gap = f", where {chosen['oracle']:.1%} are possible" if simulated else ""
     return (
-        f"**Result.** {in_markdown(own['model'])}, which validation chooses, names {own['value']:.1%} of "
+        f"**Result.** {in_markdown(chosen['model'])}, which validation chooses, names {chosen['value']:.1%} of "
         f"test presentations{gap}. From there, {'; '.join(worth)}. Seen from {'; from '.join(steps)}."
     )

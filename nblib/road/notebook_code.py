@@ -111,10 +111,10 @@ def check_injected(name: str, taken: Collection[str]) -> set[str]:
     return injected
 
 
-def check_names(name: str, given: Collection[str], taken: Collection[str]) -> None:
+def check_names(name: str, names: Collection[str], taken: Collection[str]) -> None:
     """BadParameter with a did-you-mean list for each name that the notebook does not take."""
     faults = []
-    for unknown in sorted(set(given) - set(taken)):
+    for unknown in sorted(set(names) - set(taken)):
         close = difflib.get_close_matches(unknown, taken, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}"
         faults.append(f"unknown parameter {unknown!r}; {hint}")

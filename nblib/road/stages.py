@@ -49,17 +49,17 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
     Raises BadParameter for unknown names, wrong types and recordings outside the recipe.
     """
     info = stage_info(name)
-    own = {
+    parameters = {
         k: v
         for k, v in values.items()
         if k not in P.Recipe.model_fields or k in info.params.model_fields
     }
-    checked = P.checked(info.params, own, name)
+    checked = P.checked(info.params, parameters, name)
     if not isinstance(checked, (StageParams, CohortParams)):
-        if extra := sorted(set(values) - set(own)):
+        if extra := sorted(set(values) - set(parameters)):
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
-    overrides = {k: v for k, v in values.items() if k not in own and k != "recordings"}
+    overrides = {k: v for k, v in values.items() if k not in parameters and k != "recordings"}
     base = recipes.find_recipe(checked.recipe)
     recipe = recipes.derive(base, overrides, checked.recipe, sources.check)
     kind = "lfp" if recipe.holds == "lfp" else "spikes"
@@ -245,9 +245,9 @@ class Stage:
         """What finds this recipe again: the name or path given, or the name of the derived one."""
         if self.recipe is None:
             return ""
-        given = self.params.recipe
-        same = recipes.find_recipe(given).recipe == self.recipe.recipe
-        return given if same else self.recipe.recipe
+        name = self.params.recipe
+        same = recipes.find_recipe(name).recipe == self.recipe.recipe
+        return name if same else self.recipe.recipe
 
     @property
     def settings(self) -> Any:

@@ -98,8 +98,8 @@ def waste() -> list[Waste]:
     for path in store.failed_dir().glob("*/*.ipynb"):
         if (who := at_work(path)) is None or who.alive is False:
             reasons[path] = "a notebook that failed"
-    found = [Waste(path, reason, size_of(path)) for path, reason in reasons.items()]
-    return sorted(found, key=lambda one: (-one.n_bytes, one.path))
+    items = [Waste(path, reason, size_of(path)) for path, reason in reasons.items()]
+    return sorted(items, key=lambda one: (-one.n_bytes, one.path))
 
 
 def _leavings() -> Iterator[Path]:
@@ -163,11 +163,11 @@ def du() -> str:
 
 def gc(delete: bool) -> str:
     """`nblib gc` as text; deletes only when told to."""
-    found = waste()
-    if not found:
+    items = waste()
+    if not items:
         return "Nothing to free: results rest on all that is there."
-    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in found]
-    total = size(sum(one.n_bytes for one in found))
+    lines = [f"{size(one.n_bytes):>9}  {one.path}  ({one.why})" for one in items]
+    total = size(sum(one.n_bytes for one in items))
     if not delete:
         return "\n".join([*lines, f"{total} could be freed; nblib gc --delete does so."])
     if busy := at_work_now():
@@ -175,7 +175,7 @@ def gc(delete: bool) -> str:
             f"{len(busy)} notebooks or sweeps are at work, and what they will need looks like waste: "
             f"{busy[0]}. Nothing was freed; try again when they have ended."
         )
-    for one in found:
+    for one in items:
         if one.path.is_dir():
             shutil.rmtree(one.path)
         else:

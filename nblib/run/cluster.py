@@ -68,7 +68,7 @@ def make_workers(calls: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
     studies: dict[str, list[dict[str, Any]]] = {}
     for call in calls:
         studies.setdefault(call["folder"], []).append(call)
-    hands = [own[i::n] for own in studies.values() for i in range(min(n, len(own)))]
+    hands = [trials[i::n] for trials in studies.values() for i in range(min(n, len(trials)))]
     return [
         {"id": f"{SEARCH}-{i}", "kind": SEARCH, "runs": [], "needs": [], "calls": hand}
         for i, hand in enumerate(hands)
@@ -171,14 +171,14 @@ def _codes(here: Path, jobs: list[dict[str, Any]], code: int) -> list[int]:
     """Say what failed and what was withheld; the exit codes of the failed."""
     ended = {path.name for path in here.glob("done/*")}
     failed = {p.stem: json.loads(p.read_text()) for p in sorted((here / FAILED).glob("*.json"))}
-    for told in failed.values():
-        print(told["message"], file=sys.stderr)
+    for failure in failed.values():
+        print(failure["message"], file=sys.stderr)
     rest = [j["id"] for j in jobs if j["id"] not in ended and j["id"] not in failed]
     print(
         f"{len(ended)} of {len(jobs)} jobs done, {len(failed)} failed, {len(rest)} not begun or lost."
     )
     if failed:
-        return [told["code"] for told in failed.values()]
+        return [failure["code"] for failure in failed.values()]
     if code or rest:
         raise RunFailed(f"Snakemake ended with status {code}; its log: {here / 'snakemake.log'}")
     return []
@@ -195,9 +195,9 @@ def job(plan: Path, name: str) -> int:
     jobs = {job["id"]: job for job in json.loads(plan.read_text(encoding="utf-8"))["jobs"]}
     if name not in jobs:
         raise BadParameter(f"{plan}: holds no job {name!r}.")
-    told = plan.parent / FAILED / f"{name}.json"
-    if told.is_file():
-        return int(json.loads(told.read_text())["code"])
+    mark = plan.parent / FAILED / f"{name}.json"
+    if mark.is_file():
+        return int(json.loads(mark.read_text())["code"])
     if jobs[name]["kind"] == SEARCH:
         outcomes = many.run_calls(jobs[name]["calls"], 1)
     else:
@@ -206,8 +206,8 @@ def job(plan: Path, name: str) -> int:
     if not bad:
         return 0
     if bad[0].code not in TRANSIENT and bad[0].code < 128:
-        told.parent.mkdir(exist_ok=True)
-        store.write_text(told, json.dumps({"code": bad[0].code, "message": bad[0].message}))
+        mark.parent.mkdir(exist_ok=True)
+        store.write_text(mark, json.dumps({"code": bad[0].code, "message": bad[0].message}))
     return bad[0].code
 
 
@@ -221,8 +221,8 @@ def is_here() -> bool:
 
 def queue(path: Path) -> list[tuple[str, str, str]]:
     """(id, state, reason for waiting) of the sweep's jobs that Slurm holds."""
-    told = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%r|%j")
-    rows = [line.split("|", 3) for line in told.splitlines() if line.count("|") >= 3]
+    listing = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%r|%j")
+    rows = [line.split("|", 3) for line in listing.splitlines() if line.count("|") >= 3]
     return [tuple(row[:3]) for row in rows if row[3].startswith(prefix_of(path))]
 
 
@@ -242,9 +242,9 @@ def cancel(path: Path, patience_s: float = 60.0) -> int:
 def _slurm(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         raise RunFailed(
-            f"Slurm does not do as it is told ({said[-1]}). Call this where `{command[0]}` works, as on "
+            f"Slurm does not do as it is told ({lines[-1]}). Call this where `{command[0]}` works, as on "
             "a login node of the cluster."
         )
     return done.stdout
@@ -299,9 +299,9 @@ def stop(path: Path) -> str:
         )
     if not is_here():
         raise MissingInput(f"{path}: {NO_SLURM}.")
-    found = driver(folder_of(path))
-    if found is not None and found["host"] == socket.gethostname():
-        os.kill(found["pid"], signal.SIGTERM)
+    running = driver(folder_of(path))
+    if running is not None and running["host"] == socket.gethostname():
+        os.kill(running["pid"], signal.SIGTERM)
         while driver(folder_of(path)) is not None:
             time.sleep(0.2)
-    return f"{cancel(path)} jobs cancelled{', driver ended' if found else ''}."
+    return f"{cancel(path)} jobs cancelled{', driver ended' if running else ''}."

@@ -220,8 +220,8 @@ def _sentence(error: Any) -> str:
 
     if isinstance(getattr(errors, error.ename, None), type):
         return str(error.evalue)
-    said = str(error.evalue).strip().split("\n")[-1]
-    return f"cell {error.exec_count} raised {error.ename}" + (f": {said}" if said else "")
+    last = str(error.evalue).strip().split("\n")[-1]
+    return f"cell {error.exec_count} raised {error.ename}" + (f": {last}" if last else "")
 
 
 def _mark_ended(target: Path, words: str) -> None:

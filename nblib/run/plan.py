@@ -61,15 +61,15 @@ def find_notebook(name: str | Path) -> tuple[Path, str]:
         if not path.is_file():
             raise BadParameter(f"{path}: no such notebook.")
         return path, stage_of(path)
-    found = [s for s in stages.STAGES if text in (s, s.split("_")[0])]
-    if not found:
+    matches = [s for s in stages.STAGES if text in (s, s.split("_")[0])]
+    if not matches:
         close = difflib.get_close_matches(text, stages.STAGES, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise BadParameter(f"no notebook {shown(text)}{hint} There are {', '.join(stages.STAGES)}.")
-    path = store.notebooks_dir() / f"{found[0]}.ipynb"
+    path = store.notebooks_dir() / f"{matches[0]}.ipynb"
     if not path.is_file():
-        raise BadParameter(f"{path}: the notebook of stage {found[0]} is not there.")
-    return path, found[0]
+        raise BadParameter(f"{path}: the notebook of stage {matches[0]} is not there.")
+    return path, matches[0]
 
 
 def stage_of(path: Path) -> str:
@@ -168,5 +168,5 @@ def road(job: Job) -> list[Task]:
 
 def place_of(job: Job) -> tuple[str, str, str]:
     """(stage, recording, key); recipe and parameters stand for a key not known before the run."""
-    own = {k: v for k, v in job.params.model_dump().items() if k not in ("recipe", "recording")}
-    return job.name, job.recording, job.key or f"{job.recipe_name} {own}"
+    values = {k: v for k, v in job.params.model_dump().items() if k not in ("recipe", "recording")}
+    return job.name, job.recording, job.key or f"{job.recipe_name} {values}"

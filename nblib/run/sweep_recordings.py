@@ -95,13 +95,13 @@ def _sessions(table: str | None, source: str) -> pd.DataFrame:
     if table is None:
         return sources.offered(source, "list_sessions")("")
     try:
-        found = pd.read_csv(Path(table).expanduser(), dtype={"session_id": str, "id": str})
+        sessions = pd.read_csv(Path(table).expanduser(), dtype={"session_id": str, "id": str})
     except (OSError, ValueError) as error:
         raise BadParameter(f"recordings.table = {table!r}: cannot be read ({error}).") from None
-    name = next((n for n in ("session_id", "id") if n in found), None)
+    name = next((n for n in ("session_id", "id") if n in sessions), None)
     if name is None:
         raise BadParameter(f"recordings.table = {table!r}: no column session_id.")
-    return found.set_index(name)
+    return sessions.set_index(name)
 
 
 def query(table: pd.DataFrame, wanted: dict[str, Any]) -> list[str]:

@@ -110,8 +110,8 @@ def _seen(stamp: tuple) -> dict[str, Path]:
             except (KeyError, OSError, RuntimeError):
                 item = None  # damaged or dead: reading it will say so
             if isinstance(link, h5py.ExternalLink):
-                found = item.file.filename if item is not None else path.parent / link.filename
-                files[link.filename] = Path(found)
+                target = item.file.filename if item is not None else path.parent / link.filename
+                files[link.filename] = Path(target)
             elif isinstance(link, h5py.HardLink) and isinstance(item, h5py.Dataset):
                 files |= _outside(item, path)
     return files

@@ -39,9 +39,9 @@ def open_recording(
     seconds = SECONDS[recipe.time_unit]
     with hdf5.opened(path) as file:
         nwb_tables.check_version(file, path)
-        found, broken = nwb_series.find_series(file, path, seconds)
+        signals, broken = nwb_series.find_series(file, path, seconds)
         place = _electrical(file, broken, recipe, path)
-        raw = found.get(place) or found.get(place.rsplit("/", 1)[1])
+        raw = signals.get(place) or signals.get(place.rsplit("/", 1)[1])
         data = hdf5.child(file, f"{place}/data", path)
         if raw is None:
             held = f"{data.dtype} of shape {data.shape}" if data is not None else "nothing"

@@ -25,8 +25,8 @@ def find_series(
         try:
             if isinstance(group, BadInput):
                 raise group
-            if (found := _series(group, place, path, seconds)) is not None:
-                series[place] = found
+            if (one := _series(group, place, path, seconds)) is not None:
+                series[place] = one
         except BadInput as error:
             if place.rpartition("/")[0] not in broken:  # a series that lacks a part is told once
                 broken[place] = error

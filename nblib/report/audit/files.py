@@ -102,11 +102,11 @@ class Files:
 
         Raises what opening the split, the counts or the model raises.
         """
-        given, outputs = run.manifest["parameters"], run.manifest["outputs"]
+        parameters, outputs = run.manifest["parameters"], run.manifest["outputs"]
         rests_on = (
             VERSION, run.stage, STAGES[run.stage].version, run.manifest["recording"],
             run.manifest["upstream"], self.split(run.split)[1], run.metrics["fold"], role,
-            given["seed"] if given.get("shuffle_labels") else None,
+            parameters["seed"] if parameters.get("shuffle_labels") else None,
             outputs["weights.safetensors"]["sha256"], outputs["config.json"]["sha256"],
         )  # fmt: skip
         key = hashlib.sha256(repr(rests_on).encode()).hexdigest()[:32]

@@ -29,13 +29,13 @@ def model_of_sessions(run: Run, files: Files) -> list[str] | None:
     info = STAGES[run.stage]
     if not info.cohort or info.upstream != SPLIT:
         return None
-    given, folders, counts = run.manifest["parameters"], run.splits, []
+    parameters, folders, counts = run.manifest["parameters"], run.splits, []
     for recording, folder in zip(run.manifest["recipe"]["recordings"], folders, strict=True):
         counts.append(store.folder(CLEAN, recording, files.manifest(folder)["upstream"][0]))
     opened = ([store.open_artifact(folder) for folder in part] for part in (folders, counts))
     loaded = prepared.load_sessions(*opened, run.recipe, run.metrics["fold"])
     model = models.load(store.open_artifact(run.folder))
-    return [*faults(model, loaded, given["new"], given["causal"])]
+    return [*faults(model, loaded, parameters["new"], parameters["causal"])]
 
 
 def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: bool) -> Iterator[str]:
@@ -49,11 +49,11 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
             yield f"{name}: it taught the model, but is no recording of the recipe"
             continue
         one = there[name]
-        for what, said, due in (
+        for what, has, due in (
             ("counts", stored.roots, one.roots),
             ("signals", (stored.mean, stored.scale), (one.mean, one.scale)),
         ):
-            if not np.allclose(said, due, rtol=1e-3, atol=1e-6):
+            if not np.allclose(has, due, rtol=1e-3, atol=1e-6):
                 yield f"{name}: its {what} are scaled otherwise than by its train trials"
         yield from _told(model, k, one)
         if causal:

@@ -135,8 +135,12 @@ def score_summary(scores: dict[str, Score], oracle: dict[str, Score] | None, tit
     table = pd.DataFrame([asdict(scores[name]) for name in names])
     table["score"] = [SCORE_TEXT[name] for name in names]
     best = [asdict(oracle[name]) if name in (oracle or {}) else {} for name in names]
-    for own, other in {"value": "oracle", "ci_low": "oracle_low", "ci_high": "oracle_high"}.items():
-        table[other] = [score.get(own, np.nan) for score in best]
+    for field, other in {
+        "value": "oracle",
+        "ci_low": "oracle_low",
+        "ci_high": "oracle_high",
+    }.items():
+        table[other] = [score.get(field, np.nan) for score in best]
     fig, ax = style.new_panel(1.5 + 0.5 * len(names))
     primitives.intervals(ax, table, "score", label="score, 95 % interval")
     words = [f"{value:.1%}" for value in table["value"]]

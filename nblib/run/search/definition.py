@@ -215,5 +215,7 @@ class Study:
     def title(self) -> str:
         """What it is about: the model and the values that tell studies apart."""
         params = plan.job_of(*self.run({})).params
-        told = [f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")]
-        return ", ".join([params.recording, params.model, *told])
+        parts = [
+            f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")
+        ]
+        return ", ".join([params.recording, params.model, *parts])

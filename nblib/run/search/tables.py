@@ -36,9 +36,9 @@ def current(name: str = "") -> list[Study]:
     """The studies of a sweep; name "" = the only one. MissingInput when there is none."""
     known = names()
     if name not in known and (name or len(known) != 1):
-        told = f"there are {', '.join(known)}" if known else "none was run in this data root"
+        known_as = f"there are {', '.join(known)}" if known else "none was run in this data root"
         raise MissingInput(
-            f"search = {name!r}: {told}. Run one with:  nblib sweep params/sweeps/lab_search.yml"
+            f"search = {name!r}: {known_as}. Run one with:  nblib sweep params/sweeps/lab_search.yml"
         )
     folder = store.searches_dir() / (name or known[0])
     try:
@@ -104,11 +104,11 @@ def importances(studies: list[Study]) -> pd.DataFrame:
         if len(values) < 4 or len(set(values)) < 2:
             continue
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=study.search.seed)
-        found = optuna.importance.get_param_importances(
+        shares = optuna.importance.get_param_importances(
             study_trials.open_study(study), evaluator=evaluator
         )
         rows += [
-            {"study": study.title(), "setting": k, "share": float(v)} for k, v in found.items()
+            {"study": study.title(), "setting": k, "share": float(v)} for k, v in shares.items()
         ]
     return pd.DataFrame(rows, columns=["study", "setting", "share"])
 
@@ -154,18 +154,18 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
     return {name: known[name] for name in names if name in known}
 
 
-def outcome_table(found: pd.DataFrame) -> pd.DataFrame:
+def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """`outcome` as people read it."""
-    table = found.copy()
+    table = outcomes.copy()
     for name in ("validation", "test", "ci_low", "ci_high", "chance"):
         table[name] = table[name].map("{:.1%}".format)
     table.insert(5, "95 % interval (test)", table.pop("ci_low") + " to " + table.pop("ci_high"))
     return table
 
 
-def save(found: pd.DataFrame, folder: Path) -> None:
+def save(trials: pd.DataFrame, folder: Path) -> None:
     """Write the table of trials."""
-    found.to_parquet(folder / TRIALS, index=False)
+    trials.to_parquet(folder / TRIALS, index=False)
 
 
 def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) -> str:
