@@ -1,4 +1,4 @@
-"""Arrays and tables that sorters and labs leave as plain files: `.npy`, `.csv`, Parquet."""
+"""Arrays and tables that sorters and labs leave as plain files: `.npy`, `.csv`, `.tsv`, Parquet."""
 
 from __future__ import annotations
 
@@ -83,13 +83,14 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -> pd.DataFrame:
-    """A table (`.csv`, or Parquet as `.pqt`) with at least these columns; empty cells are NaN.
+    """A table (`.csv`, `.tsv`, Parquet as `.pqt`) with at least these columns; empty cells are NaN.
 
     as_text: every cell stays what is written, "01" and "NA" too.
     Raises BadInput, with the columns that there are, when one is missing, and for a file that is
     no such table.
     """
     options = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
+    options["sep"] = "\t" if path.suffix == ".tsv" else ","
     try:
         parquet = path.suffix == ".pqt"
         table = pd.read_parquet(path) if parquet else pd.read_csv(path, **options)
