@@ -32,8 +32,7 @@ def calibration(table: pd.DataFrame | None) -> Picture:
     """How often a spike came, against how likely it was said to be, in groups of equally many bins."""
     if table is None:
         return style.say("No model one step ahead was asked for: -p encoders '[glm]'")
-    fig = style.new_figure(3.4)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(3.4)
     known = table[(table["said"] > 0) & (table["seen"] > 0)]
     ends = known[["said", "seen"]].min().min(), known[["said", "seen"]].max().max()
     ax.plot(ends, ends, color=style.GREY, lw=1, label="as said")
@@ -58,8 +57,7 @@ def calibration(table: pd.DataFrame | None) -> Picture:
 @style.styled
 def stretch(trains: dict[str, np.ndarray], bin_s: float) -> Picture:
     """Some seconds of one cell: the recorded train, and under it every inferred one; rates are grey."""
-    fig = style.new_figure(0.8 + 0.3 * len(trains))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(0.8 + 0.3 * len(trains))
     for row, train in enumerate(trains.values()):
         time_s = np.arange(len(train)) * bin_s
         if np.isin(train, (0, 1)).all():

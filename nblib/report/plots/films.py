@@ -39,8 +39,7 @@ def leak_curve(leak: pd.DataFrame) -> Picture:
     """The score against the time kept free between bins that teach and bins that judge."""
     if leak.empty:
         return style.say("No leak curve was asked for. Draw one with: -p leak [0, 4, 8, 16, 32]")
-    fig = style.new_figure(3.8)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(3.8)
     leak = leak[leak["model"] != CHOSEN].assign(chance=0.0)
     primitives.curves(ax, leak, "buffer_s", "model", bands=True)
     paper = published.beside([PUBLISHED])
@@ -58,8 +57,7 @@ def stretch(predictions: pd.DataFrame) -> Picture:
     """A stretch of test bins: when the label was on, and how sure each decoder was of it."""
     part = predictions.sort_values("trial").iloc[:SHOWN_BINS]
     decoders = [name for name in part if name not in (*NO_DECODER, CLOCK, CHOSEN)]
-    fig = style.new_figure(3.0)
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(3.0)
     at = range(len(part))
     ax.fill_between(at, 0, part["label"], color=style.LIGHT, step="mid", lw=0, label="on screen")
     for name, colour in zip(decoders, style.SERIES, strict=False):

@@ -157,8 +157,7 @@ def model_scores(result: Result, metric: str, xlabel: str, null: str, missing: s
     table = result.of_metric(metric)
     if table.empty:
         return style.say(missing)
-    fig = style.new_figure(1.6 + 0.4 * len(table))
-    ax = fig.add_subplot()
+    fig, ax = style.new_panel(1.6 + 0.4 * len(table))
     colours = dict(zip(table["variant"].unique(), style.SERIES, strict=False))
     primitives.intervals(ax, table.drop(columns="chance"), "model", hue="variant", colours=colours)
     ax.axvline(0, label=null, **primitives.CHANCE)
