@@ -206,14 +206,22 @@ def learning_curves(
             learner = partial(predict, readout(name, fold, embedders, device), fold)
             for answer in answers({name: learner}, params.budgets, n_draws, questions):
                 task, positive = answer.question
-                found = {"embedder": name, "task": task, "budget": answer.budget, "fold": fold.number, "draw": answer.draw}  # fmt: skip
+                found = {
+                    "embedder": name,
+                    "task": task,
+                    "budget": answer.budget,
+                    "fold": fold.number,
+                    "draw": answer.draw,
+                }
                 rows += [found | row for row in by_subject(fold, answer.predicted, positive)]
     return summarise(pd.DataFrame(rows), cohort, params, folds)
 
 
 def _device(params: Params) -> str:
     """Where networks are trained, said once; "cpu" where none is."""
-    if params.head == "logistic" and not any(trains_a_network(e, params.head) for e in params.embedders):  # fmt: skip
+    if params.head == "logistic" and not any(
+        trains_a_network(e, params.head) for e in params.embedders
+    ):
         return "cpu"
     from nblib.models.settings import say_device
 
@@ -258,10 +266,17 @@ def summarise(draws: pd.DataFrame, cohort: Cohort, params: Params, folds: list[F
         of = {"model": f"{name} ({params.head})", "variant": f"{task}, {labels} labels"}
         rows.append(Row(f"{name}, {task}, {labels}", score, of=of, metric="balanced_accuracy"))
     one_vs_all = means[means["task"] == "one_vs_all"]
-    for (name, budget, state), part in one_vs_all.groupby(["embedder", "budget", "class"], sort=False):  # fmt: skip
+    for (name, budget, state), part in one_vs_all.groupby(
+        ["embedder", "budget", "class"], sort=False
+    ):
         score = score_over_subjects(part["accuracy"].to_numpy(), 0.5, params.seed)
         classes.append({"embedder": name, "budget": budget, "class": state, **_columns(score)})
-    tables = {"draws": draws, "subjects": subjects, "curve": pd.DataFrame(curve), "classes": pd.DataFrame(classes)}  # fmt: skip
+    tables = {
+        "draws": draws,
+        "subjects": subjects,
+        "curve": pd.DataFrame(curve),
+        "classes": pd.DataFrame(classes),
+    }
     about = {
         "fold": -1 if len(params.folds) > 1 else params.folds[0],
         "split_hash": fold_hash(cohort, params.n_folds, params.seed),

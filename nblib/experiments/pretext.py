@@ -94,7 +94,9 @@ def _pick(lo: np.ndarray, hi: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return lo + (rng.random(len(lo)) * (hi - lo)).astype(np.int64)
 
 
-def _anchors(can: np.ndarray, line: Timeline, n: int, why: str, rng: np.random.Generator) -> np.ndarray:  # fmt: skip
+def _anchors(
+    can: np.ndarray, line: Timeline, n: int, why: str, rng: np.random.Generator
+) -> np.ndarray:
     """n positions out of those that `can` (V,); BadInput for a recording in which none can."""
     for record in np.unique(line.record):
         own = line.record == record

@@ -47,7 +47,9 @@ def teach_and_choose(
     return rows[alone], y[alone], chooses[alone]
 
 
-def probe(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def probe(
+    x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Weight (E, K) and bias (K,) of a logistic probe; `chooses` rows pick the penalty, then all fit."""
     best = C_FIXED
     if chooses is not None:
@@ -59,7 +61,9 @@ def probe(x: np.ndarray, y: np.ndarray, chooses: np.ndarray | None, n_classes: i
     return _logistic(x, y, best, n_classes)
 
 
-def _logistic(x: np.ndarray, y: np.ndarray, c: float, n_classes: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _logistic(
+    x: np.ndarray, y: np.ndarray, c: float, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Multinomial logistic regression with an L2 penalty, by L-BFGS on the span of the rows."""
     from scipy.optimize import minimize
 
@@ -81,7 +85,9 @@ def _logistic(x: np.ndarray, y: np.ndarray, c: float, n_classes: int) -> tuple[n
         back = c * (e / total - target)
         return value, np.r_[(x.T @ back + weight).ravel(), back.sum(axis=0)]
 
-    found = minimize(loss, np.zeros((d + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 200})  # fmt: skip
+    found = minimize(
+        loss, np.zeros((d + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 200}
+    )
     weight = found.x[: d * n_classes].reshape(d, n_classes)
     return (weight if basis is None else basis @ weight), found.x[d * n_classes :]
 

@@ -65,7 +65,13 @@ class Params(P.Fit, CohortParams):
         return self
 
 
-FIT = {"max_epochs": 40, "learning_rate": 5e-4, "weight_decay": 1e-3, "patience": 8, "clip_norm": 1.0}  # fmt: skip
+FIT = {
+    "max_epochs": 40,
+    "learning_rate": 5e-4,
+    "weight_decay": 1e-3,
+    "patience": 8,
+    "clip_norm": 1.0,
+}
 TOGETHER = 2  # recordings that one step draws from; their windows are embedded once
 VAL_STEPS, TEST_STEPS = 8, 8
 CPC_SHARE = 16  # a CPC sample is so many times a pair
@@ -108,7 +114,9 @@ def draw(lines: list[Timeline], params: Any):
     def one(line: Timeline, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if params.pretext == "cpc":
             same = params.negatives == "same_recording"
-            context, ahead = pretext.draw_cpc(line, n, params.n_context, params.n_ahead, params.n_negatives, same, rng)  # fmt: skip
+            context, ahead = pretext.draw_cpc(
+                line, n, params.n_context, params.n_ahead, params.n_negatives, same, rng
+            )
             index = np.concatenate([context, ahead.reshape(n, -1)], axis=1)
             return line.row[index], np.zeros(n * params.n_ahead, np.int64)
         sample = {"rp": pretext.draw_rp, "ts": pretext.draw_ts}[params.pretext]
@@ -165,7 +173,9 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
         net = PretextNet(embedder, params.pretext, params.n_context, params.n_ahead)
     x = torch.from_numpy(cohort.x).to(device)
     fit = DrawnBatches(x, draw([lines[r] for r in train], params), params.n_steps, params.seed)
-    choose = DrawnBatches(x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True)  # fmt: skip
+    choose = DrawnBatches(
+        x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True
+    )
     history = training.fit(
         net, fit, choose, settings, folder, stage=f"pretext-{params.pretext}",
         resume="auto", identity={"task": params.pretext, "embedder": json.dumps(embedder.config)},
@@ -199,7 +209,9 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     )
 
 
-def score_pretext(net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Params) -> Score:  # fmt: skip
+def score_pretext(
+    net: PretextNet, cohort: Cohort, lines: dict[int, Timeline], params: Params
+) -> Score:
     """Accuracy of the pretext task, mean over test subjects; interval and p are over subjects too.
 
     Samples share the windows of a subject, so they do not count. The wrong windows of cpc come

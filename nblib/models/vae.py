@@ -103,7 +103,16 @@ def fit_vae(
     """A VAE of images (n, H, W); `val` chooses the epoch. Returns it with its history."""
     with reproducible(settings.seed):
         net = ConvVAE(n_latents, *train.shape[1:])
-    history = training.fit(net, _samples(train), None if val is None else _samples(val), settings, folder, loss=elbo, stage="vae", identity={"vae": json.dumps(net.config)})  # fmt: skip
+    history = training.fit(
+        net,
+        _samples(train),
+        None if val is None else _samples(val),
+        settings,
+        folder,
+        loss=elbo,
+        stage="vae",
+        identity={"vae": json.dumps(net.config)},
+    )
     return net, history.drop(columns="val_accuracy")
 
 

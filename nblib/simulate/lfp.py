@@ -118,7 +118,9 @@ def _slow(
 
 
 def _shaped(shape: np.ndarray, n: int, columns: int, rng: np.random.Generator) -> np.ndarray:
-    spectrum = rng.standard_normal((columns, len(shape))) + 1j * rng.standard_normal((columns, len(shape)))  # fmt: skip
+    spectrum = rng.standard_normal((columns, len(shape))) + 1j * rng.standard_normal(
+        (columns, len(shape))
+    )
     signal = np.fft.irfft(spectrum * shape, n=n, axis=1).T
     return signal / signal.std(axis=0)
 

@@ -34,7 +34,9 @@ class Ceiling:
     cause: np.ndarray
     level: np.ndarray
 
-    def posterior(self, counts: np.ndarray, seen: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    def posterior(
+        self, counts: np.ndarray, seen: np.ndarray | slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
         """p(cause) (K, H) and p(level | cause) (T, K, H, V) of trials, from counts (K, T, N) of `seen` units."""
         rates, counts = rates_of(self.task, self.units)[..., seen], counts[..., seen]
         n_trials, n_bins = counts.shape[:2]
