@@ -18,13 +18,17 @@ GAP = 5.0  # samples further apart than so many usual steps have a gap between t
 
 def name_of(recording: Recording, name: str) -> str:
     """Name of the series that is the stimulus: `name`, or where it is "" the only one; "" where there are
-    none or several. BadParameter, with the nearest names, for one that is not there."""
+    none or several. BadParameter for one that is not there, with why it was left out or the nearest names."""
     names = list(recording.series)
     if not name:
         return names[0] if len(names) == 1 else ""
     if name not in names:
-        near = difflib.get_close_matches(name, names, cutoff=0.5)
+        near = [place for place in names if place.endswith(f"/{name}")]
+        near = near or difflib.get_close_matches(name, names, cutoff=0.5)
         known = f"near it: {', '.join(near)}" if near else f"there is {some(names, 20) or 'none'}"
+        for note in recording.meta.get("notes", []):
+            if f"{name}/" in note or f"{name} has" in note:
+                known = f"left out: {note.removeprefix('Left out: ').rstrip('.')}"
         raise BadParameter(f"{recording.path or recording.id}: no series {name!r}; {known}.")
     return name
 
@@ -49,7 +53,7 @@ def place(recording: Recording) -> str:
 
 
 def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """Times (n,) [s] and values (n, channel), float32, of the stimulus.
+    """Times (n,) [s], to the nanosecond as edges are, and values (n, channel), float32, of the stimulus.
 
     Raises BadInput, with file, field and rows, for timestamps that are NaN or fall, and for fewer than
     two samples; what `of` raises.
@@ -66,7 +70,7 @@ def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
             f"{times[rows[0] + 1]:.6g} s); put the samples in the order of time in the file."
         )
     values = np.asarray(series.read(0, series.n_samples), np.float32)
-    return times, values.reshape(len(times), -1)
+    return np.rint(times * 1e9) / 1e9, values.reshape(len(times), -1)
 
 
 def known(times: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from pynwb import TimeSeries
 from nblib.core import recipes
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, CleanSettings, SplitSettings
+from nblib.data import checks as checks_of_01
 from nblib.data import counts_dataset, opening, sources
 from nblib.data.recording import Recording, Series
 from nblib.prepare import (
@@ -317,6 +319,98 @@ def test_any_file_with_units_and_a_series_goes_by_ten_lines(tmp_path):
     laid = laid_out(binned, made, recipe, tmp_path)
     assert laid.gap_s == 5.0 and laid.row_bins == 16 and set(laid.spans["role"]) == {"train", "val", "test"}  # fmt: skip
     assert len(laid.windows("test", context_s=3.0, horizon_s=1.0)) > 0
+
+
+def of_ten_lines(folder, change):
+    """The recording of `RECIPE` and what 01 to 03 make of it; `change(file)` spoils the file first."""
+    rng, speed = np.random.default_rng(3), np.random.default_rng(4).normal(size=6001)
+    file = nwb_file.new_file("made", "session1", "mouse")
+    for _ in range(3):
+        file.add_unit(spike_times=np.sort(rng.uniform(0.5, 60, 900)), obs_intervals=[[0.0, 60.0]])
+    times = np.arange(6001) * 0.01
+    file.add_acquisition(TimeSeries(name="running", data=speed, unit="m/s", timestamps=times))
+    path = folder / "session1.nwb"
+    nwb_file.write(file, path)
+    with h5py.File(path, "r+") as opened:
+        change(opened)
+    (folder / "mine.yml").write_text(RECIPE.replace("PATH", f"{folder}/{{recording}}.nwb"))
+    recipe = recipes.find_recipe(str(folder / "mine.yml"))
+    made = opening.open_recording(recipe, "session1")
+    checks_of_01.session_report(made)
+    binned = binning.bin_recording(made, recipe.settings(BinSettings))
+    return speed, binned, cleaning.clean(binned, made, recipe.settings(CleanSettings))[0]
+
+
+def put(place, values, **attributes):
+    """A change of a file: other values at a place, None for what stood there, and attributes."""
+
+    def change(file):
+        kept, before = dict(file[place].attrs), file[place][()]
+        del file[place]
+        file[place] = before if values is None else np.asarray(values)
+        file[place].attrs.update(kept | attributes)
+
+    return change
+
+
+def with_rate(rate):
+    def change(file):
+        del file["acquisition/running/timestamps"]
+        file["acquisition/running/starting_time"] = 0.0
+        if rate is not None:
+            file["acquisition/running/starting_time"].attrs["rate"] = rate
+
+    return change
+
+
+def both(*changes):
+    return lambda file: [change(file) for change in changes]
+
+
+RUNNING, AT = "acquisition/running", np.arange(6001) * 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (both(put(f"{RUNNING}/data", np.zeros(4001)), put(f"{RUNNING}/timestamps", AT[:4001])), "'running' is shorter than the spikes: timestamps go from 0 to 40.01 s"),
+        (put(f"{RUNNING}/timestamps", AT + np.where(AT > 20, 5, 0)), r"'running': timestamps has 1 gap\(s\), the first from 20 to 25.01 s"),
+        (put(f"{RUNNING}/timestamps", np.where(AT == 30, np.nan, AT)), "'running': timestamps is NaN or infinite in row 3000"),
+        (put(f"{RUNNING}/timestamps", np.where(AT == 30, 0, AT)), r"'running': timestamps falls after row 2999 \(29.99 to 0 s\)"),
+        (put(f"{RUNNING}/timestamps", AT[:-1]), "running has 6000 timestamps for 6001 samples"),
+        (put(f"{RUNNING}/timestamps", AT + 7), "'running' is shorter than the spikes: timestamps go from 7 to 67.01 s"),
+        (put(f"{RUNNING}/data", np.zeros((6001, 4, 5))), r"running/data has the shape \(6001, 4, 5\)"),
+        (with_rate(0.0), "running/starting_time gives a rate of 0 Hz"),
+        (with_rate(None), "running/starting_time: the attribute 'rate' is not there"),
+        (lambda file: file.copy(RUNNING, "processing/other/running"), "no series 'running'; near it: acquisition/running, processing/other/running"),
+        (put("units/spike_times", np.random.default_rng(5).uniform(0.5, 60, 2700)), "unsorted spike times in unit 0"),
+        (put("units/spike_times_index", [0, 0, 0]), "units/spike_times_index ends at 0, but there are 2700 values"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_whole_is_refused_by_its_field(tmp_path, change, words):
+    with pytest.raises((BadInput, BadParameter), match=f"session1.nwb: .*{words}"):
+        of_ten_lines(tmp_path, change)
+
+
+def test_odd_files_that_say_what_they_mean_are_read_right(tmp_path):
+    """A scale, a unit that is silent, half of the time unobserved, a flicker of one column."""
+    speed, binned, _ = of_ten_lines(tmp_path, put(f"{RUNNING}/data", None, conversion=0.5))
+    n = binned.stimulus.size
+    np.testing.assert_allclose(binned.stimulus.values.ravel(), speed[: 5 * n : 5] / 2, rtol=1e-6)
+
+    def silence(file):
+        times = file["units/spike_times"][()]
+        put("units/spike_times", np.r_[times[:900], times[1800:]])(file)
+        put("units/spike_times_index", [900, 900, 1800])(file)
+
+    _, binned, _ = of_ten_lines(tmp_path, silence)
+    assert (binned.counts.values.sum(axis=(0, 1))[[0, 1]] > 0).tolist() == [True, False]
+    half = put("units/obs_intervals", [[0.0, 30.0]] * 3)
+    _, binned, cleaned = of_ten_lines(tmp_path, half)
+    rows = binned.trial.values
+    assert cleaned.trial.values.tolist() == rows[binned.stop_s.values <= 30].tolist()
+    column = put(f"{RUNNING}/data", speed[:, None])
+    assert of_ten_lines(tmp_path, column)[1].stimulus.shape[2] == 1
 
 
 def laid_out(binned, made, recipe, folder):

@@ -41,15 +41,19 @@ def in_words(broken: dict[str, BadInput], path: Path) -> list[str]:
 
 
 def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series | None:
-    """One TimeSeries; None for another group, and for text, pictures and the like."""
+    """One TimeSeries; None for another group, and for text and the like."""
     timed = "timestamps" in group
     is_series = timed or "starting_time" in group or hdf5.type_name(group).endswith("Series")
     data = hdf5.child(group, "data", path, place) if is_series else None
     if not isinstance(data, h5py.Dataset):
         return None
     with hdf5.read_errors(path, f"{place}/data", data):
-        if data.ndim not in (1, 2) or data.dtype.kind not in "biuf":
+        if not data.ndim or data.dtype.kind not in "biuf":
             return None
+    if data.ndim > 2:
+        raise BadInput(
+            f"{path}: {place}/data has the shape {data.shape}; samples of one number or a row are read."
+        )
     clock = hdf5.child(group, "timestamps" if timed else "starting_time", path, place)
     if not isinstance(clock, h5py.Dataset):
         raise BadInput(f"{path}: {place} has neither timestamps nor a starting_time.")
