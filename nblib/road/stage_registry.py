@@ -87,7 +87,7 @@ INGEST, BIN, CLEAN, SPLIT = "01_ingest", "02_bin", "03_clean", "04_split"
 FEW_SHOT, PRETEXT, RESULTS, SEARCH = "07_few_shot", "08_ssl_pretext", "90_results", "91_search"
 STAGES: dict[str, StageInfo] = {
     INGEST: _road(5, None, P.IngestSettings, "any"),
-    BIN: _road(4, INGEST, P.BinSettings, "any"),
+    BIN: _road(5, INGEST, P.BinSettings, "any"),
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
@@ -113,7 +113,7 @@ STAGES: dict[str, StageInfo] = {
         2, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
     ),
     "13_spike_distance": StageInfo(
-        2, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
+        3, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
     ),
     RESULTS: StageInfo(
         3, None, "nblib.report.all_runs:Params", kind="report", light=True,

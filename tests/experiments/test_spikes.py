@@ -55,7 +55,7 @@ def stream():
 
 def small(**given):
     return prediction.Params(
-        **{"max_epochs": 2, "steps_an_epoch": 1000, "n_bootstrap": 100, "latent": 4, **given}
+        **{"max_epochs": 2, "steps_an_epoch": 4000, "n_bootstrap": 100, "latent": 4, **given}
     )
 
 

@@ -38,8 +38,8 @@ BITS = "bits/spike"
 AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
-FIT_NOW = {"max_epochs": 12, "batch_size": 256, "learning_rate": 4e-3}
-FIT_AHEAD = {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3}
+FIT_NOW = {"max_epochs": 12, "batch_size": 1024, "learning_rate": 4e-3, "weight_decay": 1.0}
+FIT_AHEAD = {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3, "weight_decay": 0.3}
 
 
 class Params(P.Fit, StageParams):
@@ -60,7 +60,7 @@ class Params(P.Fit, StageParams):
         80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]"
     )
     steps_an_epoch: int = Field(
-        6000, ge=64, description="train steps drawn an epoch; half of them ahead [count]"
+        24_000, ge=64, description="train steps drawn an epoch; an eighth of them ahead [count]"
     )
     n_kinds: int = Field(8, ge=2, description="kinds of cells, where they are not known [count]")
     perplexity: float = Field(12.0, ge=2, description="neighbours that t-SNE keeps near [count]")
@@ -117,11 +117,12 @@ class SpikeData:
         return spike_trains.bernoulli(likely, self.spikes("test"))
 
     def ask(
-        self, model: Predictor, steps: np.ndarray, question: Callable = lambda model, x, y: model(*x)
-    ) -> np.ndarray:  # fmt: skip
+        self, model: Predictor, steps: np.ndarray, question: Callable | None = None
+    ) -> np.ndarray:
         """What a network answers at steps, (S, ...); question: (model, what it sees, spikes) -> tensor."""
         import torch
 
+        question = question or (lambda model, seen, _: model(*seen))
         answers = []
         with torch.no_grad():
             for first in range(0, len(steps), AT_ONCE):
@@ -131,11 +132,14 @@ class SpikeData:
 
     def table(self) -> pd.DataFrame:
         """Steps, seconds and spikes of each role."""
-        return pd.DataFrame([
-            {"role": role, "steps": len(at), "seconds": len(at) * STEP * self.stream.bin_s,
-             "spikes": int(self.inputs.spikes[at].sum())}
-            for role, at in self.inputs.steps.items()
-        ])  # fmt: skip
+        steps, bin_s = self.inputs.steps, self.stream.bin_s
+        columns = {
+            "role": steps.keys(),
+            "steps": [len(at) for at in steps.values()],
+            "seconds": [len(at) * STEP * bin_s for at in steps.values()],
+            "spikes": [int(self.inputs.spikes[at].sum()) for at in steps.values()],
+        }
+        return pd.DataFrame(columns)
 
 
 def load(split: Path, counts: Path, recipe: P.Recipe, params: Params) -> SpikeData:
@@ -162,14 +166,14 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
 
     params, now = data.params, head == "now"
     defaults = FIT_NOW if now else FIT_AHEAD
-    settings = FitSettings.of(params, defaults, weight_decay=0.05, patience=4, progress=False)
+    settings = FitSettings.of(params, defaults, patience=4, progress=False)
     rules = {"code": params.cell_code, "history": params.history, "latent": params.latent}
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)
         if now and params.linear_start:
             rules["linear"] = data.glm if params.history else data.lnp
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
-    drawn, every = params.steps_an_epoch // (1 if now else 2), 1 if now else data.ahead // STEP
+    drawn, every = params.steps_an_epoch // (1 if now else 8), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
     return model
 
@@ -203,8 +207,8 @@ def predict(data: SpikeData) -> Result:
     (spike-triggered), codes (of cells), stretch (some seconds of trains of one cell), network_* (weights).
     """
     params, rows, tables, arrays, bits, shares = data.params, [], {}, {}, {}, {}
-    models = {name: fit_network(data, "now" if name == "net" else name)
-              for name in dict.fromkeys(params.encoders) if name not in ("lnp", "glm")}  # fmt: skip
+    networks = [name for name in dict.fromkeys(params.encoders) if name not in ("lnp", "glm")]
+    models = {name: fit_network(data, "now" if name == "net" else name) for name in networks}
     for name in NOW:
         if name in params.encoders:
             said, shares[name] = log_hazard_now(data, name, models.get(name))
@@ -231,16 +235,25 @@ def predict(data: SpikeData) -> Result:
     for name, model in models.items():
         arrays[f"network_{name}"] = {key: x.numpy() for key, x in model.state_dict().items()}
     about = {
-        "split_hash": data.stream.split_hash, "n_test": int(data.spikes("test").sum()), "n_units": len(unit),
-        "horizon_s": data.ahead * data.stream.bin_s, "context_s": history.context_s(data.stream.bin_s),
-        "share_of_constant": shares, "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
-    }  # fmt: skip
+        "split_hash": data.stream.split_hash,
+        "n_test": int(data.spikes("test").sum()),
+        "n_units": len(unit),
+        "horizon_s": data.ahead * data.stream.bin_s,
+        "context_s": history.context_s(data.stream.bin_s),
+        "share_of_constant": shares,
+        "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
+    }
     return Result(rows, about, tables, arrays | grouped)
 
 
 def score_bits(
-    data: SpikeData, name: str, task: str, spikes: np.ndarray, nats: np.ndarray, truth: np.ndarray | None = None
-) -> tuple[Row, np.ndarray]:  # fmt: skip
+    data: SpikeData,
+    name: str,
+    task: str,
+    spikes: np.ndarray,
+    nats: np.ndarray,
+    truth: np.ndarray | None = None,
+) -> tuple[Row, np.ndarray]:
     """Bits a spike, pooled over spikes, with the interval over cells; and those of each cell (C,).
 
     nats, truth: log-likelihood of each cell (C,), of the model and of the true intensity.
@@ -261,9 +274,9 @@ def windows_table(data: SpikeData) -> pd.DataFrame:
         for run in data.runs(role):
             first, last = data.stream.number[run[[0, -1]] * STEP]
             seen = first - history.CONTEXT_STEPS * STEP
-            rows.append({"role": role, "sees_from_s": seen * bin_s, "first_s": first * bin_s,
-                         "until_s": (last + max(STEP, data.ahead)) * bin_s})  # fmt: skip
-    return pd.DataFrame(rows)
+            until = last + max(STEP, data.ahead)
+            rows.append((role, *(number * bin_s for number in (seen, first, until))))
+    return pd.DataFrame(rows, columns=["role", "sees_from_s", "first_s", "until_s"])
 
 
 def change_after_t0(data: SpikeData, model: Predictor) -> float:
@@ -291,9 +304,10 @@ def stretch(inferred: dict[str, np.ndarray], data: SpikeData) -> dict[str, np.nd
 def in_words(result: Result) -> str:
     """The result in sentences: who predicts best, whose trains are nearest, what groups the cells."""
     bits = {row.of["model"]: row for row in result.rows if row.metric == BITS}
-    said = {name: f"`{name}` {row.score.value:.2f} ({row.score.ci_low:.2f} to {row.score.ci_high:.2f})"
-            for name, row in bits.items()}  # fmt: skip
-    parts = []
+    said, parts = {}, []
+    for name, row in bits.items():
+        score = row.score
+        said[name] = f"`{name}` {score.value:.2f} ({score.ci_low:.2f} to {score.ci_high:.2f})"
     if now := [said[name] for name in NOW if name in said]:
         parts.append(f"One step ahead, over a constant rate: {', '.join(now)} bits a spike.")
     if best := [row.best.value for row in bits.values() if row.best]:

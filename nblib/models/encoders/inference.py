@@ -36,7 +36,7 @@ def squared_error(
 
     weight: of each bin, a number or (L,).
     """
-    predicted, profile = _in_space(predicted, K, log)
+    predicted, profile = in_space(predicted, K, log)
     weight = np.broadcast_to(np.asarray(weight, np.float64), predicted.shape)
     return lambda start, stop: _squares(predicted[start:stop], profile, weight[start:stop])
 
@@ -159,29 +159,17 @@ class Trains:
         return energy, before, *_end(self.L, self.K, meeting, free_end, state)
 
 
-def least_trains(
-    predicted: np.ndarray,
-    K: int,
-    start: np.ndarray,
-    *,
-    log: bool,
-    weight: np.ndarray,
-    per_spike: float,
-    refractory: int,
-) -> np.ndarray:
-    """Trains (W, L) of least squared error of windows of predicted distances (W, L) [bins], with a free
-    end; start (W,): first bin of each that may hold a spike. As `Trains` gives them, but all at once."""
-    return _least_trains(*_in_space(predicted, K, log), weight, start, float(per_spike), refractory)
-
-
-def _in_space(predicted: np.ndarray, K: int, log: bool) -> tuple[np.ndarray, np.ndarray]:
+def in_space(predicted: np.ndarray, K: int, log: bool) -> tuple[np.ndarray, np.ndarray]:
     """Predicted distances and those from 0 to K bins, or the logarithms of both."""
     both = np.asarray(predicted, np.float64), np.r_[SPIKE_BIN, 1.0 : K + 1]
     return (np.log(both[0]), np.log(both[1])) if log else both
 
 
 @numba.njit(cache=True)
-def _least_trains(predicted, profile, weight, start, per_spike, refractory):
+def least_trains(predicted, profile, weight, start, per_spike, refractory):
+    """Trains (W, L) of least squared error of windows, as `Trains` gives them with a free end, but all at
+    once; predicted (W, L), profile (K + 1,): see `in_space`; weight (L,); start (W,): first bin of each
+    that may hold a spike."""
     W, L = predicted.shape
     K, trains = len(profile) - 1, np.zeros((W, L), np.uint8)
     for w in range(W):

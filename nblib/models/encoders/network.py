@@ -11,7 +11,7 @@ Shapes: S steps, C cells, L bins ahead, Z the dimensions of a code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nblib.core.errors import BadParameter
-from nblib.models.encoders import chain
+from nblib.models.encoders import chain, glm
 from nblib.models.settings import FitSettings
 from nblib.models.training import fit
 from nblib.prepare.continuous import STEP
@@ -33,6 +33,8 @@ PAST = 32  # bins before t0 that `distance` tells too, as published
 DOUBT = 60.0  # spikes that the mean rate counts for, where hazards are counted
 KL = 1e-3  # what a nat of the codes of `vae` costs, a step and cell
 HIGHEST = 1.0  # log of spikes a bin
+DROPPED = 0.1  # share of what is seen that is left out at a time, in training
+MOST_DRIVE = 6.0  # log of what a stimulus may multiply the hazard of a cell with
 FINER = 6.0  # by which the learning rate falls at last
 WIDTH, HIDDEN = 48, 96  # of what is seen, and of the layers after
 RANK = 8  # of the layer that `hypernetwork` writes for each cell
@@ -43,7 +45,8 @@ class EncoderNet(nn.Module):
 
     code: how cells differ. none: by their mean alone; embedding: a code scales and shifts what is seen;
     vae: the same with a code drawn about its mean; token: the code asks the tokens of the stimulus
-    (attention); hypernetwork: the code writes a layer.
+    (attention); hypernetwork: the code writes a layer. One number a cell is read from what is seen at
+    once; several through two layers more.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class EncoderNet(nn.Module):
         self.see = nn.Conv1d(n_channels, 32, 31, stride=4)
         n_seen = (LAGS - 31) // 4 + 1
         self.mix = nn.Linear(32 * n_seen, WIDTH)
+        self.again = nn.Linear(WIDTH, WIDTH)
         self.z = nn.Embedding(n_cells, latent)
         nn.init.normal_(self.z.weight, 0, 0.3)
         if code == "vae":
@@ -69,10 +73,14 @@ class EncoderNet(nn.Module):
             nn.init.normal_(self.write.weight, 0, 0.02)
         if code != "none":
             self.scale, self.shift = nn.Linear(latent, WIDTH), nn.Linear(latent, WIDTH)
-            self.read = nn.Linear(latent, HIDDEN)
-        self.inner = nn.Linear(WIDTH + n_recent, HIDDEN)
-        self.deeper = nn.Linear(HIDDEN, HIDDEN)
-        self.out = nn.Linear(HIDDEN, n_out)
+        self.deep = n_out > 1
+        if self.deep:
+            self.inner = nn.Linear(WIDTH + n_recent, HIDDEN)
+            self.deeper = nn.Linear(HIDDEN, HIDDEN)
+            self.read = None if code == "none" else nn.Linear(latent, HIDDEN)
+            self.out = nn.Linear(HIDDEN, n_out)
+        else:  # the weights of what is seen, a cell
+            self.out = nn.Linear(1 if code == "none" else latent, WIDTH)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -88,7 +96,9 @@ class EncoderNet(nn.Module):
 
     def forward(self, stimulus: Tensor, recent: Tensor | None = None) -> Tensor:
         seen, z = functional.gelu(self.see(stimulus)), self.codes()  # (S, 32, tokens), (C, Z)
-        h = self.mix(seen.flatten(1))[:, None].expand(-1, len(z), -1)  # (S, C, width)
+        h = functional.gelu(self.mix(functional.dropout(seen.flatten(1), DROPPED, self.training)))
+        h = self.again(functional.dropout(h, DROPPED, self.training))
+        h = h[:, None].expand(-1, len(z), -1)  # (S, C, width)
         if self.code == "token":
             tokens = self.among(self.token(seen.transpose(1, 2)) + self.place)
             asked = self.ask(z).expand(len(seen), -1, -1)
@@ -98,25 +108,36 @@ class EncoderNet(nn.Module):
             h = h + torch.einsum("scr,cwr->scw", torch.einsum("scw,cwr->scr", h, up), down)
         if self.code != "none":
             h = h * (1 + self.scale(z)) + self.shift(z)
-        h = functional.gelu(h)
-        y = functional.gelu(self.inner(h if recent is None else torch.cat([h, recent], dim=2)))
+        y = functional.gelu(h)
+        if not self.deep:
+            of_cell = self.out(torch.ones(len(z), 1) if self.code == "none" else z)
+            return (y * of_cell).sum(dim=2, keepdim=True)
+        y = functional.gelu(self.inner(y if recent is None else torch.cat([y, recent], dim=2)))
         y = y + functional.gelu(self.deeper(y))
-        return self.out(y if self.code == "none" else y * (1 + self.read(z)))
+        return self.out(y if self.read is None else y * (1 + self.read(z)))
 
 
 class Predictor(nn.Module):
     """A network and its head: what it starts from, its loss, and its answers.
 
-    linear: of `now`, a model of each cell alone (`glm.fit_cells`) whose log hazard the network adds to.
+    linear: of `now`, a model of each cell alone (`glm.fit_cells`) whose log hazard the network adds to; of
+    it, the gain of the stimulus alone is learnt.
 
     With history, what it sees is (stimulus, recent spikes (S, C, features), ages (S, C, bins)), the last
     the group of the time since the last spike before each bin; `now` sees traces for recent spikes.
     """
 
     def __init__(
-        self, inputs: Inputs, head: str, *, n_bins: int = 0, code: str = "embedding", history: bool = True,
-        latent: int = 24, linear: dict[str, np.ndarray] | None = None,
-    ):  # fmt: skip
+        self,
+        inputs: Inputs,
+        head: str,
+        *,
+        n_bins: int = 0,
+        code: str = "embedding",
+        history: bool = True,
+        latent: int = 24,
+        linear: dict[str, np.ndarray] | None = None,
+    ):
         super().__init__()
         if head not in HEADS or code not in CODES:
             raise BadParameter(
@@ -132,18 +153,24 @@ class Predictor(nn.Module):
         if head == "distance":
             train = inputs.steps["train"]
             base = self.log_distance(inputs, train[:: max(1, len(train) // 500)]).mean(dim=0)
-        self.base = nn.Parameter(base.float())
+        if linear is not None:
+            base = torch.tensor(linear["bias"])
+        self.register_buffer("base", base.float())  # decay of weights draws towards it
+        self.level = nn.Parameter(torch.zeros_like(self.base), requires_grad=linear is None)
         if head in ("now", "chain") and history:
             # From how likely a spike is so long after another, in train; learnt from there on.
             self.register_buffer("start", torch.tensor(log_hazards(inputs), dtype=torch.float32))
             self.age = nn.Parameter(torch.zeros_like(self.start))
             self.traces = nn.Parameter(torch.zeros(inputs.n_cells, len(TAUS)))
+        self.linear = linear
         if linear is not None:
             known = {name: torch.tensor(values) for name, values in linear.items()}
             self.register_buffer("filters", known["filters"].flatten(1))
-            self.base = nn.Parameter(known["bias"])
+            self.gain = nn.Parameter(torch.ones(inputs.n_cells))
             if history:
-                self.start, self.traces = known["age"], nn.Parameter(known["traces"])
+                self.start = known["age"]
+                self.traces = nn.Parameter(known["traces"], requires_grad=False)
+                self.age.requires_grad_(False)
         self.spikes_a_step = float(inputs.rate.sum() * self.n_bins)
 
     def batch(self, inputs: Inputs, steps: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -158,6 +185,21 @@ class Predictor(nn.Module):
             return x, self.log_distance(inputs, steps)
         return x, torch.from_numpy(inputs.ahead(steps, self.n_bins))
 
+    def lessons(self, inputs: Inputs, steps: np.ndarray) -> Callable:
+        """Batches of some of these steps to be taught by, as `batch` has them; where the network adds to a
+        model of each cell, of how many spikes that one expects whatever the stimulus, and how many came."""
+        if self.linear is None:
+            return lambda part: self.batch(inputs, part)
+        counts = np.zeros((len(inputs.stimulus), 2, inputs.n_cells), np.float32)
+        counts[:, 1] = inputs.spikes.sum(axis=1)
+        blind = self.linear | {"filters": 0 * self.linear["filters"]}
+        for part in np.array_split(steps, 1 + len(steps) // 4096):
+            counts[part, 0] = np.exp(glm.log_hazard(inputs, blind, part)).sum(axis=2)
+        return lambda part: (
+            (torch.from_numpy(inputs.shown(part)),),
+            torch.from_numpy(counts[part]),
+        )
+
     def log_distance(self, inputs: Inputs, steps: np.ndarray) -> Tensor:
         """Log of the bins to the nearest spike at or after the first bin of steps: (S, C, PAST + L)."""
         spikes = inputs.ahead(np.minimum(steps, len(inputs.stimulus) - 60), self.n_bins + LONGEST)
@@ -170,8 +212,8 @@ class Predictor(nn.Module):
     def forward(self, *x: Tensor) -> Tensor:
         """The head's numbers (S, C, n_out); of `now` the log hazard of each bin, (S, C, 8)."""
         if self.head != "now":
-            return self.net(x[0], x[1] if self.history else None) + self.base
-        out = self.of_stimulus(x[0]) + self.base
+            return self.net(x[0], x[1] if self.history else None) + self.base + self.level
+        out = self.of_stimulus(x[0]) + self.base + self.level
         if not self.history:
             return out.expand(-1, -1, STEP)
         return out + (x[1] * self.traces).sum(dim=2, keepdim=True) + self.after_spike(x[2])
@@ -179,13 +221,15 @@ class Predictor(nn.Module):
     def of_stimulus(self, stimulus: Tensor) -> Tensor:
         """What the stimulus before a step adds to the log hazard of `now`, (S, C, 1)."""
         out = self.net(stimulus)
-        if hasattr(self, "filters"):
-            out = out + (stimulus.flatten(1) @ self.filters.T)[..., None]
-        return out
+        if self.linear is None:
+            return out
+        alone = stimulus.flatten(1) @ self.filters.T
+        return (out + (self.gain * alone)[..., None]).clamp(max=MOST_DRIVE)
 
     def after_spike(self, ages: Tensor) -> Tensor:
         """What the time since the last spike adds to the log hazard, (S, C, bins)."""
-        return (self.start + self.age)[torch.arange(len(self.age))[:, None], ages]
+        table = (self.start + self.age).expand(len(ages), -1, -1)
+        return table.gather(2, ages)
 
     def scores(self, x: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """The scores that `nblib.models.encoders.chain` takes."""
@@ -209,6 +253,9 @@ class Predictor(nn.Module):
         """Nats a spike, or squared error of log distances, with what codes cost."""
         if self.head == "distance":
             value = functional.mse_loss(self(*x), y)
+        elif self.linear is not None:
+            more, (expected, came) = self.of_stimulus(*x)[..., 0], y.unbind(1)
+            value = (expected * more.exp() - came * more).sum() / (len(y) * self.spikes_a_step)
         else:
             value = -self.log_likelihood(x, y).sum() / (len(y) * self.spikes_a_step)
         return value + KL * self.net.kl if self.training else value, None
@@ -237,16 +284,15 @@ def log_hazards(inputs: Inputs) -> np.ndarray:
 class StepBatches:
     """Batches of steps for `fit`: `n` of them an epoch, in the order that (seed, epoch) says.
 
-    Steps of validation come in order, all of them.
+    batch: from steps to what a network sees and is held against. Steps of validation (n = 0) come in
+    order, all of them, and are kept from one epoch to the next.
     """
 
     pieces = 1
 
-    def __init__(
-        self, model: Predictor, inputs: Inputs, steps: np.ndarray, size: int, n: int = 0, seed: int = 0
-    ):  # fmt: skip
-        self.model, self.inputs, self.steps, self.size = model, inputs, steps, size
-        self.drawn, self.seed, self.epoch = n, seed, 0
+    def __init__(self, batch: Callable, steps: np.ndarray, size: int, n: int = 0, seed: int = 0):
+        self.batch, self.steps, self.size = batch, steps, size
+        self.drawn, self.seed, self.epoch, self.kept = n, seed, 0, []
         self.n = min(n, len(steps)) or len(steps)
 
     def __len__(self) -> int:
@@ -258,15 +304,19 @@ class StepBatches:
 
     def fingerprint(self) -> str:
         """What a resumed run must share."""
-        return f"{len(self.steps)} {self.steps[0]} {self.steps[-1]} {self.inputs.rate.sum()} {self.seed}"
+        return f"{len(self.steps)} {self.steps[0]} {self.steps[-1]} {self.seed}"
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        steps = self.steps
         if self.drawn:
             rng = np.random.default_rng([self.seed, self.epoch, 44])
-            steps = rng.permutation(steps)[: self.n]
+            yield from self._of(rng.permutation(self.steps)[: self.n])
+        else:
+            self.kept = self.kept or list(self._of(self.steps))
+            yield from self.kept
+
+    def _of(self, steps: np.ndarray) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         for first in range(0, self.n, self.size):
-            yield self.model.batch(self.inputs, steps[first : first + self.size])
+            yield self.batch(steps[first : first + self.size])
 
 
 def train(
@@ -277,7 +327,8 @@ def train(
     steps, val, size = inputs.steps["train"], inputs.steps["val"][::every], settings.batch_size
     again = {"max_epochs": -(-settings.max_epochs // 2), "seed": settings.seed + 1}
     finer = replace(settings, learning_rate=settings.learning_rate / FINER, **again)
-    judge = StepBatches(model, inputs, val, size)
+    batch = model.lessons(inputs, np.concatenate([steps, val]))
+    judge = StepBatches(batch, val, size)
     for part in (settings, finer):
-        batches = StepBatches(model, inputs, steps, size, min(per_epoch, len(steps)), part.seed)
+        batches = StepBatches(batch, steps, size, per_epoch, part.seed)
         fit(model, batches, judge, part, loss=model.loss, stage=f"fit_{model.head}")

@@ -111,8 +111,8 @@ def least_energy(
     trained on them; the arguments of `greedy`."""
     weight = np.linspace(1, LAST_WEIGHT, distance.shape[1])
     start = PAST + np.maximum(0, refractory - since)
-    rules = {"log": log, "weight": weight, "per_spike": per_spike, "refractory": refractory}
-    return inference.least_trains(distance, LONGEST, start, **rules)
+    both = inference.in_space(distance, LONGEST, log)
+    return inference.least_trains(*both, weight, start, float(per_spike), refractory)
 
 
 def best_expected(p: np.ndarray, sigma: float) -> np.ndarray:
