@@ -85,10 +85,12 @@ def draw_cells(
         filters[cell] *= scale
         log_rate[cell] -= np.log(np.exp(np.clip(scale * raw, *LOG_GAIN)).mean())
     return {
-        "kind": kind, "filters": filters, "log_rate": log_rate,
+        "kind": kind,
+        "filters": filters,
+        "log_rate": log_rate,
         "after": np.where(bins < 0, NEVER, settings.history * burst),
         "fatigue": -settings.history * rng.uniform(0.1, 0.3, n),
-    }  # fmt: skip
+    }
 
 
 def steps_of(rows: np.ndarray) -> np.ndarray:

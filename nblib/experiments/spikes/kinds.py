@@ -44,11 +44,15 @@ def grouped(
     groups = {name: group(values, n, params.seed) for name, values in features.items()}
     shown = next(iter(features))
     at = in_the_plane(features[shown], params.perplexity, params.seed)
-    plane = pd.DataFrame({
-        "unit": units, "x": at[:, 0], "y": at[:, 1], "kind": groups[shown],
-        "type": -1 if types is None else types, "rate_hz": data.inputs.rate / data.stream.bin_s,
-    })  # fmt: skip
-    return arrays, agreement(groups, sta, types), plane
+    columns = {
+        "unit": units,
+        "x": at[:, 0],
+        "y": at[:, 1],
+        "kind": groups[shown],
+        "type": -1 if types is None else types,
+        "rate_hz": data.inputs.rate / data.stream.bin_s,
+    }
+    return arrays, agreement(groups, sta, types), pd.DataFrame(columns)
 
 
 def spike_triggered(inputs: Inputs) -> np.ndarray:
@@ -120,12 +124,10 @@ def agreement(
     rows = []
     for name, of_cell in groups.items():
         same = of_cell[:, None] == of_cell
-        rows.append({
-            "by": name, "n_kinds": of_cell.max() + 1,
-            "rand": np.nan if types is None else adjusted_rand_score(types, of_cell),
-            "sta": np.mean(alike[pair & same]), "sta_apart": np.mean(alike[pair & ~same]),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        rand = np.nan if types is None else adjusted_rand_score(types, of_cell)
+        likeness = [np.mean(alike[pair & which]) for which in (same, ~same)]
+        rows.append((name, of_cell.max() + 1, rand, *likeness))
+    return pd.DataFrame(rows, columns=["by", "n_kinds", "rand", "sta", "sta_apart"])
 
 
 def in_words(table: pd.DataFrame) -> str:

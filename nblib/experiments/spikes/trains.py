@@ -8,6 +8,7 @@ Shapes: S windows, C cells, L bins ahead, T = S * L.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,7 @@ def inferred(
             role: ask(head, role, lambda model, x, y: model.probabilities(x))
             for role in (CHOOSES, "test")
         }
-        widths = {
-            f"{sigma:g} bins": lambda p, sigma=sigma: references.best_expected(p, sigma)
-            for sigma in SIGMAS
-        }
+        widths = {f"{s:g} bins": partial(references.best_expected, sigma=s) for s in SIGMAS}
         like = f"{head}: most like"
         trains[like], choices[like] = chosen(p, widths, data)
         if head == "chain":
@@ -101,13 +99,11 @@ def chosen(
 def published_twins(rng: np.random.Generator) -> dict[str, Callable]:
     """Trains from expected counts, as published: of some bins rounded, rounded down, or drawn."""
     whole = {"rounded": np.rint, "rounded down": np.floor, "drawn": rng.poisson}
-    return {
-        f"{width} bins {name}": lambda p, width=width, make=make: spread(p, width, make)
-        for width in WIDTHS for name, make in whole.items()
-    }  # fmt: skip
+    ways = product(WIDTHS, whole.items())
+    return {f"{width} bins {name}": partial(spread, width, make) for width, (name, make) in ways}
 
 
-def spread(p: np.ndarray, width: int, make: Callable) -> np.ndarray:
+def spread(width: int, make: Callable, p: np.ndarray) -> np.ndarray:
     """Trains (C, T) of the expected spikes p (C, T): those of every `width` bins made a whole number, and
     spread evenly over them."""
     n, train = p.shape[1] // width, np.zeros(p.shape, np.uint8)
@@ -151,15 +147,18 @@ def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], p
     spikes = trains[RECORDED]
     heard, bin_s, draws = spikes.any(axis=1), data.stream.bin_s, data.params.draws
     blind = spike_trains.references(spikes, data.inputs.rate, bin_s, data.params.seed)
-    each = {name: spike_trains.train_scores(train[heard], spikes[heard], bin_s)
-            for name, train in (trains | blind).items() if name != RECORDED}  # fmt: skip
+    judged = {name: train for name, train in (trains | blind).items() if name != RECORDED}
+    each = {
+        name: spike_trains.train_scores(train[heard], spikes[heard], bin_s)
+        for name, train in judged.items()
+    }
     undefined = {name: int(scores["correlation"].isna().sum()) for name, scores in each.items()}
     each = {name: scores.fillna({"correlation": 0.0}) for name, scores in each.items()}
     rows, table = [], []
     for name, scores in each.items():
         score = spike_trains.over_cells(scores["correlation"].to_numpy(), "correlation", **draws)
-        row = {"trains": name, **scores.mean(), "undefined": undefined[name],
-               "ci_low": score.ci_low, "ci_high": score.ci_high}  # fmt: skip
+        row = {"trains": name, **scores.mean(), "undefined": undefined[name]}
+        row |= {"ci_low": score.ci_low, "ci_high": score.ci_high}
         against = {
             key: other for key, (other, _) in OTHERS.items() if other in each and other != name
         }
@@ -178,11 +177,13 @@ def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], p
 def readable_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `scored` as people read it."""
     columns = {
-        "trains": "{trains}", "spikes / recorded": "{count_ratio:.2f}",
-        "correlation, 50 bins": "{correlation:.3f}", "95 % interval": "{ci_low:.3f} to {ci_high:.3f}",
+        "trains": "{trains}",
+        "spikes / recorded": "{count_ratio:.2f}",
+        "correlation, 50 bins": "{correlation:.3f}",
+        "95 % interval": "{ci_low:.3f} to {ci_high:.3f}",
         **{f"Schreiber, {sigma}": f"{{schreiber_{sigma}:.3f}}" for sigma in spike_trains.SIGMAS},
         "van Rossum, 10": "{van_rossum:.2f}",
-    }  # fmt: skip
+    }
     return readable(table, columns)
 
 

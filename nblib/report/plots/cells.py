@@ -109,9 +109,10 @@ class CellPlane:
         down = np.round(HEIGHT / 2 - 130 * sta / max(np.abs(sta).max(), 1e-9)).astype(int)
         lines = "".join(
             f'<polyline fill="none" stroke-width="2" stroke="{style.SERIES[k % len(style.SERIES)]}" points="'
-            + " ".join(f"{a},{b}" for a, b in zip(across, line, strict=True)) + '"/>'
+            + " ".join(f"{a},{b}" for a, b in zip(across, line, strict=True))
+            + '"/>'
             for k, line in enumerate(down)
-        )  # fmt: skip
+        )
         return (
             f'<g class="nb-cell" tabindex="0" aria-label="{text}"><title>{text}</title>'
             f'<circle cx="{x:.0f}" cy="{y:.0f}" r="6" fill="{colour}"/>'
