@@ -71,14 +71,22 @@ def shown_frames(
     paused, once or more, or skipped frames just before it. The last frame has no end and is left out.
     Raises BadInput for times that fall, and for frames that last unlike a frame.
     """
+    for name, times in (("pts", film_s), ("neural_recording_time", clock_s)):
+        if len(rows := np.flatnonzero(~np.isfinite(times))):
+            raise BadInput(f"{where}: {name} is not finite in row {some(rows)}.")
     frame = frame_of(film_s, rate_hz, f"{where}: pts")
     clock = np.rint(clock_s * 1e9).astype(np.int64)
     falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
     if len(falls) or len(frame) < 2:
         raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
-    rows = pd.Series(clock).groupby(frame).agg(["first", "last", "size"])
-    start, stop = rows["last"].to_numpy()[:-1], rows["first"].to_numpy()[1:]
-    number, skipped = rows.index.to_numpy()[:-1], np.diff(rows.index) > 1
+    number, first = np.unique(frame, return_index=True)
+    arrives, leaves = clock[first], clock[np.append(first[1:], len(frame)) - 1]
+    start, stop, skipped = leaves[:-1], arrives[1:], np.diff(number) > 1
+    if skipped.mean() > 0.5:
+        raise BadInput(
+            f"{where}: most rows lie {np.median(np.diff(number)):g} frames apart; pts must be seconds of film, "
+            f"and frame_rate_hz = {rate_hz:g} the film's."
+        )
     usual = int(np.median(stop - start))
     if not 0.5 < usual / 1e9 * rate_hz < 2:
         raise BadInput(
@@ -86,8 +94,8 @@ def shown_frames(
             f"{1 / rate_hz:.4g} s; check time_unit in the recipe."
         )
     stop = np.where(skipped, np.minimum(stop, start + usual), stop)
-    paused = (rows["size"] > 1).to_numpy()[:-1] | np.append(False, skipped[:-1])
-    return pd.DataFrame({"frame": number, "start": start, "stop": stop, "after_pause": paused})
+    paused = (leaves > arrives)[:-1] | np.append(False, skipped[:-1])
+    return pd.DataFrame({"frame": number[:-1], "start": start, "stop": stop, "after_pause": paused})
 
 
 def on_film(
@@ -95,12 +103,13 @@ def on_film(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Film time of each spike [s], in whole nanoseconds; whether it fell into a frame, or into a pause."""
     at = np.rint(spike_s * 1e9).astype(np.int64)
-    frame, start, stop = (shown[name].to_numpy() for name in ("frame", "start", "stop"))
+    start, stop = shown["start"].to_numpy(), shown["stop"].to_numpy()
     place = np.searchsorted(start, at, side="right") - 1
     near = np.maximum(place, 0)
-    inside = (place >= 0) & (at < stop[near])
-    opens, closes = (np.rint((frame[near] + k) / rate_hz * 1e9).astype(np.int64) for k in (0, 1))
-    share = (at - start[near]) / np.maximum(stop - start, 1)[near]
+    frame, begin, end = shown["frame"].to_numpy()[near], start[near], stop[near]
+    inside = (place >= 0) & (at < end)
+    opens, closes = (np.rint((frame + k) / rate_hz * 1e9).astype(np.int64) for k in (0, 1))
+    share = (at - begin) / np.maximum(end - begin, 1)
     film = np.minimum(opens + (share * (closes - opens)).astype(np.int64), closes - 1)
     return film / 1e9, inside, ~inside & (place >= 0) & (at < stop[-1])
 
@@ -119,54 +128,64 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     """
     rate, unit = settings.frame_rate_hz, recipe.time_unit
     whole = nwb.open_nwb(path, intervals="", label="", time_unit=unit, recording_id=recording_id)
-    with hdf5.opened(path) as file:
-        log, bins, marks = (_table(file, name, path) for name in (WATCH_LOG, BINS, ANNOTATIONS))
+    tables = film_tables(path)
     spike_s = whole.spikes[0 : whole.n_spikes]
+    if not len(spike_s) or not np.isfinite(spike_s).all():
+        raise BadInput(f"{path}: units/spike_times holds no spike, or times that are not finite.")
     if settings.clock == "recording":
         first, last = spike_s.min().clip(0), spike_s.max()
-        film_s = np.arange(np.ceil(first * rate), np.floor(last * rate) + 1) / rate
-        log = pd.DataFrame({"pts": film_s, "neural_recording_time": film_s / SECONDS[unit]})
-    if log.empty:
+        film_s = clock_s = np.arange(np.ceil(first * rate), np.floor(last * rate) + 1) / rate
+    elif WATCH_LOG in tables:
+        film_s, clock_s = (
+            numbers(require(tables[WATCH_LOG], name, f"{path}: {WATCH_LOG}"), f"{path}: {WATCH_LOG}/{name}")
+            for name in ("pts", "neural_recording_time")
+        )  # fmt: skip
+        clock_s = clock_s * SECONDS[unit]
+    else:
         raise BadInput(
             f"{path}: no table {WATCH_LOG!r}; it is no film in the layout of SUMMER. Where frames are to go by "
             "the recording's own clock: source_params: {clock: recording}."
         )
-    film_s, clock_s = (
-        require(log, column, f"{path}: {WATCH_LOG}").to_numpy(float)
-        for column in ("pts", "neural_recording_time")
-    )
-    shown = shown_frames(film_s, clock_s * SECONDS[unit], rate, f"{path}: {WATCH_LOG}")
+    shown = shown_frames(film_s, clock_s, rate, f"{path}: {WATCH_LOG}")
     window = settings.window or [shown["frame"].iloc[0], shown["frame"].iloc[-1] + 1]
-    if len(bins) and not settings.window:  # what the finest bins cover
-        edges = bins["edges"].iloc[int(np.argmin(bins["bin_length"]))]
-        window = frame_of(edges[[0, -1]], rate, f"{path}: {BINS}/edges").tolist()
-    labels = {str(m.label_name): m.indicator_function for m in marks.itertuples()}
+    if BINS in tables and not settings.window:
+        window = window_of(tables[BINS], rate, f"{path}: {BINS}")
+    labels = (
+        annotations(tables[ANNOTATIONS], f"{path}: {ANNOTATIONS}") if ANNOTATIONS in tables else {}
+    )
     if recipe.times:
         labels |= from_csv(beside(path, recipe, recording_id)["times"], window[1], rate)
     check_label(recipe.label, labels, str(path))
-    shown = shown[shown["frame"].between(window[0], window[1] - 1)].reset_index(drop=True)
+    first, last = shown["frame"].iloc[[0, -1]]
+    shown = shown[slice(*np.searchsorted(shown["frame"], window))]  # rows of the whole, not copied
+    del tables
+    if shown.empty:
+        raise BadInput(
+            f"{path}: {WATCH_LOG} shows frames {first} to {last}, none of {window[0]} to {window[1] - 1}; film "
+            "times must be in seconds, and `window` two frames that rise."
+        )
     spans = np.ptp(spike_s), (shown["stop"].iloc[-1] - shown["start"].iloc[0]) / 1e9
     if not spans[1] / LIKE < spans[0] < spans[1] * LIKE:
         raise BadInput(
             f"{path}: its spikes cover {spans[0]:.4g} s, the watch log {spans[1]:.4g} s; both must be in "
             "time_unit. Check the unit of units/spike_times."
         )
-    units, on_screen, n_paused = whole.units, [], []
-    for times in np.split(spike_s, whole.spike_index[1:-1]):
-        film_s, inside, in_pause = on_film(times, shown, rate)
-        on_screen.append(film_s[inside])
-        n_paused.append(in_pause.sum())
-    n_kept = np.array([len(times) for times in on_screen])
-    n_outside = np.diff(whole.spike_index) - n_kept - n_paused
-    units = units.assign(n_in_pauses=n_paused, n_outside=n_outside)
+    ends, n_paused = [0], []
+    for train in np.split(spike_s, whole.spike_index[1:-1]):  # each unit's take their place in it
+        film_s, inside, in_pause = on_film(train, shown, rate)
+        ends.append(ends[-1] + np.count_nonzero(inside))
+        spike_s[ends[-2] : ends[-1]] = film_s[inside]
+        n_paused.append(np.count_nonzero(in_pause))
+    n_outside = np.diff(whole.spike_index) - np.diff(ends) - n_paused
+    units = whole.units.assign(n_in_pauses=n_paused, n_outside=n_outside)
     if "area" in units:
         units = units.assign(region=units["area"], area=units["area"].replace(GROUPS))
     note = (
-        f"The film paused {shown['after_pause'][1:].sum()} times; {n_kept.sum():,} spikes fall into its "
+        f"The film paused {shown['after_pause'][1:].sum()} times; {ends[-1]:,} spikes fall into its "
         f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after."
     )
     return replace(
-        whole, units=units, spikes=np.concatenate(on_screen), spike_index=np.append(0, np.cumsum(n_kept)), trials=FRAMES,
+        whole, units=units, spikes=spike_s[: ends[-1]], spike_index=np.array(ends), trials=FRAMES,
         intervals={FRAMES: frame_table(shown, labels, rate, str(path))}, label=recipe.label, series={},
         meta=whole.meta | {"notes": [*whole.meta["notes"], note], "time_unit": "s"}, observed=None,
     )  # fmt: skip
@@ -176,18 +195,24 @@ def frame_table(
     shown: pd.DataFrame, labels: dict[str, np.ndarray], rate_hz: float, where: str
 ) -> pd.DataFrame:
     """One row a frame: its film time [s], number, exposure_s, after_pause, and a column an annotation,
-    NaN where it is undefined. BadInput for an annotation that ends before the frames do."""
+    NaN where it is undefined. BadInput for an annotation that ends before the frames do, or whose name
+    is taken."""
     frame = shown["frame"].to_numpy()
     columns = {
         "start_time": frame / rate_hz, "stop_time": (frame + 1) / rate_hz, "frame": frame,
-        "exposure_s": (shown["stop"] - shown["start"]) / 1e9, "after_pause": shown["after_pause"],
+        "exposure_s": (shown["stop"] - shown["start"]).to_numpy() / 1e9,
+        "after_pause": shown["after_pause"].to_numpy(),
     }  # fmt: skip
     for name, values in labels.items():
+        if name in [*columns, "label"]:
+            raise BadInput(
+                f"{where}: {name!r} is something else of a frame; rename the annotation."
+            )
         if len(values) <= frame[-1]:
             raise BadInput(
                 f"{where}: annotation {name!r} has {len(values)} frames, the film goes on to {frame[-1]}."
             )
-        values = values[frame].astype(np.int8)
+        values = values[frame]
         undefined = values == NO_LABEL
         columns[name] = np.where(undefined, np.nan, values) if undefined.any() else values
     table = pd.DataFrame(columns)
@@ -238,6 +263,11 @@ def pool(patients: list[Recording], recording_id: str) -> Recording:
                 f"{recording_id}: {first.id} has {len(tables[0])} frames, {other.id} has {len(table)}, "
                 "which are not the same; give both the same `window`."
             )
+        for name in tables[0].attrs["annotations"]:
+            if name not in table or not table[name].equals(tables[0][name]):
+                raise BadInput(
+                    f"{recording_id}: annotation {name!r} of {first.id} is another in {other.id}."
+                )
     frames = tables[0].assign(
         exposure_s=np.mean([table["exposure_s"] for table in tables], axis=0),
         after_pause=np.any([table["after_pause"] for table in tables], axis=0),
@@ -254,9 +284,52 @@ def pool(patients: list[Recording], recording_id: str) -> Recording:
     )  # fmt: skip
 
 
-def _table(file: h5py.File, name: str, path: Path) -> pd.DataFrame:
-    """A table by its name, wherever it lies, ragged columns as arrays; empty where it is not there."""
-    for place, item in hdf5.walk(file, sorted(file), path):
-        if isinstance(item, h5py.Group) and place.endswith(f"/{name}") and "id" in item:
-            return nwb_tables.read_table(item, path, place, ragged=nwb_tables.ARRAYS)
-    return pd.DataFrame()
+def film_tables(path: Path) -> dict[str, pd.DataFrame]:
+    """The tables of a film by name, wherever they lie, ragged columns as arrays; BadInput for two of a name."""
+    tables = {}
+    with hdf5.opened(path) as file:
+        for place, item in hdf5.walk(file, sorted(file), path):
+            name = place.rpartition("/")[2]
+            if (
+                name in (WATCH_LOG, BINS, ANNOTATIONS)
+                and isinstance(item, h5py.Group)
+                and "id" in item
+            ):
+                if name in tables:
+                    raise BadInput(f"{path}: two tables {name!r}, one at {place}; take one out.")
+                tables[name] = nwb_tables.read_table(
+                    item, path, place, skip=("frames",), ragged=nwb_tables.ARRAYS
+                )
+    return tables
+
+
+def window_of(bins: pd.DataFrame, rate_hz: float, where: str) -> list[int]:
+    """First frame and one past the last that the finest bins of a file cover."""
+    lengths = numbers(require(bins, "bin_length", where), f"{where}/bin_length")
+    edges = require(bins, "edges", where).iloc[int(np.nanargmin(lengths))]
+    if np.size(edges) < 2:
+        raise BadInput(
+            f"{where}: the finest bins have {np.size(edges)} edges; at least 2 are needed."
+        )
+    return frame_of(np.asarray(edges)[[0, -1]], rate_hz, f"{where}/edges").tolist()
+
+
+def annotations(table: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
+    """Annotations (frame,) by name, int8; 99 where one is undefined.
+
+    Raises BadInput for two of a name, and for what is no whole number of a byte.
+    """
+    names = require(table, "label_name", where).astype(str).tolist()
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadInput(f"{where}: two annotations are called {twice[0]!r}; rename one.")
+    labels = {}
+    for name, values in zip(names, require(table, "indicator_function", where), strict=True):
+        values = numbers(pd.Series(np.atleast_1d(values)), f"{where}: annotation {name!r}")
+        values = np.nan_to_num(values, nan=NO_LABEL)
+        labels[name] = values.astype(np.int8)
+        if len(rows := np.flatnonzero(labels[name] != values)):
+            raise BadInput(
+                f"{where}: annotation {name!r} holds {values[rows[0]]:g} in frame {some(rows)}; whole numbers "
+                f"are needed, {NO_LABEL} where it is undefined."
+            )
+    return labels

@@ -14,7 +14,8 @@ import numpy as np
 from nblib.core.errors import BadInput
 from nblib.data.recording import Recording
 
-PIECE_SPIKES = 1_000_000  # read and counted at a time: long enough to keep Python out of the way
+# Spikes read and counted at a time: long enough to keep Python out of the way, and few of a short recording.
+PIECE_SPIKES, LEAST_SPIKES, LEAST_PIECES = 1_000_000, 50_000, 16
 CELLS_PER_EDGE = 2
 MOST_STEPS = 8  # edges within one cell; beyond, a binary search is faster
 
@@ -98,7 +99,8 @@ def count_flat(
             else:
                 out[unit, :, :-1] = counts
 
-    in_threads(work, recording.pieces(PIECE_SPIKES), threads)
+    piece = max(LEAST_SPIKES, recording.n_spikes // LEAST_PIECES)
+    in_threads(work, recording.pieces(min(piece, PIECE_SPIKES)), threads)
     return out, wide
 
 

@@ -60,14 +60,21 @@ def count_spikes(recording: Recording, edges_ns: np.ndarray, threads: int = THRE
         row = int(np.argmax((np.diff(edges_ns, axis=1) < 0).any(axis=1)))
         raise BadParameter(f"bin edges of trial {row} do not rise.")
     order = np.argsort(edges_ns[:, 0], kind="stable")
-    out, wide = count_flat(recording, first_at_or_after(edges_ns[order]), threads)
+    edges_ns = edges_ns[order]
+    joined = n_edges == 2 and (edges_ns[1:, 0] == edges_ns[:-1, 1]).all()
+    if joined:  # bins that abut, as a film's: each edge once, as of one trial
+        edges_ns = np.append(edges_ns[:, 0], edges_ns[-1, 1])[None]
+    out, wide = count_flat(recording, first_at_or_after(edges_ns), threads)
+    out = out[:, :, :-1]
+    if joined:
+        out, wide = out.transpose(0, 2, 1), {unit: counts.T for unit, counts in wide.items()}
     return _assemble(out, wide, order, recording, threads)
 
 
 def _assemble(
     out: np.ndarray, wide: dict[int, np.ndarray], order: np.ndarray, recording: Recording, threads
 ) -> np.ndarray:
-    """(unit, sorted trial, bin + 1) to (trial, bin, unit) in the smallest sufficient type."""
+    """(unit, sorted trial, bin) to (trial, bin, unit) in the smallest sufficient type."""
     kind = np.uint16 if wide else np.uint8
     for unit, counts in wide.items():
         if counts.max() > np.iinfo(np.uint16).max:
@@ -75,11 +82,11 @@ def _assemble(
                 f"{recording.path or recording.id}: unit {recording.units.index[unit]} has {counts.max()} spikes "
                 "in one bin, more than a uint16 holds; use narrower bins or check the unit's spike times."
             )
-    counts = np.empty((out.shape[1], out.shape[2] - 1, out.shape[0]), kind)
+    counts = np.empty((*out.shape[1:], out.shape[0]), kind)
     step = 128  # a blocked transpose: both sides stay in cache
 
     def turn(first: int) -> None:
-        counts[order[first : first + step]] = out[:, first : first + step, :-1].transpose(1, 2, 0)
+        counts[order[first : first + step]] = out[:, first : first + step].transpose(1, 2, 0)
 
     in_threads(turn, list(range(0, len(order), step)), threads)
     for unit, values in wide.items():

@@ -290,7 +290,9 @@ class FileSpikes:
         with read_errors(self.path, f"{self.place}[{lo}:{hi}]"):
             values = self._stored(lo, hi)
         values = values.astype(np.float64, copy=False)
-        return values if self.seconds == 1.0 else values * self.seconds
+        if self.seconds != 1.0:
+            values *= self.seconds
+        return values
 
     def _stored(self, lo: int, hi: int) -> np.ndarray:
         if self.offset is None:

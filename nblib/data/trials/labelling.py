@@ -86,9 +86,11 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
     labels that are lists, and where no trial is left.
     """
     ids = table.index.name
-    by_id = table.reset_index(drop=not ids or ids in table)  # rows may be asked for by id
-    table = table.reset_index(drop=True)
+    by_id = (
+        table.reset_index() if ids and ids not in table else table
+    )  # rows may be asked for by id
     n_rows = len(table)
+    table = table.set_axis(pd.RangeIndex(n_rows), copy=False)
     left_out: dict[str, int] = {}
     if not n_rows:
         raise BadInput(f"{where} has no rows; nothing was presented.")
@@ -137,7 +139,8 @@ def select(table: pd.DataFrame, label: str, rules: LabelRules, where: str) -> Tr
         values, alike = _joined(values, rules.join_labels)
         labels = typed(values, what)
         labels = labels.astype(str) if labels.dtype == bool else labels
-    table = table[kept].assign(label=labels.astype(object) if labels.dtype.kind == "U" else labels)
+    table = (table if kept.all() else table[kept]).copy(deep=False)  # a film has 120,000 frames
+    table["label"] = labels.astype(object) if labels.dtype.kind == "U" else labels
     return Trials(table, {why: n for why, n in left_out.items() if n}, alike)
 
 
@@ -155,9 +158,13 @@ def _values(column: pd.Series, rules: LabelRules) -> list:
     """Values of a column as Python's own, None where one is missing."""
     if column.dtype.kind == "f" and column.dtype.itemsize < 8:
         column = column.astype(str).astype(float)  # 0.1 stays 0.1, not 0.10000000149
-    values = [v.item() if isinstance(v, np.generic) else v for v in column.tolist()]
-    absent = {v: is_one_of(v, ["", *rules.missing]) for v in set(values) if not pd.isna(v)}
-    return [None if pd.isna(v) or absent[v] else v for v in values]
+    values, gone = column.tolist(), column.isna().tolist()
+    if column.dtype == object:
+        values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    if True in gone:
+        values = [None if none else v for v, none in zip(values, gone, strict=True)]
+    absent = {v for v in set(values) - {None} if is_one_of(v, ["", *rules.missing])}
+    return [None if v in absent else v for v in values] if absent else values
 
 
 def is_one_of(value: Any, texts: list[str]) -> bool:
@@ -185,20 +192,22 @@ def typed(values: list, what: str) -> np.ndarray:
     Text becomes numbers only where each is written as that number is: "1", "2.5", never "01" or "1e3".
     Raises BadInput where even text would make two of them one.
     """
-    distinct = set(values)
-    for made in (_numbers(values, distinct), np.array([str(v) for v in values], dtype=str)):
+    distinct = list(dict.fromkeys(values))
+    for make in (_numbers, lambda known: np.array([str(v) for v in known], dtype=str)):
+        made = make(distinct)
         if made is not None and len(set(made.tolist())) == len(distinct):
-            return made
+            place = {v: k for k, v in enumerate(distinct)}
+            return made[[place[v] for v in values]]
     raise BadInput(f"{what}: some values are equal as text but not as they are, such as 1 and '1'.")
 
 
-def _numbers(values: list, distinct: set) -> np.ndarray | None:
-    """Values as bool, int64, uint64 or float64; None where they cannot be."""
-    kinds = {type(v) for v in distinct}
+def _numbers(values: list) -> np.ndarray | None:
+    """Distinct values as bool, int64, uint64 or float64; None where they cannot be."""
+    kinds = {type(v) for v in values}
     if kinds == {bool}:
         return np.array(values, bool)
     if kinds == {str}:
-        read = {v: _number(v) for v in distinct}
+        read = {v: _number(v) for v in values}
         if any(number is None or str(number) != v for v, number in read.items()):
             return None
         if not all(isinstance(n, int) or math.isfinite(n) for n in read.values()):
@@ -307,4 +316,8 @@ def to_count(
             ", ".join(f"{n} with {why}" for why, n in left_out.items() if n) or "it has no rows"
         )
         raise BadInput(f"{where} holds no trial that can be used ({reasons}).")
-    return Trials(table[good], {why: n for why, n in left_out.items() if n}, trials.alike)
+    return Trials(
+        table if good.all() else table[good],
+        {why: n for why, n in left_out.items() if n},
+        trials.alike,
+    )
