@@ -1,7 +1,8 @@
 """Scores of a label that is on or off for seconds: neighbouring bins tell the same, so segments count.
 
-Intervals are over segments, p by labels moved round within each segment. Tests bin by bin call noise a
-result in four films of ten, so there are none. Shapes: B test bins, in the order of time.
+Intervals are over segments and folds (see `half_width`), p by labels moved round within each segment. Tests
+bin by bin call noise a result in four films of ten, so there are none. Shapes: B test bins, in the order
+of time.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ LEAST = np.array([-1.0, 0.0, 0.0, 0.0])
 class Answers:
     """What one decoder said of the test bins: `values` of its METRICS (4,), and their intervals.
 
-    y (B,) 0 or 1; p (B,) probability of 1; segment (B,). `drawn` (n_bootstrap, 4): the values with
-    segments drawn anew, the same ones for every decoder. Raises BadInput for bins of one label only.
+    y (B,) 0 or 1; p (B,) probability of 1; segment (B,); fold (B,), whose decoder answered; n_train: bins
+    that taught the decoder of a fold. Raises BadInput for bins of one label only.
     """
 
     def __init__(
@@ -31,15 +32,16 @@ class Answers:
         y: np.ndarray,
         p: np.ndarray,
         segment: np.ndarray,
-        n_bootstrap: int = 1000,
-        seed: int = 0,
+        fold: np.ndarray | int = 0,
+        n_train: float = np.inf,
     ):
         if set(np.unique(y).tolist()) != {0, 1} or np.isnan(p).any():
             raise BadInput("test bins need both labels, 0 and 1, and answers that are not NaN.")
         self.y, self.said = y.astype(float), (p > 0.5).astype(float)
-        self.segment, self.n_bins = np.unique(segment, return_inverse=True, return_counts=True)[1:]
+        units = segment, np.broadcast_to(fold, y.shape)
+        self.segment, self.fold = (np.unique(of, return_inverse=True)[1] for of in units)
         self.rank = np.unique(p, return_inverse=True)[1]
-        self.n_bootstrap, self.seed = n_bootstrap, seed
+        self.per_train = len(y) / n_train
 
     def scores(self, y: np.ndarray, weight: np.ndarray | float = 1.0) -> np.ndarray:
         """kappa, F1, PR-AUC and AUROC (4,) of labels y (B,), each bin counted `weight` (B,) times."""
@@ -59,29 +61,39 @@ class Answers:
         return self.scores(self.y)
 
     @cached_property
-    def drawn(self) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, 0])
-        weights = stats.bootstrap_weights(len(self.n_bins), self.n_bootstrap, rng)
-        return np.array([self.scores(self.y, weight[self.segment]) for weight in weights])
+    def left_out(self) -> list[np.ndarray]:
+        """The values with each segment left out (segments, 4), and with each fold (folds, 4)."""
+        return [
+            np.array([self.scores(self.y, of != k) for k in range(of.max() + 1)])
+            if of.any() else self.values[None]
+            for of in (self.segment, self.fold)
+        ]  # fmt: skip
 
     def interval(self) -> np.ndarray:
-        """Student's interval of each of the values over segments, (2, 4); of one segment, all there is."""
-        if len(self.n_bins) == 1:
+        """The interval of each of the values, (2, 4); of one segment, all there is."""
+        if not self.segment.any():
             return np.array([LEAST, np.ones(4)])
-        half = self._half(self.drawn)
-        return np.array(
-            [np.maximum(LEAST, self.values - half), np.minimum(1.0, self.values + half)]
-        )
+        half = half_width(self.left_out, self.per_train)
+        return np.array([np.maximum(LEAST, self.values - half), np.minimum(1, self.values + half)])
 
     def over(self, other: Answers) -> tuple[float, float, float]:
         """How much higher its kappa is than that of another on the same bins, and the interval of that."""
         more = float(self.values[0] - other.values[0])
-        half = float(self._half(self.drawn[:, 0] - other.drawn[:, 0]))
+        pairs = zip(self.left_out, other.left_out, strict=True)
+        half = float(half_width([mine[:, 0] - its[:, 0] for mine, its in pairs], self.per_train))
         return more, more - half, more + half
 
-    def _half(self, drawn: np.ndarray) -> np.ndarray:
-        n = len(self.n_bins)
-        return stats.half_width(drawn, n) * np.sqrt(n / max(n - 1, 1))
+
+def half_width(left_out: list[np.ndarray], per_train: float) -> np.ndarray:
+    """Half of Student's interval of scores, from their values with each segment, and each fold, left out.
+
+    left_out: (segments, ...) and (folds, ...). The larger variance of the two counts, as segments of a
+    fold share a decoder. per_train: test bins over train bins; what was learned varies too, which other
+    folds do not show, as they share most of what they learn from. The factor on the variance for that is
+    Nadeau and Bengio's (2003, Machine Learning 52:239).
+    """
+    variance = np.max([stats.jackknife_variance(values) for values in left_out], axis=0)
+    return stats.t_quantile(len(left_out[0]) - 1) * np.sqrt(variance * (1 + per_train))
 
 
 def kappa(both, said, on, n) -> np.ndarray | float:
@@ -90,14 +102,16 @@ def kappa(both, said, on, n) -> np.ndarray | float:
     return (1 + (2 * both - said - on) / n - by_luck) / np.maximum(1 - by_luck, 1e-12)
 
 
-def state_scores(answers: Answers, n_permutations: int = 1000) -> tuple[dict[str, Score], int]:
+def state_scores(
+    answers: Answers, n_permutations: int = 1000, seed: int = 0
+) -> tuple[dict[str, Score], int]:
     """kappa, F1, PR-AUC and AUROC of one decoder, and how many independent bins its kappa is worth.
 
     Chance: of kappa 0, of AUROC one half, of PR-AUC the share of bins that are on, of F1 what always
-    saying "on" scores. n_effective: n times the variance of kappa, were bins independent, over what
-    it is with segments drawn anew.
+    saying "on" scores. n_effective: n times the variance of kappa, were bins independent, over that of
+    the decoders' answers as it is.
     """
-    n, base, seed = len(answers.y), answers.y.mean(), answers.seed
+    n, base = len(answers.y), answers.y.mean()
     orders = stats.permutation_slices(answers.y, n_permutations, seed, answers.segment, MOVED)
     null = np.array([answers.scores(y) for part in orders for y in part])
     p = [stats.permutation_p(*pair) for pair in zip(answers.values, null.T, strict=True)]
@@ -108,7 +122,9 @@ def state_scores(answers: Answers, n_permutations: int = 1000) -> tuple[dict[str
         name: Score(*map(float, numbers), n, unit, stats.NULLS[MOVED])
         for name, unit, *numbers in zip(METRICS, units, *columns, strict=True)
     }
-    kinds = np.bincount((2 * answers.y + answers.said).astype(int), minlength=4) / n
-    draws = np.random.default_rng([seed, 2]).multinomial(n, kinds, answers.n_bootstrap).T
-    alone = kappa(draws[3], draws[1] + draws[3], draws[2] + draws[3], n).var()
-    return scores, min(n, max(1, round(n * alone / max(answers.drawn[:, 0].var(), 1e-12))))
+    # Of four kinds of bins, by label and answer: kappa with one bin of each kind left out.
+    kinds = np.bincount((2 * answers.y + answers.said).astype(int), minlength=4)
+    _, false, missed, both = (kinds - np.eye(4)).T
+    alone = stats.jackknife_variance(kappa(both, false + both, missed + both, n - 1), kinds)
+    together = max(stats.jackknife_variance(values[:, 0]) for values in answers.left_out)
+    return scores, min(n, max(1, round(n * alone / max(together, 1e-12))))

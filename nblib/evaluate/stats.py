@@ -234,7 +234,22 @@ def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.
 
 def half_width(drawn: np.ndarray, n_units: int) -> np.ndarray:
     """Half of Student's interval of scores drawn anew (draws, ...) over so many units."""
-    return stdtrit(max(n_units - 1, 1), 1 - TAIL) * drawn.std(axis=0)
+    return t_quantile(n_units - 1) * drawn.std(axis=0)
+
+
+def t_quantile(df: int) -> float:
+    """How many standard errors half of an interval is, of so many degrees of freedom, at least one."""
+    return float(stdtrit(max(df, 1), 1 - TAIL))
+
+
+def jackknife_variance(left_out: np.ndarray, times: np.ndarray | None = None) -> np.ndarray:
+    """Variance of scores from their values with each unit left out (units, ...); 0 for a single unit.
+
+    times (units,): how many units each row stands for. Source: Efron and Stein 1981, Ann. Stat. 9:586.
+    """
+    times = np.ones(len(left_out)) if times is None else times
+    off = left_out - np.average(left_out, axis=0, weights=times)
+    return (1 - 1 / times.sum()) * np.tensordot(times, off**2, 1)
 
 
 def t_interval(

@@ -10,7 +10,7 @@ from nblib.core import errors
 from nblib.evaluate import states, stats
 from nblib.evaluate.scores import _check_score
 
-N_PERMUTATIONS, N_BOOTSTRAP = 100, 200
+N_PERMUTATIONS = 100
 
 
 def film(n_segments=40, length=60, spell=15, signal=1.0, seed=0):
@@ -24,7 +24,7 @@ def film(n_segments=40, length=60, spell=15, signal=1.0, seed=0):
 
 
 def scored(y, p, segment):
-    return states.state_scores(states.Answers(y, p, segment, N_BOOTSTRAP), N_PERMUTATIONS)
+    return states.state_scores(states.Answers(y, p, segment), N_PERMUTATIONS)
 
 
 def test_scores_are_those_of_scikit_learn():
@@ -87,17 +87,43 @@ def test_one_segment_tells_nothing_of_others():
 
 
 def test_there_is_no_test_bin_by_bin():
-    assert [*inspect.signature(states.state_scores).parameters] == ["answers", "n_permutations"]
+    assert [*inspect.signature(states.state_scores).parameters] == [
+        "answers",
+        "n_permutations",
+        "seed",
+    ]
     names = [*inspect.signature(states.Answers).parameters]
-    assert names == ["y", "p", "segment", "n_bootstrap", "seed"]
+    assert names == ["y", "p", "segment", "fold", "n_train"]
     with pytest.raises(errors.BadInput, match="both labels"):
         states.Answers(np.ones(4), np.ones(4), np.arange(4))
 
 
 def test_decoders_are_compared_on_the_same_segments():
     y, p, segment = film(signal=2.0)
-    weak = states.Answers(y, film(signal=0.0)[1], segment, N_BOOTSTRAP)
-    strong = states.Answers(y, p, segment, N_BOOTSTRAP)
+    weak = states.Answers(y, film(signal=0.0)[1], segment)
+    strong = states.Answers(y, p, segment)
     value, low, high = strong.over(weak)
     assert low > 0 and low < value < high
     assert strong.over(strong) == (0, 0, 0)
+
+
+def test_an_interval_is_over_segments_or_folds_and_what_was_learned():
+    """By hand: kappa of what is left of three segments, two of them in one fold."""
+    y, p, segment = film(3, 60)
+    fold = np.repeat([0, 0, 1], 60)
+    alone, learned = states.Answers(y, p, segment), states.Answers(y, p, segment, fold, n_train=90)
+
+    def variance(units):
+        k = [
+            metrics.cohen_kappa_score(y[units != u], p[units != u] > 0.5) for u in np.unique(units)
+        ]
+        return (len(k) - 1) / len(k) * np.sum((k - np.mean(k)) ** 2)
+
+    for answers, most in (
+        (alone, variance(segment)),
+        (learned, max(variance(segment), variance(fold)) * (1 + 180 / 90)),
+    ):
+        low, high = answers.interval()[:, 0]
+        half = 4.302653 * np.sqrt(most)
+        assert low == pytest.approx(max(-1, answers.values[0] - half))
+        assert high == pytest.approx(min(1, answers.values[0] + half))

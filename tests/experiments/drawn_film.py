@@ -12,10 +12,18 @@ from nblib.simulate import movie
 
 def drawn(seed, n_steps=15_000, n_units=40, signal=0.5, gap_s=32.0, label="hero", **changes):
     """A film of 20 minutes, and its units; `changes` are of the film."""
+    data, units = next(stretches(seed, 1, n_steps, n_units, signal, gap_s, label))
+    return replace(data, **changes), units
+
+
+def stretches(seed, n, n_steps=15_000, n_units=40, signal=0.5, gap_s=32.0, label="hero"):
+    """Films one after the other: n times as long a one of the same story, seen by the same units."""
     rng = np.random.default_rng([seed, 3])
-    story, units = movie.draw_film(n_steps, rng), movie.draw_units(n_units, signal, rng)
-    counts = counted(story, units, rng)
-    return replace(seen(counts, story[label], gap_s, label), **changes), units
+    story, units = movie.draw_film(n * n_steps, rng), movie.draw_units(n_units, signal, rng)
+    for first in range(0, n * n_steps, n_steps):
+        of_steps = {k: v for k, v in story.items() if len(v) == n * n_steps}
+        part = story | {k: v[first : first + n_steps] for k, v in of_steps.items()}
+        yield seen(counted(part, units, rng), part[label], gap_s, label), units
 
 
 def counted(story, units, rng):

@@ -181,7 +181,7 @@ def test_whole_fifths_of_a_film_are_judged_by_segments_too(tmp_path):
     recipe, folder = prepared(tmp_path, split="blocked", n_folds=5)
     data, asked = loaded(recipe, folder, models=["ridge"], folds=[1])
     answers = decoding.judged(data, asked)[0]["ridge"]
-    assert 3 <= len(answers.n_bins) < 40 and len(answers.y) == 900  # no bin stands alone
+    assert 3 <= len(answers.left_out[0]) < 40 and len(answers.y) == 900  # no bin stands alone
 
 
 @pytest.mark.slow

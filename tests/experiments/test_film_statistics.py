@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from drawn_film import counted, drawn, seen
+from drawn_film import counted, drawn, seen, stretches
 
-from nblib.evaluate import states
+from nblib.evaluate import states, stats
 from nblib.experiments.film import decoding
 from nblib.simulate import movie
 
@@ -15,6 +16,7 @@ N_QUIET, N_STEPS = 40, 15_000  # films of 20 minutes; drift of 25 s in all units
 ASKED = decoding.Params(
     models=["ridge"], smooth=False, windows=[[-0.5, 1.0]], n_permutations=100, n_bootstrap=200
 )
+LONG = decoding.Params(models=["ridge"], smooth=False, n_permutations=20)
 
 
 def kappa_of(data):
@@ -35,6 +37,37 @@ def test_films_without_signal_are_seldom_called_significant(quiet):
     left_out = np.mean([score.ci_low > 0 or score.ci_high < 0 for score in scores])
     print(f"p {called:.3f}, interval {left_out:.3f}")
     assert called <= 0.12 and left_out <= 0.15
+
+
+def test_bins_are_worth_what_their_spread_over_films_says(quiet):
+    """Effective n, of all films together, is within twice of n times the variance of kappa, were bins
+    independent, over the variance that it has."""
+    n, kappas = len(quiet[0].y), np.array([answers.values[0] for answers in quiet])
+    shares = [states.state_scores(answers, 20)[1] / n for answers in quiet]
+    alone = [share * max(stats.jackknife_variance(v[:, 0]) for v in answers.left_out)
+             for share, answers in zip(shares, quiet, strict=True)]  # fmt: skip
+    worth = np.mean(alone) / np.mean(np.divide(alone, shares))
+    true = np.mean(alone) / np.mean(kappas**2)
+    print(
+        f"worth {n * worth:.0f} of {n}, truly {n * true:.0f}; films {np.quantile(shares, [0.1, 0.5, 0.9]) * n}"
+    )
+    assert 0.5 <= worth / true <= 2
+
+
+def test_an_interval_holds_what_twenty_times_longer_data_score():
+    """The same units, 20 films of one story: of all together, each by decoders taught by itself."""
+    held = []
+    for seed in range(2):
+        films = [decoding.judged(data, LONG) for data, _ in stretches(seed, 20, 59_080, 60)]
+        table = pd.concat([table for _, table in films])
+        y, p = table["label"].to_numpy(), table["ridge"].to_numpy()
+        of_all = states.Answers(y, p, np.zeros(len(y))).values[0]
+        ends = np.array([answers["ridge"].interval()[:, 0] for answers, _ in films])
+        held += ((ends[:, 0] <= of_all) & (of_all <= ends[:, 1])).tolist()
+        print(
+            f"kappa {of_all:.3f}, held {np.mean(held[-20:]):.2f}, half {np.ptp(ends, axis=1).mean() / 2:.3f}"
+        )
+    assert np.mean(held) >= 0.85
 
 
 def test_shuffled_labels_score_at_chance():

@@ -121,15 +121,17 @@ def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
             yield {"lag_s": lag_s}, data, params.model_copy(update=asked)
 
     table, answers = scored(variants(), "auroc", [name])
-    curves = [np.append(answer.values[3], answer.drawn[:, 3]) for answer in answers]
-    peak, *peaks = tent_peak(table["lag_s"].to_numpy(), np.array(curves))
-    low, high = np.quantile(peaks, [stats.TAIL, 1 - stats.TAIL])
-    return table.assign(peak_s=peak, peak_low=low, peak_high=high)
+    lags = table["lag_s"].to_numpy()
+    (peak,) = tent_peak(lags, table[["value"]].to_numpy())
+    curves = zip(*(answer.left_out for answer in answers), strict=True)  # of segments, of folds
+    peaks = [tent_peak(lags, np.array(units)[:, :, 3]) for units in curves]
+    half = states.half_width(peaks, answers[0].per_train)
+    return table.assign(peak_s=peak, peak_low=peak - half, peak_high=peak + half)
 
 
 def tent_peak(lags: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Peak (curve,) of the tent, as steep on both sides, that fits values (lag, curve) best."""
-    peaks = np.arange(lags[0], lags[-1] + 0.01, 0.02)
+    peaks = np.arange(lags[0], lags[-1], 1e-3)
     tents = -np.abs(lags - peaks[:, None])  # (peak, lag)
     tents -= tents.mean(axis=1, keepdims=True)
     tents /= np.linalg.norm(tents, axis=1, keepdims=True)
@@ -225,28 +227,31 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         return []
     reach, name, counted = round(params.tolerance_s / data.width_s), params.models[0], []
     rng, null = np.random.default_rng([params.seed, 7]), []
-    for fold in params.folds or range(len(data.roles)):
+    folds = params.folds or range(len(data.roles))
+    for fold in folds:
         val, test = decoding.log_odds(name, data, fold, params)
         of_val, of_test = (data, data.rows(fold, "val"), val), (data, data.rows(fold, "test"), test)
 
         def over_chance(height: float, of_val: tuple = of_val) -> float:
-            moved = [_rates(_hits(*of_val, height, reach, rng))[2] for _ in range(VAL_DRAWS)]
-            return _rates(_hits(*of_val, height, reach))[2] - np.mean(moved)
+            moved = [_f1(*of_val, height, reach, rng) for _ in range(VAL_DRAWS)]
+            return _f1(*of_val, height, reach) - np.mean(moved)
 
         height = max(np.quantile(val, HEIGHTS), key=over_chance)
         counted.append(_hits(*of_test, height, reach))
         moves = range(params.n_permutations)
-        null.append([_rates(_hits(*of_test, height, reach, rng)) for _ in moves])
-    counts, null = np.concatenate(counted), np.mean(null, axis=0)  # (segment, 3), (move, 3)
-    weights = stats.bootstrap_weights(len(counts), params.n_bootstrap, rng)
-    drawn = [_rates(weight[:, None] * counts) for weight in weights]
-    ends = np.quantile(drawn, [stats.TAIL, 1 - stats.TAIL], axis=0)
+        null.append([_rates(_hits(*of_test, height, reach, rng).sum(axis=0)) for _ in moves])
+    null, counts = np.mean(null, axis=0), np.concatenate(counted)  # (move, 3), (segment, 3)
+    of_folds, total = np.array([part.sum(axis=0) for part in counted]), counts.sum(axis=0)
+    value, left_out = _rates(total), [_rates(total - parts) for parts in (counts, of_folds)]
+    n_test, n_train = (sum(len(data.rows(fold, r)) for fold in folds) for r in ("test", "train"))
+    half = states.half_width(left_out, len(folds) * n_test / n_train)
     of = {"model": name, "variant": f"events of {data.label_name}"}
     rows = []
     for k, metric in enumerate(EVENTS):
-        value = _rates(counts)[k]
-        numbers = value, *ends[:, k], null[:, k].mean(), stats.permutation_p(value, null[:, k])
-        score = Score(*map(float, numbers), int(counts[:, 2].sum()), null="events moved round within segments")  # fmt: skip
+        ends = max(0, value[k] - half[k]), min(1, value[k] + half[k])
+        p = stats.permutation_p(value[k], null[:, k])
+        numbers = value[k], *ends, null[:, k].mean(), p
+        score = Score(*map(float, numbers), int(total[2]), null="events moved round within segments")  # fmt: skip
         rows.append(Row(f"{name}: {metric}", score, of=of, metric=metric))
     return rows
 
@@ -267,10 +272,16 @@ def _hits(
     return np.array(counts)
 
 
+def _f1(*asked: Any) -> float:
+    """F1 of the events of some bins, asked as `_hits`."""
+    return float(_rates(_hits(*asked).sum(axis=0))[2])
+
+
 def _rates(counts: np.ndarray) -> np.ndarray:
-    """Precision, recall and F1 (3,) of events counted segment by segment (segment, 3)."""
-    both, found, true = counts.sum(axis=0)
-    return np.array([both, both, 2 * both]) / np.maximum([found, true, found + true], 1)
+    """Precision, recall and F1 (..., 3) of events counted (..., 3): found and true, found, true."""
+    both, found, true = np.moveaxis(counts, -1, 0)
+    rates = both / np.maximum([found, true, (found + true) / 2], 0.5)
+    return np.moveaxis(rates, 0, -1)
 
 
 def in_words(result: Result) -> str:

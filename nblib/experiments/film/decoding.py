@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +20,7 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.data.movie import NO_LABEL, check_label
 from nblib.evaluate import states
 from nblib.evaluate.result import Result, Row
-from nblib.experiments.film import smoothing
+from nblib.experiments.film import shipped, smoothing
 from nblib.prepare import splits
 from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import ROLES
@@ -29,7 +28,6 @@ from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     import xarray as xr
-    from sklearn.pipeline import Pipeline
 
     from nblib.core.params import Recipe
     from nblib.models.base import Decoder
@@ -183,19 +181,6 @@ def decoder_of(name: str, params: Params) -> Decoder:
     return models.make("lstm", sizes, settings=settings | {"max_epochs": params.max_epochs or 20})
 
 
-def linear_label(params: Params) -> Pipeline:
-    """LinearLabel as SUMMER ships it: raw counts of one bin, 64 hidden units, the last of 20 epochs."""
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer
-
-    n_epochs = params.max_epochs or 20
-    net = MLPClassifier(
-        hidden_layer_sizes=64, alpha=0, batch_size=32, max_iter=n_epochs, n_iter_no_change=n_epochs, random_state=params.seed
-    )  # fmt: skip
-    return make_pipeline(FunctionTransformer(lambda x: x.reshape(len(x), -1)), net)
-
-
 def windows_of(name: str, width_s: float, params: Params) -> list[list[float]]:
     """The windows from a frame [s] in which a decoder sees counts."""
     return [[k * width_s, (k + 1) * width_s] for k in SEEN.get(name, ())] or params.windows
@@ -203,18 +188,20 @@ def windows_of(name: str, width_s: float, params: Params) -> list[list[float]]:
 
 def fitted(
     name: str, data: Film, fold: int, params: Params
-) -> tuple[Decoder | Pipeline, dict[str, np.ndarray]]:
+) -> tuple[Decoder | shipped.LinearLabel, dict[str, np.ndarray]]:
     """A decoder fitted to the train bins of a fold, and what it sees of the bins of each role (B, T, N):
     the windows around them, scaled by train bins. BadInput where train bins are all alike."""
     rows = {role: data.rows(fold, role) for role in ROLES}
     y = {role: data.y[at] for role, at in rows.items()}
     if len(np.unique(y["train"])) < 2:
         raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
-    windows = windows_of(name, data.width_s, params)
-    x = {role: film.around(data.counts, at, windows, data.width_s) for role, at in rows.items()}
+    windows, at = windows_of(name, data.width_s, params), np.concatenate([*rows.values()])
+    x = film.around(data.counts, at, windows, data.width_s)
+    ends = np.cumsum([len(rows[role]) for role in ROLES])
+    x = dict(zip(ROLES, np.split(x, ends[:-1]), strict=True))
     if name == LINEAR_LABEL:
-        with warnings.catch_warnings(action="ignore"):  # that 20 epochs are few
-            return linear_label(params).fit(x["train"], y["train"]), x
+        net = shipped.LinearLabel(params.max_epochs or shipped.EPOCHS, params.seed)
+        return net.fit(x["train"], y["train"]), x
     mean, scale = x["train"].mean(axis=0), x["train"].std(axis=0)
     for part in x.values():
         part -= mean
@@ -266,9 +253,9 @@ def judged(data: Film, params: Params) -> tuple[dict[str, states.Answers], pd.Da
     said = {name: table[name].to_numpy() for name in table if name not in NO_DECODER}
     if data.best is not None:
         said[""] = data.best[np.searchsorted(data.trial, table["trial"])]
-    y, segment = table["label"].to_numpy(), table["segment"].to_numpy()
-    draws = params.n_bootstrap, params.seed
-    return {name: states.Answers(y, p, segment, *draws) for name, p in said.items()}, table
+    y, *units = (table[name].to_numpy() for name in ("label", "segment", "fold"))
+    n_train = np.mean([len(data.rows(fold, "train")) for fold in folds])
+    return {name: states.Answers(y, p, *units, n_train) for name, p in said.items()}, table
 
 
 def decode(data: Film, params: Params) -> Result:
@@ -278,12 +265,12 @@ def decode(data: Film, params: Params) -> Result:
     more it is than the clock's, with its interval.
     """
     answers, table = judged(data, params)
-    best = {}
+    best, draws = {}, (params.n_permutations, params.seed)
     if "" in answers:
-        best, _ = states.state_scores(answers.pop(""), params.n_permutations)
+        best, _ = states.state_scores(answers.pop(""), *draws)
     rows, effective = [], []
     for name, answer in answers.items():
-        scores, n_effective = states.state_scores(answer, params.n_permutations)
+        scores, n_effective = states.state_scores(answer, *draws)
         of = {"model": name, "variant": data.label_name}
         rows += [Row(f"{name}: {m}", s, best.get(m), of, m) for m, s in scores.items()]
         effective.append((name, len(table), n_effective, *answer.over(answers[CLOCK])))

@@ -7,7 +7,6 @@ Every forecast may shrink to that mean, by a weight that validation bins choose.
 from __future__ import annotations
 
 import itertools
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from nblib.evaluate import stats
 from nblib.evaluate.ratios import BITS, gain_in_bits, per_unit
 from nblib.evaluate.result import Row
 from nblib.evaluate.scores import WORST, Score
+from nblib.experiments.film import shipped
 from nblib.prepare.decoder_inputs import ROLES
 
 if TYPE_CHECKING:
@@ -58,14 +58,9 @@ def expected_counts(
         return counts
     if name == "running mean":
         return min(means, key=lambda mean: ((mean[teach] - later) ** 2).mean())
-    if name == "LinearNextBin":  # as SUMMER ships it: 64 hidden units, squared error, 20 epochs
-        from sklearn.neural_network import MLPRegressor
-
-        net = MLPRegressor(
-            hidden_layer_sizes=64, alpha=0, batch_size=32, max_iter=20, tol=0, random_state=seed
-        )
-        with warnings.catch_warnings(action="ignore"):  # that 20 epochs are few
-            return net.fit(counts[teach], later).predict(counts)
+    if name == "LinearNextBin":
+        x = counts.astype(float)
+        return shipped.network(x[teach], later, on_off=False, seed=seed)(x)
     n_factors = min(N_FACTORS, counts.shape[1])
     if name == "reduced rank":  # all units from all running means, by partial least squares
         from sklearn.cross_decomposition import PLSRegression
