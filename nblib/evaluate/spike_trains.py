@@ -6,9 +6,12 @@ No score is given for two empty trains: they agree about nothing.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numba
 import numpy as np
 import pandas as pd
+from scipy.signal import fftconvolve
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import stats
@@ -16,6 +19,7 @@ from nblib.evaluate.scores import Score
 
 SIGMAS = (2, 5, 10, 20, 50)  # bins, of the Schreiber similarities in `train_scores`
 TAU, CORRELATION_SIGMA = 10.0, 50.0  # bins, of van Rossum's distance and of the correlation
+SPARSE = 0.02  # share of bins with a spike below which spikes are smoothed one by one
 SHIFT_S = 3.0  # of the reference that is the same train at another time
 REFERENCES = ("no spikes", "every bin", "Poisson of the same rate", "the train, shifted")
 
@@ -73,13 +77,15 @@ def smoothed(trains: np.ndarray, sigma: float, beyond: str = "constant") -> np.n
     reach = int(4 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     padded = np.pad(np.asarray(trains, float), ((0, 0), (reach, reach)), mode=beyond)
-    return _spread(padded, kernel / kernel.sum())[:, 2 * reach : -2 * reach]
+    sparse = np.count_nonzero(padded) < SPARSE * padded.size
+    spread = _spread if sparse else partial(fftconvolve, axes=1)
+    return spread(padded, kernel[None] / kernel.sum())[:, 2 * reach : -2 * reach]
 
 
 @numba.njit(cache=True)
-def _spread(values, kernel):
-    """A kernel at each value: quick where most values are 0."""
-    n = len(kernel)
+def _spread(values, kernels):
+    """A kernel (1, n) at each value: quick where most values are 0."""
+    kernel, n = kernels[0], kernels.shape[1]
     total = np.zeros((len(values), values.shape[1] + n - 1))
     for row in range(len(values)):
         for t in np.flatnonzero(values[row]):
