@@ -124,6 +124,33 @@ def broken(session, what):
         case "no probe":
             (alf / "probe00").rename(session / "p0")
             (alf / "probe01").rename(session / "p1")
+        case "no clusters":
+            (place / "clusters.channels.npy").unlink()
+        case "fewer owners":
+            np.save(place / "spikes.times.npy", np.arange(5.0))
+        case "nan spikes":
+            np.save(place / "spikes.times.npy", np.append(np.arange(899.0), np.nan))
+        case "stray spikes" | "half a cluster":
+            (owner,) = place.glob("spikes.clusters*")
+            np.save(owner, np.full(900, 7 if what == "stray spikes" else 0.5))
+        case "empty probe":
+            (alf / "probe02").mkdir()
+        case "camera runs back":
+            times = np.arange(0, 60, 1 / 60)
+            times[[100, 101]] = times[[101, 100]]
+            np.save(alf / "_ibl_leftCamera.times.npy", times)
+        case "camera nan":
+            np.save(
+                alf / "_ibl_leftCamera.times.npy", np.append(np.arange(0, 59.9, 1 / 60), np.nan)
+            )
+        case "choice" | "share" | "no rows":
+            column, value = {
+                "choice": ("choice", 2.0),
+                "share": ("probabilityLeft", 80), "no rows": ("choice", 1.0),
+            }[what]  # fmt: skip
+            table.loc[3, column] = value
+            table = table.iloc[:0] if what == "no rows" else table
+            table.to_parquet(alf / "_ibl_trials.table.pqt")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +167,23 @@ def broken(session, what):
         ("channels", "of 1 channels, but a unit is on 2"),
         ("two files", "two files for spikes.times"),
         ("no probe", "no folder of a probe"),
+        ("no clusters", "probe00/pykilosort: no file clusters.channels"),
+        ("fewer owners", "spikes.times.npy: 5 spike times, but units for 900 spikes"),
+        ("nan spikes", r"spikes.times.npy: 1 spike times are NaN or infinite \(spike 899\)"),
+        (
+            "stray spikes",
+            r"spikes.clusters.*: cluster 7, but clusters.channels has 3 clusters, from 0",
+        ),
+        ("half a cluster", "spikes.clusters.*: cluster 0.5, but clusters.channels has 3 clusters"),
+        ("empty probe", "probe02: no spikes sorted by anything"),
+        (
+            "camera runs back",
+            "_ibl_leftCamera.times.npy: its times do not increase after sample 100",
+        ),
+        ("camera nan", "_ibl_leftCamera.times.npy: its times do not increase after sample 3593"),
+        ("choice", r"trials.table.pqt: choice = 2.0 in row 3; expected one of -1, 0, 1"),
+        ("share", r"trials.table.pqt: probabilityLeft = 80.0 in row 3; expected 0 to 1"),
+        ("no rows", "trials.table.pqt: no row in it"),
     ],
 )
 def test_bad_sessions_are_refused_by_file_and_field(session, what, message):
@@ -149,6 +193,26 @@ def test_bad_sessions_are_refused_by_file_and_field(session, what, message):
         binning.bin_recording(
             opening.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
         )
+
+
+def test_odd_but_plausible_files_are_read_right(session):
+    """Clusters as floats, a uuid in one name alone, a cluster without spikes, a block and an
+    end of a trial that are not known."""
+    alf, place = session / "alf", session / "alf/probe00/pykilosort"
+    before = opened(session)
+    (owner,) = place.glob("spikes.clusters*")
+    np.save(place / "spikes.clusters.npy", np.load(owner).astype(float))
+    owner.unlink()
+    np.save(place / "clusters.channels.npy", np.array([2, 0, 1, 1]))
+    table = pd.read_parquet(alf / "_ibl_trials.table.pqt")
+    table.loc[4, ["probabilityLeft", "intervals_1"]] = np.nan  # trials are cut around the stimulus
+    table.to_parquet(alf / "_ibl_trials.table.pqt")
+    recording = opened(session)
+    np.testing.assert_array_equal(recording.spike_times(1), before.spike_times(1))
+    assert recording.units.index[3] == "probe00/3" and len(recording.spike_times(3)) == 0
+    recipe = recipe_of(session)
+    binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
+    assert np.flatnonzero(np.isnan(binned.probabilityLeft)).tolist() == [4]
 
 
 def test_alf_names():

@@ -34,6 +34,11 @@ AREAS = {
     0: "void", 997: "root", 385: "VISp", 312782546: "VISa", 382: "CA1", 463: "CA3", 726: "DG", 10703: "DG-mo",
     10704: "DG-po", 632: "DG-sg", 218: "LP", 1020: "PO", 733: "VPM", 718: "VPL", 672: "CP", 993: "MOs",
 }  # fmt: skip
+# Columns of trials that may hold certain values alone; NaN where a trial has none.
+POSSIBLE = {
+    "choice": (lambda values: values.isin([-1, 0, 1]), "one of -1, 0, 1"),
+    "probabilityLeft": (lambda values: values.between(0, 1), "0 to 1"),
+}
 
 
 class Settings(Params):
@@ -93,6 +98,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     place, units, spikes, notes, used = _alf(path), [], [], [], []
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
+        _check_spikes(folder, times, owner, len(channel))
         table = _units(folder, probe, len(channel), channel)
         if settings.quality_min and "label" not in table:
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
@@ -110,10 +116,31 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     notes += [f"Read {some(revisions, 20)}."] if revisions else []
     index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
     return Recording(
-        id=recording_id, subject=_subject(path) or recording_id, path=path, units=pd.concat(units),
-        spikes=np.concatenate(spikes), spike_index=index, intervals={TRIALS: _trials(place)}, series=series,
-        trials=recipe.intervals, label=recipe.label, meta={"notes": notes},
-    )  # fmt: skip
+        id=recording_id,
+        subject=_subject(path) or recording_id,
+        path=path,
+        units=pd.concat(units),
+        spikes=np.concatenate(spikes),
+        spike_index=index,
+        intervals={TRIALS: _trials(place)},
+        series=series,
+        trials=recipe.intervals,
+        label=recipe.label,
+        meta={"notes": notes},
+    )
+
+
+def _check_spikes(folder: Path, times: np.ndarray, owner: np.ndarray, n: int) -> None:
+    """BadInput for a spike without a time, or of none of the n clusters."""
+    if len(bad := np.flatnonzero(~np.isfinite(times))):
+        raise BadInput(
+            f"{alf.require(folder, UNITS[0])}: {len(bad)} spike times are NaN or infinite (spike {some(bad)})."
+        )
+    if (stray := ~np.isin(owner, np.arange(n))).any():
+        raise BadInput(
+            f"{alf.require(folder, UNITS[1])}: cluster {some(np.unique(owner[stray]))}, but {UNITS[2]} has {n} "
+            "clusters, from 0."
+        )
 
 
 def _subject(path: Path) -> str:
@@ -151,12 +178,18 @@ def _trials(place: Path) -> pd.DataFrame:
     """The table of trials, with start_time and stop_time."""
     file = alf.find(place, "trials.table")
     if file is None:
-        old = alf.find(place, "trials.intervals") is not None
-        raise MissingInput(
-            f"{place}: no trials.table"
-            + ("; its trials are one file a column, as before 2022: load them once with ONE, which writes the table." if old else ".")
-        )  # fmt: skip
+        old = "; its trials are one file a column, as before 2022: load them once with ONE, which writes the table"
+        found = alf.find(place, "trials.intervals")
+        raise MissingInput(f"{place}: no trials.table{old if found else ''}.")
     table = read_table(file, ("intervals_0", "intervals_1"))
+    if table.empty:
+        raise BadInput(f"{file}: no row in it, so there is no trial.")
+    for column, (possible, words) in POSSIBLE.items():
+        values = table.get(column, pd.Series(dtype=float))
+        if len(bad := np.flatnonzero(values.notna() & ~possible(values))):
+            raise BadInput(
+                f"{file}: {column} = {values[bad[0]]} in row {bad[0]}; expected {words}."
+            )
     return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
 
 
@@ -179,7 +212,16 @@ def _series(place: Path, used: list[Path]) -> Iterator[Series]:
         n = min(len(clock), len(data))
         used += dict.fromkeys([at, file])
         values = np.asarray(data, float)[:n, None]
-        yield Series(name, unit, partial(_part, values), n, timestamps=partial(_part, clock, 0, n))
+        yield Series(
+            name, unit, partial(_part, values), n, timestamps=partial(_times, at, clock[:n])
+        )
+
+
+def _times(file: Path, clock: np.ndarray) -> np.ndarray:
+    """Times of samples [s], once they are asked for; BadInput where they do not increase."""
+    if len(back := np.flatnonzero(~(np.diff(clock) >= 0))):
+        raise BadInput(f"{file}: its times do not increase after sample {back[0]}.")
+    return clock
 
 
 def _part(values: np.ndarray, lo: int, hi: int) -> np.ndarray:
