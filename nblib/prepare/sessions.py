@@ -60,6 +60,11 @@ class Session:
         """Positions of the trials of one role, in the order of time."""
         return np.flatnonzero(self.role == role)
 
+    @property
+    def known(self) -> np.ndarray:
+        """Positions of the trials that are not for testing, in the order of time."""
+        return np.flatnonzero(np.isin(self.role, ("train", "val")))
+
     def at(self, rows: np.ndarray | slice) -> Session:
         """Some of its trials."""
         return replace(self, **{name: getattr(self, name)[rows] for name in PER_TRIAL})
@@ -78,9 +83,13 @@ def with_roles(session: Session, role: np.ndarray) -> Session:
     mean, scale = signals[fit].mean(axis=(0, 1)), signals[fit].std(axis=(0, 1))
     scale = np.where(scale > 0, scale, 1.0)
     return replace(
-        session, roots=root_scaling(session.counts, fit), mean=mean, scale=scale, role=role,
+        session,
+        roots=root_scaling(session.counts, fit),
+        mean=mean,
+        scale=scale,
+        role=role,
         signals=((signals - mean) / scale).astype(np.float32),
-    )  # fmt: skip
+    )
 
 
 def load_sessions(
@@ -151,12 +160,23 @@ def _load(
     spikes = binned.counts.values[whole].astype(np.float32)
     mean, scale = (fitted.signals[column].to_numpy(float) for column in ("mean", "scale"))
     session = Session(
-        name=name, counts=spikes, roots=root_scaling(spikes, np.flatnonzero(role == "train")), mean=mean, scale=scale,
-        signals=((signals[whole] - mean) / scale).astype(np.float32), role=role, trial=binned.trial.values[whole],
-        variables=np.zeros((len(role), len(values)), np.int64), area=areas_of(units_of(binned)),
-        unit_ids=fitted.unit_ids, signal_names=names, classes={}, bin_s=float(np.median(binned.exposure_s.values)),
-        split_hash=splits.split_hash(roles), left_out=int((~whole).sum()),
-    )  # fmt: skip
+        name=name,
+        counts=spikes,
+        roots=root_scaling(spikes, np.flatnonzero(role == "train")),
+        mean=mean,
+        scale=scale,
+        signals=((signals[whole] - mean) / scale).astype(np.float32),
+        role=role,
+        trial=binned.trial.values[whole],
+        variables=np.zeros((len(role), len(values)), np.int64),
+        area=areas_of(units_of(binned)),
+        unit_ids=fitted.unit_ids,
+        signal_names=names,
+        classes={},
+        bin_s=float(np.median(binned.exposure_s.values)),
+        split_hash=splits.split_hash(roles),
+        left_out=int((~whole).sum()),
+    )
     return session, {variable: column[whole] for variable, column in values.items()}
 
 
@@ -174,13 +194,6 @@ def table(sessions: list[Session]) -> pd.DataFrame:
     for one in sessions:
         roles = {role: int((one.role == role).sum()) for role in ("train", "val", "test", "gap")}
         areas = ", ".join(sorted(set(one.area) - {""}))
-        rows.append(
-            {
-                "session": one.name,
-                "units": len(one.unit_ids),
-                "areas": areas,
-                **roles,
-                "left out": one.left_out,
-            }
-        )
+        about = {"session": one.name, "units": len(one.unit_ids), "areas": areas}
+        rows.append(about | roles | {"left out": one.left_out})
     return pd.DataFrame(rows)

@@ -32,8 +32,12 @@ FRAMES = 2  # of the camera in a bin
 CONTRASTS = (-1.0, -0.25, 0.0, 0.25, 1.0)
 INPUTS = ("stimulus", "choice", "wheel", "whisker", "block", "gain")
 # How strongly units of an area follow each input; areas by their id in the Allen CCF.
-AREAS = {385: (1.1, 0.3, 0.3, 0.3, 0.15, 0.5), 993: (0.3, 0.9, 0.6, 0.3, 0.35, 0.5),
-         1020: (0.2, 0.2, 0.6, 1.0, 0.1, 0.5), 382: (0.1, 0.2, 0.3, 0.2, 0.25, 0.5)}  # fmt: skip
+AREAS = {
+    385: (1.1, 0.3, 0.3, 0.3, 0.15, 0.5),
+    993: (0.3, 0.9, 0.6, 0.3, 0.35, 0.5),
+    1020: (0.2, 0.2, 0.6, 1.0, 0.1, 0.5),
+    382: (0.1, 0.2, 0.3, 0.2, 0.25, 0.5),
+}
 
 
 class Settings(Params):
@@ -79,9 +83,11 @@ class Causes:
 
 
 def make_task(
-    n_bins: int = N_BINS, onsets: tuple[int, ...] = (8, 10, 12, 14, 17, 20), n_levels: int = 4,
+    n_bins: int = N_BINS,
+    onsets: tuple[int, ...] = (8, 10, 12, 14, 17, 20),
+    n_levels: int = 4,
     stimulus_bin: int = STIMULUS_BIN,
-) -> Causes:  # fmt: skip
+) -> Causes:
     """The task: every combination of its causes with its probability."""
     speeds, gains = {0.6: 0.5, 1.2: 0.5}, {-0.5: 0.25, 0.0: 0.5, 0.5: 0.25}
     rows, prior = [], []
@@ -102,10 +108,17 @@ def make_task(
     seen = np.where(t >= stimulus_bin, np.exp(-(t - stimulus_bin) / 4), 0)
     ramp = np.clip((t - stimulus_bin + 1) / 8, 0, 1) * (since < 3)
     shape = wheel.shape
-    drive = np.stack([
-        contrast[:, None] * seen, choice[:, None] * ramp, wheel, np.zeros(shape),
-        np.broadcast_to(block[:, None], shape), np.broadcast_to(gain[:, None], shape),
-    ], axis=-1)  # fmt: skip
+    drive = np.stack(
+        [
+            contrast[:, None] * seen,
+            choice[:, None] * ramp,
+            wheel,
+            np.zeros(shape),
+            np.broadcast_to(block[:, None], shape),
+            np.broadcast_to(gain[:, None], shape),
+        ],
+        axis=-1,
+    )
     steps = np.zeros((2, n_levels, n_levels))
     for moves, (stay, up, down) in enumerate(((0.86, 0.05, 0.09), (0.5, 0.44, 0.06))):
         for level in range(n_levels):
@@ -136,7 +149,9 @@ def draw_units(settings: Settings, rng: np.random.Generator) -> Units:
     return Units(area, np.log(rate * BIN_S), weights * settings.tuning)
 
 
-def draw_trials(task: Causes, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def draw_trials(
+    task: Causes, settings: Settings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Cause (trial,) and whisker level (trial, bin) of every trial, as indices; blocks come in runs."""
     block: list[int] = []
     while len(block) < settings.n_trials:
@@ -144,10 +159,8 @@ def draw_trials(task: Causes, settings: Settings, rng: np.random.Generator) -> t
         low, high = settings.block_trials
         block += [int(rng.choice(others))] * int(rng.integers(low, high + 1))
     causes = {b: np.flatnonzero(task.block == b) for b in (-1, 0, 1)}
-    cause = np.array([
-        rng.choice(causes[b], p=task.prior[causes[b]] / task.prior[causes[b]].sum())
-        for b in block[: settings.n_trials]
-    ])  # fmt: skip
+    chances = {b: task.prior[at] / task.prior[at].sum() for b, at in causes.items()}
+    cause = np.array([rng.choice(causes[b], p=chances[b]) for b in block[: settings.n_trials]])
     level = np.empty((len(cause), task.moving.shape[1]), int)
     level[:, 0] = rng.choice(len(task.first), len(cause), p=task.first)
     for t in range(1, level.shape[1]):
@@ -169,10 +182,12 @@ def simulate(path: Path, settings: Settings, recording: str) -> None:
     folder, probe_of = path / "alf", np.arange(settings.n_units) % 2
     for probe in (0, 1):
         mine = probe_of == probe
-        _write_probe(folder / f"probe0{probe}" / ibl.SORTER, counts[..., mine], begin, units.area[mine], rng)  # fmt: skip
+        place = folder / f"probe0{probe}" / ibl.SORTER
+        _write_probe(place, counts[..., mine], begin, units.area[mine], rng)
     _write_behaviour(folder, begin, task.wheel[cause], task.levels[level])
     _trial_table(task, cause, at).to_parquet(folder / "_ibl_trials.table.pqt")
-    of_units = {name: values[np.argsort(probe_of, kind="stable")] for name, values in vars(units).items()}  # fmt: skip
+    order = np.argsort(probe_of, kind="stable")
+    of_units = {name: values[order] for name, values in vars(units).items()}
     save_arrays(path.parent / "truth.h5", {"cause": cause, "level": level, **of_units})
 
 
@@ -193,7 +208,9 @@ def _write_probe(
     pd.DataFrame(known).to_parquet(folder / "clusters.metrics.pqt")
 
 
-def _write_behaviour(folder: Path, begin: np.ndarray, speed: np.ndarray, whisker: np.ndarray) -> None:  # fmt: skip
+def _write_behaviour(
+    folder: Path, begin: np.ndarray, speed: np.ndarray, whisker: np.ndarray
+) -> None:
     """Wheel positions whose path is `speed` a second in each bin, and frames that are `whisker` in each."""
     edges = np.column_stack([begin, begin[:, -1] + BIN_S])
     turned = np.cumsum(np.pad(speed * BIN_S, ((0, 0), (1, 0))), axis=1)
@@ -209,14 +226,23 @@ def _trial_table(task: Causes, cause: np.ndarray, at: np.ndarray) -> pd.DataFram
     contrast = task.drive[cause, STIMULUS_BIN, INPUTS.index("stimulus")]
     choice, moved = task.choice[cause], at + (task.onset[cause] - STIMULUS_BIN) * BIN_S
     right = np.where(contrast == 0, choice, np.sign(contrast)) == choice
-    return pd.DataFrame({
-        "intervals_0": at - 0.4, "intervals_1": at + 1.0, "stimOn_times": at, "goCue_times": at,
-        "firstMovement_times": moved, "response_times": moved + 0.2, "feedback_times": moved + 0.2,
-        "feedbackType": np.where(right, 1.0, -1.0), "choice": choice, "rewardVolume": np.where(right, 1.5, 0.0),
-        "probabilityLeft": np.array([0.2, 0.5, 0.8])[task.block[cause].astype(int) + 1],
-        "contrastLeft": np.where(contrast >= 0, contrast, np.nan),
-        "contrastRight": np.where(contrast < 0, -contrast, np.nan),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "intervals_0": at - 0.4,
+            "intervals_1": at + 1.0,
+            "stimOn_times": at,
+            "goCue_times": at,
+            "firstMovement_times": moved,
+            "response_times": moved + 0.2,
+            "feedback_times": moved + 0.2,
+            "feedbackType": np.where(right, 1.0, -1.0),
+            "choice": choice,
+            "rewardVolume": np.where(right, 1.5, 0.0),
+            "probabilityLeft": np.array([0.2, 0.5, 0.8])[task.block[cause].astype(int) + 1],
+            "contrastLeft": np.where(contrast >= 0, contrast, np.nan),
+            "contrastRight": np.where(contrast < 0, -contrast, np.nan),
+        }
+    )
 
 
 SIMULATOR = Simulator("00_simulate_task", VERSION, "session", simulate)
@@ -231,7 +257,8 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 def ceiling(recipe: Recipe, recording: str, unit_ids: np.ndarray) -> task_oracle.Ceiling | None:
     """What could be known of a session from some of its units, by their ids; None in other bins than its own."""
     begin, length = recipe.window_start_s, recipe.window_stop_s - recipe.window_start_s
-    same = np.allclose((begin, length, recipe.bin_s), (-STIMULUS_BIN * BIN_S, N_BINS * BIN_S, BIN_S))  # fmt: skip
+    made = (-STIMULUS_BIN * BIN_S, N_BINS * BIN_S, BIN_S)
+    same = np.allclose((begin, length, recipe.bin_s), made)
     if not same or (recipe.binning, recipe.event) != ("event_window", "stimOn_times"):
         return None
     settings = Settings(**recipe.source_params)

@@ -14,6 +14,7 @@ import torch
 from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
 from nblib.models.multimodal import fitting, linear, masks, model, poisson
+from nblib.models.multimodal.branch import crossed, fit_branch
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task
 from nblib.models.settings import FitSettings
@@ -51,11 +52,11 @@ def sessions():
 
 @pytest.fixture(scope="module")
 def branch(sessions):
-    return fitting.fit_branch(sessions)
+    return fit_branch(sessions)
 
 
 def fit(sessions, branch, settings=FAST, **shape):
-    return fitting.fit(sessions, branch, settings, SHAPE | shape, fitting.CHANCES)[0]
+    return fitting.fit(sessions, branch, settings, SHAPE | shape, masks.Mix())[0]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def data_of(fitted, k, session):
 
 
 def drawn(scheme, seed, session):
-    hidden = masks.nothing(session)
+    hidden = masks.hide(session, shown=session.behaviour)
     masks.SCHEMES[scheme](hidden, np.random.default_rng(seed))
     return hidden
 
@@ -94,7 +95,7 @@ def test_a_scheme_that_hides_a_variable_in_some_bins_is_refused(sessions, monkey
 
     monkeypatch.setitem(masks.SCHEMES, "in_part", in_part)
     with pytest.raises(BadParameter, match="'in_part' hides a variable in part"):
-        masks.draw(3, sessions[0], {"in_part": 1.0}, np.random.default_rng(0))
+        masks.Mix({"in_part": 1.0}).draw(3, sessions[0], np.random.default_rng(0))
 
 
 def test_schemes_hide_what_they_say(sessions):
@@ -153,7 +154,7 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
 
 
 def test_a_causal_network_sees_no_later_bin(sessions):
-    branch = fitting.fit_branch(sessions, causal=True)
+    branch = fit_branch(sessions, causal=True)
     fitted = fit(sessions, branch, causal=True)
     hidden = masks.hide(sessions[0])
     part = batch(fitted, sessions[0], hidden)
@@ -164,20 +165,18 @@ def test_a_causal_network_sees_no_later_bin(sessions):
     assert torch.equal(one[:, :5], two[:, :5]) and not torch.equal(one[:, 5:], two[:, 5:])
     changed = sessions[0].counts.copy()
     changed[:, 5:] = 9
-    fit_rows, val = sessions[0].rows("train"), sessions[0].rows("val")
     later_signals = sessions[0].signals.copy()
     later_signals[:, 5:] = 9
     other = replace(sessions[0], counts=changed, signals=later_signals)
     none = np.zeros((T, N))
     for features in (
         poisson.PoissonMap(none, ("wheel", "choice"), causal=True).features,
-        poisson.PoissonMap(none, basis=np.eye(N), causal=True).features,
+        poisson.PoissonMap(none, loading=np.eye(N), noise=np.ones(N), causal=True).features,
     ):  # fmt: skip
         np.testing.assert_array_equal(features(sessions[0])[:, :5], features(other)[:, :5])
     both_ways = poisson.PoissonMap(none, ("wheel",)).features
     assert not np.array_equal(both_ways(sessions[0])[:, :5], both_ways(other)[:, :5])
-    ridge = linear.lagged_ridge(sessions[0], fit_rows, val, True)
-    for of_signal in ridge.values():
+    for of_signal in weakest(linear.lagged_ridge(sessions[0], sessions[0].known, True)).values():
         np.testing.assert_array_equal(of_signal(sessions[0])[:, :5], of_signal(other)[:, :5])
 
 
@@ -212,7 +211,8 @@ from pathlib import Path
 import numpy as np
 from models.test_masked_network import FAST, SHAPE, make_session
 from nblib.models import training
-from nblib.models.multimodal import fitting
+from nblib.models.multimodal import fitting, masks
+from nblib.models.multimodal.branch import fit_branch
 
 plain = fitting.nats
 
@@ -223,11 +223,11 @@ def seen(net, batch, rows):
 
 fitting.nats = seen
 sessions = [make_session(0), make_session(1, n_units=5)]
-branch = fitting.fit_branch(sessions)
+branch = fit_branch(sessions)
 shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0}  # its random numbers are each process's own
 for n in (1, 2):
     settings = replace(FAST, max_epochs=4)
-    _, history = fitting.fit(sessions, branch, settings, shape, fitting.CHANCES, processes=n)
+    _, history = fitting.fit(sessions, branch, settings, shape, masks.Mix(), processes=n)
     np.save(f"{n}.npy", history[["train_loss", "val_loss"]].to_numpy())
 """
 
@@ -256,7 +256,7 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
 
     monkeypatch.setattr(torch, "compile", traced)
     settings = replace(FAST, precision="bf16-mixed")
-    model, history = fitting.fit(sessions, branch, settings, SHAPE, fitting.CHANCES, compiled=True)
+    model, history = fitting.fit(sessions, branch, settings, SHAPE, masks.Mix(), compiled=True)
     assert asked and np.isfinite(history["train_loss"]).all()
     hidden = masks.hide(sessions[0])
     one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, fitted))
@@ -272,7 +272,7 @@ def test_a_session_with_one_trial_works(sessions, fitted):
     few = [sessions[0], replace(alone, role=role)]
     batches = fitting.TrialBatches(
         [data_of(fitted, k, one) for k, one in enumerate(few)], few, "train",
-        replace(FAST, batch_size=5), fitting.CHANCES,
+        replace(FAST, batch_size=5), masks.Mix(),
     )  # fmt: skip
     sizes = [len(rows) for _, rows in batches]
     assert sum(sizes) == 42 == batches.n and 1 in sizes and len(sizes) == len(batches)
@@ -380,7 +380,7 @@ def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, mon
 
     monkeypatch.setattr(torch, "compile", compile_)
     for compiled in (False, True):
-        fitting.fit(sessions, branch, FAST, SHAPE, fitting.CHANCES, compiled=compiled)
+        fitting.fit(sessions, branch, FAST, SHAPE, masks.Mix(), compiled=compiled)
         assert bool(calls) == compiled
 
 
@@ -389,13 +389,13 @@ def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, mon
 
 def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitted):
     new = [make_session(2, n_units=7)]
-    through = fitting.fit_branch(new, factors=branch.factors)
-    assert set(branch.factors) == {"wheel", "whisker", "choice"}
+    through = fit_branch(new, factors=branch.factors)
+    assert set(branch.factors) == {"wheel", "whisker", "choice", BEHAVIOUR}
     assert {"ridge", "shared map"} <= set(through.answers[Task("wheel", "signal")])
 
     def tuned(how):
         more = {"taught": fitted, "how": how}
-        return fitting.fit(new, through, FAST, SHAPE, fitting.CHANCES, **more)[0].net
+        return fitting.fit(new, through, FAST, SHAPE, masks.Mix(), **more)[0].net
 
     stitch, full = tuned("stitch").state_dict(), tuned("full").state_dict()
     for name, weight in fitted.net.state_dict().items():
@@ -408,15 +408,25 @@ def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitt
 
 def test_factors_of_others_are_read_through_the_units_of_a_session(sessions, branch):
     one = sessions[0]
-    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
-    for task, y in (("wheel", one.signals[..., 0]), ("choice", None)):
-        model = linear.through(one, fit, val, task, branch.factors[task])
-        basis = np.linalg.svd(model.weight.reshape(-1, T, N).transpose(2, 0, 1).reshape(N, -1))[1]
+    factors = {task: branch.factors[task] for task in ("wheel", "choice")}
+    maps, test = weakest(linear.through(one, one.known, factors)), one.rows("test")
+    for of in maps.values():
+        basis = np.linalg.svd(of.weight.reshape(-1, T, N).transpose(2, 0, 1).reshape(N, -1))[1]
         assert (basis[linear.N_FACTORS :] < 1e-4 * basis[0]).all(), "as many directions as factors"
-        if y is None:
-            assert (model(one)[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.7
-        else:
-            assert np.corrcoef(model(one)[test].ravel(), y[test].ravel())[0, 1] > 0.3
+    assert (maps["choice"](one)[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.7
+    wheel = one.signals[test, :, 0].ravel()
+    assert np.corrcoef(maps["wheel"](one)[test].ravel(), wheel)[0, 1] > 0.3
+
+
+def test_spikes_of_a_further_session_are_told_through_what_units_of_others_follow(branch):
+    new = make_session(2, n_units=7)
+    told = fit_branch([new], factors=branch.factors).answers[
+        Task(BEHAVIOUR, "encode", new.behaviour)
+    ]
+    rate = told["shared GLM"][0][new.rows("test")]
+    gain = poisson.log_likelihood(new.counts[44:], rate)
+    gain -= poisson.log_likelihood(new.counts[44:], poisson.psth(new, new.known))
+    assert gain.sum() / new.counts[44:].sum() > 0.05
 
 
 # --- linear models --------------------------------------------------------------------------------
@@ -427,53 +437,72 @@ def stacked(maps, session):
     return np.stack([maps[name](session) for name in session.signal_names], axis=-1)
 
 
-def test_the_branch_of_a_train_trial_did_not_see_it(sessions):
-    seen = []
-
-    def spy(fits, choose):
-        seen.append(set(fits[0]))
-        number = len(seen)
-        return [{"task": lambda one: np.full(K, number)}]
-
-    fits, answers = [sessions[0].rows("train")], np.zeros(K, int)
-    fitting.crossed(spy, sessions[:1], fits, fits, [{"task": answers}])
-    for trial in range(K):
-        assert (trial in fits[0]) == (answers[trial] > 0) and trial not in seen[answers[trial] - 1]
-    assert set(answers[fits[0]]) == {1, 2, 3, 4, 5}
+def weakest(path):
+    """The last of a path: what the weakest penalty gives."""
+    return [*path][-1]
 
 
-def test_the_flattened_ridge_is_ridge_of_the_best_penalty(sessions):
-    one = sessions[0]
-    fit, val = one.rows("train"), one.rows("val")
+def test_the_branch_of_a_known_trial_did_not_see_it_and_the_best_penalty_is_kept(sessions):
+    one, taught = sessions[0], []
+    task, truth = Task("wheel", "signal"), sessions[0].signals[..., 0]
+
+    def spy(rows):
+        (known,) = rows
+        taught.append(set(known))
+        for off in (0.5, 0.1, 0.3):  # the second is the best
+
+            def answer(part, off=off):
+                return part.signals[..., 0] + off + 0.01 * (taught[-1] == set(one.known))
+
+            yield [{"wheel": answer}]
+
+    known, folds = one.known, [[rows] for rows in np.array_split(one.known, 5)]
+    _, said, losses = crossed(spy, sessions[:1], [task], [known], folds)
+    for (rows,), seen in zip(folds, taught, strict=False):
+        assert seen == set(known) - set(rows)
+    off = said[task][0] - truth
+    np.testing.assert_allclose(off[known], 0.1, atol=1e-6)
+    np.testing.assert_allclose(off[one.rows("test")], 0.11, atol=1e-6)
+    assert losses[task] == pytest.approx(0.01 * 44 * T, rel=1e-4)
+
+
+def test_the_flattened_ridge_is_ridge(sessions):
+    one, rows = sessions[0], sessions[0].rows("train")
     x, y = linear.smoothed(one.x).reshape(K, -1), one.signals.reshape(K, -1)
-    x0, y0 = x[fit] - x[fit].mean(axis=0), y[fit] - y[fit].mean(axis=0)
-    answers = []
-    for penalty in linear.PENALTIES:
+    x0, y0 = x[rows] - x[rows].mean(axis=0), y[rows] - y[rows].mean(axis=0)
+    for penalty, maps in zip(linear.PENALTIES, linear.flat_ridge(one, rows), strict=True):
         weights = np.linalg.solve(x0.T @ x0 + penalty * np.eye(x.shape[1]), x0.T @ y0)
-        answers.append(
-            (y[fit].mean(axis=0) + (x - x[fit].mean(axis=0)) @ weights).reshape(one.signals.shape)
-        )
-    errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
-    answer = stacked(linear.flat_ridge(one, fit, val), one)
-    for s, best in enumerate(np.argmin(errors, axis=0)):
-        np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
+        answer = y[rows].mean(axis=0) + (x - x[rows].mean(axis=0)) @ weights
+        np.testing.assert_allclose(stacked(maps, one).reshape(K, -1), answer, atol=1e-4)
 
 
 def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
-    one = sessions[0]
-    fit, val = one.rows("train"), one.rows("val")
+    one, rows = sessions[0], sessions[0].rows("train")
     z = linear.smoothed(one.x)
-    x = linear.lagged(z @ linear.directions(z, fit, 40), range(-8, 9))
-    course = one.signals[fit].mean(axis=0)
-    flat, target = x[fit].reshape(-1, x.shape[2]), (one.signals - course)[fit].reshape(-1, 2)
-    answers = [
-        course + x @ np.linalg.solve(flat.T @ flat + a * np.eye(flat.shape[1]), flat.T @ target)
-        for a in linear.PENALTIES
-    ]
-    errors = [((a - one.signals)[val] ** 2).sum(axis=(0, 1)) for a in answers]
-    answer = stacked(linear.lagged_ridge(one, fit, val), one)
-    for s, best in enumerate(np.argmin(errors, axis=0)):
-        np.testing.assert_allclose(answer[..., s], answers[best][..., s], atol=1e-4)
+    x = linear.lagged(z @ linear.directions(z[rows], 40), range(-8, 9))
+    course = one.signals[rows].mean(axis=0)
+    flat, target = x[rows].reshape(-1, x.shape[2]), (one.signals - course)[rows].reshape(-1, 2)
+    for penalty, maps in zip(linear.PENALTIES, linear.lagged_ridge(one, rows), strict=True):
+        weights = np.linalg.solve(flat.T @ flat + penalty * np.eye(x.shape[2]), flat.T @ target)
+        np.testing.assert_allclose(stacked(maps, one), course + x @ weights, atol=1e-4)
+
+
+def test_any_units_are_told_from_any_others_by_one_model():
+    rng, units = np.random.default_rng(0), np.arange(10)
+    one = make_session(3, n_units=10)
+    state = rng.normal(size=(K, T, 2))
+    counts = rng.poisson(np.exp(state @ rng.normal(0, 0.8, (2, 10)))).astype(np.float32)
+    one = replace(one, counts=counts, roots=root_scaling(counts, one.known))
+    model, test = weakest(poisson.impute(one, one.known)), one.rows("test")
+    null = poisson.log_likelihood(counts[test], poisson.psth(one, one.known))
+    for hidden in (units[:1], units[::2], units[5:]):
+        seen = np.setdiff1d(units, hidden)
+        gain = poisson.log_likelihood(counts[test], model(one, seen)[test]) - null
+        assert gain[..., hidden].sum() / counts[test][..., hidden].sum() > 0.05
+        spoilt = counts.copy()
+        spoilt[..., hidden] = 9
+        other = replace(one, counts=spoilt)
+        np.testing.assert_array_equal(model(one, seen), model(other, seen))
 
 
 def test_lags_look_back_and_ahead_by_so_many_bins():
@@ -482,34 +511,34 @@ def test_lags_look_back_and_ahead_by_so_many_bins():
     assert made[:, 0].tolist() == [2, 3, 4, 5, 0] and made[:, 2].tolist() == [0, 0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("decoder", [linear.flat_ridge, linear.lagged_ridge])
+@pytest.mark.parametrize("decoder", [linear.flat_ridge, linear.lagged_ridge, linear.logistic])
 def test_test_trials_teach_nothing(decoder, sessions):
-    one = sessions[0]
-    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
-    counts, signals = one.counts.copy(), one.signals.copy()
-    counts[test], signals[test] = 50, 9
-    other = replace(one, counts=counts, roots=root_scaling(counts, fit), signals=signals)
-    before, after = (stacked(decoder(s, fit, val), s) for s in (one, other))
-    np.testing.assert_allclose(before[val], after[val], rtol=1e-4, atol=1e-5)
+    one, known, test = sessions[0], sessions[0].known, sessions[0].rows("test")
+    counts, signals, variables = one.counts.copy(), one.signals.copy(), one.variables.copy()
+    counts[test], signals[test], variables[test] = 50, 9, 0
+    roots = root_scaling(counts, one.rows("train"))
+    other = replace(one, counts=counts, roots=roots, signals=signals, variables=variables)
+    before, after = (weakest(decoder(s, known)) for s in (one, other))
+    for name, of in before.items():
+        np.testing.assert_allclose(of(one)[known], after[name](other)[known], rtol=1e-4, atol=1e-5)
 
 
 def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sessions):
-    one = sessions[0]
-    fit, val, test = (one.rows(role) for role in ("train", "val", "test"))
+    one, test = sessions[0], sessions[0].rows("test")
 
     def explained(session):
-        answer = stacked(linear.lagged_ridge(session, fit, val), session)
-        course = session.signals[fit].mean(axis=0)
-        errors = (((a - session.signals)[test] ** 2).sum() for a in (answer, course))
-        return 1 - np.divide(*errors)
+        branch = fit_branch([session])
+        wheel = Task("wheel", "signal")
+        answer = branch.answers[wheel]["lagged ridge"][0]
+        course = session.signals[session.known, :, 0].mean(axis=0)
+        truth = session.signals[..., 0]
+        return 1 - np.divide(*(((a - truth)[test] ** 2).sum() for a in (answer, course)))
 
     assert explained(one) > 0.15 > 0.1 > explained(shuffled(one, 0))
-    right = (
-        linear.logistic(one, fit, val)["choice"](one)[test].argmax(axis=1) == one.variables[test, 0]
-    )
-    assert right.mean() > 0.7
-    rate, psth = poisson.encode(one, fit, val)(one), poisson.psth(one, fit)
-    gain = poisson.log_likelihood(one.counts[test], rate[test]) - poisson.log_likelihood(
-        one.counts[test], psth
-    )
+    branch = fit_branch([one])
+    choice = branch.answers[Task("choice", "variable")]["logistic"][0][test].argmax(axis=1)
+    assert (choice == one.variables[test, 0]).mean() > 0.65
+    rate = branch.answers[Task(BEHAVIOUR, "encode", one.behaviour)]["Poisson GLM"][0][test]
+    gain = poisson.log_likelihood(one.counts[test], rate)
+    gain -= poisson.log_likelihood(one.counts[test], poisson.psth(one, one.known))
     assert gain.sum() / one.counts[test].sum() > 0.05

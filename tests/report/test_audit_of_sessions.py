@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from models.test_masked_network import FAST, SHAPE, make_session
 
-from nblib.models.multimodal import fitting, linear
+from nblib.models.multimodal import fitting, linear, masks
+from nblib.models.multimodal.branch import fit_branch
 from nblib.models.multimodal.network import MaskedNetwork
 from nblib.prepare.sessions import root_scaling
 from nblib.report.audit import sessions as audit
@@ -14,9 +15,9 @@ from nblib.report.audit import sessions as audit
 
 def fitted(causal):
     sessions = [make_session(0), make_session(1, n_units=5)]
-    branch = fitting.fit_branch(sessions, causal)
+    branch = fit_branch(sessions, causal)
     shape = SHAPE | {"causal": causal}
-    return sessions, fitting.fit(sessions, branch, FAST, shape, fitting.CHANCES)[0]
+    return sessions, fitting.fit(sessions, branch, FAST, shape, masks.Mix())[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     }  # fmt: skip
     _, before = causal
     one = sessions[0]
-    both_ways = linear.flat_ridge(one, one.rows("train"), one.rows("val"))["wheel"]
+    *_, maps = linear.flat_ridge(one, one.known)
+    both_ways = maps["wheel"]
     maps = [before.maps[0] | {"wheel": both_ways}, before.maps[1]]
     assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its signals"]  # fmt: skip

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nblib.data import opening, sources
-from nblib.models.multimodal import linear, masks
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, of_area
+from nblib.models.multimodal import linear
+from nblib.models.multimodal.tasks import BEHAVIOUR, UNITS, Task
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.models.multimodal.fitting import Branch, TrialAnswers
+    from nblib.models.multimodal.branch import Branch, TrialAnswers
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
@@ -26,28 +26,28 @@ def of_network(model: Multimodal, sessions: list[Session], branch: Branch) -> Mu
 
     Returns the model with what it is trusted.
     """
-    decoded, trust = [model.network(k, one, masks.hide(one))[1:] for k, one in enumerate(sessions)], {}  # fmt: skip
+    trust = {}
     for task, by in branch.answers.items():
-        by[NETWORK] = [
-            model.counts(k, one, task) if task.of_counts else task.pick(*decoded[k], one)
-            for k, one in enumerate(sessions)
-        ]
-        trust[task.name] = trusted(task, by, branch.chosen[task], sessions)
-    if AREAS in trust:
-        trust |= {of_area(area): trust[AREAS] for one in sessions for area in one.area}
+        linear = by[branch.chosen[task]]
+        network = [model.answer(k, one, task, branch.best(k)) for k, one in enumerate(sessions)]
+        trust[task.name] = trusted(task, linear, network, sessions)
+        pairs = zip(linear, network, strict=True)
+        by[NETWORK] = [task.mixed(*pair, trust[task.name]) for pair in pairs]
     return replace(model, trust=trust)
 
 
-def trusted(task: Task, by: dict[str, TrialAnswers], against: str, sessions: list[Session]) -> float:  # fmt: skip
-    """Shrink the network's answers to those of `against`, by the weight that validation trials choose; that weight."""
-    tried, losses = {}, {}
+def trusted(
+    task: Task, linear: TrialAnswers, network: TrialAnswers, sessions: list[Session]
+) -> float:
+    """The weight of the network's answers against linear ones that validation trials choose."""
+    losses = {}
     for weight in WEIGHTS:
-        pairs = zip(by[against], by[NETWORK], strict=True)
-        tried[weight] = [task.mixed(*pair, weight) for pair in pairs]
-        losses[weight] = sum(map(task.loss, sessions, tried[weight]))
-    chosen = min(losses, key=losses.__getitem__)
-    by[NETWORK] = tried[chosen]
-    return chosen
+        losses[weight] = 0.0
+        for one, *pair in zip(sessions, linear, network, strict=True):
+            val = one.rows("val")
+            answer = task.mixed(*(answers[val] for answers in pair), weight)
+            losses[weight] += task.loss(one.at(val), answer)
+    return min(losses, key=losses.__getitem__)
 
 
 def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, TrialAnswers]:
@@ -66,11 +66,12 @@ def ideal_answers(session: Session, recipe: Recipe) -> dict[str, np.ndarray]:
     """The best possible answers to test trials, by task, as a simulated source knows them."""
     test, best = session.rows("test"), {}
     posterior = sources.offered(recipe.source, "oracle_log_posterior")
-    if posterior and (recipe.intervals, recipe.binning) == ("natural_scenes_presentations", "per_presentation"):  # fmt: skip
+    scenes = ("natural_scenes_presentations", "per_presentation", ("frame",))
+    if posterior and (recipe.intervals, recipe.binning, tuple(session.classes)) == scenes:
         recording = opening.open_recording(recipe, session.name)
-        truth = sources.offered(recipe.source, "truth_path")(recording.path)
-        for name in {"frame"} & set(session.classes):
-            best[name], _ = posterior(truth, recording, session.trial[test], session.unit_ids, classes=session.classes[name])  # fmt: skip
+        truth, known = sources.offered(recipe.source, "truth_path")(recording.path), session.classes
+        shown = (truth, recording, session.trial[test], session.unit_ids)
+        best["frame"], _ = posterior(*shown, classes=known["frame"])
     oracle = sources.offered(recipe.source, "ceiling")
     known = oracle and oracle(recipe, session.name, session.unit_ids)
     if not known:

@@ -11,20 +11,26 @@ from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import ratios
 from nblib.evaluate.result import Result, Row
-from nblib.experiments.multimodal import answers, areas, further, judge, transfer
+from nblib.experiments.multimodal import answers, further, judge, transfer
 from nblib.models.multimodal import fitting
-from nblib.models.multimodal.tasks import encoding
+from nblib.models.multimodal.branch import PSTH, Branch, fit_branch
+from nblib.models.multimodal.tasks import BEHAVIOUR, encoding
 from nblib.prepare import sessions as prepared
+from nblib.road.stage_registry import CLEAN, SPLIT
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
+    from nblib.road.stages import Stage
 
+OF_PSTH = {"model": PSTH, "variant": BEHAVIOUR}
 BESIDE = ("passport", "inflation", "bands", "embeddings", "causal")
 
 
-def load_sessions(split: list[Path], counts: list[Path], recipe: Recipe, params: judge.Params) -> list[Session]:  # fmt: skip
+def load_sessions(
+    split: list[Path], counts: list[Path], recipe: Recipe, params: judge.Params
+) -> list[Session]:
     """The sessions of the recipe (see `prepared.load_sessions`), with behaviour of other trials as a control.
 
     Raises BadParameter for a `new` recording that is not there, and where no other is left.
@@ -45,7 +51,7 @@ def run(
     """Fit linear models and the network on train trials, and score every task on test trials.
 
     Tables: against (see `judge.against_linear`), history (of the training), passport (see `judge`), inflation,
-    bands and embeddings (see `further`), areas (see `areas.matrix`), transfer (see `transfer.curve`) and causal
+    bands, embeddings and areas (see `further`), transfer (see `transfer.curve`) and causal
     (see `price`); the last three are empty where they are not asked for.
     """
     sessions = [one for one in loaded if one.name not in params.new]
@@ -61,32 +67,55 @@ def run(
                 what = f"{task.name}, {name}: {metric}"
                 rows.append(Row(what, score, limit.get(metric), of, metric))
     about = {
-        "split_hash": loaded[0].split_hash, "n_train": sum(len(one.rows("train")) for one in sessions),
-        "n_test": sum(len(one.rows("test")) for one in sessions), "n_bins": sessions[0].counts.shape[1],
-        "n_units": sum(len(one.unit_ids) for one in sessions), "n_sessions": len(sessions),
-        "fit_s": history.attrs["fit_s"], "best_epoch": history.attrs["best_epoch"],
-    }  # fmt: skip
+        "split_hash": loaded[0].split_hash,
+        "n_train": sum(len(one.rows("train")) for one in sessions),
+        "n_test": sum(len(one.rows("test")) for one in sessions),
+        "n_bins": sessions[0].counts.shape[1],
+        "n_units": sum(len(one.unit_ids) for one in sessions),
+        "n_sessions": len(sessions),
+        "fit_s": history.attrs["fit_s"],
+        "best_epoch": history.attrs["best_epoch"],
+        "val_loss": history.attrs["best_val_loss"],
+        "headline": {"model": answers.NETWORK, "metrics": judge.SHOWN},
+    }
     spikes, new = encoding(sessions[0])[0], [one for one in loaded if one.name in params.new]
     tables = {
-        "against": judge.against_linear(branch, model.trust, sessions, params), "history": history,
+        "against": judge.against_linear(branch, model.trust, sessions, params),
+        "history": history,
         "passport": judge.passport(spikes, branch.answers[spikes], sessions),
-        "inflation": further.inflation(sessions, branch, params), "bands": further.bands(branch, sessions),
+        "inflation": further.inflation(sessions, branch, params),
+        "bands": further.bands(branch, sessions),
         "embeddings": further.areas_of_units(model, params),
-        "areas": areas.matrix(model, sessions if params.by_area else [], params),
+        "areas": further.areas(model, sessions if params.by_area else [], params),
         "causal": price(model, branch, sessions, params) if params.causal else pd.DataFrame(),
         "transfer": transfer.curve(new, model, recipe, params),
-    }  # fmt: skip
+    }
     return Result(rows, about, tables, files=[model])
 
 
-def fitted(sessions: list[Session], params: judge.Params, folder: Path | None = None) -> tuple[fitting.Branch, Multimodal, pd.DataFrame]:  # fmt: skip
+def fitted(
+    sessions: list[Session], params: judge.Params, folder: Path | None = None, whole: bool = True
+) -> tuple[Branch, Multimodal, pd.DataFrame]:
     """The linear models that the network starts from, the network, and how its training went."""
-    branch = fitting.fit_branch(sessions, params.causal, whole=True)
+    branch = fit_branch(sessions, params.causal, whole=whole)
     more = {"compiled": params.compiled, "processes": params.processes}
-    return branch, *fitting.fit(sessions, branch, params.fit_settings, params.shape, params.chances, folder, **more)  # fmt: skip
+    how = params.fit_settings, params.shape, params.mix
+    return branch, *fitting.fit(sessions, branch, *how, folder, **more)
 
 
-def price(model: Multimodal, branch: fitting.Branch, sessions: list[Session], params: judge.Params) -> pd.DataFrame:  # fmt: skip
+def trial(stage: Stage) -> dict[str, float]:
+    """What validation trials say of a stage's settings: val_loss, of decoding, at the epoch that is kept."""
+    params = stage.params
+    places = (stage.inputs(name) for name in (SPLIT, CLEAN))
+    loaded = load_sessions(*places, stage.recipe, params)
+    sessions = [one for one in loaded if one.name not in params.new]
+    *_, history = fitted(sessions, params, whole=False)
+    return {"val_loss": history.attrs["best_val_loss"]}
+
+
+def price(
+    model: Multimodal, branch: Branch, sessions: list[Session], params: judge.Params
+) -> pd.DataFrame:
     """What it costs that no later bin is seen: for each signal R2 beyond the mean course of the network, that of
     one that sees all bins, the difference with its interval, and how long a call takes (see `further.latency`)."""
     whole, free, _ = fitted(sessions, params.model_copy(update={"causal": False}))
@@ -94,8 +123,9 @@ def price(model: Multimodal, branch: fitting.Branch, sessions: list[Session], pa
     rows = []
     for task in (task for task in branch.answers if task.kind == "signal"):
         pair = [one.answers[task][answers.NETWORK] for one in (whole, branch)]
-        values = [ratios.value(judge.earned(task, by, sessions)[judge.BEYOND_COURSE]) for by in reversed(pair)]  # fmt: skip
-        rows.append((task.name, *values, *judge.difference(task, *pair, sessions, params)[1:]))
+        both = [judge.earned(task, answer, sessions)[judge.BEYOND_COURSE] for answer in pair]
+        cost = judge.difference(task, *pair, sessions, params)[1:]
+        rows.append((task.name, *map(ratios.value, reversed(both)), *cost))
     table = pd.DataFrame(rows, columns=["task", "causal", "all_bins", "price", "ci_low", "ci_high"])
     return table.assign(**further.latency(model, sessions[0]))
 
@@ -104,8 +134,9 @@ def beside(result: Result) -> list[pd.DataFrame]:
     """The tables `BESIDE` the scores, as people read them; without those that are empty."""
     return [
         table.round(3).rename_axis(columns=name)
-        for name, table in result.tables.items() if name in BESIDE and len(table)
-    ]  # fmt: skip
+        for name, table in result.tables.items()
+        if name in BESIDE and len(table)
+    ]
 
 
 def in_words(result: Result) -> str:
@@ -114,7 +145,7 @@ def in_words(result: Result) -> str:
         f"{in_markdown(row.of['variant'])} {row.score.value:.3f} of {row.best.value:.3f}"
         for row in result.rows
         if row.metric in judge.SHOWN and row.of["model"] == answers.NETWORK and row.best is not None
-    ]  # fmt: skip
+    ]
     table = result.tables["against"]
     wins = table[table["ci_low"] > 0]["task"].tolist()
     others = table[table["ci_low"] <= 0]["task"].tolist()
@@ -129,9 +160,7 @@ def in_words(result: Result) -> str:
     )
     if others:
         text += f"; at {in_markdown(', '.join(others))} a linear model does as well or better"
-    rests = {
-        r.metric: r.score.value for r in reversed(result.rows) if r.of["model"] == fitting.PSTH
-    }
+    rests = {row.metric: row.score.value for row in result.rows if row.of == OF_PSTH}
     apart = rests[judge.OVER_TRAIN] - rests[judge.OVER_TEST]
     text += f". Rates drift from train to test by {apart:.3f} bits a spike."
     return text + transfer.in_words(result.tables["transfer"])

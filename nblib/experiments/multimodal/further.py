@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,40 +12,38 @@ import pandas as pd
 from nblib.evaluate.scores import decoding_scores
 from nblib.experiments.multimodal import judge
 from nblib.experiments.multimodal.answers import NETWORK
-from nblib.models.multimodal import fitting
-from nblib.models.multimodal.tasks import decoding, encoding
+from nblib.models.multimodal.branch import GLM, fit_branch
+from nblib.models.multimodal.tasks import AREAS, Task
 from nblib.prepare.sessions import with_roles
 
 if TYPE_CHECKING:
+    from nblib.models.multimodal.branch import Branch
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
 LEVEL = 0.9  # that bands are asked to hold
-FEWEST = 5  # units of an area, one for each fold
+NEVER = -20.0  # log-probability of an area that no other session has
 
 
-def inflation(sessions: list[Session], branch: fitting.Branch, params: judge.Params) -> pd.DataFrame:  # fmt: skip
+def inflation(sessions: list[Session], branch: Branch, params: judge.Params) -> pd.DataFrame:
     """What the linear model of each task would score if the same trials were split at random: task, model,
-    metric, score, at_random, inflation. Nothing is chosen anew."""
+    metric, score, at_random, inflation. Only penalties are chosen anew."""
     rng, mixed, rows = np.random.default_rng([params.seed, 7]), [], []
     for one in sessions:
         role = one.role.copy()
         role[role != "gap"] = rng.permutation(role[role != "gap"])
         mixed.append(with_roles(one, role))
-    fits, choose = ([one.rows(role) for one in mixed] for role in ("train", "val"))
-    fit = fitting.candidates(mixed, params.causal, None)
-    maps = {name: fit[name](fits, choose) for name in sorted(set(branch.chosen.values()))}
-    for task in (*decoding(sessions[0]), encoding(sessions[0])[0]):
+    again = fit_branch(mixed, params.causal)
+    for task in again.chosen:
         name, metric = branch.chosen[task], judge.USUAL[task.kind]
-        said = [of[task.name](one) for of, one in zip(maps[name], mixed, strict=True)]
-        pairs = ((branch.answers[task][name], sessions), (said, mixed))
+        pairs = ((branch.answers[task][name], sessions), (again.answers[task][name], mixed))
         values = [judge.scores(task, *pair, params, (metric,))[metric].value for pair in pairs]
         rows.append((task.name, name, metric, *values, values[1] - values[0]))
     columns = ["task", "model", "metric", "score", "at_random", "inflation"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def bands(branch: fitting.Branch, sessions: list[Session]) -> pd.DataFrame:
+def bands(branch: Branch, sessions: list[Session]) -> pd.DataFrame:
     """Bands about each decoded signal, as wide as the errors in other trials say (split conformal), and what
     they hold in test trials: task, model, of ("bins" or "trials"), half_width [standard deviations of the
     signal], asked, held.
@@ -64,7 +63,9 @@ def bands(branch: fitting.Branch, sessions: list[Session]) -> pd.DataFrame:
                     rank = int(np.ceil(LEVEL * (len(known) + 1)))  # beyond the last: no finite band
                     widths.append(known[rank - 1] if rank <= len(known) else np.inf)
                     held.append(error[session.rows("test")].ravel() <= widths[-1])
-                rows.append((task.name, model, unit, np.mean(widths), LEVEL, np.concatenate(held).mean()))  # fmt: skip
+                rows.append(
+                    (task.name, model, unit, np.mean(widths), LEVEL, np.concatenate(held).mean())
+                )
     columns = ["task", "model", "of", "half_width", "asked", "held"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -80,23 +81,53 @@ def latency(model: Multimodal, session: Session, n: int = 200) -> dict[str, floa
 
 
 def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
-    """How well the area of a unit is told from its weights out of the network, units of all sessions together:
-    metric, then the score's fields. Logistic regression in five folds; empty with fewer than two areas."""
+    """How well the area of a unit is told from its weights out of the network, by units of the other sessions:
+    metric, then the score's fields. Logistic regression; of areas that several sessions have. Empty with fewer
+    than two of them."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    areas = [one.area for one in model.sessions]
     x = np.concatenate([layer.weight.detach().numpy() for layer in model.net.units_out])
-    area = np.concatenate([one.area for one in model.sessions])
-    names, n = np.unique(area, return_counts=True)
-    kept = np.isin(area, names[(n >= FEWEST) & (names != "")])
+    area, session = np.concatenate(areas), np.repeat(np.arange(len(areas)), list(map(len, areas)))
+    names, n = np.unique(np.concatenate([np.unique(a) for a in areas]), return_counts=True)
+    kept = np.isin(area, names[(n > 1) & (names != "")])
     known, y = np.unique(area[kept], return_inverse=True)
     if len(known) < 2:
         return pd.DataFrame()
-    folds = StratifiedKFold(FEWEST, shuffle=True, random_state=params.seed)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    log = cross_val_predict(classifier, x[kept], y, cv=folds, method="predict_log_proba")
+    x, session, log = x[kept], session[kept], np.full((kept.sum(), len(known)), NEVER)
+    for out in np.unique(session):
+        test = session == out
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        classifier.fit(x[~test], y[~test])
+        log[np.ix_(test, classifier.classes_)] = classifier.predict_log_proba(x[test])
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     scores = decoding_scores(y, log, **draws)
-    return pd.DataFrame([{"metric": name} | scores[name].fields() for name in ("accuracy", judge.BALANCED)])  # fmt: skip
+    shown = ("accuracy", judge.BALANCED)
+    return pd.DataFrame([{"metric": name} | scores[name].fields() for name in shown])
+
+
+def areas(model: Multimodal, sessions: list[Session], params: judge.Params) -> pd.DataFrame:
+    """What the units of one area say of those of another: bits a spike beyond the PSTH of the units of each,
+    told from the units of one area alone and from no behaviour, over the sessions that have both; a row a pair
+    of areas and model."""
+    names = sorted({area for one in sessions for area in one.area} - {""})
+    metric, rows = judge.BEYOND_PSTH, []
+    for pair in product(names, names):
+        task = Task(AREAS, "impute", areas=pair)
+        units = [task.groups(one)[0] for one in sessions]
+        both = [
+            k for k, asked in enumerate(units) if len(asked) and len(task.seen(sessions[k], asked))
+        ]
+        if not both:
+            continue
+        some = [sessions[k] for k in both]
+        linear = [task.linear(model.maps[k], sessions[k]) for k in both]
+        network = [model.answer(k, sessions[k], task) for k in both]
+        mixed = [task.mixed(*two, model.trust[AREAS]) for two in zip(linear, network, strict=True)]
+        for name, answer in ((GLM, linear), (NETWORK, mixed)):
+            score = judge.scores(task, answer, some, params, (metric,))[metric]
+            about = {"told": pair[0], "from": pair[1], "model": name, "metric": metric}
+            rows.append(about | score.fields() | {"n_units": sum(len(units[k]) for k in both)})
+    return pd.DataFrame(rows)

@@ -20,11 +20,15 @@ from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:
     from nblib.evaluate.result import Result
-    from nblib.models.multimodal.fitting import Branch, TrialAnswers
+    from nblib.models.multimodal.branch import Branch, TrialAnswers
     from nblib.models.multimodal.tasks import Task
     from nblib.prepare.sessions import Session
 
-BALANCED, BEYOND_COURSE, BEYOND_PSTH = "balanced_accuracy", "R2 beyond the mean course", "bits beyond the PSTH"  # fmt: skip
+BALANCED, BEYOND_COURSE, BEYOND_PSTH = (
+    "balanced_accuracy",
+    "R2 beyond the mean course",
+    "bits beyond the PSTH",
+)
 SHOWN = (BEYOND_COURSE, BALANCED, BEYOND_PSTH)  # one of each task
 PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fired", 5.0
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
@@ -49,6 +53,9 @@ class Params(P.Judge, P.Fit, CohortParams):
     )
     by_area: bool = Field(False, description="also what each area's units say of each other's")
     schemes: dict[str, float] = Field({}, description="hidden: scheme -> how often; empty = a mix")
+    most_hidden: float = Field(
+        masks.MOST_HIDDEN, gt=0, le=1, description="largest share of bins, entries or units hidden"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     batch_size: int = Field(32, ge=1, description="trials of one session in a step [count]")
@@ -75,9 +82,9 @@ class Params(P.Judge, P.Fit, CohortParams):
         return shape | {"heads": self.heads}
 
     @property
-    def chances(self) -> dict[str, float]:
-        """How often each scheme hides."""
-        return self.schemes or fitting.CHANCES
+    def mix(self) -> masks.Mix:
+        """What is hidden in training."""
+        return masks.Mix(self.schemes or masks.CHANCES, self.most_hidden)
 
     @property
     def fit_settings(self) -> FitSettings:
@@ -87,15 +94,17 @@ class Params(P.Judge, P.Fit, CohortParams):
 
 def bases(task: Task, session: Session) -> dict[str, np.ndarray]:
     """By metric, what answers are held against: a constant or course of a signal, rates of units."""
-    truth, train, test = task.truth(session), session.rows("train"), session.rows("test")
+    truth, known, test = task.truth(session), session.known, session.rows("test")
     if task.kind == "signal":
-        return {"R2": truth[test].mean(), BEYOND_COURSE: truth[train].mean(axis=0)}
-    psth = poisson.psth(session, train)[:, np.concatenate(task.groups(session))]
-    means = (truth[rows].mean(axis=(0, 1)) for rows in (train, test))
+        return {"R2": truth[test].mean(), BEYOND_COURSE: truth[known].mean(axis=0)}
+    psth = poisson.psth(session, known)[:, np.concatenate(task.groups(session))]
+    means = (truth[rows].mean(axis=(0, 1)) for rows in (known, test))
     return dict(zip((OVER_TRAIN, OVER_TEST, BEYOND_PSTH), (*means, psth), strict=True))
 
 
-def earned(task: Task, answers: TrialAnswers, sessions: list[Session], metrics: Collection[str] = ()) -> dict[str, list[ratios.Earned]]:  # fmt: skip
+def earned(
+    task: Task, answers: TrialAnswers, sessions: list[Session], metrics: Collection[str] = ()
+) -> dict[str, list[ratios.Earned]]:
     """What answers to test trials earn in each session, by metric: R2, bits a spike; of some `metrics` or all."""
     parts: dict[str, list[ratios.Earned]] = {}
     earn = ratios.of_signal if task.kind == "signal" else ratios.of_counts
@@ -107,7 +116,9 @@ def earned(task: Task, answers: TrialAnswers, sessions: list[Session], metrics: 
     return parts
 
 
-def labels_of_test(task: Task, answers: TrialAnswers, sessions: list[Session]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+def labels_of_test(
+    task: Task, answers: TrialAnswers, sessions: list[Session]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the test trials of all sessions: class (B,), log-probabilities (B, C), block of trials (B,)."""
     y, log, group = [], [], []
     for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
@@ -118,7 +129,13 @@ def labels_of_test(task: Task, answers: TrialAnswers, sessions: list[Session]) -
     return np.concatenate(y), np.concatenate(log), np.concatenate(group)
 
 
-def scores(task: Task, answers: TrialAnswers, sessions: list[Session], params: Params, metrics: Collection[str] = ()) -> dict[str, Score]:  # fmt: skip
+def scores(
+    task: Task,
+    answers: TrialAnswers,
+    sessions: list[Session],
+    params: Params,
+    metrics: Collection[str] = (),
+) -> dict[str, Score]:
     """Scores of the answers to one task, over the test trials of all sessions together, by metric."""
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     if task.kind == "variable":
@@ -129,7 +146,9 @@ def scores(task: Task, answers: TrialAnswers, sessions: list[Session], params: P
     return {metric: ratios.score(part, unit, **draws) for metric, part in parts.items()}
 
 
-def difference(task: Task, a: TrialAnswers, b: TrialAnswers, sessions: list[Session], params: Params) -> tuple[str, float, float, float]:  # fmt: skip
+def difference(
+    task: Task, a: TrialAnswers, b: TrialAnswers, sessions: list[Session], params: Params
+) -> tuple[str, float, float, float]:
     """How much better answers a are than b, paired over blocks of trials: metric, difference, ci_low, ci_high."""
     if task.kind == "variable":
         (y, first, group), (_, second, _) = (labels_of_test(task, by, sessions) for by in (a, b))
@@ -141,7 +160,9 @@ def difference(task: Task, a: TrialAnswers, b: TrialAnswers, sessions: list[Sess
     return metric, *ratios.difference(*parts, n_bootstrap=params.n_bootstrap, seed=params.seed)
 
 
-def against_linear(branch: Branch, weights: dict[str, float], sessions: list[Session], params: Params) -> pd.DataFrame:  # fmt: skip
+def against_linear(
+    branch: Branch, weights: dict[str, float], sessions: list[Session], params: Params
+) -> pd.DataFrame:
     """How much better the network is than the linear model that validation prefers (see `difference`).
 
     One row a task: task, linear, metric, difference, ci_low, ci_high, weight (see `answers.trusted`).
@@ -161,15 +182,16 @@ def passport(task: Task, by: dict[str, TrialAnswers], sessions: list[Session]) -
     rows = []
     for model, answers in by.items():
         pooled = earned(task, answers, sessions)
-        bits, d2 = [], []
+        parts: dict[str, list] = {PER_UNIT: [], D2: []}
         for one, answer in zip(sessions, answers, strict=True):
-            train, test = (one.counts[one.rows(role)] for role in ("train", "test"))
-            fast = train.mean(axis=(0, 1)) / one.bin_s > FAST_HZ
-            rate = answer[one.rows("test")]
-            bits.append(ratios.per_unit(test, rate, test.mean(axis=(0, 1)))[fast])
-            d2.append(ratios.deviance_explained(test, rate))
-        means = {name: pd.Series(np.concatenate(parts)).mean() for name, parts in ((PER_UNIT, bits), (D2, d2))}  # fmt: skip
-        rows.append({"model": model} | {metric: ratios.value(parts) for metric, parts in pooled.items()} | means)  # fmt: skip
+            test, rate = one.counts[one.rows("test")], answer[one.rows("test")]
+            fast = one.counts[one.known].mean(axis=(0, 1)) / one.bin_s > FAST_HZ
+            bits = ratios.per_unit(test, rate, test.mean(axis=(0, 1)))
+            parts[PER_UNIT].append(bits[fast])
+            parts[D2].append(ratios.deviance_explained(test, rate))
+        means = {name: pd.Series(np.concatenate(part)).mean() for name, part in parts.items()}
+        values = {metric: ratios.value(part) for metric, part in pooled.items()}
+        rows.append({"model": model} | values | means)
     return pd.DataFrame(rows)
 
 

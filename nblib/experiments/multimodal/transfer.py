@@ -13,12 +13,15 @@ from nblib.core.errors import BadParameter
 from nblib.evaluate import stats
 from nblib.experiments.multimodal import answers, judge
 from nblib.models.multimodal import fitting
+from nblib.models.multimodal.branch import fit_branch
 from nblib.models.settings import pick_device
 from nblib.prepare.sessions import with_roles
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
+    from nblib.models.multimodal.branch import TrialAnswers
     from nblib.models.multimodal.model import Multimodal
+    from nblib.models.multimodal.tasks import Task
     from nblib.prepare.sessions import Session
 
 ALONE, SHARED, SCRATCH = "linear, alone", "linear, through shared factors", "network, alone"
@@ -44,23 +47,27 @@ def with_few(session: Session, n: int, seed: int) -> Session:
     return with_roles(session, role)
 
 
-def branches_of(few: Session, taught: Multimodal, params: judge.Params) -> dict[str, tuple[fitting.Branch, bool]]:  # fmt: skip
-    """What each model, fitted to the few trials of a session, answers to each task, and whether it is a network."""
+def answers_of(
+    few: Session, taught: Multimodal, params: judge.Params
+) -> dict[str, dict[Task, TrialAnswers]]:
+    """What each model, fitted to the few trials of a session, answers to each task."""
     device = pick_device(params.fit_settings)[0].type  # said once, by the first fit
     settings, by_model = replace(params.fit_settings, device=device), {}
     for linear, factors in ((ALONE, None), (SHARED, taught.factors)):
-        branch = fitting.fit_branch([few], params.causal, factors)
-        by_model[linear] = branch, False
+        branch = fit_branch([few], params.causal, factors)
+        by_model[linear] = {t: by[branch.chosen[t]] for t, by in branch.answers.items()}
         for how in ("",) if factors is None else TUNED:
             tuned = {"taught": taught, "how": how} if how else {}
-            model, _ = fitting.fit([few], branch, settings, params.shape, params.chances, **tuned)
-            own = replace(branch, answers={task: dict(by) for task, by in branch.answers.items()})
-            answers.of_network(model, [few], own)
-            by_model[TUNED.get(how, SCRATCH)] = own, True
+            model, _ = fitting.fit([few], branch, settings, params.shape, params.mix, **tuned)
+            answers.of_network(model, [few], branch)
+            network = {task: by[answers.NETWORK] for task, by in branch.answers.items()}
+            by_model[TUNED.get(how, SCRATCH)] = network
     return by_model
 
 
-def curve(new: list[Session], taught: Multimodal, recipe: Recipe, params: judge.Params) -> pd.DataFrame:  # fmt: skip
+def curve(
+    new: list[Session], taught: Multimodal, recipe: Recipe, params: judge.Params
+) -> pd.DataFrame:
     """Scores of each model for each further session, number of trials and task: session, trials, model, task,
     metric and the score's fields; best, the best possible, and share, of the way there from chance, where it
     is known; gain, gain_low, gain_high over the linear model of these trials alone (see `judge.difference`).
@@ -69,21 +76,19 @@ def curve(new: list[Session], taught: Multimodal, recipe: Recipe, params: judge.
     for one, n in product(new, params.budgets):
         few = with_few(one, n, params.seed)
         limits = answers.ceilings([few], recipe)
-        by_model = branches_of(few, taught, params)
-        alone = by_model[ALONE][0]
-        for model, (branch, network) in by_model.items():
-            for task, by in branch.answers.items():
-                metric = judge.USUAL[task.kind]
-                answer = by[answers.NETWORK if network else branch.chosen[task]]
-                score, best = judge.scores(task, answer, [few], params, (metric,))[metric], np.nan
-                if task.name in limits:
-                    best = judge.scores(task, limits[task.name], [few], params, (metric,))[metric].value  # fmt: skip
-                gain = judge.difference(task, answer, alone.answers[task][alone.chosen[task]], [few], params)[1:]  # fmt: skip
-                rows.append({
-                    "session": one.name, "trials": n, "model": model, "task": task.name, "metric": metric,
-                    **score.fields(), "best": best, "share": (score.value - score.chance) / (best - score.chance),
-                    **dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True)),
-                })  # fmt: skip
+        by_model = answers_of(few, taught, params)
+        for model, by_task in by_model.items():
+            for task, answer in by_task.items():
+                metric, best = judge.USUAL[task.kind], np.nan
+                score = judge.scores(task, answer, [few], params, (metric,))[metric]
+                if (limit := limits.get(task.name)) is not None:
+                    best = judge.scores(task, limit, [few], params, (metric,))[metric].value
+                gain = judge.difference(task, answer, by_model[ALONE][task], [few], params)[1:]
+                about = {"session": one.name, "trials": n, "model": model, "task": task.name}
+                share = (score.value - score.chance) / (best - score.chance)
+                beside = {"metric": metric, "best": best, "share": share}
+                beside |= zip(("gain", "gain_low", "gain_high"), gain, strict=True)
+                rows.append(about | score.fields() | beside)
     return pd.DataFrame(rows)
 
 
@@ -93,7 +98,11 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     whole = table.groupby(["model", "trials", "session"], sort=False)["share"].mean()
     rows = []
     for (model, trials), part in whole.groupby(["model", "trials"], sort=False):
-        low, high = stats.t_interval(part.to_numpy(), -np.inf, np.inf) if len(part) > 1 else (np.nan, np.nan)  # fmt: skip
+        low, high = (
+            stats.t_interval(part.to_numpy(), -np.inf, np.inf)
+            if len(part) > 1
+            else (np.nan, np.nan)
+        )
         rows.append((model, trials, part.mean(), low, high, len(part)))
     return pd.DataFrame(rows, columns=["model", "trials", "value", "ci_low", "ci_high", "n"])
 

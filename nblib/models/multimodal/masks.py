@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,18 +18,34 @@ from nblib.core.errors import BadParameter
 if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
-SHARE = (0.1, 0.5)  # of bins, entries or units that are hidden, drawn for each trial
+LEAST_HIDDEN, MOST_HIDDEN = 0.1, 0.5  # share of bins, entries or units, drawn for each trial
+CHANCES = {
+    "decode": 3.0,
+    "encode": 2.0,
+    "neuron": 1.0,
+    "region": 0.5,
+    "temporal": 0.5,
+    "random": 0.5,
+    "causal": 0.25,
+    "modality": 0.5,
+}
 PARTS = ("spikes", "signals", "variables")
 
 
 @dataclass
 class Hidden:
-    """What is hidden of one trial: spikes (T, N), signals (T, S), variables (Q,); areas (N,) of its units."""
+    """What is hidden of one trial: spikes (T, N), signals (T, S), variables (Q,); areas (N,) of its units;
+    most: the largest share that is hidden of what is hidden in part."""
 
     spikes: np.ndarray
     signals: np.ndarray
     variables: np.ndarray
     areas: np.ndarray
+    most: float = MOST_HIDDEN
+
+    def share(self, rng: np.random.Generator) -> float:
+        """A share to hide."""
+        return rng.uniform(min(LEAST_HIDDEN, self.most), self.most)
 
     def behaviour(self) -> None:
         """Hide all signals and variables."""
@@ -41,7 +57,9 @@ class Hidden:
         self.variables |= rng.random(len(self.variables)) < chance
 
 
-def hide(session: Session, units: np.ndarray | slice = slice(0), shown: Collection[str] = ()) -> Hidden:  # fmt: skip
+def hide(
+    session: Session, units: np.ndarray | slice = slice(0), shown: Collection[str] = ()
+) -> Hidden:
     """Hide these units of a session's trials, and all behaviour but the signals and variables `shown`."""
     n_bins, n_units = session.counts.shape[1:]
     spikes = np.zeros((n_bins, n_units), bool)
@@ -49,11 +67,6 @@ def hide(session: Session, units: np.ndarray | slice = slice(0), shown: Collecti
     signals = np.array([name not in shown for name in session.signal_names], bool)
     variables = np.array([name not in shown for name in session.classes], bool)
     return Hidden(spikes, np.tile(signals, (n_bins, 1)), variables, session.area)
-
-
-def nothing(session: Session) -> Hidden:
-    """A trial of a session of which nothing is hidden."""
-    return hide(session, shown=session.behaviour)
 
 
 def encode(hidden: Hidden, rng: np.random.Generator) -> None:
@@ -70,14 +83,14 @@ def decode(hidden: Hidden, rng: np.random.Generator) -> None:
 
 def temporal(hidden: Hidden, rng: np.random.Generator) -> None:
     """A share of the bins, of spikes and signals alike."""
-    bins = rng.random(len(hidden.spikes)) < rng.uniform(*SHARE)
+    bins = rng.random(len(hidden.spikes)) < hidden.share(rng)
     hidden.spikes[bins] = hidden.signals[bins] = True
     hidden.variables |= rng.random(len(hidden.variables)) < 0.5
 
 
 def random(hidden: Hidden, rng: np.random.Generator) -> None:
     """A share of all entries, each for itself."""
-    share = rng.uniform(*SHARE)
+    share = hidden.share(rng)
     for mask in (hidden.spikes, hidden.signals, hidden.variables):
         mask |= rng.random(mask.shape) < share
 
@@ -92,7 +105,7 @@ def causal(hidden: Hidden, rng: np.random.Generator) -> None:
 def neuron(hidden: Hidden, rng: np.random.Generator) -> None:
     """A share of the units, one at least; behaviour in half of the trials."""
     n = hidden.spikes.shape[1]
-    hidden.spikes[:, rng.choice(n, max(1, round(n * rng.uniform(*SHARE))), replace=False)] = True
+    hidden.spikes[:, rng.choice(n, max(1, round(n * hidden.share(rng))), replace=False)] = True
     if rng.random() < 0.5:
         hidden.behaviour()
 
@@ -121,19 +134,29 @@ SCHEMES: dict[str, Callable[[Hidden, np.random.Generator], None]] = {
 }
 
 
-def draw(
-    n_trials: int, session: Session, chances: Mapping[str, float], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Masks of some trials, a scheme for each: spikes (B, T, N), signals (B, T, S), variables (B, Q).
+@dataclass(frozen=True)
+class Mix:
+    """How often each scheme hides, on any scale, and the largest share of what it hides in part."""
 
-    chances: scheme -> how often, on any scale. Raises BadParameter for a scheme that hides a variable in part.
-    """
-    names, weight = list(chances), np.array(list(chances.values()), float)
-    blank, trials = nothing(session), []
-    for name in rng.choice(names, n_trials, p=weight / weight.sum()):
-        hidden = deepcopy(blank)
-        SCHEMES[name](hidden, rng)
-        if np.shape(hidden.variables) != blank.variables.shape:
-            raise BadParameter(f"scheme '{name}' hides a variable in part; it has no time, so whole or not at all.")  # fmt: skip
-        trials.append(hidden)
-    return {part: np.stack([getattr(one, part) for one in trials]) for part in PARTS}
+    chances: Mapping[str, float] = field(default_factory=lambda: CHANCES)
+    most: float = MOST_HIDDEN
+
+    def draw(
+        self, n_trials: int, session: Session, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Masks of some trials, a scheme for each: spikes (B, T, N), signals (B, T, S), variables (B, Q).
+
+        Raises BadParameter for a scheme that hides a variable in part.
+        """
+        names, weight = list(self.chances), np.array(list(self.chances.values()), float)
+        blank, trials = hide(session, shown=session.behaviour), []
+        blank.most = self.most
+        for name in rng.choice(names, n_trials, p=weight / weight.sum()):
+            hidden = deepcopy(blank)
+            SCHEMES[name](hidden, rng)
+            if np.shape(hidden.variables) != blank.variables.shape:
+                raise BadParameter(
+                    f"scheme '{name}' hides a variable in part; it has no time, so whole or not at all."
+                )
+            trials.append(hidden)
+        return {part: np.stack([getattr(one, part) for one in trials]) for part in PARTS}

@@ -22,24 +22,29 @@ from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models.multimodal import masks
 from nblib.models.multimodal.linear import LinearMap
-from nblib.models.multimodal.network import MaskedNetwork
+from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.poisson import PoissonMap
-from nblib.models.multimodal.tasks import BEHAVIOUR, Task, decoding, encoding, imputing
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, decoding, encoding
 from nblib.prepare.sessions import Session
 
-FORMAT, CONFIG, WEIGHTS = 2, "config.json", "weights.safetensors"
+FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
 ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
 CLASSES = {cls.__name__: cls for cls in (LinearMap, PoissonMap, Session)}
 Map = LinearMap | PoissonMap
 
 
-def tensors_of(session: Session, linear: Mapping[str, np.ndarray], rest: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:  # fmt: skip
+def tensors_of(
+    session: Session,
+    linear: Mapping[str, np.ndarray],
+    rest: Mapping[str, np.ndarray],
+    device: torch.device,
+) -> dict[str, Tensor]:
     """What the network takes of all trials of a session (see `MaskedNetwork.forward`).
 
     linear: what linear models say of every trial, by task; rest: what is said where a trial is not looked at.
     """
     n, names = len(session.x), session.signal_names
-    arrays = {"x": session.x, "counts": session.counts, "signals": session.signals, "variables": session.variables}  # fmt: skip
+    arrays = {name: getattr(session, name) for name in ("x", "counts", "signals", "variables")}
     rest = {task: np.broadcast_to(answer, (n, *answer.shape)) for task, answer in rest.items()}
     for kind, answers in (("linear", linear), ("rest", rest)):
         signals = [answers[name] for name in names]
@@ -47,10 +52,14 @@ def tensors_of(session: Session, linear: Mapping[str, np.ndarray], rest: Mapping
         arrays[f"{kind}_rates"] = np.log(answers[BEHAVIOUR])
         arrays |= {f"{kind}_{q}": answers[name] for q, name in enumerate(session.classes)}
     made = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    return {name: (t.float() if t.is_floating_point() else t).to(device) for name, t in made.items()}  # fmt: skip
+    return {
+        name: (t.float() if t.is_floating_point() else t).to(device) for name, t in made.items()
+    }
 
 
-def batch_of(data: Mapping[str, Tensor], k: int, rows: np.ndarray, hidden: Mapping[str, np.ndarray]) -> dict[str, Any]:  # fmt: skip
+def batch_of(
+    data: Mapping[str, Tensor], k: int, rows: np.ndarray, hidden: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     """Some trials of session k, with what is hidden of them."""
     device = data["x"].device
     at = torch.from_numpy(np.asarray(rows)).to(device)
@@ -109,25 +118,41 @@ class Multimodal:
     factors: dict[str, np.ndarray] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def network(self, k: int, trials: Session, hidden: masks.Hidden) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:  # fmt: skip
+    def network(
+        self,
+        k: int,
+        trials: Session,
+        hidden: masks.Hidden,
+        linear: Mapping[str, np.ndarray] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """What the network alone says of trials of session k, all hidden alike: expected counts (K, T, N),
-        signals (K, T, S) as z-scores, log-probabilities (K, C) of each variable."""
-        n, starts = len(trials.x), (*trials.behaviour, BEHAVIOUR)
-        linear = {name: self.maps[k][name](trials) for name in starts}
+        signals (K, T, S) as z-scores, log-probabilities (K, C) of each variable. linear: what linear models
+        say, where it is known already (see `tensors_of`)."""
+        n = len(trials.x)
+        if linear is None:
+            starts = (*trials.behaviour, BEHAVIOUR)
+            linear = {name: self.maps[k][name](trials) for name in starts}
         data = tensors_of(trials, linear, self.rest[k], torch.device("cpu"))
         same = {part: np.repeat(getattr(hidden, part)[None], n, axis=0) for part in masks.PARTS}
         rates, signals, variables = self.net(batch_of(data, k, np.arange(n), same))
         return rates.exp().numpy(), signals.numpy(), [v.numpy() for v in variables]
 
-    def counts(self, k: int, trials: Session, task: Task) -> np.ndarray:
-        """What the network alone answers to a task of counts in trials of session k (see `Task.truth`)."""
-        groups = task.groups(trials)
-        told = [
-            self.network(k, trials, task.hidden(trials, units))[0][..., units] for units in groups
-        ]
-        return np.concatenate(told, axis=-1)
+    def answer(
+        self, k: int, trials: Session, task: Task, linear: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """What the network alone answers to a task in trials of session k (see `Task.linear`, `network`)."""
+        if not task.of_counts:
+            hidden = masks.hide(trials, shown=task.shown)
+            return task.pick(*self.network(k, trials, hidden, linear)[1:], trials)
+        answers = []
+        for units in task.groups(trials):
+            rates, *_ = self.network(k, trials, task.hidden(trials, units), linear)
+            answers.append(rates[..., units])
+        return np.concatenate(answers, axis=-1)
 
-    def decode(self, counts: np.ndarray, given: Mapping[str, np.ndarray] | None = None, session: str = "") -> dict[str, np.ndarray]:  # fmt: skip
+    def decode(
+        self, counts: np.ndarray, given: Mapping[str, np.ndarray] | None = None, session: str = ""
+    ) -> dict[str, np.ndarray]:
         """Signals and variables of trials, from their spikes and from what is known of behaviour.
 
         Parameters
@@ -162,7 +187,13 @@ class Multimodal:
         tasks = [task for task in encoding(trials) if set(task.shown) == set(given)]
         return self._mixed(k, trials, tasks[0], rates) if tasks else rates
 
-    def impute(self, counts: np.ndarray, units: np.ndarray, given: Mapping[str, np.ndarray] | None = None, session: str = "") -> np.ndarray:  # fmt: skip
+    def impute(
+        self,
+        counts: np.ndarray,
+        units: np.ndarray,
+        given: Mapping[str, np.ndarray] | None = None,
+        session: str = "",
+    ) -> np.ndarray:
         """Expected counts (K, T, n) of some units, from the others and from what is known of behaviour.
 
         counts, given : see `decode`; the counts of the units that are told are not read.
@@ -171,17 +202,20 @@ class Multimodal:
         given, counts = given or {}, np.array(counts)
         counts[..., units] = 0
         k, trials = self._trials(session, counts, given)
-        rates, *_ = self.network(k, trials, masks.hide(trials, units, given))
-        tasks = [t for t in imputing(trials) if not given and np.array_equal(t.groups(trials)[0], units)]  # fmt: skip
-        return self._mixed(k, trials, tasks[0], rates[..., units]) if tasks else rates[..., units]
+        whole = any(np.array_equal(group, units) for group in Task(AREAS, "impute").groups(trials))
+        task = Task(AREAS if whole else UNITS, "impute", tuple(given), units=tuple(units))
+        network = self.answer(k, trials, task)
+        return network if given else self._mixed(k, trials, task, network)
 
     def _mixed(self, k: int, trials: Session, task: Task, network: np.ndarray) -> np.ndarray:
         """Between the answers of the linear model of a task and of the network, where it is trusted at all."""
         if task.name not in self.trust:
             return network
-        return task.mixed(self.maps[k][task.name](trials), network, self.trust[task.name])
+        return task.mixed(task.linear(self.maps[k], trials), network, self.trust[task.name])
 
-    def _trials(self, session: str, counts: np.ndarray | None, given: Mapping[str, np.ndarray]) -> tuple[int, Session]:  # fmt: skip
+    def _trials(
+        self, session: str, counts: np.ndarray | None, given: Mapping[str, np.ndarray]
+    ) -> tuple[int, Session]:
         """The number of a session, and trials of it as the network takes them, 0 where nothing is known."""
         names = [one.name for one in self.sessions]
         if session not in names and (session or len(names) > 1):
@@ -204,26 +238,29 @@ class Multimodal:
         variables = np.zeros((n, len(like.classes)), np.int64)
         for s, name in enumerate(like.signal_names):
             if name in given:
-                signals[..., s] = (_checked(name, given[name], n, n_bins) - like.mean[s]) / like.scale[s]  # fmt: skip
+                values = _checked(name, given[name], n, n_bins)
+                signals[..., s] = (values - like.mean[s]) / like.scale[s]
         for q, (name, known) in enumerate(like.classes.items()):
             if name in given:
                 values = np.asarray(given[name])
                 if values.shape != (n,) or not np.isin(values, known).all():
                     raise BadInput(f"{name}: expected {n} values, each of {known.tolist()}.")
                 variables[:, q] = np.searchsorted(known, values)
-        return k, replace(
-            like, counts=spikes, signals=signals, variables=variables,
-            role=np.repeat("test", n), trial=np.arange(n),
-        )  # fmt: skip
+        inputs = {"counts": spikes, "signals": signals, "variables": variables}
+        return k, replace(like, **inputs, role=np.repeat("test", n), trial=np.arange(n))
 
     def save(self, folder: Path | str) -> None:
         """Write config.json and weights.safetensors: text and plain arrays, nothing that runs."""
-        arrays = {f"net.{name}": weight.cpu().numpy() for name, weight in self.net.state_dict().items()}  # fmt: skip
-        state = {
-            "sessions": [one.at(slice(0)) for one in self.sessions], "rest": self.rest, "maps": self.maps,
-            "trust": self.trust, "factors": self.factors,
-        }  # fmt: skip
-        config = {"format": FORMAT, "model": "multimodal", "network": self.net.config, "state": plain(state, arrays)}  # fmt: skip
+        weights = self.net.state_dict()
+        arrays = {f"net.{name}": weight.cpu().numpy() for name, weight in weights.items()}
+        state = {name: getattr(self, name) for name in ("rest", "maps", "trust", "factors")}
+        state["sessions"] = [one.at(slice(0)) for one in self.sessions]
+        config = {
+            "format": FORMAT,
+            "model": "multimodal",
+            "network": self.net.config,
+            "state": plain(state, arrays),
+        }
         tensors.write_weights(Path(folder) / CONFIG, config, Path(folder) / WEIGHTS, arrays)
 
     @classmethod
@@ -233,8 +270,12 @@ class Multimodal:
         try:
             if (config["format"], config["model"]) != (FORMAT, "multimodal"):
                 raise ValueError(f"a {config['model']} of format {config['format']}")
-            net = MaskedNetwork(**config["network"])
-            weights = {n.removeprefix("net."): torch.from_numpy(a) for n, a in arrays.items() if n.startswith("net.")}  # fmt: skip
+            net = MaskedNetwork(Shape(**config["network"]))
+            weights = {
+                n.removeprefix("net."): torch.from_numpy(a)
+                for n, a in arrays.items()
+                if n.startswith("net.")
+            }
             net.load_state_dict(weights)
             return cls(net.eval(), **restored(config["state"], arrays))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -7,6 +7,7 @@ linear models (the branch) plus what it has learned; before training they are th
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,38 +17,48 @@ MOST_LOG_RATE = 5.0
 OF_SESSION = ("units_in", "units_out", "session")  # layers that belong to one
 
 
-class MaskedNetwork(nn.Module):
+@dataclass(frozen=True)
+class Shape:
     """n_units: of each session; n_classes: of each variable; causal: a bin sees no later one."""
 
-    def __init__(
-        self, n_units: list[int], n_bins: int, n_signals: int, n_classes: list[int], width: int = 64,
-        layers: int = 2, heads: int = 4, dropout: float = 0.3, input_dropout: float = 0.2, causal: bool = False,
-    ):  # fmt: skip
+    n_units: list[int]
+    n_bins: int
+    n_signals: int
+    n_classes: list[int]
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.3
+    input_dropout: float = 0.2
+    causal: bool = False
+
+
+class MaskedNetwork(nn.Module):
+    """A network of this shape, whose answers are those that it begins with."""
+
+    def __init__(self, shape: Shape):
         super().__init__()
-        self.config: dict[str, Any] = {
-            "n_units": n_units, "n_bins": n_bins, "n_signals": n_signals, "n_classes": n_classes, "width": width,
-            "layers": layers, "heads": heads, "dropout": dropout, "input_dropout": input_dropout, "causal": causal,
-        }  # fmt: skip
-        self.units_in = nn.ModuleList(nn.Linear(2 * n, width) for n in n_units)
-        self.units_out = nn.ModuleList(nn.Linear(width, n) for n in n_units)
-        self.session = nn.Parameter(torch.zeros(len(n_units), width))
-        self.time = nn.Parameter(0.02 * torch.randn(n_bins, width))
-        self.signals_in = nn.Linear(2 * n_signals, width)
-        self.variables_in = nn.ModuleList(nn.Embedding(c + 1, width) for c in n_classes)
-        self.drop = nn.Dropout(input_dropout)
+        self.config, width = asdict(shape), shape.width
+        self.units_in = nn.ModuleList(nn.Linear(2 * n, width) for n in shape.n_units)
+        self.units_out = nn.ModuleList(nn.Linear(width, n) for n in shape.n_units)
+        self.session = nn.Parameter(torch.zeros(len(shape.n_units), width))
+        self.time = nn.Parameter(0.02 * torch.randn(shape.n_bins, width))
+        self.signals_in = nn.Linear(2 * shape.n_signals, width)
+        self.variables_in = nn.ModuleList(nn.Embedding(c + 1, width) for c in shape.n_classes)
+        self.drop = nn.Dropout(shape.input_dropout)
         block = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True
+            width, shape.heads, 2 * width, shape.dropout, "gelu", batch_first=True, norm_first=True
         )
         self.trunk = nn.TransformerEncoder(
-            block, layers, nn.LayerNorm(width), enable_nested_tensor=False
+            block, shape.layers, nn.LayerNorm(width), enable_nested_tensor=False
         )
-        self.signals_out = nn.Linear(width, n_signals)
-        self.variables_out = nn.ModuleList(nn.Linear(width, c) for c in n_classes)
+        self.signals_out = nn.Linear(width, shape.n_signals)
+        self.variables_out = nn.ModuleList(nn.Linear(width, c) for c in shape.n_classes)
         for head in (*self.units_out, self.signals_out, *self.variables_out):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
-        later = torch.ones(n_bins, n_bins, dtype=torch.bool).triu(1) if causal else None
-        self.register_buffer("later", later, persistent=False)
+        later = torch.ones(shape.n_bins, shape.n_bins, dtype=torch.bool).triu(1)
+        self.register_buffer("later", later if shape.causal else None, persistent=False)
 
     def mixed(self, token: Tensor) -> Tensor:
         """Tokens (B, T, D) through the transformer: nearly all of the work, which may be compiled."""
@@ -73,15 +84,13 @@ class MaskedNetwork(nn.Module):
         (B, T, N) where behaviour is all visible, `linear_signals` (B, T, S) and `linear_0`, … (B, C) where
         spikes are, else `rest_rates` and so on.
         """
-        k = batch["session"]
-        no_spikes, no_signals, no_variables = (batch[f"hide_{what}"] for what in ("spikes", "signals", "variables"))  # fmt: skip
-        seen, shown = (
-            batch["x"].masked_fill(no_spikes, 0),
-            batch["signals"].masked_fill(no_signals, 0),
-        )
-        spikes = torch.cat([self.drop(seen), no_spikes.to(seen.dtype)], dim=-1)  # (B, T, 2N)
-        token = self.units_in[k](spikes) + self.time + self.session[k]
-        token = token + self.signals_in(torch.cat([shown, no_signals.to(shown.dtype)], dim=-1))
+        k, no_spikes, no_signals = batch["session"], batch["hide_spikes"], batch["hide_signals"]
+        no_variables = batch["hide_variables"]
+        x = self.drop(batch["x"].masked_fill(no_spikes, 0))
+        signals = batch["signals"].masked_fill(no_signals, 0)
+        token = self.units_in[k](torch.cat([x, no_spikes.to(x.dtype)], dim=-1))
+        token = token + self.time + self.session[k]
+        token = token + self.signals_in(torch.cat([signals, no_signals.to(x.dtype)], dim=-1))
         for q, embed in enumerate(self.variables_in):
             none = embed.num_embeddings - 1
             variable = batch["variables"][:, q].masked_fill(no_variables[:, q], none)

@@ -1,31 +1,33 @@
-"""Poisson regressions of counts: from behaviour (encoding), and from other units (imputation)."""
+"""Poisson regressions of counts: from behaviour (encoding), and from any other units (imputation)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from nblib.models.multimodal import linear
-from nblib.models.multimodal.tasks import LEAST
+from nblib.models.multimodal.tasks import EVERY, LEAST
 from nblib.prepare.sessions import Session
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
 MOST_LOG_RATE = 5.0
 WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
-N_BUMPS, N_COMPONENTS = 6, 10
+N_BUMPS, N_FACTORS = 6, 12
 BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
 MOST = 5.0  # standard deviations; further out a feature is held there
 STEPS = 40
+MOST_BINS = 8000  # that factors are found in
 
 
-def psth(session: Session, fit: np.ndarray) -> np.ndarray:
-    """Mean counts of each bin and unit in the trials `fit`, smoothed in time: (T, N)."""
+def psth(session: Session, rows: np.ndarray) -> np.ndarray:
+    """Mean counts of each bin and unit in the trials `rows`, smoothed in time: (T, N)."""
     t = np.arange(session.counts.shape[1])
     kernel = np.exp(-0.5 * ((t - t[:, None]) / WIDTH) ** 2)
     kernel /= kernel.sum(axis=1, keepdims=True)
-    return np.maximum(kernel @ session.counts[fit].mean(axis=0), LEAST)
+    return np.maximum(kernel @ session.counts[rows].mean(axis=0), LEAST)
 
 
 def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
@@ -37,26 +39,31 @@ def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PoissonMap:
-    """Expected counts (K, T, n): offset (T, n), log rates of the PSTH, and weight (D, n) on features that
+    """Expected counts (K, T, N): offset (T, N), log rates of the PSTH, and weight (D, N) on features that
     are scaled by mean and scale (D,).
 
-    It reads the signals and variables `of`, by name, or units through `basis` (N, R), 0 for those that it
-    may not read. causal: nothing after a bin.
+    It reads the signals and variables `of`, by name, through `basis` (D', D) where there is one; or, where it
+    has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors.
+    causal: nothing after a bin.
     """
 
     offset: np.ndarray
     of: tuple[str, ...] = ()
     basis: np.ndarray | None = None
+    loading: np.ndarray | None = None
+    noise: np.ndarray | None = None
     causal: bool = False
     weight: np.ndarray | None = None
     mean: np.ndarray | float = 0.0
     scale: np.ndarray | float = 1.0
 
-    def features(self, session: Session) -> np.ndarray:
-        """What it reads of each bin (K, T, D): signals or units around it, variables in bumps of time."""
-        if self.basis is not None:
-            x = session.x if self.causal else linear.smoothed(session.x)
-            return linear.lagged(x @ self.basis, linear.around(UNIT_LAGS, self.causal))
+    def features(self, session: Session, seen: np.ndarray | None = None) -> np.ndarray:
+        """What it reads of each bin (K, T, D): signals around it and variables in bumps of time, or what the
+        units `seen` (None: all) say of factors around it."""
+        if self.loading is not None:
+            seen = np.arange(len(session.area)) if seen is None else seen
+            lags = linear.around(UNIT_LAGS, self.causal)
+            return linear.lagged(self._factors(session.x[..., seen], seen), lags)
         parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
         for s, name in enumerate(session.signal_names):
             if name in self.of:
@@ -65,45 +72,62 @@ class PoissonMap:
             if name in self.of:
                 one_hot = np.eye(len(known))[session.variables[:, q]]
                 parts.append(in_time(one_hot, session.counts.shape[1]))
-        return np.concatenate(parts, axis=-1)
+        read = np.concatenate(parts, axis=-1)
+        return read if self.basis is None else read @ self.basis
 
-    def __call__(self, session: Session) -> np.ndarray:
-        """What it expects in all trials of a session."""
-        x = np.clip((self.features(session) - self.mean) / self.scale, -MOST, MOST)
-        return np.maximum(np.exp(np.minimum(self.offset + x @ self.weight, MOST_LOG_RATE)), LEAST)
+    def _factors(self, x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Posterior mean of the factors (K, T, R), from the units `seen`: x (K, T, n)."""
+        loading = self.loading[:, seen]
+        reading = loading / self.noise[seen]
+        precision = np.eye(len(loading)) + reading @ loading.T
+        return x @ np.linalg.solve(precision, reading).T
+
+    def scaled(self, session: Session, seen: np.ndarray | None = None) -> np.ndarray:
+        """Its features, scaled."""
+        return np.clip((self.features(session, seen) - self.mean) / self.scale, -MOST, MOST)
+
+    def __call__(self, session: Session, seen: np.ndarray | None = None) -> np.ndarray:
+        """What it expects in all trials of a session, of all units."""
+        log = self.offset + self.scaled(session, seen) @ self.weight
+        return np.maximum(np.exp(np.minimum(log, MOST_LOG_RATE)), LEAST)
 
 
-def regression(model: PoissonMap, session: Session, units: np.ndarray, fit: np.ndarray, choose: np.ndarray) -> PoissonMap:  # fmt: skip
-    """Fit a map to the counts of `units`.
+def regression(
+    model: PoissonMap, session: Session, rows: np.ndarray, groups: list[np.ndarray]
+) -> Iterator[PoissonMap]:
+    """The map without weights, then fitted to the counts of the trials `rows`, under ever weaker L2 penalties.
 
-    L2-penalised; the strength is the one that is most likely in the trials `choose`, for all units.
+    groups: units that are told together, and from no unit of their own where units tell.
     """
-    counts, x = session.counts[..., units], model.features(session)
-    mean, scale = x[fit].mean(axis=(0, 1)), x[fit].std(axis=(0, 1)) + 1e-6
-    x = np.clip((x - mean) / scale, -MOST, MOST)
-    shape = x.shape[2], len(units)
-    y = counts[fit].reshape(-1, shape[1]).astype(float)
-    flat = x[fit].reshape(len(y), shape[0])
-    base = np.broadcast_to(model.offset, counts[fit].shape).reshape(y.shape)
+    part, everyone = session.at(rows), np.arange(len(session.area))
+    x = model.features(part)
+    model = replace(model, mean=x.mean(axis=(0, 1)), scale=x.std(axis=(0, 1)) + 1e-6)
+    fits, weight = [], np.zeros((len(model.scale), len(everyone)))
+    yield replace(model, weight=weight)
+    for units in groups:
+        x = model.scaled(part, np.setdiff1d(everyone, units)).reshape(-1, len(model.scale))
+        y = part.counts[..., units].reshape(len(x), -1).astype(float)
+        base = np.tile(model.offset[:, units], (len(rows), 1))
+        fits.append((units, x, y, base))
+    for penalty in PENALTIES:
+        weight = weight.copy()
+        for units, *data in fits:
+            options = {"maxiter": STEPS}
+            start = weight[:, units].ravel()
+            step = minimize(_loss, start, (*data, penalty), "L-BFGS-B", True, options=options)
+            weight[:, units] = step.x.reshape(len(weight), -1)
+        yield replace(model, weight=weight)
 
-    def loss(w: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-        w = w.reshape(shape)
-        log = np.minimum(base + flat @ w, MOST_LOG_RATE)
-        rate = np.exp(log)
-        value = (rate - y * log).sum() + 0.5 * penalty * (w**2).sum()
-        return value, (flat.T @ (rate - y) + penalty * w).ravel()
 
-    weights = chosen = np.zeros(shape)
-    most = log_likelihood(counts[choose], np.exp(model.offset)).sum()
-    for penalty in PENALTIES if shape[0] else ():
-        step = minimize(loss, weights.ravel(), penalty, "L-BFGS-B", True, options={"maxiter": STEPS})  # fmt: skip
-        weights = step.x.reshape(shape)
-        rate = np.exp(np.minimum(model.offset + x[choose] @ weights, MOST_LOG_RATE))
-        likely = log_likelihood(counts[choose], rate).sum()
-        if likely <= most:
-            break
-        most, chosen = likely, weights
-    return replace(model, weight=chosen, mean=mean, scale=scale)
+def _loss(
+    w: np.ndarray, x: np.ndarray, y: np.ndarray, base: np.ndarray, penalty: float
+) -> tuple[float, np.ndarray]:
+    """Penalised loss [nats] of weights (D * n,) and its gradient, of features x (B, D) and counts y (B, n)."""
+    w = w.reshape(x.shape[1], -1)
+    log = np.minimum(base + x @ w, MOST_LOG_RATE)
+    rate = np.exp(log)
+    value = (rate - y * log).sum() + 0.5 * penalty * (w**2).sum()
+    return value, (x.T @ (rate - y) + penalty * w).ravel()
 
 
 def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
@@ -112,23 +136,32 @@ def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
 
 
 def encode(
-    session: Session, fit: np.ndarray, choose: np.ndarray, of: tuple[str, ...] = (), causal: bool = False
-) -> PoissonMap:  # fmt: skip
-    """Counts of all units from signals and variables, by name; none named: all of them."""
-    model = PoissonMap(np.log(psth(session, fit)), of or session.behaviour, causal=causal)
-    return regression(model, session, np.arange(session.counts.shape[2]), fit, choose)
+    session: Session,
+    rows: np.ndarray,
+    of: tuple[str, ...],
+    causal: bool = False,
+    basis: np.ndarray | None = None,
+) -> Iterator[PoissonMap]:
+    """Counts of all units from signals and variables, by name; see `regression`."""
+    model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
+    return regression(model, session, rows, [np.arange(len(session.area))])
 
 
-def impute(
-    session: Session, fit: np.ndarray, choose: np.ndarray, hidden: np.ndarray, causal: bool = False,
-    seen: np.ndarray | None = None,
-) -> PoissonMap:  # fmt: skip
-    """Counts of the units `hidden` from components of the units `seen`; None: of all others. Where there
-    are none it is their PSTH."""
-    if seen is None:
-        seen = np.setdiff1d(np.arange(session.counts.shape[2]), hidden)
-    x = session.x[..., seen] if causal else linear.smoothed(session.x[..., seen])
-    basis = np.zeros((session.counts.shape[2], min(N_COMPONENTS, len(seen))))
-    basis[seen] = linear.directions(x, fit, N_COMPONENTS)
-    model = PoissonMap(np.log(psth(session, fit)[:, hidden]), basis=basis, causal=causal)
-    return regression(model, session, hidden, fit, choose)
+def impute(session: Session, rows: np.ndarray, causal: bool = False) -> Iterator[PoissonMap]:
+    """Counts of all units from any others: the factors of a factor analysis, told by whoever is seen, and a
+    regression on them. A unit is fitted to factors that four fifths of the others tell."""
+    from sklearn.decomposition import FactorAnalysis
+
+    x = session.x[rows].reshape(-1, session.x.shape[2])
+    every = -(-len(x) // MOST_BINS)
+    analysis = FactorAnalysis(min(N_FACTORS, x.shape[1] - 1), random_state=0).fit(x[::every])
+    model = PoissonMap(
+        np.log(psth(session, rows)),
+        loading=analysis.components_,
+        noise=analysis.noise_variance_,
+        causal=causal,
+    )
+    units = np.arange(x.shape[1])
+    return regression(
+        model, session, rows, [units[i::EVERY] for i in range(min(EVERY, len(units)))]
+    )

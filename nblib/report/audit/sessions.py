@@ -65,9 +65,10 @@ def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     hidden = masks.hide(one)
     rng = np.random.default_rng(0)
     other = replace(
-        one, signals=rng.normal(size=one.signals.shape).astype(np.float32),
+        one,
+        signals=rng.normal(size=one.signals.shape).astype(np.float32),
         variables=(one.variables + 1) % [len(c) for c in one.classes.values()],
-    )  # fmt: skip
+    )
     (_, *before), (_, *after) = (model.network(k, trials, hidden) for trials in (one, other))
     if _differ([before[0], *before[1]], [after[0], *after[1]]):
         yield f"{one.name}: behaviour that is hidden moves what is said of it"

@@ -1,0 +1,188 @@
+"""The branch: linear models of all sessions of a recipe, each chosen by trials that did not teach it.
+
+A path fits one kind of model under ever weaker penalties. It is fitted to all but one contiguous fold of the
+known trials (train and validation) at a time; the folds that are left out choose the penalty, and the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from nblib.models.multimodal import linear, poisson
+from nblib.models.multimodal.model import Map
+from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, Task, decoding, encoding
+from nblib.prepare.sessions import Session
+
+GLM, PSTH, NOTHING, SHARED = "Poisson GLM", "PSTH", "mean course", "shared map"
+AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
+FOLDS = 5
+N_ENCODING = 8  # factors of behaviour that sessions share
+
+Rows = list[np.ndarray]  # trials of each session
+Maps = list[dict[str, Map]]  # of each session, the model of each task
+TrialAnswers = list[np.ndarray]  # of each session, for all of its trials
+PenaltyPath = Callable[[Rows], Iterator[Maps]]  # trials that teach -> models, penalty by penalty
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The linear models that the network starts from.
+
+    answers: for each task, by the name of the model, what it says of all trials of each session (see
+    `Task.linear`), of the known ones as models say that did not see them; first what is said where no trial
+    is looked at. chosen: the name that known trials prefer; maps: of each session, the model of each task;
+    rest: of each session, what is said where a trial is not looked at, by task; factors: of each signal and
+    variable, and of behaviour as a whole, what further sessions are read through (see `linear.factors`,
+    `shared_encoding`); none of a session alone.
+    """
+
+    answers: dict[Task, dict[str, TrialAnswers]]
+    chosen: dict[Task, str]
+    maps: Maps
+    rest: list[dict[str, np.ndarray]]
+    factors: dict[str, np.ndarray]
+
+    def best(self, k: int) -> dict[str, np.ndarray]:
+        """What the chosen models say of all trials of session k, by task."""
+        return {task.name: self.answers[task][name][k] for task, name in self.chosen.items()}
+
+
+def each(sessions: list[Session], fit: Callable[..., Iterator], *more: Any) -> PenaltyPath:
+    """The path of models of one session as that of all."""
+
+    def path(rows: Rows) -> Iterator[Maps]:
+        paths = [fit(*part, *more) for part in zip(sessions, rows, strict=True)]
+        yield from map(list, zip(*paths, strict=True))
+
+    return path
+
+
+def of_task(task: Task, fit: Callable[..., Iterator[Map]]) -> Callable[..., Iterator[dict]]:
+    """A path of maps as one of the maps of this task."""
+    return lambda *data: ({task.name: one} for one in fit(*data))
+
+
+def crossed(
+    path: PenaltyPath, sessions: list[Session], tasks: list[Task], known: Rows, folds: list[Rows]
+) -> tuple[Maps, dict[Task, TrialAnswers], dict[Task, float]]:
+    """Choose the penalty of each task by what models say of trials that did not teach them.
+
+    known: trials that teach; folds: those of them that are left out together. Returns the models that all
+    known trials teach; their answers, those to the folds by models that did not see them; the loss of these.
+    """
+    left_out = [(k, rows) for fold in folds for k, rows in enumerate(fold)]
+    parts = [sessions[k].at(rows) for k, rows in left_out]
+    paths = [path([*map(np.setdiff1d, known, fold)]) for fold in folds]
+    losses: dict[Task, float] = {}
+    at, heard = {}, {}
+    for i, by_fold in enumerate(zip(*paths, strict=True)):
+        maps = [of for models in by_fold for of in models]
+        for task in tasks:
+            answers = [*map(task.linear, maps, parts)]
+            loss = sum(map(task.loss, parts, answers))
+            if loss < losses.get(task, np.inf):
+                losses[task], at[task], heard[task] = loss, i, answers
+        if i not in at.values():
+            break  # weaker penalties are worse still
+    chosen: Maps = [{} for _ in sessions]
+    for i, maps in enumerate(islice(path(known), max(at.values()) + 1)):
+        for name in (task.name for task in tasks if at[task] == i):
+            for into, of in zip(chosen, maps, strict=True):
+                into[name] = of[name]
+    said = {}
+    for task in tasks:
+        said[task] = [np.array(answer) for answer in map(task.linear, chosen, sessions)]
+        for (k, rows), answer in zip(left_out, heard[task], strict=True):
+            said[task][k][rows] = answer
+    return chosen, said, losses
+
+
+def candidates(
+    sessions: list[Session], causal: bool, factors: dict[str, np.ndarray] | None
+) -> dict[str, tuple[PenaltyPath, list[Task]]]:
+    """Paths by name, with the tasks that each can do; causal ones alone where they have to be.
+
+    factors: those of other sessions; None: of these, where they are several.
+    """
+    first = sessions[0]
+    tasks, spikes = decoding(first), encoding(first)[0]
+    signals, variables = ([t for t in tasks if t.kind == kind] for kind in ("signal", "variable"))
+    shared = variables if causal else tasks
+
+    def encode(session: Session, rows: np.ndarray, *basis: np.ndarray) -> Iterator[Map]:
+        return poisson.encode(session, rows, spikes.shown, causal, *basis)
+
+    def through(rows: Rows) -> Iterator[Maps]:
+        known = factors or {t.name: linear.factors(sessions, rows, t.name) for t in shared}
+        by_task = {task.name: known[task.name] for task in shared}
+        return each(sessions, linear.through, by_task)(rows)
+
+    kinds = {
+        "ridge": (each(sessions, linear.flat_ridge), [] if causal else signals),
+        "lagged ridge": (each(sessions, linear.lagged_ridge), [] if causal else signals),
+        "causal ridge": (each(sessions, linear.lagged_ridge, True), signals),
+        "logistic": (each(sessions, linear.logistic), variables),
+        SHARED: (through, shared if len(sessions) > 1 or factors else []),
+        GLM: (each(sessions, of_task(spikes, encode)), [spikes]),
+    }
+    if factors:
+        basis = factors[BEHAVIOUR]
+        kinds["shared GLM"] = (each(sessions, of_task(spikes, encode), basis), [spikes])
+    return {name: (path, tasks) for name, (path, tasks) in kinds.items() if tasks}
+
+
+def fit_branch(
+    sessions: list[Session],
+    causal: bool = False,
+    factors: dict[str, np.ndarray] | None = None,
+    whole: bool = False,
+) -> Branch:
+    """Fit to train and validation trials (see `crossed`).
+
+    factors: as other sessions taught them (see `Branch`). whole: also what the network does not start from,
+    spikes from one signal or variable and units from others; validation trials alone are left out there.
+    """
+    first, known = sessions[0], [one.known for one in sessions]
+    starts = [*decoding(first), encoding(first)[0]]
+    folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))
+    answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in starts}
+    maps: Maps = [{} for _ in sessions]
+    least, chosen = dict.fromkeys(starts, np.inf), {}
+    for name, (path, tasks) in candidates(sessions, causal, factors).items():
+        models, said, losses = crossed(path, sessions, tasks, known, folds)
+        for task in tasks:
+            answers[task][name] = said[task]
+            if losses[task] < least[task]:
+                least[task], chosen[task] = losses[task], name
+                for into, of in zip(maps, models, strict=True):
+                    into[task.name] = of[task.name]
+    for task in (*encoding(first)[1:], *IMPUTING) if whole else ():
+        fit, more = (
+            (poisson.impute, ()) if task.kind == "impute" else (poisson.encode, (task.shown,))
+        )
+        path = each(sessions, of_task(task, fit), *more, causal)
+        val = [one.rows("val") for one in sessions]
+        models, said, _ = crossed(path, sessions, [task], known, [val])
+        answers[task], chosen[task] = {GLM: said[task]}, GLM
+        for into, of in zip(maps, models, strict=True):
+            into |= of
+    parts = list(zip(sessions, known, strict=True))
+    rest = [linear.at_rest(*part) | {BEHAVIOUR: poisson.psth(*part)} for part in parts]
+    for task, by in answers.items():
+        answers[task] = {AT_REST[task.kind]: list(map(task.at_rest, sessions, rest))} | by
+    if factors is None and len(sessions) > 1:
+        factors = {task.name: linear.factors(sessions, known, task.name) for task in starts[:-1]}
+        factors[BEHAVIOUR] = shared_encoding([of[BEHAVIOUR] for of in maps])
+    return Branch(answers, chosen, maps, rest, factors or {})
+
+
+def shared_encoding(maps: list[poisson.PoissonMap]) -> np.ndarray:
+    """Leading directions (D, R) of features of behaviour, in what the units of all sessions take of them."""
+    weights = np.concatenate([one.weight for one in maps], axis=1)
+    scale = np.mean([one.scale for one in maps], axis=0)
+    return np.linalg.svd(weights, full_matrices=False)[0][:, :N_ENCODING] / scale[:, None]
