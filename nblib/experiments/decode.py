@@ -26,13 +26,14 @@ from nblib.models.settings import FitSettings
 from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
-from nblib.road.stage_registry import StageParams
+from nblib.road.stage_registry import CLEAN, SPLIT, StageParams
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from nblib.core.params import Recipe
     from nblib.models.base import Decoder
+    from nblib.road.stages import Stage
 
 
 class Params(P.Judge, P.Fit, StageParams):
@@ -180,6 +181,22 @@ def first_edge(recipe: Recipe) -> float:
     """Begin of the first bin, seconds from the onset."""
     first = {"event_window": recipe.window_start_s, "edges": min(recipe.edges_s, default=0.0)}
     return first.get(recipe.binning, 0.0)
+
+
+def trial(stage: Stage) -> dict[str, float]:
+    """What validation rows say of a stage's settings: fitted to train rows alone, val_accuracy and val_loss."""
+    params = stage.params
+    data = load_data(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, params)
+    decoder = make_decoder(params)
+    settings = FitSettings.of(params, decoder.training, progress=False)
+    decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
+    val, n_classes = data.val, len(data.classes)
+    decoder.fit(data.train.x, data.train.y, (val.x, val.y), n_classes=n_classes)
+    log_proba = decoder.predict_log_proba(val.x)
+    return {
+        "val_loss": float(-log_proba[np.arange(len(val)), val.y].mean()),
+        "val_accuracy": float((log_proba.argmax(axis=1) == val.y).mean()),
+    }
 
 
 def make_decoder(params: Params, members: Mapping[str, Path] | None = None) -> Decoder:

@@ -68,6 +68,8 @@ class StageInfo:
     light: bool = False  # runs without torch, in a kernel that starts at once
     chosen: bool = False  # a run is one network or decoder, which validation chose
     compared: bool = False  # its runs stand in the comparison of decoders
+    trial: str = ""  # function (stage) -> what validation says of its settings, by `objectives`
+    objectives: tuple[str, ...] = ("val_accuracy", "val_loss")  # that may choose in a search
     answers: str = "predictions.parquet"  # what a run answered for its test rows, a row a trial
 
     @property
@@ -92,10 +94,11 @@ STAGES: dict[str, StageInfo] = {
     SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
         4, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
-        needs="05_train_lstm",
+        needs="05_train_lstm", trial="nblib.experiments.decode:trial",
     ),
     "06_train_st_gat": StageInfo(
-        5, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True
+        5, SPLIT, "nblib.experiments.decode:GraphParams", kind="graph", chosen=True, compared=True,
+        trial="nblib.experiments.decode:trial",
     ),
     FEW_SHOT: StageInfo(5, SPLIT, "nblib.experiments.few_shot:Params", kind="few_shot"),
     PRETEXT: StageInfo(
@@ -110,7 +113,8 @@ STAGES: dict[str, StageInfo] = {
     ),
     "11_movie": StageInfo(4, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
-        2, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal"
+        3, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
+        trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(
         3, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
@@ -129,6 +133,7 @@ STAGES: dict[str, StageInfo] = {
 }  # fmt: skip
 # Notebooks whose runs are whole decoders, trained on all train rows: what may be compared.
 DECODERS = tuple(name for name, info in STAGES.items() if info.compared)
+SEARCHED = tuple(name for name, info in STAGES.items() if info.trial)
 
 
 def by_name(at: str) -> Any:

@@ -241,6 +241,11 @@ class Stage:
         return recording_of(self.name, self.recipe, self.params)
 
     @property
+    def recordings(self) -> list[str]:
+        """The recordings that it takes: its own, or those of a cohort."""
+        return self.recipe.recordings if self.info.cohort else [self.recording]
+
+    @property
     def recipe_name(self) -> str:
         """What finds this recipe again: the name or path given, or the name of the derived one."""
         if self.recipe is None:

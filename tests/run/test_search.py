@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from nblib.cli import main
+from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, MissingInput, NblibError
 from nblib.experiments import decode
@@ -387,3 +388,28 @@ def test_without_any_search_the_report_says_how_to_make_one(home):
     assert plan.job_of("91_search", {}).done() is None
     with pytest.raises(BadParameter, match="unknown parameter 'serch'"):
         plan.job_of("91_search", {"serch": "s"})
+
+
+def test_a_network_of_many_sessions_is_searched_by_its_validation_loss(tmp_path, monkeypatch):
+    """The same file, another stage and objective: trials, the winner, its test scores in words."""
+    monkeypatch.setenv("NBLIB_HOME", str(tmp_path))
+    space = {"most_hidden": {"low": 0.2, "high": 0.8}, "width": {"choices": [8, 16]}}
+    fixed = {
+        "recipe": "task_tiny", "max_epochs": 2, "layers": 1, "n_permutations": 100, "n_bootstrap": 100,
+    }  # fmt: skip
+    more = {"notebook": "12_multimodal", "objective": "val_loss", "space": space, "trials": 2}
+    own = Study("s", Search(**more), fixed)
+    own.check()
+    roads = sweep.with_roads([("04_split", {"recipe": "task_tiny", "recording": r}) for r in ("t1", "t2")])  # fmt: skip
+    assert not any(o.code for o in many.run_many(roads, 2, progress=False))
+    assert own.title() == "task_tiny" and len(told(work(own))) == 2
+    assert [s for s in tables.trials([own])["state"]] == ["whole", "whole"]
+    for run in tuning.tested(own):
+        assert execute.run(*run, progress=False) == 0
+    tested = tables.outcome([own])
+    chosen = tested[tested["which"] == "chosen by validation"]
+    assert chosen["validation"].iloc[0] == pytest.approx(tuning.best(own).value, rel=1e-4)
+    assert {"wheel", "choice", "spikes from behaviour"} <= set(chosen["score"])
+    assert "score on test trials wheel" in tables.in_words([own], tables.trials([own]), tested)
+    with pytest.raises(NblibError, match="12_multimodal has val_loss"):
+        P.checked(Search, {**more, "objective": "val_accuracy"}, "s")

@@ -1,8 +1,8 @@
-"""A search for a decoder's settings, as a sweep file says it: what to try, and what chooses.
+"""A search for settings, as a sweep file says it: what to try, and what chooses.
 
-A study is the search on one recording, fold and seed. Its name is made from the settings of the
+A study is the search on one recording or cohort, fold and seed. Its name is made from the settings of the
 search and the keys of its input, so that trials of another question or of other data are never mixed
-in. Validation presentations alone choose; `trials` does the work.
+in. Validation trials alone choose; `trials` does the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadParameter
 from nblib.road import stages
-from nblib.road.stage_registry import DECODERS, SPLIT, ReportParams
+from nblib.road.stage_registry import SEARCHED, SPLIT, STAGES, ReportParams
 from nblib.run import plan
 from nblib.run.plan import Task
 
@@ -73,7 +73,7 @@ class Space(P.Params):
 class Search(P.Params):
     """The `search:` block of a sweep: one study for each combination of the values in `each`."""
 
-    notebook: Literal[DECODERS] = Field(DECODERS[0], description="notebook of the decoder")
+    notebook: Literal[SEARCHED] = Field(SEARCHED[0], description="notebook whose settings they are")
     params: dict[str, Any] | None = Field(None, description="None = those of the whole sweep")
     each: dict[str, list[Any]] = Field({}, description="a study for each combination")
     space: dict[str, Space] = Field(
@@ -101,6 +101,11 @@ class Search(P.Params):
 
     @model_validator(mode="after")
     def _a_grid_has_an_end(self) -> Search:
+        known = STAGES[self.notebook].objectives
+        if self.objective not in known:
+            raise ValueError(
+                f"objective = '{self.objective}': {self.notebook} has {' and '.join(known)}"
+            )
         if self.sampler == "grid":
             if ranges := [name for name, space in self.space.items() if not space.choices]:
                 raise ValueError(f"a grid needs choices for every setting; {ranges[0]} has a range")
@@ -183,15 +188,12 @@ class Study:
         """BadParameter for a setting that the notebook or the model would not take."""
         from nblib import models
 
-        decoder = models.MODELS[plan.job_of(*self.run({})).params.model]
+        model = getattr(plan.job_of(*self.run({})).params, "model", "")
         for name, space in self.search.space.items():
-            if name in TRAINING and not decoder.training:
-                raise BadParameter(
-                    f"search: {decoder.name} is not trained by epochs and has no {name}."
-                )
+            if model and name in TRAINING and not models.MODELS[model].training:
+                raise BadParameter(f"search: {model} is not trained by epochs and has no {name}.")
             for value in space.ends:
-                job = plan.job_of(*self.run({name: value}))
-                models.make(job.params.model, job.params.model_params)
+                plan.job_of(*self.run({name: value})).params.check()
         self.inputs()
 
     def folder(self) -> Path:
@@ -205,7 +207,7 @@ class Study:
         keys = []
         for run in self.inputs():
             job = plan.job_of(*run)
-            keys.append(stages.key_for(SPLIT, job.recipe, job.recording))
+            keys += [stages.key_for(SPLIT, job.recipe, name) for name in job.recordings]
         return (
             store.searches_dir()
             / self.name
@@ -215,7 +217,6 @@ class Study:
     def title(self) -> str:
         """What it is about: the model and the values that tell studies apart."""
         params = plan.job_of(*self.run({})).params
-        parts = [
-            f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")
-        ]
-        return ", ".join([params.recording, params.model, *parts])
+        told = [f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")]
+        about = [getattr(params, name) for name in ("recording", "model") if hasattr(params, name)]
+        return ", ".join([*(about or [params.recipe]), *told])

@@ -16,6 +16,7 @@ import pandas as pd
 from nblib.core import store
 from nblib.core.errors import CorruptArtifact, MissingInput
 from nblib.core.markup import in_markdown
+from nblib.evaluate.scores import FRACTION
 from nblib.models.settings import FitSettings
 from nblib.run import plan
 from nblib.run.search import definition
@@ -25,6 +26,7 @@ from nblib.run.search.definition import Study
 STATES = {"COMPLETE": "whole", "PRUNED": "given up early", "FAIL": "failed"}
 OBJECTIVE_TEXT = {"val_accuracy": "validation accuracy", "val_loss": "validation loss [nats]"}
 TRIALS = "trials.parquet"
+SCORE = {"test": "value", "ci_low": "ci_low", "ci_high": "ci_high", "chance": "chance", "n_test": "n", "unit": "unit"}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -114,10 +116,10 @@ def importances(studies: list[Study]) -> pd.DataFrame:
 
 
 def outcome(studies: list[Study]) -> pd.DataFrame:
-    """The settings chosen and the settings as they were, side by side: two rows a study.
+    """The settings chosen and the settings as they were, side by side: two rows a study and test score.
 
-    study, settings, validation (the objective's accuracy of that run), test, ci_low, ci_high,
-    chance, n_test, key; scores are fractions, of the runs in the store.
+    study, which, settings, validation (what validation says of that run), score (its name), test, ci_low,
+    ci_high, chance, n_test, unit, key; of the runs in the store.
     """
     rows = []
     for study in studies:
@@ -127,19 +129,30 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
             if not job.committed:
                 continue
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
-            score = metrics["scores"]["accuracy"]
             settings = best.params if name == names[0] else _before(study, best.params)
-            rows.append(
-                {"study": study.title(), "which": name, "settings": definition.in_words(settings),
-                 "validation": metrics["val_accuracy"], "test": score["value"],
-                 "ci_low": score["ci_low"], "ci_high": score["ci_high"], "chance": score["chance"],
-                 "n_test": score["n"], "key": job.key}
-            )  # fmt: skip
-    columns = [
-        "study", "which", "settings", "validation", "test", "ci_low", "ci_high", "chance", "n_test",
-        "key",
-    ]  # fmt: skip
+            about = {
+                "study": study.title(),
+                "which": name,
+                "settings": definition.in_words(settings),
+                "validation": metrics.get("val_accuracy", metrics.get("val_loss")),
+            }
+            for score, of in _test_scores(metrics).items():
+                values = {to: of[field] for to, field in SCORE.items()}
+                rows.append(about | {"score": score} | values | {"key": job.key})
+    columns = ["study", "which", "settings", "validation", "score", *SCORE, "key"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _test_scores(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores that a run is told by: its accuracy, or of several results those that it names itself."""
+    if (headline := metrics.get("headline")) is None:
+        return {"accuracy": metrics["scores"]["accuracy"]}
+    return {
+        row["variant"]: score
+        for row in metrics["rows"]
+        for metric, score in row["scores"].items()
+        if row["model"] == headline["model"] and metric in headline["metrics"]
+    }
 
 
 def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
@@ -147,25 +160,44 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
     from nblib import models
 
     job = plan.job_of(*study.run({}))
-    decoder = models.make(job.params.model, job.params.model_params)
-    known = {**job.recipe.model_dump(), **asdict(FitSettings.of({}, decoder.training))}
+    known = job.recipe.model_dump()
+    if hasattr(job.params, "model"):
+        decoder = models.make(job.params.model, job.params.model_params)
+        known |= asdict(FitSettings.of({}, decoder.training))
+        known |= {f"model_params.{k}": v for k, v in decoder.params.items()}
     known |= {k: v for k, v in job.params.model_dump().items() if v is not None}
-    known |= {f"model_params.{k}": v for k, v in decoder.params.items()}
     return {name: known[name] for name in names if name in known}
 
 
 def outcome_table(outcomes: pd.DataFrame) -> pd.DataFrame:
     """`outcome` as people read it."""
     table = outcomes.copy()
+    shares = table["unit"] == FRACTION
     for name in ("validation", "test", "ci_low", "ci_high", "chance"):
-        table[name] = table[name].map("{:.1%}".format)
-    table.insert(5, "95 % interval (test)", table.pop("ci_low") + " to " + table.pop("ci_high"))
-    return table
+        table[name] = [_number(*pair) for pair in zip(table[name], shares, strict=True)]
+    table.insert(6, "95 % interval (test)", table.pop("ci_low") + " to " + table.pop("ci_high"))
+    return table.drop(columns="unit")
+
+
+def _number(value: float, share: bool) -> str:
+    return f"{value:.1%}" if share else f"{value:.3f}"
 
 
 def save(trials: pd.DataFrame, folder: Path) -> None:
     """Write the table of trials."""
     trials.to_parquet(folder / TRIALS, index=False)
+
+
+def _beside(new: Any, old: pd.Series) -> str:
+    """A test score of the settings chosen, its interval, and that of the settings as they were."""
+    value, low, high, chance, before = (
+        _number(x, new.unit == FRACTION)
+        for x in (new.test, new.ci_low, new.ci_high, new.chance, old["test"])
+    )
+    return (
+        f"{new.score} {value} (95 % interval {low} to {high}, chance {chance}, {new.n_test:,} trials; "
+        f"the settings as they were: {before})"
+    )
 
 
 def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) -> str:
@@ -176,13 +208,13 @@ def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) ->
         count = own["state"].value_counts()
         told = ", ".join(f"{count[s]} {s}" for s in STATES.values() if s in count)
         line = f"- {in_markdown(study.title())}: {len(own)} trials ({told})"
-        rows = tested[tested["study"] == study.title()].set_index("which")
-        if len(rows) == 2:
-            new, old = rows.loc["chosen by validation"], rows.loc["as they were"]
+        rows = tested[tested["study"] == study.title()]
+        chosen = rows[rows["which"] == "chosen by validation"]
+        before = rows[rows["which"] == "as they were"].set_index("score")
+        if len(chosen) and len(chosen) == len(before):
+            line += f". The settings chosen ({in_markdown(chosen['settings'].iloc[0])}) score on test trials"
             line += (
-                f". The settings chosen ({in_markdown(new['settings'])}) name {new['test']:.1%} of {new['n_test']:,} test "
-                f"presentations (95 % interval {new['ci_low']:.1%} to {new['ci_high']:.1%}, chance "
-                f"{new['chance']:.1%}); the settings as they were, {old['test']:.1%}"
+                f" {'; '.join(_beside(new, before.loc[new.score]) for new in chosen.itertuples())}"
             )
         elif len(own) < study.search.trials:
             line += f" of {study.search.trials}. Nothing was tested: the others have not ended"
@@ -190,6 +222,6 @@ def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) ->
             line += f". Nothing was tested: none ran to its end ({in_markdown((own['error'].tolist() or [''])[0])})"
         parts.append(f"{line.rstrip('.')}.")
     return (
-        "**Result.** No trial has seen a test presentation; what was chosen is tested when all trials have "
+        "**Result.** No trial has seen test presentations; what was chosen is tested when all trials have "
         "ended.\n\n" + "\n".join(parts)
     )

@@ -1,7 +1,7 @@
 """The trials of a search: proposed by Optuna, judged on validation, kept in a journal file.
 
-A trial fits the decoder with one proposal and scores it on validation presentations; it never looks
-at test presentations and leaves no run. Any number of processes on any number of nodes may write to
+A trial fits with one proposal and is scored on validation trials; it never looks at test trials and
+leaves no run. Any number of processes on any number of nodes may write to
 the journal (Akiba et al. 2019).
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
-from nblib.road.stage_registry import CLEAN, SPLIT
+from nblib.road.stage_registry import SPLIT, STAGES, by_name
 from nblib.run import execute, plan
 from nblib.run.plan import Task
 from nblib.run.search.definition import Search, Space, Study, in_words
@@ -124,8 +124,8 @@ def begin(study: Study) -> list[int]:
     hashes = {}
     for run in study.inputs():
         job = plan.job_of(*run)
-        roles, _ = splits.load(job.input(SPLIT))
-        hashes[splits.split_hash(roles)] = job.recipe_name
+        roles = [splits.load(job.input(SPLIT, name))[0] for name in job.recordings]
+        hashes[tuple(map(splits.split_hash, roles))] = job.recipe_name
     if len(hashes) > 1:
         raise BadInput(
             f"search {study.name}: recipes {', '.join(hashes.values())} have different splits, so their "
@@ -154,7 +154,7 @@ def read(folder: Path | str) -> Study:
 def attempt_trial(folder: str, index: int) -> execute.Exit:
     """One trial, in a process of its own; its outcome is in the journal when this returns.
 
-    Settings with which the decoder cannot be trained are a trial that failed, not a failed sweep.
+    Settings with which nothing can be trained are a trial that failed, not a failed sweep.
     """
     optuna = need_optuna()
     study = read(folder)
@@ -188,33 +188,22 @@ def _suggest(trial: optuna.Trial, name: str, space: Space) -> Any:
 
 
 def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = None) -> float:
-    """Fit with these settings on train presentations and score on validation, by the objective.
+    """Fit with these settings on train trials and score on validation, by the objective.
 
     trial: told the objective of every epoch; raises optuna.TrialPruned when it shall be given up.
     """
-    from nblib.experiments import decode
     from nblib.models import training
-    from nblib.models.settings import FitSettings
 
-    job = plan.job_of(*study.run(settings))
-    data = decode.load_data(job.input(SPLIT), job.input(CLEAN), job.recipe, job.params)
-    decoder = decode.make_decoder(job.params)
-    settings = FitSettings.of(job.params, decoder.training, progress=False)
-    decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
+    job, objective = plan.job_of(*study.run(settings)), study.search.objective
 
     def watch(row: dict[str, float]) -> None:
-        if trial is not None and np.isfinite(row[study.search.objective]):
-            trial.report(row[study.search.objective], int(row["epoch"]) + 1)
+        if trial is not None and np.isfinite(row[objective]):
+            trial.report(row[objective], int(row["epoch"]) + 1)
             if trial.should_prune():
                 raise need_optuna().TrialPruned
 
     with training.watching(watch):
-        val = data.val.x, data.val.y
-        decoder.fit(data.train.x, data.train.y, val, n_classes=len(data.classes))
-    log_proba = decoder.predict_log_proba(data.val.x)
-    if study.search.objective == "val_loss":
-        return float(-log_proba[np.arange(len(data.val)), data.val.y].mean())
-    return float((log_proba.argmax(axis=1) == data.val.y).mean())
+        return by_name(STAGES[job.name].trial)(job)[objective]
 
 
 def calls(studies: list[Study]) -> list[dict[str, Any]]:
