@@ -76,5 +76,5 @@ def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     one = sessions[0]
     *_, maps = linear.flat_ridge(one, one.known)
     both_ways = maps["wheel"]
-    maps = [before.maps[0] | {"wheel": both_ways}, before.maps[1]]
+    maps = [before.maps[0] | {"wheel": [both_ways]}, before.maps[1]]
     assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its signals"]  # fmt: skip

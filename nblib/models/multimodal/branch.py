@@ -6,7 +6,7 @@ known trials (train and validation) at a time; the folds that are left out choos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,16 +15,15 @@ import numpy as np
 
 from nblib.models.multimodal import linear, poisson
 from nblib.models.multimodal.model import Map
-from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, Task, decoding, encoding
+from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, Task, decoding, encoding, starts
 from nblib.prepare.sessions import Session
 
-GLM, PSTH, NOTHING, SHARED = "Poisson GLM", "PSTH", "mean course", "shared map"
+GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
 FOLDS = 5
-N_ENCODING = 8  # factors of behaviour that sessions share
 
 Rows = list[np.ndarray]  # trials of each session
-Maps = list[dict[str, Map]]  # of each session, the model of each task
+Maps = list[dict[str, list[Map]]]  # of each session, the models of each task, whose mean counts
 TrialAnswers = list[np.ndarray]  # of each session, for all of its trials
 PenaltyPath = Callable[[Rows], Iterator[Maps]]  # trials that teach -> models, penalty by penalty
 
@@ -38,7 +37,7 @@ class Branch:
     is looked at. chosen: the name that known trials prefer; maps: of each session, the model of each task;
     rest: of each session, what is said where a trial is not looked at, by task; factors: of each signal and
     variable, and of behaviour as a whole, what further sessions are read through (see `linear.factors`,
-    `shared_encoding`); none of a session alone.
+    `poisson.factors`); none of a session alone.
     """
 
     answers: dict[Task, dict[str, TrialAnswers]]
@@ -57,23 +56,30 @@ def each(sessions: list[Session], fit: Callable[..., Iterator], *more: Any) -> P
 
     def path(rows: Rows) -> Iterator[Maps]:
         paths = [fit(*part, *more) for part in zip(sessions, rows, strict=True)]
-        yield from map(list, zip(*paths, strict=True))
+        for of_sessions in zip(*paths, strict=True):
+            yield [{name: [one] for name, one in maps.items()} for maps in of_sessions]
 
     return path
 
 
-def of_task(task: Task, fit: Callable[..., Iterator[Map]]) -> Callable[..., Iterator[dict]]:
-    """A path of maps as one of the maps of this task."""
-    return lambda *data: ({task.name: one} for one in fit(*data))
+def of_tasks(
+    tasks: Sequence[Task], fit: Callable[..., Iterator[Map]]
+) -> Callable[..., Iterator[dict[str, Map]]]:
+    """A path of maps as one of the maps of each of these tasks."""
+    return lambda *data: ({task.name: one for task in tasks} for one in fit(*data))
 
 
 def crossed(
-    path: PenaltyPath, sessions: list[Session], tasks: list[Task], known: Rows, folds: list[Rows]
-) -> tuple[Maps, dict[Task, TrialAnswers], dict[Task, float]]:
+    path: PenaltyPath,
+    sessions: list[Session],
+    tasks: Sequence[Task],
+    known: Rows,
+    folds: list[Rows],
+) -> tuple[Maps, dict[Task, TrialAnswers]]:
     """Choose the penalty of each task by what models say of trials that did not teach them.
 
     known: trials that teach; folds: those of them that are left out together. Returns the models that all
-    known trials teach; their answers, those to the folds by models that did not see them; the loss of these.
+    known trials teach, and their answers, those to the folds by models that did not see them.
     """
     left_out = [(k, rows) for fold in folds for k, rows in enumerate(fold)]
     parts = [sessions[k].at(rows) for k, rows in left_out]
@@ -99,7 +105,7 @@ def crossed(
         said[task] = [np.array(answer) for answer in map(task.linear, chosen, sessions)]
         for (k, rows), answer in zip(left_out, heard[task], strict=True):
             said[task][k][rows] = answer
-    return chosen, said, losses
+    return chosen, said
 
 
 def candidates(
@@ -122,17 +128,20 @@ def candidates(
         by_task = {task.name: known[task.name] for task in shared}
         return each(sessions, linear.through, by_task)(rows)
 
+    def through_behaviour(rows: Rows) -> Iterator[Maps]:
+        known = factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
+        return each(sessions, of_tasks([spikes], encode), known)(rows)
+
+    several = len(sessions) > 1 or bool(factors)
     kinds = {
         "ridge": (each(sessions, linear.flat_ridge), [] if causal else signals),
         "lagged ridge": (each(sessions, linear.lagged_ridge), [] if causal else signals),
         "causal ridge": (each(sessions, linear.lagged_ridge, True), signals),
         "logistic": (each(sessions, linear.logistic), variables),
-        SHARED: (through, shared if len(sessions) > 1 or factors else []),
-        GLM: (each(sessions, of_task(spikes, encode)), [spikes]),
+        "shared map": (through, shared if several else []),
+        GLM: (each(sessions, of_tasks([spikes], encode)), [spikes]),
+        "shared GLM": (through_behaviour, [spikes] if several else []),
     }
-    if factors:
-        basis = factors[BEHAVIOUR]
-        kinds["shared GLM"] = (each(sessions, of_task(spikes, encode), basis), [spikes])
     return {name: (path, tasks) for name, (path, tasks) in kinds.items() if tasks}
 
 
@@ -148,41 +157,60 @@ def fit_branch(
     spikes from one signal or variable and units from others; validation trials alone are left out there.
     """
     first, known = sessions[0], [one.known for one in sessions]
-    starts = [*decoding(first), encoding(first)[0]]
     folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))
-    answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in starts}
-    maps: Maps = [{} for _ in sessions]
-    least, chosen = dict.fromkeys(starts, np.inf), {}
+    answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in starts(first)}
+    models, chosen, maps = {}, {}, [{} for _ in sessions]
     for name, (path, tasks) in candidates(sessions, causal, factors).items():
-        models, said, losses = crossed(path, sessions, tasks, known, folds)
+        models[name], said = crossed(path, sessions, tasks, known, folds)
         for task in tasks:
             answers[task][name] = said[task]
-            if losses[task] < least[task]:
-                least[task], chosen[task] = losses[task], name
-                for into, of in zip(maps, models, strict=True):
-                    into[task.name] = of[task.name]
-    for task in (*encoding(first)[1:], *IMPUTING) if whole else ():
-        fit, more = (
-            (poisson.impute, ()) if task.kind == "impute" else (poisson.encode, (task.shown,))
-        )
-        path = each(sessions, of_task(task, fit), *more, causal)
-        val = [one.rows("val") for one in sessions]
-        models, said, _ = crossed(path, sessions, [task], known, [val])
-        answers[task], chosen[task] = {GLM: said[task]}, GLM
-        for into, of in zip(maps, models, strict=True):
+    for task, by in answers.items():
+        names, mean = stacked(task, sessions, known, by)
+        chosen[task] = names[0] if len(names) == 1 else STACK
+        by[chosen[task]] = mean
+        for k, into in enumerate(maps):
+            into[task.name] = [one for name in names for one in models[name][k][task.name]]
+    val, others = [one.rows("val") for one in sessions], {}
+    for task in encoding(first)[1:]:
+        others[(task,)] = each(sessions, of_tasks([task], poisson.encode), task.shown, causal)
+    others[IMPUTING] = each(sessions, of_tasks(IMPUTING, poisson.impute), causal)
+    for tasks, path in others.items() if whole else ():
+        made, said = crossed(path, sessions, tasks, known, [val])
+        for task in tasks:
+            answers[task], chosen[task] = {GLM: said[task]}, GLM
+        for into, of in zip(maps, made, strict=True):
             into |= of
     parts = list(zip(sessions, known, strict=True))
     rest = [linear.at_rest(*part) | {BEHAVIOUR: poisson.psth(*part)} for part in parts]
     for task, by in answers.items():
         answers[task] = {AT_REST[task.kind]: list(map(task.at_rest, sessions, rest))} | by
     if factors is None and len(sessions) > 1:
-        factors = {task.name: linear.factors(sessions, known, task.name) for task in starts[:-1]}
-        factors[BEHAVIOUR] = shared_encoding([of[BEHAVIOUR] for of in maps])
+        factors = {
+            task.name: linear.factors(sessions, known, task.name) for task in decoding(first)
+        }
+        factors[BEHAVIOUR] = poisson.factors(sessions, known, causal)
     return Branch(answers, chosen, maps, rest, factors or {})
 
 
-def shared_encoding(maps: list[poisson.PoissonMap]) -> np.ndarray:
-    """Leading directions (D, R) of features of behaviour, in what the units of all sessions take of them."""
-    weights = np.concatenate([one.weight for one in maps], axis=1)
-    scale = np.mean([one.scale for one in maps], axis=0)
-    return np.linalg.svd(weights, full_matrices=False)[0][:, :N_ENCODING] / scale[:, None]
+def stacked(
+    task: Task, sessions: list[Session], known: Rows, by: dict[str, TrialAnswers]
+) -> tuple[list[str], TrialAnswers]:
+    """Models, the best first, to whose mean each is added that known trials prefer most; and that mean.
+
+    Source: Caruana et al. 2004, ICML.
+    """
+    parts = [one.at(rows) for one, rows in zip(sessions, known, strict=True)]
+    names, least, mean = [], np.inf, None
+    while left := [name for name in by if name not in names]:
+        tried, losses = {}, {}
+        for name in left:
+            share = 1 / (len(names) + 1)
+            pairs = zip(mean or by[name], by[name], strict=True)
+            tried[name] = [task.mixed(*pair, share) for pair in pairs]
+            of_known = [answer[rows] for answer, rows in zip(tried[name], known, strict=True)]
+            losses[name] = sum(map(task.loss, parts, of_known))
+        best = min(losses, key=losses.__getitem__)
+        if losses[best] >= least:
+            break
+        names, least, mean = [*names, best], losses[best], tried[best]
+    return names, mean

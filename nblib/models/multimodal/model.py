@@ -24,7 +24,7 @@ from nblib.models.multimodal import masks
 from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.poisson import PoissonMap
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, decoding, encoding
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, decoding, encoding, starts
 from nblib.prepare.sessions import Session
 
 FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
@@ -105,7 +105,7 @@ def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Multimodal:
     """A fitted model. Of each session: `sessions`, whose trials do not matter; `rest`, what is said where a
-    trial is not looked at, and `maps`, the linear model, by task. trust: how far the network is trusted
+    trial is not looked at, and `maps`, the linear models, by task. trust: how far the network is trusted
     beyond these, by task, as validation trials chose. factors: what a further session can be read through
     (see `linear.factors`).
     """
@@ -113,7 +113,7 @@ class Multimodal:
     net: MaskedNetwork
     sessions: list[Session]
     rest: list[dict[str, np.ndarray]]
-    maps: list[dict[str, Map]]
+    maps: list[dict[str, list[Map]]]
     trust: dict[str, float]
     factors: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -130,8 +130,7 @@ class Multimodal:
         say, where it is known already (see `tensors_of`)."""
         n = len(trials.x)
         if linear is None:
-            starts = (*trials.behaviour, BEHAVIOUR)
-            linear = {name: self.maps[k][name](trials) for name in starts}
+            linear = {task.name: task.linear(self.maps[k], trials) for task in starts(trials)}
         data = tensors_of(trials, linear, self.rest[k], torch.device("cpu"))
         same = {part: np.repeat(getattr(hidden, part)[None], n, axis=0) for part in masks.PARTS}
         rates, signals, variables = self.net(batch_of(data, k, np.arange(n), same))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from scipy.optimize import minimize
@@ -16,6 +17,7 @@ PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
 MOST_LOG_RATE = 5.0
 WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
 N_BUMPS, N_FACTORS = 6, 12
+N_SHARED, SHARED_PENALTY = 8, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
 MOST = 5.0  # standard deviations; further out a feature is held there
 STEPS = 40
@@ -145,6 +147,17 @@ def encode(
     """Counts of all units from signals and variables, by name; see `regression`."""
     model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
     return regression(model, session, rows, [np.arange(len(session.area))])
+
+
+def factors(sessions: list[Session], rows: list[np.ndarray], causal: bool = False) -> np.ndarray:
+    """Leading directions (D, R) of features of behaviour, in what the units of all sessions follow of them."""
+    paths = [
+        encode(*part, sessions[0].behaviour, causal) for part in zip(sessions, rows, strict=True)
+    ]
+    maps = [next(islice(path, 1 + PENALTIES.index(SHARED_PENALTY), None)) for path in paths]
+    weights = np.concatenate([one.weight for one in maps], axis=1)
+    scale = np.mean([one.scale for one in maps], axis=0)
+    return np.linalg.svd(weights, full_matrices=False)[0][:, :N_SHARED] / scale[:, None]
 
 
 def impute(session: Session, rows: np.ndarray, causal: bool = False) -> Iterator[PoissonMap]:

@@ -78,14 +78,19 @@ class Task:
             return signals[..., session.signal_names.index(self.name)]
         return variables[list(session.classes).index(self.name)]
 
-    def linear(self, maps: Mapping[str, Map], session: Session) -> np.ndarray:
+    def linear(self, maps: Mapping[str, list[Map]], session: Session) -> np.ndarray:
         """What linear models, by the name of their task, answer to all trials (see `truth`; of a variable
-        log-probabilities)."""
-        if self.kind != "impute":
-            return maps[self.name](session)
-        groups, impute = self.groups(session), maps[self.name]
-        answers = [impute(session, self.seen(session, group))[..., group] for group in groups]
-        return np.concatenate(answers, axis=-1)
+        log-probabilities); of several their mean."""
+        mean = None
+        for n, model in enumerate(maps[self.name], 1):
+            if self.kind == "impute":
+                groups = self.groups(session)
+                told = [model(session, self.seen(session, group))[..., group] for group in groups]
+                answer = np.concatenate(told, axis=-1)
+            else:
+                answer = model(session)
+            mean = answer if mean is None else self.mixed(mean, answer, 1 / n)
+        return mean
 
     def at_rest(self, session: Session, rest: Mapping[str, np.ndarray]) -> np.ndarray:
         """The answer to all trials where none is looked at; rest: what is said then, by task."""
@@ -126,6 +131,11 @@ def encoding(session: Session) -> list[Task]:
     alone = names if len(names) > 1 else ()
     tasks = [Task(f"spikes from {name}", "encode", (name,)) for name in alone]
     return [Task(BEHAVIOUR, "encode", names), *tasks]
+
+
+def starts(session: Session) -> list[Task]:
+    """What the network begins with the answers of linear models to."""
+    return [*decoding(session), encoding(session)[0]]
 
 
 IMPUTING = (Task(UNITS, "impute"), Task(AREAS, "impute"))  # from all other units
