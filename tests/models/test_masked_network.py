@@ -436,7 +436,7 @@ def test_spikes_of_a_further_session_are_told_through_what_units_of_others_follo
 # --- linear models --------------------------------------------------------------------------------
 
 
-def stacked(maps, session):
+def of_all_signals(maps, session):
     """What the maps of all signals answer: (K, T, S)."""
     return np.stack([maps[name](session) for name in session.signal_names], axis=-1)
 
@@ -497,7 +497,7 @@ def test_the_flattened_ridge_is_ridge(sessions):
     for penalty, maps in zip(linear.PENALTIES, linear.flat_ridge(one, rows), strict=True):
         weights = np.linalg.solve(x0.T @ x0 + penalty * np.eye(x.shape[1]), x0.T @ y0)
         answer = y[rows].mean(axis=0) + (x - x[rows].mean(axis=0)) @ weights
-        np.testing.assert_allclose(stacked(maps, one).reshape(K, -1), answer, atol=1e-4)
+        np.testing.assert_allclose(of_all_signals(maps, one).reshape(K, -1), answer, atol=1e-4)
 
 
 def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
@@ -508,7 +508,7 @@ def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
     flat, target = x[rows].reshape(-1, x.shape[2]), (one.signals - course)[rows].reshape(-1, 2)
     for penalty, maps in zip(linear.PENALTIES, linear.lagged_ridge(one, rows), strict=True):
         weights = np.linalg.solve(flat.T @ flat + penalty * np.eye(x.shape[2]), flat.T @ target)
-        np.testing.assert_allclose(stacked(maps, one), course + x @ weights, atol=1e-4)
+        np.testing.assert_allclose(of_all_signals(maps, one), course + x @ weights, atol=1e-4)
 
 
 def test_any_units_are_told_from_any_others_by_one_model():
