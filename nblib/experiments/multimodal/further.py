@@ -27,7 +27,7 @@ NEVER = -20.0  # log-probability of an area that no other session has
 
 def inflation(sessions: list[Session], branch: Branch, params: judge.Params) -> pd.DataFrame:
     """What the linear model of each task would score if the same trials were split at random: task, model,
-    metric, score, at_random, inflation. Only penalties are chosen anew."""
+    metric, score, at_random, inflation. It is chosen anew."""
     rng, mixed, rows = np.random.default_rng([params.seed, 7]), [], []
     for one in sessions:
         role = one.role.copy()
@@ -36,7 +36,8 @@ def inflation(sessions: list[Session], branch: Branch, params: judge.Params) -> 
     again = fit_branch(mixed, params.causal)
     for task in again.chosen:
         name, metric = branch.chosen[task], judge.USUAL[task.kind]
-        pairs = ((branch.answers[task][name], sessions), (again.answers[task][name], mixed))
+        at_random = again.answers[task][again.chosen[task]]
+        pairs = ((branch.answers[task][name], sessions), (at_random, mixed))
         values = [judge.scores(task, *pair, params, (metric,))[metric].value for pair in pairs]
         rows.append((task.name, name, metric, *values, values[1] - values[0]))
     columns = ["task", "model", "metric", "score", "at_random", "inflation"]

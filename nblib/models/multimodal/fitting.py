@@ -122,7 +122,8 @@ def fit(
     for k, one in enumerate(sessions):
         data.append(tensors_of(one, branch.best(k), branch.rest[k], device))
         error = (data[k]["linear_signals"] - data[k]["signals"])[one.rows("train")]
-        spread = error.flatten(0, 1).std(dim=0, correction=0)  # how far off linear models are
+        off = error - error.mean(dim=(0, 1))
+        spread = off.square().mean(dim=(0, 1)).sqrt()  # how far off linear models are
         data[k]["spread"] = spread.expand(len(one.x), 1, -1)
     n_units, n_classes = [len(one.area) for one in sessions], list(map(len, first.classes.values()))
     with reproducible(settings.seed, settings.threads):

@@ -20,7 +20,7 @@ N_BUMPS, N_FACTORS = 6, 12
 N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
 MOST = 5.0  # standard deviations; further out a feature is held there
-STEPS = 40
+STEPS = 20  # of the optimiser, from one penalty to the next
 MOST_BINS = 8000  # that factors are found in
 
 
@@ -108,9 +108,9 @@ def regression(
     yield replace(model, weight=weight)
     for units in groups:
         x = model.scaled(part, np.setdiff1d(everyone, units)).reshape(-1, len(model.scale))
-        y = part.counts[..., units].reshape(len(x), -1).astype(float)
+        y = part.counts[..., units].reshape(len(x), -1)
         base = np.tile(model.offset[:, units], (len(rows), 1))
-        fits.append((units, x, y, base))
+        fits.append((units, *(values.astype(np.float32) for values in (x, y, base))))
     for penalty in PENALTIES:
         weight = weight.copy()
         for units, *data in fits:
@@ -125,11 +125,11 @@ def _loss(
     w: np.ndarray, x: np.ndarray, y: np.ndarray, base: np.ndarray, penalty: float
 ) -> tuple[float, np.ndarray]:
     """Penalised loss [nats] of weights (D * n,) and its gradient, of features x (B, D) and counts y (B, n)."""
-    w = w.reshape(x.shape[1], -1)
+    w = w.reshape(x.shape[1], -1).astype(np.float32)
     log = np.minimum(base + x @ w, MOST_LOG_RATE)
     rate = np.exp(log)
-    value = (rate - y * log).sum() + 0.5 * penalty * (w**2).sum()
-    return value, (x.T @ (rate - y) + penalty * w).ravel()
+    value = (rate - y * log).sum(dtype=np.float64) + 0.5 * penalty * (w**2).sum(dtype=np.float64)
+    return value, (x.T @ (rate - y) + penalty * w).ravel().astype(np.float64)
 
 
 def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
