@@ -20,7 +20,7 @@ from nblib.prepare.sessions import Session
 
 GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
-FOLDS = 5
+FOLDS, PATIENCE = 5, 2
 
 Rows = list[np.ndarray]  # trials of each session
 Maps = list[dict[str, list[Map]]]  # of each session, the models of each task, whose mean counts
@@ -93,7 +93,7 @@ def crossed(
             loss = sum(map(task.loss, parts, answers))
             if loss < losses.get(task, np.inf):
                 losses[task], at[task], heard[task] = loss, i, answers
-        if i not in at.values():
+        if i - max(at.values()) == PATIENCE:
             break  # weaker penalties are worse still
     chosen: Maps = [{} for _ in sessions]
     for i, maps in enumerate(islice(path(known), max(at.values()) + 1)):

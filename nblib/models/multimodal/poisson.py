@@ -15,7 +15,8 @@ from nblib.prepare.sessions import Session
 
 PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
 MOST_LOG_RATE = 5.0
-WIDTH = 1.5  # of the Gaussian that smooths a PSTH [bins]
+WIDTHS = (1.5, 3.0, 6.0, 12.0)  # of the Gaussian that smooths a PSTH [bins]
+FOLDS = 5
 N_BUMPS, N_FACTORS = 6, 12
 N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
@@ -25,11 +26,24 @@ MOST_BINS = 8000  # that factors are found in
 
 
 def psth(session: Session, rows: np.ndarray) -> np.ndarray:
-    """Mean counts of each bin and unit in the trials `rows`, smoothed in time: (T, N)."""
-    t = np.arange(session.counts.shape[1])
-    kernel = np.exp(-0.5 * ((t - t[:, None]) / WIDTH) ** 2)
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    return np.maximum(kernel @ session.counts[rows].mean(axis=0), LEAST)
+    """Mean counts of each bin and unit in the trials `rows`, smoothed in time: (T, N).
+
+    The width of the Gaussian is the one under which folds of these trials are most likely, told from the others.
+    """
+    folds = np.array_split(rows, min(FOLDS, len(rows)))
+    sums = np.array([session.counts[fold].sum(axis=0) for fold in folds], float)  # (fold, T, N)
+    total, t, least = sums.sum(axis=0), np.arange(session.counts.shape[1]), np.inf
+    for width in WIDTHS:
+        kernel = np.exp(-0.5 * ((t - t[:, None]) / width) ** 2)
+        kernel /= kernel.sum(axis=1, keepdims=True)
+        loss = 0.0
+        for fold, counts in zip(folds, sums, strict=True):
+            others = max(len(rows) - len(fold), 1)
+            rate = np.maximum(kernel @ (total - counts) / others, LEAST)
+            loss += (len(fold) * rate - counts * np.log(rate)).sum()
+        if loss < least:
+            least, smooth = loss, np.maximum(kernel @ total / len(rows), LEAST)
+    return smooth
 
 
 def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
