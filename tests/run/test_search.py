@@ -390,6 +390,7 @@ def test_without_any_search_the_report_says_how_to_make_one(home):
         plan.job_of("91_search", {"serch": "s"})
 
 
+@pytest.mark.slow
 def test_a_network_of_many_sessions_is_searched_by_its_validation_loss(tmp_path, monkeypatch):
     """The same file, another stage and objective: trials, the winner, its test scores in words."""
     monkeypatch.setenv("NBLIB_HOME", str(tmp_path))
