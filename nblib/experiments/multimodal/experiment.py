@@ -48,7 +48,7 @@ def load_sessions(
 def run(
     loaded: list[Session], recipe: Recipe, params: judge.Params, folder: Path | None = None
 ) -> Result:
-    """Fit linear models and the network on train trials, and score every task on test trials.
+    """Fit linear models and the network, and score every task on test trials.
 
     Tables: against (see `judge.against_linear`), history (of the training), passport (see `judge`), inflation,
     bands, embeddings and areas (see `further`), transfer (see `transfer.curve`) and causal

@@ -163,7 +163,7 @@ def difference(
 def against_linear(
     branch: Branch, weights: dict[str, float], sessions: list[Session], params: Params
 ) -> pd.DataFrame:
-    """How much better the network is than the linear model that validation prefers (see `difference`).
+    """How much better the network is than the linear model that was chosen (see `difference`).
 
     One row a task: task, linear, metric, difference, ci_low, ci_high, weight (see `answers.trusted`).
     """
