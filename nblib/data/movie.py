@@ -79,7 +79,8 @@ def shown_frames(
     falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
     if len(falls) or len(frame) < 2:
         raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
-    number, first = np.unique(frame, return_index=True)
+    first = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
+    number = frame[first]
     arrives, leaves = clock[first], clock[np.append(first[1:], len(frame)) - 1]
     start, stop, skipped = leaves[:-1], arrives[1:], np.diff(number) > 1
     if skipped.mean() > 0.5:
@@ -158,7 +159,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     check_label(recipe.label, labels, str(path))
     first, last = shown["frame"].iloc[[0, -1]]
     shown = shown[slice(*np.searchsorted(shown["frame"], window))]  # rows of the whole, not copied
-    del tables
+    del tables, film_s, clock_s
     if shown.empty:
         raise BadInput(
             f"{path}: {WATCH_LOG} shows frames {first} to {last}, none of {window[0]} to {window[1] - 1}; film "

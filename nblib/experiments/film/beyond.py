@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.special import expit
 
 from nblib.core.errors import BadInput
 from nblib.core.markup import in_markdown
@@ -103,7 +105,7 @@ def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
     """AUROC from 0.4 s of counts, so long after the label (lag_s), with interval; of the first decoder that
     sees what it is given.
 
-    peak_s, peak_low, peak_high: where the curve peaks, and its interval over segments. Labels hold for
+    peak_s, peak_low, peak_high: where the curve peaks, and its interval. Labels hold for
     seconds, so the top is flat and its highest point says little; a tent is fitted to all of it.
     """
     if not params.lags_s:
@@ -217,11 +219,11 @@ def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[
 
 
 def events(data: Film, params: decoding.Params) -> list[Row]:
-    """Precision, recall and F1 of the label's beginnings, found as peaks of the first decoder's answers
-    within `tolerance_s`.
+    """Precision, recall and F1 of the label's beginnings, found as peaks of how many the first decoder's
+    answers expect within `tolerance_s`.
 
     How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found
-    are moved round within each segment. Interval over segments.
+    are moved round within each segment. Intervals as of other scores.
     """
     if not params.tolerance_s:
         return []
@@ -230,13 +232,16 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
     folds = params.folds or range(len(data.roles))
     for fold in folds:
         val, test = decoding.log_odds(name, data, fold, params)
-        of_val, of_test = (data, data.rows(fold, "val"), val), (data, data.rows(fold, "test"), test)
+        of_val, of_test = (
+            (data, at, _within(data, at, odds, reach))
+            for at, odds in ((data.rows(fold, "val"), val), (data.rows(fold, "test"), test))
+        )
 
         def over_chance(height: float, of_val: tuple = of_val) -> float:
             moved = [_f1(*of_val, height, reach, rng) for _ in range(VAL_DRAWS)]
             return _f1(*of_val, height, reach) - np.mean(moved)
 
-        height = max(np.quantile(val, HEIGHTS), key=over_chance)
+        height = max(np.quantile(of_val[2], HEIGHTS), key=over_chance)
         counted.append(_hits(*of_test, height, reach))
         moves = range(params.n_permutations)
         null.append([_rates(_hits(*of_test, height, reach, rng).sum(axis=0)) for _ in moves])
@@ -254,6 +259,13 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         score = Score(*map(float, numbers), int(total[2]), null="events moved round within segments")  # fmt: skip
         rows.append(Row(f"{name}: {metric}", score, of=of, metric=metric))
     return rows
+
+
+def _within(data: Film, rows: np.ndarray, odds: np.ndarray, reach: int) -> np.ndarray:
+    """Share of bins with an event (B,) that answers expect within reach of each bin of some segments."""
+    parts = np.split(expit(odds), np.flatnonzero(np.diff(data.segment[rows])) + 1)
+    wide = 2 * reach + 1
+    return np.concatenate([uniform_filter1d(part, wide, mode="nearest") for part in parts])
 
 
 def _hits(
@@ -295,7 +307,7 @@ def in_words(result: Result) -> str:
     choice = " and ".join(f"{name} in {n} of {by_fold.sum()} folds" for name, n in by_fold.items())
     text = (
         f"**Result.** Of *{in_markdown(result.about['label_name'])}*, the decoder that validation bins choose "
-        f"({choice}) tells κ = {score.value:.2f} (95 % interval over segments {score.ci_low:.2f} to "
+        f"({choice}) tells κ = {score.value:.2f} (95 % interval {score.ci_low:.2f} to "
         f"{score.ci_high:.2f}, p = {score.p:.2g} by {score.null}) on {score.n:,} test bins worth "
         f"{chosen['n_effective']:,} independent ones; a clock that reads no spike tells {of_clock:.2f}, "
         f"{abs(more):.2f} {'less' if more >= 0 else 'more'} (the difference lies between {low:+.2f} and {high:+.2f}){verdict}."

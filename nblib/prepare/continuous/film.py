@@ -33,17 +33,17 @@ def bins_of_frames(recording: Recording, settings: BinSettings) -> tuple[pd.Data
             f"{recording.trial_place}: binning = 'frames' needs the frames of a film."
         )
     number = (frames["frame"] - frames["frame"][0]).to_numpy() // k
-    whole = np.flatnonzero(np.bincount(number) == k)
+    full = np.bincount(number) == k
+    whole = np.flatnonzero(full)
     if not len(whole):
         raise BadParameter(f"frames_per_bin = {k}: {recording.trial_place} has no such bin.")
-    kept = np.isin(number, whole)
-    frames = frames if kept.all() else frames[kept]
+    rows = np.flatnonzero(full[number])
 
     def part(name: str) -> np.ndarray:
         """A column as (k, bin): to reduce a short axis last would be ten times slower."""
-        return np.ascontiguousarray(frames[name].to_numpy().reshape(-1, k).T)
+        return np.ascontiguousarray(frames[name].to_numpy()[rows].reshape(-1, k).T)
 
-    exposure_s = frames["exposure_s"].to_numpy().reshape(-1, k).sum(axis=1)
+    exposure_s = frames["exposure_s"].to_numpy()[rows].reshape(-1, k).sum(axis=1)
     skipped = np.diff(whole, prepend=whole[0] - 1) > 1
     bins = {"frame": part("frame")[0], "exposure_s": exposure_s}
     bins["after_pause"] = part("after_pause").any(axis=0) | skipped

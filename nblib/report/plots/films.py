@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PUBLISHED = "SUMMER"  # the recording that its published numbers go by
 SHOWN_BINS = 1500
 AXES = {
-    "kappa": ("κ on test bins, 95 % interval over segments", "chance"),
+    "kappa": ("κ on test bins, 95 % interval", "chance"),
     BITS: (
         "bits a spike over the mean of train bins, 95 % interval over segments",
         "mean of train bins",
@@ -29,7 +29,7 @@ AXES = {
 
 @style.styled
 def scores(result: Result, metric: str) -> Picture:
-    """Every decoder's kappa, or every forecast's bits a spike, with its interval over segments."""
+    """Every decoder's kappa, or every forecast's bits a spike, with its interval."""
     missing = "No forecast was asked for. Make one with: -p horizons_s [0.08, 2, 10]"
     return runs.model_scores(result, metric, *AXES[metric], missing)
 
