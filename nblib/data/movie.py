@@ -77,8 +77,10 @@ def shown_frames(
     frame = frame_of(film_s, rate_hz, f"{where}: pts")
     clock = np.rint(clock_s * 1e9).astype(np.int64)
     falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
-    if len(falls) or len(frame) < 2:
+    if len(falls):
         raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
+    if not len(frame) or frame[0] == frame[-1]:
+        raise BadInput(f"{where}: {len(frame)} rows of less than 2 frames.")
     first = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
     number = frame[first]
     arrives, leaves = clock[first], clock[np.append(first[1:], len(frame)) - 1]

@@ -93,6 +93,10 @@ def two_logs(file):
     file.copy(LOG, f"{HOME}/{movie.WATCH_LOG}")
 
 
+def one_frame(file):
+    file[f"{LOG}/pts"][:] = 40.0
+
+
 def text_log(file):
     put(file, f"{LOG}/pts", np.array(["a"] * len(file[f"{LOG}/pts"]), object))
 
@@ -138,6 +142,7 @@ REFUSED = {
     nan_in_spikes: "no spike, or times that are not finite",
     no_spikes: "no spike, or times that are not finite",
     two_logs: f"two tables '{movie.WATCH_LOG}'",
+    one_frame: "rows of less than 2 frames",
     text_log: "holds 'a' in row 0",
     no_indicator: "no column 'indicator_function'",
     no_edges: "the finest bins have 0 edges",
