@@ -135,8 +135,8 @@ def lagged_ridge(
 
 
 def logistic(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap]]:
-    """Each variable by its shares, then by logistic regression on all bins of all units, from their kernel;
-    one that does not change in `rows` by its shares alone."""
+    """Each variable by logistic regression on all bins of all units, from their kernel; one that does not
+    change in `rows` by its shares alone."""
     x = smoothed(session.x[rows]).reshape(len(rows), -1)
     mean = x.mean(axis=0)
     values, vectors = np.linalg.eigh(((x - mean) @ (x - mean).T).astype(np.float64))
@@ -145,7 +145,6 @@ def logistic(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap
     rest, paths, shape = at_rest(session, rows), {}, session.x.shape[1:]
     none = {name: np.zeros((len(rest[name]), *shape)) for name in session.classes}
     maps = {name: on_raw(none[name], rest[name], "logits") for name in session.classes}
-    yield maps
     for q, name in enumerate(session.classes):
         known, y = np.unique(session.variables[rows, q], return_inverse=True)
         if len(known) > 1:
