@@ -200,11 +200,11 @@ def frame_table(
     """One row a frame: its film time [s], number, exposure_s, after_pause, and a column an annotation,
     NaN where it is undefined. BadInput for an annotation that ends before the frames do, or whose name
     is taken."""
-    frame = shown["frame"].to_numpy()
+    frame = shown["frame"].to_numpy(copy=True)
     columns = {
         "start_time": frame / rate_hz, "stop_time": (frame + 1) / rate_hz, "frame": frame,
         "exposure_s": (shown["stop"] - shown["start"]).to_numpy() / 1e9,
-        "after_pause": shown["after_pause"].to_numpy(),
+        "after_pause": shown["after_pause"].to_numpy(copy=True),
     }  # fmt: skip
     for name, values in labels.items():
         if name in [*columns, "label"]:
@@ -218,7 +218,7 @@ def frame_table(
         values = values[frame]
         undefined = values == NO_LABEL
         columns[name] = np.where(undefined, np.nan, values) if undefined.any() else values
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(columns, copy=False)
     table.attrs["annotations"] = list(labels)
     return table
 
