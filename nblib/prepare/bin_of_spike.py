@@ -15,7 +15,7 @@ from nblib.core.errors import BadInput
 from nblib.data.recording import Recording
 
 # Spikes read and counted at a time: long enough to keep Python out of the way, and few of a short recording.
-PIECE_SPIKES, LEAST_SPIKES, LEAST_PIECES = 1_000_000, 50_000, 16
+PIECE_SPIKES, LEAST_SPIKES, LEAST_PIECES = 1_000_000, 25_000, 32
 CELLS_PER_EDGE = 2
 MOST_STEPS = 8  # edges within one cell; beyond, a binary search is faster
 
