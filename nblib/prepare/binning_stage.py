@@ -42,7 +42,9 @@ def bin_session(session: Recording | None, stage: Stage) -> xr.Dataset | Windows
             return made
         classes = json.loads(made.attrs["classes"])
     seen = pd.read_parquet(stage.input(INGEST) / "classes.parquet")["class"].tolist()
-    for one, other in ((classes, seen), (seen, classes)):
+    now = session.labelled.classes if session.trials else []
+    # Binning may lose a class, whose trials it counts as left out; a label may not change.
+    for one, other in ((now, seen), (seen, now), (classes, now)):
         labelling.check_classes(one, other, f"recording {stage.recording!r}")
     return made
 

@@ -110,6 +110,15 @@ def test_history_is_what_it_says(data, stream):
         assert data.inputs.since[step, 3, cell] == min(step * STEP + 3 - before, history.LONGEST)
 
 
+def test_no_spike_comes_after_the_end_of_a_recording(data):
+    spikes = data.inputs.spikes
+    steps = len(spikes) - np.arange(4, 0, -1)
+    ahead = data.inputs.ahead(steps, 10 * STEP)
+    for step, of_step in zip(steps, ahead, strict=True):
+        left = spikes[step:].reshape(-1, data.inputs.n_cells).T
+        assert (of_step[:, : left.shape[1]] == left).all() and not of_step[:, left.shape[1] :].any()
+
+
 @pytest.mark.parametrize("code", network.CODES)
 @pytest.mark.parametrize("head", network.HEADS)
 def test_nothing_after_t0_changes_an_answer(data, head, code):

@@ -1,11 +1,13 @@
 """Where the notebooks' roads part: recordings with spike times, and counts that come without."""
 
+import json
+
 import numpy as np
 import pytest
 from handmade import recording, to_lab_dataframe
 
 from nblib.core import store
-from nblib.core.errors import MissingInput
+from nblib.core.errors import BadInput, MissingInput
 from nblib.core.params import BinSettings
 from nblib.data.checks import session_report
 from nblib.prepare import binning, binning_stage
@@ -83,3 +85,18 @@ def test_a_recording_is_opened_once_01_has_looked_at_it(home):
     first.commit(report.save)
     second = begin("02_bin", **given)
     assert binning_stage.bin_session(open_recording(second), second).sizes["unit"] == 24
+
+
+def test_02_may_lose_a_class_that_01_saw_and_says_so(home):
+    given = {"recipe": "tiny", "recording": "tiny"}
+    first = begin("01_ingest", **given)
+    first.commit(session_report(open_recording(first)).save)
+    second = begin("02_bin", **given, keep_blank=False)
+    session = open_recording(second)
+    binned = binning_stage.bin_session(session, second)
+    assert set(session.labelled.classes) - set(json.loads(binned.attrs["classes"])) == {"-1"}
+    psth = binning_stage.response(session, binned)
+    assert "(grey screen)" in binning_stage.sentence(binned, psth)
+    session.labelled.table["label"] = -2  # what another file would say
+    with pytest.raises(BadInput, match="class '-2' was not there before"):
+        binning_stage.bin_session(session, second)

@@ -26,6 +26,7 @@ from nblib.data.trials.columns import LEFT_OUT, numbers, require
 
 SPAN = ("start_time", "stop_time")
 MOST_S = 9.2e9  # whole nanoseconds of 64 bits reach no further
+GREY = "grey screen"  # why trials are left out where `keep_blank` is false
 DIGITS = 12  # numbers that agree so far differ by rounding only
 
 
@@ -301,7 +302,7 @@ def to_count(
                 "`blank`."
             )
         blank = np.array([is_one_of(v, [rules.blank]) for v in table["label"].tolist()], bool)
-        table, left_out["grey screen"] = table[~blank], int(blank.sum())
+        table, left_out[GREY] = table[~blank], int(blank.sum())
     good = np.ones(len(table), bool)
     for why, rows in unusable(table, needs, where).items():
         if settings.unusable_trials == "refuse":

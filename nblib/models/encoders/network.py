@@ -202,7 +202,7 @@ class Predictor(nn.Module):
 
     def log_distance(self, inputs: Inputs, steps: np.ndarray) -> Tensor:
         """Log of the bins to the nearest spike at or after the first bin of steps: (S, C, PAST + L)."""
-        spikes = inputs.ahead(np.minimum(steps, len(inputs.stimulus) - 60), self.n_bins + LONGEST)
+        spikes = inputs.ahead(steps, self.n_bins + LONGEST)
         after = distances(spikes, LONGEST)[..., : self.n_bins]
         first = distances(spikes, LONGEST, future=True)[..., :1]
         past = np.minimum(first + np.arange(PAST, 0, -1), LONGEST)

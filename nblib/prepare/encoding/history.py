@@ -59,9 +59,13 @@ class Inputs:
         return np.ascontiguousarray(seen.transpose(0, 2, 1))
 
     def ahead(self, steps: np.ndarray, n_bins: int) -> np.ndarray:
-        """Spikes of the n bins from the first bin of steps (S,) on: (S, C, n_bins) uint8."""
+        """Spikes of the n bins from the first bin of steps (S,) on, none after the recording's end:
+        (S, C, n_bins) uint8."""
+        spikes = self.spikes.reshape(-1, self.n_cells)
         bins = steps[:, None] * STEP + np.arange(n_bins)
-        return self.spikes.reshape(-1, self.n_cells)[bins].transpose(0, 2, 1)
+        ahead = spikes[np.minimum(bins, len(spikes) - 1)]
+        ahead[bins >= len(spikes)] = 0
+        return ahead.transpose(0, 2, 1)
 
     def age(self, steps: np.ndarray) -> np.ndarray:
         """Group of the time since the last spike before each bin of steps (S,): (S, C, 8)."""
