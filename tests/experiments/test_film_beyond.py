@@ -113,7 +113,8 @@ def test_labels_that_are_late_are_found_and_those_that_are_not_left_alone():
 
 @pytest.mark.slow
 def test_cuts_are_found_as_events():
-    """Cuts come every 4 s, so peaks moved round meet one in eight: chance is no small number."""
+    """Cuts come every 4 s, so peaks moved round meet one in eight: chance is no small number. Of seeds 0
+    to 4 it is .40, .63, .48, .55 and .47 of F1; two are tried here, in which it is below half."""
     windows = [[0.16, 0.4], [-0.4, 0.0], [0.0, 0.64], [-1.0, 1.0]]
     for seed in (2, 4):
         data, _ = drawn(seed, 59_080, 60, label="cut")
