@@ -11,11 +11,16 @@ Names in the file, all but the first two optional:
 - any other name (trial,): a column of the trials, to decode or to choose by
 - any other name (trial, time) or (trial, time, …): a further signal, kept beside the counts
 - any other name (time,): where the bins lie, to read; it is left out
+
+Axes of a NetCDF file that are called trial, time or unit are told by these names, others by their length.
+`bin_s` and `start_s` may have an attribute `units`: s or ms.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5netcdf
@@ -35,6 +40,10 @@ USES = ("path",)
 AXES = ("trial", "time", "unit")
 MADE = ("stop_s", "exposure_s")
 UNIT_COLUMNS = ("unit", *UNIT_TEXT, *UNIT_NUMBERS)
+TIME_UNITS = {
+    "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
+    "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3,
+}  # fmt: skip
 
 
 class Settings(Params):
@@ -49,7 +58,8 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     """Binned counts, further signals, and what is known of trials and units.
 
     Raises BadInput, naming file and array, for what is no count, for lengths that do not fit, an id
-    that stands twice and a missing bin width; BadParameter for a name that is not in the file.
+    that stands twice, a missing bin width and times in an unknown unit; BadParameter for a name that is
+    not in the file, and for one that the row number has.
     """
     arrays = _read_npz_or_netcdf(path)
     for name, there in settings.names.items():
@@ -65,28 +75,47 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
         )
     counts = _checked_counts(path, arrays.pop("counts"), settings.axes)
     n_trials, n_bins, n_units = counts.shape
-    width = _bin_widths(path, settings.bin_s or arrays.pop("bin_s", None), (n_trials, n_bins))
+    size = dict(zip(AXES, counts.shape, strict=True))
+    rows, asked = np.arange(n_trials), f"{recipe.label} {recipe.where} {recipe.variables}"
+    if re.search(r"\btrial\b", asked) and not np.array_equal(arrays.get("trial", rows), rows):
+        raise BadParameter(
+            f"{path} has an array 'trial', but that is the number of the row here. Give the array another name with "
+            "source_params: {names: {NAME: trial}}, and use that."
+        )
+    width = arrays.pop("bin_s", None)
+    width = _bin_widths(path, settings.bin_s or _seconds(path, "bin_s", width), (n_trials, n_bins))
     lasts = width.sum(axis=1)
-    start = arrays.pop("start_s", None)
+    start = _seconds(path, "start_s", arrays.pop("start_s", None))
     clock, start = ("nominal", np.cumsum(lasts) - lasts) if start is None else ("recorded", start)
     if start.shape != (n_trials,) or start.dtype.kind not in "iuf" or not np.isfinite(start).all():
         raise BadInput(f"{path}: start_s must hold one finite time for each of {n_trials} trials.")
-    columns = {"unit": np.arange(n_units), "start_s": start} | arrays
+    columns = {
+        "unit": xr.Variable("unit", np.arange(n_units)),
+        "start_s": xr.Variable("trial", start),
+    }
+    columns |= arrays
     coords, signals = {}, {}
-    for name, values in columns.items():
+
+    def lies_along(held: xr.Variable, *axes: str) -> bool:
+        """Whether the first axes of an array are these, by their names and lengths."""
+        return _may_be(held, axes) and held.shape[: len(axes)] == tuple(size[a] for a in axes)
+
+    for name, held in columns.items():
+        values = held.values
         values = hdf5.decoded(values).astype(str) if values.dtype.kind == "S" else values
         if name in MADE or values.dtype.kind not in "biufUO":
             raise BadInput(
                 f"{path}: {name} ({values.dtype}) cannot be taken over: expected numbers or text, under another "
                 f"name than {' and '.join(MADE)}, which are made from start_s and bin_s."
             )
-        if name in UNIT_COLUMNS and values.shape == (n_units,):
+        flat = values.ndim == 1
+        if name in UNIT_COLUMNS and flat and lies_along(held, "unit"):
             coords[name] = ("unit", values)
-        elif name not in UNIT_COLUMNS and values.shape == (n_trials,):
+        elif name not in UNIT_COLUMNS and flat and lies_along(held, "trial"):
             coords[name] = ("trial", values)
-        elif name not in UNIT_COLUMNS and values.shape[:2] == (n_trials, n_bins):
+        elif name not in UNIT_COLUMNS and lies_along(held, "trial", "time"):
             signals[name] = ((*AXES[:2], *(f"{name}_{i}" for i in range(values.ndim - 2))), values)
-        elif name in UNIT_COLUMNS or (values.shape != (n_bins,) and name not in AXES):
+        elif name in UNIT_COLUMNS or not ((flat and lies_along(held, "time")) or name in AXES):
             raise BadInput(
                 f"{path}: {name} has shape {values.shape}, which does not fit {n_trials} trials, {n_bins} bins and "
                 f"{n_units} units."
@@ -105,24 +134,50 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     return xr.Dataset({"counts": (AXES, counts), **signals}, coords, attrs)
 
 
-def _read_npz_or_netcdf(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the file by name, in memory."""
+def _read_npz_or_netcdf(path: Path) -> dict[str, xr.Variable]:
+    """Every array of the file by name, in memory; axes that have no name are called 0, 1, …"""
     if path.suffix == ".npz":
-        return read_arrays(path)
+        arrays = read_arrays(path)
+        return {n: xr.Variable([str(k) for k in range(v.ndim)], v) for n, v in arrays.items()}
     with hdf5.opened(path) as file, hdf5.read_errors(path, "the file"):
         for name, data in file.items():
             hdf5.check_claim(data, f"{path}: {name}")
-        store = H5NetCDFStore(h5netcdf.File(file, "r", phony_dims="sort"))
+        texts = {"phony_dims": "sort", "decode_vlen_strings": True}
+        store = H5NetCDFStore(h5netcdf.File(file, "r", **texts))
         held = xr.open_dataset(store, decode_times=False).load()
-    return {str(name): variable.values for name, variable in held.variables.items()}
+    named = {str(name): v.to_base_variable() for name, v in held.variables.items()}
+    ordered = {n: v for n, v in named.items() if set(v.dims) <= set(AXES)}
+    return named | {n: v.transpose(*[a for a in AXES if a in v.dims]) for n, v in ordered.items()}
 
 
-def _checked_counts(path: Path, values: np.ndarray, axes: list[str]) -> np.ndarray:
-    """Counts (trial, time, unit), uint8 where they fit and uint16 otherwise; refuses what is no count."""
+def _may_be(held: xr.Variable, axes: Iterable[str]) -> bool:
+    """Whether no axis of an array has the name of another one than it is taken for."""
+    pairs = zip(held.dims, axes, strict=False)
+    return all(name == axis or name not in AXES for name, axis in pairs)
+
+
+def _seconds(path: Path, name: str, held: xr.Variable | None) -> np.ndarray | None:
+    """Times of the file [s]; BadInput where it says that they are in anything but s or ms."""
+    if held is None:
+        return None
+    unit = str(held.attrs.get("units", ""))
+    factor = TIME_UNITS.get(unit.partition(" ")[0].lower())  # "seconds since 2024-01-01"
+    if factor is None:
+        raise BadInput(f"{path}: {name} is in {unit!r}; expected s or ms.")
+    return held.values * factor if factor != 1.0 and held.dtype.kind in "iuf" else held.values
+
+
+def _checked_counts(path: Path, held: xr.Variable, axes: list[str]) -> np.ndarray:
+    """Counts (trial, time, unit), uint8 where they fit and uint16 otherwise; refuses what is no count.
+
+    axes: what the axes are, in order, where they have not these names themselves.
+    """
     if sorted(axes) != sorted(AXES):
         raise BadParameter(
             f"source_params: axes = {axes}: expected {', '.join(AXES)} in some order."
         )
+    axes = list(AXES) if set(held.dims) == set(AXES) else axes
+    values = held.values
     if values.ndim != 3 or values.size == 0 or values.dtype.kind not in "biuf":
         raise BadInput(
             f"{path}: counts are {values.dtype} of shape {values.shape}; expected numbers ({', '.join(axes)})."
@@ -131,6 +186,11 @@ def _checked_counts(path: Path, values: np.ndarray, axes: list[str]) -> np.ndarr
         raise BadInput(
             f"{path}: counts hold {values[at]} at {', '.join(axes)} {at}; expected whole numbers from 0 to 65535. "
             "Rates and z-scores cannot be used: take the counts from before."
+        )
+    if not _may_be(held, axes):
+        raise BadInput(
+            f"{path}: counts lie along {', '.join(map(str, held.dims))}; say what these are with source_params: "
+            "{axes: [...]}, in their order."
         )
     values = values.transpose([axes.index(a) for a in AXES])
     return np.ascontiguousarray(values, np.uint8 if values.max() < 256 else np.uint16)

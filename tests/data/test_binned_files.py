@@ -122,6 +122,43 @@ FAULTS = {
     ),
     "start too short": ({"start_s": np.zeros(3)}, "start_s must hold one finite time"),
 }
+SQUARE = {
+    "counts": (("unit", "time", "trial"), COUNTS[:3].transpose(2, 1, 0)), "bin_s": ((), 0.02),
+    "choice": ("trial", ["日", "n/a", "日 "]), "depth": ("unit", [1.0, 2.0, 3.0]), "area": ("unit", ["a", "b", "c"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ""),
+        ({"bin_s": ((), 20, {"units": "ms"})}, ""),
+        ({"bin_s": ((), 2, {"units": "samples"})}, "bin_s is in 'samples'; expected s or ms"),
+        ({"start_s": ("trial", [0.0, 1.0, 2.0], {"units": "h"})}, "start_s is in 'h'"),
+        ({"choice": ("unit", [1, 2, 3])}, "choice has shape"),
+        ({"counts": (("unit", "bin", "trial"), COUNTS[:3])}, "counts lie along unit, bin, trial"),
+    ],
+)
+def test_a_netcdf_is_read_by_the_names_of_its_axes_and_its_units(tmp_path, change, says):
+    held = {n: v for n, v in (SQUARE | change).items() if n != "depth" or "choice" in change}
+    xr.Dataset(held).to_netcdf(tmp_path / "counts.nc", engine="h5netcdf")
+    if says:
+        with pytest.raises(BadInput, match=says):
+            opened(tmp_path / "counts.nc", label="choice")
+        return
+    binned = opened(tmp_path / "counts.nc", label="choice")
+    np.testing.assert_array_equal(binned.counts, COUNTS[[0, 2]])
+    np.testing.assert_allclose(binned.exposure_s, 0.02)
+    assert binned.label.values.tolist() == ["日", "日 "]
+
+
+def test_the_row_number_is_no_array_of_the_file(tmp_path):
+    path = written(tmp_path, SOUND | {"trial": np.arange(12) % 3})
+    assert opened(path).sizes["trial"] == 8
+    named = {"source_params": {"names": {"block": "trial"}}}
+    assert set(opened(path, label="block", **named).label.values) == {0, 1, 2}
+    with pytest.raises(BadParameter, match="'trial', but that is the number of the row here"):
+        opened(path, label="trial")
 
 
 @pytest.mark.parametrize("which", FAULTS)
