@@ -225,6 +225,15 @@ def test_a_table_without_rows_may_hold_nothing_at_all(layout):
     assert recording.intervals["invalid_times"].empty and recording.invalid_times.shape == (0, 2)
 
 
+@pytest.mark.parametrize(("there", "missing"), [("start", "stop"), ("stop", "start")])
+def test_invalid_times_without_a_column_are_refused(layout, there, missing):
+    path = layout(lambda f: f.__setitem__(f"intervals/invalid_times/{there}_time", [1.0]))
+    with h5py.File(path, "a") as file:
+        file["intervals/invalid_times/id"] = [0]
+    with pytest.raises(BadInput, match=rf"x\.nwb: invalid_times has no column '{missing}_time'"):
+        session_report(opened(path))
+
+
 def test_an_area_of_the_units_table_itself(layout):
     units = opened(layout(lambda f: text(f["units"], "brain_region", list("abcd")))).units
     assert units.area.tolist() == list("abcd")

@@ -254,7 +254,7 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     """Every interval table of the file: its name here -> its place in the file.
 
     Tables of /intervals go by their own name, those of /processing by their path. A table whose
-    link leads nowhere is named too: reading it says so.
+    link leads nowhere is named too, and invalid times that lack a column: reading it says so.
     """
     hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
     places = {}
@@ -262,7 +262,10 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
         if isinstance(item, BadInput):
             is_table = place.startswith("intervals/") and place.count("/") == 1
         else:
-            is_table = {"start_time", "stop_time"} <= set(item)
+            is_table = {"start_time", "stop_time"} <= set(item) or (
+                place == "intervals/invalid_times"
+                and any(getattr(column, "size", 0) for column in item.values())
+            )
         if is_table:
             places[place.removeprefix("intervals/")] = place
     return places
