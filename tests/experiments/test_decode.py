@@ -246,6 +246,30 @@ def test_the_sentence_states_the_numbers(road):
         assert number in words
 
 
+def test_the_sentence_tells_of_a_random_split_of_labels_in_runs(road):
+    stage, data, _, result = trained(model="nearest_mean")
+    in_runs = replace(data, labels_in_runs=True)
+    drawn = stage.recipe.model_copy(update={"split": "random"})
+    assert splits.RUNS_AND_RANDOM in decode.in_words(result, in_runs, drawn, "nearest_mean")
+    assert splits.RUNS_AND_RANDOM not in decode.in_words(result, data, drawn, "nearest_mean")
+    assert splits.RUNS_AND_RANDOM not in words_of(stage, in_runs, result)
+
+
+def test_presentations_of_a_block_count_as_one(road):
+    """Interval and p of 05, and of the best possible beside it, are over blocks."""
+    stage, data, decoder, alone = trained(model="nearest_mean")
+    blocked = replace(data, group=np.arange(len(data.test)) // 8)
+    history = pd.DataFrame({"epoch": [0]})
+    ideal = decode.ideal_observer(data, stage.recipe, stage.params)
+    result = decode.evaluate(decoder, blocked, stage.params, history, ideal)
+    log_proba = decoder.predict_log_proba(data.test.x)
+    for told, answers in ((result.scores, log_proba), (result.best, ideal)):
+        given = {**FEW, "seed": stage.params.seed, "group": blocked.group}
+        assert told == scores.decoding_scores(data.test.y, answers, **given)
+    one, other = (r.scores["accuracy"] for r in (alone, result))
+    assert one.value == other.value and (one.ci_low, one.ci_high) != (other.ci_low, other.ci_high)
+
+
 def test_table_shows_every_score_beside_the_best_possible(road):
     result = trained(model="linear_svm")[-1]
     assert result.table().index.tolist() == list(result.scores)

@@ -134,6 +134,14 @@ def test_validation_alone_chooses_the_decoder(tiny):
     assert other["choice"][0] != before["choice"][0]
 
 
+def test_the_decoder_that_is_right_on_test_bins_alone_is_not_chosen(tiny, monkeypatch):
+    data, asked = loaded(*tiny, models=["ridge", "nearest_mean"], smooth=False)
+    right = [6.0 * data.y[data.rows(0, role)] - 3 for role in ("val", "test")]
+    said = {"ridge": (right[0], -right[1]), "nearest_mean": (-right[0], right[1])}
+    monkeypatch.setattr(decoding, "log_odds", lambda name, *_: said[name])
+    assert set(decoding.answers_of_fold(data, 0, asked)["choice"]) == {"ridge"}
+
+
 def test_another_label_needs_no_new_counts(tiny):
     data, _ = loaded(*tiny, label_name="indoor-setting")
     assert set(np.unique(data.y)) == {0, 1, 99}

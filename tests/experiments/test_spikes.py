@@ -253,6 +253,20 @@ def test_a_sound_run_has_no_finding_and_each_planted_fault_is_found(result, home
     assert "was chosen on test, not on validation" in audited(result, choices=choices)[0]
 
 
+def test_test_steps_do_not_choose_the_share_of_the_constant_rate(data, monkeypatch):
+    """A model that is right in one role and surely wrong in the other needs the share in the other."""
+
+    def chosen(right):
+        def log_hazard(inputs, weights, steps):
+            is_right = np.array_equal(steps, inputs.steps[right])
+            return np.where((inputs.ahead(steps, STEP) > 0) == is_right, 3.0, -30.0)
+
+        monkeypatch.setattr(glm, "log_hazard", log_hazard)
+        return prediction.log_hazard_now(data, "lnp", None)[1]
+
+    assert chosen("val") == 0 and chosen("test") == max(prediction.SHARES)
+
+
 def test_what_is_chosen_does_not_know_the_test_trains(data, result):
     models = {"intensity": prediction.fit_network(data, "intensity")}
     flipped = data.inputs.spikes.copy()

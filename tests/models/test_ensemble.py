@@ -39,7 +39,8 @@ def test_the_weights_are_the_best_of_the_simplex():
 
 
 def test_a_member_that_knows_nothing_weighs_nothing(task):
-    """Also in the fit: the history tells of each member alone, and of all together."""
+    """Also in the fit: the history tells of each member alone, and of all together. Train rows, whose
+    labels are no labels here, would weigh the one that learnt them."""
     rng = np.random.default_rng(0)
     blind = small("nearest_mean")
     train = Samples(task["train"].x, rng.permutation(task["train"].y), task["train"].trial)
@@ -48,7 +49,7 @@ def test_a_member_that_knows_nothing_weighs_nothing(task):
     fit(seeing, task["train"], task["val"])
     ensemble = small("ensemble", members=["nearest_mean", "bayes_poisson"])
     ensemble.known = {"nearest_mean": blind, "bayes_poisson": seeing}
-    history = fit(ensemble, task["train"], task["val"])
+    history = fit(ensemble, train, task["val"])
     assert ensemble.members["nearest_mean"] is blind  # taken as it is
     assert ensemble.weights[0] < 0.05
     assert history["member"].tolist() == ["nearest_mean", "bayes_poisson", "ensemble"]
