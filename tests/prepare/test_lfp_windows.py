@@ -66,6 +66,13 @@ def test_no_window_touches_invalid_times(noise):
     for read in (potentials.report, lambda made: lfp_windows.cut(made, settings())):
         with pytest.raises(BadInput, match="invalid_times ends before it starts in row 0"):
             read(made)
+    made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9e3], "stop_time": [1e4]})
+    with pytest.raises(
+        BadInput, match="from 5 to 25 s, invalid_times from 9,000 to 10,000 s: they c"
+    ):
+        potentials.report(made)
+    made.intervals["invalid_times"] = pd.DataFrame({"start_time": [-np.inf], "stop_time": [np.nan]})
+    assert any("1 invalid intervals cover 20 s" in told for told in potentials.report(made).odd)
 
 
 def test_labels_by_hand():

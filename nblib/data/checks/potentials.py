@@ -9,7 +9,7 @@ import pandas as pd
 
 from nblib.core.errors import some
 from nblib.data.checks.clock import check_shared, check_unit, seconds
-from nblib.data.checks.intervals import trial_oddities
+from nblib.data.checks.intervals import MEND, trial_oddities
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
@@ -53,12 +53,13 @@ def report(session: Recording) -> SessionReport:
         }
     ).reset_index(drop=True)
     end = series.stop_s
+    signal = (
+        f"{session.path or session.id}: the signal lasts from {seconds(series.start_s)} to "
+        f"{seconds(end)} s"
+    )
     if len(table):
         begin, last = float(table["start_time"].min()), float(table["stop_time"].max())
-        both = (
-            f"{session.path or session.id}: the signal lasts from {seconds(series.start_s)} to {seconds(end)} "
-            f"s, {session.trials} from {seconds(begin)} to {seconds(last)} s"
-        )
+        both = f"{signal}, {session.trials} from {seconds(begin)} to {seconds(last)} s"
         check_shared(both, (series.start_s, end), (begin, last))
         remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
         check_unit(both, (series.start_s, end), (begin, last), remedy)
@@ -84,6 +85,10 @@ def report(session: Recording) -> SessionReport:
             f"Intervals reach outside the signal, which lasts from {series.start_s:g} to {end:g} s."
         )
     if len(invalid := session.invalid_times):
+        if len(known := invalid[np.isfinite(invalid)]):
+            begin, last = known.min(), known.max()
+            both = f"{signal}, invalid_times from {seconds(begin)} to {seconds(last)} s"
+            check_unit(both, (series.start_s, end), (begin, last), MEND)
         covered = np.diff(merged(np.clip(invalid, series.start_s, end))).sum()
         odd.append(
             f"{len(invalid)} invalid intervals cover {covered:.4g} s of the signal; no window touches them."
