@@ -179,8 +179,10 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
             fault = str(error)
     if end.error or folder is None:
         code, reason = _judge(end, job) if end.error else (NOTEBOOK_ERROR, fault)
-        running.replace(kept)
-        return Exit(code, _failure_message(job, reason, folder, kept), folder, kept, **spent)
+        notebook = running.replace(kept) if running.exists() else None
+        return Exit(
+            code, _failure_message(job, reason, folder, notebook), folder, notebook, **spent
+        )
     gpu = store.read_manifest(folder).get("peak_gpu_bytes")
     cost = f"{spent['seconds']:.1f} s, peak {size(end.peak_rss_bytes)}"
     cost += f", GPU {size(gpu)}" if gpu else ""
@@ -228,12 +230,13 @@ def _judge(end: Any, job: Job) -> tuple[int, str]:
     return NOTEBOOK_ERROR, end.error
 
 
-def _failure_message(job: Job, reason: str, folder: Path | None, kept: Path) -> str:
+def _failure_message(job: Job, reason: str, folder: Path | None, kept: Path | None) -> str:
     stands = "Nothing was committed."
     if folder is not None:
         stands = f"Its result was committed before that and stands: {folder}."
     reason = reason if reason.endswith(("?", "!")) else f"{reason.rstrip('.')}."
-    return f"{job.label}: {reason} {stands} The notebook is kept: {kept}"
+    notebook = f" The notebook is kept: {kept}" if kept else ""
+    return f"{job.label}: {reason} {stands}{notebook}"
 
 
 def _attach(notebook: Any, folder: Path) -> Path:

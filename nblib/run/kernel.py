@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nblib.core import store
 from nblib.core.markup import in_markdown
 from nblib.road.stages import REPLACE
 from nblib.run.watch import SIGNALS, Stopped, Watch
@@ -97,7 +98,7 @@ def execute(
 
     replace: what it commits takes the place of what is there.
 
-    Never raises for what the notebook does; OSError when `target` cannot be written.
+    Never raises for what the notebook does, nor when `target` cannot be written: it is gone then.
     """
     papermill = _papermill()
     from nbclient.exceptions import DeadKernelError
@@ -131,6 +132,11 @@ def execute(
             end.error_name = end.error = "Stopped"
         except TimeoutError as error:  # no start within a minute, or no output from a lost kernel
             end.died, end.error_name, end.error = True, "Timeout", str(error).split("\n")[0]
+        except OSError as error:  # of the runner's own: the disk is full
+            target.unlink(missing_ok=True)
+            lost = "the executed notebook could not be written"
+            end.error_name = "StorageError"
+            end.error = str(store.storage_error(error, target.parent, lost))
         if end.error:
             watch.sweep()
         if end.died:

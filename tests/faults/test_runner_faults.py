@@ -181,20 +181,35 @@ def test_a_runner_that_is_killed_leaves_no_kernel_and_no_artifact(project):
     nbformat.validate(nbformat.read(kept, as_version=4))
 
 
+def limit() -> None:
+    """As a full disk: no file of this process grows beyond 1 MB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
 def test_a_full_disk_during_the_commit_is_one_clear_error(project):
     big = "stage.commit(lambda folder: (folder / 'big.bin').write_bytes(bytes(3_000_000)))"
     project.notebook("01_ingest", big)
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
     process = command("01_ingest", preexec_fn=limit)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, (out, err)
     assert "file size limit reached; nothing was committed" in err and "Traceback" not in err
     nothing_left(project)
     assert len(project.failed()) == 1
+
+
+def test_a_full_disk_after_the_commit_leaves_the_result(project):
+    project.notebook("01_ingest", f"{tiny_project.COMMIT}\nprint('x' * 2_000_000)")
+    process = command("01_ingest", preexec_fn=limit)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, (out, err)
+    (folder,) = project.committed()
+    assert err.endswith(
+        f"{project.home}/failed/000021: file size limit reached; the executed notebook could not be written. "
+        "Free space there or point NBLIB_HOME at a larger disk. Its result was committed before that and "
+        f"stands: {folder}.\n"
+    )
+    assert project.failed() == [] and project.sockets() == []
 
 
 def test_a_disk_too_full_for_the_notebook_itself_is_one_clear_error(project, monkeypatch, capsys):
