@@ -65,26 +65,29 @@ def read_lab_pickle(
             f"{path}: {len(frames)} columns called {LABEL!r} among {len(columns)} (the last are "
             f"{some(columns[-3:])}); expected one, first or last."
         )
-    frame = _frame_column(path, blocks, frames[0])
+    frame, n_nan = _frame_column(path, blocks, frames[0])
     check_runs(path, frame, n_bins)
     units = _unit_ids(path, [c for i, c in enumerate(columns) if i != frames[0]])
     counts = _counts(path, blocks, frames[0], columns)
-    return _dataset(path, counts, frame, units, n_bins, session or named_session or path.stem)
+    binned = _dataset(path, counts, frame, units, n_bins, session or named_session or path.stem)
+    odd = f"{LABEL} is NaN in {n_nan} of {len(frame)} rows, taken for the grey screen, -1."
+    return binned.assign_attrs(odd=odd) if n_nan else binned
 
 
-def _frame_column(path: Path, blocks: Blocks, position: int) -> np.ndarray:
+def _frame_column(path: Path, blocks: Blocks, position: int) -> tuple[np.ndarray, int]:
+    """Scene of each row, int64, -1 for the grey screen; and how many rows are NaN, which is taken for it."""
     values = next(v[place == position][0] for place, v in blocks if position in place)
     try:
         frame = values.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{path}: column {LABEL!r} holds text; expected scene numbers.") from None
-    frame = np.where(np.isnan(frame), -1, frame)  # some files write the blank as NaN
+    frame = np.where(blank := np.isnan(frame), -1, frame)  # some files write the blank as NaN
     rows = np.flatnonzero((frame != np.rint(frame)) | (np.abs(frame) > 1e9))
     if len(rows):
         raise BadInput(
             f"{path}: {LABEL} is {frame[rows[0]]} in row {rows[0]}; expected whole scene numbers."
         )
-    return frame.astype(np.int64)
+    return frame.astype(np.int64), int(blank.sum())
 
 
 def check_runs(path: Path, frame: np.ndarray, n_bins: int) -> None:

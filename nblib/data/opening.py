@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from nblib.core import params, store
 from nblib.core.errors import BadParameter
 from nblib.core.source_registry import SOURCES
 from nblib.data import stimulus
+from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.sources import check_used, members, offered, own_settings, raw_file
 from nblib.data.trials import columns, labelling
 
@@ -115,5 +117,9 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     chosen = labelling.select(table, recipe.label, rules, str(path))
     table = labelling.to_count(chosen, rules, recipe, str(path), needs=()).table
     attrs = {"label_name": recipe.label, **chosen.attrs()}
+    areas = Counter(areas_of(units_of(binned)).tolist())
+    odd = labelling.odd_labels(chosen, rules) + labelling.odd_areas(areas)
+    if odd := [*filter(None, [binned.attrs.get("odd")]), *odd]:
+        attrs["odd"] = " ".join(odd)
     binned = binned.isel(trial=table.index.to_numpy()).assign_attrs(attrs)
     return binned.assign_coords(label=("trial", labelling.as_array(table["label"])))

@@ -141,8 +141,13 @@ def sentence(binned: xr.Dataset | Windows, psth: pd.DataFrame | xr.DataArray) ->
         f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
         f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
         f"{' in ' + in_markdown(peak['area']) if peak['area'] else ''}."
-        f"{_left_out(binned.attrs['left_out'], 'Trials')}"
+        f"{_left_out(binned.attrs['left_out'], 'Trials')}{_odd(binned.attrs.get('odd', ''))}"
     )
+
+
+def _odd(findings: str) -> str:
+    """What is odd in counts that came without spikes, as 01 does not tell of them."""
+    return f" Odd in the file: {in_markdown(findings)}" if findings else ""
 
 
 def _left_out(reasons: str, what: str) -> str:

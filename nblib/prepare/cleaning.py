@@ -131,11 +131,12 @@ def largest_block(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return best
 
 
-def _outside(binned: xr.Dataset, regions: list[str]) -> np.ndarray:
+def _outside(binned: xr.Dataset, regions: list[str], unread: str) -> np.ndarray:
+    """Units (unit,) in none of some areas; unread: why the recording's areas could not be read, if so."""
     areas = binned["area"].values if "area" in binned.coords else np.array([], str)
     unknown = sorted(set(regions) - set(areas))
     if unknown:
-        known = ", ".join(sorted(set(areas) - {""})) or "none"
+        known = ", ".join(sorted(set(areas) - {""})) or (f"none ({unread})" if unread else "none")
         raise BadParameter(
             f"region {unknown[0]!r} is not in recording {binned.attrs['recording']!r}; its areas: {known}."
         )
@@ -180,7 +181,8 @@ def clean(
     failing = unit_limits(binned, settings)
     if settings.regions:
         reason = f"area not in {', '.join(settings.regions)}"
-        failing.append((reason, _outside(binned, settings.regions)))
+        unread = recording.meta.get("left_out", {}).get("area", "") if recording else ""
+        failing.append((reason, _outside(binned, settings.regions, unread)))
     kept = np.ones(binned.sizes["unit"], bool)
     for reason, fails in failing:  # a unit that fails several limits counts once, at the first
         rows.append(("units", reason, int((kept & fails).sum()), int((kept & ~fails).sum())))

@@ -8,7 +8,7 @@ import xarray as xr
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.data import counts_dataset, opening
-from nblib.prepare import cleaning, split_roles
+from nblib.prepare import binning_stage, cleaning, split_roles
 from nblib.road import stages
 
 RNG = np.random.default_rng(0)
@@ -53,6 +53,7 @@ def test_counts_come_in_as_they_are(tmp_path, kind):
     np.testing.assert_allclose(binned.exposure_s, 0.02)
     np.testing.assert_allclose(binned.stop_s - binned.start_s, 0.1)
     assert binned.attrs["clock"] == "recorded" and binned.attrs["left_out"] == '{"no label": 4}'
+    assert "odd" not in binned.attrs
     np.testing.assert_array_equal(binned.wheel, SOUND["wheel"][binned.trial.values])
     counts_dataset.save(binned, tmp_path)
     again = counts_dataset.load(tmp_path)
@@ -124,7 +125,7 @@ FAULTS = {
 }
 SQUARE = {
     "counts": (("unit", "time", "trial"), COUNTS[:3].transpose(2, 1, 0)), "bin_s": ((), 0.02),
-    "choice": ("trial", ["日", "n/a", "日 "]), "depth": ("unit", [1.0, 2.0, 3.0]), "area": ("unit", ["a", "b", "c"]),
+    "choice": ("trial", ["日", "n/a", "日 "]), "depth": ("unit", [1.0, 2.0, 3.0]), "area": ("unit", ["CA1", "CA1 ", "NA"]),
 }  # fmt: skip
 
 
@@ -150,6 +151,10 @@ def test_a_netcdf_is_read_by_the_names_of_its_axes_and_its_units(tmp_path, chang
     np.testing.assert_array_equal(binned.counts, COUNTS[[0, 2]])
     np.testing.assert_allclose(binned.exposure_s, 0.02)
     assert binned.label.values.tolist() == ["日", "日 "]
+    psth = binning_stage.binned_psth(binned)
+    told = binning_stage.sentence(binned, psth).replace("&#32;", " ")
+    assert "1 (no label)" in told and "labels that differ only in blanks" in told
+    assert "areas that differ only in blanks" in told and "taken for areas of their own" in told
 
 
 def test_the_row_number_is_no_array_of_the_file(tmp_path):

@@ -39,9 +39,13 @@ def saved(folder, frame, name=NAME, protocol=4):
 @pytest.mark.parametrize("dtype", [np.int64, np.float64, np.uint8])
 def test_the_table_becomes_counts_and_back(tmp_path, first, protocol, dtype):
     frame = table(first=first).astype(dtype if dtype != np.uint8 else np.int64)
+    if dtype == np.float64:
+        frame["frame"] = frame["frame"].replace(-1, np.nan)
     binned = read_lab_pickle(saved(tmp_path, frame, protocol=protocol))
     assert binned.counts.shape == (12, 5, 4) and binned.counts.dtype == np.uint8
     assert binned.attrs["clock"] == "nominal" and binned.attrs["recording"] == "715093703"
+    told = "frame is NaN in 10 of 60 rows, taken for the grey screen, -1."
+    assert binned.attrs.get("odd", "") == (told if dtype == np.float64 else "")
     again = to_lab_dataframe(binned)
     expected = table()
     np.testing.assert_array_equal(again.to_numpy(), expected.to_numpy())

@@ -210,9 +210,23 @@ def test_electrodes_by_region_of_rows(layout):
         opened(layout(beyond))
 
 
-def test_words_for_no_area_are_no_area(layout):
-    found = opened(layout(lambda f: text(f["units"], "area", ["nan", "None", "", "CA1"]))).units
-    assert found.area.tolist() == ["", "", "", "CA1"]
+@pytest.mark.parametrize(
+    ("areas", "read", "odd"),
+    [
+        (["nan", "None", "", "CA1"], ["", "", "", "CA1"], ""),
+        (["V1", "v1 ", "V1", "CA"], ["V1", "v1 ", "V1", "CA"], "'V1' (2) and 'v1 ' (1); they are"),
+        (["V1", "CA1", "NA", "n/a"], ["V1", "CA1", "NA", "n/a"], "of their own: 'NA' (1) and 'n/a' (1)"),
+        (None, None, "Areas of units are unknown: column 'area' is there, but its shape is (4, 2)"),
+    ],
+)  # fmt: skip
+def test_areas_are_as_written_and_what_is_odd_in_them_is_told(layout, areas, read, odd):
+    def change(file):
+        file["units/area"] = np.zeros((4, 2)) if areas is None else np.array(areas, "S")
+
+    recording = opened(layout(change))
+    assert (recording.units.area.tolist() if read else None) == read
+    told = [words for words in session_report(recording).odd if "reas" in words]
+    assert len(told) == bool(odd) and odd in " ".join(told)
 
 
 def test_a_table_without_rows_may_hold_nothing_at_all(layout):

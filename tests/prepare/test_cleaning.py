@@ -105,6 +105,9 @@ def test_regions_and_subsets(road):
     assert removed(removals, "area not in") == 1
     with pytest.raises(BadParameter, match=r"'V1'.*CA1, LGd, VISp"):
         cleaning.clean(binned, recording, CleanSettings(regions=["V1"]))
+    unread = dataclasses.replace(recording, meta={"left_out": {"area": "its shape is (4, 2)"}})
+    with pytest.raises(BadParameter, match=r"its areas: none \(its shape is \(4, 2\)\)"):
+        cleaning.clean(binned.drop_vars("area"), unread, CleanSettings(regions=["V1"]))
     first, _ = cleaning.clean(binned, recording, CleanSettings(n_units=2, units_seed=3))
     second, _ = cleaning.clean(binned, recording, CleanSettings(n_units=2, units_seed=3))
     np.testing.assert_array_equal(first.unit, second.unit)

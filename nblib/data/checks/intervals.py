@@ -27,16 +27,7 @@ def trial_oddities(recording: Recording) -> list[str]:
     odd = [
         f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in trials.left_out.items()
     ]
-    if trials.alike:
-        groups = some((" and ".join(f"{v!r} ({n})" for v, n in g.items()) for g in trials.alike), 3)
-        remedy = (
-            "they were joined (join_labels: true), each group under its most frequent label"
-            if recording.rules.join_labels
-            else "they are classes of their own; join_labels: true makes each group one class"
-        )
-        odd.append(
-            f"{name}: labels that differ only in blanks, case or in how a number is written: {groups}; {remedy}."
-        )
+    odd += [f"{name}: {words}" for words in labelling.odd_labels(trials, recording.rules)]
     if len(trials.classes) < 2 and trials.classes != [""]:
         odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
     for why, rows in labelling.unusable(table, labelling.SPAN, recording.trial_place).items():

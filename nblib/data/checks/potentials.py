@@ -64,6 +64,7 @@ def report(session: Recording) -> SessionReport:
         remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
         check_unit(both, (series.start_s, end), (begin, last), remedy)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
+    odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     classes = session.labelled.classes if session.trials else []
     if (sd == 0).any():
         odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")

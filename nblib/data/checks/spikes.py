@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data import stimulus
+from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import (
     SHORT_ISI,
@@ -21,7 +21,7 @@ from nblib.data.checks.clock import (
 )
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, good_units
-from nblib.data.trials import columns
+from nblib.data.trials import columns, labelling
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
@@ -190,6 +190,8 @@ def report(recording: Recording) -> SessionReport:
         out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
     intervals.odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
     odd_spikes(recording, spikes, clock, odd)
+    areas = pd.Series(counts_dataset.areas_of(recording.units)).value_counts(sort=False)
+    odd += [f"units: {words}" for words in labelling.odd_areas(areas.to_dict())]
     if missing := recording.meta.get("left_out"):
         rows = list(missing.items())
         out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])

@@ -142,6 +142,10 @@ def _read_units(
         units["area"] = electrodes.known_areas(units["area"])
     nwb_tables.as_numbers(units, NUMBERS, f"{path}: {UNITS}", notes)
     units = electrodes.join(file, path, units, notes)
+    unread = [name for name in AREA_COLUMNS if name in left_out]
+    if unread and "area" not in units:
+        left_out["area"] = f"column {unread[0]!r} {left_out[unread[0]]}"
+        notes.append(f"Areas of units are unknown: {left_out['area']}.")
     units.index.name = "unit_id"
     units.attrs = {nwb_tables.LEFT_OUT: left_out}
     return units, spike_index, hdf5.FileSpikes(path, "units/spike_times", data, seconds)

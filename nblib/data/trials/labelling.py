@@ -12,6 +12,7 @@ import json
 import math
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter, some
-from nblib.core.params import BinSettings, LabelRules
+from nblib.core.params import MISSING, BinSettings, LabelRules
 from nblib.data import expressions
 from nblib.data.trials.columns import LEFT_OUT, numbers, require
 
@@ -259,6 +260,37 @@ def _alike(value: Any) -> Any:
     if isinstance(number, float):
         number = int(number) if number.is_integer() else float(f"{number:.{DIGITS}g}")
     return number
+
+
+def odd_labels(trials: Trials, rules: LabelRules) -> list[str]:
+    """What is odd in labels, as sentences: those that are probably one."""
+    remedy = (
+        "they were joined (join_labels: true), each group under its most frequent label"
+        if rules.join_labels
+        else "they are classes of their own; join_labels: true makes each group one class"
+    )
+    return _odd_groups("labels", trials.alike, remedy)
+
+
+def odd_areas(areas: Mapping[str, int]) -> list[str]:
+    """What is odd in the names of areas (name: units or electrodes), as sentences: those that are
+    probably one, and words for a missing value."""
+    names = Counter({str(name): n for name, n in areas.items() if name != ""})
+    _, alike = _joined(list(names.elements()), join=False)
+    odd = _odd_groups("areas", alike, "they are areas of their own")
+    if none := {name: n for name, n in names.items() if is_one_of(name, ["", *MISSING])}:
+        odd.append(f"areas that say none is known, taken for areas of their own: {_counted(none)}.")
+    return odd
+
+
+def _odd_groups(what: str, alike: list[dict[Any, int]], remedy: str) -> list[str]:
+    differ = f"{what} that differ only in blanks, case or in how a number is written"
+    groups = some((_counted(group) for group in alike), 3)
+    return [f"{differ}: {groups}; {remedy}."] if alike else []
+
+
+def _counted(group: Mapping[Any, int]) -> str:
+    return " and ".join(f"{value!r} ({n})" for value, n in group.items())
 
 
 def times_of(settings: BinSettings) -> tuple[str, ...]:
