@@ -198,6 +198,13 @@ class Recording:
         spikes = getattr(self.spikes, "mapped", self.spikes)
         return (spikes[lo:hi] for lo, hi in itertools.pairwise(self.spike_index))
 
+    def spike_span(self) -> tuple[float, float]:
+        """First and last spike of all units [s]; BadInput without any."""
+        ends = [(train[0], train[-1]) for train in self.trains() if len(train)]
+        if not ends:
+            raise BadInput(f"{self.path or self.id}: no unit has a spike; nothing to bin.")
+        return float(min(first for first, _ in ends)), float(max(last for _, last in ends))
+
     def pieces(self, max_spikes: int) -> list[tuple[int, int]]:
         """Runs of units with at most so many spikes, one unit at least: (first, stop)."""
         index = np.asarray(self.spike_index, np.int64)

@@ -6,6 +6,7 @@ import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import SignalSettings
+from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
 
 
@@ -72,9 +73,10 @@ def bin_signals(
     """Signals that a recipe names, in bins with the edges int64 ns (trial, bins + 1): float32 (trial, bin).
 
     Raises BadParameter for a series or channel that the recording does not have, and one in which no bin
-    is known; BadInput for times that fall.
+    is known; BadInput for times that fall, and for those on another clock than the spikes.
     """
     where, made = str(recording.path or recording.id), {}
+    spikes = recording.spike_span() if signals and recording.n_spikes >= LEAST_ISI else None
     for name, signal in signals.items():
         if signal.series not in recording.series:
             raise BadParameter(
@@ -89,9 +91,12 @@ def bin_signals(
                 f"signals: {name}: channel = {signal.channel}, but series {signal.series!r} of {where} has "
                 f"{values.shape[1]}, from 0."
             )
+        time_s = samples(series, where)
+        if spikes and len(time_s):
+            check_samples(f"signals: {name}: series {signal.series!r} of {where}", time_s, spikes)
         binned = in_bins(
-            samples(series, where), values[:, signal.channel], edges_ns / 1e9, signal.kind, signal.max_gap_s
-        )  # fmt: skip
+            time_s, values[:, signal.channel], edges_ns / 1e9, signal.kind, signal.max_gap_s
+        )
         if np.isnan(binned).all():
             raise BadParameter(
                 f"signals: {name}: series {signal.series!r} of {where} has no sample near any bin; look at its "

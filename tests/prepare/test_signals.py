@@ -1,6 +1,7 @@
 """Signals in bins: means, speeds and rates, nothing where nothing is known, statistics of train rows alone."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -55,12 +56,14 @@ def test_events_a_second_in_half_open_bins():
     np.testing.assert_allclose(made[0], [20, 10, 0, 0, 0, 0, 0, 0, 0, 10])
 
 
-def recording(**series):
+def recording(rate_hz=10.0, start_s=0.0, **series):
+    """Series of one rate beside a unit that fires from 5 to 7 s."""
     made = {
-        n: Series(n, "", lambda lo, hi, v=v: v[lo:hi], len(v), rate_hz=10.0)
+        n: Series(n, "", lambda lo, hi, v=v: v[lo:hi], len(v), rate_hz, start_s)
         for n, v in series.items()
     }
-    return Recording("r", "r", None, series=made)
+    units = pd.DataFrame(index=pd.Index([0], name="unit_id"))
+    return Recording("r", "r", None, units, np.array([0, 201]), np.linspace(5, 7, 201), series=made)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +78,24 @@ def test_what_a_recording_does_not_have_is_named(signal, message):
     settings = {"x": params.SignalSettings(**signal)}
     with pytest.raises(errors.BadParameter, match=message):
         signals.bin_signals(
-            recording(wheel=np.zeros(9)), settings, (EDGES * 1e9 + 5e9).astype(np.int64)
+            recording(wheel=np.zeros(60)), settings, (EDGES * 1e9 + 8e9).astype(np.int64)
         )
+
+
+@pytest.mark.parametrize(
+    ("clock", "message"),
+    [
+        ({"rate_hz": 0.01}, "from 0 to 5,900 s, spikes from 5 to 7 s: they count in two units"),
+        ({"rate_hz": 1.0}, "from 0 to 59 s, spikes from 5 to 7 s: .* These are sample numbers"),
+        ({"start_s": 900.0}, "from 900 to 905.9 s, spikes from 5 to 7 s: they share no time"),
+    ],
+)
+def test_a_signal_on_another_clock_than_the_spikes_is_refused(clock, message):
+    settings = {"x": params.SignalSettings(series="wheel", max_gap_s=np.inf)}
+    edges = (EDGES * 1e9 + 5e9).astype(np.int64)
+    with pytest.raises(errors.BadInput, match=f"signals: x: series 'wheel' of r lies {message}"):
+        signals.bin_signals(recording(wheel=np.zeros(60), **clock), settings, edges)
+    assert signals.bin_signals(recording(wheel=np.zeros(60)), settings, edges)["x"].shape == (1, 10)
 
 
 def test_times_that_fall_are_refused():

@@ -25,6 +25,7 @@ SLOW_RATE, FAST_RATE = 0.5, 60.0  # mean rates that are unusual, not implausible
 SAMPLING_HZ = 30_000.0  # the usual rate of a recording from which spikes are sorted
 APART = 300.0  # spikes beyond the tables by so much: not the same unit
 OUTLAST = 50.0  # tables beyond the spikes by so much: not the same unit
+OUTLAST_NUMBERED = 5.0  # what counts by one needs less to be sample numbers
 USUAL_RATE = 5.0
 SINCE_1970 = 1e9  # seconds; no session lasts as long
 LONGEST_S = 9e9  # as nanoseconds, later times do not fit 64 bits
@@ -244,11 +245,32 @@ def check_shared(both: str, one: tuple[float, float], other: tuple[float, float]
 
 
 def check_unit(
-    both: str, one: tuple[float, float], other: tuple[float, float], remedy: str
+    both: str, one: tuple[float, float], other: tuple[float, float], remedy: str, outlast=OUTLAST
 ) -> None:
-    """Refuse a range of time [s] that reaches OUTLAST times farther than `one` is long: another unit."""
-    if one[1] > one[0] and other[1] - one[0] > OUTLAST * (one[1] - one[0]):
+    """Refuse a range of time [s] that reaches `outlast` times farther than `one` is long: another unit."""
+    if one[1] > one[0] and other[1] - one[0] > outlast * (one[1] - one[0]):
         raise BadInput(f"{both}: they count in two units of time. {remedy}")
+
+
+def check_samples(place: str, times: np.ndarray, spikes: tuple[float, float]) -> None:
+    """Refuse a series whose rising sample times [s] are not on the clock of the spikes (first, last)."""
+    ends = float(times[0]), float(times[-1])
+    both = (
+        f"{place} lies from {seconds(ends[0])} to {seconds(ends[1])} s, spikes from "
+        f"{seconds(spikes[0])} to {seconds(spikes[1])} s"
+    )
+    check_shared(both, spikes, ends)
+    if numbered(times):
+        remedy = (
+            f"These are sample numbers: {TO_SECONDS}, each number divided by the sampling rate."
+        )
+        check_unit(both, spikes, ends, remedy, OUTLAST_NUMBERED)
+    check_unit(both, spikes, ends, f"{TO_SECONDS.capitalize()}.")
+
+
+def numbered(times: np.ndarray) -> bool:
+    """Whether times rise by one throughout, as sample numbers do."""
+    return bool(np.all(np.diff(times) == 1.0))
 
 
 def check_most_inside(both: str, clock: Clock, trials: pd.DataFrame) -> None:

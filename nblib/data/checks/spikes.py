@@ -13,9 +13,11 @@ from nblib.core.errors import BadInput, some
 from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import (
+    LEAST_ISI,
     SHORT_ISI,
     Clock,
     check_clock,
+    check_samples,
     interval_clock,
     perhaps_other_unit,
 )
@@ -159,8 +161,7 @@ def report(recording: Recording) -> SessionReport:
         for n, t in tables.items()
         if len(t) and (n == "invalid_times" or intervals.is_sound(n, t, odd))
     }
-    if recording.stimulus:
-        stimulus.read(recording)  # refuses a broken clock
+    shown_s = stimulus.read(recording)[0] if recording.stimulus else None
     trials = timed = begun = None
     if recording.trials:
         trials, timed = recording.trial_table, recording.timed_trials
@@ -173,6 +174,8 @@ def report(recording: Recording) -> SessionReport:
     others = [t for n, t in sound.items() if n != "invalid_times"]
     clock = clock_of(spikes, others)
     check_clock(recording, where, clock, begun, spikes.unsorted)
+    if shown_s is not None and clock.n_isi >= LEAST_ISI:
+        check_samples(stimulus.place(recording), shown_s, (clock.first, clock.last))
     unit_rates = spikes.units.copy()
     unit_rates.insert(1, "rate_hz", unit_rates["spikes"] / clock.span)
     out = {

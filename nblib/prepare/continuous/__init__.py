@@ -45,10 +45,7 @@ def rows_of_time(
     """
     times, values = stimulus.read(recording)
     known = stimulus.known(times, values)
-    ends = [(train[0], train[-1]) for train in recording.trains() if len(train)]
-    if not ends:
-        raise BadInput(f"{recording.path or recording.id}: no unit has a spike; nothing to bin.")
-    first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
+    first, last = recording.spike_span()
     n = row_bins(settings.bin_s)
     length = n * settings.bin_s
     if settings.gaps == "refuse":
