@@ -119,6 +119,19 @@ def broken(session, what):
             place.rename(place.parent / "c")
         case "channels":
             np.save(place / "channels.brainLocationIds_ccf_2017.npy", np.array([385]))
+        case "channel below 0":
+            np.save(place / "clusters.channels.npy", np.array([2, -1, 1]))
+        case "annex" | "LFS":
+            (place / "spikes.times.npy").unlink()
+            if what == "annex":
+                (place / "spikes.times.npy").symlink_to(".git/annex/objects/XX/MD5E-s1--a.npy")
+            else:
+                (place / "spikes.times.npy").write_text(
+                    "version https://git-lfs.github.com/spec/v1"
+                )
+        case "lists":
+            table["choice"] = [[1, 2]] * N
+            table.to_parquet(alf / "_ibl_trials.table.pqt")
         case "two files":
             np.save(place / "_x_spikes.times.npy", np.zeros(3))
         case "no probe":
@@ -165,6 +178,10 @@ def broken(session, what):
         ("no camera", "no series 'left_motion_energy'; there is wheel"),
         ("sorters", r"spikes of several sorters \(a, b, c\); name one"),
         ("channels", "of 1 channels, but a unit is on 2"),
+        ("channel below 0", "of 3 channels, but a unit is on -1"),
+        ("annex", "spikes.times.npy: its content was not fetched, git-annex keeps it elsewhere"),
+        ("LFS", "spikes.times.npy: its content was not fetched, Git LFS keeps it elsewhere"),
+        ("lists", r"trials.table.pqt: column 'choice' holds lists, in row 0 \[1, 2\]"),
         ("two files", "two files for spikes.times"),
         ("no probe", "no folder of a probe"),
         ("no clusters", "probe00/pykilosort: no file clusters.channels"),
@@ -213,6 +230,35 @@ def test_odd_but_plausible_files_are_read_right(session):
     recipe = recipe_of(session)
     binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
     assert np.flatnonzero(np.isnan(binned.probabilityLeft)).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "missing", "classes"),
+    [
+        ("csv", ["01", "1", "2"], [], ["01", "1", "2"]),
+        ("csv", ["9007199254740992", "9007199254740993", ""], [], [2**53, 2**53 + 1]),
+        ("csv", ["NA", "a", "b"], [], ["NA", "a", "b"]),
+        ("csv", ["NA", "a", "b"], ["NA"], ["a", "b"]),
+        ("csv", ["-1.0", "0.5", "2"], [], [-1.0, 0.5, 2.0]),
+        ("pqt", [b"a", b"\xc3\xa9", None], [], ["a", "é"]),
+        ("pqt", [-1.0, 0.5, np.nan], [], [-1.0, 0.5]),
+    ],
+)
+def test_labels_are_as_written(session, kind, labels, missing, classes):
+    file = session / "alf/_ibl_trials.table.pqt"
+    table = pd.read_parquet(file).assign(block=(labels * N)[:N])
+    if kind == "csv":
+        file.unlink()
+        table.to_csv(file.with_suffix(".csv"), index=False)
+    else:
+        table.to_parquet(file)
+    recipe = recipe_of(session, label="block", missing=missing)
+    found = opening.open_recording(recipe, "m").labelled.table["label"]
+    assert sorted(set(found)) == classes
+    binned = binning.bin_recording(
+        opening.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
+    )
+    assert set(np.unique(binned.probabilityLeft)) == {0.2, 0.8}
 
 
 def test_alf_names():

@@ -8,14 +8,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import SECONDS
-from nblib.data.files import hdf5
+from nblib.data.files import hdf5, require_file
 from nblib.data.trials.columns import numbers
 
 # What numpy's readers raise for damaged bytes.
@@ -29,7 +29,9 @@ HEADERS = {
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of a `.npy` file; BadInput for one that is damaged or holds Python objects."""
+    """The array of a `.npy` file; MissingInput where there is none, BadInput for one that is damaged or
+    holds Python objects."""
+    require_file(path)
     with _as_arrays(path), path.open("rb") as file:
         return _read_stream(file, path.stat().st_size)
 
@@ -85,10 +87,11 @@ def read_array(path: Path) -> np.ndarray:
 def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -> pd.DataFrame:
     """A table (`.csv`, `.tsv`, Parquet as `.pqt`) with at least these columns; empty cells are NaN.
 
-    as_text: every cell stays what is written, "01" and "NA" too.
-    Raises BadInput, with the columns that there are, when one is missing, and for a file that is
+    as_text: every cell of text files stays what is written, "01" and "NA" too. Bytes in Parquet are text.
+    Raises MissingInput where no file is; BadInput, with the columns that there are, when one is missing, and for a file that is
     no such table.
     """
+    require_file(path)
     options = {"dtype": str, "keep_default_na": False} if as_text else {"low_memory": False}
     options["sep"] = "\t" if path.suffix == ".tsv" else ","
     try:
@@ -96,11 +99,21 @@ def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -
         table = pd.read_parquet(path) if parquet else pd.read_csv(path, **options)
     except (OSError, ValueError) as error:  # the errors of both readers are ValueErrors
         raise BadInput(f"{path}: not readable as a table ({error}).") from None
+    for name in table.select_dtypes("object").columns:
+        if table[name].map(type).isin([bytes, np.ndarray]).any():
+            table[name] = [_text_or_list(value) for value in table[name]]
     if missing := [c for c in columns if c not in table]:
         raise BadInput(
             f"{path}: no column {missing[0]!r}; its columns are {some(table.columns, 40)}."
         )
     return table
+
+
+def _text_or_list(value: Any) -> Any:
+    """A cell of Parquet as the other readers have it: bytes as text, an array as a list."""
+    if isinstance(value, bytes):
+        return hdf5.text(value)
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def read_trials(path: Path, time_unit: str) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from nblib.core.params import Params, Recipe
 from nblib.data.files.plain import by_unit, read_array, read_npy, read_table
 from nblib.data.ibl import alf
 from nblib.data.recording import Recording, Series
+from nblib.data.trials.columns import numbers, require
 
 USES = ("path",)
 TRIALS = "trials"  # the interval table that is made here
@@ -167,11 +168,12 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
 
 
 def _of_channels(file: Path, channel: np.ndarray) -> np.ndarray:
-    """What a file with a row a channel says of the channels of units; BadInput where they are more."""
+    """What a file with a row a channel says of the channels of units; BadInput for one without a row."""
     values = read_npy(file)
-    if len(values) <= channel.max():
-        raise BadInput(f"{file}: of {len(values)} channels, but a unit is on {channel.max()}.")
-    return values[channel]
+    stray = channel[~np.isin(channel, np.arange(len(values)))]
+    if len(stray):
+        raise BadInput(f"{file}: of {len(values)} channels, but a unit is on {stray[0]}.")
+    return values[channel.astype(int)]
 
 
 def _trials(place: Path) -> pd.DataFrame:
@@ -181,11 +183,16 @@ def _trials(place: Path) -> pd.DataFrame:
         old = "; its trials are one file a column, as before 2022: load them once with ONE, which writes the table"
         found = alf.find(place, "trials.intervals")
         raise MissingInput(f"{place}: no trials.table{old if found else ''}.")
-    table = read_table(file, ("intervals_0", "intervals_1"))
+    spans = ("intervals_0", "intervals_1")
+    table = read_table(file, spans, as_text=True)
     if table.empty:
         raise BadInput(f"{file}: no row in it, so there is no trial.")
-    for column, (possible, words) in POSSIBLE.items():
-        values = table.get(column, pd.Series(dtype=float))
+    for column in {*spans, *POSSIBLE} & set(table):
+        if file.suffix == ".csv":
+            table[column] = numbers(table[column], f"{file}: column {column!r}")
+    for column in POSSIBLE.keys() & set(table):
+        possible, words = POSSIBLE[column]
+        values = require(table, column, str(file))
         if len(bad := np.flatnonzero(values.notna() & ~possible(values))):
             raise BadInput(
                 f"{file}: {column} = {values[bad[0]]} in row {bad[0]}; expected {words}."

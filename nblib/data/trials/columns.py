@@ -42,7 +42,7 @@ def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd
     values = table[name]
     if values.dtype == object:
         for row, value in enumerate(values):
-            if isinstance(value, list):
+            if isinstance(value, list | dict):
                 raise BadInput(
                     f"{where}: column {name!r} holds lists, in row {row} {value}; one value a row "
                     f"is needed.{mend}"
