@@ -97,11 +97,28 @@ def stamped(simulated, tmp_path):
     return make
 
 
-def test_milliseconds_without_time_unit_are_told_at_01_and_02(stamped):
-    made = opening.open_recording(recipe(path=str(stamped(lambda t: t * 1000))), "a")
-    assert any("set time_unit: ms" in odd for odd in session_report(made).odd)
+@pytest.mark.parametrize(
+    ("scale", "kind", "odd"),
+    [
+        (1000.0, "milliseconds", "set time_unit: ms."),
+        (
+            125.0,
+            "sample numbers",
+            "if they are sample numbers, write the file anew with times in s",
+        ),
+    ],
+)
+def test_timestamps_that_are_no_seconds_are_told_at_01_and_02(stamped, scale, kind, odd):
+    path = str(stamped(lambda t: t * scale))
+    made = opening.open_recording(recipe(path=path, intervals=""), "a")
+    assert any(odd in told for told in session_report(made).odd)
+    made = opening.open_recording(recipe(path=path), "a")
     with pytest.raises(BadParameter, match="set time_unit: ms"):
         lfp_windows.cut(made, BinSettings())
+    for unit in ("s", "ms"):  # intervals are seconds: what is odd above would not mend this
+        made = opening.open_recording(recipe(path=path, time_unit=unit), "a")
+        with pytest.raises(BadInput, match=f"two units .* Hz as it is read, looks like {kind}, st"):
+            session_report(made)
 
 
 def test_a_clock_with_gaps_is_read_in_stretches(stamped):

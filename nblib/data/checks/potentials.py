@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import some
-from nblib.data.checks.clock import check_shared, check_unit, seconds
+from nblib.core.params import SECONDS
+from nblib.data.checks.clock import TO_SECONDS, check_shared, check_unit, seconds
 from nblib.data.checks.intervals import MEND, trial_oddities
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, Series
@@ -16,6 +17,7 @@ from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged
 
 SLOW_HZ = 50.0  # 30 kHz whose times are milliseconds reads as 30 Hz
+SHORT_S = 0.1  # intervals in seconds that are read as milliseconds last less
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
 
@@ -52,7 +54,8 @@ def report(session: Recording) -> SessionReport:
             "length_s": table["stop_time"] - table["start_time"],
         }
     ).reset_index(drop=True)
-    end = series.stop_s
+    end, unit = series.stop_s, session.meta.get("time_unit", "s")
+    numbered = bool(np.isclose(series.rate_hz * SECONDS[unit], 1.0))  # timestamps rise by one
     signal = (
         f"{session.path or session.id}: the signal lasts from {seconds(series.start_s)} to "
         f"{seconds(end)} s"
@@ -62,7 +65,18 @@ def report(session: Recording) -> SessionReport:
         both = f"{signal}, {session.trials} from {seconds(begin)} to {seconds(last)} s"
         check_shared(both, (series.start_s, end), (begin, last))
         remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
+        if unit == "ms":
+            remedy = f"{TO_SECONDS.capitalize()}, and set time_unit: s."
         check_unit(both, (series.start_s, end), (begin, last), remedy)
+        short = unit == "ms" and intervals["length_s"].median() < SHORT_S
+        if short or series.rate_hz < SLOW_HZ:
+            kind = "sample numbers" if numbered else "milliseconds"
+            remedy = (
+                f"The signal's clock, of {series.rate_hz:g} Hz as it is read, looks like {kind}, {session.trials} "
+                f"like seconds: {TO_SECONDS}{', each number divided by the sampling rate' if numbered else ''}, "
+                "and set time_unit: s."
+            )
+            check_unit(both, (min(begin, series.start_s), last), (series.start_s, end), remedy)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
     odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     classes = session.labelled.classes if session.trials else []
@@ -96,7 +110,8 @@ def report(session: Recording) -> SessionReport:
         )
     if series.rate_hz < SLOW_HZ:
         odd.append(
-            f"{series.rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms."
+            f"{series.rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms"
+            + (f"; if they are sample numbers, {TO_SECONDS}." if numbered else ".")
         )
     if len(series.even) > 1:
         odd.append(_gaps(series))
