@@ -158,11 +158,25 @@ def test_a_changed_or_missing_split_cannot_be_told(laboratory):
     path = split_of(run) / splits.SPLIT_FILE
     path.write_bytes(path.read_bytes()[:-1])
     assert {(f.verdict, f.check) for f in found()} == {
-        ("cannot be told", c) for c in ("one split", "roles", "test rows", "choice")
+        ("cannot be told", c) for c in ("files", "one split", "roles", "test rows", "choice")
     }
     shutil.rmtree(split_of(run))
     assert {f.verdict for f in found()} == {"cannot be told"}
-    assert "0 leaks**, and 5 that cannot be told" in audit.audit().in_words()
+    assert "0 leaks**, and 6 that cannot be told" in audit.audit().in_words()
+
+
+def test_splits_in_each_other_s_folder_are_not_what_was_written(laboratory):
+    runs = [laboratory.run(recording=recording) for recording in ("000021", "000022")]
+    one, other = map(split_of, runs)
+    one.rename(one.with_name("aside"))
+    other.rename(one)
+    one.with_name("aside").rename(other)
+    findings = found("files")
+    assert [f.folder.name for f in findings] == [run.name for run in runs]
+    assert all(f.verdict == audit.UNTOLD for f in findings)
+    assert [split.name in f.what for f, split in zip(findings, (one, other), strict=True)] == [
+        True
+    ] * 2
 
 
 # --- runs ----------------------------------------------------------------------------------------

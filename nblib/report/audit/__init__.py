@@ -127,6 +127,12 @@ def audit(recipe: str = "") -> Audit:
             if faults is not None:
                 looked[check] += 1
                 findings += [Finding.of(check, run.folder, fault) for fault in faults]
+    for run in runs:
+        for split in run.splits:
+            try:
+                files.split(split)
+            except UNREADABLE as error:
+                findings.append(Finding.of("files", run.folder, error))
     files.keep_answers()
     for check, look in ACROSS.items():
         looked[check], faults = look(runs, table, files)
