@@ -26,7 +26,6 @@ and, where it likes, with
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from nblib.core import params, store
@@ -77,7 +76,7 @@ def check_used(recipe: Recipe) -> None:
 
 def check(recipe: Recipe) -> None:
     """BadParameter for what no recording could answer: a setting that the source does not use, settings
-    of its own that it does not have, a condition or label that is no expression."""
+    of its own that it does not have, a condition that is no expression. A label may be any column's name."""
     check_used(recipe)
     own_settings(recipe)
     where = f"recipe {recipe.recipe!r}"
@@ -88,8 +87,6 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.where:
         expressions.check_syntax(recipe.where, f"{where}: where")
-    if re.search("[<>=]", recipe.label):  # anything else may be the name of a column
-        expressions.check_syntax(recipe.label, f"{where}: label")
 
 
 def own_settings(recipe: Recipe) -> Any:

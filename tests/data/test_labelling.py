@@ -11,6 +11,7 @@ from handmade import recording
 from nblib.core import params
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
+from nblib.data import sources
 from nblib.data.checks import session_report
 from nblib.data.checks.intervals import trial_oddities
 from nblib.data.trials import labelling
@@ -183,6 +184,16 @@ def test_labels_by_expression_and_chosen_trials():
         assert says in str(told.value) and len(str(told.value)) < 600, told.value
     with pytest.raises(BadInput, match="has no column 'lefft'; its columns are id, start_time"):
         chosen("lefft")
+
+
+@pytest.mark.parametrize("label", ["size <5 mm>", "go = 1", "rate >= 2 Hz?"])
+def test_a_column_s_name_need_not_be_readable_as_an_expression(label):
+    sources.check(params.Recipe(recipe="r", recordings=["a"], source="nwb", label=label))
+    table = pd.DataFrame({"start_time": [0.0, 1.0], "stop_time": [0.5, 1.5], label: ["a", "b"]})
+    chosen = labelling.select(table, label, LabelRules(), "t")
+    assert chosen.table["label"].tolist() == ["a", "b"]
+    with pytest.raises(BadParameter, match="no such column, and not readable as an expression"):
+        labelling.select(table.drop(columns=label), label, LabelRules(), "t")
 
 
 @pytest.mark.parametrize(
