@@ -7,7 +7,8 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, Recipe, SplitSettings
 from nblib.data import counts_dataset, opening, sources
-from nblib.models.multimodal import linear, poisson
+from nblib.models.multimodal import branch, linear
+from nblib.models.multimodal.tasks import decoding
 from nblib.prepare import binning, sessions, split_roles, splits, train_statistics
 
 RATE_HZ, BIN_S = 250, 0.064
@@ -166,15 +167,14 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     off, spread = np.zeros((2, 2))
     for fold in range(5):
         (session,) = sessions.load_sessions([tmp_path], [tmp_path], asked, fold)
-        rows = {role: session.rows(role) for role in ("train", "val", "test")}
-        maps = linear.lagged_ridge(session, rows["train"], rows["val"])
-        said = [maps[name](session)[rows["test"]] for name in session.signal_names]
-        answer = np.stack(said, axis=-1)
-        truth = session.signals[rows["test"]]
+        tasks = [task for task in decoding(session) if task.kind == "signal"]
+        path, known = branch.each([session], linear.lagged_ridge), [session.known]
+        folds = [[rows] for rows in np.array_split(session.known, branch.FOLDS)]
+        said = branch.crossed(path, [session], tasks, known, folds)[1]
+        rows = session.rows("test")
+        answer = np.stack([said[task][0][rows] for task in tasks], axis=-1)
+        truth = session.signals[rows]
         off += ((truth - answer) ** 2).sum(axis=(0, 1))
         spread += ((truth - truth.mean(axis=(0, 1))) ** 2).sum(axis=(0, 1))
     assert np.abs(1 - off / spread - ceiling).max() < 0.02
     assert ceiling.min() > 0.3
-    # All units lie in one area: nobody is left to tell of them, so it is their mean course.
-    alone = poisson.impute(session, rows["train"], rows["val"], np.arange(n_units))(session)
-    np.testing.assert_allclose(alone[0], poisson.psth(session, rows["train"]), rtol=1e-5)
