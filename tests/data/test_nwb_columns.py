@@ -434,7 +434,7 @@ def _start(group, value):
         (lambda g: _start(g, np.empty(0)), r"lfp/starting_time is \[\]; one number"),
         (lambda g: g["data"].attrs.__setitem__("conversion", np.nan), r"the attribute 'conversion' is \[nan\]; one number"),
         (lambda g: (g.__delitem__("data"), g.__setitem__("data", h5py.ExternalLink("raw.nwb", "/x"))), "acquisition/lfp/data is a link to /x in the file raw.nwb"),
-        (lambda g: (g.__delitem__("data"), g.__setitem__("data", np.zeros((6, 2, 2)))), r"lfp/data is float64 of shape \(6, 2, 2\)"),
+        (lambda g: (g.__delitem__("data"), g.__setitem__("data", np.zeros((6, 2, 2)))), r"lfp/data has the shape \(6, 2, 2\)"),
         (lambda g: g["electrodes"].__setitem__(1, 9), "lfp/electrodes points at row 9 of an electrodes table of 4"),
         (lambda g: (g.__delitem__("electrodes"), g.__setitem__("electrodes", [0])), "lfp/electrodes names 1 electrodes for 2 channels"),
         (lambda g: (g.file.__delitem__(f"{nwb_electrodes.PLACE}/location"), g.file.__setitem__(f"{nwb_electrodes.PLACE}/location", h5py.SoftLink("/no"))), "column 'location' cannot be used"),
