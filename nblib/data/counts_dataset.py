@@ -15,6 +15,7 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput
+from nblib.core.params import Recipe
 from nblib.data.files import hdf5
 
 FILE = "binned.nc"
@@ -66,6 +67,18 @@ def edges_of(binned: xr.Dataset) -> np.ndarray:
     width = to_ns(binned.exposure_s.values)
     start = to_ns(binned.start_s.values)[:, None]
     return np.concatenate([start, start + np.cumsum(width, axis=1)], axis=1)
+
+
+def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
+    """End of each bin (T,), seconds from the onset; the mean where presentations differ in length."""
+    edges = edges_of(binned)
+    return first_edge(recipe) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
+
+
+def first_edge(recipe: Recipe) -> float:
+    """Begin of the first bin, seconds from the onset."""
+    first = {"event_window": recipe.window_start_s, "edges": min(recipe.edges_s, default=0.0)}
+    return first.get(recipe.binning, 0.0)
 
 
 def units_of(binned: xr.Dataset) -> pd.DataFrame:

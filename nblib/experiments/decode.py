@@ -17,7 +17,7 @@ from nblib.core import params as P
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.data import sources
-from nblib.data.counts_dataset import areas_of, edges_of, units_of
+from nblib.data.counts_dataset import areas_of, bin_stops, first_edge, units_of
 from nblib.data.counts_dataset import load as load_counts
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
@@ -29,8 +29,6 @@ from nblib.road import notebook_code
 from nblib.road.stage_registry import CLEAN, SPLIT, StageParams
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from nblib.core.params import Recipe
     from nblib.models.base import Decoder
     from nblib.road.stages import Stage
@@ -169,18 +167,6 @@ def load_data(
         group=group.loc[samples["test"].trial].to_numpy(),
         labels_in_runs=length > 1,
     )
-
-
-def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
-    """End of each bin (T,), seconds from the onset; the mean where presentations differ in length."""
-    edges = edges_of(binned)
-    return first_edge(recipe) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
-
-
-def first_edge(recipe: Recipe) -> float:
-    """Begin of the first bin, seconds from the onset."""
-    first = {"event_window": recipe.window_start_s, "edges": min(recipe.edges_s, default=0.0)}
-    return first.get(recipe.binning, 0.0)
 
 
 def trial(stage: Stage) -> dict[str, float]:

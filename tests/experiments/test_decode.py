@@ -11,6 +11,7 @@ import pytest
 from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
+from nblib.data import counts_dataset
 from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
@@ -314,7 +315,7 @@ def test_bins_end_where_they_end(settings, first):
     session = recording([np.array([1.1])], [0, 1], [1.0, 2.0])
     recipe = Recipe(recipe="r", recordings=["r"], **settings)
     counts = binning.bin_recording(session, recipe.settings(stages.STAGES["02_bin"].settings))
-    stops = decode.bin_stops(counts, recipe)
+    stops = counts_dataset.bin_stops(counts, recipe)
     width = counts["exposure_s"].to_numpy()[0]
     np.testing.assert_allclose(stops, first + np.cumsum(width), atol=1e-6)
 
