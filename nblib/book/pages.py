@@ -51,21 +51,21 @@ class RunPage:
 
     @property
     def slug(self) -> str:
-        r = self.row
-        return (
-            f"{r['recipe']}-{r['recording']}-{self.what}-f{r['fold']}-s{r['seed']}-{r['key'][:8]}"
-        )
+        r, fold = self.row, fold_of(self.row) or "all"
+        return f"{r['recipe']}-{r['recording']}-{self.what}-f{fold}-s{r['seed']}-{r['key'][:8]}"
 
     @property
     def title(self) -> str:
         r = self.row
         variant = f" ({self.variant})" if self.variant else ""
-        return f"{self.what} on {r['recording']}, fold {r['fold']}, seed {r['seed']}{variant}"
+        fold = f", fold {number}" if (number := fold_of(r)) else ""
+        return f"{self.what} on {r['recording']}{fold}, seed {r['seed']}{variant}"
 
     @property
     def short_title(self) -> str:
         r = self.row
-        more = [f"{k} {r[k]}" for k in ("fold", "seed") if r[k]]
+        numbers = {"fold": fold_of(r), "seed": str(r["seed"])}
+        more = [f"{name} {number}" for name, number in numbers.items() if number not in ("", "0")]
         return ", ".join(filter(None, [self.what, r["recording"], *more, self.variant]))
 
     @property
@@ -75,6 +75,11 @@ class RunPage:
     @property
     def has_page(self) -> bool:
         return bool(self.row["executed"]) and self.row["flag"] not in all_runs.WITHOUT_SCORES
+
+
+def fold_of(row: dict[str, Any]) -> str:
+    """The fold of a run, "" where it is of all folds or has none."""
+    return "" if pd.isna(row["fold"]) else f"{row['fold']:g}"
 
 
 def run_pages(table: pd.DataFrame) -> list[RunPage]:
@@ -141,7 +146,8 @@ class Links:
         places, rows = "", {}
         for run, x, y in [mark for mark in marks if mark[0] in self.rows]:
             row, href = self.rows[run], self.href(run, up)
-            words = [*(row[name] for name in SAID), f"fold {row['fold']}", f"seed {row['seed']}"]
+            fold = f"fold {number}" if (number := fold_of(row)) else ""
+            words = [*(row[name] for name in SAID), fold, f"seed {row['seed']}"]
             what = in_html(", ".join(str(word) for word in words if word))
             score = "" if pd.isna(row["value"]) else f"{row['value']:.3f}"
             at = f"left:{100 * x:.2f}%;top:{100 * y:.2f}%"

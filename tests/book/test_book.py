@@ -606,6 +606,15 @@ def test_the_contents_get_the_runs(runs):
     assert [s["title"] for s in sections] == ["mlp, demo", "lstm, demo"]
 
 
+def test_a_fold_is_named_as_a_whole_number_or_not_at_all(runs):
+    folds = runs["model"].map({"lstm": float("nan"), "mlp": 1.0})
+    titles = {page.title: page for page in pages.run_pages(runs.assign(fold=folds))}
+    assert set(titles) == {"lstm on demo, seed 0", "mlp on demo, fold 1, seed 0"}
+    lstm, mlp = (titles[title] for title in sorted(titles))
+    assert lstm.short_title == "lstm, demo" and mlp.short_title == "mlp, demo, fold 1"
+    assert "-fall-s0-" in lstm.slug and "-f1-s0-" in mlp.slug
+
+
 def test_a_layout_writes_what_changed_and_removes_what_is_gone(tmp_path):
     first = build.Layout(tmp_path)
     old, kept = first.write("a/old.md", "1"), first.write("kept.md", "1")
