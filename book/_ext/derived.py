@@ -1,13 +1,15 @@
 """Sphinx extension: parts of pages that are derived from the code, so they cannot grow stale.
 
 `{parameters} nblib.core.params.BinSettings` makes the table of a settings model, `{decoders}` the table
-of the model registry.
+of the model registry, `{modules} nblib.core` the reference of every module of a room.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+import pkgutil
+import re
 import typing
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -158,6 +160,27 @@ class Decoders(_Table):
         )
 
 
+MODULES = re.compile(r"^```\{modules\} (nblib\.\w+)\n```$", re.MULTILINE)
+
+
+def module_sections(room: str) -> str:
+    """A section for each module of a room, folders first to last by name; empty ones are left out."""
+    package = importlib.import_module(room)
+    found = pkgutil.walk_packages(package.__path__, f"{room}.")
+    sections = []
+    for name in (module.name for module in found):
+        members = vars(importlib.import_module(name)).values()
+        if any(getattr(member, "__module__", None) == name for member in members):
+            title = name.removeprefix(f"{room}.")
+            sections.append(f"## {title}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```")
+    return "\n\n".join(sections)
+
+
+def write_modules(app, docname, source):
+    """`{modules}` as headings, which no directive of Markdown can make."""
+    source[0] = MODULES.sub(lambda match: module_sections(match[1]), source[0])
+
+
 def skip(app, what, name, obj, already, options):
     """Members that another package put into our classes are not ours to document."""
     module = getattr(obj, "__module__", None) or ""
@@ -171,6 +194,7 @@ def without_fields(app, what, name, obj, options, signature, returns):
 
 def setup(app):
     """Register the directives, and what the reference leaves out."""
+    app.connect("source-read", write_modules)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", without_fields)
     app.add_directive("parameters", Parameters)
