@@ -51,6 +51,33 @@ def test_each_event_is_found_once_and_within_reach():
     assert beyond._hits(data, np.arange(3000), odds, 0.0, 1).tolist() == [[1, 5, 3]]
 
 
+def test_a_label_that_is_on_already_does_not_begin_with_the_segment():
+    data, _ = drawn(0, 3000)
+    data.y[:], odds = 0, np.full(100, -5.0)
+    data.y[[*range(90, 120), 150]] = 1
+    assert beyond._hits(data, np.arange(100, 200), odds, 0.0, 3).tolist() == [[0, 0, 1]]
+    data.y[:100] = 0
+    assert beyond._hits(data, np.arange(100, 200), odds, 0.0, 3).tolist() == [[0, 0, 2]]
+
+
+def test_chance_of_events_is_of_all_folds_together_as_the_score_is(monkeypatch):
+    """Of folds with many events and few, the mean of their F1 is not the F1 of both."""
+    data, _ = drawn(0, label="cut", gap_s=8.0)
+    first = set(data.rows(0, "test").tolist()) | set(data.rows(0, "val").tolist())
+
+    def hits(data, rows, *asked):
+        return np.array([[50, 100, 100] if rows[0] in first else [0, 10, 1]])
+
+    monkeypatch.setattr(beyond, "_hits", hits)  # as many, wherever they are moved
+    monkeypatch.setattr(
+        decoding, "log_odds", lambda name, data, fold, params: [
+            np.zeros(len(data.rows(fold, role))) for role in ("val", "test")
+        ],
+    )  # fmt: skip
+    for row in beyond.events(data, asked(tolerance_s=0.24, folds=[0, 3])):
+        assert row.score.chance == pytest.approx(row.score.value) and row.score.p == 1
+
+
 def test_nothing_is_done_that_is_not_asked_for():
     result = beyond.extended(Result([]), drawn(0, 3000)[0], asked())
     assert result.rows == [] and all(table.empty for table in result.tables.values())

@@ -244,8 +244,9 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         height = max(np.quantile(of_val[2], HEIGHTS), key=over_chance)
         counted.append(_hits(*of_test, height, reach))
         moves = range(params.n_permutations)
-        null.append([_rates(_hits(*of_test, height, reach, rng).sum(axis=0)) for _ in moves])
-    null, counts = np.mean(null, axis=0), np.concatenate(counted)  # (move, 3), (segment, 3)
+        null.append([_hits(*of_test, height, reach, rng).sum(axis=0) for _ in moves])
+    # Counts of all folds together, as of the score itself: (move, 3), (segment, 3).
+    null, counts = _rates(np.sum(null, axis=0)), np.concatenate(counted)
     of_folds, total = np.array([part.sum(axis=0) for part in counted]), counts.sum(axis=0)
     value, left_out = _rates(total), [_rates(total - parts) for parts in (counts, of_folds)]
     n_test, n_train = (sum(len(data.rows(fold, r)) for fold in folds) for r in ("test", "train"))
@@ -278,7 +279,8 @@ def _hits(
         found, _ = find_peaks(odds[part], height=height, distance=reach + 1)
         if rng is not None:
             found = np.sort((found + rng.integers(len(part))) % len(part))
-        true = np.flatnonzero(np.diff(data.y[rows[part]], prepend=0) == 1)
+        before = data.y[max(0, rows[part[0]] - 1)] == 1  # what is on already does not begin here
+        true = np.flatnonzero(np.diff(data.y[rows[part]], prepend=before) == 1)
         pairs = maximum_bipartite_matching(csr_array(abs(found[:, None] - true) <= reach))
         counts.append(((pairs >= 0).sum(), len(found), len(true)))
     return np.array(counts)
