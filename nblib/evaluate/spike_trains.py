@@ -169,16 +169,26 @@ def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.
 
 
 def over_cells(
-    values: np.ndarray, unit: str, *, chance: float = 0.0, n_bootstrap: int = 1000, seed: int = 0
-) -> Score:
-    """The mean over cells (C,) that have a value, with its interval over them; p: signs flipped."""
-    known = values[np.isfinite(values)]
-    if not len(known):
+    values: np.ndarray, unit: str, *, weight: np.ndarray | None = None, chance: float = 0.0,
+    n_bootstrap: int = 1000, seed: int = 0,
+) -> Score:  # fmt: skip
+    """The mean over cells (C,) that have a value, with its interval over them; p: signs flipped.
+
+    weight (C,): what each cell counts, on any scale, as its spikes where they are pooled.
+    """
+    known = np.isfinite(values)
+    if not known.any():
         raise BadInput(f"{unit}: no cell has a value.")
-    low, high = stats.mean_interval(known, n_bootstrap=n_bootstrap, seed=seed)
-    p = stats.sign_flip_p(known - chance, n_permutations=1000, seed=seed)
-    numbers = float(known.mean()), float(low), float(high), chance, p, len(known)
-    return Score(*numbers, unit, "sign flips over cells", absent=len(values) - len(known))
+    weight = np.ones(len(values)) if weight is None else np.asarray(weight, float)
+    values, weight = values[known], weight[known] / weight[known].mean()
+    mean = (values * weight).mean()
+    # Other cells would have other weights too, so a cell moves the mean by how far off it is itself.
+    low, high = stats.mean_interval(
+        mean + weight * (values - mean), n_bootstrap=n_bootstrap, seed=seed
+    )
+    p = stats.sign_flip_p(weight * (values - chance), n_permutations=1000, seed=seed)
+    numbers = float(mean), float(low), float(high), chance, p, len(values)
+    return Score(*numbers, unit, "sign flips over cells", absent=int((~known).sum()))
 
 
 def _refuse_empty(a: np.ndarray | float, b: np.ndarray | float) -> None:

@@ -111,13 +111,13 @@ STAGES: dict[str, StageInfo] = {
     "10_image_latents": StageInfo(
         3, SPLIT, "nblib.experiments.images:Params", kind="images", answers="retrieval.parquet"
     ),
-    "11_movie": StageInfo(4, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "11_movie": StageInfo(5, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
         3, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(
-        3, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
+        4, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
     ),
     RESULTS: StageInfo(
         3, None, "nblib.report.all_runs:Params", kind="report", light=True,

@@ -97,3 +97,13 @@ def test_intervals_over_cells_hold_the_truth_as_often_as_they_say():
         score = st.over_cells(rng.gamma(4.0, 0.25, 20), "bits/spike", n_bootstrap=200, seed=seed)
         held.append(score.ci_low <= 1.0 <= score.ci_high)
     assert 0.92 <= np.mean(held) <= 0.98
+
+
+def test_an_interval_of_pooled_cells_counts_how_they_differ_not_how_much_they_fire():
+    spikes = np.random.default_rng(6).integers(5, 3000, 40)
+    alike = st.over_cells(np.ones(40), "bits/spike", weight=spikes)
+    assert (alike.value, alike.ci_low, alike.ci_high) == (1, 1, 1)
+    bits = np.random.default_rng(7).normal(1, 0.2, 40)
+    pooled = st.over_cells(np.r_[bits, np.nan], "bits/spike", weight=np.r_[spikes, 0])
+    assert pooled.value == pytest.approx(bits @ spikes / spikes.sum())
+    assert 0.03 < pooled.ci_high - pooled.value < 0.12 and pooled.n == 40

@@ -100,3 +100,18 @@ def test_a_regression_tells_a_share_of_the_true_rate(n_units, signal, drift, hor
     assert bits["reduced rank, 0.08 s ahead"].value > 0
     assert unshrunk["LinearNextBin"] < unshrunk["Poisson GLM"] and unshrunk["last count"] < -5
     assert all(score.ci_high >= 0 for score in bits.values())
+
+
+def test_an_interval_of_bits_a_spike_is_that_of_a_ratio(monkeypatch):
+    """A film whose segments differ in their spikes alone, not in what one is worth."""
+    rng, segment = np.random.default_rng(0), np.repeat(np.arange(20), 50)
+    null = np.repeat(rng.choice([1.0, 10.0], 20), 50)[:, None] * np.ones(3)
+    counts = rng.poisson(2 * null)
+    told = np.array([1.0]), segment, counts, 2 * null, 2 * null, null
+    monkeypatch.setattr(forecast, "of_fold", lambda *asked: told)
+    data, few = film(n_units=3), decoding.Params(horizons_s=[0.08], folds=[0], **FEW)
+    rows, table = forecast.forecast(data, few)
+    score, gain = rows[0].score, ratios.gain_in_bits(counts, 2 * null, null)
+    assert score.value == pytest.approx(gain.sum() / counts.sum())
+    assert 0.01 < score.ci_high - score.ci_low < 0.06 and score.ci_low < score.value < score.ci_high
+    assert (table["ci_high"] - table["ci_low"]).max() < 0.1

@@ -97,25 +97,27 @@ def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFra
         weight, segment, *arrays = map(np.concatenate, zip(*parts, strict=True))
         spoke = arrays[0].any(axis=0)
         counts, rate, raw, null = (part[:, spoke] for part in arrays)
-        n_spikes = counts.sum(axis=0)
+        # Of every unit, and of all together.
         gain = gain_in_bits(counts, rate, null)
-        # Bits of each bin, such that their mean is bits a spike: of every unit, and of all together.
-        each = len(gain) * np.column_stack([gain / n_spikes, gain.sum(axis=1) / n_spikes.sum()])
+        gain, spikes = (np.column_stack([part, part.sum(axis=1)]) for part in (gain, counts))
+        bits, n_spikes = gain.sum(axis=0) / spikes.sum(axis=0), spikes.sum(axis=0)
+        # Numbers whose mean is bits a spike, and which vary over bins as that ratio does.
+        each = bits + len(gain) * (gain - bits * spikes) / n_spikes
         low, high = stats.mean_interval(
             each.T, group=segment, least=-WORST, most=WORST, n_bootstrap=params.n_bootstrap,
             seed=params.seed,
         )  # fmt: skip
-        by_segment = pd.Series(each[:, -1]).groupby(segment).sum().to_numpy()
+        by_segment = pd.Series(gain[:, -1]).groupby(segment).sum().to_numpy()
         p = stats.sign_flip_p(by_segment, n_permutations=1000, seed=params.seed)
-        numbers = float(each[:, -1].mean()), float(low[-1]), float(high[-1]), 0.0, p, len(gain)
+        numbers = float(bits[-1]), float(low[-1]), float(high[-1]), 0.0, p, len(gain)
         of = {"model": name, "variant": f"{horizon_s:g} s ahead"}
         score = Score(*numbers, BITS, "sign flips over segments")
         rows.append(Row(f"{name}, {of['variant']}", score, of=of, metric=BITS))
         error, of_null = (((counts - said) ** 2).sum(axis=0) for said in (rate, null))
         tables.append(pd.DataFrame({
             "model": name, "horizon_s": horizon_s, "unit": data.unit_ids[spoke],
-            "bits": each[:, :-1].mean(axis=0), "ci_low": low[:-1], "ci_high": high[:-1],
-            "r2": 1 - error / of_null, "n_spikes": n_spikes.astype(int),
+            "bits": bits[:-1], "ci_low": low[:-1], "ci_high": high[:-1],
+            "r2": 1 - error / of_null, "n_spikes": n_spikes[:-1].astype(int),
             "over_test_mean": per_unit(counts, rate, counts.mean(axis=0)), "weight": weight.mean(),
             "unshrunk": per_unit(counts, raw, null),
         }))  # fmt: skip

@@ -258,10 +258,10 @@ def score_bits(
 
     nats, truth: log-likelihood of each cell (C,), of the model and of the true intensity.
     """
-    share = spikes.sum(axis=1) * len(spikes) / spikes.sum()  # the mean of bits * share is pooled
+    draws = {"weight": spikes.sum(axis=1), **data.params.draws}
     known = [x for x in (nats, truth) if x is not None]
     bits = [spike_trains.bits_per_spike(x, spikes, data.inputs.rate) for x in known]
-    scores = [spike_trains.over_cells(of * share, BITS, **data.params.draws) for of in bits]
+    scores = [spike_trains.over_cells(of, BITS, **draws) for of in bits]
     row = Row(f"{name}, {task}", *scores, of={"model": name, "variant": task}, metric=BITS)
     return row, bits[0]
 
