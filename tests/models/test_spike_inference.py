@@ -95,6 +95,32 @@ def test_samples_come_as_often_as_they_are_likely():
         assert np.abs(often - problem.probabilities()[0]).max() < 4 / np.sqrt(20_000)
 
 
+@pytest.mark.slow
+def test_probabilities_of_noisy_true_distances_hold():
+    """Six million bins of a train of known rate, distances with a log-normal error of known spread: what is
+    said and what comes lie within 2 % in every group. Few events differ by more than that by chance alone."""
+    K, rate, refractory, spread = 200, 0.005, 2, 1.0
+    rng, said, came = np.random.default_rng(0), [], []
+    for _ in range(60):
+        train = np.zeros(100_000, np.uint8)
+        at = np.cumsum(rng.geometric(rate, 1000) + refractory - 1)
+        train[at[at < len(train)]] = 1
+        true = np.maximum(distances(train, K), SPIKE_BIN)
+        seen = true * np.exp(rng.normal(0, spread, len(train)))
+        cost = squared_error(seen, K, weight=0.5 / spread**2)
+        # A spike is as likely as the rate, and the bins that it keeps free say nothing more.
+        per_spike = -np.log(rate) + refractory * np.log1p(-rate)
+        rules = {"per_spike": per_spike, "refractory": refractory}
+        said.append(Trains(cost, len(train), **rules).probabilities()[0])
+        came.append(train)
+    p, spikes = np.concatenate(said), np.concatenate(came)
+    group = np.minimum((10 * p).astype(int), 9)
+    n = np.bincount(group)
+    assert n.min() > 3000
+    gap = (np.bincount(group, spikes) - np.bincount(group, p)) / n
+    assert np.abs(gap).max() < 0.02, gap.round(4)
+
+
 @pytest.mark.parametrize("refractory", [0, 7])
 def test_an_impossible_refractory_time_is_refused(refractory):
     with pytest.raises(BadParameter, match="expected 1 to 6 bins"):
