@@ -138,6 +138,24 @@ def test_a_look_ahead_is_seen(data, monkeypatch):
     assert prediction.change_after_t0(data, model.eval()) > 0
 
 
+def test_a_scale_of_all_data_is_seen(data, monkeypatch):
+    """Whatever is scaled by steps of every role is told, and the run stores it for the audit."""
+    assert prediction.change_outside_train(data) == 0
+    inputs_of, windows = history.inputs_of, Stream.windows
+
+    def by_all(stream, horizon_s):
+        def windows_of_all(self, role, *given):
+            roles = ("train", "val", "test") if role == "train" else (role,)
+            return np.sort(np.concatenate([windows(self, each, *given) for each in roles]))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Stream, "windows", windows_of_all)
+            return inputs_of(stream, horizon_s)
+
+    monkeypatch.setattr(history, "inputs_of", by_all)
+    assert prediction.change_outside_train(data) > 0.01
+
+
 def test_a_silent_cell_is_named(stream):
     counts = stream.counts.copy()
     counts[:, 2] = 0
@@ -210,6 +228,11 @@ def test_cells_of_a_kind_are_grouped(result, data):
     assert table["rand"][kinds.AVERAGE] == 1
     assert table["sta"][kinds.AVERAGE] > table["sta_apart"][kinds.AVERAGE]
     assert glm.raised_cosines().sum(axis=1) == pytest.approx(1)
+    score = {row.of["model"]: row.score for row in result.rows if row.metric == kinds.RAND}
+    assert set(score) == set(table.index) and score[kinds.AVERAGE].value == 1
+    row = kinds.scored("average", data.stream.types, result.arrays["averages"]["sta"], None)
+    near, apart = table.loc[kinds.AVERAGE, ["sta", "sta_apart"]]
+    assert row.score.value == pytest.approx(near - apart) and row.score.ci_low > 0
 
 
 def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):
@@ -233,7 +256,7 @@ def audited(result, n_rows=90, **changed):
     )
     run = SimpleNamespace(
         stage="13_spike_distance", split="its folder",
-        metrics=result.about | {k: v for k, v in changed.items() if k == "change_after_t0"},
+        metrics=result.about | {k: v for k, v in changed.items() if k.startswith("change_")},
         table=lambda name, *columns: {c: tables[name][c].to_numpy() for c in columns} if name in tables else None,
     )  # fmt: skip
     return checks.windows(run, SimpleNamespace(split=lambda folder: (split, "hash")))
@@ -249,6 +272,7 @@ def test_a_sound_run_has_no_finding_and_each_planted_fault_is_found(result, home
     late.loc[late.index[late["role"] == "train"][0], "until_s"] += 1.5
     assert "windows of train reach over a seam" in audited(result, windows=late)[0]
     assert "sees what comes after" in audited(result, change_after_t0={"net": 0.3})[0]
+    assert "scaled by more than train" in audited(result, change_outside_train=0.1)[0]
     choices = result.tables["choices"].assign(role="test")
     assert "was chosen on test, not on validation" in audited(result, choices=choices)[0]
 

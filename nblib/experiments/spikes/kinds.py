@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from nblib.evaluate import stats
+from nblib.evaluate.result import Row
+from nblib.evaluate.scores import Score
 from nblib.prepare.encoding.history import LAGS, Inputs
 
 if TYPE_CHECKING:
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 COMPONENTS = 12  # of the features, before cells are grouped
 MOST_STEPS = 4000  # of the stimulus that a network answers
+SHUFFLES = 200  # of the groups of cells, for p
+RAND, LIKENESS = "adjusted Rand", "likeness of averages, within less between groups"
 AVERAGE, ANSWERS, CODES = (
     "spike-triggered average",
     "answers of the network",
@@ -25,8 +30,9 @@ AVERAGE, ANSWERS, CODES = (
 
 def grouped(
     data: SpikeData, model: Predictor | None
-) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
-    """Arrays (averages, codes), the table of `agreement`, and the cells in the plane.
+) -> tuple[list[Row], dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
+    """Scores of each way to group the cells, arrays (averages, codes), the table of `agreement`, and the
+    cells in the plane.
 
     The plane shows the answers of the network where there is one, else the averages: unit, x, y, kind
     (group), type (true kind, -1 where it is not known), rate_hz.
@@ -52,7 +58,8 @@ def grouped(
         "type": -1 if types is None else types,
         "rate_hz": data.inputs.rate / data.stream.bin_s,
     }
-    return arrays, agreement(groups, sta, types), pd.DataFrame(columns)
+    rows = [scored(name, of_cell, sta, types, params.seed) for name, of_cell in groups.items()]
+    return rows, arrays, agreement(groups, sta, types), pd.DataFrame(columns)
 
 
 def spike_triggered(inputs: Inputs) -> np.ndarray:
@@ -128,6 +135,33 @@ def agreement(
         likeness = [np.mean(alike[pair & which]) for which in (same, ~same)]
         rows.append((name, of_cell.max() + 1, rand, *likeness))
     return pd.DataFrame(rows, columns=["by", "n_kinds", "rand", "sta", "sta_apart"])
+
+
+def scored(
+    name: str, groups: np.ndarray, sta: np.ndarray, types: np.ndarray | None, seed: int = 0
+) -> Row:
+    """How well groups of cells (C,) are their kinds: the adjusted Rand index, or where kinds are not known
+    by how much averages (C, ...) are more alike within groups than between. The interval is over cells,
+    each left out once; p is against shuffled groups."""
+    measure = LIKENESS if types is None else RAND
+
+    def score(cells: np.ndarray, shuffled: np.ndarray = groups) -> float:
+        some = None if types is None else types[cells]
+        row = agreement({name: shuffled[cells]}, sta[cells], some).iloc[0]
+        return row["sta"] - row["sta_apart"] if some is None else row["rand"]
+
+    cells, rng = np.arange(len(groups)), np.random.default_rng([seed, 9])
+    value = score(cells)
+    variance = stats.jackknife_variance(np.array([score(np.delete(cells, c)) for c in cells]))
+    half = stats.t_quantile(len(cells) - 1) * float(np.sqrt(variance))
+    p = stats.permutation_p(
+        value, np.array([score(cells, rng.permutation(groups)) for _ in range(SHUFFLES)])
+    )
+    found = Score(
+        value, value - half, min(1.0, value + half), 0.0, p, len(cells), measure, "shuffled groups"
+    )
+    of = {"model": name, "variant": "kinds of cells"}
+    return Row(f"kinds by {name}, {measure}", found, of=of, metric=measure)
 
 
 def in_words(table: pd.DataFrame) -> str:

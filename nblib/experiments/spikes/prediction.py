@@ -228,7 +228,8 @@ def predict(data: SpikeData) -> Result:
     scores, tables["trains"] = trains.scored(inferred, data)
     rows += scores
     arrays["stretch"] = stretch(inferred, data)
-    grouped, tables["kinds"], tables["plane"] = kinds.grouped(data, models.get("net"))
+    scores, grouped, tables["kinds"], tables["plane"] = kinds.grouped(data, models.get("net"))
+    rows += scores
     unit = data.stream.units.index.rename("unit")
     tables["cells"] = pd.DataFrame(bits, index=unit).reset_index()
     tables["windows"] = windows_table(data)
@@ -242,6 +243,7 @@ def predict(data: SpikeData) -> Result:
         "context_s": history.context_s(data.stream.bin_s),
         "share_of_constant": shares,
         "change_after_t0": {name: change_after_t0(data, model) for name, model in models.items()},
+        "change_outside_train": change_outside_train(data),
     }
     return Result(rows, about, tables, arrays | grouped)
 
@@ -289,6 +291,25 @@ def change_after_t0(data: SpikeData, model: Predictor) -> float:
     if model.head == "now":  # its later bins know the spikes of the first
         known, changed = known[..., 0], changed[..., 0]
     return float(np.abs(known - changed).max())
+
+
+def change_outside_train(data: SpikeData) -> float:
+    """By how much the scaled stimulus of train steps and the rates of cells change where all stimulus and
+    spikes outside of train are replaced by noise: 0, or something was scaled by more than train."""
+    stream, rng = data.stream, np.random.default_rng(data.params.seed)
+    few = replace(stream, counts=stream.counts[:, :2], units=stream.units.iloc[:2])
+    outside = np.ones((len(stream.number), 1), bool)
+    outside[stream.windows("train")] = False
+    noise = 9 * rng.random(stream.stimulus.shape, np.float32)
+    noisy = replace(
+        few,
+        counts=np.where(outside, rng.random(few.counts.shape) < 0.2, few.counts),
+        stimulus=np.where(outside, noise, stream.stimulus),
+    )
+    one, other = (history.inputs_of(x, data.ahead * stream.bin_s) for x in (few, noisy))
+    steps = np.flatnonzero(~outside[::STEP, 0])
+    changes = one.stimulus[steps] - other.stimulus[steps], one.rate - other.rate
+    return float(max(np.abs(change).max() for change in changes))
 
 
 def stretch(inferred: dict[str, np.ndarray], data: SpikeData) -> dict[str, np.ndarray]:

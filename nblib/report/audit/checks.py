@@ -172,7 +172,8 @@ def choice(run: Run, files: Files) -> list[Fault] | None:
 
 def windows(run: Run, files: Files) -> list[Fault] | None:
     """Of a run on time without trials: whether what a role sees and predicts lies in its own time or in
-    gaps, whether anything after t0 changed an answer, and whether validation chose what was chosen."""
+    gaps, whether anything after t0 changed an answer, whether train alone scaled what is seen, and whether
+    validation chose what was chosen."""
     table = run.table("windows.parquet", "role", "sees_from_s", "first_s", "until_s")
     if table is None or run.split is None:
         return None
@@ -196,6 +197,10 @@ def windows(run: Run, files: Files) -> list[Fault] | None:
             faults.append(
                 f"{model} sees what comes after the first bin: noise there moved its answer by {change:.3g}"
             )
+    if change := run.metrics.get("change_outside_train"):
+        faults.append(
+            f"stimulus or rates are scaled by more than train: noise elsewhere moved them by {change:.3g}"
+        )
     choices = run.table("choices.parquet", "of", "chosen", "role")
     for of, chosen, role in zip(*choices.values(), strict=True) if choices else ():
         if role != "val":
