@@ -39,7 +39,7 @@ AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
 FIT_NOW = {"max_epochs": 12, "batch_size": 1024, "learning_rate": 4e-3, "weight_decay": 1.0}
-FIT_AHEAD = {"max_epochs": 8, "batch_size": 128, "learning_rate": 4e-3, "weight_decay": 0.3}
+FIT_AHEAD = {"max_epochs": 8, "batch_size": 32, "learning_rate": 4e-3, "weight_decay": 0.3}
 
 
 class Params(P.Fit, StageParams):
@@ -60,7 +60,7 @@ class Params(P.Fit, StageParams):
         80.0, ge=8, le=190, description="how far ahead trains are predicted [ms]"
     )
     steps_an_epoch: int = Field(
-        24_000, ge=64, description="train steps drawn an epoch; an eighth of them ahead [count]"
+        24_000, ge=64, description="train steps drawn an epoch; a quarter of them ahead [count]"
     )
     n_kinds: int = Field(8, ge=2, description="kinds of cells, where they are not known [count]")
     perplexity: float = Field(12.0, ge=2, description="neighbours that t-SNE keeps near [count]")
@@ -173,7 +173,7 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
         if now and params.linear_start:
             rules["linear"] = data.glm if params.history else data.lnp
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
-    drawn, every = params.steps_an_epoch // (1 if now else 8), 1 if now else data.ahead // STEP
+    drawn, every = params.steps_an_epoch // (1 if now else 4), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
     return model
 
