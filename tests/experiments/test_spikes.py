@@ -233,6 +233,7 @@ def test_cells_of_a_kind_are_grouped(result, data):
     row = kinds.scored("average", data.stream.types, result.arrays["averages"]["sta"], None)
     near, apart = table.loc[kinds.AVERAGE, ["sta", "sta_apart"]]
     assert row.score.value == pytest.approx(near - apart) and row.score.ci_low > 0
+    assert isinstance(row.score.value, float)  # or it is not stored
 
 
 def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):

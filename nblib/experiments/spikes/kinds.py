@@ -126,15 +126,23 @@ def agreement(
     """
     from sklearn.metrics import adjusted_rand_score
 
-    flat = unit_length(sta)
-    alike, pair = flat @ flat.T, np.tri(len(flat), k=-1, dtype=bool)
-    rows = []
+    rows, alike = [], likeness(sta)
     for name, of_cell in groups.items():
-        same = of_cell[:, None] == of_cell
         rand = np.nan if types is None else adjusted_rand_score(types, of_cell)
-        likeness = [np.mean(alike[pair & which]) for which in (same, ~same)]
-        rows.append((name, of_cell.max() + 1, rand, *likeness))
+        rows.append((name, of_cell.max() + 1, rand, *within_and_between(of_cell, alike)))
     return pd.DataFrame(rows, columns=["by", "n_kinds", "rand", "sta", "sta_apart"])
+
+
+def likeness(sta: np.ndarray) -> np.ndarray:
+    """Cosine of the averages (C, ...) of each two cells, (C, C)."""
+    flat = unit_length(sta)
+    return flat @ flat.T
+
+
+def within_and_between(groups: np.ndarray, alike: np.ndarray) -> tuple[float, float]:
+    """Mean likeness of two cells of a group, and of two groups; groups (C,), alike (C, C)."""
+    same, pair = groups[:, None] == groups, np.tri(len(groups), k=-1, dtype=bool)
+    return float(alike[pair & same].mean()), float(alike[pair & ~same].mean())
 
 
 def scored(
@@ -143,12 +151,15 @@ def scored(
     """How well groups of cells (C,) are their kinds: the adjusted Rand index, or where kinds are not known
     by how much averages (C, ...) are more alike within groups than between. The interval is over cells,
     each left out once; p is against shuffled groups."""
-    measure = LIKENESS if types is None else RAND
+    from sklearn.metrics import adjusted_rand_score
 
-    def score(cells: np.ndarray, shuffled: np.ndarray = groups) -> float:
-        some = None if types is None else types[cells]
-        row = agreement({name: shuffled[cells]}, sta[cells], some).iloc[0]
-        return row["sta"] - row["sta_apart"] if some is None else row["rand"]
+    measure, alike = LIKENESS if types is None else RAND, likeness(sta)
+
+    def score(cells: np.ndarray, groups: np.ndarray = groups) -> float:
+        if types is not None:
+            return adjusted_rand_score(types[cells], groups[cells])
+        within, between = within_and_between(groups[cells], alike[np.ix_(cells, cells)])
+        return within - between
 
     cells, rng = np.arange(len(groups)), np.random.default_rng([seed, 9])
     value = score(cells)

@@ -91,6 +91,14 @@ class SpikeData:
         """The same that also knows the cell's spikes."""
         return glm.fit_cells(self.inputs, history=True, seed=self.params.seed)
 
+    @cached_property
+    def noisy(self) -> tuple[np.ndarray, SpikeData]:
+        """A test step (1,), and the same data with noise for all that comes after its first bin."""
+        steps = self.starts("test")
+        step = steps[[len(steps) // 2]]
+        rng = np.random.default_rng(self.params.seed)
+        return step, replace(self, inputs=self.inputs.with_noise_from(int(step[0]), rng))
+
     def starts(self, role: str) -> np.ndarray:
         """Steps at which windows of a role begin, one behind the other."""
         return np.concatenate([run[:: self.ahead // STEP] for run in self.runs(role)])
@@ -284,10 +292,8 @@ def windows_table(data: SpikeData) -> pd.DataFrame:
 def change_after_t0(data: SpikeData, model: Predictor) -> float:
     """By how much the answers at a test step change where all stimulus and spikes after the first bin of
     it are replaced by noise: 0, or something of the future is seen."""
-    steps = data.starts("test")
-    step = steps[[len(steps) // 2]]
-    noisy = data.inputs.with_noise_from(int(step[0]), np.random.default_rng(data.params.seed))
-    known, changed = (replace(data, inputs=x).ask(model, step) for x in (data.inputs, noisy))
+    step, noisy = data.noisy
+    known, changed = (x.ask(model, step) for x in (data, noisy))
     if model.head == "now":  # its later bins know the spikes of the first
         known, changed = known[..., 0], changed[..., 0]
     return float(np.abs(known - changed).max())

@@ -31,6 +31,7 @@ CODES = ("none", "embedding", "vae", "token", "hypernetwork")
 HEADS = ("now", "intensity", "distance", "chain")
 PAST = 32  # bins before t0 that `distance` tells too, as published
 DOUBT = 60.0  # spikes that the mean rate counts for, where hazards are counted
+LOG_DISTANCE = np.log(np.r_[SPIKE_BIN, 1.0 : LONGEST + 1]).astype(np.float32)  # by whole distance
 KL = 1e-3  # what a nat of the codes of `vae` costs, a step and cell
 HIGHEST = 1.0  # log of spikes a bin
 DROPPED = 0.1  # share of what is seen that is left out at a time, in training
@@ -124,7 +125,8 @@ class Predictor(nn.Module):
     it, the gain of the stimulus alone is learnt.
 
     With history, what it sees is (stimulus, recent spikes (S, C, features), ages (S, C, bins)), the last
-    the group of the time since the last spike before each bin; `now` sees traces for recent spikes.
+    the group of the time since the last spike before each bin, which `intensity` and `distance` do without;
+    `now` sees traces for recent spikes.
     """
 
     def __init__(
@@ -179,7 +181,9 @@ class Predictor(nn.Module):
         if self.history and self.head == "now":
             x += [inputs.traces[steps], inputs.age(steps)]
         elif self.history:
-            x += [inputs.recent(steps), inputs.age_ahead(steps, self.n_bins)]
+            x.append(inputs.recent(steps))
+            if self.head == "chain":
+                x.append(inputs.age_ahead(steps, self.n_bins))
         x = tuple(torch.from_numpy(values) for values in x)
         if self.head == "distance":
             return x, self.log_distance(inputs, steps)
@@ -207,7 +211,7 @@ class Predictor(nn.Module):
         first = distances(spikes, LONGEST, future=True)[..., :1]
         past = np.minimum(first + np.arange(PAST, 0, -1), LONGEST)
         both = np.concatenate([past, after], axis=2)
-        return torch.from_numpy(np.log(np.where(both == 0, SPIKE_BIN, both)).astype(np.float32))
+        return torch.from_numpy(LOG_DISTANCE[both])
 
     def forward(self, *x: Tensor) -> Tensor:
         """The head's numbers (S, C, n_out); of `now` the log hazard of each bin, (S, C, 8)."""
