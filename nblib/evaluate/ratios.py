@@ -13,7 +13,7 @@ import numpy as np
 
 from nblib.core.errors import BadInput
 from nblib.evaluate import stats
-from nblib.evaluate.scores import Score
+from nblib.evaluate.scores import WORST, Score
 
 R2, BITS = "R2", "bits/spike"
 BLOCK = 10  # trials that hang together
@@ -94,7 +94,10 @@ def blocks(parts: Sequence[Earned]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _half_width(gain: np.ndarray, most: np.ndarray, n_bootstrap: int, seed: int) -> float:
-    """Half the width of the interval of sum of gain over sum of most, both (blocks,), drawn anew."""
+    """Half the width of the interval of sum of gain over sum of most, both (blocks,), drawn anew; of one block,
+    which tells nothing of others, `WORST`."""
+    if len(most) == 1:
+        return WORST
     drawn = stats.bootstrap_weights(len(most), n_bootstrap, np.random.default_rng([seed, 0]))
     return float(stats.half_width((drawn @ gain) / np.maximum(drawn @ most, 1e-9), len(most)))
 

@@ -233,8 +233,9 @@ def bootstrap_weights(n: int, n_bootstrap: int, rng: np.random.Generator) -> np.
 
 
 def half_width(drawn: np.ndarray, n_units: int) -> np.ndarray:
-    """Half of Student's interval of scores drawn anew (draws, ...) over so many units."""
-    return t_quantile(n_units - 1) * drawn.std(axis=0)
+    """Half of Student's interval of scores drawn anew (draws, ...) over so many units, at least 2."""
+    # Draws from n units vary by (n - 1) / n of what other units would.
+    return t_quantile(n_units - 1) * np.sqrt(n_units / (n_units - 1)) * drawn.std(axis=0)
 
 
 def t_quantile(df: int) -> float:

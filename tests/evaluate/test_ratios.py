@@ -79,6 +79,22 @@ def test_a_difference_is_paired():
     assert ratios.difference([worse], [worse]) == (0, 0, 0)
 
 
+def test_intervals_of_few_blocks_hold_the_truth_as_often_as_they_say():
+    rng, held = np.random.default_rng(4), []
+    for seed in range(600):
+        gain = rng.normal(0.3, 1.0, 4)
+        half = ratios._half_width(gain, np.ones(4), 500, seed)
+        held.append(abs(gain.mean() - 0.3) <= half)
+    assert 0.935 <= np.mean(held) <= 0.985
+
+
+def test_trials_of_one_block_tell_nothing_of_others():
+    y = np.random.default_rng(5).normal(size=(ratios.BLOCK, 6))
+    part = ratios.of_signal(y, 0.9 * y, 0.0)
+    score = ratios.score([part], ratios.R2, n_permutations=20)
+    assert score.ci_high - score.value > 100 and ratios.difference([part], [part])[1] < -100
+
+
 def test_nothing_to_explain_is_refused():
     with pytest.raises(BadInput, match="nothing to explain"):
         ratios.value([ratios.of_signal(np.zeros((3, 2)), np.zeros((3, 2)), 0.0)])
