@@ -80,6 +80,7 @@ def decoding_scores(
     *,
     group: np.ndarray | None = None,
     unit: str | None = None,
+    apart: np.ndarray | None = None,
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -105,6 +106,9 @@ def decoding_scores(
     unit
         What may be exchanged for p, see `stats.permutation_slices`; None: time where groups hold
         several presentations, else presentations.
+    apart
+        (B,) sessions: labels move along time within each alone, as what is frequent in one may be
+        rare in another, which a decoder knows without looking. None: all are of one.
 
     Raises
     ------
@@ -121,7 +125,8 @@ def decoding_scores(
         raise BadInput(f"scores need a label: none of {len(y)} presentations has one.")
     absent = int((~known).sum())
     y, log_proba = y[known].astype(np.int64), log_proba[known]
-    group = None if group is None else np.asarray(group)[known]
+    group, apart = (None if of is None else np.asarray(of)[known] for of in (group, apart))
+    moved = (group, unit) if apart is None else (apart, "time within groups")
     if np.isnan(log_proba).any() or y.min() < 0 or y.max() >= log_proba.shape[1]:
         raise BadInput("scores need class indices below C and log-probabilities that are not NaN.")
     n, n_classes = log_proba.shape
@@ -143,10 +148,10 @@ def decoding_scores(
         ),
     }  # fmt: skip
     permuted: dict[str, list[np.ndarray]] = {name: [] for name in table}
-    for labels in stats.permutation_slices(y, n_permutations, seed, group, unit):
+    for labels in stats.permutation_slices(y, n_permutations, seed, *moved):
         for name, (earned, *_) in table.items():
             permuted[name].append(np.mean(earned[rows, labels], axis=1, dtype=np.float64))
-    scores, null = {}, stats.null_of(group, unit)
+    scores, null = {}, stats.null_of(*moved)
     for name, (earned, chance, interval) in table.items():
         value = float(np.mean(earned[rows, y], dtype=np.float64))
         p = stats.permutation_p(value, np.concatenate(permuted[name]))
@@ -190,17 +195,27 @@ def _among_first(log_proba: np.ndarray, top: int) -> np.ndarray:
     return inside
 
 
-def score_over_subjects(means: np.ndarray, chance: float, seed: int, n: int | None = None) -> Score:
+def score_over_subjects(
+    means: np.ndarray, chance: float | np.ndarray, seed: int, n: int | None = None
+) -> Score:
     """Score of some subjects, means (S,) fractions; interval and p are over subjects.
 
-    p: signs of the subjects' differences to chance flipped; of S subjects none is below 1 / 2**S.
+    chance: of all, or of each (S,), of which the score tells the mean. p: signs of the subjects' differences to chance flipped; of S subjects none is below 1 / 2**S.
     Of a single subject the interval is the whole range. n: what it rests on, the subjects unless
     said otherwise.
     """
     low, high = stats.fraction_interval(means)
     p = stats.sign_flip_p(means - chance, seed=seed)
     n = len(means) if n is None else n
-    return Score(float(means.mean()), low, high, chance, p, n, null="sign flips over subjects")
+    return Score(
+        float(means.mean()),
+        low,
+        high,
+        float(np.mean(chance)),
+        p,
+        n,
+        null="sign flips over subjects",
+    )
 
 
 def accuracy_over_time(

@@ -229,7 +229,7 @@ def _device(params: Params) -> str:
 
 
 def by_subject(fold: Fold, predicted: np.ndarray, positive: int | None) -> list[dict[str, Any]]:
-    """Balanced accuracy of each test subject; predicted (W_test,)."""
+    """Balanced accuracy of each test subject, and of one answer to all; predicted (W_test,)."""
     truth, subject = fold.y[fold.test], fold.subject[fold.test]
     state = "" if positive is None else str(fold.classes[positive])
     if positive is not None:
@@ -237,12 +237,11 @@ def by_subject(fold: Fold, predicted: np.ndarray, positive: int | None) -> list[
     rows = []
     for name in np.unique(subject):
         here = subject == name
-        if positive is not None and len(np.unique(truth[here])) < 2:
-            continue  # a subject without both answers says nothing of telling them apart
-        accuracy = balanced(truth[here], predicted[here])
-        rows.append(
-            {"class": state, "subject": str(name), "accuracy": accuracy, "n": int(here.sum())}
-        )
+        n_present = len(np.unique(truth[here]))
+        if n_present < 2:
+            continue  # a subject of one answer says nothing of telling them apart
+        scored = {"accuracy": balanced(truth[here], predicted[here]), "chance": 1 / n_present}
+        rows.append({"class": state, "subject": str(name), **scored, "n": int(here.sum())})
     return rows
 
 
@@ -253,14 +252,13 @@ def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 def summarise(draws: pd.DataFrame, cohort: Cohort, params: Params, folds: list[Fold]) -> Result:
     """Draws are averaged first, then classes; intervals and p are over subjects."""
-    by = ["embedder", "task", "budget", "class", "subject"]
-    means = draws.groupby(by, sort=False)["accuracy"].mean().reset_index()
+    by, values = ["embedder", "task", "budget", "class", "subject"], ["accuracy", "chance"]
+    means = draws.groupby(by, sort=False)[values].mean().reset_index()
     by.remove("class")
-    subjects = means.groupby(by, sort=False)["accuracy"].mean().reset_index()
-    chance = {"one_vs_all": 0.5, "multiclass": 1 / len(folds[0].classes)}
+    subjects = means.groupby(by, sort=False)[values].mean().reset_index()
     curve, classes, rows = [], [], []
     for (name, task, budget), part in subjects.groupby(["embedder", "task", "budget"], sort=False):
-        score = score_over_subjects(part["accuracy"].to_numpy(), chance[task], params.seed)
+        score = score_over_subjects(*part[values].to_numpy().T, params.seed)
         curve.append({"embedder": name, "task": task, "budget": budget, **_columns(score)})
         labels = _labels(budget)
         of = {"model": f"{name} ({params.head})", "variant": f"{task}, {labels} labels"}
@@ -269,7 +267,7 @@ def summarise(draws: pd.DataFrame, cohort: Cohort, params: Params, folds: list[F
     for (name, budget, state), part in one_vs_all.groupby(
         ["embedder", "budget", "class"], sort=False
     ):
-        score = score_over_subjects(part["accuracy"].to_numpy(), 0.5, params.seed)
+        score = score_over_subjects(*part[values].to_numpy().T, params.seed)
         classes.append({"embedder": name, "budget": budget, "class": state, **_columns(score)})
     tables = {
         "draws": draws,

@@ -105,7 +105,7 @@ STAGES: dict[str, StageInfo] = {
         3, BIN, "nblib.experiments.self_supervision:Params", signal="lfp", cohort=True, kind="pretext", chosen=True
     ),
     "09_downstream_one_vs_all": StageInfo(
-        4, BIN, "nblib.experiments.label_budget:Params", signal="lfp", cohort=True, kind="downstream",
+        5, BIN, "nblib.experiments.label_budget:Params", signal="lfp", cohort=True, kind="downstream",
         needs=PRETEXT,
     ),
     "10_image_latents": StageInfo(
@@ -113,7 +113,7 @@ STAGES: dict[str, StageInfo] = {
     ),
     "11_movie": StageInfo(5, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
-        3, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
+        4, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(

@@ -358,3 +358,18 @@ def test_a_score_never_stands_alone(tmp_path):
             )
     with pytest.raises(BadParameter, match="nothing to report"):
         scores.write_metrics(tmp_path, {"scores": {}})
+
+
+def test_what_is_frequent_in_a_session_is_no_answer_to_its_trials():
+    """Sessions that differ in their classes, and a decoder that looks at no trial."""
+    rng, session = np.random.default_rng(3), np.repeat(np.arange(6), 50)
+    often = np.array([0, 1, 1, 0, 1, 0])[session]
+    y = (rng.random(300) < np.array([0.35, 0.65])[often]).astype(int)
+    blind = np.log(np.array([[0.6, 0.4], [0.4, 0.6]])[often])
+    how = {"group": np.arange(300) // 10, "n_permutations": 200}
+    together = scores.decoding_scores(y, blind, **how)["balanced_accuracy"]
+    each = scores.decoding_scores(y, blind, apart=session, **how)["balanced_accuracy"]
+    assert together.value == each.value > 0.6 and together.p < 0.01
+    assert each.p == 1 and each.null == "moving labels along time within groups"
+    sees = np.where(y[:, None] == [0, 1], 0.0, -1.0) + rng.normal(0, 1, (300, 2))
+    assert scores.decoding_scores(y, sees, apart=session, **how)["balanced_accuracy"].p < 0.01

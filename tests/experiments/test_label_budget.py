@@ -4,6 +4,7 @@ import uuid
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -165,6 +166,23 @@ def test_band_power_is_an_embedder_that_learns_nothing():
     assert slow.argmax() == 1 and fast.argmax() == 3  # theta, beta
     with pytest.raises(BadInput, match="hold none of the bands"):
         log_band_power(np.zeros((1, 2, 1)), 1.0)
+
+
+def test_chance_of_a_subject_is_of_the_states_that_it_has():
+    """An answer that looks at no window is right in one of two where a third state is absent."""
+    data = cohort()
+    *some, last = [test[1] for test in subjects.subject_folds(data.subject, 4, 0)]
+    lacks = np.isin(data.subject, some) & (data.label == "c")
+    data.labelled &= ~lacks & ~((data.subject == last) & (data.label != "a"))
+    folds = subjects.make_folds(data, asked(folds=[0, 1, 2, 3]))
+    rows = [
+        {"embedder": "e", "task": "multiclass", "budget": 0, "fold": fold.number, "draw": 0} | row
+        for fold in folds
+        for row in label_budget.by_subject(fold, np.zeros(len(fold.test), int), None)
+    ]
+    (row,) = label_budget.summarise(pd.DataFrame(rows), data, asked(), folds).rows
+    assert row.score.n == 7 and row.score.value == pytest.approx((3 / 2 + 4 / 3) / 7)
+    assert row.score.chance == pytest.approx(row.score.value) and row.score.p == 1
 
 
 def test_shuffled_labels_stay_at_chance(features):

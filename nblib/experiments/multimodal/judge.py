@@ -30,6 +30,7 @@ BALANCED, BEYOND_COURSE, BEYOND_PSTH = (
     "bits beyond the PSTH",
 )
 SHOWN = (BEYOND_COURSE, BALANCED, BEYOND_PSTH)  # one of each task
+MOST_BLOCKS = 10_000  # of trials, in a session
 PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fired", 5.0
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
 # By kind of task, the score as most others state it.
@@ -125,7 +126,7 @@ def labels_of_test(
         test = one.rows("test")
         y.append(task.truth(one)[test])
         log.append(answer[test] - np.logaddexp.reduce(answer[test], axis=1, keepdims=True))
-        group.append(k * 10_000 + np.arange(len(test)) // ratios.BLOCK)
+        group.append(k * MOST_BLOCKS + np.arange(len(test)) // ratios.BLOCK)
     return np.concatenate(y), np.concatenate(log), np.concatenate(group)
 
 
@@ -140,7 +141,8 @@ def scores(
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     if task.kind == "variable":
         y, log, group = labels_of_test(task, answers, sessions)
-        return {BALANCED: decoding_scores(y, log, group=group, **draws)[BALANCED]}
+        apart = group // MOST_BLOCKS
+        return {BALANCED: decoding_scores(y, log, group=group, apart=apart, **draws)[BALANCED]}
     unit = ratios.R2 if task.kind == "signal" else ratios.BITS
     parts = earned(task, answers, sessions, metrics)
     return {metric: ratios.score(part, unit, **draws) for metric, part in parts.items()}
