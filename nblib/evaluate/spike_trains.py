@@ -152,7 +152,7 @@ def references(
 
 def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.DataFrame:
     """A row a cell: count ratio, Schreiber, correlation, and van Rossum's distance over the square root
-    of the number of recorded spikes, so that no spikes are 1.
+    of the number of recorded spikes: no spikes are 1 where the recorded lie far apart, more where they crowd.
 
     predicted: train or rate (C, T); van Rossum is of trains alone. Raises BadInput for a cell that
     neither fires nor is said to.

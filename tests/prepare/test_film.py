@@ -197,7 +197,10 @@ def test_leaks_are_found():
 
 def test_counts_around_a_bin():
     counts = np.array([[0], [1], [2], [4], [8]])
-    x = film.around(counts, np.array([0, 2, 4]), [[0.0, 0.08], [-0.16, 0.08]], 0.08)
+    x = film.around(counts, np.arange(5), np.array([0, 2, 4]), [[0.0, 0.08], [-0.16, 0.08]], 0.08)
     assert x.shape == (3, 2, 1)
     assert np.allclose(x[:, 0, 0], [0, 2, 8])
     assert np.allclose(x[:, 1, 0], [0, 3 / 3**0.5, 14 / 3**0.5])  # what is left of it at the begin
+    seam = np.array([0, 1, 2, 9, 10])  # no bin sees further back for bins that are missing
+    x = film.around(counts, seam, np.array([2, 3, 4]), [[-0.16, 0.08]], 0.08)
+    assert np.allclose(x[:, 0, 0], [3 / 3**0.5, 4, 12 / 2**0.5])

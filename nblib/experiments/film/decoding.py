@@ -196,7 +196,7 @@ def fitted(
     if len(np.unique(y["train"])) < 2:
         raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
     windows, at = windows_of(name, data.width_s, params), np.concatenate([*rows.values()])
-    x = film.around(data.counts, at, windows, data.width_s)
+    x = film.around(data.counts, data.trial, at, windows, data.width_s)
     ends = np.cumsum([len(rows[role]) for role in ROLES])
     x = dict(zip(ROLES, np.split(x, ends[:-1]), strict=True))
     if name == LINEAR_LABEL:

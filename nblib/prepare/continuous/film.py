@@ -140,17 +140,18 @@ def random_roles(role: np.ndarray, seed: int) -> np.ndarray:
 
 
 def around(
-    counts: np.ndarray, at: np.ndarray, windows: list[list[float]], width_s: float
-) -> np.ndarray:
+    counts: np.ndarray, number: np.ndarray, at: np.ndarray, windows: list[list[float]], width_s: float
+) -> np.ndarray:  # fmt: skip
     """Counts of the bins around each of some bins: float32 (B, T, N), spikes over the root of bins.
 
-    counts (n, N) of consecutive bins; at (B,) positions; windows (T, 2): start and stop of each, from
-    the begin of the bin [s]. At the ends of the film they are what is left of them.
+    counts (n, N) of bins of these numbers (n,), rising; at (B,) positions; windows (T, 2): start and stop
+    of each, from the begin of the bin [s]. At the ends of the film, and where bins are missing, they are
+    what is left of them.
     """
     sums = np.zeros((len(counts) + 1, counts.shape[1]), np.int32)
     np.cumsum(counts, axis=0, out=sums[1:])
     x = np.empty((len(at), len(windows), counts.shape[1]), np.float32)
     for k, (first, stop) in enumerate(np.rint(np.asarray(windows) / width_s).astype(int)):
-        low, high = np.clip(at + first, 0, len(counts)), np.clip(at + stop, 0, len(counts))
+        low, high = (np.searchsorted(number, number[at] + end) for end in (first, stop))
         x[:, k] = (sums[high] - sums[low]) / np.sqrt(np.maximum(high - low, 1))[:, None]
     return x
