@@ -200,22 +200,15 @@ def score_over_subjects(
 ) -> Score:
     """Score of some subjects, means (S,) fractions; interval and p are over subjects.
 
-    chance: of all, or of each (S,), of which the score tells the mean. p: signs of the subjects' differences to chance flipped; of S subjects none is below 1 / 2**S.
-    Of a single subject the interval is the whole range. n: what it rests on, the subjects unless
-    said otherwise.
+    chance: of all, or of each (S,), of which the score tells the mean. p: signs of the subjects'
+    differences to chance flipped; of S subjects none is below 1 / 2**S. Of a single subject the
+    interval is the whole range. n: what it rests on, the subjects unless said otherwise.
     """
     low, high = stats.fraction_interval(means)
     p = stats.sign_flip_p(means - chance, seed=seed)
     n = len(means) if n is None else n
-    return Score(
-        float(means.mean()),
-        low,
-        high,
-        float(np.mean(chance)),
-        p,
-        n,
-        null="sign flips over subjects",
-    )
+    numbers = float(means.mean()), low, high, float(np.mean(chance)), p, n
+    return Score(*numbers, null="sign flips over subjects")
 
 
 def accuracy_over_time(
