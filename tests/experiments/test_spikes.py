@@ -230,10 +230,22 @@ def test_cells_of_a_kind_are_grouped(result, data):
     assert glm.raised_cosines().sum(axis=1) == pytest.approx(1)
     score = {row.of["model"]: row.score for row in result.rows if row.metric == kinds.RAND}
     assert set(score) == set(table.index) and score[kinds.AVERAGE].value == 1
-    row = kinds.scored("average", data.stream.types, result.arrays["averages"]["sta"], None)
+    # Groups made of train are alike there in any case, so averages of test judge them.
+    fresh = kinds.spike_triggered(data.inputs, "test")
+    row = kinds.scored("average", data.stream.types, fresh, None)
     near, apart = table.loc[kinds.AVERAGE, ["sta", "sta_apart"]]
     assert row.score.value == pytest.approx(near - apart) and row.score.ci_low > 0
     assert isinstance(row.score.value, float)  # or it is not stored
+
+
+def test_groups_of_noise_are_no_kinds_and_few_cells_have_an_interval():
+    rng = np.random.default_rng(0)
+    noise, other = rng.normal(size=(2, 40, 1, 63))
+    groups = kinds.group(noise, 8)
+    circular, honest = (kinds.scored("noise", groups, sta, None).score for sta in (noise, other))
+    assert circular.p < 0.01 and honest.p > 0.05 and honest.ci_low < 0 < honest.ci_high
+    few = kinds.scored("few", np.array([0, 0, 1, 2, 3, 4, 5, 6, 7]), noise[:9], None).score
+    assert few.ci_low < few.value < few.ci_high
 
 
 def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):

@@ -48,6 +48,8 @@ def grouped(
     n = params.n_kinds if types is None else len(np.unique(types))
     n = min(n, len(units) - 1)
     groups = {name: group(values, n, params.seed) for name, values in features.items()}
+    # Averages of train say in any case that groups made of train are alike; those of test were not asked.
+    fresh = spike_triggered(data.inputs, "test")
     shown = next(iter(features))
     at = in_the_plane(features[shown], params.perplexity, params.seed)
     columns = {
@@ -58,13 +60,14 @@ def grouped(
         "type": -1 if types is None else types,
         "rate_hz": data.inputs.rate / data.stream.bin_s,
     }
-    rows = [scored(name, of_cell, sta, types, params.seed) for name, of_cell in groups.items()]
-    return rows, arrays, agreement(groups, sta, types), pd.DataFrame(columns)
+    rows = [scored(name, of_cell, fresh, types, params.seed) for name, of_cell in groups.items()]
+    return rows, arrays, agreement(groups, fresh, types), pd.DataFrame(columns)
 
 
-def spike_triggered(inputs: Inputs) -> np.ndarray:
-    """Mean stimulus before a spike in train, (C, channel, LAGS), the latest last; 0 is the mean stimulus."""
-    steps = inputs.steps["train"]
+def spike_triggered(inputs: Inputs, role: str = "train") -> np.ndarray:
+    """Mean stimulus before a spike in steps of a role, (C, channel, LAGS), the latest last; 0 is the mean
+    stimulus of train."""
+    steps = inputs.steps[role]
     counts = inputs.spikes[steps].sum(axis=1, dtype=np.float32)  # (steps, C)
     sums = np.zeros((inputs.n_cells, inputs.stimulus.shape[1], LAGS), np.float32)
     for part in np.array_split(np.arange(len(steps)), max(1, len(steps) // 4096)):
@@ -122,7 +125,8 @@ def agreement(
     """How well each way to group cells finds their kinds, a row a way.
 
     rand: adjusted Rand index with the true kinds, NaN where they are not known; sta: mean likeness
-    (cosine) of the spike-triggered averages of two cells of a group; sta_apart: of two groups.
+    (cosine) of the spike-triggered averages `sta` of two cells of a group, of other time than the groups;
+    sta_apart: of two groups.
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -140,16 +144,19 @@ def likeness(sta: np.ndarray) -> np.ndarray:
 
 
 def within_and_between(groups: np.ndarray, alike: np.ndarray) -> tuple[float, float]:
-    """Mean likeness of two cells of a group, and of two groups; groups (C,), alike (C, C)."""
+    """Mean likeness of two cells of a group, and of two groups, 0 of no pair; groups (C,), alike (C, C)."""
     same, pair = groups[:, None] == groups, np.tri(len(groups), k=-1, dtype=bool)
-    return float(alike[pair & same].mean()), float(alike[pair & ~same].mean())
+    within, between = (
+        alike[pair & which].sum() / max(1, (pair & which).sum()) for which in (same, ~same)
+    )
+    return float(within), float(between)
 
 
 def scored(
     name: str, groups: np.ndarray, sta: np.ndarray, types: np.ndarray | None, seed: int = 0
 ) -> Row:
     """How well groups of cells (C,) are their kinds: the adjusted Rand index, or where kinds are not known
-    by how much averages (C, ...) are more alike within groups than between. The interval is over cells,
+    by how much averages (C, ...) of other time are more alike within groups than between. The interval is over cells,
     each left out once; p is against shuffled groups."""
     from sklearn.metrics import adjusted_rand_score
 
