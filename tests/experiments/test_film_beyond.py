@@ -38,42 +38,52 @@ def test_a_late_label_is_told_in_words():
 
 
 def test_each_event_is_found_once_and_within_reach():
-    data, _ = drawn(0, 3000)
-    y, odds = np.zeros(3000, int), np.full(3000, -5.0)
-    y[[50, 120, 200]] = 1
-    odds[[52, 54, 119, 300]] = [3.0, 2.0, 1.0, 1.0]
-    data = replace(data, y=y, segment=np.zeros(3000, int))
-    # 52 finds 50; 54 is too near to be a second peak; 119 finds 120; 300 finds none; 200 is missed.
-    assert beyond._hits(data, np.arange(3000), odds, 0.0, 3).tolist() == [[2, 3, 3]]
-    odds[60] = 2.0
-    data.y[60] = 0
-    assert beyond._hits(data, np.arange(3000), odds, 0.0, 3).tolist() == [[2, 4, 3]]
-    assert beyond._hits(data, np.arange(3000), odds, 0.0, 1).tolist() == [[1, 5, 3]]
+    found, true = np.array([52, 58, 119, 300]), np.array([50, 55, 120, 200])
+    # 52 and 58 may both be the event at 55, and are one each; 300 finds none, 200 is missed.
+    assert beyond._hits(found, true, 3) == (3, 4, 4)
+    assert beyond._hits(found, true, 2) == (2, 4, 4)
+    assert beyond._hits(found[:2], true[1:2], 3) == (1, 2, 1)
+    assert beyond._hits(found[:0], true, 3) == (0, 0, 4)
 
 
-def test_a_label_that_is_on_already_does_not_begin_with_the_segment():
-    data, _ = drawn(0, 3000)
-    data.y[:], odds = 0, np.full(100, -5.0)
-    data.y[[*range(90, 120), 150]] = 1
-    assert beyond._hits(data, np.arange(100, 200), odds, 0.0, 3).tolist() == [[0, 0, 1]]
-    data.y[:100] = 0
-    assert beyond._hits(data, np.arange(100, 200), odds, 0.0, 3).tolist() == [[0, 0, 2]]
+def test_peaks_lie_apart_and_in_their_segment():
+    odds, segment = np.full(200, -9.0), np.repeat([0, 1], 100)
+    odds[[20, 22, 60, 150]] = 3.0
+    (first, high), (second, _) = beyond._peaks(odds, segment, 3)
+    assert first[high > 0.5].tolist() == [21, 60] and 50 in second
+    assert high[0] > 1.8 and np.diff(first).min() > 6
+
+
+def test_events_of_a_state_are_its_beginnings():
+    """As cuts on which it appears: a state that lasts has as many events as spells."""
+    data, _ = drawn(0, 6000, signal=1.0, gap_s=4.0)
+    rows = beyond.events(data, asked(tolerance_s=0.24, folds=[0]))
+    at = data.rows(0, "test")
+    begins = np.flatnonzero(np.diff(data.y) == 1) + 1
+    assert {row.metric: row.score.n for row in rows}["event f1"] == np.isin(begins, at).sum()
+
+
+@pytest.mark.parametrize(("late", "least", "most"), [(0, 0.95, 1.0), (3, 0.9, 1.0), (9, 0.0, 0.3)])
+def test_who_knows_the_events_finds_them_within_reach(monkeypatch, late, least, most):
+    data, _ = drawn(0, 6000, gap_s=4.0, label="cut")
+    said = np.roll(np.where(data.y == 1, 4.0, -9.0), late)
+    of_roles = lambda _, film, fold, __: [said[film.rows(fold, r)] for r in ("val", "test")]
+    monkeypatch.setattr(decoding, "log_odds", of_roles)
+    scores = {row.metric: row.score for row in beyond.events(data, asked(tolerance_s=0.24))}
+    precision, f1 = scores["event precision"], scores["event f1"]
+    assert least <= precision.value <= most and f1.chance < 0.25
+    assert (f1.p < 0.05 and f1.value > 0.8) == (late <= 3)
 
 
 def test_chance_of_events_is_of_all_folds_together_as_the_score_is(monkeypatch):
-    """Of folds with many events and few, the mean of their F1 is not the F1 of both."""
+    """Of folds that find more and less, the mean of their F1 is not the F1 of both."""
     data, _ = drawn(0, label="cut", gap_s=8.0)
-    first = set(data.rows(0, "test").tolist()) | set(data.rows(0, "val").tolist())
 
-    def hits(data, rows, *asked):
-        return np.array([[50, 100, 100] if rows[0] in first else [0, 10, 1]])
+    class Still:
+        def integers(self, high, size):
+            return np.zeros(size, int)
 
-    monkeypatch.setattr(beyond, "_hits", hits)  # as many, wherever they are moved
-    monkeypatch.setattr(
-        decoding, "log_odds", lambda name, data, fold, params: [
-            np.zeros(len(data.rows(fold, role))) for role in ("val", "test")
-        ],
-    )  # fmt: skip
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Still())
     for row in beyond.events(data, asked(tolerance_s=0.24, folds=[0, 3])):
         assert row.score.chance == pytest.approx(row.score.value) and row.score.p == 1
 
@@ -140,19 +150,20 @@ def test_labels_that_are_late_are_found_and_those_that_are_not_left_alone():
 
 @pytest.mark.slow
 def test_cuts_are_found_as_events():
-    """Cuts come every 4 s, so peaks moved round meet one in eight: chance is no small number. Of seeds 0
-    to 4 it is .40, .63, .48, .55 and .47 of F1; two are tried here, in which it is below half."""
-    windows = [[0.16, 0.4], [-0.4, 0.0], [0.0, 0.64], [-1.0, 1.0]]
-    for seed in (2, 4):
+    """Cuts come every 4 s, so peaks moved round meet one in eight: chance is no small number."""
+    scores = []
+    for seed in range(5):
         data, _ = drawn(seed, 59_080, 60, label="cut")
-        few = asked(models=["logistic"], tolerance_s=0.24, windows=windows)
-        scores = {row.metric: row.score for row in beyond.events(data, few)}
-        assert set(scores) == set(beyond.EVENTS)
-        for metric, score in scores.items():
-            print(seed, metric, score)
-            assert score.p <= 0.05 and score.chance < score.ci_low, metric
-        assert scores["event f1"].value >= 0.20
-        assert scores["event f1"].chance <= 0.5 * scores["event f1"].value
+        few = asked(models=["logistic"], tolerance_s=0.24)
+        scores.append({row.metric: row.score for row in beyond.events(data, few)})
+        f1 = scores[-1]["event f1"]
+        print(seed, round(f1.value, 3), round(f1.chance / f1.value, 2), flush=True)
+    holds = [f1.value >= 0.20 and f1.chance <= f1.value / 2
+             for f1 in (of["event f1"] for of in scores)]  # fmt: skip
+    assert sum(holds) >= 4, holds
+    assert all(
+        score.p <= 0.05 and score.chance < score.ci_low for of in scores for score in of.values()
+    )
 
 
 @pytest.mark.slow

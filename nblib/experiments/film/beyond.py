@@ -20,13 +20,14 @@ from scipy.special import expit
 
 from nblib.core.errors import BadInput
 from nblib.core.markup import in_markdown
+from nblib.data.movie import NO_LABEL
 from nblib.evaluate import importance, states, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score
 from nblib.experiments.film import decoding, forecast
 from nblib.experiments.film.decoding import CHOICE, CHOSEN, CLOCK, OVER
 from nblib.prepare.continuous import film
-from nblib.prepare.decoder_inputs import Samples
+from nblib.prepare.decoder_inputs import ROLES, Samples
 
 if TYPE_CHECKING:
     from nblib.experiments.film.decoding import Film
@@ -41,8 +42,8 @@ LAG_WIDTH_S = 0.4  # of the window that the lag scan moves
 LATENCY_S = 0.3  # usual in the medial temporal lobe
 LATENCIES_S = (-0.2, 0.8)  # a peak outside is no latency
 EVENTS = ("event precision", "event recall", "event f1")
-HEIGHTS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)  # quantiles of answers that a peak may have to reach
-VAL_DRAWS = 10  # of events moved round, where a height is chosen
+RESPONSE_S = (0.16, 0.48)  # after an event, when units answer it
+SOUGHT = 0.75  # peaks for every event: fewer are surer, but find less
 
 
 def extended(result: Result, data: Film, params: decoding.Params) -> Result:
@@ -219,35 +220,38 @@ def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[
 
 
 def events(data: Film, params: decoding.Params) -> list[Row]:
-    """Precision, recall and F1 of the label's beginnings, found as peaks of how many the first decoder's
-    answers expect within `tolerance_s`.
+    """Precision, recall and F1 of the label's beginnings, found as peaks of how many are expected within
+    `tolerance_s` by the first decoder, which reads the counts of a response (RESPONSE_S).
 
-    How high a peak must be is chosen by F1 over chance on validation bins. Chance and p: the events found
-    are moved round within each segment. Intervals as of other scores.
+    A peak must be so high that validation bins hold three for every four beginnings in as many train bins;
+    their labels are not looked at. Chance and p: the events found are moved round within each segment.
+    Intervals as of other scores.
     """
     if not params.tolerance_s:
         return []
-    reach, name, counted = round(params.tolerance_s / data.width_s), params.models[0], []
-    rng, null = np.random.default_rng([params.seed, 7]), []
-    folds = params.folds or range(len(data.roles))
+    reach, name = round(params.tolerance_s / data.width_s), params.models[0]
+    begins = (data.y == 1) & (np.roll(data.y, 1) != 1)
+    data = replace(data, y=np.where(data.y == NO_LABEL, NO_LABEL, begins))
+    first, stop = RESPONSE_S
+    window = [first, max(stop, first + data.width_s)]
+    params = params.model_copy(update={"windows": [window]})
+    rng, folds = np.random.default_rng([params.seed, 7]), params.folds or range(len(data.roles))
+    counted, by_luck = [], np.zeros((params.n_permutations, 3))
     for fold in folds:
-        val, test = decoding.log_odds(name, data, fold, params)
-        of_val, of_test = (
-            (data, at, _within(data, at, odds, reach))
-            for at, odds in ((data.rows(fold, "val"), val), (data.rows(fold, "test"), test))
-        )
-
-        def over_chance(height: float, of_val: tuple = of_val) -> float:
-            moved = [_f1(*of_val, height, reach, rng) for _ in range(VAL_DRAWS)]
-            return _f1(*of_val, height, reach) - np.mean(moved)
-
-        height = max(np.quantile(of_val[2], HEIGHTS), key=over_chance)
-        counted.append(_hits(*of_test, height, reach))
-        moves = range(params.n_permutations)
-        null.append([_hits(*of_test, height, reach, rng).sum(axis=0) for _ in moves])
-    # Counts of all folds together, as of the score itself: (move, 3), (segment, 3).
-    null, counts = _rates(np.sum(null, axis=0)), np.concatenate(counted)
-    of_folds, total = np.array([part.sum(axis=0) for part in counted]), counts.sum(axis=0)
+        train, val, test = (data.rows(fold, role) for role in ROLES)
+        of_val, of_test = decoding.log_odds(name, data, fold, params)
+        heights = np.concatenate([high for _, high in _peaks(of_val, data.segment[val], reach)])
+        n_wanted = max(1, round(SOUGHT * data.y[train].mean() * len(val)))
+        least = np.sort(heights)[-n_wanted:][0]
+        counted.append([])
+        truth = np.split(data.y[test], np.flatnonzero(np.diff(data.segment[test])) + 1)
+        for y, (at, high) in zip(truth, _peaks(of_test, data.segment[test], reach), strict=True):
+            found, true = at[high >= least], np.flatnonzero(y)
+            counted[-1].append(_hits(found, true, reach))
+            moves = rng.integers(len(y), size=params.n_permutations)
+            by_luck += [_hits((found + move) % len(y), true, reach) for move in moves]
+    null, counts = _rates(by_luck), np.concatenate(counted)  # (move, 3), (segment, 3)
+    of_folds, total = np.array([np.sum(part, axis=0) for part in counted]), counts.sum(axis=0)
     value, left_out = _rates(total), [_rates(total - parts) for parts in (counts, of_folds)]
     n_test, n_train = (sum(len(data.rows(fold, r)) for fold in folds) for r in ("test", "train"))
     half = states.half_width(left_out, len(folds) * n_test / n_train)
@@ -262,33 +266,19 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
     return rows
 
 
-def _within(data: Film, rows: np.ndarray, odds: np.ndarray, reach: int) -> np.ndarray:
-    """Share of bins with an event (B,) that answers expect within reach of each bin of some segments."""
-    parts = np.split(expit(odds), np.flatnonzero(np.diff(data.segment[rows])) + 1)
+def _peaks(odds: np.ndarray, segment: np.ndarray, reach: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Bins of each segment at which answers (B,) expect the most events within reach, and how many."""
     wide = 2 * reach + 1
-    return np.concatenate([uniform_filter1d(part, wide, mode="nearest") for part in parts])
+    for part in np.split(expit(odds), np.flatnonzero(np.diff(segment)) + 1):
+        expected = wide * uniform_filter1d(part, wide, mode="nearest")
+        at, of = find_peaks(expected, height=0, distance=wide)
+        yield at, of["peak_heights"]
 
 
-def _hits(
-    data: Film, rows: np.ndarray, odds: np.ndarray, height: float, reach: int,
-    rng: np.random.Generator | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Events of each segment of some bins (segment, 3): found and true, found, true."""
-    counts = []
-    for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(data.segment[rows])) + 1):
-        found, _ = find_peaks(odds[part], height=height, distance=reach + 1)
-        if rng is not None:
-            found = np.sort((found + rng.integers(len(part))) % len(part))
-        before = data.y[max(0, rows[part[0]] - 1)] == 1  # what is on already does not begin here
-        true = np.flatnonzero(np.diff(data.y[rows[part]], prepend=before) == 1)
-        pairs = maximum_bipartite_matching(csr_array(abs(found[:, None] - true) <= reach))
-        counts.append(((pairs >= 0).sum(), len(found), len(true)))
-    return np.array(counts)
-
-
-def _f1(*asked: Any) -> float:
-    """F1 of the events of some bins, asked as `_hits`."""
-    return float(_rates(_hits(*asked).sum(axis=0))[2])
+def _hits(found: np.ndarray, true: np.ndarray, reach: int) -> tuple[int, int, int]:
+    """How many events are found and true, found, true; each counts once, within reach of each other."""
+    pairs = maximum_bipartite_matching(csr_array(abs(found[:, None] - true) <= reach))
+    return (pairs >= 0).sum(), len(found), len(true)
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:
