@@ -67,8 +67,11 @@ def test_events_of_a_state_are_its_beginnings():
 def test_who_knows_the_events_finds_them_within_reach(monkeypatch, late, least, most):
     data, _ = drawn(0, 6000, gap_s=4.0, label="cut")
     said = np.roll(np.where(data.y == 1, 4.0, -9.0), late)
-    of_roles = lambda _, film, fold, __: [said[film.rows(fold, r)] for r in ("val", "test")]
-    monkeypatch.setattr(decoding, "log_odds", of_roles)
+
+    def told(name, film, fold, params):
+        return [said[film.rows(fold, role)] for role in ("val", "test")]
+
+    monkeypatch.setattr(decoding, "log_odds", told)
     scores = {row.metric: row.score for row in beyond.events(data, asked(tolerance_s=0.24))}
     precision, f1 = scores["event precision"], scores["event f1"]
     assert least <= precision.value <= most and f1.chance < 0.25
