@@ -133,7 +133,9 @@ class LinearDecoder(Decoder):
 def scores(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """x (B, T, N) or (B, T*N) -> (B, C), float64; part by part, so that there is no second copy of x."""
     parts = np.split(x.reshape(len(x), -1), range(512, len(x), 512))
-    weight = np.ascontiguousarray(weight)  # as a stored one lies: BLAS rounds by the order in memory
+    weight = np.ascontiguousarray(
+        weight
+    )  # as a stored one lies: BLAS rounds by the order in memory
     return np.concatenate([part.astype(np.float64) @ weight + bias for part in parts])
 
 

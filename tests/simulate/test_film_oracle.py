@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nblib.simulate import movie
+from nblib.simulate import film_oracle, movie
 from nblib.simulate.film_oracle import KERNEL, film_posterior
 
 P_SCENE, P_CUT = 0.15, 0.25
@@ -59,7 +59,10 @@ def by_all_paths(film, units, gains, counts, exposure_s):
     return np.einsum("p,ptk->tk", weight, on[path]) / weight.sum()
 
 
-def test_the_oracle_is_the_sum_over_all_paths():
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_the_oracle_is_the_sum_over_all_paths(monkeypatch, at_once):
+    """However many units it takes at once."""
+    monkeypatch.setattr(film_oracle, "AT_ONCE", at_once)
     args = short()
     exact = by_all_paths(*args)
     found = film_posterior(*args, p_scene=P_SCENE, p_cut=P_CUT)

@@ -153,5 +153,7 @@ def around(
     x = np.empty((len(at), len(windows), counts.shape[1]), np.float32)
     for k, (first, stop) in enumerate(np.rint(np.asarray(windows) / width_s).astype(int)):
         low, high = (np.searchsorted(number, number[at] + end) for end in (first, stop))
-        x[:, k] = (sums[high] - sums[low]) / np.sqrt(np.maximum(high - low, 1))[:, None]
+        spikes, root = sums[high], np.sqrt(np.maximum(high - low, 1))[:, None]
+        spikes -= sums[low]
+        np.divide(spikes, root, out=x[:, k], casting="same_kind")
     return x
