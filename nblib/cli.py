@@ -81,9 +81,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--with-upstream", action="store_true", help="first make what it needs")
     sub.add_argument("--force", action="store_true", help="run again although the result is there")
     sub.add_argument(
-        "--jobs", type=at_least_one, default=1, metavar="N",
+        "--jobs",
+        type=at_least_one,
+        default=1,
+        metavar="N",
         help="recordings at once, when the recipe has several and none is named",
-    )  # fmt: skip
+    )
     sub.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
 
     start = call("run.sweep:run", "file", "jobs", "dry_run", "profile")

@@ -107,9 +107,11 @@ def rows_html(table: pd.DataFrame, links: Links) -> str:
     columns |= {name: rest[name].map(in_html).tolist() for name in rest if rest[name].any()}
     head = "".join(f"<th>{name}</th>" for name in columns)
     body = "\n".join(
-        "<tr>" + "".join(f'<td data-label="{n}">{c}</td>' for n, c in zip(columns, cells, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f'<td data-label="{n}">{c}</td>' for n, c in zip(columns, cells, strict=True))
+        + "</tr>"
         for cells in zip(*columns.values(), strict=True)
-    )  # fmt: skip
+    )
     return f'<table class="display compact">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
 
 

@@ -266,13 +266,17 @@ class SplitSettings(Params):
         1.0, ge=0, description="time kept free between roles (blocked, segments, cycles) [s]"
     )
     context_s: list[Annotated[float, Field(ge=0)]] = Field(
-        [3.0, 1.0], min_length=2, max_length=2,
+        [3.0, 1.0],
+        min_length=2,
+        max_length=2,
         description="past and future a decoder may see, kept free too (segments, cycles) [s]",
-    )  # fmt: skip
+    )
     cycle_s: list[Annotated[float, Field(gt=0)]] = Field(
-        [63.0, 9.0, 15.0], min_length=3, max_length=3,
+        [63.0, 9.0, 15.0],
+        min_length=3,
+        max_length=3,
         description="train, validation and test of each cycle, gaps besides (cycles) [s]",
-    )  # fmt: skip
+    )
     n_parts: int = Field(
         0, ge=0, description="parts of the film, each with five segments; 0 = as published [count]"
     )

@@ -219,7 +219,7 @@ def commit(
             **(extra or {}),
             **provenance.environment(),
             "sha256": "",
-        }  # fmt: skip
+        }
         (temporary / MANIFEST).write_text(integrity.dump_sealed(plain(manifest)))
         _fsync(temporary / MANIFEST)
         _fsync(temporary)

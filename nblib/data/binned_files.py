@@ -123,14 +123,19 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     if (ids := pd.Index(coords["unit"][1])).has_duplicates:
         raise BadInput(f"{path}: one id for several units: {some(ids[ids.duplicated()].unique())}.")
     coords |= {
-        "trial": ("trial", np.arange(n_trials)), "time": ("time", np.arange(n_bins)),
-        "stop_s": ("trial", start + lasts), "exposure_s": (AXES[:2], width),
-    }  # fmt: skip
+        "trial": ("trial", np.arange(n_trials)),
+        "time": ("time", np.arange(n_bins)),
+        "stop_s": ("trial", start + lasts),
+        "exposure_s": (AXES[:2], width),
+    }
     binning = {"binning": "per_presentation", "n_bins": n_bins}
     attrs = {
-        "recording": recording_id, "subject": recording_id, "source": str(path), "clock": clock,
+        "recording": recording_id,
+        "subject": recording_id,
+        "source": str(path),
+        "clock": clock,
         "binning": json.dumps(binning),
-    }  # fmt: skip
+    }
     return xr.Dataset({"counts": (AXES, counts), **signals}, coords, attrs)
 
 

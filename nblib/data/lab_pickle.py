@@ -163,9 +163,12 @@ def _dataset(
     edges = start[:, None] + np.arange(n_bins + 1) * PRESENTATION_NS // n_bins  # int64 ns
     counts, label = counts.reshape(n, n_bins, len(units)), frame[::n_bins]
     attrs = {
-        "recording": session, "subject": "", "label_name": LABEL, "source": str(path),
+        "recording": session,
+        "subject": "",
+        "label_name": LABEL,
+        "source": str(path),
         "binning": json.dumps({"binning": "per_presentation", "n_bins": n_bins}),
         "clock": "nominal",
-    }  # fmt: skip
+    }
     binned = build(counts, np.arange(n), label, edges, pd.DataFrame(index=units), attrs=attrs)
     return binned.assign_coords({LABEL: ("trial", label)})

@@ -140,9 +140,12 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         film_s = clock_s = np.arange(np.ceil(first * rate), np.floor(last * rate) + 1) / rate
     elif WATCH_LOG in tables:
         film_s, clock_s = (
-            numbers(require(tables[WATCH_LOG], name, f"{path}: {WATCH_LOG}"), f"{path}: {WATCH_LOG}/{name}")
+            numbers(
+                require(tables[WATCH_LOG], name, f"{path}: {WATCH_LOG}"),
+                f"{path}: {WATCH_LOG}/{name}",
+            )
             for name in ("pts", "neural_recording_time")
-        )  # fmt: skip
+        )
         clock_s = clock_s * SECONDS[unit]
     else:
         raise BadInput(
@@ -202,10 +205,12 @@ def frame_table(
     is taken."""
     frame = shown["frame"].to_numpy(copy=True)
     columns = {
-        "start_time": frame / rate_hz, "stop_time": (frame + 1) / rate_hz, "frame": frame,
+        "start_time": frame / rate_hz,
+        "stop_time": (frame + 1) / rate_hz,
+        "frame": frame,
         "exposure_s": (shown["stop"] - shown["start"]).to_numpy() / 1e9,
         "after_pause": shown["after_pause"].to_numpy(copy=True),
-    }  # fmt: skip
+    }
     for name, values in labels.items():
         if name in [*columns, "label"]:
             raise BadInput(

@@ -62,17 +62,22 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             raise BadInput(f"{path}: {name} has {len(position)} samples, t has {len(time_s)}.")
     values[VELOCITY] = np.gradient(values["cursor_pos"], time_s, axis=0)
     units = pd.DataFrame(
-        {"area": [channel.split(" ")[0] for channel, _ in trains],
-         "channel": [channel for channel, _ in trains]},
+        {
+            "area": [channel.split(" ")[0] for channel, _ in trains],
+            "channel": [channel for channel, _ in trains],
+        },
         index=pd.Index([f"{channel} {number}" for channel, number in trains], name="unit_id"),
-    )  # fmt: skip
+    )
     return Recording(
-        recording_id, path.stem.split("_")[0], path, units,
+        recording_id,
+        path.stem.split("_")[0],
+        path,
+        units,
         np.append(0, np.cumsum([len(train) for train in trains.values()])),
         np.concatenate(list(trains.values())),
         series={name: _series(name, part, time_s) for name, part in values.items()},
         meta={"time_unit": "s", "notes": []},
-    )  # fmt: skip
+    )
 
 
 def _series(name: str, values: np.ndarray, time_s: np.ndarray) -> Series:

@@ -67,10 +67,12 @@ def deviance_explained(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
     from sklearn.metrics import d2_tweedie_score
 
     y, rate = (a.reshape(-1, a.shape[-1]) for a in (counts, np.maximum(rate, LEAST)))
-    return np.array([
-        d2_tweedie_score(y[:, n], rate[:, n], power=1) if y[:, n].any() else np.nan
-        for n in range(y.shape[1])
-    ])  # fmt: skip
+    return np.array(
+        [
+            d2_tweedie_score(y[:, n], rate[:, n], power=1) if y[:, n].any() else np.nan
+            for n in range(y.shape[1])
+        ]
+    )
 
 
 def value(parts: Sequence[Earned]) -> float:

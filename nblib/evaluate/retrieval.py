@@ -52,8 +52,11 @@ def retrieval_scores(
     intervals = (
         stats.fraction_interval(rank == 1, group=y),
         stats.fraction_interval(rank <= top, group=y),
-        (np.quantile(rank, middle[0], method="lower"), np.quantile(rank, middle[1], method="higher")),
-    )  # fmt: skip
+        (
+            np.quantile(rank, middle[0], method="lower"),
+            np.quantile(rank, middle[1], method="higher"),
+        ),
+    )
     scores = {}
     names = ("accuracy", "top5", "median_rank")
     columns = zip(names, values, chances, intervals, np.array(null).T, strict=True)

@@ -50,11 +50,14 @@ class Answers:
         hits, found = np.cumsum(on[::-1]), np.cumsum((on + off)[::-1])  # from the surest on
         both, said = (weight * y * self.said).sum(), (weight * self.said).sum()
         precision = hits / np.maximum(found, 1e-12)
-        return np.array([
-            kappa(both, said, n_on, n_on + n_off), 2 * both / max(said + n_on, 1e-12),
-            on[::-1] @ precision / max(n_on, 1e-12),
-            on @ (np.cumsum(off) - off / 2) / max(n_on * n_off, 1e-12),
-        ])  # fmt: skip
+        return np.array(
+            [
+                kappa(both, said, n_on, n_on + n_off),
+                2 * both / max(said + n_on, 1e-12),
+                on[::-1] @ precision / max(n_on, 1e-12),
+                on @ (np.cumsum(off) - off / 2) / max(n_on * n_off, 1e-12),
+            ]
+        )
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -65,9 +68,10 @@ class Answers:
         """The values with each segment left out (segments, 4), and with each fold (folds, 4)."""
         return [
             np.array([self.scores(self.y, of != k) for k in range(of.max() + 1)])
-            if of.any() else self.values[None]
+            if of.any()
+            else self.values[None]
             for of in (self.segment, self.fold)
-        ]  # fmt: skip
+        ]
 
     def interval(self) -> np.ndarray:
         """The interval of each of the values, (2, 4); of one segment, all there is."""

@@ -230,9 +230,12 @@ def fit(
 
 
 def evaluate(
-    decoder: Decoder, data: Data, params: Params, history: pd.DataFrame,
+    decoder: Decoder,
+    data: Data,
+    params: Params,
+    history: pd.DataFrame,
     ideal: np.ndarray | None = None,
-) -> Result:  # fmt: skip
+) -> Result:
     """Score a fitted decoder on the test presentations, once.
 
     history: of its fit, kept with the result; ideal: log-probabilities (B, C) of the best possible
@@ -339,9 +342,12 @@ def of_units(data: Data, keep: np.ndarray) -> Data:
     roles = {role: replace(s, x=s.x[:, :, keep].copy()) for role, s in samples.items()}
     mean, scale = data.scaling
     return replace(
-        data, **roles, unit_ids=data.unit_ids[keep], units=data.units[keep],
+        data,
+        **roles,
+        unit_ids=data.unit_ids[keep],
+        units=data.units[keep],
         scaling=(mean[keep], scale[keep]),
-    )  # fmt: skip
+    )
 
 
 def seen_window(data: Data, recipe: Recipe) -> tuple[float, float]:

@@ -235,9 +235,11 @@ def result_of(decoding: Decoding, data: Data, params: Params) -> Result:
             if which in SETS:
                 part = "seen" if which == "seen" else "unseen"
                 of = {
-                    "model": f"{name} by {params.regressor}", "variant": SETS[which],
-                    "n_test": len(scenes.presentations[part]), "n_train": len(scenes.presentations["fit, all"]),
-                }  # fmt: skip
+                    "model": f"{name} by {params.regressor}",
+                    "variant": SETS[which],
+                    "n_test": len(scenes.presentations[part]),
+                    "n_train": len(scenes.presentations["fit, all"]),
+                }
             rows += [
                 Row(f"{name}, {which}, {metric}", score, best.get(metric), of, metric)
                 for metric, score in scores.items()
@@ -375,7 +377,9 @@ def examples(decoding: Decoding, space: str = "", n: int = 5) -> pd.DataFrame:
 def in_words(decoding: Decoding, params: Params, recipe: Recipe) -> str:
     """The result in a sentence a feature space, and what to make of it."""
     held = decoding.scenes.held
-    which, n = ("unseen_held", len(held)) if len(held) else ("seen", len(decoding.scenes.shown.label))  # fmt: skip
+    which, n = (
+        ("unseen_held", len(held)) if len(held) else ("seen", len(decoding.scenes.shown.label))
+    )
     scores = {name: one.scores[which]["accuracy"] for name, one in decoding.spaces.items()}
     lines = [
         f"- **{name}**: {with_interval(s)}, p = {s.p:.2g} by {s.null}" for name, s in scores.items()

@@ -305,9 +305,10 @@ def in_words(result: Result, params: Params) -> str:
     seen = set(who["test"]) & {*who["train"], *who["val"]}
     part = "were among its teachers (`all_subjects`)" if seen else "had no part in its training"
     what = {
-        "rp": "tells near from far windows", "ts": "tells whether three windows are in order",
+        "rp": "tells near from far windows",
+        "ts": "tells whether three windows are in order",
         "cpc": f"finds the true next window among {1 + params.n_negatives}",
-    }[params.pretext]  # fmt: skip
+    }[params.pretext]
     return (
         f"**Result.** On {len(who['test'])} subjects (fold {params.fold} of {params.n_folds}) that {part}, "
         f"{pretext.TITLES[params.pretext]} {what} in {with_interval(s)} "

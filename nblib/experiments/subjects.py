@@ -40,7 +40,9 @@ def fold_hash(cohort: Cohort, n_folds: int, seed: int) -> str:
     return hashlib.sha256(json.dumps(folds).encode()).hexdigest()[:12]
 
 
-def teachers(cohort: Cohort, test: np.ndarray, who: str, seed: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def teachers(
+    cohort: Cohort, test: np.ndarray, who: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Recordings that teach the pretext and those that choose its epoch, as numbers.
 
     who: "train_subjects" (none of the test subjects) or "all_subjects". A fifth of the subjects,

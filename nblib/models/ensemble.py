@@ -67,11 +67,12 @@ class Ensemble(Decoder):
         for member, weights in tried.items():
             log_proba = pooled(answers, weights)
             row = {
-                "epoch": len(rows), "member": member,
+                "epoch": len(rows),
+                "member": member,
                 "train_loss": log_loss(pooled(of_train, weights), train.y),
                 "val_loss": log_loss(log_proba, judge.y),
                 "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
-            }  # fmt: skip
+            }
             rows.append(row)
         history = pd.DataFrame(rows)
         if val is None:  # nothing is chosen
@@ -127,9 +128,12 @@ def pool_weights(answers: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Weights (M,), none below 0 and together 1, whose mean of `answers` (M, B, C) fits y (B,) best."""
     equal = np.full(len(answers), 1 / len(answers))
     best = minimize(
-        lambda weights: log_loss(pooled(answers, weights), y), equal, method="SLSQP",
-        bounds=[(0, 1)] * len(answers), options={"ftol": 1e-10},
+        lambda weights: log_loss(pooled(answers, weights), y),
+        equal,
+        method="SLSQP",
+        bounds=[(0, 1)] * len(answers),
+        options={"ftol": 1e-10},
         constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1},
-    )  # fmt: skip
+    )
     weights = np.clip(best.x, 0, None)
     return weights / weights.sum()

@@ -147,9 +147,10 @@ def load_lab_weights(path: Path | str, n_channels: int = 11, n_samples: int = 30
         raise BadInput(f"{path}: expected a state dict of tensors, not a {type(state).__name__}.")
     # Some files hold the whole pretext network, the embedder under a name of its own.
     found = {
-        layer: v for k, v in state.items()
+        layer: v
+        for k, v in state.items()
         if (layer := ".".join(k.split(".")[-2:])).split(".")[0] in LAB_LAYERS
-    }  # fmt: skip
+    }
     for name, shape in wanted.items():
         if name not in found:
             raise BadInput(f"{path}: no {name}; this is not a StagerNet of preset 'lab'.")

@@ -41,7 +41,7 @@ from nblib.models.checkpoints import (
     fingerprint,
     layout,
     load_checkpoint,
-)  # fmt: skip
+)
 from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
@@ -113,9 +113,12 @@ def fit(
         if resume == "auto":
             resume = path if path.is_file() else ""
         same = {
-            "stage": stage, "data": fingerprint(train, val), "network": layout(module),
-            **asdict(settings), **(identity or {}),
-        }  # fmt: skip
+            "stage": stage,
+            "data": fingerprint(train, val),
+            "network": layout(module),
+            **asdict(settings),
+            **(identity or {}),
+        }
         if resume:
             check_checkpoint(Path(resume), same)
         stack.enter_context(reproducible(settings.seed, settings.threads))

@@ -52,19 +52,25 @@ class ConvVAE(nn.Module):
         }  # fmt: skip
         c = channels
         self.down = nn.Sequential(
-            nn.Conv2d(1, c, 5, 2, 2), nn.SiLU(),
-            nn.Conv2d(c, 2 * c, 3, 2, 1), nn.SiLU(),
-            nn.Conv2d(2 * c, 2 * c, 3, 2, 1), nn.SiLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, c, 5, 2, 2),
+            nn.SiLU(),
+            nn.Conv2d(c, 2 * c, 3, 2, 1),
+            nn.SiLU(),
+            nn.Conv2d(2 * c, 2 * c, 3, 2, 1),
+            nn.SiLU(),
+        )
         self.inner = (2 * c, height // 8, width // 8)
         n_inner = int(np.prod(self.inner))
         self.mean, self.log_var = nn.Linear(n_inner, n_latents), nn.Linear(n_inner, n_latents)
         self.spread = nn.Linear(n_latents, n_inner)
         self.up = nn.Sequential(
-            nn.SiLU(), nn.ConvTranspose2d(2 * c, 2 * c, 4, 2, 1),
-            nn.SiLU(), nn.ConvTranspose2d(2 * c, c, 4, 2, 1),
-            nn.SiLU(), nn.ConvTranspose2d(c, 1, 4, 2, 1),
-        )  # fmt: skip
+            nn.SiLU(),
+            nn.ConvTranspose2d(2 * c, 2 * c, 4, 2, 1),
+            nn.SiLU(),
+            nn.ConvTranspose2d(2 * c, c, 4, 2, 1),
+            nn.SiLU(),
+            nn.ConvTranspose2d(c, 1, 4, 2, 1),
+        )
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         inner = self.down(image[:, None] - 0.5).flatten(1)

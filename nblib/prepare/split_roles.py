@@ -175,8 +175,9 @@ def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, w
         raise BadInput(
             f"{who}: label {name!r} is another one in each of the {len(label)} presentations ({some(classes, 3)}); "
             "nothing comes twice, so nothing can be learned. Take a label with few classes"
-            + (f", or make them by an expression such as  {half}" if half else "") + "."
-        )  # fmt: skip
+            + (f", or make them by an expression such as  {half}" if half else "")
+            + "."
+        )
     if settings.split == "random" and settings.stratified:
         # Each role needs a group of every class; a group goes by its first presentation.
         first = label[np.unique(group, return_index=True)[1]]

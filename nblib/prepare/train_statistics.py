@@ -153,14 +153,15 @@ def fit_statistics(
         correlation = unit_correlation(counts[:, :, keep], place, mean[keep], scale)
     zscore = settings.scaler == "zscore"
     return TrainStatistics(
-        fold=fold, unit_ids=units[keep],
+        fold=fold,
+        unit_ids=units[keep],
         mean=mean[keep] if zscore else np.zeros(keep.sum()),
         scale=scale if zscore else np.ones(keep.sum()),
         classes=np.unique(binned.label.values[place]),
         correlation=correlation.astype(np.float32),
         dropped=pd.DataFrame({"unit": units[~keep], "reason": reason[~keep].astype(str)}),
         signals=signal_statistics(binned, place),
-    )  # fmt: skip
+    )
 
 
 def signal_statistics(binned: xr.Dataset, place: np.ndarray) -> pd.DataFrame:

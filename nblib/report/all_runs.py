@@ -194,10 +194,12 @@ def _rows(run: Run | Unreadable, recipes_now: dict[str, P.Recipe]) -> list[dict[
             for metric, score in result["scores"].items():
                 best = (result.get("oracle") or {}).get(metric) or {}
                 rows.append(
-                    row_of_run | of_result | {"metric": metric, "result": i}
+                    row_of_run
+                    | of_result
+                    | {"metric": metric, "result": i}
                     | {name: score.get(name) for name in SCORE}
                     | {name: best.get(field) for name, field in ORACLE.items()}
-                )  # fmt: skip
+                )
         return rows
     except CorruptArtifact:  # a field is missing
         return [row | names | {"flag": "corrupt"}]

@@ -149,9 +149,11 @@ def _others(part: pd.DataFrame, first: str) -> list[str]:
 def _difference(ours: pd.DataFrame, theirs: pd.DataFrame, seed: int = 0) -> stats.PairedDifference:
     """Share right of one decoder minus that of another; rows: the same test presentations."""
     return stats.paired_difference(
-        ours["correct"].to_numpy(float), theirs["correct"].to_numpy(float),
-        group=ours["group"].to_numpy(), seed=seed,
-    )  # fmt: skip
+        ours["correct"].to_numpy(float),
+        theirs["correct"].to_numpy(float),
+        group=ours["group"].to_numpy(),
+        seed=seed,
+    )
 
 
 def _adjusted(rows: list[dict]) -> list[dict]:
@@ -201,9 +203,10 @@ def learning_curves(runs: pd.DataFrame) -> pd.DataFrame:
     part = all_runs.clean(runs[(runs["notebook"] == FEW_SHOT) & ~control])
     named = part["variant"].str.extract(r"^k=(?P<k>\d+|all)(?:, )?(?P<rest>.*)$")
     part = part.assign(
-        k=named["k"].replace("all", "0").astype(int), rest=named["rest"],
+        k=named["k"].replace("all", "0").astype(int),
+        rest=named["rest"],
         per_class=part["n_train"] / part["n_classes"],
-    )  # fmt: skip
+    )
     sets = list(part.groupby(["group", "changed", "rest"], sort=True))
     rows = []
     for who, curves in sets:

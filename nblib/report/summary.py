@@ -57,11 +57,14 @@ def differs(runs: pd.DataFrame) -> pd.Series:
         numbers = {"fold": run.fold, "seed": run.seed}
         plain = run.metric in ("accuracy", None)
         parts = [
-            run.variant, run.changed, run.group if several else "",
+            run.variant,
+            run.changed,
+            run.group if several else "",
             "" if run.notebook in DECODERS else run.notebook[:2],
             *(f"{name} {n:g}" for name, n in numbers.items() if pd.notna(n) and n > 0),
-            "" if plain else SCORE_TEXT.get(run.metric, run.metric), run.flag,
-        ]  # fmt: skip
+            "" if plain else SCORE_TEXT.get(run.metric, run.metric),
+            run.flag,
+        ]
         return ", ".join(filter(None, parts))
 
     return pd.Series([words(run) for run in runs.itertuples()], index=runs.index, dtype=object)
@@ -98,9 +101,12 @@ def short_table(runs: pd.DataFrame, width: int) -> str:
     table = runs_table(runs)
     within = table["95 % interval"].map(lambda text: f" ({text})" if text else "")
     columns = {
-        "model": table["model"], "recording": table["recording"], "differs": table["differs"],
-        "accuracy, 95 % interval": table["score"].str.rjust(6) + within, "best": table["best possible"],
-    }  # fmt: skip
+        "model": table["model"],
+        "recording": table["recording"],
+        "differs": table["differs"],
+        "accuracy, 95 % interval": table["score"].str.rjust(6) + within,
+        "best": table["best possible"],
+    }
     columns = {name: [name, *cells] for name, cells in columns.items()}
     room = {name: max(map(len, cells)) for name, cells in columns.items()}
     room |= {"model": min(room["model"], 18), "recording": min(room["recording"], 14)}

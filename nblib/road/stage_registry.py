@@ -80,9 +80,7 @@ class StageInfo:
 
 def _road(version: int, upstream: str | None, settings: type[P.Params], signal: str) -> StageInfo:
     """A stage whose settings are the recipe's."""
-    return StageInfo(
-        version, upstream, settings=settings, signal=signal, is_run=False, light=True
-    )  # fmt: skip
+    return StageInfo(version, upstream, settings=settings, signal=signal, is_run=False, light=True)
 
 
 INGEST, BIN, CLEAN, SPLIT = "01_ingest", "02_bin", "03_clean", "04_split"

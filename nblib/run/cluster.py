@@ -56,11 +56,13 @@ def make_jobs(runs: list[Task]) -> list[dict[str, Any]]:
     job_of_run = {i: name for name, some in zip(names, members.values(), strict=True) for i in some}
     return [
         {
-            "id": name, "kind": kind, "runs": [list(runs[i]) for i in some],
+            "id": name,
+            "kind": kind,
+            "runs": [list(runs[i]) for i in some],
             "needs": sorted({job_of_run[k] for i in some for k in needs[i]} - {name}),
         }
         for name, ((kind, _), some) in zip(names, members.items(), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def make_workers(calls: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:

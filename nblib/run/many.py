@@ -46,9 +46,12 @@ HEAVY = (
 )  # fmt: skip
 FORK = multiprocessing.get_context("fork")
 THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
-)  # fmt: skip
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 INLINE = "module://matplotlib_inline.backend_inline"
 SERVER_GONE = (
     "the process that begins jobs and kernels is gone: it was killed, perhaps for want of memory. "

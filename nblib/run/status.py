@@ -171,7 +171,7 @@ def reason(job: Job, made: list[dict[str, Any]]) -> str:
         [k for k, v in stages.in_key(values).items() if v != there["parameters"].get(k)]
         for there in made
         if (there["stage"], there["recording"]) == (job.name, job.recording)
-    ]  # fmt: skip
+    ]
     if not differing:
         return "never made"
     least = min(differing, key=len)

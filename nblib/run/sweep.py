@@ -193,9 +193,11 @@ def split_up(sweep: Sweep, runs: list[Task]) -> tuple[list[Task], list[Task]]:
         return with_roads(runs), []
     reports = [r for r in runs if plan.job_of(*r).recipe is None]
     inputs = [
-        step for study in sweep.studies() for run in study.inputs()
+        step
+        for study in sweep.studies()
+        for run in study.inputs()
         for step in plan.road(plan.job_of(*run))
-    ]  # fmt: skip
+    ]
     first = with_roads([*(r for r in runs if r not in reports), *inputs])
     of_search = (SEARCH, {"search": sweep.sweep})
     return first, reports if of_search in reports else [of_search, *reports]

@@ -28,8 +28,9 @@ class Recordings(P.Params):
         None, description="sessions by columns of their table: a value, a list, or {min, max}"
     )
     table: str | None = Field(
-        None, description="the sessions as `nblib allen list --csv` wrote them; None = ask the Institute"
-    )  # fmt: skip
+        None,
+        description="the sessions as `nblib allen list --csv` wrote them; None = ask the Institute",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Recordings:

@@ -83,8 +83,10 @@ def potentials(
         at = rng.uniform(0, duration)
         electrodes += 600.0 * np.exp(-(((time - at) / 0.15) ** 2))[:, None]
     intervals = {
-        "start_time": starts, "stop_time": starts + settings.state_s, "state": np.array(STATES),
-    }  # fmt: skip
+        "start_time": starts,
+        "stop_time": starts + settings.state_s,
+        "state": np.array(STATES),
+    }
     return electrodes, intervals
 
 

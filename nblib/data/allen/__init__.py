@@ -117,10 +117,13 @@ def download(session_id: str, *, again: bool = False) -> Path:
                 file=sys.stderr,
             )
     return _fetch(
-        place, f"session {session_id}", "get_session_data", int(session_id),
+        place,
+        f"session {session_id}",
+        "get_session_data",
+        int(session_id),
         f"one NWB file for session {session_id}; `nblib allen list` shows the sessions.",
         lambda path: check_session(path, session_id),
-    )  # fmt: skip
+    )
 
 
 fetch = download

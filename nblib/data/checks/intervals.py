@@ -88,11 +88,14 @@ def trial_tables(
     step = float(np.median(np.diff(start[order]))) if len(start) > 1 else 0.0
     long = np.flatnonzero(gap > max(LONG_GAP * step, 1e-9))
     edges = np.unique(np.r_[0, long + 1, len(start)])
-    blocks = pd.DataFrame({
-        "start_s": start[order][edges[:-1]],
-        "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
-        "presentations": np.diff(edges), "gap_before_s": np.r_[np.nan, gap[long]][: len(edges) - 1],
-    })  # fmt: skip
+    blocks = pd.DataFrame(
+        {
+            "start_s": start[order][edges[:-1]],
+            "stop_s": [stop[order][a:b].max() for a, b in itertools.pairwise(edges)],
+            "presentations": np.diff(edges),
+            "gap_before_s": np.r_[np.nan, gap[long]][: len(edges) - 1],
+        }
+    )
     median = np.median(length) if len(length) else np.nan
     off = np.flatnonzero(np.abs(length - median) > LENGTH_TOLERANCE * median)
     columns = {"row": trials.index, "start_s": start, "length_s": length}

@@ -128,8 +128,10 @@ def report(session: Recording) -> SessionReport:
     }  # fmt: skip
     tables = {
         "summary": pd.DataFrame({"item": items.keys(), "value": items.values()}),
-        "channels": channels, "intervals": intervals, "classes": pd.DataFrame({"class": classes}),
-    }  # fmt: skip
+        "channels": channels,
+        "intervals": intervals,
+        "classes": pd.DataFrame({"class": classes}),
+    }
     holds = (
         f"{n_channels} channels of field potential ({items['electrodes']} electrodes, "
         f"{items['signal to [s]'] - items['signal from [s]']:,.0f} s at {series.rate_hz:g} Hz) and "

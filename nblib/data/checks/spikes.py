@@ -90,9 +90,12 @@ def pass_over(recording: Recording, where: str) -> Spikes:
             "mend or remove these units in the file."
         )
     columns = {
-        "spikes": np.diff(positions), "first_s": first, "last_s": last, "duplicates": duplicates,
+        "spikes": np.diff(positions),
+        "first_s": first,
+        "last_s": last,
+        "duplicates": duplicates,
         "closer_than_1.5_ms": refractory,
-    }  # fmt: skip
+    }
     return Spikes(pd.DataFrame(columns, index=ids), short, unsorted, whole)
 
 

@@ -134,9 +134,10 @@ def spike_triggered(binned: xr.Dataset) -> xr.DataArray:
     sums = np.stack([counts[lag:].T @ shown[:-lag] for lag in lags], axis=-1)
     total = counts.sum(axis=0)[:, None, None]
     return xr.DataArray(
-        sums / np.sqrt(np.maximum(total, 1)), dims=("unit", "channel", "lag_s"),
+        sums / np.sqrt(np.maximum(total, 1)),
+        dims=("unit", "channel", "lag_s"),
         coords={"unit": binned.unit.values, "lag_s": lags * step * width_s},
-    )  # fmt: skip
+    )
 
 
 def gap_s(settings: SplitSettings) -> float:

@@ -168,10 +168,12 @@ def _ask(run: Run, samples: Samples) -> Answers:
         moved = _losses(model.predict_log_proba(_round(samples.x, digits)), samples.y) - loss
         slack += 4 * (abs(moved.mean()) + moved.std() / np.sqrt(len(moved)))
     return Answers(
-        n=len(samples), right=int((log_proba.argmax(axis=1) == samples.y).sum()),
+        n=len(samples),
+        right=int((log_proba.argmax(axis=1) == samples.y).sum()),
         near=int((ordered[:, -1] - ordered[:, -2] < A_TIE).sum()),
-        loss=float(loss.mean()), slack=float(slack),
-    )  # fmt: skip
+        loss=float(loss.mean()),
+        slack=float(slack),
+    )
 
 
 def _losses(log_proba: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -173,9 +173,11 @@ class Study:
     def inputs(self) -> list[Task]:
         """One run for each input that trials may have, such as another number of bins."""
         of_recipe = [
-            name for name in self.search.space
-            if "." not in name and name not in stages.STAGES[self.search.notebook].params.model_fields
-        ]  # fmt: skip
+            name
+            for name in self.search.space
+            if "." not in name
+            and name not in stages.STAGES[self.search.notebook].params.model_fields
+        ]
         for name in of_recipe:
             if not self.search.space[name].choices:
                 raise BadParameter(
