@@ -110,8 +110,9 @@ def sorted_in_phy(folder: Path) -> None:
     folder.mkdir(parents=True)
     recording = open_nwb(
         simulate(folder.parent / "simulated.nwb", **SIMULATED),
-        intervals="natural_scenes_presentations", label="frame",
-    )  # fmt: skip
+        intervals="natural_scenes_presentations",
+        label="frame",
+    )
     counts = np.diff(recording.spike_index)
     times = recording.spikes[0 : recording.n_spikes]
     noise = np.random.default_rng(0).uniform(0, times.max(), 500)

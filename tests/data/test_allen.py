@@ -318,9 +318,9 @@ def cache(tmp_path):
     pd.DataFrame(
         {"id": 850 + np.arange(6), "ecephys_structure_acronym": ["VISp", "VISam", "CA3", "LGd", "", ""]}
     ).to_csv(tmp_path / "channels.csv", index=False)  # fmt: skip
-    pd.DataFrame({"id": 950 + np.arange(4), "ecephys_channel_id": 850 + np.arange(4), "snr": 2.0}).to_csv(
-        tmp_path / "units.csv", index=False
-    )  # fmt: skip
+    pd.DataFrame(
+        {"id": 950 + np.arange(4), "ecephys_channel_id": 850 + np.arange(4), "snr": 2.0}
+    ).to_csv(tmp_path / "units.csv", index=False)
     return path
 
 

@@ -21,39 +21,39 @@ LABELS = [3, -1, 5, 3]  # of three bins each
 # The table above as pandas 1.5.3 and numpy 1.24.4 pickled it; compressed, base 85.
 OLD = {
     "protocol 5, frame last": (
-        'c-oazOKTKC5T4g+G>ea*Q7^&cdf9_`$U!g|3FxpZ<R03d*`A#t^P;<l7%-qn)&%NinZKf*{7e1=t?o&1vl)r@p}('
-        '5xuIl>g^}hGzW8l~Yw`*QbxEjWl6vIUFLLgjw!8PBq@@IVX0S|Bh0V}2wVQv0;R%#(jo~vQOOFk7+A@rZ;RlGZDz'
-        'eycdPc>McMe2_V!cEqcbr$dDf<;EhTwW=gqTX+<lPF{sBP_E-Rz=h#iM2R5dFZyzpTdRZFQB`Cp3|-GE$DfdoV$N'
-        'P=O5p5{`3E3?|BP|(6jL*oap`9WD~q>9gmMb;WiFJAKa%n9*<xBqGh+x(HMn(*q<S|Td3(8EJaP0>#U@d^;Dk4#!'
-        'TqYCD&L9J+r6F>5ak3n{(bQZFJ+$AKiFoqZ=>U!E^<@WR6F=+QGtYS!`Ms=^8m4%)30p9V+Yl=j(YQ-U>C0xS}q&'
-        '&PuVzUYdWzIDHJgGuigTgn9(w?p(nZ4TXtI$tmD{CPiG8O3NnJM*S9CrHAaH3Ev@Zx)HYSyJ2u>DZM_Ins*DSc}A'
-        'p;$>-5mfAq~CefOc)_N$-+2udT4o0%c|1RiwplDwQ6V%rAi$fV(zQmeVt<QW7?S2c!xBM1^)Yg3qwrU2Cu4G2U2Y'
-        '*?^DXl|piLlwfcrZI4UaD^o~pIY%A&+}?eu}M=?{ctT<&LcrH;7B#m@HZP;Kn4'
+        "c-oazOKTKC5T4g+G>ea*Q7^&cdf9_`$U!g|3FxpZ<R03d*`A#t^P;<l7%-qn)&%NinZKf*{7e1=t?o&1vl)r@p}("
+        "5xuIl>g^}hGzW8l~Yw`*QbxEjWl6vIUFLLgjw!8PBq@@IVX0S|Bh0V}2wVQv0;R%#(jo~vQOOFk7+A@rZ;RlGZDz"
+        "eycdPc>McMe2_V!cEqcbr$dDf<;EhTwW=gqTX+<lPF{sBP_E-Rz=h#iM2R5dFZyzpTdRZFQB`Cp3|-GE$DfdoV$N"
+        "P=O5p5{`3E3?|BP|(6jL*oap`9WD~q>9gmMb;WiFJAKa%n9*<xBqGh+x(HMn(*q<S|Td3(8EJaP0>#U@d^;Dk4#!"
+        "TqYCD&L9J+r6F>5ak3n{(bQZFJ+$AKiFoqZ=>U!E^<@WR6F=+QGtYS!`Ms=^8m4%)30p9V+Yl=j(YQ-U>C0xS}q&"
+        "&PuVzUYdWzIDHJgGuigTgn9(w?p(nZ4TXtI$tmD{CPiG8O3NnJM*S9CrHAaH3Ev@Zx)HYSyJ2u>DZM_Ins*DSc}A"
+        "p;$>-5mfAq~CefOc)_N$-+2udT4o0%c|1RiwplDwQ6V%rAi$fV(zQmeVt<QW7?S2c!xBM1^)Yg3qwrU2Cu4G2U2Y"
+        "*?^DXl|piLlwfcrZI4UaD^o~pIY%A&+}?eu}M=?{ctT<&LcrH;7B#m@HZP;Kn4"
     ),
     "protocol 4, ids as numpy scalars": (
-        'c-n<jU2oGc6iw2k>$-|*;%ib7LOhL^J|R9N5Yvi~N<@*6c$|!rx^*<itrAD05|iLzW0U+g^IL!?{u2KHuAKz3HdX'
-        'zQV>|cSKKI;vKfB-Bo@IvInPEP{X)l~6q&H4*OqASwi3NUT=9lWh7j>fcq>JK7qU7DGdBg=tIA&=t#vD&bk}BCbV'
-        'AJsEO}++qd8_b1EDF;9E=q2rjL)L*h!GTMA8mY-XYp*FpB`sSL^w(C98N_E38y?2Nfrui=ov#LH{fhza;bdlRQ2s'
-        'ZeO2$&o^SgNzjLPOw)93~KGRI36FpHE=lTDJw4bTraQONU4D<0Vp@NHpd$wiSd2p;of#td!&WitzRX^+%`;7%ZXN'
-        '{k|2Awtbi}%@U-e;{iUqPf~E65^Hh=Y_~%A$}M4Iu2cj<E0OFWsWo=#Ex~UN3dAjV`;=8CTSxcWSigf5@+E?bqY)'
-        'U-funzaE#*(M0Hdc(Yr5^_e<^jNiSQ>Lc=zq`d&AP#|r@$uSz}Js?dVORt=pQW-({sAb~rsiFP$N)morNWvGII9y'
-        'LVvYCdMVO>PD+i!g@#DmvCTnBpV$MV+C>X!8Kf+kunm+R>;Gqz7<w~ieY6-lBH2oAV-^sqvTK40e3fkpS9NXuDLW'
-        '}91J(Q>S2fg1(33fwHPUEo$F+vxlJ<;3uE5tKCaDIMstXQ7w~Y$AUM#IX?2jZTzoqA|l0Grf%&n;xfVl+7Sru^@='
-        'yfIurcPqU!+7Z@K%Z~'
+        "c-n<jU2oGc6iw2k>$-|*;%ib7LOhL^J|R9N5Yvi~N<@*6c$|!rx^*<itrAD05|iLzW0U+g^IL!?{u2KHuAKz3HdX"
+        "zQV>|cSKKI;vKfB-Bo@IvInPEP{X)l~6q&H4*OqASwi3NUT=9lWh7j>fcq>JK7qU7DGdBg=tIA&=t#vD&bk}BCbV"
+        "AJsEO}++qd8_b1EDF;9E=q2rjL)L*h!GTMA8mY-XYp*FpB`sSL^w(C98N_E38y?2Nfrui=ov#LH{fhza;bdlRQ2s"
+        "ZeO2$&o^SgNzjLPOw)93~KGRI36FpHE=lTDJw4bTraQONU4D<0Vp@NHpd$wiSd2p;of#td!&WitzRX^+%`;7%ZXN"
+        "{k|2Awtbi}%@U-e;{iUqPf~E65^Hh=Y_~%A$}M4Iu2cj<E0OFWsWo=#Ex~UN3dAjV`;=8CTSxcWSigf5@+E?bqY)"
+        "U-funzaE#*(M0Hdc(Yr5^_e<^jNiSQ>Lc=zq`d&AP#|r@$uSz}Js?dVORt=pQW-({sAb~rsiFP$N)morNWvGII9y"
+        "LVvYCdMVO>PD+i!g@#DmvCTnBpV$MV+C>X!8Kf+kunm+R>;Gqz7<w~ieY6-lBH2oAV-^sqvTK40e3fkpS9NXuDLW"
+        "}91J(Q>S2fg1(33fwHPUEo$F+vxlJ<;3uE5tKCaDIMstXQ7w~Y$AUM#IX?2jZTzoqA|l0Grf%&n;xfVl+7Sru^@="
+        "yfIurcPqU!+7Z@K%Z~"
     ),
     "protocol 2, float32, frame first": (
-        'c-obeTT|0O6vxvGC=u@$RJ>n{mnw>iiV_h~h%LHaCNIp+CS6E|H0?jx3@~G7@PQV-gkM8_az;Ox?xq23)dx2-d;O'
-        'oY=lo_*R<ll>1r-(*om$9?^C7EpeUb?_mCT?GeMF{#Y{ANFnntS&A#xoSULbfFFh43*S-=)}80iy!%~>q9S32^Wa'
-        '_W0_w5``^9MnB$(dX1w20D72Ag<O|+J39CFFY28Y(=LbcWOZ-!q^cydfO^p`b<u-!_?NW)1gkS!ktLxftu*(vobP'
-        'b8@kmiN1q8V7{;z9`U!Tou!mr8!OWOBv%iUbsmqF3sY}cKR#sZfkKn+@dJ6{$4i(H?;%y9v%jNRSPuY^r)C7*$8*'
-        'ZQVNmK3n>bRyEMmkBF@%x6MZMAKM)>df7wqWZpnRIm>qOBV>qeG*0-(+CGmDwL9I3{r1b||%DPa+N|)g#|?WZr|4'
-        'N8Ze|aDw2ZnQh?|!D+Y0?R68xXI#ncEWtU&Eu*-dciX7EQCv`{E)ralsN6pxT}~h^OKmQVs(bwL?f<@>)UJE{mwy'
-        'yg`a=X)1g_fdpsA@WTDV4VUFBLNxY5MTISd!N-gkvB^QdUEi0d@qOLSW8=(zQ7S*p0*z(~7pDzcz(XA|UI1@a!jr'
-        '~;W^!~GQF>?j^6j1LLMHecKaJnDowF7Vjin8SF%QYj||3#0ToSNf7Gea&%!Cw6jYpbjR=aT8AoCf&b>8?s=5>qPZ'
-        'w(9ar}D!3En#Cs%IDDd3W5|5Fn)$zjYPZzw7X)`1J&k&friI)VW_FqDl5z1Cyns__J*<?+tT(E@3t2w+*?qEWM5l'
-        '91Xl0v2PK3j<Jwt;unfI9a5+EPR-aa}%ACOGw(&HV`P*Q3}j{sOIGaX0'
+        "c-obeTT|0O6vxvGC=u@$RJ>n{mnw>iiV_h~h%LHaCNIp+CS6E|H0?jx3@~G7@PQV-gkM8_az;Ox?xq23)dx2-d;O"
+        "oY=lo_*R<ll>1r-(*om$9?^C7EpeUb?_mCT?GeMF{#Y{ANFnntS&A#xoSULbfFFh43*S-=)}80iy!%~>q9S32^Wa"
+        "_W0_w5``^9MnB$(dX1w20D72Ag<O|+J39CFFY28Y(=LbcWOZ-!q^cydfO^p`b<u-!_?NW)1gkS!ktLxftu*(vobP"
+        "b8@kmiN1q8V7{;z9`U!Tou!mr8!OWOBv%iUbsmqF3sY}cKR#sZfkKn+@dJ6{$4i(H?;%y9v%jNRSPuY^r)C7*$8*"
+        "ZQVNmK3n>bRyEMmkBF@%x6MZMAKM)>df7wqWZpnRIm>qOBV>qeG*0-(+CGmDwL9I3{r1b||%DPa+N|)g#|?WZr|4"
+        "N8Ze|aDw2ZnQh?|!D+Y0?R68xXI#ncEWtU&Eu*-dciX7EQCv`{E)ralsN6pxT}~h^OKmQVs(bwL?f<@>)UJE{mwy"
+        "yg`a=X)1g_fdpsA@WTDV4VUFBLNxY5MTISd!N-gkvB^QdUEi0d@qOLSW8=(zQ7S*p0*z(~7pDzcz(XA|UI1@a!jr"
+        "~;W^!~GQF>?j^6j1LLMHecKaJnDowF7Vjin8SF%QYj||3#0ToSNf7Gea&%!Cw6jYpbjR=aT8AoCf&b>8?s=5>qPZ"
+        "w(9ar}D!3En#Cs%IDDd3W5|5Fn)$zjYPZzw7X)`1J&k&friI)VW_FqDl5z1Cyns__J*<?+tT(E@3t2w+*?qEWM5l"
+        "91Xl0v2PK3j<Jwt;unfI9a5+EPR-aa}%ACOGw(&HV`P*Q3}j{sOIGaX0"
     ),
-}  # fmt: skip
+}
 
 
 class Name:
@@ -140,9 +140,10 @@ def place(start, stop):
 def good(**change):
     """A table of three units and `frame`; `change` replaces a part."""
     part = {
-        "counts": array(COUNTS.T), "counts_at": place(0, 3),
+        "counts": array(COUNTS.T),
+        "counts_at": place(0, 3),
         "columns": index([951, 952, 953, "frame"]),
-    } | change  # fmt: skip
+    } | change
     blocks = [
         block(part["counts"], part["counts_at"]),
         block(array(np.repeat(LABELS, 3)[None]), place(3, 4)),

@@ -159,8 +159,9 @@ def broken(session, what):
         case "choice" | "share" | "no rows":
             column, value = {
                 "choice": ("choice", 2.0),
-                "share": ("probabilityLeft", 80), "no rows": ("choice", 1.0),
-            }[what]  # fmt: skip
+                "share": ("probabilityLeft", 80),
+                "no rows": ("choice", 1.0),
+            }[what]
             table.loc[3, column] = value
             table = table.iloc[:0] if what == "no rows" else table
             table.to_parquet(alf / "_ibl_trials.table.pqt")

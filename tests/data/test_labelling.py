@@ -127,9 +127,10 @@ def test_labels_by_expression_and_chosen_trials():
     assert exact[0] == list("vwxyz")
     table = table.drop(columns="left > right")
     assert chosen("left > right", where="left != right") == (
-        ["False", "True", "True"], [0, 1, 4],
+        ["False", "True", "True"],
+        [0, 1, 4],
         {"not where left != right": 1, "a value missing in where left != right": 1},
-    )  # fmt: skip
+    )
     assert chosen("left > right")[2] == {"no label": 1}  # a missing operand: no label, not False
     assert chosen("left.fillna(0) > right")[0] == ["False", "True", "False", "False", "True"]
     assert chosen("side == 'b'")[1:] == ([0, 1, 3, 4], {"no label": 1})

@@ -428,8 +428,9 @@ def test_real_human_units(real_data):
     )
     report = session_report(recording)
     assert report.tables["units"].set_index("area")["units"].to_dict() == {
-        "hippocampus_right": 25, "amygdala_right": 10,
-    }  # fmt: skip
+        "hippocampus_right": 25,
+        "amygdala_right": 10,
+    }
     assert report.tables["presentations"]["n"].tolist() == [30, 30, 30]
     assert recording.trial_table["Clip_name"].iloc[0] == "NB_24.mp4"
     assert any("recognition_table: 3 of 180 intervals begin before" in o for o in report.odd)

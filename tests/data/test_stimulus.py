@@ -31,7 +31,7 @@ def recipe(path, **given):
         "path": str(path),
         "intervals": "",
     }
-    return Recipe(**values | {"binning": "continuous", "bin_s": 0.01} | given)  # fmt: skip
+    return Recipe(**values | {"binning": "continuous", "bin_s": 0.01} | given)
 
 
 def opened(path, **given):

@@ -272,7 +272,7 @@ def test_bands_hold_what_they_are_asked_for_where_nothing_drifts(tiny):
     many = replace(one, signals=signals, role=np.repeat(["train", "val", "test"], [400, 200, 400]))
     off = signals[..., 0] + rng.normal(0, 0.5, (k, 25))
     wheel = Task("wheel", "signal")
-    branch = Branch({wheel: {answers.NETWORK: [off], "ridge": [off]}}, {wheel: "ridge"}, [], [], {})  # fmt: skip
+    branch = Branch({wheel: {answers.NETWORK: [off], "ridge": [off]}}, {wheel: "ridge"}, [], [], {})
     table = further.bands(branch, [many])
     assert table["held"].between(0.87, 0.93).all() and len(table) == 4
     bins, trials = (table.query("of == @unit")["half_width"] for unit in ("bins", "trials"))

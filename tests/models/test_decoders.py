@@ -111,10 +111,11 @@ def test_refit_learns_again_from_train_and_validation_with_what_was_chosen(name,
     else:
         c = decoder.fitted.get("c")
         of_one = {
-            "nearest_mean": {"shrink": c and [1 - c]}, "poisson_naive_bayes": {"pseudo": c and [1 / c]},
+            "nearest_mean": {"shrink": c and [1 - c]},
+            "poisson_naive_bayes": {"pseudo": c and [1 / c]},
             "bayes_poisson": {"gain_sd": [decoder.fitted.get("gain_sd")]},
             "pca_logistic": {"components": [decoder.fitted.get("components")], "c_values": [c]},
-        }  # fmt: skip
+        }
         alone = small(name, **of_one.get(name, {"c_values": [c]}))
         fit(alone, both, None)
         factor = np.linalg.norm(again.weight) / np.linalg.norm(alone.weight)

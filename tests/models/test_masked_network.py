@@ -173,7 +173,7 @@ def test_a_causal_network_sees_no_later_bin(sessions):
     for features in (
         poisson.PoissonMap(none, ("wheel", "choice"), causal=True).features,
         poisson.PoissonMap(none, loading=np.eye(N), noise=np.ones(N), causal=True).features,
-    ):  # fmt: skip
+    ):
         np.testing.assert_array_equal(features(sessions[0])[:, :5], features(other)[:, :5])
     both_ways = poisson.PoissonMap(none, ("wheel",)).features
     assert not np.array_equal(both_ways(sessions[0])[:, :5], both_ways(other)[:, :5])

@@ -186,8 +186,9 @@ def test_statistics_by_hand():
     s = train_statistics.fit_statistics(binned, split, 0, SplitSettings())
     np.testing.assert_array_equal(s.unit_ids, [0, 1, 3, 5])
     assert s.dropped.set_index("unit").reason.to_dict() == {
-        2: "silent in train", 4: "zero variance in train",
-    }  # fmt: skip
+        2: "silent in train",
+        4: "zero variance in train",
+    }
     place = train_statistics.train_rows(binned, split, 0)
     rows = binned.counts.values[place][:, :, s.unit_ids].reshape(-1, 4).astype(float)
     np.testing.assert_allclose(s.mean, rows.mean(0))

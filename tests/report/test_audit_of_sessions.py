@@ -70,8 +70,9 @@ def test_a_new_session_that_taught_is_found(sound):
 def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     sessions, model = sound
     assert {what.split(": ")[1] for what in found(model, sessions, causal=True)} == {
-        "it is causal, but later bins move its signals", "it is causal, but later bins move its rates",
-    }  # fmt: skip
+        "it is causal, but later bins move its signals",
+        "it is causal, but later bins move its rates",
+    }
     _, before = causal
     one = sessions[0]
     *_, maps = linear.flat_ridge(one, one.known)

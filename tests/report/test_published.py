@@ -62,7 +62,7 @@ def test_a_row_that_stands_twice_is_flagged(tmp_path):
         (",once,a paper", "", "row 2, column 'selected': '' is empty"),
         ("a,X,accuracy,50,percent,once,a paper\n", "", "at least one row"),
     ],
-)  # fmt: skip
+)
 def test_a_faulty_file_is_refused_by_row_column_and_value(tmp_path, right, wrong, said):
     path = file(tmp_path, "mine.csv", TIDY.replace(right, wrong))
     with pytest.raises(BadInput, match=r"mine\.csv") as error:

@@ -276,7 +276,7 @@ def test_reading_a_run_costs_the_same_however_many_there_are(laboratory, monkeyp
 
     many_runs.make(laboratory, 12)
     few = {}
-    for name, look in (("audit", audit.audit), ("audit again", audit.audit), ("scores", every)):  # fmt: skip
+    for name, look in (("audit", audit.audit), ("audit again", audit.audit), ("scores", every)):
         few[name] = opened(look)
     many_runs.make(laboratory, 24)
     for name, look in (("audit again", audit.audit), ("scores", every)):

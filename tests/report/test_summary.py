@@ -92,9 +92,10 @@ def predictions(folder, right, first_trial=0):
 def stored(runs, tmp_path, monkeypatch):
     """The runs of recording a, with predictions and a second fold of the first decoder."""
     monkeypatch.setattr(
-        model_choice, "load_run",
+        model_choice,
+        "load_run",
         lambda f: SimpleNamespace(predictions=pd.read_parquet(Path(f) / "predictions.parquet")),
-    )  # fmt: skip
+    )
     runs = runs.iloc[[0, 2, 2]].assign(model=["lstm", "mlp", "gru"], split_hash="s")
     runs["val_accuracy"] = [0.7, 0.5, 0.6]
     runs["folder"] = [predictions(tmp_path / str(i), n) for i, n in enumerate((36, 12, 35))]
@@ -114,7 +115,7 @@ def test_the_chosen_decoder_is_compared_on_the_same_presentations(stored):
     assert "recipe" not in table  # the same in every row
     words = summary.in_words(stored, compared=compared)
     assert words.endswith("On test it cannot be told apart from gru.")
-    assert summary.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."  # fmt: skip
+    assert summary.standing(compared[compared["other"] == "mlp"]) == "On test it beats mlp."
     worse = compared.assign(low=-compared["high"], high=-compared["low"])
     assert summary.standing(worse).startswith("On test it is beaten by mlp, which")
 

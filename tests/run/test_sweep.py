@@ -173,10 +173,11 @@ def test_recordings_that_are_not_fetched_yet_can_be_planned(project, monkeypatch
 
 def test_models_bring_their_own_settings(project):
     step = sweep.Step(
-        notebook="05_train_lstm", params={},
+        notebook="05_train_lstm",
+        params={},
         models=["gru", {"lstm": "lab"}, {"lstm": {"max_epochs": 3, "model_params": {"hidden": 5}}}],
         each={"seed": [0, 1]},
-    )  # fmt: skip
+    )
     folder = project.root / "params" / "models"
     folder.mkdir()
     (folder / "lstm.yml").write_text((ROOT / "params" / "models" / "lstm.yml").read_text())

@@ -120,8 +120,9 @@ def test_what_a_cluster_needs_is_named(project, monkeypatch):
     path = project.root / "s.yml"
     said, _ = subprocess.Popen(
         [sys.executable, "-m", "nblib", "sweep", str(path), "--profile", "nowhere"],
-        stderr=subprocess.PIPE, text=True,
-    ).communicate()[::-1]  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+    ).communicate()[::-1]
     assert "--profile nowhere: there are longleaf, private." in said
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     with pytest.raises(MissingInput, match=r"no Slurm .* on this machine"):
