@@ -173,9 +173,9 @@ def lay_out(
         else:
             layout.copy(path, str(name))
     for name, artifact in shown_notebooks.items():
-        layout.write(f"notebooks/{name}.ipynb", pages.page_notebook(artifact, "../", links))
+        layout.write(f"notebooks/{name}.ipynb", pages.page_notebook(artifact, links))
     for page in paged:
-        text = pages.page_notebook(page.folder, "../", links, page.title)
+        text = pages.page_notebook(page.folder, links, page.title)
         layout.write(f"runs/{page.slug}.ipynb", text)
     put_artifacts(layout, [*shown_notebooks.values(), *map(Path, table["folder"])])
     layout.write("book/_static/itables.js", tables.itables_files())

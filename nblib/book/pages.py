@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nblib.report.plots.style import Picture
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+ROOT = "../"  # of the book, from any of its pages
 MOST_RUN_PAGES = 60  # a page takes the renderer about a second
 LINK_TO_SIBLING = re.compile(r"\]\((?:\./)?(\d\d_\w+\.ipynb)\)")
 
@@ -123,29 +124,29 @@ class Links:
         rows = {row["run"]: row for row in table.drop_duplicates("run").to_dict("records")}
         return cls(rows, {page.row["run"]: page.slug for page in paged})
 
-    def href(self, run: str, up: str) -> str:
-        """Address of a run; `up` leads to the root of the book."""
+    def href(self, run: str) -> str:
+        """Address of a run, from a page of the book."""
         page = f"runs/{self.slugs[run]}.html" if run in self.slugs else ""
-        return up + (page or artifact_path(self.rows[run]["folder"]))
+        return ROOT + (page or artifact_path(self.rows[run]["folder"]))
 
-    def in_table(self, text: str, up: str) -> str:
+    def in_table(self, text: str) -> str:
         """The HTML of a table with each cell that names a run made a link."""
 
         def link(cell: re.Match) -> str:
             run = cell[1]
-            href = self.href(run, up) if run in self.rows else ""
+            href = self.href(run) if run in self.rows else ""
             return f'<td><a href="{href}">{run}</a></td>' if href else cell[0]
 
         return RUN_CELL.sub(link, text)
 
-    def over_picture(self, png: str, marks: list[list[Any]], up: str, alt: str) -> str:
+    def over_picture(self, png: str, marks: list[list[Any]], alt: str) -> str:
         """A picture (base64) whose marks are links, and below it the runs behind them as a table.
 
         marks: [run, x, y], x and y as shares of width and height from the top left.
         """
         places, rows = "", {}
         for run, x, y in [mark for mark in marks if mark[0] in self.rows]:
-            row, href = self.rows[run], self.href(run, up)
+            row, href = self.rows[run], self.href(run)
             fold = f"fold {number}" if (number := fold_of(row)) else ""
             words = [*(row[name] for name in SAID), fold, f"seed {row['seed']}"]
             what = in_html(", ".join(str(word) for word in words if word))
@@ -160,19 +161,19 @@ class Links:
         return f'<div class="marks">{image}{places}</div><details class="runs-behind">{behind}</details>'
 
 
-def linked_figure(figure: Picture, links: Links, up: str, caption: str) -> str:
+def linked_figure(figure: Picture, links: Links, caption: str) -> str:
     """A figure of a page of prose, its marks linked to their runs."""
     png, shown = figure._repr_png_()
     image = base64.b64encode(png).decode()
-    inside = links.over_picture(image, shown.get("runs", []), up, shown["alt"])
+    inside = links.over_picture(image, shown.get("runs", []), shown["alt"])
     return f"````{{raw}} html\n<figure>{inside}<figcaption>{in_html(caption)}</figcaption></figure>\n````"
 
 
 # --- executed notebooks --------------------------------------------------------------------------
 
 
-def provenance(folder: Path, up: str) -> str:
-    """The lines under a title that say where the page's numbers come from; `up` leads to the root."""
+def provenance(folder: Path) -> str:
+    """The lines under a title that say where the page's numbers come from."""
     manifest = store.read_manifest(folder)
     seconds = manifest.get("wall_s")
     parts = [
@@ -181,14 +182,14 @@ def provenance(folder: Path, up: str) -> str:
         f"nblib {in_html(manifest['code_version'])}",
         f"made {in_html(manifest['created'][:10])}",
         f"{seconds:.1f} s" if seconds is not None else "",
-        f'<a href="{up}{artifact_path(folder)}">manifest</a>',
+        f'<a href="{ROOT}{artifact_path(folder)}">manifest</a>',
     ]
     if "metrics.json" in manifest["outputs"]:
-        parts.append(f'<a href="{up}{artifact_path(folder, "metrics.json")}">scores</a>')
+        parts.append(f'<a href="{ROOT}{artifact_path(folder, "metrics.json")}">scores</a>')
     return f'<div class="provenance"><p>Run: {" · ".join(filter(None, parts))}</p></div>'
 
 
-def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
+def page_notebook(folder: Path, links: Links, title: str = "") -> str:
     """The executed notebook of an artifact as a page: under the title its result and where that comes from, and nothing that cannot show.
 
     Widget views are left out, as a static page cannot show them (each has a picture beside it),
@@ -200,14 +201,14 @@ def page_notebook(folder: Path, up: str, links: Links, title: str = "") -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
-            cell["source"] = LINK_TO_SIBLING.sub(rf"]({up}notebooks/\1)", text) if title else text
+            cell["source"] = LINK_TO_SIBLING.sub(rf"]({ROOT}notebooks/\1)", text) if title else text
         elif cell["cell_type"] == "code":
             outputs = [o for o in map(shown, cell["outputs"]) if o is not None]
             name_pictures(cell, outputs)
-            cell["outputs"] = [linked(o, up, links) for o in outputs]
+            cell["outputs"] = [linked(o, links) for o in outputs]
     first = notebook["cells"][0]
     head, _, rest = "".join(first["source"]).partition("\n")
-    about = f"{provenance(folder, up)}\n\n{result_of(notebook)}"
+    about = f"{provenance(folder)}\n\n{result_of(notebook)}"
     head = f"# {in_markdown(title)}\n\n{about}\n\n#{head}" if title else f"{head}\n\n{about}"
     first["source"] = f"{head}\n{rest}"
     return json.dumps(notebook, indent=1, ensure_ascii=False)
@@ -252,16 +253,16 @@ def name_pictures(cell: dict[str, Any], outputs: list[dict[str, Any]]) -> None:
         cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(names)}}
 
 
-def linked(output: dict[str, Any], up: str, links: Links) -> dict[str, Any]:
+def linked(output: dict[str, Any], links: Links) -> dict[str, Any]:
     """A cell's output with links to the runs that it shows."""
     data = output.get("data", {})
     about = output.get("metadata", {}).get("image/png", {})
     if marks := about.pop("runs", []):
         png = "".join(data["image/png"]).replace("\n", "")
-        shown_as = {"text/html": links.over_picture(png, marks, up, about["alt"])}
+        shown_as = {"text/html": links.over_picture(png, marks, about["alt"])}
         return {"output_type": "display_data", "metadata": {}, "data": shown_as}
     if "text/html" in data:
-        data["text/html"] = links.in_table("".join(data["text/html"]), up)
+        data["text/html"] = links.in_table("".join(data["text/html"]))
     return output
 
 

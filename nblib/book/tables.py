@@ -41,7 +41,7 @@ def headline(table: pd.DataFrame, links: Links, compared: pd.DataFrame) -> str:
         return ""
     run = best.iloc[0]
     others = compared[compared["recipe"] == "demo"] if len(compared) else compared
-    name = f'<a href="{links.href(run["run"], "../")}">{in_markdown(run["decoder"])}</a>'
+    name = f'<a href="{links.href(run["run"])}">{in_markdown(run["decoder"])}</a>'
     return (
         "## What comes out\n\n"
         f"On the simulated recording with {run['n_units']:,.0f} units and {run['n_classes']:,.0f} classes, "
@@ -69,7 +69,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
     from nblib.report.plots.results import compare_runs
 
     figure = compare_runs(model_choice.marked(fair))
-    return linked_figure(figure, links, "../", COMPARISON)
+    return linked_figure(figure, links, COMPARISON)
 
 
 def tab_of(table: pd.DataFrame) -> list[str]:
@@ -98,7 +98,7 @@ def rows_html(table: pd.DataFrame, links: Links) -> str:
     shown = summary.runs_table(table)
 
     def decoder(run: str, model: str, differs: str) -> str:
-        link = f'<a href="{links.href(run, "../")}">{in_html(model)}</a>'
+        link = f'<a href="{links.href(run)}">{in_html(model)}</a>'
         return f"{link} <small>{in_html(differs)}</small>" if differs else link
 
     named = shown[["run", "model", "differs"]].itertuples(index=False)

@@ -113,14 +113,14 @@ def read_picture(path: Path) -> np.ndarray:
         raise BadInput(f"{path}: not readable as an image ({error}).") from None
 
 
-def reduced(pixels: np.ndarray, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+def reduced(pixels: np.ndarray) -> np.ndarray:
     """uint8 (n, height, width) -> float32 (n, 64, 80) in [0, 1], each pixel the mean of its part."""
     from PIL import Image
 
-    if pixels.shape[1:] == shape:
+    if pixels.shape[1:] == SHAPE:
         return pixels.astype(np.float32) / 255
     small = [
-        Image.fromarray(p).convert("F").resize(shape[::-1], Image.Resampling.BOX) for p in pixels
+        Image.fromarray(p).convert("F").resize(SHAPE[::-1], Image.Resampling.BOX) for p in pixels
     ]
     return np.stack([np.asarray(p, np.float32) for p in small]) / 255
 

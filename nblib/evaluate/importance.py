@@ -35,46 +35,32 @@ def sample(samples: Samples, most: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(len(samples), most, replace=False))
 
 
-def by_unit(
-    decoder: Decoder,
-    samples: Samples,
-    *,
-    most: int = 300,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    group: np.ndarray | None = None,
-) -> pd.DataFrame:
+def by_unit(decoder: Decoder, samples: Samples, **settings: Any) -> pd.DataFrame:
     """Rise of the log-loss when one unit's values change places between presentations.
 
     Returns one row a unit, in the order of the samples: rise [nats], ci_low, ci_high (95 %,
-    bootstrap over presentations). most: presentations looked at; group (B,): those that hang together.
+    bootstrap over presentations). Settings: most, presentations looked at; n_bootstrap; seed;
+    group (B,), presentations that hang together.
     """
     units = [np.s_[:, :, unit] for unit in range(samples.x.shape[2])]
-    return _rises(units, decoder, samples, most, n_bootstrap, seed, group)
+    return _rises(units, decoder, samples, **settings)
 
 
-def by_bin(
-    decoder: Decoder,
-    samples: Samples,
-    *,
-    most: int = 300,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    group: np.ndarray | None = None,
-) -> pd.DataFrame:
+def by_bin(decoder: Decoder, samples: Samples, **settings: Any) -> pd.DataFrame:
     """As `by_unit` for the bins of a presentation: all units of one bin change places together."""
     bins = [np.s_[:, t] for t in range(samples.x.shape[1])]
-    return _rises(bins, decoder, samples, most, n_bootstrap, seed, group)
+    return _rises(bins, decoder, samples, **settings)
 
 
 def _rises(
     parts: list[tuple],
     decoder: Decoder,
     samples: Samples,
-    most: int,
-    n_bootstrap: int,
-    seed: int,
-    group: np.ndarray | None,
+    *,
+    most: int = 300,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    group: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Mean rise with its interval for each part of x (B, T, N), an index."""
     rows = sample(samples, most, seed)

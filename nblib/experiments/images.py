@@ -352,13 +352,13 @@ def preferred(decoding: Decoding) -> str:
     return max(right, key=right.get)
 
 
-def examples(decoding: Decoding, space: str = "", n: int = 5) -> pd.DataFrame:
-    """Test presentations of held-out images (or seen ones), spread over ranks, with their answers.
+def examples(decoding: Decoding) -> pd.DataFrame:
+    """Five test presentations of held-out images (or seen ones), spread over ranks, with their answers.
 
-    space: a name; "" = the one that validation prefers. Columns: space, row of the image, rank,
-    answers (rows of the five nearest images).
+    Columns: space, the one that validation prefers; row of the image, rank, answers (rows of the
+    five nearest images).
     """
-    space = space or preferred(decoding)
+    space = preferred(decoding)
     scenes, one = decoding.scenes, decoding.spaces[space]
     part = "unseen" if len(scenes.held) else "seen"
     y = scenes.presentations[part].y
@@ -367,7 +367,7 @@ def examples(decoding: Decoding, space: str = "", n: int = 5) -> pd.DataFrame:
     rank = (order == y[:, None]).argmax(axis=1) + 1
     first = np.unique(y, return_index=True)[1]  # one presentation an image
     picked = first[np.argsort(rank[first], kind="stable")]
-    picked = picked[np.linspace(0, len(picked) - 1, min(n, len(picked))).astype(int)]
+    picked = picked[np.linspace(0, len(picked) - 1, min(5, len(picked))).astype(int)]
     answers = [order[i, :5].tolist() for i in picked]
     return pd.DataFrame(
         {"space": space, "row": y[picked], "rank": rank[picked], "answers": answers}

@@ -60,14 +60,14 @@ class TrainStatistics:
         return code.astype(np.int64)
 
 
-def train_rows(
-    binned: xr.Dataset, split: pd.DataFrame, fold: int, role: str = "train"
-) -> np.ndarray:
-    """Positions along `trial` of one role of one fold, in time order."""
-    rows = split[(split.fold == fold) & (split.role == role)].sort_values("start_s", kind="stable")
+def train_rows(binned: xr.Dataset, split: pd.DataFrame, fold: int) -> np.ndarray:
+    """Positions along `trial` of the train rows of one fold, in time order."""
+    rows = split[(split.fold == fold) & (split.role == "train")].sort_values(
+        "start_s", kind="stable"
+    )
     place = pd.Index(binned.trial.values).get_indexer(rows.trial)
     if len(place) == 0 or (place < 0).any():
-        raise BadInput(f"the split's fold {fold} has no {role} trial among these counts.")
+        raise BadInput(f"the split's fold {fold} has no train trial among these counts.")
     return place
 
 

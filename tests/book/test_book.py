@@ -417,7 +417,7 @@ def runs(home) -> pd.DataFrame:
 
 def test_a_run_page_says_where_it_comes_from_and_holds_what_a_page_can_show(home, runs):
     links = pages.Links.of(runs, [])
-    page = json.loads(pages.page_notebook(Path(runs["folder"][0]), "../", links, "mlp on demo"))
+    page = json.loads(pages.page_notebook(Path(runs["folder"][0]), links, "mlp on demo"))
     head = page["cells"][0]["source"]
     assert head.startswith("# mlp on demo\n")
     assert "\n## 05 · Train\n" in head
@@ -439,7 +439,7 @@ def test_a_page_gives_its_result_first(home, runs):
         for text in said
     ]
     store.attach(folder, notebook)
-    page = json.loads(pages.page_notebook(folder, "../", linked(runs)))
+    page = json.loads(pages.page_notebook(folder, linked(runs)))
     head = page["cells"][0]["source"]
     assert head.index("# 05") < head.index("manifest</a>") < head.index("**Result.** mlp names it.")
     assert "not the last" not in head
@@ -530,20 +530,20 @@ def test_home_and_results_name_the_decoder_that_validation_chooses_and_how_it_st
 def test_a_run_is_linked_to_its_page_or_else_to_its_manifest(runs):
     mlp, lstm = runs["run"]
     links = linked(runs, pages.run_pages(runs[runs["run"] == lstm]))
-    assert links.href(lstm, "../") == "../runs/demo-demo-lstm-f0-s0-22222222.html"
-    assert links.href(mlp, "") == f"artifacts/05_train_lstm/{mlp}/manifest.json"
+    assert links.href(lstm) == "../runs/demo-demo-lstm-f0-s0-22222222.html"
+    assert links.href(mlp) == f"../artifacts/05_train_lstm/{mlp}/manifest.json"
     stranger = "demo/" + "f" * 16
     text = f"<tr><td>{lstm}</td><td>{mlp}</td><td>{stranger}</td><td>0.5</td></tr>"
-    found = re.findall(r'<a href="([^"]+)">', links.in_table(text, "../"))
-    assert found == [links.href(lstm, "../"), links.href(mlp, "../")]
-    assert f"<td>{stranger}</td>" in links.in_table(text, "../")
+    found = re.findall(r'<a href="([^"]+)">', links.in_table(text))
+    assert found == [links.href(lstm), links.href(mlp)]
+    assert f"<td>{stranger}</td>" in links.in_table(text)
 
 
 def test_every_mark_of_a_figure_leads_to_its_run(runs):
     links = linked(runs)
     figure = tables.comparison(runs, links)
     places = re.findall(r'<a href="([^"]+)" title="([^"]+)" style="left:([\d.]+)%;top:([\d.]+)%">', figure)  # fmt: skip
-    assert [place[0] for place in places] == [links.href(k, "../") for k in runs["run"][::-1]]
+    assert [place[0] for place in places] == [links.href(k) for k in runs["run"][::-1]]
     assert places[0][1] == "lstm, demo, fold 0, seed 0"
     assert float(places[0][2]) > float(places[1][2])  # the better one lies to the right
     rows = re.findall(r'<tr><td><a href="([^"]+)">demo/\w{16}</a></td>', figure)
@@ -563,7 +563,7 @@ def test_pictures_and_tables_of_an_executed_notebook_are_linked(home, runs):
              "metadata": {"image/png": {"width": 720}}}  # fmt: skip
     notebook["cells"][1]["outputs"] = [picture, table, plain]
     store.attach(folder, notebook)
-    page = json.loads(pages.page_notebook(folder, "../", linked(runs), "mlp"))
+    page = json.loads(pages.page_notebook(folder, linked(runs), "mlp"))
     outputs = page["cells"][1]["outputs"]
     href = "../runs/demo-demo-lstm-f0-s0-22222222.html"
     assert f'<a href="{href}" title="lstm, demo, fold 0, seed 0" style="left:25.00%;top:50.00%">' in outputs[0]["data"]["text/html"]  # fmt: skip

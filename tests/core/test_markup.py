@@ -137,7 +137,7 @@ def test_the_titles_of_pages_are_text(tmp_path, monkeypatch):
     told = {"recording": BAD, "key": "k", "code_version": BAD, "created": "2026", "outputs": {}}
     monkeypatch.setattr(store, "read_manifest", lambda folder: told)
     monkeypatch.setattr(store, "read_attached", lambda folder: empty)
-    page = json.loads(pages.page_notebook(folder, "", None, BAD))
+    page = json.loads(pages.page_notebook(folder, None, BAD))
     shown = rendered(page["cells"][0]["source"])
     assert shown.text.count(BAD) == 3 and not shown.tags & {"script", "strong", "math"}
 

@@ -166,7 +166,6 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
     good.decoded["unseen"] = -good.decoded["unseen"]  # and the worst of spaces on the test
     assert images.preferred(found) == "pca"
     assert set(images.examples(found)["space"]) == {"pca"}
-    assert set(images.examples(found, "spectrum")["space"]) == {"spectrum"}
 
 
 def test_a_run_is_stored_with_a_row_for_each_result(data, shown, run, tmp_path):

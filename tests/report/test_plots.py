@@ -277,7 +277,9 @@ def tuning(n=90, labels=range(-1, 118), areas=AREAS):
 
 def unit_response(n=400, title="unit 950000012 (VISp), frame 46"):
     trial, time = RNG(0).integers(0, 50, n), RNG(1).normal(0.09, 0.08, n)
-    return responses.unit_response(trial, time, 50 if n else 0, (-0.1, 0.4), 0.25, title=title)
+    return responses.unit_response(
+        trial, time, 50 if n else 0, (-0.1, 0.4), 0.25, title=title, colour="k"
+    )
 
 
 def removals(*rows):

@@ -108,7 +108,7 @@ def unit_response(
     shown_s: float,
     *,
     title: str,
-    colour: str = style.BLUE,
+    colour: str,
 ) -> Picture:
     """Raster and PSTH of one unit over the presentations of one label.
 

@@ -182,14 +182,14 @@ def score_against(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
 
 
 @style.styled
-def what_data_buys(runs: pd.DataFrame, metric: str = "accuracy") -> Picture:
-    """Score of each decoder, and the best possible one, against presentations, units and bins.
+def what_data_buys(runs: pd.DataFrame) -> Picture:
+    """Accuracy of each decoder, and the best possible one, against presentations, units and bins.
 
     runs: as in `planning`. A line joins the runs of one decoder on one recording that differ in that
     number alone (mean over folds and seeds, 95 % intervals).
     """
     fig = style.new_figure(3.8)
-    _draw_sizes(fig, planning.by_size(runs), metric)
+    _draw_sizes(fig, planning.by_size(runs), "accuracy")
     return fig
 
 

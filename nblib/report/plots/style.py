@@ -273,7 +273,7 @@ def label_text(value: Any) -> str:
     return str(value)
 
 
-def label_ticks(labels: np.ndarray, most: int = 12) -> tuple[np.ndarray, list[str]]:
+def label_ticks(labels: np.ndarray, most: int) -> tuple[np.ndarray, list[str]]:
     """Positions and texts that name about `most` of the labels; numbers are named when round."""
     labels = np.asarray(labels)
     n = len(labels)
