@@ -97,33 +97,6 @@ def test_broken_presentations_are_named_by_row(copy):
         assert len(opening.open_recording(going, "a").timed_trials) == 29
 
 
-def spike_fault(change):
-    def apply(file):
-        times = file["units/spike_times"][()]
-        stop = int(file["units/spike_times_index"][0])
-        change(times, stop)
-        file["units/spike_times"][...] = times
-
-    return apply
-
-
-def test_broken_spike_times_are_named_by_unit(copy, sound):
-    unit = str(nwb.open_nwb(sound, **TRIALS).units.index[0])
-
-    def nan(times, stop):
-        times[stop // 2] = np.nan
-
-    def unsorted(times, stop):
-        times[[0, stop - 1]] = times[[stop - 1, 0]]
-
-    def milliseconds(times, stop):
-        times *= 1000
-
-    refused(copy(spike_fault(nan)), "NaN", unit, read=True)
-    refused(copy(spike_fault(unsorted)), "sorted", unit, read=True)
-    refused(copy(spike_fault(milliseconds)), "milliseconds", read=True)
-
-
 def test_a_file_in_milliseconds_is_read_when_the_recipe_says_so(copy, sound):
     def to_ms(file):
         file["units/spike_times"][...] = file["units/spike_times"][()] * 1000
@@ -138,38 +111,3 @@ def test_a_file_in_milliseconds_is_read_when_the_recipe_says_so(copy, sound):
     original = nwb.open_nwb(sound, **TRIALS)
     np.testing.assert_allclose(recording.spike_times(2), original.spike_times(2))
     np.testing.assert_allclose(recording.trial_table.start_time, original.trial_table.start_time)
-
-
-def test_what_is_odd_is_reported_and_not_refused(copy):
-    def odd(file):
-        table = file[TABLE]
-        table["stop_time"][4] = table["start_time"][4] + 0.4  # long, and over the next one
-
-    report = session_report(nwb.open_nwb(copy(odd), **TRIALS))
-    told = " ".join(report.odd)
-    assert "before an earlier one has ended" in told and "5 %" in told
-
-
-def test_duplicate_spikes_and_silent_units_are_odd(copy):
-    def duplicate(times, stop):
-        times[1] = times[0]
-
-    report = session_report(nwb.open_nwb(copy(spike_fault(duplicate)), **TRIALS))
-    assert any("duplicate" in o or "twice" in o or "same time" in o for o in report.odd), report.odd
-
-
-def test_compressed_spikes_are_read_in_slices(copy, sound):
-    def compress(file):
-        times = file["units/spike_times"]
-        values, attributes = times[()], dict(times.attrs)
-        del file["units/spike_times"]
-        made = file.create_dataset(
-            "units/spike_times", data=values, compression="gzip", chunks=(100,)
-        )
-        made.attrs.update(attributes)
-
-    recording = nwb.open_nwb(copy(compress), **TRIALS)
-    assert not isinstance(recording.spikes.mapped, np.memmap)
-    np.testing.assert_array_equal(
-        recording.spike_times(3), nwb.open_nwb(sound, **TRIALS).spike_times(3)
-    )

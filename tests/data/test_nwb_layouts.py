@@ -154,20 +154,6 @@ def test_columns_of_every_kind(layout):
     assert not {"wave", "timeseries", "choice_elements"} & set(table)
 
 
-def test_a_dead_reference_names_the_column(layout):
-    def change(file):
-        kinds = text(file["intervals/trials"], "stim_elements", ["left", "right", "up"])
-        del file["intervals/trials/stim"]
-        stim = file["intervals/trials"].create_dataset("stim", data=np.zeros(6, np.uint8))
-        stim.attrs["neurodata_type"], stim.attrs["elements"] = "EnumData", kinds.ref
-        del file["intervals/trials/stim_elements"]
-
-    with pytest.raises(
-        BadInput, match=r"x\.nwb: trials: column 'stim' .* the elements it refers to cannot be read"
-    ):
-        opened(layout(change))
-
-
 def test_one_value_per_spike_is_not_read_to_be_left_out(layout, monkeypatch):
     def change(file):
         file["units/spike_amplitudes"] = np.zeros(sum(COUNTS))

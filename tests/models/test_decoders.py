@@ -35,13 +35,7 @@ def test_learns_an_easy_task(name, fitted, task):
     log_proba = decoder.predict_log_proba(task["val"].x)
     loss = -log_proba[np.arange(40), task["val"].y].mean()
     assert loss == pytest.approx(best["val_loss"], rel=1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_log_probabilities(name, fitted, task):
-    decoder, _ = fitted(name)
-    log_proba = decoder.predict_log_proba(task["test"].x)
-    assert log_proba.shape == (200, N_CLASSES) and log_proba.dtype == np.float64
+    assert log_proba.shape == (40, N_CLASSES) and log_proba.dtype == np.float64
     np.testing.assert_allclose(np.exp(log_proba).sum(axis=1), 1, atol=1e-9)
 
 

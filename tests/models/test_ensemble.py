@@ -8,7 +8,7 @@ from easy_task import N_CLASSES, fit, small
 from scipy.special import log_softmax
 
 from nblib.core.errors import BadParameter
-from nblib.models import load, make
+from nblib.models import make
 from nblib.models.ensemble import pool_weights, pooled
 from nblib.prepare.decoder_inputs import Samples
 
@@ -61,15 +61,6 @@ def test_without_validation_nothing_is_weighed(task):
     ensemble = small("ensemble")
     assert len(fit(ensemble, task["train"], None)) == 1
     np.testing.assert_array_equal(ensemble.weights, [0.5, 0.5])
-
-
-def test_it_is_stored_whole(task, tmp_path):
-    ensemble = small("ensemble", members=["bayes_poisson", "lstm"])
-    fit(ensemble, task["train"], task["val"])
-    ensemble.save(tmp_path)
-    again, x = load(tmp_path), task["test"].x
-    np.testing.assert_array_equal(again.predict_log_proba(x), ensemble.predict_log_proba(x))
-    assert list(again.members) == ["bayes_poisson", "lstm"]
 
 
 def test_refit_teaches_its_own_members_and_none_that_are_taken_as_they_are(task):

@@ -71,17 +71,6 @@ def test_attention_equals_pytorch_geometric_s(heads):
 
 
 @pytest.mark.parametrize("name", ON_GRAPHS)
-def test_every_sample_of_a_batch_gets_its_edges(name, task):
-    """A sample's answer is the same alone, in a batch, and at any place in it."""
-    decoder = trained(name, *task)
-    x = torch.as_tensor(task[1].x[:9])
-    with torch.no_grad():
-        together = decoder.net(x)
-        for i in range(9):
-            torch.testing.assert_close(decoder.net(x[i : i + 1])[0], together[i], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", ON_GRAPHS)
 def test_the_edges_are_used(name, task):
     """What a unit hears changes the answer: another graph, the same weights, another output."""
     decoder = trained(name, *task)
@@ -192,13 +181,6 @@ def test_a_learned_graph_can_begin_as_the_full_one(task):
         make("gat", {"start": "empty"})
 
 
-def test_a_learned_graph_counts_every_pair_of_units():
-    train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
-    few = {"graph": "learned", "k": 1, "explore": 0, "channels": 1, "memory_gb": 0.15}
-    with pytest.raises(BadParameter, match="a graph of 3,000 units compares each with each"):
-        fit(make("st_gat_dynamic", few), train, train, n_classes=2, settings=QUICK)
-
-
 @pytest.mark.parametrize("name", ON_GRAPHS)
 def test_it_answers_piece_by_piece_as_at_once(name, task, monkeypatch):
     decoder = trained(name, *task)
@@ -235,10 +217,23 @@ def test_settings_that_mean_nothing_are_refused(name, params, message):
         make(name, params)
 
 
-def test_a_graph_that_would_not_fit_is_refused_before_training():
+LEARNED = {"graph": "learned", "k": 1, "explore": 0, "channels": 1, "memory_gb": 0.15}
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "says"),
+    [
+        ("st_gat", {"graph": "full"}, "graph 'full' of 3000 units would take about"),
+        ("st_gat", {"graph": "anatomy"}, "graph 'anatomy' of 3000 units would take about"),
+        ("st_gat_dynamic", LEARNED, "a graph of 3,000 units compares each with each"),
+    ],
+)
+def test_a_graph_that_would_not_fit_is_refused_before_training(name, params, says):
     train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
-    with pytest.raises(BadParameter, match="graph 'full' of 3000 units would take about"):
-        fit(make("st_gat", {"graph": "full"}), train, train, n_classes=2, settings=QUICK)
+    decoder = make(name, params)
+    decoder.units = pd.DataFrame({"area": ["VISp"] * 3000})  # all in one area
+    with pytest.raises(BadParameter, match=says):
+        fit(decoder, train, train, n_classes=2, settings=QUICK)
 
 
 def test_a_threshold_that_leaves_no_edge_is_refused(task):
@@ -249,14 +244,6 @@ def test_a_threshold_that_leaves_no_edge_is_refused(task):
             n_classes=N_CLASSES,
             settings=QUICK,
         )
-
-
-def test_areas_so_large_that_they_would_not_fit_are_refused():
-    train = Samples(np.zeros((8, 5, 3000), np.float32), np.arange(8) % 2, np.arange(8))
-    decoder = make("st_gat", {"graph": "anatomy"})
-    decoder.units = pd.DataFrame({"area": ["VISp"] * 3000})
-    with pytest.raises(BadParameter, match="graph 'anatomy' of 3000 units would take about"):
-        fit(decoder, train, train, n_classes=2, settings=QUICK)
 
 
 BIG = """

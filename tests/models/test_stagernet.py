@@ -97,28 +97,6 @@ def test_damaged_files_are_told_from_good_ones(lab, tmp_path, seed):
         assert net.config["n_channels"] == 11
 
 
-def test_banville_is_written_out():
-    """Batch norm, ReLU, pool, padded by half a kernel; 0.5 s and 0.125 s at any rate."""
-    torch.manual_seed(0)
-    net = StagerNet(3, 300, 100.0).eval()
-    x = torch.randn(2, 300, 3)
-    with torch.no_grad():
-        h = (
-            torch.einsum("btc,dc->bdt", x, net.conv1.weight[:, 0, 0])
-            + net.conv1.bias[None, :, None]
-        )
-        out = []
-        for i in range(3):  # channel by channel
-            z = h[:, i : i + 1]
-            for conv, norm in ((net.conv2, net.batchnorm1), (net.conv3, net.batchnorm2)):
-                z = functional.conv1d(z, conv.weight[..., 0], conv.bias, padding=25)
-                z = functional.max_pool1d(torch.relu(norm(z)), 12)
-            out.append(z)
-        flat = torch.stack(out, dim=3).flatten(1)  # (B, 16, left, C)
-        np.testing.assert_allclose(net(x), net.dense1(flat), atol=1e-5)
-    assert net.conv2.weight.shape[2] == 50 and net.pool == 12
-
-
 def test_frozen_means_frozen():
     net = StagerNet(3, 300, 100.0).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -163,7 +141,6 @@ def test_banville_is_braindecodes_network():
     for value in theirs.state_dict().values():  # nothing left at its first value
         if value.is_floating_point():
             value.copy_(torch.rand_like(value) * 0.2 + 0.05)
-    ours = stagernet.StagerNet(n_channels, n_samples, rate, "banville")
     names = {
         "spatial_conv": "conv1", "feature_extractor.0": "conv2", "feature_extractor.1": "batchnorm1",
         "feature_extractor.4": "conv3", "feature_extractor.5": "batchnorm2", "final_layer.1": "dense1",

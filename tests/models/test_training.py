@@ -8,8 +8,6 @@ import os
 import pickle
 import re
 import signal
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +294,7 @@ def test_the_csv_log_is_the_history(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "fit.csv"), history)
 
 
+@pytest.mark.slow
 def test_wandb_writes_offline_beside_the_csv(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)  # offline must be our default, not the test's
@@ -508,12 +507,6 @@ def test_settings_take_what_is_given_over_the_models_own():
     settings = FitSettings.of(given, {"max_epochs": 40, "batch_size": 64})
     assert (settings.max_epochs, settings.batch_size, settings.seed) == (40, 8, 3)
     assert FitSettings.of(None, {"patience": 2}).patience == 2
-
-
-def test_loading_a_decoder_does_without_lightning():
-    code = "import sys, nblib.models.network; assert 'torch' in sys.modules; "
-    code += "assert 'lightning' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
 def test_a_full_disk_at_a_checkpoint_is_one_clear_error(tmp_path, monkeypatch):
