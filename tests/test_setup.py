@@ -103,64 +103,16 @@ def test_the_core_is_light():
     assert not core & heavy
 
 
-def judge_environment(text: str) -> list[str]:
-    """What is wrong with an environment.yml, in sentences; empty when nothing is."""
-    wrong = []
-    env = yaml.safe_load(text)
-    if unknown := set(env) - {"name", "channels", "dependencies"}:
-        wrong.append(f"keys that tie it to one machine or mean nothing: {sorted(unknown)}")
-    if env.get("channels") != ["conda-forge"]:
-        wrong.append("channels must be conda-forge alone: mixed channels mix binaries")
-    conda = [d for d in env["dependencies"] if isinstance(d, str)]
-    pip = [line for d in env["dependencies"] if isinstance(d, dict) for line in d["pip"]]
-    names = {re.split(r"[=<>!~ ]", spec)[0]: spec for spec in conda}
-    if set(names) != {"python", "pip"}:
-        wrong.append(f"conda gives {sorted(names)}; only python and pip, pip gives the rest")
-    if version := re.fullmatch(r"python=(\d+\.\d+)", names.get("python", "")):
-        bounds = SpecifierSet(PROJECT["requires-python"])
-        if not bounds.contains(version[1] + ".99"):
-            wrong.append(f"python {version[1]} is outside requires-python {bounds}")
-    else:
-        wrong.append("python must name one minor version, as python=3.11")
-    if pip[:1] != ["-c constraints.txt"]:
-        wrong.append("the pip section must begin with -c constraints.txt")
-    editable = [re.fullmatch(r"-e \.\[([a-z,]+)\]", line) for line in pip[1:]]
-    if len(editable) != 1 or editable[0] is None:
-        wrong.append(f"the pip section must install the checkout and nothing else, not {pip[1:]}")
-    else:
-        known = PROJECT["optional-dependencies"]
-        asked = set(editable[0][1].split(","))
-        if asked - set(known):
-            wrong.append(f"extras that pyproject.toml does not have: {sorted(asked - set(known))}")
-        elif asked != {"all"} and asked != set(known) - {"all"}:
-            wrong.append("some extras are missing; conda users get everything")
-    return wrong
-
-
-ENVIRONMENT = (ROOT / "environment.yml").read_text()
-
-
-def test_environment_yml_agrees_with_pyproject():
-    assert judge_environment(ENVIRONMENT) == []
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "complaint"),
-    [
-        ("python=3.11", "python=3.9", "outside requires-python"),
-        ("python=3.11", "python>=3.11", "one minor version"),
-        ("- -c constraints.txt", "- numpy==1.23", "begin with -c"),
-        (".[all]", ".[everything]", "does not have"),
-        (".[all]", ".[train,lab]", "missing"),
-        ("  - conda-forge", "  - defaults", "conda-forge alone"),
-        ("  - pip:", "  - numpy\n  - pip:", "only python and pip"),
-        ("name: nblib", "name: nblib\nprefix: /home/me", "one machine"),
-        ("- -e .[all]", "- -e .[all]\n      - allensdk", "nothing else"),
-    ],
-)
-def test_the_judge_of_environment_yml_sees(old, new, complaint):
-    assert old in ENVIRONMENT
-    assert any(complaint in w for w in judge_environment(ENVIRONMENT.replace(old, new, 1)))
+def test_environment_yml_takes_python_and_pip_from_conda_and_the_rest_from_the_checkout():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, rest = environment.pop("dependencies")
+    assert environment == {
+        "name": "nblib",
+        "channels": ["conda-forge"],
+    }  # mixed channels mix binaries
+    assert pip.startswith("pip") and rest == {"pip": ["-c constraints.txt", "-e .[all]"]}
+    minor = re.fullmatch(r"python=(\d+\.\d+)", python)[1]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{minor}.99")
 
 
 def test_one_version_everywhere():

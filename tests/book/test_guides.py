@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -30,16 +31,22 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
+def loaded(code: str, name: str, folder: Path, monkeypatch) -> ModuleType:
+    """A module of that name, as if the code stood in a file of the package."""
+    path = folder / f"{name.rpartition('.')[2]}.py"
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def followed(tmp_path, monkeypatch):
     """The guide's file in place of one of the package's, its line run, its YAML read."""
     code, line, _ = blocks("adding_a_model.md", "python")
-    path = tmp_path / "correlation.py"
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("nblib.models.correlation", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    loaded(code, "nblib.models.correlation", tmp_path, monkeypatch)
     monkeypatch.setattr(models, "_CLASSES", dict(models._CLASSES))
     exec(line, {"_CLASSES": models._CLASSES})
     return yaml.safe_load(blocks("adding_a_model.md", "yaml")[0])
@@ -64,12 +71,7 @@ def test_an_experiment_can_be_added_as_the_guide_says(tmp_path, monkeypatch):
     from models.easy_task import easy
 
     code, entry, _ = blocks("adding_an_experiment.md", "python")
-    path = tmp_path / "first_bins.py"
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("nblib.experiments.first_bins", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = loaded(code, "nblib.experiments.first_bins", tmp_path, monkeypatch)
     entries = dict(stage_registry.STAGES)
     exec(entry, vars(stage_registry) | {"STAGES": entries})
     assert entries["20_first_bins"].params is module.Params

@@ -14,6 +14,7 @@ import nbformat
 import psutil
 import pytest
 import tiny_project
+from tiny_project import gone, wait_until
 
 from nblib.core import store
 from nblib.run import execute, kernel, many, plan, status
@@ -47,13 +48,6 @@ def kernel_pid(project, process: subprocess.Popen) -> int:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     raise AssertionError("the kernel did not start within a minute")
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_kernel_killed_in_mid_cell_gives_4_at_once(project, capsys):
@@ -125,12 +119,11 @@ def test_two_runs_of_one_key_at_once_make_one_artifact(project, preloaded):
     assert not list(folder.parent.glob(".*"))
 
 
-def test_two_commands_that_need_the_same_make_it_once(project):
+def test_two_commands_that_need_the_same_make_it_once(project, preloaded):
     """Neither knows of the other: all that both need is missing when they begin."""
-    both = [command("03_clean", "--with-upstream") for _ in range(2)]
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, (out, err)
+    call = {"notebook": "03_clean", "params": {"recipe": "tiny"}, "with_upstream": True}
+    outcomes = many.run_calls([call, call], 2, progress=False)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     folders = project.committed()
     assert [p.parts[-3] for p in folders] == ["01_ingest", "02_bin", "03_clean"]
     assert all(store.open_artifact(p) and (p / "executed.ipynb").is_file() for p in folders)
@@ -171,10 +164,7 @@ def test_a_runner_that_is_killed_leaves_no_kernel_and_no_artifact(project):
     pid = kernel_pid(project, process)
     process.kill()
     process.communicate(timeout=30)
-    limit = time.monotonic() + 20
-    while not gone(pid) and time.monotonic() < limit:
-        time.sleep(0.1)
-    assert gone(pid)
+    wait_until(lambda: gone(pid), 20)
     assert project.committed() == []
     (kept,) = project.failed()  # how far it had come can still be read
     assert kept.name.endswith(".running.ipynb")

@@ -7,9 +7,6 @@ import json
 import math
 import os
 import platform
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -388,7 +385,7 @@ def test_results_are_shown_and_written(project, capsys, tmp_path):
     assert list(pd.read_parquet(tmp_path / "runs.parquet").columns) == list(table.columns)
 
 
-def test_published_tables_are_taken_in_listed_and_refused(project, capsys, tmp_path):
+def test_published_tables_are_taken_in_and_listed(project, capsys, tmp_path):
     table = tmp_path / "svc.csv"
     rows = "recording,model,metric,value,unit,selected,source\n"
     rows += "".join(
@@ -399,19 +396,9 @@ def test_published_tables_are_taken_in_listed_and_refused(project, capsys, tmp_p
     assert "unit unknown: 715093703 accuracy 0.92" in capsys.readouterr().out
     assert cli.main(["published"]) == 0
     assert "svc.csv: 2 numbers" in capsys.readouterr().out
-    table.write_text(rows.replace("0.92", "high"))
-    assert cli.main(["published", str(table)]) == 1
-    assert "row 2, column 'value': 'high' is no number" in capsys.readouterr().err
 
 
-def test_an_audit_without_findings_ends_well(project, capsys):
-    assert cli.main(["audit"]) == 0
-    assert "nothing to look at" in capsys.readouterr().out
-
-
-def test_inventory_and_allen_hand_over(project, capsys, monkeypatch, tmp_path):
-    assert cli.main(["inventory", str(tmp_path / "absent")]) == 1
-    assert "no such folder" in capsys.readouterr().err
+def test_allen_hands_over(project, capsys, monkeypatch, tmp_path):
     from nblib.data import allen
 
     table = pd.DataFrame({"unit_count": [2]}, index=pd.Index(["715093703"], name="session_id"))
@@ -434,28 +421,6 @@ def test_book_and_doctor_hand_over(monkeypatch):
     assert cli.main(["book", "--no-run", "--jobs", "1"]) == 0
     assert given == [(1, True, False, None)]
     assert cli.main(["doctor"]) == 1
-
-
-def test_version(capsys):
-    assert cli.main(["version"]) == 0
-    assert capsys.readouterr().out.startswith("nblib 0.")
-
-
-def test_help_starts_quickly_and_imports_nothing_heavy():
-    code = (
-        "import sys\nfrom nblib.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print({'numpy', 'pandas', 'torch', 'papermill', 'pydantic', 'yaml'} & set(sys.modules))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert out.stdout.splitlines()[-1] == "set()", out.stderr
-    assert "run a notebook" in out.stdout
-    took = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "nblib", "--help"], capture_output=True, check=True)
-        took.append(time.monotonic() - began)
-    assert min(took) < 0.6
 
 
 def test_a_cohort_is_printed_as_a_recipe_takes_it(tmp_path, capsys):

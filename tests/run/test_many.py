@@ -13,7 +13,7 @@ from pathlib import Path
 import more_calls
 import psutil
 import pytest
-from tiny_project import wait_until
+from tiny_project import gone, wait_until
 
 from nblib.run import many
 from nblib.run.execute import KERNEL_DIED
@@ -27,13 +27,6 @@ def pids(mark: Path) -> list[int]:
     """Of a job that sleeps, and of the process that forked it."""
     wait_until(lambda: mark.is_file() and mark.read_text().count(" "), 240)
     return [int(pid) for pid in mark.read_text().split()]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_job_has_its_own_world(preloaded, monkeypatch, tmp_path):

@@ -34,11 +34,7 @@ def no_kernel(monkeypatch):
     [
         ({"n_bin": 5}, "unknown parameter 'n_bin'; did you mean n_bins"),
         ({"colour": 1}, "unknown parameter 'colour'; it takes "),
-        ({"recording": 21}, "recording = 21: input should be a valid string"),
-        ({"n_bins": "5"}, "n_bins = '5'"),
         ({"n_bins": 4}, "n_bins must be one of"),
-        ({"recording": "other"}, "recording 'other' is not in recipe 'tiny'"),
-        ({"recipe": "tini"}, "no recipe 'tini'"),
         ({"recipe": 3}, "recipe = 3: expected the name of a recipe"),
     ],
 )
@@ -54,7 +50,6 @@ def test_bad_parameters_are_refused_before_a_kernel_starts(
     ("name", "said"),
     [
         ("01_ingst", "did you mean 01_ingest"),
-        ("nowhere.ipynb", "no such notebook"),
         ("04_split", "the notebook of stage 04_split is not there"),
     ],
 )
