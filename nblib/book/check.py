@@ -123,19 +123,19 @@ def broken_links(html: Path, pages: Pages) -> list[str]:
     return faults
 
 
-def page_bytes(html: Path, path: Path, page: Page) -> int:
+def page_bytes(path: Path, page: Page) -> int:
     """Size of a page with its pictures; one that is written into the page is part of it."""
     files = [src for src in page.images if not src.startswith("data:")]
     pictures = {(path.parent / unquote(urldefrag(src)[0])).resolve() for src in files}
     return path.stat().st_size + sum(p.stat().st_size for p in pictures if p.is_file())
 
 
-def heavy_pages(html: Path, pages: Pages, limit: int = MAX_PAGE_BYTES) -> list[str]:
-    """Pages that, with their pictures, exceed the limit in bytes."""
+def heavy_pages(html: Path, pages: Pages) -> list[str]:
+    """Pages that, with their pictures, exceed MAX_PAGE_BYTES."""
     return [
-        f"{path.relative_to(html)}: {size / 1e6:.1f} MB with its pictures, more than {limit / 1e6:g} MB"
+        f"{path.relative_to(html)}: {size / 1e6:.1f} MB with its pictures, more than {MAX_PAGE_BYTES / 1e6:g} MB"
         for path, page in pages.items()
-        if (size := page_bytes(html, path, page)) > limit
+        if (size := page_bytes(path, page)) > MAX_PAGE_BYTES
     ]
 
 
@@ -167,5 +167,5 @@ def check(html: Path) -> tuple[list[str], dict[str, int]]:
     pages = read_pages(html)
     faults = broken_links(html, pages) + heavy_pages(html, pages) + network_loads(html, pages)
     faults += unnamed_pictures(html, pages)
-    sizes = {str(p.relative_to(html)): page_bytes(html, p, page) for p, page in pages.items()}
+    sizes = {str(p.relative_to(html)): page_bytes(p, page) for p, page in pages.items()}
     return faults, sizes

@@ -800,9 +800,6 @@ def test_drawing_changes_no_global_setting_and_leaves_no_figure_open():
     before = dict(mpl.rcParams)
     summary(), FIGURES["draws"]()
     assert dict(mpl.rcParams) == before and plt.get_fignums() == []
-    with mpl.rc_context():
-        plots.use_style()
-        assert mpl.rcParams["font.size"] == 10
 
 
 def test_a_figure_shows_itself_once_as_png_and_tells_of_no_runs_without_any():

@@ -5,6 +5,6 @@ notebook cell; `fig.savefig("figure.svg")` keeps it for a paper. Colours are saf
 and every brain area has its own, everywhere. A notebook imports the module of what it shows.
 """
 
-from nblib.report.plots.style import area_colour, label_text, png_bytes, say, use_style
+from nblib.report.plots.style import area_colour, label_text, png_bytes, say
 
-__all__ = ["area_colour", "label_text", "png_bytes", "say", "use_style"]
+__all__ = ["area_colour", "label_text", "png_bytes", "say"]

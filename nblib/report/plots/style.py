@@ -167,11 +167,6 @@ class Picture(Figure):
         return png, shown
 
 
-def use_style() -> None:
-    """Set the project's style for figures that you draw yourself with matplotlib."""
-    mpl.rcParams.update(STYLE)
-
-
 def styled(draw):
     """Decorate a drawing function: it draws in the project's style and changes no global setting.
 
