@@ -13,7 +13,6 @@ from nblib.road.parameter_cells import parameters_cell
 
 NAMES = sorted(stages.STAGES)
 MOST_CELLS, MOST_LINES = 26, 15
-MEANING = re.compile(r"#\s+\S.*")
 
 
 @pytest.fixture(params=NAMES)

@@ -9,11 +9,11 @@ import shutil
 import signal
 from dataclasses import replace
 
-import nbformat
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+from by_hand import ROAD, by_hand
 
 from nblib.cli import main
 from nblib.core import params as P
@@ -35,17 +35,6 @@ SPACE = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "batch_size"
 pytestmark = pytest.mark.usefixtures("preloaded")
 
 
-def by_hand(name: str, **given) -> None:
-    """Run the cells of a notebook here, without a kernel, until it has committed."""
-    names = {}
-    for cell in nbformat.read(store.notebooks_dir() / f"{name}.ipynb", as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            names.update(given)
-            if "stage.commit(" in cell.source:
-                return
-
-
 @pytest.fixture(scope="module")
 def road(tmp_path_factory):
     """A data root with the tiny recording in one and five bins, made once."""
@@ -54,7 +43,7 @@ def road(tmp_path_factory):
         patch.setenv("NBLIB_HOME", str(folder))
         for n in (1, 5):
             recipe = plan.job_of("02_bin", {"recipe": "tiny", "n_bins": n}).recipe_name
-            for name in ("01_ingest", "02_bin", "03_clean", "04_split"):
+            for name in ROAD:
                 by_hand(name, recipe=recipe, recording="tiny")
     return folder
 
