@@ -167,9 +167,10 @@ def test_what_is_no_count_and_no_spread_is_refused():
             make("bayes_poisson", params)
 
 
-def test_it_works_without_torch():
+def test_it_works_without_torch_and_so_does_the_list_of_names():
     code = (
-        "import sys, numpy as np; from nblib.models import make; x = np.arange(24).reshape(6, 2, 2);"
+        "import sys, numpy as np; from nblib.models import MODELS, make; assert 'lstm' in list(MODELS);"
+        "x = np.arange(24).reshape(6, 2, 2);"
         "make('bayes_poisson').fit(x, [0, 1] * 3).predict(x); assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -84,11 +84,3 @@ def test_naive_bayes_refuses_what_is_no_count():
             None,
             n_classes=N_CLASSES,
         )
-
-
-@pytest.mark.parametrize(
-    "name", ["nearest_mean", "ridge", "poisson_naive_bayes", "bayes_poisson", "logistic"]
-)
-def test_without_validation_nothing_is_chosen(name):
-    history = fit(make(name), poisson_task(), None, n_classes=N_CLASSES)
-    assert len(history) == 1

@@ -84,6 +84,7 @@ def test_counts_follow_the_integer_definition(trains, windows, n_bins):
     np.testing.assert_array_equal(got, by_definition(trains, edges))
 
 
+@pytest.mark.slow
 def test_counts_agree_with_pynapple():
     nap = pytest.importorskip("pynapple")
     rng = np.random.default_rng(0)
