@@ -292,6 +292,9 @@ def test_areas_of_units_are_told_from_weights_that_hold_them_and_not_from_others
         layer.weight.data = torch.as_tensor(rng.normal(size=layer.weight.shape))
     table = further.areas_of_units(told, params).set_index("metric")
     assert (table["ci_low"] <= table["chance"]).all()
+    assert (table["ci_high"] > 0.9).all(), (
+        "two sessions say little of a third, whatever their units"
+    )
 
 
 def test_a_causal_model_says_what_it_costs_and_how_long_it_takes(tiny):

@@ -104,7 +104,8 @@ def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
         classifier.fit(x[~test], y[~test])
         log[np.ix_(test, classifier.classes_)] = classifier.predict_log_proba(x[test])
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
-    scores = decoding_scores(y, log, **draws)
+    # Units of a session share what was learnt of others: it takes other sessions to see how that varies.
+    scores = decoding_scores(y, log, group=session, apart=session, **draws)
     shown = ("accuracy", judge.BALANCED)
     return pd.DataFrame([{"metric": name} | scores[name].fields() for name in shown])
 
