@@ -111,29 +111,55 @@ class BayesPoisson(LinearDecoder):
         mean, scale = per_feature(self)
         log_rate, evidence, total = self.log_rates(x, y, courses)
         for sd in gain_sd:
-            b = max(sd, LEAST_GAIN_SD) ** -2
-            a_spike = np.log1p(total / b)  # what the gain takes off the score of each class (C,)
-            weight = evidence[:, None] * (log_rate - a_spike)
-            yield {"gain_sd": sd}, weight * scale[:, None], mean @ weight - b * a_spike
+            weight, bias = evidence_of_counts(log_rate, evidence, total, sd)
+            yield {"gain_sd": sd}, weight * scale[:, None], mean @ weight + bias
 
     def log_rates(
         self, x: np.ndarray, y: np.ndarray, courses: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log of the rates (T*N, C), the weight of the evidence of each bin and unit (T*N,), and the
-        sum of rates so weighted (C,); x (B, T*N) scaled, y (B,).
-        """
-        shown = np.bincount(y).astype(float)  # (C,)
-        seen = np.empty((len(shown), self.n_bins, self.n_units))
+        """See the function `log_rates`; x (B, T*N) scaled, y (B,)."""
+        seen = np.empty((y.max() + 1, self.n_bins, self.n_units))
         totals = np.empty((len(y), self.n_units))
-        for k in range(len(shown)):  # class by class: no second copy of all counts
+        for k in range(len(seen)):  # class by class: no second copy of all counts
             counts = as_counts(x[y == k], self).reshape(-1, self.n_bins, self.n_units)
             seen[k], totals[y == k] = counts.sum(axis=0), counts.sum(axis=1)
-        average = seen.sum(axis=0) / shown.sum() + LEAST_RATE  # (T, N)
-        rate = average * np.exp(log_tuning(seen, shown[:, None, None] * average, courses))
-        scatter = dispersion(totals, rate.sum(axis=1)[y])
-        evidence = np.tile(1 / np.maximum(scatter, 1), self.n_bins)
-        rate = rate.reshape(len(shown), -1)
-        return np.log(rate).T, evidence, rate @ evidence
+        return log_rates(seen, totals, y, courses)
+
+
+def log_rates(
+    seen: np.ndarray,
+    totals: np.ndarray,
+    y: np.ndarray,
+    courses: int,
+    kinds: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log of the rates (T*N, C), the weight of the evidence of each bin and unit (T*N,), and the sum of
+    rates so weighted (C,).
+
+    seen: spikes of each class (C, T, N); totals: of each presentation (B, N), whose class is y (B,). Rates
+    are told by `log_tuning`, or, where there are kinds of units, by these (`log_tuning_of_kinds`).
+    """
+    shown = np.bincount(y, minlength=len(seen)).astype(float)  # (C,)
+    average = seen.sum(axis=0) / shown.sum() + LEAST_RATE  # (T, N)
+    expected = shown[:, None, None] * average
+    if kinds is None:
+        log = log_tuning(seen, expected, courses)
+    else:
+        log = log_tuning_of_kinds(seen, expected, kinds)
+    rate = average * np.exp(log)
+    scatter = dispersion(totals, rate.sum(axis=1)[y])
+    evidence = np.tile(1 / np.maximum(scatter, 1), len(average))
+    rate = rate.reshape(len(shown), -1)
+    return np.log(rate).T, evidence, rate @ evidence
+
+
+def evidence_of_counts(
+    log_rate: np.ndarray, evidence: np.ndarray, total: np.ndarray, gain_sd: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (T*N, C) of counts and bias (C,) that say log p of each class, from `log_rates`."""
+    b = max(gain_sd, LEAST_GAIN_SD) ** -2
+    a_spike = np.log1p(total / b)  # what the gain takes off the score of each class (C,)
+    return evidence[:, None] * (log_rate - a_spike), -b * a_spike
 
 
 def dispersion(counts: np.ndarray, rates: np.ndarray) -> np.ndarray:
@@ -174,3 +200,40 @@ def log_tuning(seen: np.ndarray, expected: np.ndarray, courses: int) -> np.ndarr
         shared = OF_ALL_UNITS * of_unit.mean(axis=0) / n_classes
         covariance = (of_unit + shared) / (n_classes + OF_ALL_UNITS)
     return (level + a @ basis.T).transpose(1, 2, 0)
+
+
+def kinds_of_units(seen: np.ndarray, shown: np.ndarray, courses: int) -> np.ndarray:
+    """Rate over mean rate of known units in each class and bin (N, C, T), for `log_tuning_of_kinds`.
+
+    seen: spikes of each class (C, T, N), which was shown so often (C,).
+    """
+    average = seen.sum(axis=0) / shown.sum() + LEAST_RATE
+    rate = np.exp(log_tuning(seen, shown[:, None, None] * average, courses))
+    return (rate / rate.mean(axis=0)).transpose(2, 0, 1)
+
+
+def log_tuning_of_kinds(seen: np.ndarray, expected: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Log of rate / mean rate of each class, bin and unit (C, T, N): posterior mean, where a unit is of one of
+    some kinds.
+
+    A kind (J, C', T) is how a known unit answered to classes of any sort (`kinds_of_units`): how strongly,
+    how early, how long, and how often so. Each class of a new unit is answered like some class of its kind,
+    any with the same chance; which class that is, is not looked at. So units that were told of mixed-up
+    classes hold nothing, and no unit is of their kind. seen, expected: spikes (C, T, N).
+
+    Source of the idea: Kiefer and Wolfowitz 1956, Ann. Math. Stat. 27:887 (a prior that is a sample).
+    """
+    n_classes, n_bins, n_units = seen.shape
+    rates = kinds.reshape(-1, n_bins).T.astype(np.float32)  # (T, J * C')
+    rates = np.maximum(rates, LEAST_RATE)
+    logs, told = np.log(rates), np.empty(seen.shape)
+    for i in range(n_units):
+        log = seen[..., i].astype(np.float32) @ logs - expected[..., i].astype(np.float32) @ rates
+        most = log.max(axis=1, keepdims=True)
+        chance = np.exp(log - most).reshape(n_classes, len(kinds), -1)  # (C, J, C')
+        of_kind = chance.sum(axis=2)  # (C, J)
+        evidence = np.log(np.maximum(of_kind, 1e-30)).sum(axis=0, dtype=float)
+        kind = np.exp(evidence - evidence.max())
+        chance *= (kind / kind.sum() / np.maximum(of_kind, 1e-30))[..., None]
+        told[..., i] = chance.reshape(n_classes, -1) @ rates.T
+    return np.log(told)

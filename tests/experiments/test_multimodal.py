@@ -10,9 +10,18 @@ import torch
 from nblib import models
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, opening
+from nblib.evaluate import stats
 from nblib.experiments.multimodal import answers, experiment, further, judge, transfer
 from nblib.models.multimodal import linear
-from nblib.models.multimodal.branch import NOTHING, Branch, fit_branch
+from nblib.models.multimodal.branch import (
+    KINDS,
+    NOTHING,
+    Branch,
+    candidates,
+    crossed,
+    fit_branch,
+    stacked,
+)
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task
 from nblib.prepare import binning, cleaning, sessions, split_roles, splits, train_statistics
 
@@ -226,11 +235,60 @@ def test_mice_that_see_the_same_scenes_are_sessions_of_one_variable(home, tmp_pa
     assert result.files[0].sessions[0].signal_names == () and result.tables["bands"].empty
     table = result.tables["transfer"].query("task == 'frame'")
     assert set(table["model"]) == {transfer.ALONE, transfer.SHARED, transfer.SCRATCH, *transfer.TUNED.values()}  # fmt: skip
+    models_of_frame = {row.of["model"] for row in result.rows if row.of["variant"] == "frame"}
+    assert {"logistic", "Poisson Bayes", "shared map", "shared kinds"} <= models_of_frame
     assert (table["best"] > 0.5).all() and (table["value"] <= table["best"] + 0.1).all()
     gains = table.set_index("model")[["gain", "gain_low", "gain_high"]]
     assert (gains["gain_low"] <= gains["gain"]).all() and gains.loc[transfer.ALONE, "gain"] == 0
     shown = [row for row in result.rows if row.metric == judge.BALANCED]
     assert all(row.best is not None for row in shown)
+
+
+@pytest.mark.slow
+def test_what_other_mice_teach_of_scenes_helps_a_new_one_and_mixed_up_labels_do_not(home, tmp_path):
+    mice = {"recordings": [f"m{i}" for i in range(1, 9)]}
+    recipe = recipes.find_recipe("scenes_demo").model_copy(update=mice)
+    loaded = sessions.load_sessions(*on_disk(recipe, tmp_path), recipe, 0)
+    teachers, new = loaded[:3], loaded[3:]
+    mixed = [sessions.shuffled(one, 0) for one in teachers]
+    asked, frame = judge.Params(recipe="scenes_demo", **FAST), Task("frame", "variable")
+
+    def taught_by(those):
+        rows = [one.known for one in those]
+        kinds = [linear.kinds(one, one.known, "frame") for one in those]
+        return {
+            "frame": linear.factors(those, rows, "frame"),
+            KINDS + "frame": np.concatenate(kinds),
+        }
+
+    def told(few, factors):
+        folds = [[rows] for rows in np.array_split(few.known, 5)]
+        by = {
+            name: crossed(path, [few], [frame], [few.known], folds)[1][frame]
+            for name, (path, tasks) in candidates([few], False, factors).items()
+            if frame in tasks and name != "logistic"  # slow, and never chosen here
+        }
+        return stacked(frame, [few], [few.known], by)[1]
+
+    taught = {
+        "alone": None,
+        "shared": taught_by(teachers),
+        "mixed": taught_by(mixed),
+        "one mixed": taught_by([mixed[0], *teachers[1:]]),
+    }
+    for trials in (120, 400):  # 3 and 10 repeats
+        right = {name: [] for name in taught}
+        for one in new:
+            few = transfer.with_few(one, trials, 0)
+            for name, factors in taught.items():
+                answer = told(few, factors)
+                score = judge.scores(frame, answer, [few], asked)[judge.BALANCED]
+                right[name].append(score.value)
+        gain = np.subtract(right["shared"], right["alone"])
+        low, _ = stats.t_interval(gain, -np.inf, np.inf)
+        assert low > 0, (trials, right)
+        assert abs(np.mean(right["mixed"]) - np.mean(right["alone"])) < 0.02
+        assert np.mean(right["one mixed"]) <= np.mean(right["shared"]) + 0.01
 
 
 def test_few_trials_teach_choose_and_scale_alone(tiny):

@@ -15,7 +15,7 @@ from scipy.special import log_softmax
 from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
 from nblib.models.multimodal import fitting, linear, masks, model, poisson
-from nblib.models.multimodal.branch import crossed, fit_branch, stacked
+from nblib.models.multimodal.branch import KINDS, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task, starts
 from nblib.models.settings import FitSettings
@@ -394,7 +394,8 @@ def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, mon
 def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitted):
     new = [make_session(2, n_units=7)]
     through = fit_branch(new, factors=branch.factors)
-    assert set(branch.factors) == {"wheel", "whisker", "choice", BEHAVIOUR}
+    named = {"wheel", "whisker", "choice", BEHAVIOUR}
+    assert set(branch.factors) == named | {KINDS + "choice"}
     assert {"ridge", "shared map"} <= set(through.answers[Task("wheel", "signal")])
 
     def tuned(how):
@@ -535,7 +536,9 @@ def test_lags_look_back_and_ahead_by_so_many_bins():
     assert made[:, 0].tolist() == [2, 3, 4, 5, 0] and made[:, 2].tolist() == [0, 0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("decoder", [linear.flat_ridge, linear.lagged_ridge, linear.logistic])
+@pytest.mark.parametrize(
+    "decoder", [linear.flat_ridge, linear.lagged_ridge, linear.logistic, linear.by_rates]
+)
 def test_test_trials_teach_nothing(decoder, sessions):
     one, known, test = sessions[0], sessions[0].known, sessions[0].rows("test")
     counts, signals, variables = one.counts.copy(), one.signals.copy(), one.variables.copy()

@@ -14,7 +14,7 @@ from test_simple_models import N_CLASSES, poisson_task
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import make
-from nblib.models.poisson import dispersion, log_tuning
+from nblib.models.poisson import dispersion, kinds_of_units, log_tuning, log_tuning_of_kinds
 from nblib.prepare.decoder_inputs import Samples
 
 ONE = {"gain_sd": [0.5]}
@@ -105,6 +105,50 @@ def test_classes_that_are_few_learn_the_spread_from_all_units():
         [log_tuning(seen[..., i : i + 1], due[..., i : i + 1], 2) for i in range(200)], axis=2
     )
     assert ((together - truth) ** 2).mean() < 0.8 * ((alone - truth) ** 2).mean()
+
+
+def of_two_sorts(n_units: int, seed: int) -> np.ndarray:
+    """Rate over mean rate (C, 5, N) of 40 classes: a fifth of them drives a unit, early or late, or none does."""
+    rng, rates = np.random.default_rng(seed), []
+    for sort in rng.integers(0, 3, n_units):
+        driven = rng.permutation(np.arange(40) < 8)[:, None]
+        course = [np.zeros(5), np.array([6.0, 3, 1, 0, 0]), np.array([0.0, 0, 1, 3, 6])][sort]
+        rates.append(0.3 + driven * course)
+    rates = np.stack(rates, axis=-1)
+    return rates / rates.mean(axis=0)
+
+
+def test_how_known_units_answer_says_much_of_one_with_few_spikes_and_mixed_up_ones_nothing():
+    shown, rng = np.full(40, 15.0), np.random.default_rng(0)
+    known, truth = of_two_sorts(60, 1), of_two_sorts(30, 2)
+    kinds = kinds_of_units(rng.poisson(0.5 * 15 * known).astype(float), shown, 3)
+    mixed = kinds_of_units(rng.poisson(0.5 * 15 * np.ones_like(known)).astype(float), shown, 3)
+    due = np.full(truth.shape, 0.5 * 3)
+    seen = rng.poisson(due * truth).astype(float)
+
+    def off(log):
+        return ((np.exp(log) - truth) ** 2).mean()
+
+    assert off(log_tuning_of_kinds(seen, due, kinds)) < 0.6 * off(log_tuning(seen, due, 3))
+    both = np.concatenate([kinds, mixed])
+    assert off(log_tuning_of_kinds(seen, due, both)) < 1.1 * off(
+        log_tuning_of_kinds(seen, due, kinds)
+    )
+    assert off(log_tuning_of_kinds(seen, due, mixed)) > 0.8 * off(0 * due)  # no more than the mean
+
+
+def test_a_rate_told_by_kinds_is_the_posterior_mean():
+    kinds = np.array([[[0.5, 1.0], [1.5, 1.0]], [[1.0, 0.2], [1.0, 1.8]]])  # (J, C', T)
+    seen, due = np.array([[2.0, 0], [1, 3], [0, 0]])[..., None], np.full((3, 2, 1), 1.5)
+
+    def likelihood(k, rate):
+        return np.prod(np.exp(-due[k, :, 0] * rate) * rate ** seen[k, :, 0])
+
+    of = np.array([[[likelihood(k, rate) for rate in kind] for kind in kinds] for k in range(3)])
+    kind = of.sum(axis=2).prod(axis=0)
+    share = of / of.sum(axis=2, keepdims=True) * (kind / kind.sum())[:, None]
+    ours = np.exp(log_tuning_of_kinds(seen, due, kinds))[..., 0]
+    np.testing.assert_allclose(ours, np.einsum("kja,jat->kt", share, kinds), rtol=1e-5)
 
 
 def test_a_unit_that_comes_and_goes_has_less_to_say():

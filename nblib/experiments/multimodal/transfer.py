@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.tasks import Task
     from nblib.prepare.sessions import Session
 
-ALONE, SHARED, SCRATCH = "linear, alone", "linear, through shared factors", "network, alone"
+ALONE, SHARED, SCRATCH = "linear, alone", "linear, with the others", "network, alone"
 TUNED = {"stitch": "network, its layers fitted", "full": "network, fine-tuned"}
 CHOOSE = 5  # every fifth of the few trials chooses
 

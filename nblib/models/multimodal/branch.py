@@ -20,6 +20,7 @@ from nblib.prepare.sessions import Session
 
 GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
+KINDS = "kinds of units by "  # and a variable: their key among the factors
 FOLDS, PATIENCE = 5, 2
 
 Rows = list[np.ndarray]  # trials of each session
@@ -37,7 +38,7 @@ class Branch:
     is looked at. chosen: the name that known trials prefer; maps: of each session, the model of each task;
     rest: of each session, what is said where a trial is not looked at, by task; factors: of each signal and
     variable, and of behaviour as a whole, what further sessions are read through (see `linear.factors`,
-    `poisson.factors`); none of a session alone.
+    `linear.kinds`, `poisson.factors`); none of a session alone.
     """
 
     answers: dict[Task, dict[str, TrialAnswers]]
@@ -108,6 +109,18 @@ def crossed(
     return chosen, said
 
 
+def kinds_of_others(
+    sessions: list[Session], rows: Rows, names: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """For each session, the kinds of units that all others have, by variable (see `linear.kinds`)."""
+    parts = list(zip(sessions, rows, strict=True))
+    own = {name: [linear.kinds(*part, name) for part in parts] for name in names}
+    return {
+        one.name: {name: np.concatenate(of[:k] + of[k + 1 :]) for name, of in own.items()}
+        for k, one in enumerate(sessions)
+    }
+
+
 def candidates(
     sessions: list[Session], causal: bool, factors: dict[str, np.ndarray] | None
 ) -> dict[str, tuple[PenaltyPath, list[Task]]]:
@@ -132,13 +145,23 @@ def candidates(
         known = factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
         return each(sessions, of_tasks([spikes], encode), known)(rows)
 
+    def by_kinds(rows: Rows) -> Iterator[Maps]:
+        names = [t.name for t in variables]
+        if factors:
+            known = {first.name: {name: factors[KINDS + name] for name in names}}
+        else:
+            known = kinds_of_others(sessions, rows, names)
+        return each(sessions, linear.by_rates, known)(rows)
+
     several = len(sessions) > 1 or bool(factors)
     kinds = {
         "ridge": (each(sessions, linear.flat_ridge), [] if causal else signals),
         "lagged ridge": (each(sessions, linear.lagged_ridge), [] if causal else signals),
         "causal ridge": (each(sessions, linear.lagged_ridge, True), signals),
         "logistic": (each(sessions, linear.logistic), variables),
+        "Poisson Bayes": (each(sessions, linear.by_rates), variables),
         "shared map": (through, shared if several else []),
+        "shared kinds": (by_kinds, variables if several else []),
         GLM: (each(sessions, of_tasks([spikes], encode)), [spikes]),
         "shared GLM": (through_behaviour, [spikes] if several else []),
     }
@@ -189,6 +212,9 @@ def fit_branch(
             task.name: linear.factors(sessions, known, task.name) for task in decoding(first)
         }
         factors[BEHAVIOUR] = poisson.factors(sessions, known, causal)
+        for name in first.classes:
+            of_all = [linear.kinds(*part, name) for part in parts]
+            factors[KINDS + name] = np.concatenate(of_all)
     return Branch(answers, chosen, maps, rest, factors or {})
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
+from nblib.models import poisson as bayes
 from nblib.models.linear import RidgePath, logistic_path
 from nblib.prepare.sessions import Session
 
@@ -22,13 +23,16 @@ THROUGH_PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 LEAST = 1e-3  # no class is less probable
 STRENGTHS = np.geomspace(1e-5, 1e-1, 9)  # inverse penalties
 NEVER = -30.0  # the logit of a class that no trial has
+COURSES, GAIN_SD = 3, 0.3  # see `bayes.BayesPoisson`
+SURENESS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # factors on logits
 
 
 @dataclass(frozen=True)
 class LinearMap:
     """An answer that is linear in the z-scored roots of counts: weight (..., T, N), bias (...) -> (K, ...).
 
-    link: "" for a signal (T,); "logits" or "shares" of the classes (C,), which become log-probabilities.
+    link: "" for a signal (T,); "logits" or "shares" of the classes (C,), which become log-probabilities;
+    "evidence": logits, from the counts themselves.
     """
 
     weight: np.ndarray
@@ -37,11 +41,11 @@ class LinearMap:
 
     def __call__(self, session: Session) -> np.ndarray:
         """What it answers to all trials of a session."""
-        x = session.x
+        x = session.counts if self.link == "evidence" else session.x
         answer = x.reshape(len(x), -1) @ self.weight.reshape(len(self.bias), -1).T + self.bias
         if not self.link:
             return answer
-        share = np.maximum(softmax(answer, axis=1) if self.link == "logits" else answer, LEAST)
+        share = np.maximum(answer if self.link == "shares" else softmax(answer, axis=1), LEAST)
         return np.log(share / share.sum(axis=1, keepdims=True))
 
 
@@ -160,6 +164,43 @@ def logistic(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap
         yield maps
 
 
+def class_counts(
+    session: Session, rows: np.ndarray, task: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spikes of each class of a variable (C, T, N) in the trials `rows`, how often it was shown (C,), and the
+    class of each trial."""
+    q = list(session.classes).index(task)
+    y = session.variables[rows, q]
+    member = np.eye(len(session.classes[task]))[y]
+    return np.tensordot(member.T, session.counts[rows], 1), member.sum(axis=0), y
+
+
+def kinds(session: Session, rows: np.ndarray, task: str) -> np.ndarray:
+    """What kinds of units a session has, by how they answer to a variable (see `bayes.kinds_of_units`)."""
+    seen, shown, _ = class_counts(session, rows, task)
+    return bayes.kinds_of_units(seen, shown, COURSES).astype(np.float32)
+
+
+def by_rates(
+    session: Session, rows: np.ndarray, kinds: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> Iterator[dict[str, LinearMap]]:
+    """Each variable by Bayes' rule from Poisson counts, every class as likely (see `bayes.BayesPoisson`), ever
+    more sure of it. kinds: of units of other sessions, by session to be told and by variable; None: rates
+    are told by these trials alone."""
+    totals, found = session.counts[rows].sum(axis=1), {}
+    for task in session.classes:
+        seen, _, y = class_counts(session, rows, task)
+        known = kinds[session.name][task] if kinds else None
+        rates = bayes.log_rates(seen, totals, y, COURSES, known)
+        weight, bias = bayes.evidence_of_counts(*rates, GAIN_SD)
+        found[task] = weight.T.reshape(-1, *session.x.shape[1:]), bias
+    for sure in SURENESS:
+        yield {
+            task: on_raw(sure * weight, sure * bias, "evidence", smooth=False)
+            for task, (weight, bias) in found.items()
+        }
+
+
 def unit_weights(x: np.ndarray, y: np.ndarray, maps: np.ndarray, penalty: float) -> np.ndarray:
     """Weights (N, R) of a session's units: ridge of y (K, D) on x (K, T, N) through maps (R, T, D)."""
     flat, (n_bins, n_units) = x.reshape(len(x), -1).astype(np.float64), x.shape[1:]
@@ -197,15 +238,12 @@ def factors(sessions: list[Session], rows: list[np.ndarray], task: str) -> np.nd
     xs = [components(*part)[0] for part in zip(sessions, rows, strict=True)]
     ys = [beyond_rest(*part, task)[1] for part in zip(sessions, rows, strict=True)]
     n_bins, d = xs[0].shape[1], ys[0].shape[1]
-    rank = N_FACTORS
-    if task in sessions[0].classes:
-        rank = max(rank, d // 3)  # many classes need more
     weights = []  # at first the session's own leading directions
     for x, y in zip(xs, ys, strict=True):
         flat = x.reshape(len(x), -1)
         alone = flat.T @ np.linalg.solve(flat @ flat.T + 300 * np.eye(len(x)), y)
         by_unit = alone.reshape(n_bins, x.shape[2], d).transpose(1, 0, 2).reshape(x.shape[2], -1)
-        weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :rank])
+        weights.append(np.linalg.svd(by_unit, full_matrices=False)[0][:, :N_FACTORS])
     together = np.concatenate(ys)
     for i in range(N_ROUNDS):
         pairs = list(zip(xs, weights, strict=True))
