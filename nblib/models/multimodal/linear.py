@@ -203,13 +203,15 @@ def by_rates(
 
 def unit_weights(x: np.ndarray, y: np.ndarray, maps: np.ndarray, penalty: float) -> np.ndarray:
     """Weights (N, R) of a session's units: ridge of y (K, D) on x (K, T, N) through maps (R, T, D)."""
-    flat, (n_bins, n_units) = x.reshape(len(x), -1).astype(np.float64), x.shape[1:]
-    between = (flat.T @ flat).reshape(n_bins, n_units, n_bins, n_units)
-    gram = np.einsum("tnsm,rtd,qsd->nrmq", between, maps, maps, optimize=True)
-    gram = gram.reshape(n_units * len(maps), -1)
-    right = np.einsum("tnd,rtd->nr", (flat.T @ y).reshape(n_bins, n_units, -1), maps, optimize=True)
-    solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), right.ravel())
-    return solved.reshape(n_units, len(maps))
+    (n_maps, n_bins, d), n_units = maps.shape, x.shape[2]
+    turn, few = np.linalg.qr(maps.reshape(-1, d).T)  # of many targets, as many as the maps can tell
+    maps, y = few.T.reshape(n_maps, n_bins, -1), y @ turn
+    read = x.swapaxes(1, 2).astype(np.float64) @ maps.swapaxes(0, 1).reshape(n_bins, -1)
+    read = read.reshape(len(x), n_units, n_maps, -1).transpose(0, 3, 1, 2)  # (K, D, N, R)
+    read = np.ascontiguousarray(read).reshape(y.size, -1)
+    gram, right = read.T @ read, read.T @ y.ravel()
+    solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), right)
+    return solved.reshape(n_units, n_maps)
 
 
 def beyond_rest(session: Session, rows: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
