@@ -22,7 +22,7 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
-from nblib.models.settings import FitSettings
+from nblib.models.settings import FitSettings, going_on
 from nblib.prepare import splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
@@ -207,8 +207,7 @@ def fit(
     """Fit on train presentations, choose on validation; test presentations are not touched.
 
     With `refit`, validation presentations teach the chosen decoder too, once the choice is made.
-    folder: of log and checkpoints. A run that was killed goes on from its own checkpoint; one that
-    no longer fits (another version wrote it) is put aside, and said so. settings: fields of
+    folder: of log and checkpoints; a run that was killed goes on (see `going_on`). settings: fields of
     `FitSettings` in place of the parameters'. Returns the history: one row an epoch, or a strength
     of regularisation.
     """
@@ -219,14 +218,7 @@ def fit(
         decoder.fit, data.train.x, data.train.y, (data.val.x, data.val.y),
         n_classes=len(data.classes), folder=folder, refit=params.refit,
     )  # fmt: skip
-    if checkpoints := [] if folder is None else list(folder.glob("*.ckpt")):
-        try:
-            return learn(resume="auto").history_
-        except BadInput as error:
-            print(f"Starting afresh: {error}")
-            for path in checkpoints:
-                path.unlink(missing_ok=True)
-    return learn().history_
+    return going_on(learn, folder).history_
 
 
 def evaluate(

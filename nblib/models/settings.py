@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib.core.errors import BadParameter
+from nblib.core.errors import BadInput, BadParameter
 
 if TYPE_CHECKING:
     import torch
@@ -107,3 +108,18 @@ def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def going_on(learn: Callable[..., Any], folder: Path | None) -> Any:
+    """What `learn` returns; a run that was killed goes on from its own checkpoint in the folder.
+
+    A checkpoint that no longer fits (another version wrote it) is put aside, and said so.
+    """
+    if checkpoints := [] if folder is None else list(folder.glob("*.ckpt")):
+        try:
+            return learn(resume="auto")
+        except BadInput as error:
+            print(f"Starting afresh: {error}")
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
+    return learn()

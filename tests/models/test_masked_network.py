@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import log_softmax
@@ -250,6 +251,41 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_training_that_was_killed_ends_with_the_weights_of_an_unbroken_one(
+    sessions, branch, tmp_path, monkeypatch
+):
+    plain, calls = fitting.nats, []
+
+    def counted(net, batch, rows):
+        calls.append(1)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return plain(net, batch, rows)
+
+    how = sessions, branch, replace(FAST, max_epochs=4), SHAPE, masks.Mix()
+    whole, history = fitting.fit(*how)
+    monkeypatch.setattr(fitting, "nats", counted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fitting.fit(*how, tmp_path)
+    resumed, same = fitting.fit(*how, tmp_path)
+    assert len(calls) < 25 + 4 * 8, "it went on, it did not begin again"
+    pd.testing.assert_frame_equal(same, history)
+    for name, weight in whole.net.state_dict().items():
+        assert torch.equal(weight, resumed.net.state_dict()[name]), name
+
+
+def test_with_all_hidden_a_variable_is_as_likely_as_it_was_before_training(sessions, branch):
+    one, net = sessions[0], fit(sessions, branch, replace(FAST, max_epochs=1, learning_rate=1e-12))
+    everything = masks.hide(one, slice(None))
+    *_, (choice,) = net.network(0, one, everything)
+    np.testing.assert_allclose(
+        choice, np.tile(log_softmax(branch.rest[0]["choice"]), (K, 1)), atol=1e-5
+    )
+    trained = fit(sessions, branch, replace(FAST, max_epochs=20))
+    *_, (choice,) = trained.network(0, one, everything)
+    assert (choice == choice[0]).all(), "no trial is told from another"
+
+
 def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatch):
     compiling, asked = torch.compile, []
 

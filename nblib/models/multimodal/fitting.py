@@ -21,7 +21,7 @@ from nblib.models.multimodal.masks import Mix
 from nblib.models.multimodal.model import Multimodal, batch_of, tensors_of
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.tasks import BEHAVIOUR
-from nblib.models.settings import FitSettings, pick_device, reproducible
+from nblib.models.settings import FitSettings, going_on, pick_device, reproducible
 from nblib.prepare.sessions import Session
 
 JUDGED = Mix({"decode": 1.0})  # on validation trials, whose loss chooses the epoch
@@ -114,7 +114,8 @@ def fit(
 
     taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
     (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: by
-    `torch.compile`, which takes a minute once. processes: that share each batch. Returns the model, which
+    `torch.compile`, which takes a minute once. processes: that share each batch. folder: of log and
+    checkpoint; a training that was killed goes on. Returns the model, which
     trusts its network fully, and the history of the last training.
     """
     first, (device, _) = sessions[0], pick_device(settings)
@@ -141,6 +142,6 @@ def fit(
         net.train_only_sessions(False)
         settings = replace(settings, learning_rate=settings.learning_rate / 10)
     if taught is None or how == "full":
-        history = learn(settings=settings)
+        history = going_on(partial(learn, settings=settings), folder)
     trust = dict.fromkeys((*first.behaviour, BEHAVIOUR), 1.0)
     return Multimodal(net, sessions, branch.rest, branch.maps, trust, branch.factors), history
