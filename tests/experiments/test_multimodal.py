@@ -178,6 +178,19 @@ def test_signals_are_scaled_by_train_trials_alone(tiny):
     np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
 
 
+def test_a_further_signal_is_a_line_of_the_recipe(tiny, tmp_path):
+    recipe = tiny[0]
+    line = {"turned": params.SignalSettings(series="wheel", max_gap_s=np.inf)}
+    more = recipe.model_copy(update={"recordings": ["t1"], "signals": recipe.signals | line})
+    asked = judge.Params(recipe="task_tiny", **FAST)
+    (one,) = experiment.load_sessions(*on_disk(more, tmp_path), more, asked)
+    assert one.signal_names == ("wheel", "whisker", "turned") and np.isfinite(one.signals).all()
+    branch, model, _ = experiment.fitted([one], asked, whole=False)
+    turned = Task("turned", "signal")
+    assert {"ridge", "lagged ridge", "causal ridge"} <= set(branch.answers[turned])
+    assert model.decode(one.counts)["turned"].shape == one.counts.shape[:2]
+
+
 def test_a_stored_run_says_what_the_run_scored(tiny, result, tmp_path):
     recipe, stored = tiny
     result.save(tmp_path, {"notebook": "12_multimodal"})
