@@ -149,6 +149,10 @@ class IngestSettings(LabelRules, OriginSettings):
 
     time_unit: Literal["s", "ms"] = Field("s", description="unit of times in the file")
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
+    invalid_times: list[str] = Field(
+        ["invalid_times"],
+        description="interval tables whose times are invalid, where they are there; [] = none",
+    )
     series: str = Field(
         "", description="name of the LFP or stimulus series (lfp_nwb, nwb); empty = the only one"
     )

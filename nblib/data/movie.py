@@ -27,6 +27,7 @@ from nblib.data.files.plain import read_table
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
 from nblib.data.trials.columns import numbers, require
+from nblib.data.trials.time_intervals import OF_VALIDITY
 
 USES = ("path", "time_unit", "times")
 FRAMES = "frames"  # the interval table that is made here
@@ -190,10 +191,15 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         f"The film paused {shown['after_pause'][1:].sum()} times; {ends[-1]:,} spikes fall into its "
         f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after."
     )
+    notes = [*whole.meta["notes"], note]
+    if unused := [n for n in whole.intervals if n in whole.invalid or OF_VALIDITY.search(n)]:
+        notes.append(
+            f"{some(unused)}: by the name, times to leave out or to keep; a film's frames do not use them."
+        )
     return replace(
         whole, units=units, spikes=spike_s[: ends[-1]], spike_index=np.array(ends), trials=FRAMES,
         intervals={FRAMES: frame_table(shown, labels, rate, str(path))}, label=recipe.label, series={},
-        meta=whole.meta | {"notes": [*whole.meta["notes"], note], "time_unit": "s"}, observed=None,
+        meta=whole.meta | {"notes": notes, "time_unit": "s"}, observed=None,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nblib.core import params, store
-from nblib.core.errors import BadParameter
+from nblib.core.errors import BadParameter, some
 from nblib.core.source_registry import SOURCES
 from nblib.data import stimulus
 from nblib.data.counts_dataset import areas_of, units_of
@@ -45,10 +45,20 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
             f"recipe {recipe.recipe!r}: source {recipe.source!r} holds counts, no spike times; it enters at "
             "02. Start there."
         )
-    recording = replace(_open(recipe, recording_id), rules=recipe.label_rules)
+    recording = _open(recipe, recording_id)
+    invalid = tuple(n.strip("/").removeprefix("intervals/") for n in recipe.invalid_times)
+    for name in invalid:
+        if name != "invalid_times" and name not in recording.intervals:
+            raise BadParameter(
+                f"{recording.path or recording_id}: invalid_times of recipe {recipe.recipe!r} names {name!r}; "
+                f"there is {some(sorted(recording.intervals), 40) or 'no interval table'}."
+            )
+    recording = replace(recording, rules=recipe.label_rules, invalid=invalid)
     if recording.trials:
         if recipe.binning in ("event_window", "edges") and recipe.holds != "lfp":
             _settle_events(recording, recipe)
+        odd = labelling.absent_blank(recording.labelled, recipe)
+        recording.meta["notes"] = [*recording.meta.get("notes", []), *odd]
         needs = labelling.SPAN if recipe.holds == "lfp" else labelling.times_of(recipe)
         labelling.to_count(
             recording.labelled, recording.rules, recipe, recording.trial_place, needs
@@ -118,8 +128,8 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     table = labelling.to_count(chosen, rules, recipe, str(path), needs=()).table
     attrs = {"label_name": recipe.label, **chosen.attrs()}
     areas = Counter(areas_of(units_of(binned)).tolist())
-    odd = labelling.odd_labels(chosen, rules) + labelling.odd_areas(areas)
-    if odd := [*filter(None, [binned.attrs.get("odd")]), *odd]:
+    odd = labelling.odd_labels(chosen, rules) + labelling.absent_blank(chosen, recipe)
+    if odd := [*filter(None, [binned.attrs.get("odd")]), *odd, *labelling.odd_areas(areas)]:
         attrs["odd"] = " ".join(odd)
     binned = binned.isel(trial=table.index.to_numpy()).assign_attrs(attrs)
     return binned.assign_coords(label=("trial", labelling.as_array(table["label"])))

@@ -83,7 +83,8 @@ class Recording:
         isi_violations, amplitude_cutoff, presence_ratio, firing_rate [Hz].
     spike_index : int64 (n_units + 1,); unit i owns spikes `spike_index[i]:spike_index[i+1]`.
     spikes : float64 seconds, unit after unit: an array, or what reads slices of a file.
-    intervals : tables with start_time, stop_time [s] and named columns; `invalid_times` if any.
+    intervals : tables with start_time, stop_time [s] and named columns; invalid : which of them hold
+        invalid times, where they are there.
     series : sampled signals by name, read lazily.
     trials, label : the interval table that holds the trials, and its column to decode (or an
         expression of columns), "" without; rules : which trials count, and what is missing.
@@ -108,6 +109,7 @@ class Recording:
     meta: dict[str, Any] = field(default_factory=dict)
     observed: list[np.ndarray | None] | None = None
     rules: LabelRules = field(default_factory=LabelRules)
+    invalid: tuple[str, ...] = ("invalid_times",)
     stimulus: str = ""
 
     def __post_init__(self):
@@ -169,12 +171,13 @@ class Recording:
     def invalid_times(self) -> np.ndarray:
         """Invalid intervals as float64 (n, 2) [s], without end (inf) where the file gives none;
         empty when the file names none. BadInput, with the rows, for one without a start or reversed."""
-        table = self.intervals.get("invalid_times")
-        if table is None or len(table) == 0:
-            return np.empty((0, 2))
-        times = open_ended(table[["start_time", "stop_time"]].to_numpy(float))
-        check_intervals(str(self.path or self.id), "invalid_times", times)
-        return times
+        parts = [np.empty((0, 2))]
+        for name in self.invalid:
+            table = self.intervals.get(name)
+            if table is not None and len(table):
+                parts.append(open_ended(table[["start_time", "stop_time"]].to_numpy(float)))
+                check_intervals(str(self.path or self.id), name, parts[-1])
+        return np.concatenate(parts)
 
     def observed_in(self, start_s: np.ndarray, stop_s: np.ndarray) -> np.ndarray:
         """Whether each unit was observed throughout [start, stop): bool (n, n_units)."""

@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from nblib.core.params import Recipe
 
 
-# The settings of a recipe that not every source reads, and those of 02 that one kind of them reads.
+# The settings of a recipe that not every source reads, and those of 01 and 02 that one kind reads.
 NOT_ALL_USE = ("path", "time_unit", "series", "times")
 FROM_FRAMES = ("frames_per_bin", "bin_label")
 CONTINUOUS = ("gaps", "stimulus_value")  # of bins without trials
 BINNED_BY = {
     "spikes": (
         "binning", "n_bins", "bin_s", "window_start_s", "window_stop_s", "event", "edges_s", *FROM_FRAMES,
-        "signals", "variables",
+        "signals", "variables", "invalid_times",
     ),
-    "lfp": ("window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
+    "lfp": ("invalid_times", "window_s", "hop_s", "lowpass_hz", "resample_hz", "causal", "gaps"),
     "counts": ("binning", "variables"),  # binning: must be per presentation, which `open_binned` says
 }  # fmt: skip
 

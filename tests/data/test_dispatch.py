@@ -16,7 +16,8 @@ from nblib.core import integrity, params, recipes, store
 from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
 from nblib.core.source_registry import SOURCES, Source
-from nblib.data import opening, sources
+from nblib.data import checks, opening, sources
+from nblib.data.trials.time_intervals import OF_VALIDITY
 from nblib.road import stages
 from nblib.simulate import allen
 
@@ -160,6 +161,7 @@ def test_settings_of_a_source_are_checked_and_decide_the_key(home, tmp_path, reg
         ("nwb", {"hop_s": 1.0}),
         ("lfp_nwb", {"n_bins": 2}),
         ("counts", {"n_bins": 2}),
+        ("counts", {"invalid_times": ["bad_times"]}),
     ],
 )
 def test_a_setting_that_a_source_does_not_use_is_refused(registered, source, given):
@@ -172,6 +174,55 @@ def test_a_setting_that_a_source_does_not_use_is_refused(registered, source, giv
     sources.check_used(Recipe(**asked | {name: Recipe.model_fields[name].default}))
     with pytest.raises(BadParameter, match=says):
         opening.open_recording(Recipe(**asked), "715")
+
+
+BAD_TIMES = {"start_time": [5.0, 30.0], "stop_time": [8.0, 31.0], "id": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "intervals/bad_times", "processing/ecephys/invalid_times", "scratch/artifacts", "acquisition/BadEpochs",
+        "analysis/excluded", "stimulus/presentation/invalid_epochs",
+    ],
+)  # fmt: skip
+def test_invalid_times_elsewhere_are_told_and_used_when_named(tmp_path, simulated, place):
+    path, name = tmp_path / "715.nwb", place.removeprefix("intervals/")
+    path.write_bytes(simulated.read_bytes())
+    with h5py.File(path, "a") as file:
+        for column, values in BAD_TIMES.items():
+            file[f"{place}/{column}"] = values
+    asked = {"source": "nwb", "path": str(path)}
+    found = opening.open_recording(recipe(**asked), "715")
+    odd = " ".join(checks.session_report(found).odd)
+    setting = f"invalid_times: [invalid_times, {name}]"
+    assert f"{name}: by its name, its 2 rows are times to leave out" in odd and setting in odd
+    before = len(found.invalid_times)
+    for written in (name, f"/{place}"):
+        used = recipe(**asked, invalid_times=["invalid_times", written])
+        found = opening.open_recording(used, "715")
+        assert len(found.invalid_times) == before + 2 and [5.0, 8.0] in found.invalid_times.tolist()
+        assert "by its name" not in " ".join(checks.session_report(found).odd)
+    none = opening.open_recording(recipe(**asked, invalid_times=[]), "715")
+    assert len(none.invalid_times) == 0
+    with pytest.raises(
+        BadParameter, match=r"715\.nwb: invalid_times of .* 'bad'; there is .*natural"
+    ):
+        opening.open_recording(recipe(**asked, invalid_times=["bad"]), "715")
+
+
+def test_the_key_follows_the_tables_of_invalid_times(tmp_path):
+    path = tmp_path / "715"
+    path.write_bytes(b"raw")
+    first, second = (
+        recipe(source="nwb", path=str(path), **given) for given in ({}, {"invalid_times": ["bad"]})
+    )
+    assert stages.key_for("01_ingest", first, "715") != stages.key_for("01_ingest", second, "715")
+
+
+@pytest.mark.parametrize("name", ["validation_trials", "cue_validity", "badge_epochs", "trials"])
+def test_a_name_that_says_nothing_of_validity(name):
+    assert not OF_VALIDITY.search(name)
 
 
 def test_recipes_that_ship_use_what_they_set():

@@ -72,6 +72,23 @@ def test_intervals_may_lie_in_another_file(simulated, tmp_path):
         opening.open_recording(recipe(path=str(signal), times=str(tmp_path / "none.nwb")), "a")
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_bad_times_of_the_signal_are_told_and_used_when_named(simulated, tmp_path, elsewhere):
+    path = tmp_path / "a.nwb"
+    path.write_bytes(simulated.read_bytes())
+    with h5py.File(path, "a") as file:
+        for column, values in (("start_time", [2.0]), ("stop_time", [4.0]), ("id", [0])):
+            file[f"scratch/artifact_times/{column}"] = values
+    asked = {"path": str(path), "times": str(simulated) if elsewhere else ""}
+    session = opening.open_recording(recipe(**asked), "a")
+    (odd,) = session_report(session).odd
+    assert "invalid_times: [invalid_times, scratch/artifact_times]" in odd
+    session = opening.open_recording(recipe(**asked, invalid_times=["scratch/artifact_times"]), "a")
+    assert session.invalid_times.tolist() == [[2.0, 4.0]]
+    (odd,) = session_report(session).odd
+    assert odd.startswith("1 invalid intervals cover 2 s")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [({"label": "mood"}, "no column 'mood'"), ({"series": "ECoG"}, "0 electrical series fit")],

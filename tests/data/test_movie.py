@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.core import errors, params
-from nblib.data import movie, opening
+from nblib.data import checks, movie, opening
 from nblib.prepare import binning
 from nblib.simulate import movie as simulated
 
@@ -215,3 +215,19 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
     path.write_text("label,begin\na,1\n")
     with pytest.raises(errors.BadInput, match="expected columns start and stop"):
         opening.open_recording(recipe(films, times=str(path)), "p1")
+
+
+def test_a_blank_that_no_label_has_and_invalid_times_of_a_film_are_told(films, tmp_path):
+    path = tmp_path / "p1.nwb"
+    shutil.copy(films / "p1.nwb", path)
+    with h5py.File(path, "a") as file:
+        for column, value in (("start_time", 1.0), ("stop_time", 2.0), ("id", 0)):
+            file[f"intervals/invalid_times/{column}"] = [value]
+    odd = {}
+    for blank in ("", "0", "grey"):
+        odd[blank] = " ".join(
+            checks.session_report(opening.open_recording(recipe(tmp_path, blank=blank), "p1")).odd
+        )
+    told = "blank = 'grey' of the recipe is no label here; there is 0, 1."
+    assert told in odd["grey"] and "blank" not in odd["0"] + odd[""]
+    assert "invalid_times: by the name, times to leave out" in odd[""]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import some
+from nblib.core.errors import BadInput, some
 from nblib.data.checks.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
-from nblib.data.trials import labelling
-from nblib.data.trials.time_intervals import check_intervals, merged
+from nblib.data.trials import columns, labelling
+from nblib.data.trials.time_intervals import OF_VALIDITY, check_intervals, merged
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
@@ -153,6 +153,26 @@ def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) ->
             )
 
 
+def readable(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
+    """Every interval table that can be read; adds to `odd` which cannot, and their broken columns, and
+    which seem to hold invalid times that nothing uses."""
+    tables = {}
+    for name in recording.intervals:
+        try:
+            tables[name] = table = recording.intervals[name]
+        except BadInput as error:
+            odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
+            continue
+        columns.tell_broken(table, name, odd)
+        used = name in recording.invalid or name == recording.trials
+        if OF_VALIDITY.search(name) and len(table) and not used:
+            odd.append(
+                f"{name}: by its name, its {len(table)} rows are times to leave out, or those to keep; nothing uses "
+                f"them. To leave them out, set invalid_times: [{', '.join([*recording.invalid, name])}] in the recipe."
+            )
+    return tables
+
+
 def invalid_tables(
     recording: Recording, where: str, trials: pd.DataFrame | None, clock: Clock, odd: list[str]
 ) -> dict[str, pd.DataFrame]:
@@ -163,14 +183,14 @@ def invalid_tables(
     """
     start, stop = _times(trials)
     first, last = min([clock.first, *start]), max([clock.last, *stop])
-    times = recording.invalid_times
+    times, named = recording.invalid_times, ", ".join(recording.invalid)
     endless = np.flatnonzero(np.isinf(times[:, 1]))
     times[endless, 1] = np.maximum(last, times[endless, 0])
     times[:, 0] = np.where(np.isinf(times[:, 0]), np.minimum(first, times[:, 1]), times[:, 0])
     if len(times):
         begin, end = times.min(), times.max()
         both = (
-            f"invalid_times lies from {seconds(begin)} to {seconds(end)} s, spikes and presentations "
+            f"{named} lies from {seconds(begin)} to {seconds(end)} s, spikes and presentations "
             f"from {seconds(first)} to {seconds(last)} s"
         )
         check_unit(f"{where}: {both}", (first, last), (begin, end), MEND)
@@ -186,7 +206,7 @@ def invalid_tables(
         )
     if len(endless):
         odd.append(
-            f"invalid_times has no end in row {some(endless)}: taken to last until the session's end."
+            f"{named} has no end in row {some(endless)}: taken to last until the session's end."
         )
     table = pd.DataFrame(
         {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touched.sum(axis=1)}

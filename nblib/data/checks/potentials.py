@@ -10,7 +10,7 @@ import pandas as pd
 from nblib.core.errors import some
 from nblib.core.params import SECONDS
 from nblib.data.checks.clock import TO_SECONDS, check_shared, check_unit, seconds
-from nblib.data.checks.intervals import MEND, trial_oddities
+from nblib.data.checks.intervals import MEND, readable, trial_oddities
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
@@ -78,6 +78,7 @@ def report(session: Recording) -> SessionReport:
             )
             check_unit(both, (min(begin, series.start_s), last), (series.start_s, end), remedy)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
+    readable(session, odd)
     odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     classes = session.labelled.classes if session.trials else []
     if (sd == 0).any():
@@ -102,7 +103,9 @@ def report(session: Recording) -> SessionReport:
     if len(invalid := session.invalid_times):
         if len(known := invalid[np.isfinite(invalid)]):
             begin, last = known.min(), known.max()
-            both = f"{signal}, invalid_times from {seconds(begin)} to {seconds(last)} s"
+            both = (
+                f"{signal}, {', '.join(session.invalid)} from {seconds(begin)} to {seconds(last)} s"
+            )
             check_unit(both, (series.start_s, end), (begin, last), MEND)
         covered = np.diff(merged(np.clip(invalid, series.start_s, end))).sum()
         odd.append(

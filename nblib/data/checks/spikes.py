@@ -23,7 +23,7 @@ from nblib.data.checks.clock import (
 )
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, good_units
-from nblib.data.trials import columns, labelling
+from nblib.data.trials import labelling
 
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
@@ -157,12 +157,12 @@ def report(recording: Recording) -> SessionReport:
     """Check a recording of spikes and describe it; raises what `session_report` says."""
     where = str(recording.path or recording.id)
     odd: list[str] = list(recording.meta.get("notes", []))
-    tables = _tables(recording, odd)
+    tables = intervals.readable(recording, odd)
     tables.pop(recording.trials, None)
     sound = {
         n: t.reset_index(drop=True)
         for n, t in tables.items()
-        if len(t) and (n == "invalid_times" or intervals.is_sound(n, t, odd))
+        if len(t) and (n in recording.invalid or intervals.is_sound(n, t, odd))
     }
     shown_s = stimulus.read(recording)[0] if recording.stimulus else None
     trials = timed = begun = None
@@ -174,7 +174,7 @@ def report(recording: Recording) -> SessionReport:
         odd += intervals.trial_oddities(recording)
         sound = ({recording.trials: timed} if len(timed) else {}) | sound
     spikes = pass_over(recording, where)
-    others = [t for n, t in sound.items() if n != "invalid_times"]
+    others = [t for n, t in sound.items() if n not in recording.invalid]
     clock = clock_of(spikes, others)
     check_clock(recording, where, clock, begun, spikes.unsorted)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
@@ -211,19 +211,6 @@ def report(recording: Recording) -> SessionReport:
         + shown
     )
     return SessionReport(recording.id, out, odd, holds)
-
-
-def _tables(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
-    """Every interval table that can be read; adds to `odd` which cannot, and their broken columns."""
-    tables = {}
-    for name in recording.intervals:
-        try:
-            tables[name] = recording.intervals[name]
-        except BadInput as error:
-            odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
-        else:
-            columns.tell_broken(tables[name], name, odd)
-    return tables
 
 
 def _units(recording: Recording, spikes: Spikes, clock: Clock) -> pd.DataFrame:

@@ -17,9 +17,9 @@ from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording, Series
+from nblib.data.trials.time_intervals import OF_VALIDITY
 
 USES = ("path", "series", "times", "time_unit")
-INVALID = "invalid_times"
 UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
 
 
@@ -48,13 +48,15 @@ def open_recording(
             raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
         where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
-        invalid = {n: p for n, p in nwb_tables.interval_tables(file, path).items() if n == INVALID}
+        own = nwb_tables.interval_tables(file, path).items()
+        own = {n: p for n, p in own if n in recipe.invalid_times or OF_VALIDITY.search(n)}
+        own.pop(recipe.intervals, None)
     notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     if recipe.intervals:
         tables.require(recipe.intervals)
-    tables = ChainMap(nwb_tables.LazyTables(path, invalid, seconds), tables)  # of the signal first
+    tables = ChainMap(nwb_tables.LazyTables(path, own, seconds), tables)  # of the signal first
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 

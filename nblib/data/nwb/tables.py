@@ -19,6 +19,7 @@ from nblib.data.files import hdf5
 from nblib.data.trials.columns import BROKEN, LEFT_OUT, TIME_SUFFIX, numbers, require
 
 LISTS, ARRAYS = "lists", "arrays"  # what rows of ragged columns are read as
+ELSEWHERE = ("processing", "acquisition", "analysis", "scratch", "stimulus")  # and tables of times
 
 
 class _NotFlat(Exception):
@@ -253,12 +254,12 @@ def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
 def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     """Every interval table of the file: its name here -> its place in the file.
 
-    Tables of /intervals go by their own name, those of /processing by their path. A table whose
+    Tables of /intervals go by their own name, others by their path. A table whose
     link leads nowhere is named too, and invalid times that lack a column: reading it says so.
     """
     hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
     places = {}
-    for place, item in hdf5.walk(file, ("intervals", "processing"), path):
+    for place, item in hdf5.walk(file, ("intervals", *ELSEWHERE), path):
         if isinstance(item, BadInput):
             is_table = place.startswith("intervals/") and place.count("/") == 1
         else:

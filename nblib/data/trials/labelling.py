@@ -272,6 +272,14 @@ def odd_labels(trials: Trials, rules: LabelRules) -> list[str]:
     return _odd_groups("labels", trials.alike, remedy)
 
 
+def absent_blank(trials: Trials, recipe: LabelRules) -> list[str]:
+    """A sentence where a recipe says itself which label a grey screen has, and none has it."""
+    if not recipe.blank or any(is_one_of(v, [recipe.blank]) for v in set(trials.table["label"])):
+        return []
+    classes = some(trials.classes)
+    return [f"blank = {recipe.blank!r} of the recipe is no label here; there is {classes}."]
+
+
 def odd_areas(areas: Mapping[str, int]) -> list[str]:
     """What is odd in the names of areas (name: units or electrodes), as sentences: those that are
     probably one, and words for a missing value."""

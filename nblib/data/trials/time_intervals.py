@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from nblib.core.errors import BadInput, some
+
+# In the name of a table: its times are to be left out, or are those to keep.
+OF_VALIDITY = re.compile(
+    r"(?i:invalid|valid(?!at|it)|art[ei]fact|exclu[ds]|reject|corrupt|unusable)|(?<![a-z])bad(?![a-z])|Bad|BAD"
+)
 
 
 def check_intervals(where: str, name: str, times: np.ndarray) -> None:

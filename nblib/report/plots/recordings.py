@@ -35,7 +35,8 @@ def recording_overview(session: Recording, report: SessionReport) -> Picture:
         return lfp_overview(tables["channels"], tables["intervals"])
     labels = responses.labels_of(session) if session.trials else None
     invalid = tables["invalid"][["start_time", "stop_time"]].to_numpy()
-    shown = dict(session.intervals)
+    sound = [n for n in tables["intervals"]["table"] if n not in session.invalid]
+    shown = {name: session.intervals[name] for name in sound}
     if session.stimulus:
         known = stimulus.known(*stimulus.read(session))
         shown[session.stimulus] = pd.DataFrame(known, columns=["start_time", "stop_time"])
@@ -96,7 +97,7 @@ def session_overview(
     """
     areas = areas_of(units)
     n_areas = min(len(set(areas)), MOST_AREAS + 1)
-    names = [name for name in intervals if name != "invalid_times"]
+    names = list(intervals)
     heights = [max(1.9, 0.21 * n_areas + 0.8), 1.5, max(0.9, 0.26 * len(names) + 0.5)]
     fig = style.new_figure(sum(heights) + 0.6)
     grid = fig.add_gridspec(3, 2, height_ratios=heights)
