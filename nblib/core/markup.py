@@ -25,6 +25,11 @@ def in_html(text: Any) -> str:
     return html.escape(str(text)).replace("`", "&#96;").replace("\n", "&#10;")
 
 
+def no_formula(page: str) -> str:
+    """HTML in which MathJax, of Jupyter or of the book, leaves dollars and backslashes as they stand."""
+    return f'<div class="tex2jax_ignore mathjax_ignore">{page}</div>'
+
+
 def _entity(sign: re.Match) -> str:
     """A character as its number. MathJax looks for pairs of dollars and for backslashes after
     Markdown is done with numbers, but never across tags."""

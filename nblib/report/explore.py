@@ -44,5 +44,5 @@ def show_table(table: pd.DataFrame) -> Any:
 
     itables.init_notebook_mode(all_interactive=False, connected=False)
     look = {"showIndex": False, "buttons": ["copyHtml5", "csvHtml5"]}
-    look["classes"] = "display nowrap compact tex2jax_ignore"
+    look["classes"] = "display nowrap compact"
     return HTML(itables.to_html_datatable(table, connected=False, **look))

@@ -14,6 +14,7 @@ from typing import Any
 
 from nblib.core import store
 from nblib.core.errors import BadParameter
+from nblib.core.markup import no_formula
 
 
 def code_cells(notebook: Path) -> list[str]:
@@ -57,6 +58,24 @@ def is_interactive() -> bool:
     if kernel is None:
         return False
     return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin", False))
+
+
+def show_no_formula() -> None:
+    """Let no HTML that this kernel's cells show hold a formula: tables, counts and settings are full of
+    names from the data, and some hold dollars."""
+    if (shell := _shell()) is None:
+        return
+    from IPython.core.formatters import HTMLFormatter
+
+    class TextOnly(HTMLFormatter):
+        def __call__(self, shown: Any) -> Any:
+            page = super().__call__(shown)
+            return no_formula(page) if isinstance(page, str) else page
+
+    shown_as = shell.display_formatter.formatters
+    kept = ("singleton_printers", "type_printers", "deferred_printers")
+    before = {name: getattr(shown_as["text/html"], name) for name in kept}
+    shown_as["text/html"] = TextOnly(parent=shell.display_formatter, **before)
 
 
 def executed_cells() -> list[str]:

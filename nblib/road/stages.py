@@ -345,7 +345,7 @@ class Stage:
             f"<td>{in_html(fields[k].description or '')}</td></tr>"
             for k, v in shown.items()
         )
-        return f"<table class='tex2jax_ignore'><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
+        return f"<table><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
 
 
 def begin(name: str, namespace: dict[str, Any]) -> Stage:
@@ -354,9 +354,7 @@ def begin(name: str, namespace: dict[str, Any]) -> Stage:
     `namespace` is the notebook's `globals()`. Raises BadParameter for an injected name the
     notebook does not take, a missing or mistyped parameter, or an unknown recipe or recording.
     """
-    import pandas as pd
-
-    pd.set_option("display.html.use_mathjax", False)  # a name that holds dollars is no formula
+    notebook_code.show_no_formula()
     info = stage_info(name)
     injected = notebook_code.check_injected(name, accepted_names(name))
     wanted = set(info.params.model_fields) | set(info.settings.model_fields) | injected
