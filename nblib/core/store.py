@@ -163,7 +163,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise storage_error(error, path) from error
+        raise storage_error(error, path, "it was not written") from error
 
 
 @shared()

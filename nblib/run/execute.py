@@ -162,6 +162,7 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
     name = f"{job.name}-{job.key or time.strftime('%Y%m%dT%H%M%S')}"
     kept = store.failed_dir() / job.recording / f"{name}.ipynb"
     running = kept.with_name(f"{name}.{os.getpid()}@{platform.node()}{RUNNING}")
+    stood = _stands(job)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         end = kernel.execute(
@@ -172,6 +173,8 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
         raise store.storage_error(error, kept.parent) from error
     spent = {"seconds": time.monotonic() - began, "peak_rss_bytes": end.peak_rss_bytes}
     folder, fault = None, "the notebook ran to its end but committed nothing (no stage.commit)"
+    if end.result is None and _stands(job) not in (None, stood):
+        end.result = job.folder  # the kernel ended before it could say so
     if end.result is not None:
         try:
             folder = store.open_artifact(end.result)
@@ -196,6 +199,14 @@ def execute(job: Job, *, progress: bool = True, replace: bool = False) -> Exit:
     running.unlink(missing_ok=True)
     kept.unlink(missing_ok=True)  # an earlier failure of this very key is repaired
     return Exit(OK, message, folder, notebook, **spent)
+
+
+def _stands(job: Job) -> tuple[int, int] | None:
+    """Which result of a job's key is in the store; another one takes its place with other numbers."""
+    if not job.committed:
+        return None
+    manifest = (job.folder / store.MANIFEST).stat()
+    return manifest.st_ino, manifest.st_mtime_ns
 
 
 def _score(folder: Path) -> str:

@@ -202,6 +202,27 @@ def test_a_full_disk_after_the_commit_leaves_the_result(project):
     assert project.failed() == [] and project.sockets() == []
 
 
+def test_what_was_committed_is_told_by_the_store(project, capsys):
+    """A kernel may be killed once its result stands and before it could say so; by force, too."""
+    kill = (
+        "import os, signal\nos.environ.pop('NBLIB_RESULT')\n{}os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    commit = kill.format(
+        "stage.commit(lambda folder: (folder / 'x').write_text(str(os.getpid())))\n"
+    )
+    for force, cell, stands in (
+        (False, commit, True),
+        (True, commit, True),
+        (True, kill.format(""), False),
+    ):
+        project.notebook("01_ingest", cell)
+        assert execute.run("01_ingest", {"recipe": "tiny"}, progress=False, force=force) == 4
+        (folder,) = project.committed()
+        said = capsys.readouterr().err
+        assert (f"Its result was committed before that and stands: {folder}" in said) == stands
+        assert ("Nothing was committed" in said) != stands
+
+
 def test_a_disk_too_full_for_the_notebook_itself_is_one_clear_error(project, monkeypatch, capsys):
     def full(*_args, **_kwargs):
         raise OSError(28, os.strerror(28))
