@@ -3,7 +3,7 @@
 Names in the file, all but the first two optional:
 
 - `counts` (trial, time, unit): whole numbers from 0 to 65535
-- `bin_s` (), (time,) or (trial, time): width of a bin [s]
+- `bin_s` (), (time,), (trial,) or (trial, time): width of a bin [s]
 - `start_s` (trial,): when the first bin starts, on the recording's clock [s]; without it the trials
   are laid end to end in the file's order
 - `unit` (unit,): unit ids, each once; 0, 1, … without
@@ -86,14 +86,13 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     width = _bin_widths(path, settings.bin_s or _seconds(path, "bin_s", width), (n_trials, n_bins))
     lasts = width.sum(axis=1)
     start = _seconds(path, "start_s", arrays.pop("start_s", None))
-    clock, start = ("nominal", np.cumsum(lasts) - lasts) if start is None else ("recorded", start)
-    if start.shape != (n_trials,) or start.dtype.kind not in "iuf" or not np.isfinite(start).all():
+    clock = "nominal" if start is None else "recorded"
+    held = xr.Variable("trial", np.cumsum(lasts) - lasts) if start is None else start
+    start, along = held.values, _may_be(held, ["trial"])
+    fits = along and start.shape == (n_trials,) and start.dtype.kind in "iuf"
+    if not fits or not np.isfinite(start).all():
         raise BadInput(f"{path}: start_s must hold one finite time for each of {n_trials} trials.")
-    columns = {
-        "unit": xr.Variable("unit", np.arange(n_units)),
-        "start_s": xr.Variable("trial", start),
-    }
-    columns |= arrays
+    columns = {"unit": xr.Variable("unit", np.arange(n_units)), "start_s": held} | arrays
     coords, signals = {}, {}
 
     def lies_along(held: xr.Variable, *axes: str) -> bool:
@@ -161,7 +160,7 @@ def _may_be(held: xr.Variable, axes: Iterable[str]) -> bool:
     return all(name == axis or name not in AXES for name, axis in pairs)
 
 
-def _seconds(path: Path, name: str, held: xr.Variable | None) -> np.ndarray | None:
+def _seconds(path: Path, name: str, held: xr.Variable | None) -> xr.Variable | None:
     """Times of the file [s]; BadInput where it says that they are in anything but s or ms."""
     if held is None:
         return None
@@ -169,7 +168,7 @@ def _seconds(path: Path, name: str, held: xr.Variable | None) -> np.ndarray | No
     factor = TIME_UNITS.get(unit.partition(" ")[0].lower())  # "seconds since 2024-01-01"
     if factor is None:
         raise BadInput(f"{path}: {name} is in {unit!r}; expected s or ms.")
-    return held.values * factor if factor != 1.0 and held.dtype.kind in "iuf" else held.values
+    return held * factor if factor != 1.0 and held.dtype.kind in "iuf" else held
 
 
 def _checked_counts(path: Path, held: xr.Variable, axes: list[str]) -> np.ndarray:
@@ -209,16 +208,27 @@ def first_no_count(values: np.ndarray) -> tuple[int, ...] | None:
     return None if good.all() else tuple(int(i) for i in np.argwhere(~good)[0])
 
 
-def _bin_widths(path: Path, bin_s: float | np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+def _bin_widths(
+    path: Path, bin_s: float | xr.Variable | None, shape: tuple[int, int]
+) -> np.ndarray:
     """Width of every bin (trial, time) [s]."""
     if bin_s is None:
         raise BadInput(
             f"{path}: no bin_s: nothing tells how wide a bin is. Say it with source_params: {{bin_s: 0.02}}."
         )
-    width = np.asarray(bin_s)
-    fits = width.size == 1 or width.shape in (shape, shape[1:])
-    if not fits or width.dtype.kind not in "iuf" or not ((width > 0) & (width < np.inf)).all():
+    held = bin_s if isinstance(bin_s, xr.Variable) else xr.Variable((), bin_s)
+    width = held.values.reshape(()) if held.size == 1 else held.values
+    lengths = {(): (), ("time",): shape[1:], ("trial",): shape[:1], AXES[:2]: shape}
+    along = [a for a, n in lengths.items() if n == width.shape and _may_be(held, a)]
+    if len(along) > 1:
         raise BadInput(
-            f"{path}: bin_s must be above 0 s, one number or one a bin ({shape[1]} bins)."
+            f"{path}: bin_s holds {width.size} numbers, and there are as many trials as bins in a trial: one a "
+            "bin, or one a trial? Write it as (trial, time), or as NetCDF, whose axes have names."
         )
+    if not along or width.dtype.kind not in "iuf" or not ((width > 0) & (width < np.inf)).all():
+        raise BadInput(
+            f"{path}: bin_s must be above 0 s, one number, one a bin ({shape[1]} bins), one a trial or one for "
+            "each bin of each trial."
+        )
+    width = width[:, None] if along == [("trial",)] else width
     return np.broadcast_to(width.astype(np.float64), shape).copy()

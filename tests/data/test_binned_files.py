@@ -54,6 +54,7 @@ def test_counts_come_in_as_they_are(tmp_path, kind):
     np.testing.assert_allclose(binned.stop_s - binned.start_s, 0.1)
     assert binned.attrs["clock"] == "recorded" and binned.attrs["left_out"] == '{"no label": 4}'
     assert "odd" not in binned.attrs
+    assert "blank = '7' of the recipe is no label" in opened(path, blank="7").attrs["odd"]
     np.testing.assert_array_equal(binned.wheel, SOUND["wheel"][binned.trial.values])
     counts_dataset.save(binned, tmp_path)
     again = counts_dataset.load(tmp_path)
@@ -222,3 +223,46 @@ def test_a_real_session(real_data):
     binned = opened(path, label="", source_params=own)
     assert binned.counts.shape == (294, 50, 449) and int(binned.counts.max()) == 11
     assert {"wheel_speed", "motion_energy", "pupil_diameter", "paw_speed"} <= set(binned.data_vars)
+
+
+PER_BIN, PER_TRIAL = np.arange(1, 6) * 0.01, np.arange(1, 6) * 0.1  # as many trials as bins
+
+
+@pytest.mark.parametrize(
+    ("axes", "bin_s", "is_per_bin"),
+    [
+        (("time",), PER_BIN, True),
+        (("trial",), PER_TRIAL, False),
+        (("trial", "time"), np.tile(PER_BIN, (5, 1)), True),
+        (("time", "trial"), np.tile(PER_TRIAL, (5, 1)), False),
+    ],
+)
+def test_named_axes_tell_whether_widths_are_of_bins_or_of_trials(tmp_path, axes, bin_s, is_per_bin):
+    arrays = {
+        "counts": (("trial", "time", "unit"), COUNTS[:5]), "bin_s": (axes, bin_s),
+        "choice": ("trial", [0, 1, 0, 1, 0]),
+    }  # fmt: skip
+    path = tmp_path / "counts.nc"
+    xr.Dataset(arrays).to_netcdf(path, engine="h5netcdf")
+    expected = np.tile(PER_BIN, (5, 1)) if is_per_bin else np.tile(PER_TRIAL, (5, 1)).T
+    np.testing.assert_allclose(opened(path).exposure_s, expected)
+
+
+def test_widths_of_bins_or_of_trials_are_not_guessed(tmp_path):
+    five = {"counts": COUNTS[:5], "bin_s": PER_BIN, "choice": np.array([0, 1, 0, 1, 0])}
+    path = written(tmp_path, five)
+    with pytest.raises(
+        BadInput, match=r"bin_s holds 5 numbers.* one a bin, or one a trial\?.* \(trial, time\)"
+    ):
+        opened(path)
+    path = written(tmp_path, five | {"counts": COUNTS[:5, :3], "bin_s": PER_TRIAL})
+    np.testing.assert_allclose(opened(path).exposure_s, np.tile(PER_TRIAL, (3, 1)).T)
+    lying = {
+        "counts": (("trial", "time", "unit"), COUNTS[:5]),
+        "bin_s": ((), 0.1),
+        "start_s": ("time", PER_TRIAL),
+    }
+    path = tmp_path / "counts.nc"
+    xr.Dataset(lying | {"choice": ("trial", five["choice"])}).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(BadInput, match="start_s must hold one finite time for each of 5 trials"):
+        opened(path)
