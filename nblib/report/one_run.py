@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,7 +74,7 @@ class Run:
         pairs = zip(self.recordings, self.manifest["upstream"], strict=False)
         return [store.folder(SPLIT, recording, key) for recording, key in pairs]
 
-    @property
+    @cached_property
     def split(self) -> Path | None:
         """Where its split lies, of several recordings the first's; None where it has none."""
         return next(iter(self.splits), None)
@@ -200,11 +203,12 @@ def stored_table(
 
     data = stored_bytes(folder, name, outputs)
     try:
-        table = parquet.ParquetFile(BufferReader(data)).read(use_threads=False)
+        file = parquet.ParquetFile(BufferReader(data))
+        if missing := set(columns) - set(file.schema_arrow.names):
+            raise CorruptArtifact(f"{folder / name}: it has no column {min(missing)!r}.")
+        table = file.read([*columns] or None, use_threads=False)
     except ArrowInvalid as error:
         raise CorruptArtifact(f"{folder / name}: not readable as a table ({error}).") from None
-    if missing := [c for c in columns if c not in table.column_names]:
-        raise CorruptArtifact(f"{folder / name}: it has no column {missing[0]!r}.")
     return {c: table.column(c).to_numpy() for c in columns or table.column_names}
 
 
@@ -234,6 +238,20 @@ class Unreadable:
     recipe: dict[str, Any]
 
 
+@contextlib.contextmanager
+def nothing_to_free() -> Iterator[None]:
+    """For work that reads very much and keeps it: Python would look through all of it again and again
+    for what can be freed, a fifth of the time that 2,000 runs take."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+@nothing_to_free()
 def read_all() -> list[Run | Unreadable]:
     """Every run of the data root, each read once; reports, which hold no scores, are left out."""
     runs: list[Run | Unreadable] = []

@@ -16,7 +16,7 @@ from nblib.core.errors import NblibError
 from nblib.report import all_runs
 from nblib.report.audit import checks, sessions
 from nblib.report.audit.files import Files
-from nblib.report.one_run import Unreadable, read_all
+from nblib.report.one_run import Unreadable, nothing_to_free, read_all
 
 CHECKS = {
     "files": "what a run and its split hold is what was written",
@@ -101,6 +101,7 @@ class Audit:
         )
 
 
+@nothing_to_free()
 def audit(recipe: str = "") -> Audit:
     """Check every run of the data root, or those of one recipe and the recipes derived from it.
 
