@@ -190,6 +190,10 @@ def test_whole_fifths_of_a_film_are_judged_by_segments_too(tmp_path):
     data, asked = loaded(recipe, folder, models=["ridge"], folds=[1])
     answers = decoding.judged(data, asked)[0]["ridge"]
     assert 3 <= len(answers.left_out[0]) < 40 and len(answers.y) == 900  # no bin stands alone
+    near = recipe.model_copy(update={"gap_s": 1.0})
+    with pytest.raises(errors.BadParameter, match=r"gap_s = 1 s free .* Set gap_s: 4 or more"):
+        loaded(near, folder)
+    loaded(near, folder, windows=[[-0.5, 0.5]])
 
 
 @pytest.mark.slow

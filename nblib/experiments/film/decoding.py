@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,6 +143,12 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
         raise BadParameter(
             f"windows reach from {seen[0]:g} to {seen[1]:g} s, but the split keeps {past:g} s before and "
             f"{future:g} s after a bin free (context_s): bins that teach would be seen by those that judge."
+        )
+    wide = seen[1] - seen[0] - width_s  # between two bins whose windows meet
+    if recipe.split == "blocked" and wide > recipe.gap_s + 1e-9:
+        raise BadParameter(
+            f"windows reach from {seen[0]:g} to {seen[1]:g} s, but split: blocked keeps gap_s = {recipe.gap_s:g} s free "
+            f"between roles: bins that teach would be seen by those that judge. Set gap_s: {math.ceil(wide)} or more."
         )
     roles, statistics = splits.load(split)
     if unknown := set(params.folds) - set(range(len(statistics))):
