@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import by_hand
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,23 +13,18 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
 from nblib.data import counts_dataset
-from nblib.data.checks import session_report
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, binning_stage, cleaning, split_roles, splits, train_statistics
+from nblib.prepare import binning, splits
 from nblib.report import all_runs, audit, model_choice
 from nblib.report.one_run import load_run
 from nblib.road import stages
-from nblib.road.recordings import open_recording
 
 FEW = {"n_permutations": 100, "n_bootstrap": 100}
 
 
 def begin(name, **given):
-    info = stages.STAGES[name]
-    values = {k: f.default for k, f in info.params.model_fields.items()}
-    given = {"recipe": "tiny", "recording": "tiny", **given}
-    return stages.begin(name, {**values, **dict.fromkeys(info.settings.model_fields), **given})
+    return by_hand.begin(name, **{"recipe": "tiny", "recording": "tiny", **given})
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +32,14 @@ def road(tmp_path_factory):
     """01 to 04 of the tiny recording, in the data root of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NBLIB_HOME", str(tmp_path_factory.mktemp("home")))
-        stage = begin("01_ingest")
-        session = open_recording(stage)
-        report = session_report(session)
-        stage.commit(report.save)
-        stage = begin("02_bin")
-        counts = binning_stage.bin_session(session, stage)
-        stage.commit(lambda folder: binning_stage.save(counts, folder))
-        stage = begin("03_clean")
-        cleaned, removals = cleaning.clean(counts, session, stage.settings)
-        stage.commit(lambda folder: cleaning.save(cleaned, removals, folder))
-        stage = begin("04_split")
-        roles = split_roles.make_split(cleaned, stage.settings)
-        fitted = train_statistics.fit_folds(cleaned, roles, stage.settings)
-        stage.commit(lambda folder: splits.save(folder, roles, fitted))
-        yield SimpleNamespace(counts=counts, cleaned=cleaned, roles=roles, fitted=fitted)
+        tiny = {"recipe": "tiny", "recording": "tiny"}
+        _, counts, cleaned, split = (by_hand.by_hand(name, **tiny) for name in by_hand.ROAD)
+        yield SimpleNamespace(
+            counts=counts["binned"],
+            cleaned=cleaned["cleaned"],
+            roles=split["roles"],
+            fitted=split["statistics"],
+        )
 
 
 def load(stage, **more):

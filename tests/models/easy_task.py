@@ -37,6 +37,11 @@ QUICK = SimpleNamespace(
 )
 
 
+def quick(**changes) -> SimpleNamespace:
+    """Settings of a quick fit, changed."""
+    return SimpleNamespace(**vars(QUICK) | changes)
+
+
 def easy(n: int, seed: int, noise: float = 1.0) -> Samples:
     """Classes with a pattern over bins and units of their own, in unit noise."""
     pattern = np.random.default_rng(99).standard_normal((N_CLASSES, N_BINS, N_UNITS))

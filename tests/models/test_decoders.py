@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, small
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, quick, small
 
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models import MODELS, ON_GRAPHS, load, make
@@ -55,10 +55,6 @@ def _plain(values: dict) -> dict:
     return json.loads(json.dumps(values))
 
 
-def _settings(**changes):
-    return type(QUICK)(**{**vars(QUICK), **changes})
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_judged_alone(name, fitted, task):
     decoder, _ = fitted(name)
@@ -82,7 +78,7 @@ def test_the_same_seed_gives_the_same_decoder(name, fitted, task):
     )
     if name in TORCH:
         other = small(name)
-        settings = _settings(seed=1, max_epochs=1)
+        settings = quick(seed=1, max_epochs=1)
         fit(other, task["train"], task["val"], n_classes=N_CLASSES, settings=settings)
         x = task["test"].x
         assert not np.allclose(other.predict_log_proba(x), decoder.predict_log_proba(x), atol=1e-3)
@@ -100,7 +96,7 @@ def test_refit_learns_again_from_train_and_validation_with_what_was_chosen(name,
     if name in TORCH:
         alone = small(name)
         epochs = decoder.fitted["best_epoch"] + 1
-        fit(alone, both, None, settings=_settings(max_epochs=epochs))
+        fit(alone, both, None, settings=quick(max_epochs=epochs))
         factor = 1.0
     else:
         c = decoder.fitted.get("c")
@@ -129,7 +125,7 @@ def test_one_bin_and_two_classes(name, task):
     keep = task["train"].y < 2
     train = Samples(task["train"].x[keep, :1], task["train"].y[keep], task["train"].trial[keep])
     decoder = small(name)
-    fit(decoder, train, train, n_classes=2, settings=_settings(max_epochs=3))
+    fit(decoder, train, train, n_classes=2, settings=quick(max_epochs=3))
     assert accuracy(decoder, train) > 0.75
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from easy_task import N_CLASSES, QUICK, fit, small
+from easy_task import N_CLASSES, fit, quick, small
 from test_decoders import TORCH, accuracy
 
 from nblib.models import load
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 def on_gpu(name: str, task, **settings):
     decoder = small(name)
-    changed = type(QUICK)(**{**vars(QUICK), "device": "cuda", **settings})
+    changed = quick(device="cuda", **settings)
     fit(decoder, task["train"], task["val"], n_classes=N_CLASSES, settings=changed)
     return decoder
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, quick
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graph_decoders, graphs, load, make
@@ -18,13 +18,9 @@ from nblib.models.graph_decoders import FixedEdges, GATv2, LearnedEdges
 from nblib.prepare.decoder_inputs import Samples
 
 
-def settings(**changes):
-    return type(QUICK)(**{**vars(QUICK), **changes})
-
-
 def trained(name, train, val, epochs=2, **params):
     decoder = make(name, {**SMALL[name], **params})
-    fit(decoder, train, val, n_classes=N_CLASSES, settings=settings(max_epochs=epochs))
+    fit(decoder, train, val, n_classes=N_CLASSES, settings=quick(max_epochs=epochs))
     return decoder
 
 
@@ -175,7 +171,7 @@ def test_a_learned_graph_can_begin_as_the_full_one(task):
     decoder = make("gat", {**SMALL["gat"], "graph": "learned", "start": "full"})
     start = decoder.make_edges(task[0].x, 32).score.detach().numpy()
     assert abs(start.mean() - 0.1) < 0.01 and start.std() < 0.01
-    fit(decoder, *task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
+    fit(decoder, *task, n_classes=N_CLASSES, settings=quick(max_epochs=1))
     assert decoder.graph().n_edges == N_UNITS * min(decoder.params["k"], N_UNITS - 1)
     with pytest.raises(BadParameter, match="start must be"):
         make("gat", {"start": "empty"})
@@ -195,7 +191,7 @@ def test_anatomy_comes_from_the_recording(task):
     with pytest.raises(BadInput, match="neither the area"):
         fit(decoder, *task, n_classes=N_CLASSES, settings=QUICK)
     decoder.units = pd.DataFrame({"area": ["VISp"] * 4 + ["CA1"] * 6})
-    fit(decoder, *task, n_classes=N_CLASSES, settings=settings(max_epochs=1))
+    fit(decoder, *task, n_classes=N_CLASSES, settings=quick(max_epochs=1))
     matrix = decoder.graph().matrix()
     assert (matrix[:4, 4:] == 0).all() and (matrix[:4, :4] == 1).all()
 

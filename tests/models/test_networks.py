@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit
+from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit, quick
 from test_poisson import spikes
 
 from nblib.core.errors import BadParameter
@@ -91,10 +91,9 @@ def test_either_step_can_be_resumed(task, tmp_path, stage, monkeypatch):
             )
             # Pre-training passes its own loss; only the second step meets the broken one.
         fit_autoencoder(task, tmp_path / "broken")
-    settings = type(QUICK)(**vars(QUICK))
     resumed = make("autoencoder_lstm", SMALL["autoencoder_lstm"])
     for way in ("auto", tmp_path / "broken" / f"{stage}.ckpt"):
-        history = fit(resumed, task["train"], task["val"], n_classes=N_CLASSES, settings=settings,
+        history = fit(resumed, task["train"], task["val"], n_classes=N_CLASSES, settings=QUICK,
             folder=tmp_path / "broken", resume=way,
         )  # fmt: skip
         assert len(history) >= 1
@@ -106,7 +105,7 @@ def test_either_step_can_be_resumed(task, tmp_path, stage, monkeypatch):
 def started(name, epochs=2, val=True, rate=1e-2, **params):
     """A small network that learnt from counts of few presentations, and its history."""
     decoder = make(name, {**SMALL[name], **params})
-    settings = type(QUICK)(**{**vars(QUICK), "max_epochs": epochs, "learning_rate": rate})
+    settings = quick(max_epochs=epochs, learning_rate=rate)
     history = fit(decoder, spikes(60, 1), spikes(100, 2) if val else None, 20, settings)
     return decoder, history
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from by_hand import begin
 from handmade import recording, to_lab_dataframe
 
 from nblib.core import store
@@ -12,7 +13,6 @@ from nblib.core.params import BinSettings
 from nblib.data.checks import session_report
 from nblib.prepare import binning, binning_stage
 from nblib.report import plots, response_explorer
-from nblib.road import stages
 from nblib.road.recordings import open_recording
 from nblib.run import execute
 
@@ -35,13 +35,6 @@ def lab_pickle(home, tmp_path, monkeypatch, session):
     table.to_pickle(tmp_path / "spike_trains_with_stimulus_session_715093703_5.pkl")
     monkeypatch.setenv("NBLIB_LAB_FILES", str(tmp_path))
     return {"recipe": "lab_pickle", "recording": "715093703"}
-
-
-def begin(name, **given):
-    """A stage as a notebook's validate cell makes it, with the parameters cell's defaults."""
-    info = stages.STAGES[name]
-    values = {k: f.default for k, f in info.params.model_fields.items()}
-    return stages.begin(name, {**values, **dict.fromkeys(info.settings.model_fields), **given})
 
 
 def test_a_lab_pickle_begins_at_02(lab_pickle, session):
