@@ -69,8 +69,12 @@ def inside_chance(right, chance, level=0.9999):
     return exact.low <= chance <= exact.high
 
 
-@pytest.mark.parametrize("how", SPLITS)
-@pytest.mark.parametrize("name", MODELS)
+# A decoder that leaks does so on any split, and a split that leaks to any decoder.
+CASES = [(name, "blocked") for name in MODELS]
+CASES += [(name, how) for how in SPLITS if how != "blocked" for name in ("logistic", "lstm")]
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
 def test_shuffled_labels_score_at_chance(session, name, how):
     samples = shuffled(cut(session[2], SPLITS[how]))
     right = fitted(name, samples, epochs=2).predict(samples["test"].x) == samples["test"].y
