@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.special import expit
 
 from nblib.core.errors import BadInput
@@ -246,11 +244,14 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         counted.append([])
         truth = np.split(data.y[test], np.flatnonzero(np.diff(data.segment[test])) + 1)
         for y, (at, high) in zip(truth, _peaks(of_test, data.segment[test], reach), strict=True):
-            found, true = at[high >= least], np.flatnonzero(y)
-            counted[-1].append(_hits(found, true, reach))
-            moves = rng.integers(len(y), size=params.n_permutations)
-            by_luck += [_hits((found + move) % len(y), true, reach) for move in moves]
-    null, counts = _rates(by_luck), np.concatenate(counted)  # (move, 3), (segment, 3)
+            near = maximum_filter1d(y, 2 * reach + 1, mode="constant")  # of one peak at most: they lie further apart
+            found, n = at[high >= least], len(y)
+            counted[-1].append([near[found].sum(), len(found), y.sum()])
+            moves = rng.integers(n, size=(params.n_permutations, 1))
+            by_luck[:, 0] += near[(found + moves) % n].sum(axis=1)
+    counts = np.concatenate(counted)  # (segment, 3)
+    by_luck[:, 1:] = counts[:, 1:].sum(axis=0)
+    null = _rates(by_luck)
     of_folds, total = np.array([np.sum(part, axis=0) for part in counted]), counts.sum(axis=0)
     value, left_out = _rates(total), [_rates(total - parts) for parts in (counts, of_folds)]
     n_test, n_train = (sum(len(data.rows(fold, r)) for fold in folds) for r in ("test", "train"))
@@ -273,12 +274,6 @@ def _peaks(odds: np.ndarray, segment: np.ndarray, reach: int) -> Iterator[tuple[
         expected = wide * uniform_filter1d(part, wide, mode="nearest")
         at, of = find_peaks(expected, height=0, distance=wide)
         yield at, of["peak_heights"]
-
-
-def _hits(found: np.ndarray, true: np.ndarray, reach: int) -> tuple[int, int, int]:
-    """How many events are found and true, found, true; each counts once, within reach of each other."""
-    pairs = maximum_bipartite_matching(csr_array(abs(found[:, None] - true) <= reach))
-    return (pairs >= 0).sum(), len(found), len(true)
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:
