@@ -214,10 +214,9 @@ def fit(
     settings = {"progress": notebook_code.is_interactive(), **settings}
     settings = FitSettings.of(params, decoder.training, **settings)
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
-    learn = partial(
-        decoder.fit, data.train.x, data.train.y, (data.val.x, data.val.y),
-        n_classes=len(data.classes), folder=folder, refit=params.refit,
-    )  # fmt: skip
+    val = (data.val.x, data.val.y)
+    how = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
+    learn = partial(decoder.fit, data.train.x, data.train.y, val, **how)
     return going_on(learn, folder).history_
 
 
@@ -361,10 +360,8 @@ def ideal_observer(data: Data, recipe: Recipe, params: Params) -> np.ndarray | N
         return None
     if recipe.binning != "per_presentation" and recipe.event != "start_time":
         return None  # the decoder's window does not begin with the presentation
-    log_proba, classes = observer(
-        recipe, params.recording, data.test.trial, data.unit_ids,
-        classes=data.classes, window_s=seen_window(data, recipe),
-    )  # fmt: skip
+    seen = {"classes": data.classes, "window_s": seen_window(data, recipe)}
+    log_proba, classes = observer(recipe, params.recording, data.test.trial, data.unit_ids, **seen)
     if not np.array_equal(classes, data.classes):
         raise BadInput(f"the truth of {params.recording} has other classes than the split.")
     return log_proba

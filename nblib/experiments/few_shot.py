@@ -186,10 +186,8 @@ def learning_curves(
     for answer in answers(learners, sorted(params.shots, key=lambda k: k or np.inf), n_draws):
         name, k = answer.model, answer.budget
         predicted.setdefault((name, k), []).append(answer.predicted)
-        rows.append({
-            "model": name, "k": k, "draw": answer.draw, "n_train": _n_train(data, k),
-            "accuracy": float((answer.predicted == data.test.y).mean()),
-        })  # fmt: skip
+        row = {"model": name, "k": k, "draw": answer.draw, "n_train": _n_train(data, k)}
+        rows.append(row | {"accuracy": float((answer.predicted == data.test.y).mean())})
     judge = decode.resampling(params, data.group)
     best = None if ideal is None else decoding_scores(data.test.y, ideal, **judge)["accuracy"]
     judge.pop("n_bootstrap")

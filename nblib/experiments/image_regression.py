@@ -106,7 +106,9 @@ class Regressor:
         def squared(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor):
             return torch.nn.functional.mse_loss(net(x), target.to(x.device)[y]), None
 
-        history = training.fit(net, parts["fit"], parts["choose"], settings, self.folder, loss=squared, stage=f"regress-{features.shape[1]}", identity={"model": name})  # fmt: skip
+        stage = f"regress-{features.shape[1]}"
+        how = {"loss": squared, "stage": stage, "identity": {"model": name}}
+        history = training.fit(net, parts["fit"], parts["choose"], settings, self.folder, **how)
         with torch.inference_mode():
             decoded = {
                 n: np.concatenate(

@@ -291,12 +291,9 @@ def ranks(decoding: Decoding, space: str) -> pd.DataFrame:
         p = scenes.presentations[part]
         near = retrieval.similarity(one.decoded[part], one.features[scenes.all])
         true = near[np.arange(len(p)), np.searchsorted(scenes.all, p.y)]
-        parts.append(
-            pd.DataFrame(
-                {"space": space, "trial": p.trial, "label": scenes.shown.label[p.y], "images": part,
-                 "rank": (near >= true[:, None]).sum(axis=1)}
-            )
-        )  # fmt: skip
+        rank = (near >= true[:, None]).sum(axis=1)
+        shown = {"space": space, "trial": p.trial, "label": scenes.shown.label[p.y]}
+        parts.append(pd.DataFrame(shown | {"images": part, "rank": rank}))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -176,10 +176,9 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
     choose = DrawnBatches(
         x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True
     )
-    history = training.fit(
-        net, fit, choose, settings, folder, stage=f"pretext-{params.pretext}",
-        resume="auto", identity={"task": params.pretext, "embedder": json.dumps(embedder.config)},
-    )  # fmt: skip
+    identity = {"task": params.pretext, "embedder": json.dumps(embedder.config)}
+    how = {"stage": f"pretext-{params.pretext}", "resume": "auto", "identity": identity}
+    history = training.fit(net, fit, choose, settings, folder, **how)
     fitted, history.attrs = dict(history.attrs), {}
     score = score_pretext(net, cohort, {r: lines[r] for r in judge}, params)
     embeddings = stagernet.embed(net.embedder, cohort.x, device.type)

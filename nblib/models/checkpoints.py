@@ -115,10 +115,10 @@ class Keeper(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, step: Any) -> None:
         from tqdm.auto import tqdm
 
-        self.bar = tqdm(
-            total=self.settings.max_epochs, initial=len(self.history), unit="epoch",
-            desc=self.path.stem, leave=False, disable=not (self.settings.progress and trainer.is_global_zero),
-        )  # fmt: skip
+        shown = self.settings.progress and trainer.is_global_zero
+        look = {"desc": self.path.stem, "leave": False, "disable": not shown}
+        done, total = len(self.history), self.settings.max_epochs
+        self.bar = tqdm(total=total, initial=done, unit="epoch", **look)
         self._stop_when_done(trainer)  # a checkpoint of a run that had stopped early
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, step: Any) -> None:
@@ -196,8 +196,8 @@ class Keeper(lightning.Callback):
         checkpoint["nblib"] = self.same
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "best": self.best, "best_loss": self.best_loss,
-                "best_epoch": self.best_epoch}  # fmt: skip
+        best = {"best": self.best, "best_loss": self.best_loss, "best_epoch": self.best_epoch}
+        return {"history": self.history, **best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.history, self.best = list(state["history"]), dict(state["best"])

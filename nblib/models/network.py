@@ -117,10 +117,8 @@ class TorchDecoder(Decoder):
         with reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
         self.begin()
-        history = training.fit(
-            self.net, train, val, settings, identity=self._identity(), at_once=self.at_once,
-            **checkpoint,
-        )  # fmt: skip
+        how = {"identity": self._identity(), "at_once": self.at_once, **checkpoint}
+        history = training.fit(self.net, train, val, settings, **how)
         self.fitted, history.attrs = dict(history.attrs), {}
         return history
 

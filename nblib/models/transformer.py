@@ -174,10 +174,9 @@ class AutoencoderLSTM(Transformer):
                 autoencoder = Autoencoder(
                     encoder, self.n_units, **{name: self.params[name] for name in sizes}
                 ).requires_grad_(True)
-            first = training.fit(
-                autoencoder, train, val, replace(settings, max_epochs=self.params["pretrain_epochs"]),
-                loss=training.reconstruct, stage="pretrain", identity=self._identity(), **checkpoint,
-            )  # fmt: skip
+            before = replace(settings, max_epochs=self.params["pretrain_epochs"])
+            how = {"loss": training.reconstruct, "stage": "pretrain", "identity": self._identity()}
+            first = training.fit(autoencoder, train, val, before, **how, **checkpoint)
             self.encoder = encoder
         if stage == "pretrain":
             checkpoint["resume"] = ""
