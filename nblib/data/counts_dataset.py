@@ -72,6 +72,9 @@ def edges_of(binned: xr.Dataset) -> np.ndarray:
 def bin_stops(binned: xr.Dataset, recipe: Recipe) -> np.ndarray:
     """End of each bin (T,), seconds from the onset; the mean where presentations differ in length."""
     edges = edges_of(binned)
+    # Time that 03 took off a presentation as invalid did not make its bins end earlier.
+    whole = edges[:, -1] >= to_ns(binned.stop_s.values) - edges.shape[1]
+    edges = edges[whole] if whole.any() else edges
     return first_edge(recipe) + (edges[:, 1:] - edges[:, :1]).mean(axis=0) / 1e9
 
 

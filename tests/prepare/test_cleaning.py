@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import BadInput, BadParameter
-from nblib.core.params import BinSettings, CleanSettings
+from nblib.core.params import BinSettings, CleanSettings, Recipe
+from nblib.data.counts_dataset import bin_stops
 from nblib.data.counts_dataset import load as load_counts
 from nblib.data.recording import Recording
 from nblib.data.trials import time_intervals
@@ -71,6 +72,8 @@ def test_kept_presentations_lose_only_the_invalid_spikes(road):
     )
     np.testing.assert_allclose(cleaned.exposure_s.sel(trial=10), [0.1, 0.1, 0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(cleaned.exposure_s.sel(trial=12), [0, 0, 0, 0.1, 0.1], atol=1e-12)
+    recipe = Recipe(recipe="r", recordings=["r"])  # bins end where they did
+    np.testing.assert_allclose(bin_stops(cleaned, recipe), bin_stops(binned, recipe), atol=1e-9)
     as_is, _ = cleaning.clean(
         binned, recording, CleanSettings(invalid_presentations="keep", invalid_spikes="keep")
     )
