@@ -9,7 +9,7 @@ from drawn_film import drawn
 
 from nblib.core.errors import BadInput
 from nblib.evaluate.result import Result
-from nblib.experiments.film import beyond, decoding, forecast
+from nblib.experiments.film import beyond, decoding, events, forecast
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 N_FILMS, N_QUIET = 2, 12
@@ -40,7 +40,7 @@ def test_a_late_label_is_told_in_words():
 def test_peaks_lie_apart_and_in_their_segment():
     odds, segment = np.full(200, -9.0), np.repeat([0, 1], 100)
     odds[[20, 22, 60, 150]] = 3.0
-    (first, high), (second, _) = beyond._peaks(odds, segment, 3)
+    (first, high), (second, _) = events._peaks(odds, segment, 3)
     assert first[high > 0.5].tolist() == [21, 60] and 50 in second
     assert high[0] > 1.8 and np.diff(first).min() > 6
 
@@ -48,7 +48,7 @@ def test_peaks_lie_apart_and_in_their_segment():
 def test_events_of_a_state_are_its_beginnings():
     """As cuts on which it appears: a state that lasts has as many events as spells."""
     data, _ = drawn(0, 6000, signal=1.0, gap_s=4.0)
-    rows = beyond.events(data, asked(tolerance_s=0.24, folds=[0]))
+    rows = events.events(data, asked(tolerance_s=0.24, folds=[0]))
     at = data.rows(0, "test")
     begins = np.flatnonzero(np.diff(data.y) == 1) + 1
     assert {row.metric: row.score.n for row in rows}["event f1"] == np.isin(begins, at).sum()
@@ -63,7 +63,7 @@ def test_who_knows_the_events_finds_them_within_reach(monkeypatch, late, least, 
         return [said[film.rows(fold, role)] for role in ("val", "test")]
 
     monkeypatch.setattr(decoding, "log_odds", told)
-    scores = {row.metric: row.score for row in beyond.events(data, asked(tolerance_s=0.24))}
+    scores = {row.metric: row.score for row in events.events(data, asked(tolerance_s=0.24))}
     precision, f1 = scores["event precision"], scores["event f1"]
     assert least <= precision.value <= most and f1.chance < 0.25
     assert (f1.p < 0.05 and f1.value > 0.8) == (late <= 3)
@@ -78,7 +78,7 @@ def test_chance_of_events_is_of_all_folds_together_as_the_score_is(monkeypatch):
             return np.zeros(size, int)
 
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Still())
-    for row in beyond.events(data, asked(tolerance_s=0.24, folds=[0, 3])):
+    for row in events.events(data, asked(tolerance_s=0.24, folds=[0, 3])):
         assert row.score.chance == pytest.approx(row.score.value) and row.score.p == 1
 
 
@@ -151,7 +151,7 @@ def test_cuts_are_found_as_events():
     for seed in range(5):
         data, _ = drawn(seed, 59_080, 60, label="cut")
         few = asked(models=["logistic"], tolerance_s=0.24)
-        scores.append({row.metric: row.score for row in beyond.events(data, few)})
+        scores.append({row.metric: row.score for row in events.events(data, few)})
         f1 = scores[-1]["event f1"]
         print(seed, round(f1.value, 3), round(f1.chance / f1.value, 2), flush=True)
     holds = [f1.value >= 0.20 and f1.chance <= f1.value / 2

@@ -91,6 +91,7 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     assert over.loc["clock", list(decoding.OVER)].tolist() == [0, 0, 0]
     assert (over["ci_low"] <= over["over_clock"]).all() and (over["n_effective"] < 1000).all()
     words = beyond.in_words(result)
+    assert ".0 independent ones" not in words and " independent ones" in words
     assert (
         "a clock that reads no spike tells" in words and "of such a score needs no neuron" in words
     )
