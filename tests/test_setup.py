@@ -334,12 +334,6 @@ def test_readme_names_every_target_and_no_other():
     assert named == TARGETS
 
 
-def test_readme_commands_are_shell():
-    for block in blocks("bash"):
-        out = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
-        assert out.returncode == 0, out.stderr
-
-
 def test_readme_recipes_are_valid():
     from nblib.core.params import Recipe, checked
     from nblib.core.text_to_values import read_yaml
@@ -377,22 +371,6 @@ def test_readme_folders_exist():
     table = README.split("## What is where")[1]
     for name in re.findall(r"^\| `([\w./]+)` \|", table, re.M):
         assert name == "data/" or (ROOT / name).exists(), name
-
-
-def test_readme_takes_a_newcomer_to_longleaf():
-    part = README.split("## Longleaf")[1].split("\n## ")[0]
-    for line in (
-        "module load anaconda",
-        "conda env create -f environment.yml",
-        "pip install --no-deps -c constraints.txt allensdk",
-        "python -m ipykernel install --user --name nblib",
-        "--mem=64G -p a100-gpu --qos=gpu_access --gres=gpu:1",
-        "NBLIB_HOME",
-        "sbatch",
-        "not tried there",
-        "50 GB",
-    ):
-        assert line in part, line
 
 
 # --- the repository ------------------------------------------------------------------------------

@@ -68,14 +68,6 @@ def test_crowded_edges_and_trials_that_overlap():
         np.testing.assert_array_equal(out[:, :, :-1], plain(trains, rows))
 
 
-def test_more_than_255_in_a_bin_is_kept_apart():
-    trains = [np.full(256, 0.5), np.full(255, 0.5)]
-    edges = np.array([[0.0, 0.4, 1.0]])
-    out, wide = bin_of_spike.count_flat(recording(trains), edges, threads=1)
-    assert list(wide) == [0] and wide[0].tolist() == [[0, 256]]
-    assert out[1, 0, :-1].tolist() == [0, 255]
-
-
 def test_unsorted_spikes_are_refused_by_unit():
     edges = np.array([[0.0, 0.4, 0.8, 1.0]])
     with pytest.raises(BadInput, match="unit 1 are not sorted"):

@@ -88,14 +88,6 @@ def test_a_recording_may_be_called_a_session(project):
         plan.job_of("01", {**said, "recording": "000021"})
 
 
-def test_an_override_gives_another_key_and_a_recipe_that_upstream_notebooks_find(project):
-    plain = plan.job_of("02", {"recipe": "tiny"})
-    finer = plan.job_of("02", {"recipe": "tiny", "n_bins": 10})
-    assert plain.key != finer.key
-    assert plain.recipe_name == "tiny" and finer.recipe_name.startswith("tiny-")
-    assert plan.job_of("02", {"recipe": finer.recipe_name}).key == finer.key
-
-
 def test_an_unknown_model_is_refused_before_a_kernel_starts(project, no_kernel, capsys):
     project.notebook("05_train_lstm")
     assert execute.run("05", {"recipe": "tiny", "model": "lsmt"}) == 2

@@ -9,7 +9,6 @@ from scipy.stats import poisson
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.data.nwb import open_nwb
-from nblib.simulate import units as model
 from nblib.simulate.allen import simulate, truth_path
 from nblib.simulate.scene_oracle import oracle_log_posterior, read_truth
 
@@ -196,14 +195,6 @@ def test_demo_leaves_room_for_decoders_to_differ(demo):
         learned[n_bins] = (guess == truth.label[test]).mean()
     assert 0.3 < learned[1] < learned[5] - 0.05
     assert learned[5] < oracle[test].mean() - 0.1
-
-
-def test_information_ranks_areas(demo):
-    truth, _ = demo
-    bits, area = information_bits(truth), truth.units["area"]
-    assert bits[area == "CA1"].max() < np.median(bits[np.isin(area, ["VISp", "LGd"])])
-    seen = np.array([bits[area == a].mean() for a in model.AREAS])
-    assert seen.argmin() == list(model.AREAS).index("CA1")
 
 
 def test_unknown_units_trials_and_classes_are_refused(tiny):
