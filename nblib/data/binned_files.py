@@ -40,6 +40,8 @@ USES = ("path",)
 AXES = ("trial", "time", "unit")
 MADE = ("stop_s", "exposure_s")
 UNIT_COLUMNS = ("unit", *UNIT_TEXT, *UNIT_NUMBERS)
+LONG_BIN_S = 5.0  # bins that last so long are odd
+FAR_APART = 300  # so are trials that begin so many times their length apart
 TIME_UNITS = {
     "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
     "ms": 1e-3, "msec": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3,
@@ -135,6 +137,8 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
         "clock": clock,
         "binning": json.dumps(binning),
     }
+    if odd := _odd(path, counts, width, start):
+        attrs["odd"] = " ".join(odd)
     return xr.Dataset({"counts": (AXES, counts), **signals}, coords, attrs)
 
 
@@ -206,6 +210,25 @@ def first_no_count(values: np.ndarray) -> tuple[int, ...] | None:
     if values.dtype.kind == "f":
         good &= values == np.rint(values)
     return None if good.all() else tuple(int(i) for i in np.argwhere(~good)[0])
+
+
+def _odd(path: Path, counts: np.ndarray, width: np.ndarray, start: np.ndarray) -> list[str]:
+    """What is odd in counts, widths and starts, in sentences; BadInput for rates that are whole numbers."""
+    step = int(np.gcd.reduce(np.flatnonzero(np.bincount(counts.ravel()))))
+    if step > 1 and np.allclose(step * width, 1.0):
+        raise BadInput(
+            f"{path}: all counts are multiples of {step}, which is 1 / bin_s: these are rates. Take the counts, or "
+            "multiply by bin_s."
+        )
+    odd = [f"All counts are multiples of {step}: were they scaled?"] if step > 1 else []
+    if (widest := width.max()) >= LONG_BIN_S:
+        odd.append(f"Bins last up to {widest:g} s; if bin_s is in milliseconds, divide it by 1000.")
+    apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()
+    if apart > FAR_APART * lasts:
+        odd.append(
+            f"Trials of {lasts:g} s start {apart:g} s apart; if start_s is in milliseconds, divide it by 1000."
+        )
+    return odd
 
 
 def _bin_widths(

@@ -266,3 +266,27 @@ def test_widths_of_bins_or_of_trials_are_not_guessed(tmp_path):
     xr.Dataset(lying | {"choice": ("trial", five["choice"])}).to_netcdf(path, engine="h5netcdf")
     with pytest.raises(BadInput, match="start_s must hold one finite time for each of 5 trials"):
         opened(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"counts": COUNTS * np.uint8(3)}, "All counts are multiples of 3"),
+        (
+            {"bin_s": 20.0, "start_s": np.arange(12) * 200.0},
+            "Bins last up to 20 s; if bin_s is in milli",
+        ),
+        (
+            {"start_s": np.arange(12) * 2000.0},
+            "Trials of 0.1 s start 2000 s apart; if start_s is in",
+        ),
+    ],
+)
+def test_what_is_probably_scaled_or_in_milliseconds_is_told(tmp_path, change, says):
+    assert says in opened(written(tmp_path, SOUND | change)).attrs["odd"]
+
+
+def test_rates_that_are_whole_numbers_are_refused(tmp_path):
+    path = written(tmp_path, SOUND | {"counts": COUNTS * np.float64(50)})
+    with pytest.raises(BadInput, match="multiples of 50, which is 1 / bin_s: these are rates"):
+        opened(path)
