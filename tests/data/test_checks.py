@@ -438,3 +438,12 @@ def test_a_report_is_stored_whole(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["odd"] == report.odd
     for name, table in report.tables.items():
         assert len(pd.read_parquet(tmp_path / f"{name}.parquet")) == len(table), name
+
+
+def test_units_with_the_same_spikes_are_odd():
+    spikes = trains(4)
+    spikes[1], spikes[3] = spikes[2].copy(), np.empty(0)
+    (odd,) = [o for o in session_report(session(spikes)).odd if "very spikes" in o]
+    assert odd.startswith("1 units have the very spikes of a unit before them (unit 102)")
+    spikes[1][5] += 1e-6
+    assert "very spikes" not in " ".join(session_report(session(spikes)).odd)

@@ -110,3 +110,29 @@ def test_spikes_in_order_of_time_become_unit_after_unit():
     for told in [(times[:4], owner, [9]), (times, owner, []), (times, owner, [9, 9])]:
         with pytest.raises(BadInput, match=r"^x: "):
             plain.by_unit(*told, "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start_time,stop_time,label\n1,5,2,0,a\n3,5,4,0,b\n",
+        "start_time,stop_time,label\n1.5,2.0,3,\n3.5,4.0,5,\n",
+        "start_time;stop_time;label\n1,0;2,0;a\n",
+        "# exported\nstart_time,stop_time,label\n1.0,2.0,a\n",
+    ],
+)
+def test_rows_longer_than_the_line_of_names_are_refused(tmp_path, text):
+    """They would be read shifted: a time from the column beside it, labels gone."""
+    path = tmp_path / "trials.csv"
+    path.write_text(text)
+    with pytest.raises(
+        BadInput, match=r"trials\.csv: rows hold \d more fields than the first line"
+    ):
+        plain.read_trials(path, "s")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    path = tmp_path / "trials.csv"
+    path.write_text("\ufeffstart_time,stop_time,label\n1.0,2.0,01\n", encoding="utf-8")
+    expected = {"start_time": [1.0], "stop_time": [2.0], "label": ["01"]}
+    assert plain.read_trials(path, "s").to_dict("list") == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,14 @@ def mean_rate(recording: Recording, clock: Clock) -> pd.DataFrame:
     )
 
 
+def _same_trains(recording: Recording, units: pd.DataFrame) -> list[Any]:
+    """Ids of units whose spike times are all those of an earlier unit."""
+    firing = units.assign(place=np.arange(len(units)))[units["spikes"] > 0]
+    alike = firing[firing.duplicated(["spikes", "first_s", "last_s"], keep=False)]
+    content = [hashlib.sha256(recording.spike_times(i)).digest() for i in alike["place"]]
+    return alike.index[pd.Series(content).duplicated()].tolist()
+
+
 def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each oddity of the spikes."""
     units = spikes.units
@@ -146,6 +155,10 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str
         odd.append(
             f"{units['duplicates'].sum()} spike times stand twice, in {len(twice)} units (unit {some(twice)}); "
             "both are counted."
+        )
+    if same := _same_trains(recording, units):
+        odd.append(
+            f"{len(same)} units have the very spikes of a unit before them (unit {some(same)}); each counts as one."
         )
     if other := perhaps_other_unit(clock, recording.meta.get("time_unit", "s")):
         odd.append(other)

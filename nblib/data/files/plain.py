@@ -99,6 +99,11 @@ def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -
         table = pd.read_parquet(path) if parquet else pd.read_csv(path, **options)
     except (OSError, ValueError) as error:  # the errors of both readers are ValueErrors
         raise BadInput(f"{path}: not readable as a table ({error}).") from None
+    if not parquet and not isinstance(table.index, pd.RangeIndex):  # pandas would shift the columns
+        raise BadInput(
+            f"{path}: rows hold {table.index.nlevels} more fields than the first line has names. Is there a comma in "
+            "numbers, a separator at the end of rows, or a line above the names? Write it anew, with a point in numbers."
+        )
     for name in table.select_dtypes("object").columns:
         if table[name].map(type).isin([bytes, np.ndarray]).any():
             table[name] = [_text_or_list(value) for value in table[name]]
