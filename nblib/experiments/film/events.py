@@ -53,9 +53,8 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         counted.append([])
         truth = np.split(data.y[test], np.flatnonzero(np.diff(data.segment[test])) + 1)
         for y, (at, high) in zip(truth, _peaks(of_test, data.segment[test], reach), strict=True):
-            near = maximum_filter1d(
-                y, 2 * reach + 1, mode="constant"
-            )  # of one peak at most: they lie further apart
+            # An event is near one peak at most, as these lie further apart.
+            near = maximum_filter1d(y, 2 * reach + 1, mode="constant")
             found, n = at[high >= least], len(y)
             counted[-1].append([near[found].sum(), len(found), y.sum()])
             moves = rng.integers(n, size=(params.n_permutations, 1))
