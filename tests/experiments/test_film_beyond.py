@@ -63,7 +63,9 @@ def test_who_knows_the_events_finds_them_within_reach(monkeypatch, late, least, 
         return [said[film.rows(fold, role)] for role in ("val", "test")]
 
     monkeypatch.setattr(decoding, "log_odds", told)
-    scores = {row.metric: row.score for row in events.events(data, asked(tolerance_s=0.24))}
+    rows = events.events(data, asked(tolerance_s=0.24))
+    scores = {row.metric: row.score for row in rows}
+    assert f"by chance {scores['event f1'].chance:.2f}." in events.in_words(rows)
     precision, f1 = scores["event precision"], scores["event f1"]
     assert least <= precision.value <= most and f1.chance < 0.25
     assert (f1.p < 0.05 and f1.value > 0.8) == (late <= 3)
@@ -86,6 +88,7 @@ def test_nothing_is_done_that_is_not_asked_for(monkeypatch):
     """Nor is memory taken for it: running means of 2,286 units are 3 GB."""
     monkeypatch.delattr(forecast, "running_means")
     result = beyond.extended(Result([]), drawn(0, 3000)[0], asked())
+    assert events.in_words(result.rows) == ""
     assert result.rows == [] and all(table.empty for table in result.tables.values())
 
 

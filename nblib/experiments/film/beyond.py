@@ -234,4 +234,4 @@ def in_words(result: Result) -> str:
             f" With bins dealt at random the chosen decoder would score κ = {by_chosen:.2f}, and the "
             f"clock alone {by_clock:.2f}: {min(1, by_clock / by_chosen):.0%} of such a score needs no neuron."
         )
-    return text + " It is one viewing of one film."
+    return text + events.in_words(result.rows) + " It is one viewing of one film."

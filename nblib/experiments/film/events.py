@@ -91,3 +91,15 @@ def _rates(counts: np.ndarray) -> np.ndarray:
     both, found, true = np.moveaxis(counts, -1, 0)
     rates = both / np.maximum([found, true, (found + true) / 2], 0.5)
     return np.moveaxis(rates, 0, -1)
+
+
+def in_words(rows: list[Row]) -> str:
+    """How many beginnings are found, beside chance; "" where none were searched."""
+    scores = {row.metric: row.score for row in rows}
+    if EVENTS[0] not in scores:
+        return ""
+    precision, recall, f1 = (scores[name] for name in EVENTS)
+    return (
+        f" Of {f1.n:,} beginnings in test bins {recall.value:.0%} are found; {precision.value:.0%} of what is found is one: "
+        f"F1 = {f1.value:.2f} (95 % interval {f1.ci_low:.2f} to {f1.ci_high:.2f}), by chance {f1.chance:.2f}."
+    )
