@@ -137,6 +137,17 @@ def test_resampling_keeps_the_signal(causal):
     assert freq[np.abs(np.fft.rfft(w.x[5, :, 0])).argmax()] == 7
 
 
+@pytest.mark.parametrize(("causal", "rate_hz"), [(False, 79.99), (True, 100.005)])
+def test_windows_begin_when_they_say_where_the_new_rate_is_no_simple_share(causal, rate_hz):
+    """A sine of 1 Hz for half an hour: its phase tells how late a window is."""
+    t = np.arange(360_000) / RATE
+    given = settings(hop_s=2.0, lowpass_hz=5.0, resample_hz=rate_hz, causal=causal)
+    found = lfp_windows.cut(session(np.sin(2 * np.pi * t)), given)
+    at = found.start_s[:, None] + np.arange(found.x.shape[1]) / rate_hz
+    turn = np.angle((found.x[..., 0] * np.exp(-2j * np.pi * at)).sum(axis=1)) / (2 * np.pi)
+    assert abs(turn - turn[10])[10:].max() < 2e-3  # s; what a filter delays is the same throughout
+
+
 def test_windows_that_touch_nan_are_left_out_and_counted(noise):
     noise[1000:1010, 1] = np.nan
     found = lfp_windows.cut(session(noise), settings())

@@ -123,7 +123,9 @@ def _piece(
     del raw
     n_windows = int((len(x) - size) // hop) + 1 if len(x) >= size else 0
     first = np.floor(np.arange(n_windows) * hop + 0.5).astype(np.int64)  # evenly, halves too
-    keep = ~_touched(bad, first / rate, settings, series.rate_hz)
+    # Samples come at a share of the recording's own rate, which may miss `rate` by a little: over hours, seconds.
+    at_s = first / (series.rate_hz * float(_share(settings, series.rate_hz, rate)))
+    keep = ~_touched(bad, at_s, settings, series.rate_hz)
     first = first[keep]
     cuts = np.empty((len(first), size, x.shape[1]), np.float32)
     for w, at in enumerate(first):
@@ -131,7 +133,7 @@ def _piece(
         sd = part.std(axis=0)
         cuts[w] = np.divide(part, sd, out=np.zeros_like(part), where=sd > 1e-12)
     where = start_s + int(bad.argmax()) / series.rate_hz if bad.any() else None
-    return cuts, start_s + first / rate, keep, where
+    return cuts, start_s + at_s[keep], keep, where
 
 
 def _check_filter(settings: BinSettings, old: float, new: float) -> str:
@@ -180,8 +182,15 @@ def _prepared(x: np.ndarray, settings: BinSettings, old: float, new: float) -> n
         return x
     if settings.causal:  # the low-pass has gone before, so every k-th sample may be taken
         return x[:: round(old / new)]
-    ratio = Fraction(new / old).limit_denominator(1000)
+    ratio = _share(settings, old, new)
     return signal.resample_poly(x, ratio.numerator, ratio.denominator)
+
+
+def _share(settings: BinSettings, old: float, new: float) -> Fraction:
+    """How many samples are made of each."""
+    if settings.causal:
+        return Fraction(1, round(old / new))
+    return Fraction(new / old).limit_denominator(1000)
 
 
 def _touched(bad: np.ndarray, start: np.ndarray, settings: BinSettings, rate: float) -> np.ndarray:
