@@ -70,11 +70,13 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
             )
         values = binned[name].values
         if values.dtype.kind not in "biuf":
-            wrong = np.flatnonzero(np.isnan(pd.to_numeric(values, errors="coerce")))
-            raise BadInput(
-                f"{binned.attrs['source']}: units column {name!r} holds {str(values[wrong[0]])!r} in row "
-                f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
-            )
+            told, values = values, pd.to_numeric(values, errors="coerce")
+            wrong = np.flatnonzero(np.isnan(values))
+            if len(wrong):
+                raise BadInput(
+                    f"{binned.attrs['source']}: units column {name!r} holds {str(told[wrong[0]])!r} in row "
+                    f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
+                )
         word = "above" if beyond is np.greater else "below"
         failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
         failing.append((f"{name} not recorded", np.isnan(values)))

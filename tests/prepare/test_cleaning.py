@@ -101,6 +101,20 @@ def test_a_limit_without_its_column_is_refused(road):
         cleaning.clean(binned, recording, CleanSettings(presence_ratio_min=0.95))
 
 
+def test_a_limit_reads_numbers_kept_as_text_and_refuses_words(road):
+    recording, binned = road
+    limit = CleanSettings(isi_violations_max=0.5)
+    told = np.array([f"{value:g}" for value in binned.isi_violations.values])
+    as_text, removals = cleaning.clean(
+        binned.assign_coords(isi_violations=("unit", told)), recording, limit
+    )
+    np.testing.assert_array_equal(as_text.unit, cleaning.clean(binned, recording, limit)[0].unit)
+    assert removed(removals, "isi_violations above") == 2
+    told = np.array(["low", *told[1:]], object)
+    with pytest.raises(BadInput, match=r"'isi_violations' holds 'low' in row 0"):
+        cleaning.clean(binned.assign_coords(isi_violations=("unit", told)), recording, limit)
+
+
 def test_regions_and_subsets(road):
     recording, binned = road
     cleaned, removals = cleaning.clean(binned, recording, CleanSettings(regions=["VISp", "LGd"]))
