@@ -104,6 +104,8 @@ search:
         ("learning_rate: {low: 0.001, high: 0.1}", "shuffle_labels: {choices: [true, false]}", "shuffle_labels says"),
         ("learning_rate: {low: 0.001, high: 0.1}", "label: {choices: [frame, stimulus_name]}", "label says what"),
         ("learning_rate: {low: 0.001, high: 0.1}", "split_seed: {choices: [0, 1]}", "split_seed says what"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "invalid_presentations: {choices: [drop, keep]}", "invalid_presentations says what"),
+        ("learning_rate: {low: 0.001, high: 0.1}", "unobserved: {choices: [units, keep]}", "unobserved says what"),
         ("learning_rate: {low: 0.001, high: 0.1}", "learning_rate: {low: 0.001, high: .inf}", "should be a finite number"),
         ("trials: 4", "each: {fold: [0, 0]}", "each.fold names 0 twice"),
         ("model: lstm}", "model: lstm, learning_rate: 0.1}", "learning_rate is fixed and searched"),

@@ -38,7 +38,8 @@ HOW_TO_WORK |= {"importance", "areas"}
 # What says which presentations judge or how to work, or acts after they judged: not to be chosen by them.
 NOT_SEARCHED = HOW_TO_WORK | {
     "recipe", "recording", "recordings", "source", "path", "label", "intervals", "fold", "seed", "shuffle_labels", "refit",
-    "pseudo_population", "keep_blank", "unusable_trials", *P.LabelRules.model_fields, *P.SplitSettings.model_fields,
+    "pseudo_population", "keep_blank", "unusable_trials", "invalid_times", "invalid_presentations", "unobserved",
+    *P.LabelRules.model_fields, *P.SplitSettings.model_fields,
 }  # fmt: skip
 
 
