@@ -14,6 +14,7 @@ STEPS = 10  # of Newton and EM
 LEAST_RATE = 1e-4  # spikes a bin; a bin that is empty in training is not impossible
 LEAST_GAIN_SD = 1e-6  # as good as none
 MOST_LOOKED_AT = 500  # rows
+MOST_KINDS = 300  # of units, out of all that are known
 
 
 def per_feature(model: Decoder) -> tuple[np.ndarray, np.ndarray]:
@@ -224,16 +225,18 @@ def log_tuning_of_kinds(seen: np.ndarray, expected: np.ndarray, kinds: np.ndarra
     Source of the idea: Kiefer and Wolfowitz 1956, Ann. Math. Stat. 27:887 (a prior that is a sample).
     """
     n_classes, n_bins, n_units = seen.shape
+    kinds = kinds[:: -(-len(kinds) // MOST_KINDS)]
     rates = kinds.reshape(-1, n_bins).T.astype(np.float32)  # (T, J * C')
     rates = np.maximum(rates, LEAST_RATE)
     logs, told = np.log(rates), np.empty(seen.shape)
     for i in range(n_units):
         log = seen[..., i].astype(np.float32) @ logs - expected[..., i].astype(np.float32) @ rates
-        most = log.max(axis=1, keepdims=True)
-        chance = np.exp(log - most).reshape(n_classes, len(kinds), -1)  # (C, J, C')
-        of_kind = chance.sum(axis=2)  # (C, J)
-        evidence = np.log(np.maximum(of_kind, 1e-30)).sum(axis=0, dtype=float)
+        log = log.reshape(n_classes, len(kinds), -1)  # (C, J, C')
+        most = log.max(axis=2, keepdims=True)
+        chance = np.exp(log - most)
+        of_kind = chance.sum(axis=2, keepdims=True)
+        evidence = (most + np.log(of_kind)).sum(axis=0, dtype=float)  # (J, 1)
         kind = np.exp(evidence - evidence.max())
-        chance *= (kind / kind.sum() / np.maximum(of_kind, 1e-30))[..., None]
+        chance *= kind / kind.sum() / of_kind
         told[..., i] = chance.reshape(n_classes, -1) @ rates.T
     return np.log(told)

@@ -149,6 +149,10 @@ def test_a_rate_told_by_kinds_is_the_posterior_mean():
     share = of / of.sum(axis=2, keepdims=True) * (kind / kind.sum())[:, None]
     ours = np.exp(log_tuning_of_kinds(seen, due, kinds))[..., 0]
     np.testing.assert_allclose(ours, np.einsum("kja,jat->kt", share, kinds), rtol=1e-5)
+    apart = np.array([[[1.9, 0.1]] * 2, [[0.1, 1.9]] * 2])  # no kind explains both classes
+    many = np.array([[1000.0, 0], [0, 2000]])[..., None]
+    told = log_tuning_of_kinds(many, np.full((2, 2, 1), 1000.0), apart)
+    np.testing.assert_allclose(np.exp(told[..., 0]), [[0.1, 1.9]] * 2, rtol=1e-5)
 
 
 def test_a_unit_that_comes_and_goes_has_less_to_say():
