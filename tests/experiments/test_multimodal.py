@@ -178,6 +178,18 @@ def test_signals_are_scaled_by_train_trials_alone(tiny):
     np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
 
 
+def test_a_network_that_learned_nothing_is_not_trusted_for_having_seen_validation(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    counts = one.counts * np.where(one.role == "val", 4, 1)[:, None, None].astype(np.float32)
+    drifting = sessions.with_roles(replace(one, counts=counts), one.role)
+    asked = judge.Params(recipe="task_tiny", learning_rate=1e-12, **FAST | {"max_epochs": 1})
+    branch, model, _ = experiment.fitted([drifting], asked)
+    trust = answers.of_network(model, [drifting], branch).trust
+    assert {trust[f"spikes from {name}"] for name in ("wheel", "choice")} == {0.0}, trust
+    assert trust[UNITS] == trust[AREAS] == 0, trust
+
+
 def test_a_further_signal_is_a_line_of_the_recipe(tiny, tmp_path):
     recipe = tiny[0]
     line = {"turned": params.SignalSettings(series="wheel", max_gap_s=np.inf)}

@@ -9,6 +9,7 @@ import numpy as np
 
 from nblib.data import opening, sources
 from nblib.models.multimodal import linear
+from nblib.models.multimodal.branch import at_rest
 from nblib.models.multimodal.tasks import BEHAVIOUR, UNITS, Task
 
 if TYPE_CHECKING:
@@ -26,27 +27,34 @@ def of_network(model: Multimodal, sessions: list[Session], branch: Branch) -> Mu
 
     Returns the model with what it is trusted.
     """
-    trust = {}
+    trust, parts = {}, []
+    for one in sessions:
+        val = one.rows("val")
+        parts.append((val, one.at(val), at_rest(one, one.rows("train"))))
+    # What is said at rest has seen validation trials; linear models that are compared there have not.
+    unseen = replace(model, rest=[rest for *_, rest in parts])
     for task, by in branch.answers.items():
-        linear = by[branch.chosen[task]]
-        network = [model.answer(k, one, task, branch.best(k)) for k, one in enumerate(sessions)]
-        trust[task.name] = trusted(task, linear, network, sessions)
+        linear, judged, network = by[branch.chosen[task]], [], []
+        for k, (val, part, _) in enumerate(parts):
+            best = branch.best(k)
+            network.append(model.answer(k, sessions[k], task, best))
+            of_val = {name: answer[val] for name, answer in best.items()}
+            judged.append((part, linear[k][val], unseen.answer(k, part, task, of_val)))
+        trust[task.name] = trusted(task, judged)
         pairs = zip(linear, network, strict=True)
         by[NETWORK] = [task.mixed(*pair, trust[task.name]) for pair in pairs]
     return replace(model, trust=trust)
 
 
-def trusted(
-    task: Task, linear: TrialAnswers, network: TrialAnswers, sessions: list[Session]
-) -> float:
-    """The weight of the network's answers against linear ones that validation trials choose."""
+def trusted(task: Task, judged: list[tuple[Session, np.ndarray, np.ndarray]]) -> float:
+    """The weight of the network's answers against linear ones that validation trials choose.
+
+    judged: of each session these trials, and what linear models and the network answer to them.
+    """
     losses = {}
     for weight in WEIGHTS:
-        losses[weight] = 0.0
-        for one, *pair in zip(sessions, linear, network, strict=True):
-            val = one.rows("val")
-            answer = task.mixed(*(answers[val] for answers in pair), weight)
-            losses[weight] += task.loss(one.at(val), answer)
+        answers = (task.mixed(linear, network, weight) for _, linear, network in judged)
+        losses[weight] = sum(map(task.loss, (part for part, *_ in judged), answers))
     return min(losses, key=losses.__getitem__)
 
 

@@ -204,7 +204,7 @@ def fit_branch(
         for into, of in zip(maps, made, strict=True):
             into |= of
     parts = list(zip(sessions, known, strict=True))
-    rest = [linear.at_rest(*part) | {BEHAVIOUR: poisson.psth(*part)} for part in parts]
+    rest = [at_rest(*part) for part in parts]
     for task, by in answers.items():
         answers[task] = {AT_REST[task.kind]: list(map(task.at_rest, sessions, rest))} | by
     if factors is None and len(sessions) > 1:
@@ -216,6 +216,11 @@ def fit_branch(
             of_all = [linear.kinds(*part, name) for part in parts]
             factors[KINDS + name] = np.concatenate(of_all)
     return Branch(answers, chosen, maps, rest, factors or {})
+
+
+def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the trials `rows` say of any other before it is looked at, by task."""
+    return linear.at_rest(session, rows) | {BEHAVIOUR: poisson.psth(session, rows)}
 
 
 def stacked(
