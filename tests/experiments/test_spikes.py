@@ -304,13 +304,13 @@ def test_test_steps_do_not_choose_the_share_of_the_constant_rate(data, monkeypat
     assert chosen("val") == 0 and chosen("test") == max(prediction.SHARES)
 
 
-def test_what_is_chosen_does_not_know_the_test_trains(data, result):
-    models = {"intensity": prediction.fit_network(data, "intensity")}
+def test_what_is_chosen_does_not_know_the_test_trains(data):
+    models = {head: prediction.fit_network(data, head) for head in ("intensity", "distance")}
     flipped = data.inputs.spikes.copy()
     starts = data.starts("test")
     ahead = (starts[:, None] + np.arange(data.ahead // STEP)).ravel()
     flipped[ahead] = 1 - flipped[ahead]
     other = replace(data, inputs=replace(data.inputs, spikes=flipped))
     (here, one), (there, two) = (trains.inferred(d, models) for d in (data, other))
-    assert one.equals(two)
+    assert one.equals(two) and {trains.TWIN, trains.EXACT} < set(one["of"])
     assert (here[trains.RECORDED] != there[trains.RECORDED]).all()

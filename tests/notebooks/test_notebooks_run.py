@@ -238,6 +238,31 @@ def test_many_sessions(home):
     assert report.findings == [] and report.looked["sessions"] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("duration_s", [180.0, 900.0])
+def test_predictions_and_kinds_of_a_whole_retina(home, duration_s):
+    """60 cells of 8 kinds: how near the truth models come, and whether their answers tell the kinds."""
+    shown = {"n_cells": 60, "duration_s": duration_s, "seed": 1}
+    given = {"recipe": "retina_demo", "encoders": ["glm", "net"], "source_params": shown}
+    outcome = attempt("13_spike_distance", given, with_upstream=True)
+    assert outcome.code == 0, outcome.message
+    metrics = json.loads((outcome.folder / "metrics.json").read_text())
+    rows = {(row["model"], name): row for row in metrics["rows"] for name in row["scores"]}
+    share, rand = {}, {}
+    for (model, name), row in rows.items():
+        value = row["scores"][name]["value"]
+        if name == "bits/spike":
+            share[model] = value / row["oracle"][name]["value"]
+        elif name == "adjusted Rand":
+            rand[model] = value
+    answers, average = rand["answers of the network"], rand["spike-triggered average"]
+    if duration_s == 900:
+        assert max(share.values()) >= 0.95 and share["net"] >= 0.90, share
+        assert answers >= 0.95, rand
+    else:
+        assert answers >= average, rand
+
+
 def test_when_cells_fire(home):
     given = {"recipe": "retina_tiny", "recording": "r1", "max_epochs": 1, "steps_an_epoch": 500}
     given |= {"encoders": ["glm", "net", "distance", "chain"], "n_bootstrap": 100}
