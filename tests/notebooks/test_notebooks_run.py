@@ -239,28 +239,16 @@ def test_many_sessions(home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("duration_s", [180.0, 900.0])
-def test_predictions_and_kinds_of_a_whole_retina(home, duration_s):
-    """60 cells of 8 kinds: how near the truth models come, and whether their answers tell the kinds."""
-    shown = {"n_cells": 60, "duration_s": duration_s, "seed": 1}
+def test_kinds_of_a_whole_retina_are_told_by_what_the_network_answers(home):
+    """60 cells of 8 kinds, 3 minutes: at least as well as by their spike-triggered averages."""
+    shown = {"n_cells": 60, "duration_s": 180.0, "seed": 1}
     given = {"recipe": "retina_demo", "encoders": ["glm", "net"], "source_params": shown}
     outcome = attempt("13_spike_distance", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
-    metrics = json.loads((outcome.folder / "metrics.json").read_text())
-    rows = {(row["model"], name): row for row in metrics["rows"] for name in row["scores"]}
-    share, rand = {}, {}
-    for (model, name), row in rows.items():
-        value = row["scores"][name]["value"]
-        if name == "bits/spike":
-            share[model] = value / row["oracle"][name]["value"]
-        elif name == "adjusted Rand":
-            rand[model] = value
+    rows = json.loads((outcome.folder / "metrics.json").read_text())["rows"]
+    rand = {row["model"]: row["scores"].get("adjusted Rand") for row in rows}
     answers, average = rand["answers of the network"], rand["spike-triggered average"]
-    if duration_s == 900:
-        assert max(share.values()) >= 0.95 and share["net"] >= 0.90, share
-        assert answers >= 0.95, rand
-    else:
-        assert answers >= average, rand
+    assert answers["value"] >= average["value"] > 0.7 and answers["ci_low"] > 0.6
 
 
 def test_when_cells_fire(home):
