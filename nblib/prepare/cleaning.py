@@ -77,6 +77,16 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
                     f"{binned.attrs['source']}: units column {name!r} holds {str(told[wrong[0]])!r} in row "
                     f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
                 )
+        share = (
+            name != "isi_violations"
+        )  # which are a ratio to what is expected, and can be above 1
+        wrong = np.flatnonzero((values < 0) | (share & (values > 1 + 1e-9)))
+        if len(wrong):
+            raise BadInput(
+                f"{binned.attrs['source']}: units column {name!r} holds {values[wrong[0]]:g} in row {some(wrong)} of the "
+                f"units; it cannot be below 0{' or above 1' if share else ''}, so its limit ({limit}) cannot be "
+                "applied. Write a missing value as NaN, and a share as a share."
+            )
         word = "above" if beyond is np.greater else "below"
         failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
         failing.append((f"{name} not recorded", np.isnan(values)))

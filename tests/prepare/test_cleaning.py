@@ -47,6 +47,24 @@ def removed(removals, reason):
     return int(row.removed.iloc[0])
 
 
+@pytest.mark.parametrize(
+    ("limit", "column", "value"),
+    [
+        ({"isi_violations_max": 0.5}, "isi_violations", -1.0),
+        ({"amplitude_cutoff_max": 0.1}, "amplitude_cutoff", 5.0),
+    ],
+)
+def test_a_quality_that_cannot_be_passes_no_limit(road, limit, column, value):
+    """-1 for a missing value, and percent, would pass or fail units unseen."""
+    recording, binned = road
+    wrong = binned.assign_coords(
+        {column: ("unit", np.where(binned.unit == 8, value, binned[column]))}
+    )
+    with pytest.raises(BadInput, match=f"{column!r} holds {value:g} in row 1 of the units"):
+        cleaning.clean(wrong, recording, CleanSettings(**limit))
+    cleaning.clean(wrong, recording, CleanSettings())
+
+
 def test_invalid_times_are_dropped_and_counted(road):
     recording, binned = road
     cleaned, removals = cleaning.clean(binned, recording, CleanSettings())
