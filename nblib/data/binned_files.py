@@ -41,6 +41,7 @@ AXES = ("trial", "time", "unit")
 MADE = ("stop_s", "exposure_s")
 UNIT_COLUMNS = ("unit", *UNIT_TEXT, *UNIT_NUMBERS)
 LONG_BIN_S = 5.0  # bins that last so long are odd
+LEAST_SPIKES = 20  # two trials or units with fewer spikes may be alike by chance
 FAR_APART = 300  # so are trials that begin so many times their length apart
 TIME_UNITS = {
     "": 1.0, "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
@@ -221,6 +222,14 @@ def _odd(path: Path, counts: np.ndarray, width: np.ndarray, start: np.ndarray) -
             "multiply by bin_s."
         )
     odd = [f"All counts are multiples of {step}: were they scaled?"] if step > 1 else []
+    for what, axis in (("trial", 0), ("unit", 2)):
+        flat = np.moveaxis(counts, axis, 0).reshape(counts.shape[axis], -1)
+        flat = flat[flat.sum(axis=1, dtype=np.int64) >= LEAST_SPIKES]
+        if n := len(flat) - len({row.tobytes() for row in flat}):
+            odd.append(
+                f"{n} {what}s have the very counts of another {what}; if they are the same, leave them out: what "
+                "stands twice can teach and judge at once."
+            )
     if (widest := width.max()) >= LONG_BIN_S:
         odd.append(f"Bins last up to {widest:g} s; if bin_s is in milliseconds, divide it by 1000.")
     apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()

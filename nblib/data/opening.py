@@ -13,6 +13,7 @@ from nblib.data import stimulus
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.sources import check_used, members, offered, own_settings, raw_file
 from nblib.data.trials import columns, labelling
+from nblib.data.trials.time_intervals import tables_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +47,7 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
             "02. Start there."
         )
     recording = _open(recipe, recording_id)
-    invalid = tuple(n.strip("/").removeprefix("intervals/") for n in recipe.invalid_times)
+    invalid = tuple(dict.fromkeys(tables_name(n) for n in recipe.invalid_times))
     for name in invalid:
         if name != "invalid_times" and name not in recording.intervals:
             raise BadParameter(

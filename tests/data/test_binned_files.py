@@ -290,3 +290,12 @@ def test_rates_that_are_whole_numbers_are_refused(tmp_path):
     path = written(tmp_path, SOUND | {"counts": COUNTS * np.float64(50)})
     with pytest.raises(BadInput, match="multiples of 50, which is 1 / bin_s: these are rates"):
         opened(path)
+
+
+def test_trials_and_units_that_stand_twice_are_told(tmp_path):
+    assert "odd" not in opened(written(tmp_path, SOUND)).attrs
+    twice = COUNTS.copy()
+    twice[7], twice[:, :, 2] = twice[3], twice[:, :, 0]
+    odd = opened(written(tmp_path, SOUND | {"counts": twice})).attrs["odd"]
+    assert "1 trials have the very counts of another trial" in odd
+    assert "1 units have the very counts of another unit" in odd

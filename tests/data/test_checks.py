@@ -440,6 +440,31 @@ def test_a_report_is_stored_whole(tmp_path):
         assert len(pd.read_parquet(tmp_path / f"{name}.parquet")) == len(table), name
 
 
+@pytest.mark.parametrize(
+    "other", [lambda t: t + 600, lambda t: t + 30, lambda t: t * 1000, lambda t: t + 1.7e9]
+)
+def test_units_with_a_clock_of_their_own_are_odd(other):
+    """Another probe began later, counts milliseconds or from 1970: the units would be silent."""
+    spikes = trains(4)
+    spikes[1] = other(spikes[1])
+    (odd,) = session_report(session(spikes)).odd
+    assert (
+        odd.startswith("1 of 4 units do not fire all the time of natural_scenes") and "101" in odd
+    )
+    spikes[1] = np.sort(np.random.default_rng(1).uniform(20, 21, 40))  # a burst tells nothing
+    assert session_report(session(spikes)).odd == []
+
+
+def test_minutes_and_days_are_told_by_rates_that_no_neuron_has():
+    made = session([t / 60 for t in trains()])
+    made.intervals["natural_scenes_presentations"][["start_time", "stop_time"]] /= 60
+    assert "if these times are minutes" in " ".join(session_report(made).odd)
+    made = session([t / 86400 for t in trains()])
+    made.intervals["natural_scenes_presentations"][["start_time", "stop_time"]] /= 86400
+    with pytest.raises(BadInput, match="look like minutes, hours or days"):
+        session_report(made)
+
+
 def test_units_with_the_same_spikes_are_odd():
     spikes = trains(4)
     spikes[1], spikes[3] = spikes[2].copy(), np.empty(0)

@@ -89,6 +89,31 @@ def test_bad_times_of_the_signal_are_told_and_used_when_named(simulated, tmp_pat
     assert odd.startswith("1 invalid intervals cover 2 s")
 
 
+def test_bad_times_of_the_other_file_are_not_passed_over(simulated, tmp_path):
+    """Where both files have such a table the signal's counts; a place names a table as its name does."""
+    signal, times = tmp_path / "signal.nwb", tmp_path / "times.nwb"
+    for path in (signal, times):
+        path.write_bytes(simulated.read_bytes())
+        with h5py.File(path, "a") as file:
+            for name in ("invalid_times", "moved") if path == signal else ("invalid_times",):
+                for column, values in (("start_time", [2.0]), ("stop_time", [4.0]), ("id", [0])):
+                    file[f"intervals/{name}/{column}"] = values
+    both = {"path": str(signal), "times": str(times)}
+    odd = session_report(opening.open_recording(recipe(**both), "a")).odd
+    assert any("invalid_times is not used, as signal.nwb has" in words for words in odd)
+    session = opening.open_recording(recipe(**both, invalid_times=["/intervals/moved"] * 2), "a")
+    assert session.invalid_times.tolist() == [[2.0, 4.0]]
+
+
+def test_lost_samples_filled_with_one_value_are_told(simulated, tmp_path):
+    path = tmp_path / "a.nwb"
+    path.write_bytes(simulated.read_bytes())
+    with h5py.File(path, "a") as file:
+        file["processing/ecephys/LFP/LFP/data"][1000:1250] = 0
+    (odd,) = session_report(opening.open_recording(recipe(path=str(path)), "a")).odd
+    assert odd.startswith("All channels stay at one value for 1.992 s in all")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [({"label": "mood"}, "no column 'mood'"), ({"series": "ECoG"}, "0 electrical series fit")],

@@ -21,6 +21,7 @@ FEW_SHORT = 0.02  # share of intervals below SHORT_ISI that a train in milliseco
 LEAST_ISI = 100  # fewer intervals between spikes tell nothing
 LEAST_RATE = 0.05  # mean spikes a second and unit: below it a session is implausible
 MOST_RATE = 200.0
+REFRACTORY_RATE = 1000.0  # no neuron fires so often
 SLOW_RATE, FAST_RATE = 0.5, 60.0  # mean rates that are unusual, not implausible
 SAMPLING_HZ = 30_000.0  # the usual rate of a recording from which spikes are sorted
 APART = 300.0  # spikes beyond the tables by so much: not the same unit
@@ -76,6 +77,11 @@ def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
 
 def perhaps_other_unit(clock: Clock, time_unit: str) -> str:
     """What else times that are let pass may be, as a sentence; "" where nothing speaks for it."""
+    if time_unit == "s" and clock.n_isi >= LEAST_ISI and clock.rate > MOST_RATE:
+        return (
+            f"Units fire {clock.rate:.3g} times a second in the mean: if these times are minutes or hours, "
+            f"{TO_SECONDS}."
+        )
     if clock.n_isi < LEAST_ISI or not clock.rate < SLOW_RATE or clock.shortest < 5:
         return ""
     if time_unit == "ms" and clock.whole:
@@ -117,6 +123,11 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
                 "seconds already. Set time_unit: s."
             )
         return
+    if rate > REFRACTORY_RATE:
+        raise BadInput(
+            f"{where}: read as seconds, {seen}; no neuron fires so often. These times look like minutes, hours "
+            f"or days: {TO_SECONDS}."
+        )
     tables = (
         f" Interval tables end at {clock.interval_last:.6g}." if clock.interval_last > 0 else ""
     )

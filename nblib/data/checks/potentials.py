@@ -18,6 +18,7 @@ from nblib.data.trials.time_intervals import merged
 
 SLOW_HZ = 50.0  # 30 kHz whose times are milliseconds reads as 30 Hz
 SHORT_S = 0.1  # intervals in seconds that are read as milliseconds last less
+HELD_S = 0.5  # a signal that stays where it is for so long was not recorded
 ODD_SD = 5.0  # a channel whose spread differs so many times from the median is odd
 
 
@@ -30,7 +31,11 @@ def report(session: Recording) -> SessionReport:
     series = session.lfp
     n_channels = len(session.meta["channels"])
     total, squares, count = (np.zeros(n_channels) for _ in range(3))
+    held, longest = 0, round(HELD_S * series.rate_hz)
     for piece in series.blocks(0, series.n_samples):
+        still = np.r_[False, (piece[1:] == piece[:-1]).all(axis=1), False].astype(int)
+        runs = np.flatnonzero(np.diff(still) == -1) - np.flatnonzero(np.diff(still) == 1)
+        held += runs[runs >= longest].sum()
         good = np.isfinite(piece)
         piece = np.where(good, piece, 0.0)
         total, squares, count = (
@@ -83,6 +88,11 @@ def report(session: Recording) -> SessionReport:
     classes = session.labelled.classes if session.trials else []
     if (sd == 0).any():
         odd.append(f"Channels without any signal: {some(channels['region'][sd == 0])}.")
+    if held and (sd > 0).any():
+        odd.append(
+            f"All channels stay at one value for {held / series.rate_hz:.4g} s in all: samples that were lost are often "
+            "filled so. Name the table of such times in invalid_times, or write NaN there."
+        )
     usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 0.0
     far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
     if far.any():

@@ -14,6 +14,7 @@ from nblib.core.errors import BadInput, some
 from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import (
+    APART,
     LEAST_ISI,
     SHORT_ISI,
     Clock,
@@ -29,6 +30,8 @@ from nblib.data.trials import labelling
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
 REFRACTORY_S = 0.0015
+# A unit that has, and by its rate had due, so many spikes is silent where that is so much of the trials.
+SILENT, DUE = 0.2, 50
 
 
 @dataclass
@@ -145,6 +148,24 @@ def _same_trains(recording: Recording, units: pd.DataFrame) -> list[Any]:
     return alike.index[pd.Series(content).duplicated()].tolist()
 
 
+def odd_clocks(name: str, timed: pd.DataFrame, units: pd.DataFrame, odd: list[str]) -> None:
+    """Add to `odd` a sentence where units (see `Spikes`) are silent through the first or last of the
+    presentations in table `name`, or go on much longer: a probe may have a clock of its own."""
+    if not len(timed):
+        return
+    begin, end = timed["start_time"].min(), timed["stop_time"].max()
+    first, last = units["first_s"], units["last_s"]
+    silent = np.maximum(first.clip(begin, end) - begin, end - last.clip(begin, end))
+    due = silent * units["spikes"] / (last - first).clip(lower=REFRACTORY_S)
+    lost = (silent > SILENT * (end - begin)) & (due > DUE) & (units["spikes"] > DUE)
+    if len(rows := units.index[lost | (last - begin > APART * (end - begin))]):
+        odd.append(
+            f"{len(rows)} of {len(units)} units do not fire all the time of {name}, {begin:.6g} to {end:.6g} s, or much "
+            f"beyond it (unit {some(rows)}; unit {rows[0]} from {first[rows[0]]:.6g} to {last[rows[0]]:.6g} s). Where "
+            "they were lost, that is no silence; where they have a clock of their own, write the file anew with one."
+        )
+
+
 def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each oddity of the spikes."""
     units = spikes.units
@@ -206,6 +227,7 @@ def report(recording: Recording) -> SessionReport:
     out |= intervals.observed_tables(recording, where, timed, clock, odd)
     if trials is not None:
         intervals.odd_trials(recording.trials, timed, clock, odd)
+        odd_clocks(recording.trials, timed, spikes.units, odd)
         out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
     intervals.odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
     odd_spikes(recording, spikes, clock, odd)

@@ -17,7 +17,7 @@ from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording, Series
-from nblib.data.trials.time_intervals import OF_VALIDITY
+from nblib.data.trials.time_intervals import OF_VALIDITY, tables_name
 
 USES = ("path", "series", "times", "time_unit")
 UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
@@ -49,13 +49,18 @@ def open_recording(
         where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
         own = nwb_tables.interval_tables(file, path).items()
-        own = {n: p for n, p in own if n in recipe.invalid_times or OF_VALIDITY.search(n)}
+        asked = [tables_name(name) for name in recipe.invalid_times]
+        own = {n: p for n, p in own if n in asked or OF_VALIDITY.search(n)}
         own.pop(recipe.intervals, None)
     notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     if recipe.intervals:
         tables.require(recipe.intervals)
+    if times != path and (both := sorted(set(own) & set(tables))):
+        notes.append(
+            f"{times}: {some(both)} is not used, as {path.name} has a table of that name too."
+        )
     tables = ChainMap(nwb_tables.LazyTables(path, own, seconds), tables)  # of the signal first
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]

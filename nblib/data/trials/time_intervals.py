@@ -14,6 +14,11 @@ OF_VALIDITY = re.compile(
 )
 
 
+def tables_name(place: str) -> str:
+    """The name of an interval table here, by its name or its place in an NWB file."""
+    return place.strip("/").removeprefix("intervals/")
+
+
 def check_intervals(where: str, name: str, times: np.ndarray) -> None:
     """Refuse intervals (n, 2) without a start, or that end before it; one without an end is sound.
 
