@@ -258,6 +258,11 @@ def test_presentations_of_a_block_count_as_one(road):
         assert told == scores.decoding_scores(data.test.y, answers, **given)
     one, other = (r.scores["accuracy"] for r in (alone, result))
     assert one.value == other.value and (one.ci_low, one.ci_high) != (other.ci_low, other.ci_high)
+    # What is pooled over folds later reads the blocks here.
+    assert result.tables["predictions"]["group"].tolist() == blocked.group.tolist()
+    for name in ("accuracy_by_time", "importance_units", "importance_bins"):
+        of_one, of_blocks = (r.tables[name].filter(regex="low|high") for r in (alone, result))
+        assert of_one.size and not of_one.equals(of_blocks), name
 
 
 def test_table_shows_every_score_beside_the_best_possible(road):
