@@ -192,6 +192,19 @@ def test_an_untrained_network_says_what_the_linear_models_say(sessions, branch):
     np.testing.assert_allclose(log_softmax(variables[0], 1), log_softmax(said, 1), atol=1e-3)
 
 
+def test_test_trials_neither_teach_nor_stop_the_training(sessions, branch, monkeypatch):
+    class Spy(fitting.TrialBatches):
+        def __init__(self, data, sessions, role, *how, **more):
+            super().__init__(data, sessions, role, *how, **more)
+            for session, rows in zip(sessions, self.rows, strict=True):
+                seen.update(session.role[rows].tolist())
+
+    seen: set[str] = set()
+    monkeypatch.setattr(fitting, "TrialBatches", Spy)
+    fit(sessions, branch)
+    assert seen == {"train", "val"}
+
+
 def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
     sessions, branch, fitted
 ):
