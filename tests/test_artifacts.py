@@ -190,11 +190,14 @@ def test_a_raw_file_changed_in_place_has_another_key(tmp_path):
 def test_verify_reads_raw_files_again(tmp_path, capsys):
     path = tmp_path / "raw.nwb"
     path.write_bytes(b"labels 1 2 3")
-    put(raw=sources.raw_content(nwb_recipe(path), "a"))
+    first = put(raw=sources.raw_content(nwb_recipe(path), "a"))
     assert main(["verify"]) == 0
     change_in_place(path, b"1 2 3", b"3 1 2")
     assert main(["verify"]) == 1
     assert f"BROKEN  {path}: it no longer holds what" in capsys.readouterr().out
+    put("again", raw=sources.raw_content(nwb_recipe(path), "a"))  # run again
+    assert main(["verify"]) == 0
+    assert f"OLD     {first}: read from what {path} held" in capsys.readouterr().out
     change_in_place(path, b"3 1 2", b"1 2 3")
     assert main(["verify"]) == 0
     path.unlink()

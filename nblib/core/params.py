@@ -151,7 +151,7 @@ class IngestSettings(LabelRules, OriginSettings):
     simulate: SimulateSettings = Field(SimulateSettings(), description="simulated recording")
     invalid_times: list[str] = Field(
         ["invalid_times"],
-        description="interval tables whose times are invalid, where they are there; [] = none",
+        description="tables of invalid times, where they are there; [] = none",
     )
     series: str = Field(
         "", description="name of the LFP or stimulus series (lfp_nwb, nwb); empty = the only one"

@@ -110,7 +110,8 @@ def _leavings() -> Iterator[Path]:
 
 def verify() -> int:
     """`nblib verify`: hash all that is stored again, and the raw files it came from; say what is wrong
-    or gone, a line each. 1 where something is wrong; a raw file that is gone is no fault."""
+    or gone, a line each. 1 where something is wrong; a raw file that is gone, or that changed and was read
+    again, is no fault."""
     lines, sound, faults = [], 0, 0
     known: dict[str, dict[str, Path]] = {}  # raw file -> content -> an artifact that rests on it
     for folder in store.places():
@@ -125,10 +126,18 @@ def verify() -> int:
             faults += 1
             lines.append(f"BROKEN  {error}")
     for path, contents in sorted(known.items()):
+        now = hashes.content_hash(path, afresh=True) if Path(path).exists() else None
         example = next(iter(contents.values()))
-        if not Path(path).exists():
+        if now is None:
             lines.append(f"GONE    {path}: what {example} was read from is not there any more.")
-        elif hashes.content_hash(path, afresh=True) not in contents:
+        elif now in contents:
+            lines += [
+                f"OLD     {folder}: read from what {path} held before it changed; what it holds now has "
+                "results of its own."
+                for content, folder in contents.items()
+                if content != now
+            ]
+        else:
             faults += 1
             lines.append(
                 f"BROKEN  {path}: it no longer holds what {example} was read from. Put the old file back, or "
