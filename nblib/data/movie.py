@@ -86,14 +86,19 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             "the recording's own clock: source_params: {clock: recording}."
         )
     shown = shown_frames(film_s, clock_s, rate, f"{path}: {WATCH_LOG}")
-    window = settings.window or [shown["frame"].iloc[0], shown["frame"].iloc[-1] + 1]
+    window = settings.window[:1] + settings.window[-1:]  # one frame alone is no window
+    window = window or [shown["frame"].iloc[0], shown["frame"].iloc[-1] + 1]
     if BINS in tables and not settings.window:
         window = window_of(tables[BINS], rate, f"{path}: {BINS}")
     labels = (
         annotations(tables[ANNOTATIONS], f"{path}: {ANNOTATIONS}") if ANNOTATIONS in tables else {}
     )
     if recipe.times:
-        labels |= from_csv(beside(path, recipe, recording_id)["times"], window[1], rate)
+        csv = beside(path, recipe, recording_id)["times"]
+        more = from_csv(csv, window[1], rate)
+        if both := sorted(set(labels) & set(more)):
+            raise BadInput(f"{csv}: {path} has an annotation {both[0]!r} too; rename this one.")
+        labels |= more
     check_label(recipe.label, labels, str(path))
     first, last = shown["frame"].iloc[[0, -1]]
     shown = shown[slice(*np.searchsorted(shown["frame"], window))]  # rows of the whole, not copied
@@ -168,7 +173,10 @@ def frame_table(
 
 def from_csv(path: Path, n_frames: int, rate_hz: float) -> dict[str, np.ndarray]:
     """Annotations (n_frames,) from a CSV of spans: label, and start and stop [s of film] or first_frame
-    and last_frame; each label is 1 in its spans and 0 elsewhere."""
+    and last_frame; each label is 1 in its spans and 0 elsewhere.
+
+    Raises BadInput for other columns, a row without a label, and a span that holds no frame.
+    """
     table = read_table(path, ("label",))
     by_frame = {"first_frame", "last_frame"} <= set(table)
     if not by_frame and not {"start", "stop"} <= set(table):
@@ -182,6 +190,12 @@ def from_csv(path: Path, n_frames: int, rate_hz: float) -> dict[str, np.ndarray]
         high = high + 1
     else:  # the frames that begin in [start, stop)
         low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in (low, high))
+    holds = np.isfinite(low) & np.isfinite(high) & (low < high) & table["label"].notna()
+    if len(rows := np.flatnonzero(~holds)):
+        raise BadInput(
+            f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row {some(rows)}; a span needs both, "
+            f"and a frame lasts {1 / rate_hz:.3g} s."
+        )
     labels = {str(name): np.zeros(n_frames, np.int8) for name in table["label"]}
     for name, first, stop in zip(table["label"], low, high, strict=True):
         labels[str(name)][max(int(first), 0) : int(stop)] = 1
@@ -192,7 +206,11 @@ def check_label(label: str, labels: Iterable[str], where: str) -> None:
     """BadParameter, with the nearest names, for a label that is no annotation of the film."""
     if label not in labels:
         near = difflib.get_close_matches(label, labels, cutoff=0.5)
-        known = f"near it: {', '.join(near)}" if near else f"there is {some(sorted(labels), 60)}"
+        known = (
+            f"near it: {', '.join(near)}"
+            if near
+            else f"there is {some(sorted(labels), 60) or 'none'}"
+        )
         raise BadParameter(f"{where}: no annotation {label!r}; {known}.")
 
 

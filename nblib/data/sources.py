@@ -123,8 +123,20 @@ def raw_file(recipe: Recipe, recording: str) -> Path:
 
 
 def members(recipe: Recipe, recording: str) -> list[str]:
-    """The recordings that this one is laid together from; empty for one that stands for itself."""
-    return getattr(own_settings(recipe), "pool", {}).get(recording, [])
+    """The recordings that this one is laid together from; empty for one that stands for itself.
+
+    Raises BadParameter for a pool of none, of one twice, or of pools.
+    """
+    pools = getattr(own_settings(recipe), "pool", {})
+    if recording not in pools:
+        return []
+    parts = pools[recording]
+    if not parts or len(set(parts)) < len(parts) or set(parts) & set(pools):
+        raise BadParameter(
+            f"recipe {recipe.recipe!r}: pool {recording!r} = {parts}; it needs recordings, each once, none of "
+            "them a pool."
+        )
+    return parts
 
 
 def fetch(recipe: Recipe, recording: str) -> None:

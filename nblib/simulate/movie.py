@@ -214,7 +214,7 @@ def film_oracle(
     known, units, gains = set(unit_ids.astype(str)), [], []
     for patient in patients:
         truth = load_arrays(truth_path(make(settings, patient)))
-        prefix = f"{patient}-" if len(patients) > 1 else ""
+        prefix = f"{patient}-" if recording in settings.pool else ""
         kept = [f"{prefix}{unit}" in known for unit in range(settings.n_units)]
         units.append({n[6:]: v[kept] for n, v in truth.items() if n.startswith("units/")})
         gains.append(truth["gains"][:, kept])

@@ -167,9 +167,10 @@ def test_spikes_out_of_order_are_refused_where_they_are_counted(made, tmp_path):
         counted(opened(made, tmp_path, unsorted))
 
 
-def test_a_window_that_does_not_rise_is_refused(made, tmp_path):
+@pytest.mark.parametrize("window", [[2000, 1000], [2000]])
+def test_a_window_that_does_not_rise_is_refused(made, tmp_path, window):
     with pytest.raises(errors.BadInput, match="two frames that rise"):
-        opened(made, tmp_path, len, source_params={"window": [2000, 1000]})
+        opened(made, tmp_path, len, source_params={"window": window})
 
 
 def float_marks(file):

@@ -217,6 +217,31 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
         opening.open_recording(recipe(films, times=str(path)), "p1")
 
 
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ("start,stop\na,50,60\na,60,50", r"no frame from start to stop, in row 1"),
+        ("start,stop\na,60.001,60.03", "a frame lasts 0.04 s"),
+        ("start,stop\na,50,", "no frame from start to stop, in row 0"),
+        ("start,stop\n,50,60", "no label"),
+        ("first_frame,last_frame\na,1500,1400", "no frame from first_frame to last_frame"),
+        ("start,stop\nhero,50,60", "has an annotation 'hero' too; rename this one"),
+    ],
+)
+def test_spans_of_a_csv_that_would_be_lost_are_refused(films, tmp_path, rows, match):
+    path = tmp_path / "spans.csv"
+    path.write_text(f"label,{rows}\n")
+    with pytest.raises(errors.BadInput, match=match):
+        opening.open_recording(recipe(films, times=str(path)), "p1")
+
+
+@pytest.mark.parametrize("parts", [[], ["p1", "p1"], ["pool"], ["p1", "both"]])
+def test_a_pool_is_of_patients_each_once(films, parts):
+    given = {"pool": {"pool": parts, "both": ["p1", "p2"]}}
+    with pytest.raises(errors.BadParameter, match="it needs recordings, each once"):
+        opening.open_recording(recipe(films, source_params=given), "pool")
+
+
 def test_a_blank_that_no_label_has_and_invalid_times_of_a_film_are_told(films, tmp_path):
     path = tmp_path / "p1.nwb"
     shutil.copy(films / "p1.nwb", path)

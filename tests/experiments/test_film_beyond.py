@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from drawn_film import drawn
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate.result import Result
 from nblib.experiments.film import beyond, decoding, events, forecast
 
@@ -34,6 +34,11 @@ def test_a_late_label_is_told_in_words():
     assert "the labels look 1.0 s too early" in beyond.lag_in_words(scan)
     scan[["peak_s", "peak_low", "peak_high"]] = 0.3, 0.1, 0.5
     assert "look aligned" in beyond.lag_in_words(scan)
+    for wide in ((0.3, -0.4, 1.0), (1.3, 0.7, 1.9)):  # labels a second late would look the same
+        scan[["peak_s", "peak_low", "peak_high"]] = wide
+        assert "too wide a range to say" in beyond.lag_in_words(scan)
+    scan[["lag_s", "peak_s", "peak_low", "peak_high"]] = 2.0, 1.96, 1.96, 1.96
+    assert "where the scan ends" in beyond.lag_in_words(scan)
     assert beyond.lag_in_words(scan.iloc[:0]) == ""
 
 
@@ -43,6 +48,38 @@ def test_peaks_lie_apart_and_in_their_segment():
     (first, high), (second, _) = events._peaks(odds, segment, 3)
     assert first[high > 0.5].tolist() == [21, 60] and 50 in second
     assert high[0] > 1.8 and np.diff(first).min() > 6
+
+
+def test_lags_and_tolerances_that_tell_nothing_are_refused():
+    data, _ = drawn(0, 6000, gap_s=4.0)
+    for lags in ([0.0], [0.0, 0.5], [0.0, 0.001, 0.002]):
+        with pytest.raises(BadParameter, match="a peak needs 3 lags or more"):
+            beyond.lag_scan(data, asked(lags_s=lags))
+    with pytest.raises(BadParameter, match="tolerance_s = 60 s: no segment is long enough"):
+        events.events(data, asked(tolerance_s=60.0, folds=[0]))
+
+
+def test_answers_that_are_all_alike_find_no_event(monkeypatch):
+    data, _ = drawn(0, 6000, gap_s=4.0, label="cut")
+    monkeypatch.setattr(
+        decoding,
+        "log_odds",
+        lambda name, film, fold, params: [
+            np.zeros(film.rows(fold, role).size) for role in ("val", "test")
+        ],
+    )
+    assert {row.score.value for row in events.events(data, asked(tolerance_s=0.24))} == {0.0}
+
+
+def test_a_random_score_of_nothing_is_not_explained():
+    data, few = drawn(1, 6000, gap_s=4.0)[0], asked(smooth=False, folds=[0, 1])
+    result = decoding.decode(data, few)
+    for by_chosen, said in ((-0.01, False), (0.0, False), (0.5, True)):
+        leak = pd.DataFrame(
+            {"buffer_s": 0, "model": ["clock", "chosen"], "value": [0.9, by_chosen]}
+        )
+        words = beyond.in_words(replace(result, tables=result.tables | {"leak": leak}))
+        assert "the clock alone 0.90" in words and ("needs no neuron" in words) == said
 
 
 def test_events_of_a_state_are_its_beginnings():

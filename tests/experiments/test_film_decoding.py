@@ -172,7 +172,17 @@ def test_what_cannot_be_is_refused(tiny):
         decoding.Params(models=["gat"]).check()
     with pytest.raises(errors.BadParameter, match="a start before its stop"):
         decoding.Params(windows=[[1.0, 0.0]]).check()
+    with pytest.raises(errors.BadParameter, match="a fold twice would count its bins twice"):
+        decoding.Params(folds=[1, 0, 1]).check()
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        decoding.Params(leak=[-4.0])
     data, asked = loaded(recipe, folder)
+    alike = data.y.copy()
+    alike[data.rows(0, "test")] = 0
+    with pytest.raises(
+        errors.BadInput, match=r"'hero': it never changes in the test bins of folds \[0\]"
+    ):
+        decoding.judged(replace(data, y=alike), asked.model_copy(update={"folds": [0]}))
     never = replace(data, y=np.zeros_like(data.y))
     with pytest.raises(errors.BadInput, match="it never changes in train bins"):
         decoding.answers_of_fold(never, 0, asked)
@@ -184,6 +194,13 @@ def test_both_patients_together_have_more_units(tmp_path, tiny):
     assert data.counts.shape[1] == 40 and alone.counts.shape[1] == 20
     together, one = (np.abs(d.best - d.y).mean() for d in (data, alone))
     assert together < one  # the truth of both tells more
+
+
+def test_the_best_possible_of_a_pool_of_one_is_that_patients_own(tmp_path, tiny):
+    recipe, _ = tiny
+    given = recipe.source_params | {"pool": {"pool": ["p1"]}}
+    data, _ = loaded(*prepared(tmp_path, "pool", source_params=given), recording="pool")
+    assert np.array_equal(data.best, loaded(*tiny)[0].best)
 
 
 def test_whole_fifths_of_a_film_are_judged_by_segments_too(tmp_path):

@@ -74,6 +74,16 @@ def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
     assert told > -0.005 and set(quiet["weight"]) <= set(forecast.WEIGHTS)
     with pytest.raises(errors.BadParameter, match="no bins lie 30 s apart in a segment"):
         forecast.forecast(film(), asked.model_copy(update={"horizons_s": [30.0]}))
+    with pytest.raises(errors.BadParameter, match=r"0\.01 s is no whole bin of 0\.08 s ahead"):
+        forecast.forecast(film(), asked.model_copy(update={"horizons_s": [2.0, 0.01]}))
+
+
+def test_a_horizon_is_named_by_its_whole_bins(monkeypatch):
+    monkeypatch.setattr(forecast, "MODELS", ("last count",))
+    asked = decoding.Params(horizons_s=[0.1, 0.08, 0.2], **FEW)
+    rows, table = forecast.forecast(film(), asked)
+    assert [row.what for row in rows] == ["last count, 0.08 s ahead", "last count, 0.16 s ahead"]
+    assert set(table["horizon_s"]) == {0.08, 0.16}
 
 
 @pytest.mark.slow

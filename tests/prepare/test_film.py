@@ -195,12 +195,18 @@ def test_leaks_are_found():
         split_roles.make_split(plain, small)
 
 
+def test_the_label_of_most_frames_where_none_is_known():
+    assert film._label(np.full((2, 3), 99, np.int8), "majority").tolist() == [99, 99, 99]
+
+
 def test_counts_around_a_bin():
     counts = np.array([[0], [1], [2], [4], [8]])
     x = film.around(counts, np.arange(5), np.array([0, 2, 4]), [[0.0, 0.08], [-0.16, 0.08]], 0.08)
     assert x.shape == (3, 2, 1)
     assert np.allclose(x[:, 0, 0], [0, 2, 8])
     assert np.allclose(x[:, 1, 0], [0, 3 / 3**0.5, 14 / 3**0.5])  # what is left of it at the begin
+    x = film.around(counts, np.arange(5), np.array([1]), [[0.0, 0.01], [-0.01, 0.03]], 0.08)
+    assert x[0, :, 0].tolist() == [1, 1]  # no window is without a bin
     seam = np.array([0, 1, 2, 9, 10])  # no bin sees further back for bins that are missing
     x = film.around(counts, seam, np.array([2, 3, 4]), [[-0.16, 0.08]], 0.08)
     assert np.allclose(x[:, 0, 0], [3 / 3**0.5, 4, 12 / 2**0.5])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import importance, states, stats
 from nblib.evaluate.result import Result, Row
@@ -34,6 +34,8 @@ LEAST_MOVE_S = 60.0
 LAG_WIDTH_S = 0.4  # of the window that the lag scan moves
 LATENCY_S = 0.3  # usual in the medial temporal lobe
 LATENCIES_S = (-0.2, 0.8)  # a peak outside is no latency
+UNSURE_S = 0.5  # half of an interval so wide says nothing of labels a second late
+LEAST_LAGS = 3  # through two any tent goes
 
 
 def extended(result: Result, data: Film, params: decoding.Params) -> Result:
@@ -105,6 +107,11 @@ def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
     width_s = data.width_s
     wide = max(1, round(LAG_WIDTH_S / width_s))  # bins; as many at each lag
     first = np.unique([round(lag / width_s - wide / 2) for lag in params.lags_s])
+    if len(first) < LEAST_LAGS:
+        raise BadParameter(
+            f"lags_s = {params.lags_s}: a peak needs {LEAST_LAGS} lags or more, each a bin of {width_s:.3g} s or "
+            "more from the next; try [-1, -0.5, 0, 0.5, 1]."
+        )
 
     def variants() -> Iterator[Variant]:
         for start in first:
@@ -141,8 +148,13 @@ def lag_in_words(lags: pd.DataFrame) -> str:
         f"{scan.peak_high:.2f})"
     )
     off = LATENCY_S - scan.peak_s
+    if (lags["lag_s"].iloc[[0, -1]] - scan.peak_s).abs().min() < LAG_WIDTH_S / 2:
+        return f"{text}, where the scan ends, so labels may be late or early or tell nothing: take lags that reach further."
     if scan.peak_high < LATENCIES_S[0] or scan.peak_low > LATENCIES_S[1]:
         return f"{text}: **the labels look {abs(off):.1f} s too {'late' if off > 0 else 'early'}.**"
+    unsure = scan.peak_high - scan.peak_s > UNSURE_S
+    if unsure or not LATENCIES_S[0] <= scan.peak_s <= LATENCIES_S[1]:
+        return f"{text}: too wide a range to say whether the labels are late."
     return f"{text}, as a latency may be: the labels look aligned."
 
 
@@ -232,6 +244,10 @@ def in_words(result: Result) -> str:
         by_clock, by_chosen = at_random[0, CLOCK], at_random[0, CHOSEN]
         text += (
             f" With bins dealt at random the chosen decoder would score κ = {by_chosen:.2f}, and the "
-            f"clock alone {by_clock:.2f}: {min(1, by_clock / by_chosen):.0%} of such a score needs no neuron."
+            f"clock alone {by_clock:.2f}"
         )
+        if by_chosen > 0:  # there is a score to explain
+            share = min(1, max(0, by_clock / by_chosen))
+            text += f": {share:.0%} of such a score needs no neuron"
+        text += "."
     return text + events.in_words(result.rows) + " It is one viewing of one film."

@@ -57,7 +57,7 @@ class Params(P.Fit, StageParams):
     )  # fmt: skip
     smooth: bool = Field(True, description="also smooth answers within segments")
     folds: list[int] = Field([], description="folds that judge, from 0; empty = all")
-    leak: list[float] = Field(
+    leak: list[Annotated[float, Field(ge=0)]] = Field(
         [], description="buffers of the leak curve; 0 = bins dealt at random; empty = none [s]"
     )
     horizons_s: list[Annotated[float, Field(gt=0)]] = Field(
@@ -80,7 +80,9 @@ class Params(P.Fit, StageParams):
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
 
     def check(self) -> None:
-        """BadParameter for a decoder that is not there, and windows that do not rise."""
+        """BadParameter for a decoder that is not there, windows that do not rise, and a fold asked for twice."""
+        if len(set(self.folds)) < len(self.folds):
+            raise BadParameter(f"folds = {self.folds}: a fold twice would count its bins twice.")
         for name in (name for name in self.models if name != LINEAR_LABEL):
             decoder_of(name, self)
             if name in models.ON_GRAPHS:
@@ -201,7 +203,9 @@ def fitted(
     rows = {role: data.rows(fold, role) for role in ROLES}
     y = {role: data.y[at] for role, at in rows.items()}
     if len(np.unique(y["train"])) < 2:
-        raise BadInput(f"label {data.label_name!r}, fold {fold}: it never changes in train bins.")
+        raise BadInput(
+            f"label {data.label_name!r}, fold {fold}: it never changes in train bins; take another label."
+        )
     windows, at = windows_of(name, data.width_s, params), np.concatenate([*rows.values()])
     x = film.around(data.counts, data.trial, at, windows, data.width_s)
     ends = np.cumsum([len(rows[role]) for role in ROLES])
@@ -261,6 +265,11 @@ def judged(data: Film, params: Params) -> tuple[dict[str, states.Answers], pd.Da
     if data.best is not None:
         said[""] = data.best[np.searchsorted(data.trial, table["trial"])]
     y, *units = (table[name].to_numpy() for name in ("label", "segment", "fold"))
+    if len(np.unique(y)) < 2:
+        raise BadInput(
+            f"label {data.label_name!r}: it never changes in the test bins of folds {list(folds)}; take more "
+            "folds, or another label."
+        )
     n_train = np.mean([len(data.rows(fold, "train")) for fold in folds])
     return {name: states.Answers(y, p, *units, n_train) for name, p in said.items()}, table
 

@@ -11,6 +11,7 @@ from scipy.ndimage import maximum_filter1d, uniform_filter1d
 from scipy.signal import find_peaks
 from scipy.special import expit
 
+from nblib.core.errors import BadParameter
 from nblib.data.movie import NO_LABEL
 from nblib.evaluate import states, stats
 from nblib.evaluate.result import Row
@@ -47,9 +48,14 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
     for fold in folds:
         train, val, test = (data.rows(fold, role) for role in ROLES)
         of_val, of_test = decoding.log_odds(name, data, fold, params)
+        if 2 * reach >= np.bincount(data.segment[test]).max():
+            raise BadParameter(
+                f"tolerance_s = {params.tolerance_s:g} s: no segment is long enough to tell an event from its "
+                "neighbours; take less."
+            )
         heights = np.concatenate([high for _, high in _peaks(of_val, data.segment[val], reach)])
         n_wanted = max(1, round(SOUGHT * data.y[train].mean() * len(val)))
-        least = np.sort(heights)[-n_wanted:][0]
+        least = np.sort(heights)[-n_wanted:].min(initial=np.inf)  # answers may be all alike
         counted.append([])
         truth = np.split(data.y[test], np.flatnonzero(np.diff(data.segment[test])) + 1)
         for y, (at, high) in zip(truth, _peaks(of_test, data.segment[test], reach), strict=True):

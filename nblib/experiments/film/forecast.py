@@ -92,8 +92,14 @@ def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFra
     if not params.horizons_s:  # the means of 2,286 units would take 6 GB
         return [], pd.DataFrame()
     rows, tables, means = [], [], running_means(data)
-    for horizon_s, name in itertools.product(params.horizons_s, MODELS):
-        ahead = max(1, round(horizon_s / data.width_s))
+    aheads = dict.fromkeys(round(horizon_s / data.width_s) for horizon_s in params.horizons_s)
+    if 0 in aheads:
+        raise BadParameter(
+            f"horizons_s = {params.horizons_s}: {min(params.horizons_s):g} s is no whole bin of "
+            f"{data.width_s:.3g} s ahead."
+        )
+    for ahead, name in itertools.product(aheads, MODELS):
+        horizon_s = round(ahead * data.width_s, 6)  # of whole bins
         folds = params.folds or range(len(data.roles))
         parts = [of_fold(name, data, means, fold, ahead, params.seed) for fold in folds]
         weight, segment, *arrays = map(np.concatenate, zip(*parts, strict=True))

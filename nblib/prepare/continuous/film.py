@@ -62,7 +62,7 @@ def _label(frames: np.ndarray, rule: str) -> np.ndarray:
     if rule == "any":
         labels = np.where(known, frames, -1).max(axis=0)
     else:
-        values = np.unique(frames[known])
+        values = np.unique(frames[known]) if known.any() else np.array([NO_LABEL])
         votes = np.stack([(frames == value).sum(axis=0) for value in values])
         labels = values[votes.argmax(axis=0)]
     return np.where(known.any(axis=0), labels, NO_LABEL)
@@ -145,14 +145,15 @@ def around(
     """Counts of the bins around each of some bins: float32 (B, T, N), spikes over the root of bins.
 
     counts (n, N) of bins of these numbers (n,), rising; at (B,) positions; windows (T, 2): start and stop
-    of each, from the begin of the bin [s]. At the ends of the film, and where bins are missing, they are
-    what is left of them.
+    of each, from the begin of the bin [s], rounded to bins, at least one. At the ends of the film, and where
+    bins are missing, they are what is left of them.
     """
     sums = np.zeros((len(counts) + 1, counts.shape[1]), np.int32)
     np.cumsum(counts, axis=0, out=sums[1:])
     x = np.empty((len(at), len(windows), counts.shape[1]), np.float32)
     for k, (first, stop) in enumerate(np.rint(np.asarray(windows) / width_s).astype(int)):
-        low, high = (np.searchsorted(number, number[at] + end) for end in (first, stop))
+        ends = first, max(stop, first + 1)
+        low, high = (np.searchsorted(number, number[at] + end) for end in ends)
         spikes, root = sums[high], np.sqrt(np.maximum(high - low, 1))[:, None]
         spikes -= sums[low]
         np.divide(spikes, root, out=x[:, k], casting="same_kind")

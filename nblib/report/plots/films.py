@@ -53,18 +53,18 @@ def leak_curve(leak: pd.DataFrame) -> Picture:
 
 
 @style.styled
-def stretch(predictions: pd.DataFrame) -> Picture:
+def stretch(predictions: pd.DataFrame, width_s: float) -> Picture:
     """A stretch of test bins: when the label was on, and how sure each decoder was of it."""
-    part = predictions.sort_values("trial").iloc[:SHOWN_BINS]
+    part = predictions.sort_values("trial").iloc[:SHOWN_BINS].set_index("trial")
+    every_bin = range(part.index[0], part.index[-1] + 1)
+    part = part.reindex(every_bin)  # those that do not judge stay empty
     decoders = [name for name in part if name not in (*NO_DECODER, CLOCK, CHOSEN)]
     fig, ax = style.new_panel(3.0)
-    at = range(len(part))
+    at = part.index * width_s
     ax.fill_between(at, 0, part["label"], color=style.LIGHT, step="mid", lw=0, label="on screen")
     for name, colour in zip(decoders, style.SERIES, strict=False):
         ax.plot(at, part[name], color=colour, lw=1, label=name)
-    for edge in (part["segment"].diff() != 0).to_numpy().nonzero()[0][1:]:
-        ax.axvline(edge, color=style.INK, lw=0.8, ls=":")
-    ax.set(xlabel="test bins, segment after segment", ylabel="probability", ylim=(0, 1.02))
+    ax.set(xlabel="film from its first bin on [s]", ylabel="probability", ylim=(0, 1.02))
     fig.legend_outside()
     return fig
 
