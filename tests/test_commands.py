@@ -166,6 +166,7 @@ def tiny(command: str, recipes: Path) -> list[str]:
     if stages.STAGES[stage].cohort and stages.STAGES[stage].signal == "spikes":
         more |= {"recipe": "task_tiny"}
         more |= {"new": "[t2]", "budgets": "[10]"} if "new" in pairs else {}
+        more |= {"fold": "0"} if "fold" in pairs else {}  # it has one
     elif stages.STAGES[stage].cohort:
         more |= {"n_folds": "3", "recipe": str(recipes / "mice.yml")}
     elif "leak" in accepted:  # six minutes of film have no room for the longer buffers
