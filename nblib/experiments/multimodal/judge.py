@@ -30,7 +30,6 @@ BALANCED, BEYOND_COURSE, BEYOND_PSTH = (
     "bits beyond the PSTH",
 )
 SHOWN = (BEYOND_COURSE, BALANCED, BEYOND_PSTH)  # one of each task
-MOST_BLOCKS = 10_000  # of trials, in a session
 PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fired", 5.0
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
 # By kind of task, the score as most others state it.
@@ -119,15 +118,19 @@ def earned(
 
 def labels_of_test(
     task: Task, answers: TrialAnswers, sessions: list[Session]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the test trials of all sessions: class (B,), log-probabilities (B, C), block of trials (B,)."""
-    y, log, group = [], [], []
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the test trials of all sessions: class (B,), log-probabilities (B, C), block of trials (B,) and
+    session (B,)."""
+    y, log, session, within = [], [], [], []
     for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
         test = one.rows("test")
         y.append(task.truth(one)[test])
         log.append(answer[test] - np.logaddexp.reduce(answer[test], axis=1, keepdims=True))
-        group.append(k * MOST_BLOCKS + np.arange(len(test)) // ratios.BLOCK)
-    return np.concatenate(y), np.concatenate(log), np.concatenate(group)
+        session.append(np.full(len(test), k))
+        within.append(np.arange(len(test)) // ratios.BLOCK)
+    y, log, session, within = map(np.concatenate, (y, log, session, within))
+    _, block = np.unique(np.column_stack([session, within]), axis=0, return_inverse=True)
+    return y, log, block, session
 
 
 def scores(
@@ -140,9 +143,8 @@ def scores(
     """Scores of the answers to one task, over the test trials of all sessions together, by metric."""
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     if task.kind == "variable":
-        y, log, group = labels_of_test(task, answers, sessions)
-        apart = group // MOST_BLOCKS
-        return {BALANCED: decoding_scores(y, log, group=group, apart=apart, **draws)[BALANCED]}
+        y, log, block, session = labels_of_test(task, answers, sessions)
+        return {BALANCED: decoding_scores(y, log, group=block, apart=session, **draws)[BALANCED]}
     unit = ratios.R2 if task.kind == "signal" else ratios.BITS
     parts = earned(task, answers, sessions, metrics)
     return {metric: ratios.score(part, unit, **draws) for metric, part in parts.items()}
@@ -153,7 +155,9 @@ def difference(
 ) -> tuple[str, float, float, float]:
     """How much better answers a are than b, paired over blocks of trials: metric, difference, ci_low, ci_high."""
     if task.kind == "variable":
-        (y, first, group), (_, second, _) = (labels_of_test(task, by, sessions) for by in (a, b))
+        (y, first, group, _), (_, second, _, _) = (
+            labels_of_test(task, by, sessions) for by in (a, b)
+        )
         right = ((log.argmax(axis=1) == y).astype(float) for log in (first, second))
         d = stats.paired_difference(*right, group=group, seed=params.seed)
         return "accuracy", d.value, d.ci_low, d.ci_high
