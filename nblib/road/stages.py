@@ -340,12 +340,14 @@ class Stage:
         shown = self.params.model_dump() | (self.settings.model_dump() if self.recipe else {})
         shown["recipe"] = self.recipe.recipe if self.recipe else shown.get("recipe", "")
         fields = {**self.info.params.model_fields, **self.info.settings.model_fields}
+        left = 'style="text-align: left"'  # JupyterLab's own style sets words to the right
         rows = "".join(
-            f"<tr><td><code>{in_html(k)}</code></td><td>{in_html(str(v))}</td>"
-            f"<td>{in_html(fields[k].description or '')}</td></tr>"
+            f"<tr><td {left}><code>{in_html(k)}</code></td><td {left}>{in_html(str(v))}</td>"
+            f"<td {left}>{in_html(fields[k].description or '')}</td></tr>"
             for k, v in shown.items()
         )
-        return f"<table><tr><th>parameter</th><th>value</th><th>meaning</th></tr>{rows}</table>"
+        head = "".join(f"<th {left}>{word}</th>" for word in ("parameter", "value", "meaning"))
+        return f"<table><tr>{head}</tr>{rows}</table>"
 
 
 def begin(name: str, namespace: dict[str, Any]) -> Stage:
