@@ -19,11 +19,13 @@ Axes of a NetCDF file that are called trial, time or unit are told by these name
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import h5netcdf
+import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -33,7 +35,7 @@ from xarray.backends import H5NetCDFStore
 from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Params, Recipe
 from nblib.data.counts_dataset import UNIT_NUMBERS, UNIT_TEXT
-from nblib.data.files import hdf5
+from nblib.data.files import hdf5, require_file
 from nblib.data.files.plain import read_arrays
 
 USES = ("path",)
@@ -148,6 +150,8 @@ def _read_npz_or_netcdf(path: Path) -> dict[str, xr.Variable]:
     if path.suffix == ".npz":
         arrays = read_arrays(path)
         return {n: xr.Variable([str(k) for k in range(v.ndim)], v) for n, v in arrays.items()}
+    require_file(path)
+    _check_kind(path)
     with hdf5.opened(path) as file, hdf5.read_errors(path, "the file"):
         for name, data in file.items():
             hdf5.check_claim(data, f"{path}: {name}")
@@ -157,6 +161,21 @@ def _read_npz_or_netcdf(path: Path) -> dict[str, xr.Variable]:
     named = {str(name): v.to_base_variable() for name, v in held.variables.items()}
     ordered = {n: v for n, v in named.items() if set(v.dims) <= set(AXES)}
     return named | {n: v.transpose(*[a for a in AXES if a in v.dims]) for n, v in ordered.items()}
+
+
+def _check_kind(path: Path) -> None:
+    """BadInput for a file of another kind; MATLAB's may be HDF5, with the axes in the other order."""
+    if not os.access(path, os.R_OK):
+        return  # opening says so
+    with path.open("rb") as file:
+        is_matlab = file.read(6) == b"MATLAB"
+    if is_matlab or not h5py.is_hdf5(path):
+        what = "a MATLAB file" if is_matlab else "neither an .npz nor an HDF5 file"
+        raise BadInput(
+            f"{path}: this is {what}; counts are read from .npz and NetCDF 4. Write it anew with np.savez('NAME.npz', "
+            "counts=…, bin_s=…). scipy.io.loadmat reads MATLAB's arrays; those of version 7.3 come from h5py with "
+            "their axes in the other order: take counts[()].T."
+        )
 
 
 def _may_be(held: xr.Variable, axes: Iterable[str]) -> bool:
