@@ -157,6 +157,21 @@ def test_a_changed_or_foreign_notebook_is_found(capsys):
     assert main(["verify"]) == 0
 
 
+def test_a_file_that_was_not_written_with_an_artifact_is_told(capsys):
+    """Some readers take a file where it is there: nobody may add one."""
+    one = put("one")
+    (one / ".ipynb_checkpoints").mkdir()
+    (one / ".ipynb_checkpoints" / "executed-checkpoint.ipynb").write_text("{}")  # Jupyter's own
+    assert main(["verify"]) == 0
+    capsys.readouterr()
+    (one / "model").mkdir()
+    (one / "model" / "weights.safetensors").write_bytes(b"x")
+    assert main(["verify"]) == 1
+    told = capsys.readouterr().out
+    assert f"FOREIGN {one / 'model' / 'weights.safetensors'}: not of what was written" in told
+    assert "checkpoint" not in told and "1 faults" in told
+
+
 # --- raw files -----------------------------------------------------------------------------------
 
 

@@ -330,6 +330,14 @@ def read_attached(artifact: Path) -> dict[str, Any]:
     return notebook
 
 
+def strangers(artifact: Path) -> list[Path]:
+    """Files of an artifact's folder that it was not written with; hidden ones, as of Jupyter, aside."""
+    known = {MANIFEST, EXECUTED, *read_manifest(artifact)["outputs"]}
+    names = [path.relative_to(artifact) for path in sorted(artifact.rglob("*")) if path.is_file()]
+    hidden = [name for name in names if any(part.startswith(".") for part in name.parts)]
+    return [artifact / name for name in names if str(name) not in known and name not in hidden]
+
+
 def places() -> Iterator[Path]:
     """Every folder in the place of an artifact, its manifest there or not, in a stable order."""
     for parent in home().glob("[0-9][0-9]_*/*"):

@@ -119,6 +119,11 @@ def verify() -> int:
             store.open_artifact(folder)
             if (folder / store.EXECUTED).is_file():
                 store.read_attached(folder)
+            strange = store.strangers(folder)
+            faults += len(strange)
+            lines += [
+                f"FOREIGN {path}: not of what was written here; move it away." for path in strange
+            ]
             for path, content in store.read_manifest(folder).get("raw", {}).items():
                 known.setdefault(path, {})[content] = folder
             sound += 1
