@@ -1,12 +1,14 @@
 """Questions to the columns of a table, worded as for pandas' `eval`: `contrast_left > contrast_right`.
 
 Comparisons, arithmetic, `and`, `or`, `not`, `in` and four methods of a column are let through, and
-nothing else: no recipe can run code. Rows are asked one by one, so whole numbers stay exact.
+nothing else: no recipe can run code or fill the memory. Rows are asked one by one, so whole numbers
+stay exact.
 """
 
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 import unicodedata
 from collections.abc import Callable
@@ -20,12 +22,15 @@ READ = (
 )  # fmt: skip
 REFUSED = (ast.Is, ast.IsNot, ast.Pow, ast.MatMult, ast.LShift, ast.RShift, ast.BitXor, ast.Invert)
 BOTH = (ast.BitAnd, ast.BitOr)
+LONGEST = 20_000  # letters of an expression: a list of some thousand trials
+TOO_DEEP = "its parts stand too deeply in one another to be read; write it with fewer"
 
 Column = list  # a value a row, None where it is missing
 
 
 class Text(str):
-    """Text that refuses to be compared with a number, instead of being unequal to every one."""
+    """Text that refuses to be compared with a number, instead of being unequal to every one, and to be
+    repeated or filled in."""
 
     __hash__ = str.__hash__
 
@@ -38,6 +43,16 @@ class Text(str):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+    def __add__(self, other: str) -> Text:
+        return Text(str.__add__(self, other))
+
+    def _not_calculated_with(self, other: object) -> Text:
+        raise TypeError(
+            f"text {str(self)[:40]!r} is calculated with; it can be compared and joined"
+        )
+
+    __mul__ = __rmul__ = __mod__ = _not_calculated_with
 
 
 class _Question(ast.NodeTransformer):
@@ -61,6 +76,8 @@ class _Question(ast.NodeTransformer):
             several = [isinstance(part, ast.List | ast.Tuple) for part in node.comparators]
             if several != [isinstance(sign, ast.In | ast.NotIn) for sign in node.ops]:
                 raise ValueError("`in` wants a list, [1, 2], and nothing else does")
+        elif any(isinstance(part, ast.List | ast.Tuple) for part in ast.iter_child_nodes(node)):
+            raise ValueError("a list stands after `in` alone")
         return super().generic_visit(node)
 
     def is_logic(self, part: ast.AST) -> bool:
@@ -115,8 +132,15 @@ class _Question(ast.NodeTransformer):
         return ast.Name(name, ast.Load())
 
 
+def quoted(name: str) -> str:
+    """A column's name as it stands in an expression."""
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"`{name}`"
+
+
 def _parsed(text: str) -> tuple[ast.Expression, list[str]]:
     """The syntax tree of an expression, and the names that stood in backticks: in it, `ticked_1_` …"""
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} letters; at most {LONGEST:,} are read")
     ticked: list[str] = []
     plain = re.sub("`([^`]*)`", lambda m: f"ticked_{ticked.append(m[1]) or len(ticked)}_", text)
     return ast.parse(plain.strip(), mode="eval"), ticked
@@ -127,7 +151,8 @@ def check_syntax(text: str, setting: str) -> None:
     try:
         _parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        why = getattr(error, "msg", str(error))
+        deep = isinstance(error, RecursionError | MemoryError)
+        why = TOO_DEEP if deep else getattr(error, "msg", str(error))
         raise BadParameter(
             f"{setting} = {text[:200]!r}: not readable as an expression ({why}); a name with blanks, or one "
             "such as `class`, stands in backticks."
@@ -158,8 +183,10 @@ def evaluate(text: str, names: list[str], read: Callable[[str], Column], setting
             answers.append(str(answer) if isinstance(answer, str) else answer)
     except SyntaxError as error:
         why = f"no such column, and not readable as an expression ({error.msg}); a name with blanks, or one such as `class`, stands in backticks"
-    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
-        why = str(error)
+    except (RecursionError, MemoryError):
+        why = TOO_DEEP
+    except (ValueError, TypeError, ArithmeticError) as error:
+        why = str(error)[:300]
     else:
         return answers
     raise BadParameter(f"{setting} = {text[:200]!r}: {why}. The columns are {', '.join(names)}.")
