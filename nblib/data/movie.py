@@ -27,7 +27,7 @@ from nblib.data.film_clock import frame_of, on_film, shown_frames
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
 from nblib.data.trials.columns import numbers, require
-from nblib.data.trials.time_intervals import OF_VALIDITY
+from nblib.data.trials.time_intervals import says_of_validity
 
 USES = ("path", "time_unit", "times")
 FRAMES = "frames"  # the interval table that is made here
@@ -129,7 +129,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after."
     )
     notes = [*whole.meta["notes"], note]
-    if unused := [n for n in whole.intervals if n in whole.invalid or OF_VALIDITY.search(n)]:
+    if unused := [n for n in whole.intervals if n in whole.invalid or says_of_validity(n)]:
         notes.append(
             f"{some(unused)}: by the name, times to leave out or to keep; a film's frames do not use them."
         )

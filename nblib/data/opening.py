@@ -78,7 +78,9 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
     converted = event.endswith(columns.TIME_SUFFIX) and raw.dtype.kind in "iuf"
     unit = 1.0 if converted else params.SECONDS[recipe.time_unit]
     table[event] = columns.numbers(raw, f"{place}: column {event!r}") * unit
-    columns.check_event(str(recording.path or recording.id), recording.trials, table, event)
+    path = str(recording.path or recording.id)
+    odd = columns.check_event(path, recording.trials, table, event)
+    recording.meta["notes"] = [*recording.meta.get("notes", []), *odd]
 
 
 def _open(recipe: Recipe, recording_id: str) -> Recording:
@@ -130,6 +132,7 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     attrs = {"label_name": recipe.label, **chosen.attrs()}
     areas = Counter(areas_of(units_of(binned)).tolist())
     odd = labelling.odd_labels(chosen, rules) + labelling.absent_blank(chosen, recipe)
+    odd += labelling.unused_flags(chosen, recipe.label, rules, "trials")
     if odd := [*filter(None, [binned.attrs.get("odd")]), *odd, *labelling.odd_areas(areas)]:
         attrs["odd"] = " ".join(odd)
     binned = binned.isel(trial=table.index.to_numpy()).assign_attrs(attrs)

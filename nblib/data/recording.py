@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput
+from nblib.core.errors import BadInput, some
 from nblib.core.params import LabelRules
 from nblib.data.trials import labelling
+from nblib.data.trials.columns import LEFT_OUT
 from nblib.data.trials.time_intervals import check_intervals, covers, open_ended
 
 if TYPE_CHECKING:
@@ -175,6 +176,12 @@ class Recording:
         for name in self.invalid:
             table = self.intervals.get(name)
             if table is not None and len(table):
+                if "stop_time" in table.attrs.get(LEFT_OUT, {}):
+                    raise BadInput(
+                        f"{self.path or self.id}: {name} has no column 'stop_time', so how long its times last is not "
+                        f"known; its columns are {some(table.columns.drop('stop_time'), 40)}. Add one, or name other "
+                        "tables in `invalid_times` of the recipe ([] = none)."
+                    )
                 parts.append(open_ended(table[["start_time", "stop_time"]].to_numpy(float)))
                 check_intervals(str(self.path or self.id), name, parts[-1])
         return np.concatenate(parts)

@@ -299,3 +299,34 @@ def test_trials_and_units_that_stand_twice_are_told(tmp_path):
     odd = opened(written(tmp_path, SOUND | {"counts": twice})).attrs["odd"]
     assert "1 trials have the very counts of another trial" in odd
     assert "1 units have the very counts of another unit" in odd
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    """MATLAB 7.3 is HDF5 with the axes in the other order: read as it is, units would be trials."""
+    path = tmp_path / "counts.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["counts"], file["bin_s"] = COUNTS.T.astype(float), [[0.02]]
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(128))
+    with pytest.raises(
+        BadInput, match=r"counts\.mat: this is a MATLAB file; counts are read from .npz and"
+    ):
+        opened(path)
+    with h5py.File(path) as file:  # the advice
+        np.savez(tmp_path / "counts.npz", counts=file["counts"][()].T, bin_s=file["bin_s"][()])
+    np.testing.assert_array_equal(opened(tmp_path / "counts.npz", label="").counts, COUNTS)
+    path.write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(200))
+    with pytest.raises(BadInput, match="this is a MATLAB file"):
+        opened(path)
+    np.save(tmp_path / "counts.npy", COUNTS)
+    with pytest.raises(BadInput, match=r"counts\.npy: this is neither an \.npz nor an HDF5 file"):
+        opened(tmp_path / "counts.npy")
+
+
+def test_a_column_of_bad_trials_is_told(tmp_path):
+    path = written(tmp_path, SOUND | {"bad": np.arange(12) == 1})
+    assert (
+        "To leave such trials out, set in the recipe  where: bad == False"
+        in opened(path).attrs["odd"]
+    )
+    assert len(opened(path, where="bad == False").trial) == 7

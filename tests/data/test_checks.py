@@ -465,6 +465,111 @@ def test_minutes_and_days_are_told_by_rates_that_no_neuron_has():
         session_report(made)
 
 
+@pytest.mark.parametrize(("unit", "seconds"), [("minutes", 60), ("hours", 3600)])
+def test_presentations_in_minutes_beside_spikes_in_seconds_are_told(unit, seconds):
+    spikes, start = trains(seconds=20 * seconds, rate=2.0), START * seconds / 3
+    told = session_report(recording(spikes, np.arange(55) % 5, start / seconds, 1 / seconds)).odd
+    assert f"if its times are {unit}, which would fit" in told[0]
+    assert told[0].endswith(f"each multiplied by {seconds}.")
+    mended = session_report(recording(spikes, np.arange(55) % 5, start, 1.0))  # the advice
+    assert not any("which would fit" in odd for odd in mended.odd)
+
+
+@pytest.mark.parametrize("begin", [2.0, 300.0])
+def test_presentations_of_a_short_part_of_a_session_are_sound(begin):
+    start = begin + np.arange(200) * 0.5
+    odd = session_report(recording(trains(seconds=3600, rate=2.0), np.arange(200) % 5, start)).odd
+    assert odd == []
+
+
+def test_a_table_of_trials_whose_clock_begins_anew_is_refused():
+    made = recording(trains(seconds=120), np.arange(110) % 5, np.r_[START, START + 0.1])
+    with pytest.raises(
+        BadInput,
+        match=r"presentations begins anew in row 55: from 55 s to 1\.1 s, and 55 of the trials after it overlap",
+    ):
+        session_report(made)
+    made.intervals[made.trials].index.name = "id"
+    with pytest.raises(BadInput) as refused:
+        session_report(replace(made, rules=LabelRules(where="frame < 4")))
+    where = str(refused.value).partition("where: ")[2]
+    report = session_report(replace(made, rules=LabelRules(where=where)))
+    assert report.tables["presentations"]["n"].tolist() == [11] * 4  # the first part alone
+    twice = recording(trains(), np.arange(110) % 5, np.r_[START, START])
+    with pytest.raises(BadInput, match="where trials stand twice"):
+        session_report(twice)
+
+
+@pytest.mark.parametrize(
+    ("by", "length"), [("label", 0.4), ("half", 0.4), ("label", 3.0), ("random", 3.0)]
+)
+def test_trials_in_another_order_than_time_are_no_restart(by, length):
+    label = np.random.default_rng(3).integers(0, 4, 200)
+    keys = {"label": label, "half": np.arange(200) % 2, "random": np.random.default_rng(5).integers(0, 2, 200)}  # fmt: skip
+    order = np.argsort(keys[by], kind="stable")
+    start = 1 + np.arange(200) * 0.5
+    odd = session_report(recording(trains(seconds=120), label[order], start[order], length)).odd
+    assert any("not in time order" in told for told in odd)
+
+
+FLAGGED = np.arange(55) % 11 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "where"),
+    [
+        ("invalid", FLAGGED, "invalid == False"),
+        ("is_good", ~FLAGGED, "is_good == True"),
+        ("bad", FLAGGED.astype(float), "bad == 0"),
+        ("exclude", np.where(FLAGGED, "yes", "no"), "exclude == 'no'"),
+        ("my bad", np.where(FLAGGED, "True", "False"), "`my bad` == 'False'"),
+        ("valid", np.where(FLAGGED, np.nan, 1.0), "valid == 1"),
+        ("rejected", np.where(FLAGGED, 1.0, np.nan), "rejected.isna()"),
+    ],
+)
+def test_a_column_of_bad_trials_that_nothing_uses_is_told(name, values, where):
+    made = session()
+    made.intervals[made.trials][name] = values
+    (odd,) = session_report(made).odd
+    assert f"column {name!r} says which trials are no good" in odd and "(5)" in odd
+    assert odd.endswith(f"set in the recipe  where: {where}")
+    used = session_report(replace(made, rules=LabelRules(where=where)))
+    assert used.tables["presentations"]["n"].sum() == 50
+    assert not any("no good" in told for told in used.odd)
+    also = " ".join(session_report(replace(made, rules=LabelRules(where="frame > 1"))).odd)
+    assert f"where: (frame > 1) and ({where})" in also
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("invalid", False), ("good", 1), ("artifact", np.where(FLAGGED, "blink", "none")),
+        ("badge", FLAGGED), ("validation", FLAGGED), ("bad_count", np.arange(55) % 4), ("bad", [[1, 2]] * 55),
+    ],
+)  # fmt: skip
+def test_a_column_that_marks_no_trial_is_not_told(name, values):
+    made = session()
+    made.intervals[made.trials][name] = values
+    assert session_report(made).odd == []
+    made = session()
+    made.intervals[made.trials]["bad"] = True
+    assert "(True (55)); nothing uses it. That would be all" in session_report(made).odd[0]
+
+
+def test_times_to_keep_are_not_advised_to_be_left_out():
+    made = session()
+    kept = pd.DataFrame({"start_time": [0.0, 40.0], "stop_time": [30.0, np.nan]})
+    made.intervals["valid_times"] = kept
+    odd = session_report(made).odd[0]
+    assert "valid_times: by its name, its 2 rows are times to keep; nothing uses them" in odd
+    where = odd.partition("where: ")[2]
+    report = session_report(replace(made, rules=LabelRules(where=where)))
+    assert report.tables["presentations"]["n"].sum() == 29 + 16
+    begin = np.arange(0, 50, 10.0)
+    made.intervals["valid_times"] = pd.DataFrame({"start_time": begin, "stop_time": begin + 5})
+    assert "write the times between them into a table" in session_report(made).odd[0]
+
+
 def test_units_with_the_same_spikes_are_odd():
     spikes = trains(4)
     spikes[1], spikes[3] = spikes[2].copy(), np.empty(0)

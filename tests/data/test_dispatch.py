@@ -17,7 +17,7 @@ from nblib.core.errors import BadInput, BadParameter, MissingInput
 from nblib.core.params import Params, Recipe, SimulateSettings
 from nblib.core.source_registry import SOURCES, Source
 from nblib.data import checks, opening, sources
-from nblib.data.trials.time_intervals import OF_VALIDITY
+from nblib.data.trials.time_intervals import says_of_validity
 from nblib.road import stages
 from nblib.simulate import allen
 
@@ -211,6 +211,41 @@ def test_invalid_times_elsewhere_are_told_and_used_when_named(tmp_path, simulate
         opening.open_recording(recipe(**asked, invalid_times=["bad"]), "715")
 
 
+@pytest.mark.parametrize(
+    "place", ["intervals/bad_times", "processing/x/bad_times", "intervals/invalid_times"]
+)
+def test_invalid_times_without_an_end_column_are_there_and_refused(tmp_path, simulated, place):
+    path, name = tmp_path / "715.nwb", place.removeprefix("intervals/")
+    path.write_bytes(simulated.read_bytes())
+    with h5py.File(path, "a") as file:
+        file.pop(place, None)
+        file[f"{place}/start_time"], file[f"{place}/id"] = [5.0, 30.0], [0, 1]
+    asked = {"source": "nwb", "path": str(path)}
+    if name != "invalid_times":
+        found = opening.open_recording(recipe(**asked), "715")
+        assert f"{name}: by its name, its 2 rows" in " ".join(checks.session_report(found).odd)
+    found = opening.open_recording(recipe(**asked, invalid_times=[name]), "715")
+    with pytest.raises(BadInput, match=f"{name} has no column 'stop_time', so how long"):
+        checks.session_report(found)
+
+
+def test_trials_without_an_end_column_are_cut_around_an_event(tmp_path, simulated):
+    path = tmp_path / "715.nwb"
+    path.write_bytes(simulated.read_bytes())
+    with h5py.File(path, "a") as file:
+        trials = file["intervals/natural_scenes_presentations"]
+        del trials["stop_time"]
+        trials.attrs["colnames"] = [c for c in trials.attrs["colnames"] if c != "stop_time"]
+    asked = {"source": "nwb", "path": str(path)}
+    with pytest.raises(BadInput, match=r"no finite stop_time .*which needs no stop_time"):
+        opening.open_recording(recipe(**asked), "715")
+    event = {"binning": "event_window", "event": "start_time", "bin_s": 0.05}
+    found = opening.open_recording(recipe(**asked, **event), "715")
+    assert (
+        len(found.trial_table) and checks.session_report(found).tables["presentations"]["n"].all()
+    )
+
+
 def test_the_key_follows_the_tables_of_invalid_times(tmp_path):
     path = tmp_path / "715"
     path.write_bytes(b"raw")
@@ -222,7 +257,7 @@ def test_the_key_follows_the_tables_of_invalid_times(tmp_path):
 
 @pytest.mark.parametrize("name", ["validation_trials", "cue_validity", "badge_epochs", "trials"])
 def test_a_name_that_says_nothing_of_validity(name):
-    assert not OF_VALIDITY.search(name)
+    assert not says_of_validity(name)
 
 
 def test_recipes_that_ship_use_what_they_set():
@@ -320,3 +355,13 @@ def test_events_on_another_clock_are_refused_with_both_ranges(events, unit, chan
     with pytest.raises(BadInput, match=r"column 'onset' of natural_scenes_presentations lies from .* itself from .* one clock"):  # fmt: skip
         events(unit, "onset", change)
     events(unit, "onset", change, binning="per_presentation")  # not asked for: no matter
+
+
+def test_events_outside_their_own_presentation_are_told(events):
+    def told(change):
+        recording, _ = events("s", "onset", change)
+        return [odd for odd in checks.session_report(recording).odd if "onset" in odd]
+
+    assert told(lambda t: t + 0.05) == []
+    (odd,) = told(lambda t: np.where(t < np.median(t), t, t - np.median(t) + t.min()))
+    assert "times of 'onset' lie outside their own presentation (row" in odd

@@ -101,6 +101,9 @@ def test_missing_is_what_pandas_reads_as_missing():
         ([99, 1, 2], {"missing": [99]}, [1, 2]),  # as YAML gives it
         ([99.0, 1.5], {"missing": ["99"]}, [1.5]),
         (["99", "99.0", "a"], {"missing": ["99"]}, ["99.0", "a"]),
+        (["-1", "0", "1"], {"missing": [-1.0]}, [0, 1]),  # text that becomes numbers is one
+        (["-1.0", "0.0", "2.5"], {"missing": [-1]}, [0.0, 2.5]),
+        (["01", "1", "2"], {"missing": ["1"]}, ["01", "2"]),
     ],
 )
 def test_the_recipe_may_say_what_is_missing(values, rules, expected):
@@ -135,6 +138,7 @@ def test_labels_by_expression_and_chosen_trials():
     assert chosen("left.fillna(0) > right")[0] == ["False", "True", "False", "False", "True"]
     assert chosen("side == 'b'")[1:] == ([0, 1, 3, 4], {"no label": 1})
     assert chosen("`my col` % 2")[0] == [1, 1, 0, 0, 1]
+    assert chosen("side + '_' + side")[0] == ["a_a", "b_b", "b_b", "a_a"]
     assert chosen("left - right")[0] == [-1.0, 0.5, 0.0, 0.25]
     assert chosen("side", where="`my col` in [1, 3] and right < 1")[1] == [1, 4]
     assert chosen("side", where="~(`my col` == 1) & ~side.isna()")[1] == [3, 4]
@@ -178,7 +182,15 @@ def test_labels_by_expression_and_chosen_trials():
         ),
         ("side == '`x`'", {}, "a backtick cannot stand inside text"),
         ("3 > 2", {}, "names no column"),
-        ("1" + " + 1" * 4000 + " + left", {}, "label = "),
+        ("left" + " + 0" * 2500, {}, "its parts stand too deeply in one another to be read"),
+        ("+" * 2500 + "left", {}, "too deeply"),
+        ("side", {"where": "not " * 3000 + "left"}, "too deeply"),
+        ("1" + " + 1" * 9000 + " + left", {}, "it has 36,008 letters; at most 20,000 are read"),
+        ("side == 'a' * 1000000000", {}, "text 'a' is calculated with"),
+        ("side == ('a' + 'b') * 1000000000", {}, "text 'ab' is calculated with"),
+        ("side == 1000000000 * 'a'", {}, "text 'a' is calculated with"),
+        ("side == '%1000000000d' % 1", {}, "text '%1000000000d' is calculated with"),
+        ("10000000 * [1, 2] == left", {}, "a list stands after `in` alone"),
     ]:
         with pytest.raises(BadParameter) as told:
             chosen(label, **rules)

@@ -1,7 +1,10 @@
 """Field potentials from NWB and from the lab's MATLAB files."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.io import savemat
 
@@ -112,6 +115,21 @@ def test_lost_samples_filled_with_one_value_are_told(simulated, tmp_path):
         file["processing/ecephys/LFP/LFP/data"][1000:1250] = 0
     (odd,) = session_report(opening.open_recording(recipe(path=str(path)), "a")).odd
     assert odd.startswith("All channels stay at one value for 1.992 s in all")
+
+
+def test_intervals_in_minutes_or_of_a_clock_that_begins_anew(simulated):
+    session = opening.open_recording(recipe(path=str(simulated)), "a")
+
+    def with_starts(start, lasts):
+        table = pd.DataFrame({"start_time": start, "stop_time": start + lasts})
+        table["state"] = np.arange(len(start)) % 2
+        return session_report(replace(session, intervals={"states": table})).odd
+
+    start = 1 + np.arange(20) * 2.0
+    assert with_starts(start, 1.0) == []
+    assert "if its times are minutes" in with_starts(start / 60, 1 / 60)[0]
+    with pytest.raises(BadInput, match=r"states begins anew in row 20: from 39 s to 1\.1 s"):
+        with_starts(np.r_[start, start + 0.1], 1.0)
 
 
 @pytest.mark.parametrize(

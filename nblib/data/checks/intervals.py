@@ -12,11 +12,16 @@ from nblib.core.errors import BadInput, some
 from nblib.data.checks.clock import Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
 from nblib.data.trials import columns, labelling
-from nblib.data.trials.time_intervals import OF_VALIDITY, check_intervals, merged
+from nblib.data.trials.time_intervals import check_intervals, merged, open_ended, says_of_validity
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
 LONG_GAP = 5.0  # a gap longer than so many median steps starts a new block
 MEND = "Mend or remove it in the file."
+FEW_TIMES = 3  # so many intervals can be written into a condition
+SLOWER = {"minutes": 60.0, "hours": 3600.0}
+LEAST_ROWS = 10  # fewer intervals can lie anywhere
+FILLS = 0.2  # read in the other unit, intervals fill so much of the session at least
+SLACK = 0.05  # and reach so much of it beyond the session at most
 
 
 def trial_oddities(recording: Recording) -> list[str]:
@@ -28,6 +33,7 @@ def trial_oddities(recording: Recording) -> list[str]:
         f"{name}: {n} of {n_rows} trials are left out: {why}." for why, n in trials.left_out.items()
     ]
     odd += [f"{name}: {words}" for words in labelling.odd_labels(trials, recording.rules)]
+    odd += labelling.unused_flags(trials, recording.label, recording.rules, name)
     if len(trials.classes) < 2 and trials.classes != [""]:
         odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
     for why, rows in labelling.unusable(table, labelling.SPAN, recording.trial_place).items():
@@ -117,6 +123,24 @@ def _overlapping(table: pd.DataFrame) -> np.ndarray:
     return table.index.to_numpy()[np.sort(order[1:][early])]
 
 
+def perhaps_slower(name: str, table: pd.DataFrame, first: float, last: float) -> str:
+    """A sentence where intervals fill the time of the spikes or of the signal [s] only when they are
+    read as minutes or hours; "" where nothing speaks for it."""
+    start, stop = _times(table)
+    if len(start) < LEAST_ROWS:
+        return ""
+    begin, end, lasts = start.min(), stop.max(), last - first
+    for unit, factor in SLOWER.items():
+        inside = first - SLACK * lasts <= begin * factor and end * factor <= last + SLACK * lasts
+        if inside and (end - begin) * factor > FILLS * lasts:
+            return (
+                f"{name} lies from {seconds(begin)} to {seconds(end)} s, in a session from {seconds(first)} to "
+                f"{seconds(last)} s: if its times are {unit}, which would fit, write the file anew with each "
+                f"multiplied by {factor:g}."
+            )
+    return ""
+
+
 def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str]) -> None:
     """Add to `odd` a sentence for each table whose intervals overlap or lie outside the spikes."""
     for name, table in tables.items():
@@ -126,11 +150,45 @@ def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str])
                 f"{name} lies from {first:.6g} to {last:.6g} s, the spikes from {clock.first:.6g} to "
                 f"{clock.last:.6g} s: it may be of another clock."
             )
+        elif slower := perhaps_slower(name, table, clock.first, clock.last):
+            odd.append(slower)
         rows = _overlapping(table)
         if len(rows):
             odd.append(
                 f"{name}: {len(rows)} of {len(table)} intervals begin before an earlier one has ended (row {some(rows)})."
             )
+
+
+def check_restart(recording: Recording, trials: pd.DataFrame) -> None:
+    """Refuse trials whose clock begins anew within their table: a part of them, each after the other,
+    overlaps those of an earlier part that have the same labels.
+
+    Raises BadInput with the row, the times and what mends it. A table in another order than that of
+    time is let pass: its parts do not overlap, or have labels of their own.
+    """
+    start, stop = _times(trials)
+    falls = np.flatnonzero(np.diff(start) < 0) + 1
+    parts = np.split(np.arange(len(start)), falls)
+    for earlier, part in itertools.pairwise(parts):
+        order = earlier[np.argsort(start[earlier])]
+        place = np.searchsorted(start[order], stop[part]) - 1  # the last that begins before it ends
+        over = part[(place >= 0) & (stop[order[place]] > start[part])]
+        alone = sum((start[rows[1:]] < stop[rows[:-1]]).sum() for rows in (earlier, part))
+        shared = np.isin(trials["label"].iloc[over], trials["label"].iloc[earlier]).sum()
+        if min(len(over), shared) < LEAST_ROWS or alone > len(over) / 10:
+            continue
+        row, table = part[0], recording.intervals[recording.trials]
+        some_rows = ""
+        if table.index.name == "id" and table.index.is_monotonic_increasing:
+            one_part = labelling.and_where(recording.rules, f"id < {trials.index[row]}")
+            some_rows = f" To decode from the first part alone, set in the recipe  {one_part}"
+        raise BadInput(
+            f"{recording.trial_place} begins anew in row {trials.index[row]}: from {seconds(start[row - 1])} s to "
+            f"{seconds(start[row])} s, and {len(over)} of the trials after it overlap earlier ones. Where its clock "
+            "began anew, write the file anew with the end of the earlier part added to the later times, or a file a "
+            "part; where trials stand twice or are only in another order, mend the table, and sort it by "
+            f"start_time.{some_rows}"
+        )
 
 
 def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) -> None:
@@ -165,12 +223,35 @@ def readable(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
             continue
         columns.tell_broken(table, name, odd)
         used = name in recording.invalid or name == recording.trials
-        if OF_VALIDITY.search(name) and len(table) and not used:
+        says = says_of_validity(name)
+        if says and len(table) and not used:
+            remedy = (
+                _keep_to(recording, table)
+                if says == "sound"
+                else f"To leave them out, set invalid_times: [{', '.join([*recording.invalid, name])}] in the recipe."
+            )
             odd.append(
-                f"{name}: by its name, its {len(table)} rows are times to leave out, or those to keep; nothing uses "
-                f"them. To leave them out, set invalid_times: [{', '.join([*recording.invalid, name])}] in the recipe."
+                f"{name}: by its name, its {len(table)} rows are times to {'keep' if says == 'sound' else 'leave out'}; "
+                f"nothing uses them. {remedy}"
             )
     return tables
+
+
+def _keep_to(recording: Recording, table: pd.DataFrame) -> str:
+    """How to keep to the times of a table."""
+    times = merged(open_ended(_times(table).T))
+    if recording.trials and not recording.lfp and 0 < len(times) <= FEW_TIMES:
+        inside = " or ".join(
+            f"start_time >= {a!r}" + (f" and stop_time <= {b!r}" if np.isfinite(b) else "")
+            for a, b in times.tolist()
+        )
+        return "To decode from trials inside them alone, set in the recipe  " + labelling.and_where(
+            recording.rules, inside
+        )
+    return (
+        "To keep to them, write the times between them into a table of the file, and name that in invalid_times "
+        "of the recipe."
+    )
 
 
 def invalid_tables(

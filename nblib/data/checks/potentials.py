@@ -10,7 +10,13 @@ import pandas as pd
 from nblib.core.errors import some
 from nblib.core.params import SECONDS
 from nblib.data.checks.clock import TO_SECONDS, check_shared, check_unit, seconds
-from nblib.data.checks.intervals import MEND, readable, trial_oddities
+from nblib.data.checks.intervals import (
+    MEND,
+    check_restart,
+    perhaps_slower,
+    readable,
+    trial_oddities,
+)
 from nblib.data.checks.report import SessionReport
 from nblib.data.recording import Recording, Series
 from nblib.data.trials import labelling
@@ -82,7 +88,10 @@ def report(session: Recording) -> SessionReport:
                 "and set time_unit: s."
             )
             check_unit(both, (min(begin, series.start_s), last), (series.start_s, end), remedy)
+        check_restart(session, session.timed_trials)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
+    if len(table) and (slower := perhaps_slower(session.trials, table, series.start_s, end)):
+        odd.append(slower)
     readable(session, odd)
     odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     classes = session.labelled.classes if session.trials else []

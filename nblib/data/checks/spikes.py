@@ -211,6 +211,8 @@ def report(recording: Recording) -> SessionReport:
     others = [t for n, t in sound.items() if n not in recording.invalid]
     clock = clock_of(spikes, others)
     check_clock(recording, where, clock, begun, spikes.unsorted)
+    if timed is not None:
+        intervals.check_restart(recording, timed)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
         check_samples(stimulus.place(recording), shown_s, (clock.first, clock.last))
     unit_rates = spikes.units.copy()

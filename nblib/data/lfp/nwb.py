@@ -17,7 +17,7 @@ from nblib.data.nwb import electrodes as nwb_electrodes
 from nblib.data.nwb import series as nwb_series
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording, Series
-from nblib.data.trials.time_intervals import OF_VALIDITY, tables_name
+from nblib.data.trials.time_intervals import says_of_validity, tables_name
 
 USES = ("path", "series", "times", "time_unit")
 UNEVEN = 0.5  # steps of the clock may differ so much from the usual one, as a share of it
@@ -50,7 +50,7 @@ def open_recording(
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
         own = nwb_tables.interval_tables(file, path).items()
         asked = [tables_name(name) for name in recipe.invalid_times]
-        own = {n: p for n, p in own if n in asked or OF_VALIDITY.search(n)}
+        own = {n: p for n, p in own if n in asked or says_of_validity(n)}
         own.pop(recipe.intervals, None)
     notes = nwb_series.in_words(broken, path)
     with hdf5.opened(times) as file:

@@ -254,8 +254,8 @@ def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
 def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
     """Every interval table of the file: its name here -> its place in the file.
 
-    Tables of /intervals go by their own name, others by their path. A table whose
-    link leads nowhere is named too, and invalid times that lack a column: reading it says so.
+    Tables of /intervals go by their own name, others by their path. One without stop_time is named, and
+    one whose link leads nowhere, and invalid times that lack a column: reading it says so.
     """
     hdf5.child(file, "intervals", path)  # where it is a dead link, nothing can be said of tables
     places = {}
@@ -263,7 +263,7 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
         if isinstance(item, BadInput):
             is_table = place.startswith("intervals/") and place.count("/") == 1
         else:
-            is_table = {"start_time", "stop_time"} <= set(item) or (
+            is_table = "start_time" in item or (
                 place == "intervals/invalid_times"
                 and any(getattr(column, "size", 0) for column in item.values())
             )
@@ -273,7 +273,8 @@ def interval_tables(file: h5py.File, path: Path) -> dict[str, str]:
 
 
 class LazyTables(Mapping):
-    """Interval tables by name, each read when it is first asked for, times in seconds."""
+    """Interval tables by name, each read when it is first asked for, times in seconds; where the file
+    has no stop_time, it is NaN: what is cut around an event needs none."""
 
     def __init__(self, path: Path, places: dict[str, str], seconds: float):
         self._path, self._places, self._seconds = path, places, seconds
@@ -286,6 +287,9 @@ class LazyTables(Mapping):
                 table = read_table(
                     hdf5.child(file, place, self._path), self._path, place, ragged=LISTS
                 )
+            if "stop_time" not in table and "stop_time" not in table.attrs[LEFT_OUT]:
+                table.insert(1, "stop_time", np.nan)
+                table.attrs[LEFT_OUT]["stop_time"] = "is not there"
             for column in ("start_time", "stop_time"):
                 table[column] = numbers(
                     require(table, column, where), f"{where}: column {column!r}"
@@ -316,7 +320,7 @@ class LazyTables(Mapping):
                     if hdf5.child(file, place, self._path) is not None:
                         raise BadInput(
                             f"{self._path}: {place} is there, but is no interval table: it has no "
-                            f"start_time and stop_time. Set `intervals` in the recipe."
+                            f"start_time. Set `intervals` in the recipe."
                         )
             there = some(sorted(self), 40) or "no interval table at all"
             raise BadInput(

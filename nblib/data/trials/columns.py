@@ -67,16 +67,18 @@ def numbers(values: pd.Series, where: str) -> np.ndarray:
     return parsed.to_numpy(np.float64)
 
 
-def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
+def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> list[str]:
     """Refuse a column of event times [s] that is not on the clock of its own table, `name`.
 
     Most events lie between the first start and the last stop, give or take a presentation, and
-    they last about as long as the table. Raises BadInput with both ranges.
+    they last about as long as the table. Raises BadInput with both ranges. Returns a sentence on those
+    that lie outside their own presentation.
     """
     rows = table[[event, "start_time", "stop_time"]].to_numpy(np.float64)
-    times, start, stop = rows[np.isfinite(rows[:, :2]).all(axis=1)].T
+    has_both = np.isfinite(rows[:, :2]).all(axis=1)
+    times, start, stop = rows[has_both].T
     if not len(times):
-        return
+        return []
     first, last = start.min(), max(start.max(), np.nanmax(stop, initial=start.max()))
     step = float(np.median(np.diff(np.sort(start)))) if len(start) > 1 else last - first
     outside = np.mean((times < first - step) | (times > last + step))
@@ -87,3 +89,10 @@ def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> None:
             f"itself from {first:,.6g} to {last:,.6g} s: they are not on one clock. Choose another column "
             "as `event`, or write it anew in seconds from the session's start."
         )
+    far = np.flatnonzero(has_both)[(times < start - step) | (times > stop + step)]
+    if not len(far):
+        return []
+    return [
+        f"{name}: {len(far)} of {len(times)} times of {event!r} lie outside their own presentation (row {some(far)}); "
+        "their clock may begin anew."
+    ]

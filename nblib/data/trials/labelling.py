@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -24,10 +25,14 @@ from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import MISSING, BinSettings, LabelRules
 from nblib.data import expressions
 from nblib.data.trials.columns import LEFT_OUT, numbers, require
+from nblib.data.trials.time_intervals import says_of_validity
 
 SPAN = ("start_time", "stop_time")
 MOST_S = 9.2e9  # whole nanoseconds of 64 bits reach no further
 GREY = "grey screen"  # why trials are left out where `keep_blank` is false
+YES_NO = dict.fromkeys(("true", "yes", "y", "t", "1", "1.0"), True) | dict.fromkeys(
+    ("false", "no", "n", "f", "0", "0.0"), False
+)
 DIGITS = 12  # numbers that agree so far differ by rounding only
 
 
@@ -165,7 +170,12 @@ def _values(column: pd.Series, rules: LabelRules) -> list:
         values = [v.item() if isinstance(v, np.generic) else v for v in values]
     if True in gone:
         values = [None if none else v for v, none in zip(values, gone, strict=True)]
-    absent = {v for v in set(values) - {None} if is_one_of(v, ["", *rules.missing])}
+    known = set(values) - {None}
+    absent = {v for v in known if is_one_of(v, ["", *rules.missing])}
+    written = [v for v in known - absent if isinstance(v, str)]
+    if written and len(written) == len(known - absent) and _numbers(written) is not None:
+        # Text that is all numbers becomes numbers: then it is missing by what it is, too.
+        absent |= {v for v in written if is_one_of(_number(v), rules.missing)}
     return [None if v in absent else v for v in values] if absent else values
 
 
@@ -270,6 +280,44 @@ def odd_labels(trials: Trials, rules: LabelRules) -> list[str]:
         else "they are classes of their own; join_labels: true makes each group one class"
     )
     return _odd_groups("labels", trials.alike, remedy)
+
+
+def and_where(rules: LabelRules, condition: str) -> str:
+    """The setting that asks for a further condition beside the one that there is."""
+    return f"where: ({rules.where}) and ({condition})" if rules.where else f"where: {condition}"
+
+
+def unused_flags(trials: Trials, label: str, rules: LabelRules, name: str) -> list[str]:
+    """A sentence for each column of two values which, by its name, says which trials are no good, and
+    which neither the label nor the condition asks for. name: of the table."""
+    odd = []
+    asked = set(re.findall(r"\w+|`[^`]*`", f"{label} {rules.where}"))
+    for column, held in trials.table.items():
+        says, shown = says_of_validity(str(column)), expressions.quoted(str(column))
+        if column == "label" or not says or asked & {str(column), shown}:
+            continue
+        if held.dtype == object and any(isinstance(value, list | dict) for value in held):
+            continue  # lists
+        values = _values(held, rules)
+        known = typed([value for value in values if value is not None], f"{name}: {column}")
+        seen = Counter(known.tolist())
+        flags = {value: YES_NO.get(_seen(str(value)).casefold()) for value in seen}
+        if not 1 <= len(seen) <= 2 or None in flags.values():
+            continue
+        if gone := len(values) - len(known):  # what is not marked
+            seen[None], flags[None] = gone, False
+        good = [value for value, yes in flags.items() if yes == (says == "sound")]
+        if len(good) == len(seen):
+            continue
+        remedy = "That would be all of them."
+        if good:
+            is_good = f"{shown}.isna()" if good[0] is None else f"{shown} == {good[0]!r}"
+            remedy = f"To leave such trials out, set in the recipe  {and_where(rules, is_good)}"
+        odd.append(
+            f"{name}: by its name, column {column!r} says which trials are no good ({_counted(seen)}); nothing uses "
+            f"it. {remedy}"
+        )
+    return odd
 
 
 def absent_blank(trials: Trials, recipe: LabelRules) -> list[str]:

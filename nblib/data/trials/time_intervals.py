@@ -8,10 +8,18 @@ import numpy as np
 
 from nblib.core.errors import BadInput, some
 
-# In the name of a table: its times are to be left out, or are those to keep.
-OF_VALIDITY = re.compile(
-    r"(?i:invalid|valid(?!at|it)|art[ei]fact|exclu[ds]|reject|corrupt|unusable)|(?<![a-z])bad(?![a-z])|Bad|BAD"
+# In the name of a table or of a column of trials: what is to be left out, or else what is to be kept.
+UNSOUND = re.compile(
+    r"(?i:invalid|art[ei]fact|exclu[ds]|reject|corrupt|unusable|outlier|discard)|(?<![a-z])bad(?![a-z])|Bad|BAD"
 )
+SOUND = re.compile(
+    r"(?i:valid(?!at|it)|inclu[ds]|accepted|(?<!un)usable)|(?<![a-z])(good|keep|kept|use)(?![a-z])|Good|GOOD"
+)
+
+
+def says_of_validity(name: str) -> str:
+    """What a name says of its times or trials: "unsound", "sound" or "" for nothing."""
+    return "unsound" if UNSOUND.search(name) else "sound" if SOUND.search(name) else ""
 
 
 def tables_name(place: str) -> str:
