@@ -6,12 +6,17 @@ next one; a pause repeats a film time. Each spike keeps its place in its frame.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.data.files.plain import read_table
+from nblib.data.trials.columns import numbers
 
 OFF_S = 1e-6  # film times may miss their frame by so much
+LEAST_INSIDE = 0.01  # of the frames that a file annotates; of one in milliseconds a thousandth is
 
 
 def frame_of(film_s: np.ndarray, rate_hz: float, where: str) -> np.ndarray:
@@ -24,6 +29,11 @@ def frame_of(film_s: np.ndarray, rate_hz: float, where: str) -> np.ndarray:
             f"{frame[row] / rate_hz:.9g} s."
         )
     return frame.astype(np.int64)
+
+
+def picture_of(frame: int) -> str:
+    """The file that holds the picture of a frame: files count from 1, frames from 0."""
+    return f"frame_{frame + 1:06d}.jpg"
 
 
 def shown_frames(
@@ -79,3 +89,50 @@ def on_film(
     share = (at - begin) / np.maximum(end - begin, 1)
     film = np.minimum(opens + (share * (closes - opens)).astype(np.int64), closes - 1)
     return film / 1e9, inside, ~inside & (place >= 0) & (at < stop[-1])
+
+
+def frames_of_spans(path: Path, window: list[int], rate_hz: float) -> dict[str, np.ndarray]:
+    """Annotations (frame,) up to the end of a window, from a CSV of spans: label, and start and stop
+    [s of film] or first_frame and last_frame; each label is 1 in its spans and 0 elsewhere.
+
+    window: first frame that is read, and one past the last. Raises BadInput for other columns, a row
+    without a label, a span that holds no frame or ends within one, and for spans of which hardly a
+    frame lies in the window, as of another film or in milliseconds.
+    """
+    table = read_table(path, ("label",))
+    by_frame = {"first_frame", "last_frame"} <= set(table)
+    if not by_frame and not {"start", "stop"} <= set(table):
+        raise BadInput(
+            f"{path}: expected columns start and stop [s of film], or first_frame and last_frame; found "
+            f"{some(table.columns, 40)}."
+        )
+    ends = ("first_frame", "last_frame") if by_frame else ("start", "stop")
+    low, high = given = [numbers(table[name], f"{path}: column {name!r}") for name in ends]
+    if by_frame:
+        for name, frame in zip(ends, given, strict=True):
+            if len(rows := np.flatnonzero(frame % 1 > 0)):
+                raise BadInput(
+                    f"{path}: {name} is {frame[rows[0]]:g} in row {some(rows)}; whole frames, counted from 0, "
+                    "are needed. Times [s of film] go by the names start and stop."
+                )
+        high = high + 1
+    else:  # the frames that begin in [start, stop)
+        low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in given)
+    holds = np.isfinite(low) & np.isfinite(high) & (low < high) & table["label"].notna()
+    if len(rows := np.flatnonzero(~holds)):
+        raise BadInput(
+            f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row {some(rows)}; a span needs both, "
+            f"and a frame lasts {1 / rate_hz:.3g} s."
+        )
+    inside = np.clip(high, *window) - np.clip(low, *window)
+    if inside.sum() < LEAST_INSIDE * (high - low).sum():
+        unit, rate = ("frames", 1) if by_frame else ("s of film", rate_hz)
+        raise BadInput(
+            f"{path}: it annotates {given[0].min():g} to {given[1].max():g} [{unit}], of which the film here, "
+            f"{window[0] / rate:g} to {window[1] / rate:g}, holds {inside.sum() / (high - low).sum():.2%}. It is "
+            f"of another film, or in another unit, such as milliseconds; {ends[0]} and {ends[1]} must be in [{unit}]."
+        )
+    labels = {str(name): np.zeros(window[1], np.int8) for name in table["label"]}
+    for name, first, stop in zip(table["label"], low, high, strict=True):
+        labels[str(name)][max(int(first), 0) : max(int(stop), 0)] = 1
+    return labels

@@ -22,8 +22,7 @@ from nblib.core.params import SECONDS, Params, Recipe
 from nblib.data import nwb
 from nblib.data.counts_dataset import NO_LABEL
 from nblib.data.files import hdf5
-from nblib.data.files.plain import read_table
-from nblib.data.film_clock import frame_of, on_film, shown_frames
+from nblib.data.film_clock import frame_of, frames_of_spans, on_film, picture_of, shown_frames
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
 from nblib.data.trials.columns import numbers, require
@@ -95,18 +94,18 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     )
     if recipe.times:
         csv = beside(path, recipe, recording_id)["times"]
-        more = from_csv(csv, window[1], rate)
+        more = frames_of_spans(csv, window, rate)
         if both := sorted(set(labels) & set(more)):
             raise BadInput(f"{csv}: {path} has an annotation {both[0]!r} too; rename this one.")
         labels |= more
     check_label(recipe.label, labels, str(path))
-    first, last = shown["frame"].iloc[[0, -1]]
+    shows = shown["frame"].iloc[[0, -1]]
     shown = shown[slice(*np.searchsorted(shown["frame"], window))]  # rows of the whole, not copied
     del tables, film_s, clock_s
     if shown.empty:
         raise BadInput(
-            f"{path}: {WATCH_LOG} shows frames {first} to {last}, none of {window[0]} to {window[1] - 1}; film "
-            "times must be in seconds, and `window` two frames that rise."
+            f"{path}: {WATCH_LOG} shows frames {' to '.join(map(str, shows))}, none of {window[0]} to "
+            f"{window[1] - 1}; film times must be in seconds, and `window` two frames that rise."
         )
     spans = np.ptp(spike_s), (shown["stop"].iloc[-1] - shown["start"].iloc[0]) / 1e9
     if not spans[1] / LIKE < spans[0] < spans[1] * LIKE:
@@ -124,9 +123,11 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     units = whole.units.assign(n_in_pauses=n_paused, n_outside=n_outside)
     if "area" in units:
         units = units.assign(region=units["area"], area=units["area"].replace(GROUPS))
+    first = shown["frame"].iloc[0]
     note = (
         f"The film paused {shown['after_pause'][1:].sum()} times; {ends[-1]:,} spikes fall into its "
-        f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after."
+        f"{len(shown):,} frames, {sum(n_paused):,} into pauses and {n_outside.sum():,} before or after. Frames count "
+        f"from 0, files of pictures from 1: the first one here, frame {first}, is {picture_of(first)}."
     )
     notes = [*whole.meta["notes"], note]
     if unused := [n for n in whole.intervals if n in whole.invalid or says_of_validity(n)]:
@@ -169,37 +170,6 @@ def frame_table(
     table = pd.DataFrame(columns, copy=False)
     table.attrs["annotations"] = list(labels)
     return table
-
-
-def from_csv(path: Path, n_frames: int, rate_hz: float) -> dict[str, np.ndarray]:
-    """Annotations (n_frames,) from a CSV of spans: label, and start and stop [s of film] or first_frame
-    and last_frame; each label is 1 in its spans and 0 elsewhere.
-
-    Raises BadInput for other columns, a row without a label, and a span that holds no frame.
-    """
-    table = read_table(path, ("label",))
-    by_frame = {"first_frame", "last_frame"} <= set(table)
-    if not by_frame and not {"start", "stop"} <= set(table):
-        raise BadInput(
-            f"{path}: expected columns start and stop [s of film], or first_frame and last_frame; found "
-            f"{some(table.columns, 40)}."
-        )
-    ends = ("first_frame", "last_frame") if by_frame else ("start", "stop")
-    low, high = (numbers(table[name], f"{path}: column {name!r}") for name in ends)
-    if by_frame:
-        high = high + 1
-    else:  # the frames that begin in [start, stop)
-        low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in (low, high))
-    holds = np.isfinite(low) & np.isfinite(high) & (low < high) & table["label"].notna()
-    if len(rows := np.flatnonzero(~holds)):
-        raise BadInput(
-            f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row {some(rows)}; a span needs both, "
-            f"and a frame lasts {1 / rate_hz:.3g} s."
-        )
-    labels = {str(name): np.zeros(n_frames, np.int8) for name in table["label"]}
-    for name, first, stop in zip(table["label"], low, high, strict=True):
-        labels[str(name)][max(int(first), 0) : int(stop)] = 1
-    return labels
 
 
 def check_label(label: str, labels: Iterable[str], where: str) -> None:

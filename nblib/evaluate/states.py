@@ -89,15 +89,20 @@ class Answers:
 
 
 def half_width(left_out: list[np.ndarray], per_train: float) -> np.ndarray:
-    """Half of Student's interval of scores, from their values with each segment, and each fold, left out.
+    """Half of Student's interval of scores, from their values with each segment, and each fold, left out."""
+    return stats.t_quantile(len(left_out[0]) - 1) * np.sqrt(variance(left_out, per_train))
+
+
+def variance(left_out: list[np.ndarray], per_train: float) -> np.ndarray:
+    """Variance of scores, from their values with each segment, and each fold, left out.
 
     left_out: (segments, ...) and (folds, ...). The larger variance of the two counts, as segments of a
     fold share a decoder. per_train: test bins over train bins; what was learned varies too, which other
     folds do not show, as they share most of what they learn from. The factor on the variance for that is
     Nadeau and Bengio's (2003, Machine Learning 52:239).
     """
-    variance = np.max([stats.jackknife_variance(values) for values in left_out], axis=0)
-    return stats.t_quantile(len(left_out[0]) - 1) * np.sqrt(variance * (1 + per_train))
+    of_units = [stats.jackknife_variance(values) for values in left_out]
+    return np.max(of_units, axis=0) * (1 + per_train)
 
 
 def kappa(both, said, on, n) -> np.ndarray | float:

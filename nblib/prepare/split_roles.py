@@ -90,7 +90,8 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     Returns
     -------
     Rows (fold, trial): recording, subject, trial, group (presentations that share time have one,
-    and one role), label, start_s, stop_s, fold, role, seed.
+    and one role), label, start_s, stop_s, fold, role, seed. Of a film also dealt, the role that a bin has
+    whatever the label: without a label, its role is gap.
 
     Raises
     ------
@@ -131,6 +132,7 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
             role, group = role[at], group[at]
         else:
             role = _random(group, label, fold, settings)
+        dealt = {"dealt": role.copy()} if film.is_film(binned) else {}
         role[~known] = "gap"
         _check_roles(role[known], label[known], fold, settings, who)
         folds.append(
@@ -138,7 +140,7 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
                 "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
                 "trial": binned.trial.values, "group": group, "label": label,
                 "start_s": binned.start_s.values, "stop_s": binned.stop_s.values,
-                "fold": fold, "role": role, "seed": settings.split_seed,
+                "fold": fold, "role": role, "seed": settings.split_seed, **dealt,
             })
         )  # fmt: skip
     return pd.concat(folds, ignore_index=True)

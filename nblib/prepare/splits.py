@@ -65,8 +65,14 @@ def time_blocks(split: pd.DataFrame) -> tuple[int, pd.Series]:
 
 
 def split_hash(split: pd.DataFrame) -> str:
-    """12 hex digits of who has which role; equal hashes mean comparable scores."""
-    rows = split.sort_values(["recording", "fold", "trial"])[["recording", "trial", "fold", "role"]]
+    """12 hex digits of who has which role; equal hashes mean comparable scores.
+
+    The split of a film is one for all patients and labels: there it is of what was dealt.
+    """
+    names = ["recording", "trial", "fold", "role"]
+    if "dealt" in split:
+        names = ["trial", "fold", "dealt"]
+    rows = split.sort_values(["recording", "fold", "trial"])[names]
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:12]
 
 

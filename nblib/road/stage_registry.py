@@ -89,7 +89,7 @@ STAGES: dict[str, StageInfo] = {
     INGEST: _road(8, None, P.IngestSettings, "any"),
     BIN: _road(7, INGEST, P.BinSettings, "any"),
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
-    SPLIT: _road(3, CLEAN, P.SplitSettings, "spikes"),
+    SPLIT: _road(4, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
         4, SPLIT, "nblib.experiments.decode:Params", kind="train", chosen=True, compared=True,
         needs="05_train_lstm", trial="nblib.experiments.decode:trial",

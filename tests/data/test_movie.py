@@ -110,17 +110,32 @@ def test_frames_labels_and_pauses_of_bins(films):
     with h5py.File(films / "p1.nwb") as file:
         table = file["processing/machine_learning"][movie.ANNOTATIONS]
         hero = table["indicator_function"][:][: table["indicator_function_index"][0]]
-    assert binned.frame.values[0] == 918 and f"frame_{918 + 1:06d}.jpg" == "frame_000919.jpg"
-    assert binned.label.values[0] == hero[918]
+    assert binned.frame.values[0] == 918 and binned.label.values[0] == hero[918]
+    note = session.meta["notes"][-1]
+    assert "the first one here, frame 918, is frame_000919.jpg" in note
     assert np.array_equal(binned.label.values, hero[918 : 918 + 3000 : 2])
     assert binned.after_pause.values.sum() == 3
     assert np.allclose(binned.exposure_s.values, 0.082)  # not the 0.08 s of film
     assert binned.start_s.values[0] == 36.72
-    cuts = [counted(session, bin_label=rule).annotation.sel(name="camera-cuts").values.sum()
-            for rule in ("first", "any", "majority")]  # fmt: skip
-    assert (
-        cuts[1] > 20 and abs(cuts[0] - cuts[1] / 2) <= 3 * cuts[1] ** 0.5 / 2 and cuts[2] <= cuts[1]
-    )
+
+
+def test_an_event_of_one_frame_is_in_one_bin_with_any_and_in_half_of_them_with_first(films):
+    session = opening.open_recording(recipe(films), "p1")
+    with h5py.File(films / "p1.nwb") as file:
+        table = file["processing/machine_learning"][movie.ANNOTATIONS]
+        k = table["label_name"].asstr()[:].tolist().index("camera-cuts")
+        parts = np.split(table["indicator_function"][:], table["indicator_function_index"][:-1])
+    events = np.flatnonzero(parts[k][918 : 918 + 3000])
+    assert len(events) > 20 and np.diff(events).min() > 1
+    in_bins = {
+        rule: np.flatnonzero(counted(session, bin_label=rule).annotation.sel(name="camera-cuts"))
+        for rule in ("first", "any", "majority")
+    }
+    assert in_bins["any"].tolist() == (events // 2).tolist()
+    assert in_bins["first"].tolist() == (events[events % 2 == 0] // 2).tolist()
+    n = len(events)
+    assert abs(len(in_bins["first"]) - n / 2) <= 3 * n**0.5 / 2
+    assert set(in_bins["majority"]) <= set(in_bins["any"])
 
 
 def test_what_is_undefined_is_no_class(films):
@@ -131,9 +146,14 @@ def test_what_is_undefined_is_no_class(films):
 
 
 @pytest.mark.parametrize("home", ["processing/misc", "stimulus", "own module", "machine_learning"])
-def test_tables_are_found_in_each_home(films, tmp_path, home):
-    path = tmp_path / "sub-p1" / "sub-p1_ses-subp1_ecephys.nwb"
-    path.parent.mkdir()
+@pytest.mark.parametrize(
+    "file_name",
+    ["sub{recording}.nwb", "sub-{recording}/sub-{recording}_ses-sub{recording}_ecephys.nwb"],
+    ids=["as first named", "as published"],
+)
+def test_tables_are_found_in_each_home_under_both_file_names(films, tmp_path, home, file_name):
+    path = tmp_path / file_name.replace("{recording}", "p1")
+    path.parent.mkdir(exist_ok=True)
     shutil.copy(films / "p1.nwb", path)
     with h5py.File(path, "r+") as file:
         for name in (movie.BINS, movie.ANNOTATIONS):
@@ -142,11 +162,7 @@ def test_tables_are_found_in_each_home(films, tmp_path, home):
             )
             if place:
                 file.move(f"processing/machine_learning/{name}", place)
-    other = recipe(tmp_path).model_copy(
-        update={
-            "path": f"{tmp_path}/sub-{{recording}}/sub-{{recording}}_ses-sub{{recording}}_ecephys.nwb"
-        }
-    )
+    other = recipe(tmp_path).model_copy(update={"path": f"{tmp_path}/{file_name}"})
     session = opening.open_recording(other, "p1")
     same = opening.open_recording(recipe(films), "p1")
     pd.testing.assert_frame_equal(session.intervals["frames"], same.intervals["frames"])
@@ -159,7 +175,8 @@ def changed(films, tmp_path, change):
     return recipe(tmp_path)
 
 
-def test_film_times_may_be_off_by_a_rounding_only(films, tmp_path):
+@pytest.mark.parametrize(("off", "shown"), [(1e-3, "40\\.001"), (-1e-3, "39\\.999")])
+def test_film_times_may_be_off_by_a_rounding_only(films, tmp_path, off, shown):
     log = "stimulus/presentation/cleaned_watchlogs/pts"
 
     def move(seconds):
@@ -168,9 +185,9 @@ def test_film_times_may_be_off_by_a_rounding_only(films, tmp_path):
 
         return changed(films, tmp_path, change)
 
-    opening.open_recording(move(1e-9), "p1")
-    with pytest.raises(errors.BadInput, match=r"pts is 40\.001 s in row 1000; .* begins at 40 s"):
-        opening.open_recording(move(1e-3), "p1")
+    opening.open_recording(move(off * 1e-6), "p1")
+    with pytest.raises(errors.BadInput, match=rf"pts is {shown} s in row 1000; .* begins at 40 s"):
+        opening.open_recording(move(off), "p1")
 
 
 def test_faults_are_refused_by_name(films, tmp_path):
@@ -225,6 +242,20 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
         ("start,stop\na,50,", "no frame from start to stop, in row 0"),
         ("start,stop\n,50,60", "no label"),
         ("first_frame,last_frame\na,1500,1400", "no frame from first_frame to last_frame"),
+        (
+            "first_frame,last_frame\na,1000,1200\na,1300.5,1400",
+            r"first_frame is 1300\.5 in row 1; whole",
+        ),
+        ("first_frame,last_frame\na,1000,1200.5", r"last_frame is 1200\.5 in row 0; whole frames"),
+        (
+            "start,stop\na,0,40\na,50000,60000\na,90000,150000",
+            r"0 to 150000 \[s of film\].* here, 36\.72 to 156\.72, holds 0\.00%.* such as milliseconds",
+        ),
+        ("start,stop\na,5000,5600", "of another film, or in another unit"),
+        (
+            "first_frame,last_frame\na,90000,90500",
+            r"90000 to 90500 \[frames\].* here, 918 to 3918, holds 0",
+        ),
         ("start,stop\nhero,50,60", "has an annotation 'hero' too; rename this one"),
     ],
 )
@@ -233,6 +264,28 @@ def test_spans_of_a_csv_that_would_be_lost_are_refused(films, tmp_path, rows, ma
     path.write_text(f"label,{rows}\n")
     with pytest.raises(errors.BadInput, match=match):
         opening.open_recording(recipe(films, times=str(path)), "p1")
+
+
+def test_annotations_of_the_whole_film_may_reach_beyond_what_is_read(films, tmp_path):
+    """A film of 4,726 s, of which two minutes are shown here: not another film."""
+    path = tmp_path / "whole.csv"
+    path.write_text("label,start,stop\na,0,50\na,100,120\na,900,2000\nlogo,0,10\n")
+    session = opening.open_recording(recipe(films, times=str(path), label="a"), "p1")
+    frames = session.intervals["frames"]
+    on = frames.loc[frames["a"] == 1, "start_time"]
+    assert len(on) == round((50 - 36.72 + 20) * 25) and on.max() == pytest.approx(119.96)
+    assert not frames["logo"].any()
+
+
+@pytest.mark.parametrize("bin_s", [0.1, 0.04, 0.2])
+def test_a_width_that_is_not_so_many_frames_is_refused(films, bin_s):
+    session = opening.open_recording(recipe(films), "p1")
+    told = (
+        rf"bin_s = {bin_s:g} s is {bin_s / 0.04:g} frames of 0\.04 s, frames_per_bin = 2 is 0\.08 s"
+    )
+    with pytest.raises(errors.BadParameter, match=told):
+        counted(session, bin_s=bin_s)
+    assert counted(session, bin_s=0.08).equals(counted(session))
 
 
 @pytest.mark.parametrize("parts", [[], ["p1", "p1"], ["pool"], ["p1", "both"]])

@@ -8,6 +8,7 @@ import pytest
 from drawn_film import drawn
 
 from nblib.core.errors import BadInput, BadParameter
+from nblib.evaluate import stats
 from nblib.evaluate.result import Result
 from nblib.experiments.film import beyond, decoding, events, forecast
 
@@ -69,6 +70,30 @@ def test_answers_that_are_all_alike_find_no_event(monkeypatch):
         ],
     )
     assert {row.score.value for row in events.events(data, asked(tolerance_s=0.24))} == {0.0}
+
+
+@pytest.mark.parametrize("all_right", [True, False])
+def test_a_share_of_none_or_all_of_few_events_is_no_certainty(monkeypatch, all_right):
+    """As wide as of so many independent events, or segments where these are fewer."""
+    data, _ = drawn(0, 6000, gap_s=4.0, label="cut")
+    said = np.where(data.y == 1, 6.0, -6.0)
+    said = said if all_right else np.roll(said, 12)
+    monkeypatch.setattr(
+        decoding,
+        "log_odds",
+        lambda name, film, fold, params: [said[film.rows(fold, r)] for r in ("val", "test")],
+    )
+    monkeypatch.setattr(
+        events, "_rates", lambda counts: np.full((*counts.shape[:-1], 3), all_right * 1.0)
+    )
+    rows = events.events(data, asked(tolerance_s=0.16))
+    n_segments = len(np.unique(data.segment[data.roles[0] == "test"])) * 5
+    for row in rows:
+        n = min(row.score.n, n_segments)
+        low, high = stats.binomial_interval(n * all_right, n)
+        assert row.score.value == all_right
+        wide = row.score.ci_high - row.score.ci_low
+        assert wide == pytest.approx(high - low, rel=0.3) and wide > 0.05
 
 
 def test_a_random_score_of_nothing_is_not_explained():

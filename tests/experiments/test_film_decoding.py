@@ -154,6 +154,13 @@ def test_another_label_needs_no_new_counts(tiny):
         loaded(*tiny, label_name="rivals")
 
 
+def test_a_recipe_whose_label_is_undefined_in_places_leaves_other_labels_whole(tmp_path, tiny):
+    data, _ = loaded(*prepared(tmp_path, label="indoor-setting"), label_name="hero")
+    same, _ = loaded(*tiny)
+    assert data.split_hash == same.split_hash and np.array_equal(data.roles, same.roles)
+    assert np.array_equal(data.rows(0, "train"), same.rows(0, "train"))
+
+
 def test_without_signal_nothing_is_told(tmp_path):
     quiet = {**HALF, "signal": 0.0, "n_units": 10}
     data, asked = loaded(*prepared(tmp_path, source_params=quiet, n_parts=0), models=["ridge"])

@@ -9,7 +9,7 @@ import xarray as xr
 
 from nblib.core import errors, params
 from nblib.data import movie, recording
-from nblib.prepare import split_roles, train_statistics
+from nblib.prepare import split_roles, splits, train_statistics
 from nblib.prepare.continuous import film
 from nblib.report.audit import checks
 
@@ -161,17 +161,23 @@ def test_a_split_of_segments_is_one_for_all_patients():
     small = params.SplitSettings(split="segments", n_folds=5, **SMALL)
     one, other = (split_roles.make_split(binned(recording=who), small) for who in ("p1", "p2"))
     assert one["role"].tolist() == other["role"].tolist()
+    assert splits.split_hash(one) == splits.split_hash(other)
     tested = one[one["role"] == "test"]
     assert tested.groupby("group").size().shape == (20,) and not tested["trial"].duplicated().any()
     assert not list(checks.role_faults(one, 1.8))
 
 
 def test_what_has_no_label_has_no_role():
+    """Yet the split is that of every other label: what was dealt is known, and hashed."""
     label = np.where(np.arange(1500) % 97 < 5, 99, np.arange(1500) // 20 % 2)
-    split = split_roles.make_split(
-        binned(label=label), params.SplitSettings(split="segments", n_folds=5, **SMALL)
-    )
+    small = params.SplitSettings(split="segments", n_folds=5, **SMALL)
+    split = split_roles.make_split(binned(label=label), small)
     assert set(split.loc[split["label"] == 99, "role"]) == {"gap"}
+    other = split_roles.make_split(binned(), small)
+    assert (split["role"] != other["role"]).any() and split["dealt"].equals(other["role"])
+    assert splits.split_hash(split) == splits.split_hash(other)
+    wider = split_roles.make_split(binned(), small.model_copy(update={"gap_s": 1.5}))
+    assert splits.split_hash(wider) != splits.split_hash(other)
     assert set(
         train_statistics.fit_statistics(
             binned(label=label), split, 0, params.SplitSettings()

@@ -221,6 +221,17 @@ def with_new_fits(rows: list[Row], data: Film, params: decoding.Params) -> list[
     return renewed
 
 
+def headline(result: Result) -> str:
+    """The answer of 11 in a line: kappa of the chosen decoder, beside the clock and the best possible."""
+    kappas = {row.of["model"]: row for row in result.rows if row.metric == "kappa"}
+    score, best = kappas[CHOSEN].score, kappas[CHOSEN].best
+    known = f", the best possible decoder {best.value:.2f}" if best is not None else ""
+    return (
+        f"**κ = {score.value:.2f}** ({score.ci_low:.2f} to {score.ci_high:.2f}) of *{in_markdown(result.about['label_name'])}*; "
+        f"a clock that reads no spike {kappas[CLOCK].score.value:.2f}{known}, chance 0."
+    )
+
+
 def in_words(result: Result) -> str:
     """The decoder that validation chose, beside clock and oracle, and what a random split would say."""
     kappas = {row.of["model"]: row for row in result.rows if row.metric == "kappa"}

@@ -163,7 +163,7 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
     _, segment = film.segment_roles(trial[-1] + 1, width_s, 0, settings)  # those of any split
     return Film(
         binned.counts.values[:, 0], y, name,
-        np.array([part["role"] for part in folds]), segment[trial],
+        np.array([part["dealt"] for part in folds]), segment[trial],
         trial, binned.after_pause.values, binned.unit.values,
         areas_of(units_of(binned)), width_s,
         splits.split_hash(roles), settings, _best(binned, recipe, params.recording, name),

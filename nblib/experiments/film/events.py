@@ -33,7 +33,8 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
 
     A peak must be so high that validation bins hold three for every four beginnings in as many train bins;
     their labels are not looked at. Chance and p: the events found are moved round within each segment.
-    Intervals as of other scores.
+    Intervals are of shares: exact ones (Clopper and Pearson) at the number of independent events that vary as
+    the score does over segments and folds, so that none or all is no certainty.
     """
     if not params.tolerance_s:
         return []
@@ -71,11 +72,13 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
     of_folds, total = np.array([np.sum(part, axis=0) for part in counted]), counts.sum(axis=0)
     value, left_out = _rates(total), [_rates(total - parts) for parts in (counts, of_folds)]
     n_test, n_train = (sum(len(data.rows(fold, r)) for fold in folds) for r in ("test", "train"))
-    half = states.half_width(left_out, len(folds) * n_test / n_train)
+    variance = states.variance(left_out, len(folds) * n_test / n_train)
+    least_n = np.minimum([total[1], total[2], (total[1] + total[2]) / 2], len(counts))
     of = {"model": name, "variant": f"events of {data.label_name}"}
     rows = []
     for k, metric in enumerate(EVENTS):
-        ends = max(0, value[k] - half[k]), min(1, value[k] + half[k])
+        spread = variance[k] if least_n[k] else np.inf  # none found: nothing is known
+        ends = stats.effective_interval(value[k], spread, least_n[k], len(counts) - 1)
         p = stats.permutation_p(value[k], null[:, k])
         numbers = value[k], *ends, null[:, k].mean(), p
         score = Score(*map(float, numbers), int(total[2]), null="events moved round within segments")  # fmt: skip

@@ -25,12 +25,19 @@ def bins_of_frames(recording: Recording, settings: BinSettings) -> tuple[pd.Data
     The index counts bins from the first frame. Rows have the recording's label, frame (the first),
     exposure_s, after_pause (the film paused in the bin or just before it), and a column an annotation:
     of the first frame, or of any or most of them, 99 where none has one. Bins that miss a frame are
-    left out. Raises BadParameter for what is no film.
+    left out. Raises BadParameter for what is no film, and for a `bin_s` that is not so many frames.
     """
     frames, k = recording.intervals[recording.trials], settings.frames_per_bin
     if "annotations" not in frames.attrs:
         raise BadParameter(
             f"{recording.trial_place}: binning = 'frames' needs the frames of a film."
+        )
+    frame_s = frames["stop_time"].iloc[0] - frames["start_time"].iloc[0]
+    asked, usual = settings.bin_s / frame_s, BinSettings.model_fields["bin_s"].default
+    if settings.bin_s != usual and abs(asked - k) > 1e-6:
+        raise BadParameter(
+            f"bin_s = {settings.bin_s:g} s is {asked:.4g} frames of {frame_s:.4g} s, frames_per_bin = {k} is "
+            f"{k * frame_s:.4g} s; bins of a film are whole frames. Leave bin_s out and set frames_per_bin."
         )
     number = (frames["frame"] - frames["frame"][0]).to_numpy() // k
     full = np.bincount(number) == k
