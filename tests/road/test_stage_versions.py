@@ -2,7 +2,7 @@
 
 `stage_sources.json` records, for every stage, its version and a hash of the code behind it
 (comments, docstrings and layout do not count). After a change: if what the stage writes can
-differ, raise its version in `nblib/road/stages.py`; then `python tests/road/test_stage_versions.py`.
+differ, raise its version in `nblib/road/stage_registry.py`; then `python tests/road/test_stage_versions.py`.
 
 What stands behind 00-04 is listed here. What stands behind a run is computed: every module that
 its notebook reaches by imports, but those of the stages it rests on, whose keys are in its own,
