@@ -13,7 +13,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter, MissingInput
 from nblib.core.params import Recipe
 from nblib.data import counts_dataset
-from nblib.evaluate import scores
+from nblib.evaluate import scores, stats
 from nblib.experiments import decode
 from nblib.prepare import binning, splits
 from nblib.report import all_runs, audit, model_choice
@@ -263,6 +263,26 @@ def test_presentations_of_a_block_count_as_one(road):
     for name in ("accuracy_by_time", "importance_units", "importance_bins"):
         of_one, of_blocks = (r.tables[name].filter(regex="low|high") for r in (alone, result))
         assert of_one.size and not of_one.equals(of_blocks), name
+
+
+def test_differences_between_areas_count_blocks_as_one(road):
+    stage, data, decoder, _ = trained(model="nearest_mean", importance=0)
+    blocked = replace(data, group=np.arange(len(data.test)) // 8)
+    answers = decoder.predict_log_proba(data.test.x)
+    alone, table = (decode.by_area(answers, d, stage.params) for d in (data, blocked))
+    part = decode.of_units(data, table["area"][1] == counts_dataset.areas_of(data.units))
+    other = decode.make_decoder(stage.params)
+    decode.fit(other, part, stage.params, None, progress=False)
+    right = [
+        a.argmax(axis=1) == data.test.y for a in (answers, other.predict_log_proba(part.test.x))
+    ]
+    expected = stats.paired_difference(*right, group=blocked.group)
+    row = table[table["kind"] == "alone"].iloc[0]
+    assert (row["less"], row["less_low"], row["less_high"]) == (
+        expected.value, expected.ci_low, expected.ci_high,
+    )  # fmt: skip
+    assert not np.allclose(alone["less_low"][1:], table["less_low"][1:])
+    assert not np.allclose(alone["ci_low"], table["ci_low"])
 
 
 def test_table_shows_every_score_beside_the_best_possible(road):

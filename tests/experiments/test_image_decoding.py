@@ -75,6 +75,8 @@ def test_scenes_are_dealt_whole(data, shown):
     scenes = split_scenes(data, shown, asked(), RECIPE)
     assert (len(scenes.train), len(scenes.val), len(scenes.held)) == (27, 5, 8)
     assert len({*scenes.train, *scenes.val, *scenes.held}) == N_SCENES
+    for rows in (scenes.train, scenes.val, scenes.held, scenes.all):  # images are found by place
+        assert (np.diff(rows) > 0).all()
     of = {name: set(part.y) for name, part in scenes.presentations.items()}
     assert of["fit"] == set(scenes.train) and of["choose"] == set(scenes.val)
     assert of["fit, all"] == {*scenes.train, *scenes.val} == of["seen"]
@@ -163,6 +165,8 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
     good, bad = found.spaces["pca"], found.spaces["spectrum"]
     for one, right in ((good, y), (bad, np.roll(val, 1)[np.searchsorted(val, y)])):
         one.decoded["choose"] = one.features[right]  # one finds every image, the other none
+    bad.decoded["choose"][y == val[0]] = bad.features[val[0]]  # the other finds one of them
+    good.decoded["choose"][y == val[1]] = good.features[val[0]]  # and this one misses one
     good.decoded["unseen"] = -good.decoded["unseen"]  # and the worst of spaces on the test
     assert images.preferred(found) == "pca"
     assert set(images.examples(found)["space"]) == {"pca"}
