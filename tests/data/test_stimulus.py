@@ -59,6 +59,15 @@ def test_a_broken_clock_is_named_with_file_and_field(tmp_path, change, words):
             look(made)
 
 
+def test_a_stimulus_in_minutes_is_told(tmp_path):
+    data = np.ones((len(TIMES), 2))
+    odd = [
+        " ".join(session_report(opened(with_series(tmp_path / f"{unit}.nwb", times, data))).odd)
+        for unit, times in (("s", TIMES), ("min", TIMES / 60))
+    ]
+    assert "which would fit" not in odd[0] and "if its times are minutes" in odd[1]
+
+
 def test_the_value_in_force_and_means_of_it(tmp_path):
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.05, 0.15, 60))

@@ -78,6 +78,15 @@ def test_a_sentence_stands_before_every_cell_of_work(notebook):
             assert before.source.rstrip().endswith((".", ":")), before.id
 
 
+def test_what_to_do_in_a_kernel_without_nblib_stands_above_the_cell_that_finds_out(notebook):
+    place = next(i for i, c in enumerate(notebook.cells) if "import nblib" in c.source)
+    assert [c for c in notebook.cells[:place] if c.cell_type == "code"] == [parameters(notebook)]
+    told, display = notebook.cells[place - 1].source, "Python (nblib)"
+    assert "If there is no module `nblib`, choose a kernel that has it" in told and display in told
+    makefile = (store.project_root() / "Makefile").read_text(encoding="utf-8")
+    assert f'--name nblib --display-name "{display}"' in makefile, "what `make lab` offers"
+
+
 def test_no_outputs_and_plain_metadata(notebook):
     for cell in code(notebook):
         assert cell.outputs == [] and cell.execution_count is None

@@ -123,13 +123,14 @@ def _overlapping(table: pd.DataFrame) -> np.ndarray:
     return table.index.to_numpy()[np.sort(order[1:][early])]
 
 
-def perhaps_slower(name: str, table: pd.DataFrame, first: float, last: float) -> str:
-    """A sentence where intervals fill the time of the spikes or of the signal [s] only when they are
-    read as minutes or hours; "" where nothing speaks for it."""
-    start, stop = _times(table)
+def perhaps_slower(
+    name: str, start: np.ndarray, stop: np.ndarray, first: float, last: float
+) -> str:
+    """A sentence where times fill that of the spikes or of the signal, first to last [s], only when they
+    are read as minutes or hours; "" where nothing speaks for it. start, stop (n,): of each interval."""
     if len(start) < LEAST_ROWS:
         return ""
-    begin, end, lasts = start.min(), stop.max(), last - first
+    begin, end, lasts = np.min(start), np.max(stop), last - first
     for unit, factor in SLOWER.items():
         inside = first - SLACK * lasts <= begin * factor and end * factor <= last + SLACK * lasts
         if inside and (end - begin) * factor > FILLS * lasts:
@@ -150,7 +151,7 @@ def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str])
                 f"{name} lies from {first:.6g} to {last:.6g} s, the spikes from {clock.first:.6g} to "
                 f"{clock.last:.6g} s: it may be of another clock."
             )
-        elif slower := perhaps_slower(name, table, clock.first, clock.last):
+        elif slower := perhaps_slower(name, *_times(table), clock.first, clock.last):
             odd.append(slower)
         rows = _overlapping(table)
         if len(rows):

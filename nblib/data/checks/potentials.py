@@ -90,8 +90,8 @@ def report(session: Recording) -> SessionReport:
             check_unit(both, (min(begin, series.start_s), last), (series.start_s, end), remedy)
         check_restart(session, session.timed_trials)
     odd = [*session.meta["notes"], *(trial_oddities(session) if session.trials else [])]
-    if len(table) and (slower := perhaps_slower(session.trials, table, series.start_s, end)):
-        odd.append(slower)
+    span = intervals["start_s"].to_numpy(), intervals["stop_s"].to_numpy()
+    odd += filter(None, [perhaps_slower(session.trials, *span, series.start_s, end)])
     readable(session, odd)
     odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     classes = session.labelled.classes if session.trials else []

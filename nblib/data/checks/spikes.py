@@ -214,7 +214,9 @@ def report(recording: Recording) -> SessionReport:
     if timed is not None:
         intervals.check_restart(recording, timed)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
-        check_samples(stimulus.place(recording), shown_s, (clock.first, clock.last))
+        place, span = stimulus.place(recording), (clock.first, clock.last)
+        check_samples(place, shown_s, span)
+        odd += filter(None, [intervals.perhaps_slower(place, shown_s, shown_s, *span)])
     unit_rates = spikes.units.copy()
     unit_rates.insert(1, "rate_hz", unit_rates["spikes"] / clock.span)
     out = {
