@@ -17,7 +17,7 @@ from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import NO_LABEL, signals_of, to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, splits, train_statistics
+from nblib.prepare import continuous, splits
 from nblib.prepare.continuous import film
 
 LEAST_OF_CLASS = 3  # one for train, validation and test each
@@ -225,7 +225,7 @@ def _check_roles(role, label, fold, settings, who) -> None:
 def sentence(
     binned: xr.Dataset,
     split: pd.DataFrame,
-    statistics: list[train_statistics.TrainStatistics],
+    statistics: list[splits.TrainStatistics],
     kind: str,
 ) -> str:
     """What 04 made, in a sentence; kind: how roles were dealt."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -11,53 +9,10 @@ import xarray as xr
 from nblib.core.errors import BadInput
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import signals_of
+from nblib.prepare.splits import SIGNAL_COLUMNS, TrainStatistics
 
-FITTED = ("unit_ids", "mean", "scale", "classes", "correlation")  # arrays of `TrainStatistics`
-SIGNAL_COLUMNS = ("name", "mean", "scale")  # of the table of further signals
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
 VALUES_AT_ONCE = 2**23
-
-
-@dataclass(frozen=True)
-class TrainStatistics:
-    """Everything fitted to data before a model: on train rows of one fold, and stored beside it.
-
-    unit_ids : kept units (N,); mean, scale : (N,) per-bin counts; classes : (C,) sorted labels;
-    correlation : (N, N) Pearson r over train rows (trial x bin), empty (0, 0) for more than
-    `MOST_CORRELATED` units; dropped : unit, reason; signals : name, mean, scale of each further signal.
-    """
-
-    fold: int
-    unit_ids: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    classes: np.ndarray
-    correlation: np.ndarray
-    dropped: pd.DataFrame
-    signals: pd.DataFrame
-
-    def transform(self, counts: np.ndarray, unit_ids: np.ndarray) -> np.ndarray:
-        """Counts (B, T, units) to scaled float32 (B, T, N), kept units in the stored order."""
-        place = pd.Index(unit_ids).get_indexer(self.unit_ids)
-        if (place < 0).any():
-            raise BadInput(
-                f"unit {self.unit_ids[place < 0][0]} of the training data is not in these counts."
-            )
-        x = counts[:, :, place].astype(np.float32)
-        x -= self.mean.astype(np.float32)
-        x /= self.scale.astype(np.float32)
-        return x
-
-    def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Labels to class codes int64; BadInput for a label that training never saw."""
-        code = np.searchsorted(self.classes, labels)
-        code = np.minimum(code, len(self.classes) - 1)
-        wrong = self.classes[code] != labels
-        if wrong.any():
-            raise BadInput(
-                f"label {labels[wrong][0]!r} is not among the {len(self.classes)} training classes."
-            )
-        return code.astype(np.int64)
 
 
 def train_rows(binned: xr.Dataset, split: pd.DataFrame, fold: int) -> np.ndarray:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from nblib.models.base import Decoder
     from nblib.models.multimodal.model import Multimodal
-    from nblib.prepare.train_statistics import TrainStatistics
+    from nblib.prepare.splits import TrainStatistics
 
 HISTORY = "history.parquet"
 
