@@ -10,13 +10,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["WANDB_MODE"] = "offline"
 
+import nblib.run.kernel  # noqa: E402, F401 - before nbformat: without the grammar of web addresses
+
+# isort: split
 import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 import tiny_project  # noqa: E402
-from conduct import lacking, scope  # noqa: E402
+from conduct import in_order, lacking, scope  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_DATA = "needs real data: "  # how the skips of the terminal summary are recognised
@@ -30,7 +33,13 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid: str) -> str:
             return scope(nodeid)
 
+    config.option.loadscopereorder = False  # as collected, see below
     return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {nodeid: i for i, nodeid in enumerate(in_order([item.nodeid for item in items]))}
+    items.sort(key=lambda item: place[item.nodeid])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -301,12 +301,16 @@ def test_what_would_skip_fails_where_nothing_may(no_skip, monkeypatch):
         conduct.lacking("no Slurm here")
 
 
-def test_tests_of_one_slurm_share_a_worker():
-    first, second = (f"tests/slurm/{name}.py::test_it" for name in ("test_cluster", "test_real"))
-    assert (
-        conduct.scope(first) == conduct.scope(second) != conduct.scope("tests/run/test_cli.py::a")
-    )
-    assert conduct.scope("tests/run/test_cli.py::a") != conduct.scope("tests/run/test_cli.py::b")
+def test_tests_of_one_slurm_share_a_worker_and_long_ones_come_first():
+    slurm, other = "tests/slurm/test_cluster.py::a", "tests/slurm/test_real_notebooks.py::b"
+    short, long = "tests/core/test_store.py::a", "tests/experiments/test_spikes.py::a"
+    assert conduct.scope(slurm) == conduct.scope(other) != conduct.scope(short)
+    assert conduct.scope(short) == conduct.scope("tests/core/test_store.py::b")
+    assert conduct.in_order([short, long, other, slurm]) == [other, slurm, long, short]
+    more = "tests/core/test_params.py::{}"
+    assert conduct.in_order([short, *map(more.format, "ab")])[-1] == short
+    for part in (*(part for chain in conduct.CHAINS for part in chain), *conduct.LONG):
+        assert list((ROOT / "tests").rglob(part.strip("/"))), f"{part} is no file of tests"
 
 
 @pytest.mark.parametrize("step", ["setup", "lint", "test", "book", "test-full"])

@@ -29,6 +29,29 @@ from nblib.run.watch import SIGNALS, Stopped, Watch
 SOCKET_PATH_MAX = 78  # Unix socket paths end at 104 (macOS) or 108 bytes
 
 
+@contextlib.contextmanager
+def _without_grammar() -> Iterator[None]:
+    """Hide the grammar of web addresses, which papermill's JSON validator would compile.
+
+    That takes a second at each start and no notebook needs it: jsonschema does without when it
+    cannot be imported.
+    """
+    grammar = "rfc3987_syntax"
+    hidden = grammar not in sys.modules
+    if hidden:
+        sys.modules[grammar] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[grammar]
+
+
+with _without_grammar():  # here, so that forks of a process that imported this begin at once
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+
 @dataclass
 class End:
     """How an execution ended. `result` is the folder that the notebook says it committed."""
@@ -100,9 +123,6 @@ def execute(
 
     Never raises for what the notebook does, nor when `target` cannot be written: it is gone then.
     """
-    papermill = _papermill()
-    from nbclient.exceptions import DeadKernelError
-
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # unknown names were settled before
     end, words = End(), ""
     with private_folder() as folder:
@@ -150,24 +170,6 @@ def execute(
     if words:
         _mark_ended(target, words)
     return end
-
-
-def _papermill() -> Any:
-    """papermill, without the grammar of web addresses that its JSON validator would compile.
-
-    That grammar takes a second at each start and no notebook needs it: jsonschema does without
-    when it cannot be imported.
-    """
-    grammar = "rfc3987_syntax"
-    hidden = grammar not in sys.modules and "papermill" not in sys.modules
-    if hidden:
-        sys.modules[grammar] = None
-    try:
-        import papermill
-    finally:
-        if hidden:
-            del sys.modules[grammar]
-    return papermill
 
 
 def _manager_class(watch: Watch, env: dict[str, str]) -> type:
