@@ -13,8 +13,9 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import Recipe
 from nblib.data.images import Images
 from nblib.evaluate import scores
-from nblib.experiments import decode, image_features, images
-from nblib.experiments.image_split import split_scenes
+from nblib.experiments import decode
+from nblib.experiments.images import decoding, features, words
+from nblib.experiments.images.split import split_scenes
 from nblib.prepare.decoder_inputs import Samples
 
 N_SCENES, N_UNITS, N_BINS = 40, 60, 2
@@ -57,7 +58,7 @@ RECIPE = Recipe(recipe="tiny", recordings=["tiny"], source="nwb", blank="-1")
 
 
 def asked(**given):
-    return images.Params(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
+    return decoding.Params(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def run(tmp_path):
 
     def run(data, shown, **given):
         folder = tmp_path / uuid.uuid4().hex
-        return images.decode_images(data, shown, asked(**given), RECIPE, folder)
+        return decoding.decode_images(data, shown, asked(**given), RECIPE, folder)
 
     return run
 
@@ -121,8 +122,8 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, run, regress
     assert s["reconstruction"]["of_the_true_features"].value > 0.99
     fit = found.spaces["pca"].fit
     assert 0.5 < fit["unseen"]["r"] < fit["unseen"]["reliability"] + 0.05 < 1.05
-    table = images.comparison(found).set_index("which")
-    assert table.loc[images.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
+    table = decoding.comparison(found).set_index("which")
+    assert table.loc[decoding.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
 
 
 def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, run):
@@ -152,9 +153,9 @@ def test_without_held_out_images_only_seen_ones_are_judged(data, shown, run):
         given = {"held_out": 0.0, "regressor": regressor, "max_epochs": 2}
         found = run(data, shown, **given)
         assert set(found.spaces["pca"].scores) == {"seen"} and not found.best
-        assert "images in so many" in images.in_words(found, asked(**given), RECIPE)
-        assert images.examples(found)["row"].nunique() == 5
-    assert "No space of this run" in images.drawn_table(found)["nothing drawn"][0]
+        assert "images in so many" in words.in_words(found, asked(**given), RECIPE)
+        assert words.examples(found)["row"].nunique() == 5
+    assert "No space of this run" in words.drawn_table(found)["nothing drawn"][0]
 
 
 def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_says(
@@ -168,14 +169,14 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
     bad.decoded["choose"][y == val[0]] = bad.features[val[0]]  # the other finds one of them
     good.decoded["choose"][y == val[1]] = good.features[val[0]]  # and this one misses one
     good.decoded["unseen"] = -good.decoded["unseen"]  # and the worst of spaces on the test
-    assert images.preferred(found) == "pca"
-    assert set(images.examples(found)["space"]) == {"pca"}
+    assert words.preferred(found) == "pca"
+    assert set(words.examples(found)["space"]) == {"pca"}
 
 
 def test_a_run_is_stored_with_a_row_for_each_result(data, shown, run, tmp_path):
     given = {"spaces": ["pca", "vae"], "vae_epochs": 2}
     found = run(data, shown, **given)
-    images.result_of(found, data, asked(**given)).save(tmp_path, {})
+    decoding.result_of(found, data, asked(**given)).save(tmp_path, {})
     told = json.loads((tmp_path / scores.METRICS).read_text())
     assert len(told["rows"]) == 6 and len(told["held_out"]) == 8
     assert told["rows"][1]["model"] == "pca by ridge"
@@ -213,7 +214,7 @@ def test_bad_settings_are_named(data, shown, run, given, error, says):
 def test_lab_latents_are_a_space(data, shown, run, tmp_path):
     import torch
 
-    space = image_features.PCA(4)
+    space = features.PCA(4)
     space.fit(shown.pixels, None)
     torch.save(torch.as_tensor(space.encode(shown.pixels)), tmp_path / "z.pt")
     found = run(data, shown, spaces=["lab"], latents=str(tmp_path / "z.pt"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nblib.core.errors import BadParameter, CorruptArtifact
-from nblib.experiments import image_features
+from nblib.experiments.images import features
 from nblib.models import vae
 from nblib.models.settings import FitSettings
 from nblib.simulate.units import natural_images
@@ -22,7 +22,7 @@ def grating(wavelength, angle, phase=0.0):
 
 
 def test_pca_is_fitted_on_training_images_alone(shown):
-    one, other = image_features.PCA(5), image_features.PCA(5)
+    one, other = features.PCA(5), features.PCA(5)
     one.fit(shown[:20], None)
     other.fit(shown[:20], np.ones_like(shown[:2]))
     np.testing.assert_array_equal(one.encode(shown), other.encode(shown))
@@ -30,7 +30,7 @@ def test_pca_is_fitted_on_training_images_alone(shown):
 
 
 def test_pca_with_all_components_draws_its_training_images(shown):
-    space = image_features.PCA(100)
+    space = features.PCA(100)
     space.fit(shown[:20], None)
     assert space.encode(shown).shape == (24, 19)
     np.testing.assert_allclose(space.decode(space.encode(shown[:20])), shown[:20], atol=1e-5)
@@ -39,7 +39,7 @@ def test_pca_with_all_components_draws_its_training_images(shown):
 @pytest.mark.parametrize("wavelength", [6.0, 12.0, 24.0])
 @pytest.mark.parametrize("orientation", range(4))
 def test_a_gabor_answers_to_its_own_grating(wavelength, orientation):
-    space = image_features.Gabor()
+    space = features.Gabor()
     picture = grating(wavelength, np.pi * orientation / 4)
     energy = space.encode(picture[None]).reshape(3, 4, 20).mean(axis=2)
     best = np.unravel_index(energy.argmax(), energy.shape)
@@ -47,28 +47,28 @@ def test_a_gabor_answers_to_its_own_grating(wavelength, orientation):
 
 
 def test_gabor_energy_does_not_depend_on_the_phase():
-    space = image_features.Gabor()
+    space = features.Gabor()
     one, other = (space.encode(grating(12.0, 0.0, p)[None]) for p in (0.0, np.pi / 2))
     np.testing.assert_allclose(one.max(), other.max(), rtol=0.02)
 
 
 def test_gabor_energy_knows_where_and_the_spectrum_does_not(shown):
     moved = np.roll(shown, (16, 32), axis=(1, 2))
-    there, here = image_features.Gabor().encode(moved), image_features.Gabor().encode(shown)
+    there, here = features.Gabor().encode(moved), features.Gabor().encode(shown)
     assert np.abs(there - here).max() > 0.1 * here.std()
     np.testing.assert_allclose(
-        image_features.Spectrum().encode(moved), image_features.Spectrum().encode(shown), atol=1e-4
+        features.Spectrum().encode(moved), features.Spectrum().encode(shown), atol=1e-4
     )
 
 
 def test_the_spectrum_tells_orientation():
-    space = image_features.Spectrum()
+    space = features.Spectrum()
     one, other = (space.encode(grating(10.0, a)[None])[0] for a in (0.0, np.pi / 2))
     assert np.abs(one - other).max() > 5
 
 
 def test_given_latents_are_for_all_images_together(shown):
-    space = image_features.Given(np.zeros((24, 3)))
+    space = features.Given(np.zeros((24, 3)))
     assert space.encode(shown).shape == (24, 3) and space.decode(np.zeros((2, 3))) is None
     with pytest.raises(BadParameter, match="all images"):
         space.encode(shown[:3])
@@ -95,7 +95,7 @@ def test_the_vae_learns_comes_back_and_is_the_same_again(shown, tmp_path):
 
 def test_held_out_images_have_no_part_in_the_vae(shown):
     def weights(everything):
-        space = image_features.Latents(3, FEW)
+        space = features.Latents(3, FEW)
         space.fit(everything[:12], everything[12:16])
         return vae.encode(space.net, shown[:12])
 

@@ -41,7 +41,7 @@ APART = {
     "run notebooks, and tell what was run": {
         "__init__.py", "__main__.py", "cli.py", "run", "book", "data/inventory.py", "report/score_file.py",
     },
-    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/multimodal", "models/multimodal", "experiments/spikes", "models/encoders", "prepare/encoding", "prepare/potentials", "report")},
+    "hold nothing but a sentence": {f"{room}/__init__.py" for room in ("data", "simulate", "prepare", "evaluate", "experiments", "experiments/film", "experiments/images", "experiments/multimodal", "models/multimodal", "experiments/spikes", "models/encoders", "prepare/encoding", "prepare/potentials", "report")},
 }  # fmt: skip
 NAMED_BY_TEXT = {"models/__init__.py": "models/*.py"}  # imported by the name that a setting gives
 VERSIONS = {
@@ -188,7 +188,7 @@ def test_runs_are_covered_by_what_they_train_and_judge_with():
     assert {"experiments/label_budget.py", "experiments/readouts.py"} <= behind(
         "09_downstream_one_vs_all"
     )
-    images = {"experiments/images.py", "experiments/image_regression.py", "models/vae.py"}
+    images = {"experiments/images/decoding.py", "experiments/images/regression.py", "models/vae.py"}
     assert images <= behind("10_image_latents")
     assert {"report/summary.py", "report/audit/checks.py"} <= behind("90_results")
     assert "prepare/binning.py" not in behind("05_train_lstm")  # a new 02 gives every run a new key

@@ -1,0 +1,1 @@
+"""Images found and drawn from spikes: 10."""
