@@ -213,6 +213,16 @@ def test_twenty_thousand_units_need_little_memory():
     assert peak < 500e6  # each with each takes 3,200 MB
 
 
+def test_a_gap_is_exact_to_the_nanosecond():
+    """Trials of 10 around a test trial from 100 to 110: a gap of 20 leaves them, one of less does not."""
+    for stop_before, start_after in ((80, 130), (81, 130), (80, 129)):
+        start = np.array([stop_before - 10, 100, start_after])
+        role = np.array(["train", "test", "train"])
+        role = split_roles._with_gaps(role, start, start + 10, 20)
+        expected = ["train" if stop_before <= 80 else "gap", "test", "train" if start_after >= 130 else "gap"]  # fmt: skip
+        assert role.tolist() == expected
+
+
 def test_runs_of_labels_are_told_from_a_random_order():
     rng = np.random.default_rng(0)
     assert all(
@@ -225,6 +235,7 @@ def test_runs_of_labels_are_told_from_a_random_order():
     assert splits.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
     likely = np.where(np.arange(400) // 50 % 2, 0.8, 0.2)
     assert splits.label_block(rng.random(400) < likely) > 5  # no run is pure
+    assert splits.label_block(np.repeat([0, 1], 50)) == 25  # no distance at which they are mixed
     assert splits.label_block(np.array(["a"] * 9)) == splits.label_block(np.array(["a", "b"])) == 1
 
 
@@ -242,6 +253,10 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
     length, group = splits.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
+    at = np.arange(200)  # presentations that overlap two by two: a block is at least as long as a run
+    rows = {"fold": 0, "trial": at, "start_s": at * 1.0, "label": at // 9 % 4, "group": at // 2}
+    length, group = splits.time_blocks(pd.DataFrame(rows))
+    assert length % 2 and (group.value_counts().iloc[:-1] == length + 1).all()
     length, group = splits.time_blocks(split_roles.make_split(mixed, SplitSettings()))
     assert length == 1 and group.is_unique
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.checks.clock import Clock, check_shared, check_unit, seconds
+from nblib.data.checks.clock import NO_ORDER, Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
 from nblib.data.trials import columns, labelling
 from nblib.data.trials.time_intervals import check_intervals, merged, open_ended, says_of_validity
@@ -169,8 +169,12 @@ def check_restart(recording: Recording, trials: pd.DataFrame) -> None:
     """
     start, stop = _times(trials)
     falls = np.flatnonzero(np.diff(start) < 0) + 1
+    if len(falls) > NO_ORDER * len(start):
+        return
     parts = np.split(np.arange(len(start)), falls)
     for earlier, part in itertools.pairwise(parts):
+        if min(len(earlier), len(part)) < LEAST_ROWS:
+            continue
         order = earlier[np.argsort(start[earlier])]
         place = np.searchsorted(start[order], stop[part]) - 1  # the last that begins before it ends
         over = part[(place >= 0) & (stop[order[place]] > start[part])]
