@@ -198,20 +198,30 @@ def test_score_counts_draws_and_presentations_as_luck():
     assert other.value == pytest.approx(0.76) and other.ci_high - other.ci_low > 0.2
     wrong = few_shot.score((same + 1) % 4, y, n_permutations=200, seed=0)
     assert wrong.p > 0.05
+    rare = few_shot.score(
+        np.zeros((2, 10), int), np.repeat([0, 1], [7, 3]), n_permutations=9, seed=0
+    )
+    assert (
+        rare.chance == rare.value == 0.7 and rare.p == 1.0
+    )  # the frequent answer, whatever is asked
 
 
 @pytest.mark.parametrize(
-    ("n_draws", "n_test", "right"), [(3, 40, 0.6), (10, 60, 0.95), (1, 28, 0.97)]
+    ("n_draws", "n_test", "right", "of_draws"),
+    [(3, 40, 0.6, 0.03), (10, 60, 0.95, 0.03), (1, 28, 0.97, 0.0), (4, 400, 0.6, 0.1)],
 )
-def test_the_interval_of_a_curve_counts_draws_and_presentations(n_draws, n_test, right):
-    rng, held = np.random.default_rng(5), 0
+def test_the_interval_of_a_curve_counts_draws_and_presentations(n_draws, n_test, right, of_draws):
+    rng, held, width = np.random.default_rng(5), 0, []
     for _ in range(200):
-        skill = right + (0.03 * rng.standard_normal((n_draws, 1)) if n_draws > 1 else 0)
+        skill = right + of_draws * rng.standard_normal((n_draws, 1))
         ease = 0.1 * rng.standard_normal(n_test) if right < 0.9 else 0
         hit = rng.random((n_draws, n_test)) < skill + ease
         s = few_shot.score(hit.astype(int), np.ones(n_test, int), n_permutations=1, seed=0)
         held += s.ci_low <= right <= s.ci_high and s.ci_high > s.ci_low
+        width.append(s.ci_high - s.ci_low)
     assert held >= 184  # 92 %
+    both = of_draws**2 / n_draws + right * (1 - right) / n_test
+    assert np.median(width) < 8 * np.sqrt(both)  # and it says something
 
 
 def test_needed_is_read_off_the_curve():
