@@ -46,6 +46,9 @@ def test_a_constant_answer_scores_exactly_chance():
     assert s["balanced_accuracy"].value == pytest.approx(s["balanced_accuracy"].chance)
     assert s["log_loss"].value == pytest.approx(s["log_loss"].chance)
     assert all(v.p > 0.9 for v in s.values())
+    often = np.argsort(np.bincount(y))[::-1]  # the five most frequent, whatever is asked
+    ranked = scores.decoding_scores(y, np.tile(-1.0 * np.argsort(often), (500, 1)))["top5"]
+    assert ranked.value == ranked.chance == np.isin(y, often[:5]).mean() > 5 / 20
     majority = np.bincount(y).argmax()
     tilted = constant.copy()
     tilted[:, majority] += 1

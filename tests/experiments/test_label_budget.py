@@ -227,6 +227,18 @@ def test_named_differences_are_paired_over_subjects(features, monkeypatch):
     assert (table["p, Holm"] >= table["p"]).all() and table.loc[0, "p"] == pytest.approx(2 / 2**8)
 
 
+def test_a_difference_is_that_of_each_subject_in_whatever_order():
+    level = np.linspace(0.2, 0.9, 6)  # subjects differ by far more than the embedders
+    one, other = (
+        pd.DataFrame({"embedder": name, "task": "multiclass", "budget": 0, "subject": list("abcdef"), "accuracy": a})
+        for name, a in (("rp", level + 0.05), ("ts", level))
+    )  # fmt: skip
+    params = asked(embedders=["rp", "ts"], compare=["rp - ts"])
+    (row,) = label_budget.compare(pd.concat([one, other[::-1]]), params).to_dict("records")
+    assert row["value"] == pytest.approx(0.05) and row["p"] == 2 / 2**6
+    assert row["ci_low"] == pytest.approx(0.05) == row["ci_high"]
+
+
 @pytest.mark.parametrize("head", ["linear", "finetune"])
 def test_other_heads(features, head):
     given = {"head": head, "max_epochs": 40, "folds": [0], "tasks": ["multiclass"], "budgets": [10], "n_draws": 1, "n_draws_trained": 1}  # fmt: skip

@@ -253,7 +253,9 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
     length, group = splits.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
-    at = np.arange(200)  # presentations that overlap two by two: a block is at least as long as a run
+    at = np.arange(
+        200
+    )  # presentations that overlap two by two: a block is at least as long as a run
     rows = {"fold": 0, "trial": at, "start_s": at * 1.0, "label": at // 9 % 4, "group": at // 2}
     length, group = splits.time_blocks(pd.DataFrame(rows))
     assert length % 2 and (group.value_counts().iloc[:-1] == length + 1).all()
