@@ -153,7 +153,8 @@ def _check_film(binned: xr.Dataset, settings: SplitSettings, who: str) -> None:
     if settings.split == "random":
         raise BadParameter(
             f"{who}: split = 'random' on the frames of a film: neighbours give the answer away, whatever the "
-            "units say. Take split: segments; a leak curve in 11_movie shows what random would score."
+            "units say. Take split: segments; the leak curve of the notebook for films shows what random would "
+            "score."
         )
     if settings.split == "segments" and settings.n_folds > film.FOLDS:
         raise BadParameter(

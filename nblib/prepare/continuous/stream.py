@@ -1,6 +1,6 @@
 """A recording without trials laid end to end again: what notebooks behind 04 read, windows by index.
 
-    stream = load(stage.input("04_split"), stage.input("03_clean"), stage.recipe, stage.recording)
+    stream = load(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, stage.recording)
     t0 = stream.windows("train", context_s=0.56, horizon_s=0.08, stride=13)
     stream.counts[t0[:, None] + np.arange(n_ahead)]  # on the device: one gather a batch
 
