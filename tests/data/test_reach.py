@@ -132,7 +132,7 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     """Units whose counts are linear in velocity; the ceiling is that of the best linear estimate, from
     the covariances that were simulated, in rows of 16 bins."""
     rng = np.random.default_rng(1)
-    n_units, n_bins, keep, mean = 12, 40_000, 0.7, 25.0
+    n_units, n_bins, keep, mean = 12, 20_000, 0.7, 25.0
     velocity = np.empty((n_bins, 2))
     velocity[0] = rng.normal(size=2)
     for i in range(1, n_bins):
