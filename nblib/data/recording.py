@@ -160,6 +160,11 @@ class Recording:
         return self.labelled.table
 
     @property
+    def is_film(self) -> bool:
+        """Whether its trials are the frames of a film, and their columns its annotations."""
+        return self.trials in self.intervals and "annotations" in self.intervals[self.trials].attrs
+
+    @property
     def timed_trials(self) -> pd.DataFrame:
         """Those with a finite start and a stop that is not before it."""
         bad = labelling.unusable(self.trial_table, labelling.SPAN, self.trial_place)

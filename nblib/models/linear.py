@@ -141,11 +141,15 @@ def scores(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     """The factor on the scores (B, C) that gives labels y (B,) the least log-loss, 1e-3 to 1e3."""
-    found = minimize_scalar(
-        lambda log_factor: log_loss(log_softmax(np.exp(log_factor) * scores, axis=1), y),
-        bounds=(np.log(1e-3), np.log(1e3)),
-        method="bounded",
-    )
+    over = np.ascontiguousarray(scores.T) - scores[np.arange(len(y)), y]  # the truth, (C, B)
+    most = over.max(axis=0)
+    over -= most
+
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        return (factor * most + np.log(np.exp(factor * over).sum(axis=0))).mean()
+
+    found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
     return float(np.exp(found.x))
 
 

@@ -15,6 +15,7 @@ from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.recording import Recording
 from nblib.data.trials import labelling
 from nblib.prepare import binning, continuous, responses
+from nblib.prepare.continuous import film
 from nblib.prepare.potentials import lfp_windows, spectra, stored_windows
 from nblib.prepare.potentials.stored_windows import Windows
 from nblib.road.stage_registry import INGEST
@@ -135,10 +136,17 @@ def sentence(binned: xr.Dataset | Windows, psth: pd.DataFrame | xr.DataArray) ->
         )
     shown = psth[psth["time_s"].between(0, psth.attrs["shown_s"])]
     peak = shown.loc[shown["rate_hz"].idxmax()]
+    rows = f"{binned.sizes['trial']:,} {continuous.row_word(binned)}"
+    part, paused = "During a presentation", ""
+    if film.is_film(binned):
+        part = f"While {in_markdown(binned.attrs['label_name'])} stays on or off"
+        paused = f" The film paused {int(binned['after_pause'].sum())} times."
+    else:
+        rows += f" × {binned.sizes['time']} bins"
     return (
-        f"**Result.** {binned.sizes['trial']:,} presentations × {binned.sizes['time']} bins × "
+        f"**Result.** {rows} × "
         f"{binned.sizes['unit']:,} units hold {int(binned['counts'].sum()):,} spikes, "
-        f"{float(binned['counts'].mean()):.2f} a bin. During a presentation the highest mean rate "
+        f"{float(binned['counts'].mean()):.2f} a bin.{paused} {part} the highest mean rate "
         f"is {peak['rate_hz']:.1f} Hz, {1000 * peak['time_s']:.0f} ms after onset"
         f"{' in ' + in_markdown(peak['area']) if peak['area'] else ''}."
         f"{_left_out(binned.attrs['left_out'], 'Trials')}{_odd(binned.attrs.get('odd', ''))}"

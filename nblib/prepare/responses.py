@@ -34,14 +34,18 @@ def drawn_trials(recording: Recording) -> pd.DataFrame:
     """Presentations in time order, to look at: those with a start, which is all that an event needs.
 
     One without a proper stop is drawn as long as the others, or, where none has one, to the next start.
+    Of a film, frames in a row that have the same label are one, so that it begins where the label does.
     """
     trials = recording.trial_table
     trials = trials[np.isfinite(trials["start_time"])].sort_values("start_time")
     start, timed = trials["start_time"], recording.timed_trials
     usual = shown_s(timed) if len(timed) else float(start.diff().median())
-    return trials.assign(
-        stop_time=trials["stop_time"].where(trials.index.isin(timed.index), start + usual)
-    )
+    stop = trials["stop_time"].where(trials.index.isin(timed.index), start + usual)
+    if recording.is_film:
+        begins = (trials["label"] != trials["label"].shift()) | (trials["frame"].diff() != 1)
+        ends = begins.shift(-1, fill_value=True)
+        return trials[begins].assign(stop_time=stop[ends].to_numpy())
+    return trials.assign(stop_time=stop)
 
 
 def spikes_between(

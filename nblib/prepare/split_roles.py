@@ -236,15 +236,15 @@ def sentence(
         f"**Result.** In the first of {split['fold'].nunique()} fold(s), {n['train']:,} "
         f"{continuous.row_word(binned)} teach, {n['val']:,} choose and {n['test']:,} judge; {n.get('gap', 0):,} lie "
         f"in gaps. {len(statistics[0].unit_ids):,} units{'' if continuous.is_continuous(binned) else classes} go on "
-        f"to the decoders. This split is `{splits.split_hash(split)}`.{runs_in_words(split, kind)}"
+        f"to the decoders. This split is `{splits.split_hash(split)}`.{runs_in_words(split, kind, continuous.row_word(binned))}"
     )
 
 
-def runs_in_words(split: pd.DataFrame, kind: str) -> str:
+def runs_in_words(split: pd.DataFrame, kind: str, rows: str = "presentations") -> str:
     """A sentence where labels come in runs, with a warning where its `kind` (blocked, random) is random."""
     length = splits.time_blocks(split)[0]
     if length == 1:
         return ""
     if kind == "random":
         return f" **{splits.RUNS_AND_RANDOM}**"
-    return f" Labels come in runs: those of about {length} presentations in a row depend on each other."
+    return f" Labels come in runs: those of about {length} {rows} in a row depend on each other."

@@ -109,7 +109,7 @@ STAGES: dict[str, StageInfo] = {
     "10_image_latents": StageInfo(
         3, SPLIT, "nblib.experiments.images.decoding:Params", kind="images", answers="retrieval.parquet"
     ),
-    "11_movie": StageInfo(6, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
+    "11_movie": StageInfo(7, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
         5, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),

@@ -9,7 +9,7 @@ import pytest
 
 from nblib.core import errors, params
 from nblib.data import checks, film_clock, movie, opening
-from nblib.prepare import binning
+from nblib.prepare import binning, binning_stage, responses
 from nblib.simulate import movie as simulated
 
 STEPS = [0, 40, 80, 120, 160, 200, 240, 280, 320]
@@ -275,6 +275,26 @@ def test_annotations_of_the_whole_film_may_reach_beyond_what_is_read(films, tmp_
     on = frames.loc[frames["a"] == 1, "start_time"]
     assert len(on) == round((50 - 36.72 + 20) * 25) and on.max() == pytest.approx(119.96)
     assert not frames["logo"].any()
+
+
+def test_a_film_is_told_in_frames_onsets_and_pauses(films):
+    """Not as so many presentations: what is looked at begins where the label does."""
+    session = opening.open_recording(recipe(films), "p1")
+    report = checks.session_report(session)
+    on = session.intervals["frames"]["hero"].to_numpy()
+    n = int((np.diff(on, prepend=0) == 1).sum())
+    assert (
+        f"and 3,000 frames, in which hero begins {n} times and the film pauses 3 times"
+        in report.sentence()
+    )
+    assert "presentation" not in report.sentence() + report.odd_markdown()
+    spells = responses.drawn_trials(session)
+    assert len(spells) == (np.diff(on) != 0).sum() + 1 and (spells["label"] == 1).sum() == n
+    assert np.allclose(spells["start_time"][1:], spells["stop_time"][:-1])
+    binned = counted(session)
+    told = binning_stage.sentence(binned, binning_stage.response(session, binned))
+    assert "**Result.** 1,500 bins of film × 8 units" in told and "The film paused 3 times" in told
+    assert "presentation" not in told
 
 
 @pytest.mark.parametrize("bin_s", [0.1, 0.04, 0.2])

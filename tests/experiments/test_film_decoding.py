@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_film import drawn
 
+from nblib import models
 from nblib.core import errors, params, recipes
 from nblib.data import counts_dataset, opening
 from nblib.evaluate import states, stats
+from nblib.experiments import decode
 from nblib.experiments.film import beyond, decoding
 from nblib.prepare import binning, split_roles, splits, train_statistics
 
@@ -90,6 +93,13 @@ def test_a_result_stands_beside_clock_oracle_and_chance(tiny):
     over = result.tables["effective"].set_index("decoder")
     assert over.loc["clock", list(decoding.OVER)].tolist() == [0, 0, 0]
     assert (over["ci_low"] <= over["over_clock"]).all() and (over["n_effective"] < 1000).all()
+    told = beyond.headline(result)
+    kappa, best = result.scores["chosen: kappa"], result.rows[0].best
+    assert told.startswith(f"**κ = {kappa.value:.2f}** ({kappa.ci_low:.2f} to {kappa.ci_high:.2f})")
+    assert (
+        f"no spike {result.scores['clock: kappa'].value:.2f}, the best possible decoder {best.value:.2f}"
+        in told
+    )
     words = beyond.in_words(result)
     assert ".0 independent ones" not in words and " independent ones" in words
     assert (
@@ -152,6 +162,52 @@ def test_another_label_needs_no_new_counts(tiny):
     assert data.split_hash == other.split_hash and data.label_name == "indoor-setting"
     with pytest.raises(errors.BadParameter, match="no annotation 'rivals'; near it: rival"):
         loaded(*tiny, label_name="rivals")
+
+
+def test_a_rare_label_stands_beside_its_own_chance(monkeypatch):
+    """On 14 % of the time: of guessing, PR-AUC is that share and kappa 0, whatever it always says."""
+    data, _ = drawn(2, label="rival", gap_s=8.0)
+    asked = decoding.Params(models=["ridge"], smooth=False, **FEW)
+    base = np.concatenate([data.y[data.rows(fold, "test")] for fold in range(5)]).mean()
+    assert 0.08 < base < 0.16
+    chance = {"kappa": 0.0, "f1": 2 * base / (1 + base), "pr_auc": base, "auroc": 0.5}
+    scores = decoding.decode(data, asked).scores
+    for metric, value in chance.items():
+        assert scores[f"ridge: {metric}"].chance == pytest.approx(value, abs=1e-12)
+    assert scores["ridge: pr_auc"].value > base
+
+    for always in (-3.0, 3.0):
+
+        def constant(name, film, fold, params, odds=always):
+            return [np.full(film.rows(fold, role).size, odds) for role in ("val", "test")]
+
+        monkeypatch.setattr(decoding, "log_odds", constant)
+        guess = decoding.decode(data, asked).scores
+        for metric in ("kappa", "pr_auc", "auroc"):
+            assert guess[f"ridge: {metric}"].value == pytest.approx(chance[metric], abs=1e-12)
+            assert guess[f"ridge: {metric}"].p == 1
+
+
+@pytest.mark.parametrize("name", [name for name in models.MODELS if name not in models.ON_GRAPHS])
+def test_05_takes_a_film_with_every_decoder_that_is_not_a_graph(tiny, name, tmp_path):
+    """As it is: a bin is a presentation, and what has no label is in no role."""
+    recipe, folder = tiny
+    given = {"recipe": recipe.recipe, "recording": "p1", "importance": 0, "max_epochs": 1}
+    asked = decode.Params(model=name, **given, n_permutations=100, n_bootstrap=100, device="cpu")
+    data = decode.load_data(folder, folder, recipe, asked)
+    assert [len(part) for part in (data.train, data.val, data.test)] == [2300, 500, 500]
+    members = {}
+    for member in ("ridge", "nearest_mean") if name == "ensemble" else ():
+        members[member] = tmp_path / member
+        one = decode.make_decoder(asked.model_copy(update={"model": member}))
+        decode.fit(one, data, asked, None, progress=False)
+        one.save(members[member])
+    decoder = decode.make_decoder(asked, members)
+    history = decode.fit(decoder, data, asked, None, progress=False)
+    result = decode.evaluate(decoder, data, asked, history)
+    score = result.scores["accuracy"]
+    assert score.n == 500 and score.null == stats.NULLS["time"]
+    assert len(result.tables["predictions"]) == 500
 
 
 def test_a_recipe_whose_label_is_undefined_in_places_leaves_other_labels_whole(tmp_path, tiny):

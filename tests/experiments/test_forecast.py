@@ -9,6 +9,7 @@ from drawn_film import seen
 from nblib.core import errors, params
 from nblib.evaluate import ratios
 from nblib.experiments.film import decoding, forecast
+from nblib.report.plots import films
 from nblib.simulate import movie
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
@@ -68,14 +69,36 @@ def test_a_drift_is_forecast_and_noise_shrinks_to_the_mean():
     for name in ("running mean", "Poisson GLM", "reduced rank"):
         assert bits[f"{name}, 0.08 s ahead"].value > 0.02
     last = table[table["model"] == "last count"]
-    assert (last["unshrunk"] < -1).all() and (last["bits"] > -0.05).all()
+    assert (last["unshrunk"] < -1).all() and (last["over_train_mean"] > -0.05).all()
     _, quiet = forecast.forecast(film(swing=0.0), asked)
-    told = np.average(quiet["bits"], weights=quiet["n_spikes"])
+    told = np.average(quiet["over_train_mean"], weights=quiet["n_spikes"])
     assert told > -0.005 and set(quiet["weight"]) <= set(forecast.WEIGHTS)
     with pytest.raises(errors.BadParameter, match="no bins lie 30 s apart in a segment"):
         forecast.forecast(film(), asked.model_copy(update={"horizons_s": [30.0]}))
     with pytest.raises(errors.BadParameter, match=r"0\.01 s is no whole bin of 0\.08 s ahead"):
         forecast.forecast(film(), asked.model_copy(update={"horizons_s": [2.0, 0.01]}))
+
+
+def test_the_test_mean_as_null_stands_in_a_column_of_its_own(monkeypatch):
+    """By hand: test bins hold twice the spikes of train bins, and the model says the rate of the test bins."""
+    monkeypatch.setattr(forecast, "MODELS", ("running mean",))
+    counts = np.tile([[4.0, 0.0], [0.0, 4.0]], (30, 1))
+    null, rate = np.ones((60, 2)), np.full((60, 2), 2.0)
+    told = np.array([1.0]), np.repeat(np.arange(6), 10), counts, rate, rate, null
+    monkeypatch.setattr(forecast, "of_fold", lambda *asked: told)
+    data, few = film(n_units=2), decoding.Params(horizons_s=[0.08], folds=[0], **FEW)
+    rows, table = forecast.forecast(data, few)
+    over_train = 1 - 0.5 / np.log(
+        2
+    )  # log2(2) a spike, less one spike a bin more than the null expects
+    assert np.allclose(table["over_train_mean"], over_train) and np.allclose(
+        table["over_test_mean"], 0
+    )
+    assert rows[0].score.value == pytest.approx(over_train) and rows[0].score.chance == 0
+    assert (
+        "bits/spike over the train mean" not in table
+        and films.AXES["bits/spike"][1] == "mean of train bins"
+    )
 
 
 def test_a_horizon_is_named_by_its_whole_bins(monkeypatch):

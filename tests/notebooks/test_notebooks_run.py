@@ -212,6 +212,13 @@ def test_a_film(home):
     given |= {"tolerance_s": 0.24, "n_permutations": 20, "n_bootstrap": 100}
     outcome = attempt("11_movie", given, with_upstream=True)
     _, words = page(outcome)
+    said = {}
+    for folder in (f for f in store.artifacts() if f.parts[-3] in ROAD):
+        name = folder.parts[-3]
+        said[name] = check(nbformat.read(folder / "executed.ipynb", as_version=4), name)
+        assert "presentation" not in said[name], name  # of 59,080 bins of 80 ms
+    assert "frames, in which hero begins" in said["01_ingest"] and "pauses" in said["01_ingest"]
+    assert "bins of film" in said["02_bin"] and "paused" in said["02_bin"]
     assert "a clock that reads no spike tells" in words
     assert "of such a score needs no neuron" in words
     scores = json.loads((outcome.folder / "metrics.json").read_text())["scores"]

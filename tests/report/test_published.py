@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from nblib.core.errors import BadInput, MissingInput
-from nblib.report import published, summary
+from nblib.report import published, score_file, summary
+from nblib.report.plots import films
 
 HEADER = "recording,model,metric,value,unit,selected,source"
 TIDY = f"{HEADER}\na,X,accuracy,50,percent,once,a paper\n"
@@ -102,6 +103,36 @@ def test_published_numbers_stand_beside_their_own_recording_alone(home, tmp_path
     assert published.beside(["demo"]).empty
     found = published.beside(["742951821"])
     assert set(found["recording"]) == {"742951821"} and set(found["model"]) == {"SVC", "LSTM"}
+
+
+CURVE = {0: 0.987, 4: 0.584, 8: 0.539, 12: 0.457, 16: 0.429, 20: 0.378, 24: 0.349, 28: 0.340, 32: 0.309, 36: 0.249, 40: 0.331, 44: 0.259}  # fmt: skip
+
+
+def test_the_published_film_stands_beside_ours_and_is_never_mixed_with_it():
+    """In the file of scores as rows of their own; in the picture as crosses, our curve as it is."""
+    ours = pd.DataFrame({
+        "folder": "run", "source": "run", "recording": "SUMMER", "model": ["lstm_20", "clock"],
+        "metric": "kappa", "value": [0.2, 0.1], "selected": "on validation rows",
+    })  # fmt: skip
+    both = score_file.with_settings(ours, [])
+    mine, others = (both[both["source"] == source] for source in ("run", "published"))
+    assert len(mine) + len(others) == len(both) and mine["value"].tolist() == [0.2, 0.1]
+    summer = others[
+        (others["metric"] == "kappa") & others["variant"].str.startswith("label=Summer,")
+    ]
+    told = dict(
+        zip(summer["variant"].str.rpartition("=")[2].astype(int), summer["value"], strict=True)
+    )
+    assert told == CURVE and others["provenance"].str.startswith("eLife RP 106758").all()
+    table = others[others["variant"].str.endswith("buffer_s=32")]
+    assert (table.groupby("metric").size() == 8).all() and set(table["metric"]) == {"kappa", "f1", "pr_auc", "auroc"}  # fmt: skip
+    leak = pd.DataFrame({"buffer_s": [0, 32], "model": "lstm_20", "value": [0.9, 0.1], "ci_low": 0.0, "ci_high": 1.0})  # fmt: skip
+    lines = {line.get_label(): line for line in films.leak_curve(leak).axes[0].lines}
+    assert list(lines) == ["_nolegend_", "chance", "published: LSTM, Summer"]
+    of_ours, _, crosses = lines.values()
+    assert list(of_ours.get_xdata()) == [0, 32] and list(of_ours.get_ydata()) == [0.9, 0.1]
+    assert crosses.get_marker() == "x" and crosses.get_linestyle() == "None"
+    assert dict(zip(crosses.get_xdata(), crosses.get_ydata(), strict=True)) == CURVE
 
 
 def test_a_report_rests_on_the_published_numbers_beside_its_runs(home, tmp_path):

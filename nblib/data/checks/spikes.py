@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.markup import in_markdown
 from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import (
@@ -241,10 +242,22 @@ def report(recording: Recording) -> SessionReport:
         rows = list(missing.items())
         out["left_out"] = pd.DataFrame(rows, columns=["column of the units table not read", "why"])
     items = _summary(recording, clock, out.get("presentations", []))
-    out = {"summary": pd.DataFrame({"item": items.keys(), "value": items.values()}), **out}
     shown = "no trials"
     if recording.trials:
         shown = f"{items['presentations']:,} presentations of {items['labels']} labels"
+    if recording.is_film:
+        on, paused = recording.trial_table["label"] == 1, recording.trial_table["after_pause"]
+        items = {k.replace("presentations", "frames"): v for k, v in items.items()}
+        odd[:] = [words.replace("presentations", "frames") for words in odd]
+        items |= {
+            "onsets": int((on & ~on.shift(fill_value=False)).sum()),
+            "pauses": int(paused.sum()),
+        }
+        shown = (
+            f"{items['frames']:,} frames, in which {in_markdown(recording.label)} begins {items['onsets']:,} "
+            f"times and the film pauses {items['pauses']} times"
+        )
+    out = {"summary": pd.DataFrame({"item": items.keys(), "value": items.values()}), **out}
     holds = (
         f"{recording.n_spikes:,} spikes of {recording.n_units:,} units (mean rate {items['mean rate [Hz]']} Hz) and "
         + shown

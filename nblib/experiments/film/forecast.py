@@ -85,8 +85,8 @@ def expected_counts(
 def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFrame]:
     """Scores of every forecast at every horizon over the folds' test bins, and a row a unit.
 
-    The table: model, horizon_s, unit, bits, ci_low, ci_high, r2, n_spikes, over_test_mean (bits over the
-    mean of the test bins themselves, as some report them), weight (what validation gave the model against
+    The table: model, horizon_s, unit, over_train_mean (bits a spike, the null of every score), ci_low,
+    ci_high, r2, n_spikes, over_test_mean (over the mean of the test bins, as some report), weight (what validation gave the model against
     the train mean, over folds), unshrunk (bits at weight 1).
     """
     if not params.horizons_s:  # the means of 2,286 units would take 6 GB
@@ -124,7 +124,7 @@ def forecast(data: Film, params: decoding.Params) -> tuple[list[Row], pd.DataFra
         error, of_null = (((counts - said) ** 2).sum(axis=0) for said in (rate, null))
         tables.append(pd.DataFrame({
             "model": name, "horizon_s": horizon_s, "unit": data.unit_ids[spoke],
-            "bits": bits[:-1], "ci_low": low[:-1], "ci_high": high[:-1],
+            "over_train_mean": bits[:-1], "ci_low": low[:-1], "ci_high": high[:-1],
             "r2": 1 - error / of_null, "n_spikes": n_spikes[:-1].astype(int),
             "over_test_mean": per_unit(counts, rate, counts.mean(axis=0)), "weight": weight.mean(),
             "unshrunk": per_unit(counts, raw, null),

@@ -21,6 +21,7 @@ from nblib.data import stimulus
 from nblib.data.counts_dataset import edges_of
 from nblib.data.recording import Recording
 from nblib.data.trials.time_intervals import covers
+from nblib.prepare.continuous import film
 
 ROW_S = 1.0
 STA_S, STA_STEP_S = 0.5, 0.008  # how far back a spike-triggered average looks, in which steps
@@ -107,6 +108,8 @@ def with_stimulus(binned: xr.Dataset, recording: Recording, settings: BinSetting
 
 def row_word(binned: xr.Dataset) -> str:
     """What a trial of these counts is called."""
+    if film.is_film(binned):
+        return "bins of film"
     return "rows of time" if is_continuous(binned) else "presentations"
 
 

@@ -28,7 +28,7 @@ def bins_of_frames(recording: Recording, settings: BinSettings) -> tuple[pd.Data
     left out. Raises BadParameter for what is no film, and for a `bin_s` that is not so many frames.
     """
     frames, k = recording.intervals[recording.trials], settings.frames_per_bin
-    if "annotations" not in frames.attrs:
+    if not recording.is_film:
         raise BadParameter(
             f"{recording.trial_place}: binning = 'frames' needs the frames of a film."
         )
