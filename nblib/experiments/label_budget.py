@@ -137,33 +137,6 @@ def drawn(
     return fold.train[rows], y[rows]
 
 
-def standardised(h: np.ndarray, fold: Fold) -> np.ndarray:
-    """Embeddings in units of their spread over the training subjects' windows; labels play no part."""
-    known = h[np.isin(fold.subject, np.unique(fold.subject[fold.train]))].astype(np.float64)
-    sd = known.std(axis=0)
-    return (h - known.mean(axis=0)) / np.where(sd > 1e-9, sd, np.inf)
-
-
-def readout(name: str, fold: Fold, embedders: Embedders, device: str) -> Callable[..., np.ndarray]:
-    """What learns from labels: (rows, y, chooses, n_classes, seed) -> class of each test window."""
-    params = embedders.params
-    settings = {"device": device, "threads": params.threads, "max_epochs": params.max_epochs}
-    if trains_a_network(name, params.head):
-        net, x = embedders.net(name, fold.number), embedders.cohort.x
-    else:
-        net, x = None, standardised(embedders.embed(name, fold.number), fold)
-
-    def train(rows, y, chooses, n_classes, seed):
-        fitted = readouts.train(net, x[rows], y, chooses, n_classes, settings | {"seed": seed})
-        return readouts.classes_of(fitted, x[fold.test])
-
-    def fit_probe(rows, y, chooses, n_classes, seed):
-        weight, bias = readouts.probe(x[rows], y, chooses, n_classes)
-        return (x[fold.test] @ weight + bias).argmax(axis=1)
-
-    return fit_probe if net is None and params.head == "logistic" else train
-
-
 def learning_curves(
     cohort: Cohort, params: Params, pretext_folder: Callable[[Any], Path] | None = None
 ) -> Result:
@@ -203,8 +176,8 @@ def learning_curves(
     rows = []
     for fold in folds:
         for name in params.embedders:
-            learner = partial(predict, readout(name, fold, embedders, device), fold)
-            for answer in answers({name: learner}, params.budgets, n_draws, questions):
+            learn = partial(predict, readouts.learner(name, fold, embedders, device), fold)
+            for answer in answers({name: learn}, params.budgets, n_draws, questions):
                 task, positive = answer.question
                 found = {
                     "embedder": name,

@@ -6,15 +6,18 @@ Shapes: n labelled rows, of which some choose the penalty or the epoch; E embedd
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nblib.experiments.embedders import Embedders, trains_a_network
 from nblib.experiments.learning_curves import choosing
 from nblib.experiments.pretext import EPS
 from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
+    from nblib.experiments.subjects import Fold
     from nblib.prepare.potentials.stored_windows import Cohort
 
 C_VALUES = (0.01, 0.1, 1.0)  # inverse penalty of the probe, on standardised embeddings
@@ -143,3 +146,30 @@ def classes_of(net: Any, x: np.ndarray) -> np.ndarray:
 def _as_windows(x: np.ndarray) -> np.ndarray:
     """Windows (W, T, C) as they are, embeddings (W, E) as windows of one sample."""
     return x if x.ndim == 3 else x[:, None].astype(np.float32)
+
+
+def standardised(h: np.ndarray, fold: Fold) -> np.ndarray:
+    """Embeddings in units of their spread over the training subjects' windows; labels play no part."""
+    known = h[np.isin(fold.subject, np.unique(fold.subject[fold.train]))].astype(np.float64)
+    sd = known.std(axis=0)
+    return (h - known.mean(axis=0)) / np.where(sd > 1e-9, sd, np.inf)
+
+
+def learner(name: str, fold: Fold, embedders: Embedders, device: str) -> Callable[..., np.ndarray]:
+    """What learns from labels: (rows, y, chooses, n_classes, seed) -> class of each test window."""
+    params = embedders.params
+    settings = {"device": device, "threads": params.threads, "max_epochs": params.max_epochs}
+    if trains_a_network(name, params.head):
+        net, x = embedders.net(name, fold.number), embedders.cohort.x
+    else:
+        net, x = None, standardised(embedders.embed(name, fold.number), fold)
+
+    def train_layers(rows, y, chooses, n_classes, seed):
+        fitted = train(net, x[rows], y, chooses, n_classes, settings | {"seed": seed})
+        return classes_of(fitted, x[fold.test])
+
+    def fit_probe(rows, y, chooses, n_classes, seed):
+        weight, bias = probe(x[rows], y, chooses, n_classes)
+        return (x[fold.test] @ weight + bias).argmax(axis=1)
+
+    return fit_probe if net is None and params.head == "logistic" else train_layers

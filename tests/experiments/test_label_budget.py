@@ -310,7 +310,7 @@ def test_test_mice_do_not_scale_the_embedding():
     rng = np.random.default_rng(0)
     h = rng.standard_normal((len(data), 5))
     other = np.where(np.isin(data.subject, data.subject[fold.test])[:, None], 100 * h + 7, h)
-    one, two = label_budget.standardised(h, fold), label_budget.standardised(other, fold)
+    one, two = readouts.standardised(h, fold), readouts.standardised(other, fold)
     np.testing.assert_array_equal(one[fold.train], two[fold.train])
     assert not np.allclose(one[fold.test], two[fold.test])
 
