@@ -265,6 +265,15 @@ def test_presentations_of_a_block_count_as_one(road):
         assert of_one.size and not of_one.equals(of_blocks), name
 
 
+def test_what_carries_the_answer_is_asked_of_test_presentations(road):
+    stage, data, decoder, result = trained(model="nearest_mean")
+    alone = replace(data, group=None)
+    for samples, same in ((data.test, True), (data.val, False)):
+        found = decode.importances(decoder, samples, alone, stage.params)
+        for name, table in found.items():
+            assert result.tables[name].equals(table) == same, name
+
+
 def test_differences_between_areas_count_blocks_as_one(road):
     stage, data, decoder, _ = trained(model="nearest_mean", importance=0)
     blocked = replace(data, group=np.arange(len(data.test)) // 8)

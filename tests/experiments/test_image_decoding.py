@@ -148,6 +148,13 @@ def test_shuffled_labels_are_at_chance(data, shown, run):
     assert run(data, shown).spaces["pca"].scores["seen"]["accuracy"].p < 0.02
 
 
+def test_the_best_possible_is_asked_of_the_same_presentations(data, shown, tmp_path):
+    """Who knows the class of every test presentation finds every image, seen and held out."""
+    ideal = np.where(np.arange(len(data.classes)) == data.test.y[:, None], 0.0, -50.0)
+    found = decoding.decode_images(data, shown, asked(), RECIPE, tmp_path, ideal)
+    assert {which: s["accuracy"].value for which, s in found.best.items()} == dict.fromkeys(decoding.SETS, 1.0)  # fmt: skip
+
+
 def test_without_held_out_images_only_seen_ones_are_judged(data, shown, run):
     for regressor in ("ridge", "mlp"):
         given = {"held_out": 0.0, "regressor": regressor, "max_epochs": 2}
