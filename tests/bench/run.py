@@ -98,9 +98,11 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
             found += binning_rows.rows(recording("full", FULL))
     if "training" in groups:
         sizes = dict(hidden=8, batch=4, units=10, steps=2, epochs=1, repeats=1) if small else {}
+        masked = dict(units=6, bins=4, batch=4, width=8, steps=2, repeats=1) if small else {}
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             more = {} if small or device == "cpu" else {"steps": 200}
             found += training_rows.rows(device, **sizes, **more)
+            found += training_rows.masked_rows(device, **masked)
     if "graph" in groups:
         sizes = {"units": (20, 40), "full": (20,), "steps": 1, "classes": 4} if small else {}
         found += graph_rows.rows(**sizes)

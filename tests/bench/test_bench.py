@@ -14,6 +14,7 @@ PROMISES = """\
 nblib bins the recording
 peak memory above the interpreter
 nblib.models.training.fit
+nblib.models.multimodal.fitting.fit
 st_gat step, 40 units, beside its batch at once, written plainly
 growth of a step beside that of the edges, 20 to 40 units
 peak memory of training, 40 units

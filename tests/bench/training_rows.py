@@ -1,4 +1,4 @@
-"""One training step of the LSTM: the trainer against the bare loop on tensors already in place."""
+"""One training step of the LSTM and of the masked network: the trainer against the bare loop on tensors in place."""
 
 from __future__ import annotations
 
@@ -135,3 +135,132 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
         fit(net, samples, None, settings, folder)
     steps = len(y) // batch
     return began[steps * (epochs + 1)] - began[steps]  # each epoch ends by waiting for the device
+
+
+def masked_rows(
+    device: str = "cpu",
+    *,
+    units: int = 449,
+    bins: int = 50,
+    signals: int = 4,
+    batch: int = 32,
+    width: int = 64,
+    layers: int = 2,
+    steps: int = 8,  # of an epoch
+    repeats: int = 3,
+) -> list[Row]:
+    """Milliseconds per step of notebook 12, masks drawn anew in each, against the bare loop on masks drawn before.
+
+    The sizes are those of a real session of the International Brain Laboratory.
+    """
+    import torch
+
+    from nblib.models.multimodal.network import MaskedNetwork, Shape
+
+    session, branch = _session(batch * steps, bins, units, signals)
+    shape = {"width": width, "layers": layers}
+    took = {"bare": float("inf"), "fit": float("inf")}
+    for _ in range(repeats):
+        torch.manual_seed(0)
+        net = MaskedNetwork(Shape([units], bins, signals, [], **shape))
+        ways = {
+            "bare": lambda net=net: _bare_masked(net, session, branch, batch, device),
+            "fit": lambda: _fit_masked(session, branch, shape, batch, steps, device),
+        }
+        for name, way in ways.items():
+            took[name] = min(took[name], way() / steps)
+    ratio, group = took["fit"] / took["bare"], f"training on {device}"
+    against = "masked network, bare forward, backward, step"
+    note = f"{units:,} units × {bins} bins, {signals} signals, batch {batch}, width {width}, {layers} layers"
+    return [
+        Row(group, against, took["bare"] * 1e3, "ms", 1.0, note=note),
+        Row(
+            group, "nblib.models.multimodal.fitting.fit", took["fit"] * 1e3, "ms", ratio, against,
+            "at most 1.2 × bare", ratio <= LIMIT, "as shipped, masks drawn in each step",
+        ),
+    ]  # fmt: skip
+
+
+def _session(trials: int, bins: int, units: int, signals: int) -> tuple[Any, Any]:
+    """A session of noise, and linear models that know nothing."""
+    import numpy as np
+
+    from nblib.models.multimodal.branch import Branch, at_rest
+    from nblib.models.multimodal.tasks import starts
+    from nblib.prepare.sessions import Session, root_scaling
+
+    rng, names = np.random.default_rng(0), tuple(f"signal {s}" for s in range(signals))
+    counts = rng.poisson(0.1, (trials + 1, bins, units)).astype(np.float32)
+    session = Session(
+        name="noise",
+        counts=counts,
+        roots=root_scaling(counts, np.arange(trials)),
+        signals=rng.standard_normal((trials + 1, bins, signals), np.float32),
+        mean=np.zeros(signals),
+        scale=np.ones(signals),
+        variables=np.zeros((trials + 1, 0), np.int64),
+        role=np.array(["train"] * trials + ["val"]),  # validation is no step
+        trial=np.arange(trials + 1),
+        area=np.array(["a", "b"] * units)[:units],
+        unit_ids=np.arange(units),
+        signal_names=names,
+        classes={},
+        bin_s=0.02,
+        split_hash="",
+        left_out=0,
+    )
+    rest = at_rest(session, session.known)
+    answers = {task: {"rest": [task.at_rest(session, rest)]} for task in starts(session)}
+    return session, Branch(answers, dict.fromkeys(answers, "rest"), [{}], [rest], {})
+
+
+def _bare_masked(net: Any, session: Any, branch: Any, batch: int, device: str) -> float:
+    """Seconds of an epoch over batches that lie there, masks and all."""
+    import torch
+
+    from nblib.models.multimodal import fitting, masks, model
+    from nblib.models.settings import FitSettings
+
+    data = [model.tensors_of(session, branch.best(0), branch.rest[0], torch.device(device))]
+    data[0]["spread"] = torch.ones(len(session.role), 1, len(session.signal_names), device=device)
+    settings = FitSettings(batch_size=batch)
+    parts = list(fitting.TrialBatches(data, [session], "train", settings, masks.Mix()))
+    net = net.to(device).train()
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
+
+    def epoch() -> None:
+        for part, rows in parts:
+            optimiser.zero_grad()
+            fitting.nats(net, part, rows)[0].backward()
+            optimiser.step()
+
+    epoch()  # warm up
+    _sync(device)
+    began = time.perf_counter()
+    epoch()
+    _sync(device)
+    return time.perf_counter() - began
+
+
+def _fit_masked(
+    session: Any, branch: Any, shape: dict[str, Any], batch: int, steps: int, device: str
+) -> float:
+    """Seconds of an epoch as shipped, from its first step to that of the next; validation is one trial."""
+    from nblib.models.multimodal import fitting, masks
+    from nblib.models.settings import FitSettings
+
+    began: list[float] = []  # of every step
+    plain = fitting.nats
+
+    def timed(net: Any, part: dict[str, Any], rows: Any) -> Any:
+        if net.training:
+            began.append(time.perf_counter())
+        return plain(net, part, rows)
+
+    settings = FitSettings(max_epochs=3, batch_size=batch, device=device, progress=False)
+    fitting.nats = timed
+    try:
+        fitting.fit([session], branch, settings, shape, masks.Mix())
+    finally:
+        fitting.nats = plain
+    return began[2 * steps] - began[steps]
