@@ -22,7 +22,7 @@ from nblib.models.multimodal.branch import (
     fit_branch,
     stacked,
 )
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, OTHERS, UNITS, Task
 from nblib.prepare import binning, cleaning, sessions, split_roles, splits, train_statistics
 
 FAST = {
@@ -99,7 +99,7 @@ def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
 
 def test_what_areas_say_of_each_other_has_intervals_and_reads_the_named_area_alone(tiny, result):
     table = result.tables["areas"]
-    assert len(table) == 2 * 4 * 4 and set(table["told"]) == set(table["from"])
+    assert len(table) == 2 * 4 * 5 and {*table["told"], OTHERS} == set(table["from"])
     assert np.isfinite(table[["value", "ci_low", "ci_high", "p"]]).all(axis=None)
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
@@ -110,6 +110,9 @@ def test_what_areas_say_of_each_other_has_intervals_and_reads_the_named_area_alo
     apart = Task("", "impute", areas=("CA1", "VISp"))
     (units,) = apart.groups(one)
     others = apart.seen(one, units)
+    rest = Task("", "impute", areas=("CA1", OTHERS))
+    assert {*rest.seen(one, units)} == {*np.flatnonzero(one.area != "CA1")}
+    assert {*rest.groups(one)[0]} == {*np.flatnonzero(one.area == "CA1")}
     maps, counts = result.files[0].maps[0], one.counts.copy()
     counts[..., np.setdiff1d(np.arange(12), others)] = 7
     answers = [
@@ -123,6 +126,22 @@ def test_nothing_beats_the_best_possible_by_more_than_its_interval(result):
     for row in result.rows:
         if row.best is not None:
             assert row.score.value <= row.best.ci_high, row.what
+
+
+def test_a_label_that_leaks_into_a_unit_beats_the_best_possible_and_so_is_seen(tiny):
+    recipe, stored = tiny
+    one = sessions.load_sessions(*stored, recipe, 0)[0]
+    asked, block = judge.Params(recipe="task_tiny", **FAST), Task("probabilityLeft", "variable")
+    limit = judge.scores(block, answers.ceilings([one], recipe)[block.name], [one], asked)
+    spikes = one.counts.copy()
+    spikes[..., 0] = 2 * block.truth(one)[:, None]
+    said = {}
+    for name, counts in (("sound", one.counts), ("leaking", spikes)):
+        session = sessions.with_roles(replace(one, counts=counts), one.role)
+        *_, maps = linear.logistic(session, session.known)
+        answer = [block.linear({block.name: [maps[block.name]]}, session)]
+        said[name] = judge.scores(block, answer, [session], asked)[judge.BALANCED].value
+    assert said["sound"] <= limit[judge.BALANCED].ci_high < said["leaking"]
 
 
 def test_the_drift_is_what_the_two_nulls_differ_by_and_the_words_name_where_a_linear_model_wins(
@@ -163,6 +182,8 @@ def test_shuffled_behaviour_is_at_chance(tiny):
     for row in result.rows:
         if row.metric == "R2 beyond the mean course" and row.of["model"] != NOTHING:
             assert row.score.ci_low <= 0 and row.best is None, row.what
+        if row.metric == judge.BEYOND_PSTH and row.of["variant"].startswith("spikes from"):
+            assert row.score.ci_low <= 0, row.what
         if row.metric == judge.BALANCED:
             assert row.score.ci_low <= row.score.chance, row.what
 

@@ -15,8 +15,8 @@ from scipy.special import log_softmax
 
 from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
-from nblib.models.multimodal import fitting, linear, masks, model, poisson
-from nblib.models.multimodal.branch import KINDS, crossed, fit_branch, stacked
+from nblib.models.multimodal import fitting, linear, masks, model, poisson, recall
+from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task, starts
 from nblib.models.settings import FitSettings
@@ -444,7 +444,7 @@ def test_a_further_session_begins_with_what_others_taught(sessions, branch, fitt
     new = [make_session(2, n_units=7)]
     through = fit_branch(new, factors=branch.factors)
     named = {"wheel", "whisker", "choice", BEHAVIOUR}
-    assert set(branch.factors) == named | {KINDS + "choice"}
+    assert set(branch.factors) == named | {KINDS + "choice", *SEEN}
     assert {"ridge", "shared map"} <= set(through.answers[Task("wheel", "signal")])
 
     def tuned(how):
@@ -585,8 +585,63 @@ def test_lags_look_back_and_ahead_by_so_many_bins():
     assert made[:, 0].tolist() == [2, 3, 4, 5, 0] and made[:, 2].tolist() == [0, 0, 1, 2, 3]
 
 
+def test_means_are_of_the_bins_around_that_there_are_or_of_those_before():
+    x = np.array([1.0, 3, 5, 9])[None, :, None]
+    around, before = (linear.averaged(x, (0, 1, 9), causal)[0].T for causal in (False, True))
+    np.testing.assert_allclose(around, [[1, 3, 5, 9], [2, 3, 17 / 3, 7], [4.5] * 4])
+    np.testing.assert_allclose(before, [[1, 3, 5, 9], [1, 2, 4, 7], [1, 2, 3, 4.5]])
+
+
+def test_units_of_an_area_are_fitted_to_what_other_areas_tell(sessions):
+    one, rows = sessions[0], sessions[0].known
+    inside = one.area == "a"
+    together, apart = (weakest(poisson.impute(one, rows, False, by)) for by in (False, True))
+    np.testing.assert_array_equal(together.loading, apart.loading)
+    features = apart.features(one.at(rows), np.flatnonzero(~inside))
+    scaled = np.clip((features - apart.mean) / apart.scale, -poisson.MOST, poisson.MOST)
+    log = apart.offset + scaled @ apart.weight
+    slope = np.einsum("ktd,ktn->dn", scaled, np.exp(log) - one.counts[rows])[:, inside]
+    off = slope + poisson.PENALTIES[-1] * apart.weight[:, inside]
+    assert np.abs(off).max() < 0.05 * np.abs(slope).max(), "it is the optimum of these features"
+
+
+@pytest.mark.parametrize(("n_bins", "n_targets"), [(3, 9), (12, 2)])
+def test_weights_of_units_are_ridge_through_the_maps(n_bins, n_targets):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, n_bins, 5)), rng.normal(size=(20, n_targets))
+    maps = rng.normal(size=(2, n_bins, n_targets))
+    read = np.einsum("ktn,rtd->kdnr", x, maps).reshape(y.size, -1)
+    plain = np.linalg.solve(read.T @ read + 3 * np.eye(10), read.T @ y.ravel())
+    weights = linear.unit_weights(x, y, maps, 3.0)
+    np.testing.assert_allclose(weights, plain.reshape(5, 2), rtol=1e-8)
+
+
+def test_behaviour_is_recalled_by_the_rule_of_bayes(sessions):
+    one = sessions[0]
+    remembered = recall.seen([one], [one.known])
+    *_, sure = recall.by_encoding(one, one.known, remembered, False)
+    trials, encoder = sure["wheel"].memory.trials, sure["wheel"].memory.encoder
+    rate = encoder(trials)[None, None] * np.exp(recall.GAINS)[:, None, None, None, None]
+    log = poisson.log_likelihood(one.counts[:, None], rate).sum(axis=(3, 4))  # (G, K, J)
+    log -= 0.5 * (recall.GAINS[:, None, None] / recall.GAIN_SD) ** 2
+    share = np.exp(log - log.max(axis=(0, 2), keepdims=True)).sum(axis=0)
+    share /= share.sum(axis=1, keepdims=True)
+    answer = {name: of(one) for name, of in sure.items()}
+    np.testing.assert_allclose(answer["wheel"], share @ trials.signals[..., 0], atol=1e-3)
+    of_class = np.exp(answer["choice"])
+    np.testing.assert_allclose(of_class[:, 1], share @ trials.variables[:, 0], atol=2e-3)
+    test = one.rows("test")
+    assert (of_class[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.65
+    few = recall.seen(sessions, [o.known for o in sessions], remembered)
+    assert len(few[0]) == len(few[1]) == 3 * len(one.known)
+
+
+def recalled(session, rows):
+    return recall.by_encoding(session, rows, recall.seen([session], [rows]), False)
+
+
 @pytest.mark.parametrize(
-    "decoder", [linear.flat_ridge, linear.lagged_ridge, linear.logistic, linear.by_rates]
+    "decoder", [linear.flat_ridge, linear.lagged_ridge, linear.logistic, linear.by_rates, recalled]
 )
 def test_test_trials_teach_nothing(decoder, sessions):
     one, known, test = sessions[0], sessions[0].known, sessions[0].rows("test")

@@ -13,7 +13,7 @@ from nblib.evaluate.scores import decoding_scores
 from nblib.experiments.multimodal import judge
 from nblib.experiments.multimodal.answers import NETWORK
 from nblib.models.multimodal.branch import GLM, fit_branch
-from nblib.models.multimodal.tasks import AREAS, Task
+from nblib.models.multimodal.tasks import AREAS, OTHERS, Task
 from nblib.prepare.sessions import with_roles
 
 if TYPE_CHECKING:
@@ -112,11 +112,11 @@ def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
 
 def areas(model: Multimodal, sessions: list[Session], params: judge.Params) -> pd.DataFrame:
     """What the units of one area say of those of another: bits a spike beyond the PSTH of the units of each,
-    told from the units of one area alone and from no behaviour, over the sessions that have both; a row a pair
-    of areas and model."""
+    told from the units of one area alone, or of all others, and from no behaviour, over the sessions that have
+    both; a row a pair of areas and model."""
     names = sorted({area for one in sessions for area in one.area} - {""})
     metric, rows = judge.BEYOND_PSTH, []
-    for pair in product(names, names):
+    for pair in product(names, [*names, OTHERS]):
         task = Task(AREAS, "impute", areas=pair)
         units = [task.groups(one)[0] for one in sessions]
         both = [

@@ -13,14 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from nblib.models.multimodal import linear, poisson
+from nblib.models.multimodal import linear, poisson, recall
 from nblib.models.multimodal.model import Map
-from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, Task, decoding, encoding, starts
+from nblib.models.multimodal.tasks import (
+    AREAS,
+    BEHAVIOUR,
+    IMPUTING,
+    Task,
+    decoding,
+    encoding,
+    starts,
+)
 from nblib.prepare.sessions import Session
 
 GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
 KINDS = "kinds of units by "  # and a variable: their key among the factors
+SEEN = ("signals that were seen", "variables that were seen")  # keys of behaviour among the factors
 FOLDS, PATIENCE = 5, 2
 
 Rows = list[np.ndarray]  # trials of each session
@@ -38,7 +47,7 @@ class Branch:
     is looked at. chosen: the name that known trials prefer; maps: of each session, the model of each task;
     rest: of each session, what is said where a trial is not looked at, by task; factors: of each signal and
     variable, and of behaviour as a whole, what further sessions are read through (see `linear.factors`,
-    `linear.kinds`, `poisson.factors`); none of a session alone.
+    `linear.kinds`, `poisson.factors`, `recall.seen`); none of a session alone.
     """
 
     answers: dict[Task, dict[str, TrialAnswers]]
@@ -141,9 +150,17 @@ def candidates(
         by_task = {task.name: known[task.name] for task in shared}
         return each(sessions, linear.through, by_task)(rows)
 
+    def directions(rows: Rows) -> np.ndarray:
+        return factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
+
     def through_behaviour(rows: Rows) -> Iterator[Maps]:
-        known = factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
-        return each(sessions, of_tasks([spikes], encode), known)(rows)
+        return each(sessions, of_tasks([spikes], encode), directions(rows))(rows)
+
+    def recalled(rows: Rows) -> Iterator[Maps]:
+        others = tuple(factors[name] for name in SEEN) if factors else None
+        known = recall.seen(sessions, rows, others)
+        basis = [directions(rows)] if several else []
+        return each(sessions, recall.by_encoding, known, causal, *basis)(rows)
 
     def by_kinds(rows: Rows) -> Iterator[Maps]:
         names = [t.name for t in variables]
@@ -162,6 +179,7 @@ def candidates(
         "Poisson Bayes": (each(sessions, linear.by_rates), variables),
         "shared map": (through, shared if several else []),
         "shared kinds": (by_kinds, variables if several else []),
+        "Bayes by GLM": (recalled, shared if signals else []),
         GLM: (each(sessions, of_tasks([spikes], encode)), [spikes]),
         "shared GLM": (through_behaviour, [spikes] if several else []),
     }
@@ -196,7 +214,9 @@ def fit_branch(
     val, others = [one.rows("val") for one in sessions], {}
     for task in encoding(first)[1:]:
         others[(task,)] = each(sessions, of_tasks([task], poisson.encode), task.shown, causal)
-    others[IMPUTING] = each(sessions, of_tasks(IMPUTING, poisson.impute), causal)
+    for task in IMPUTING:
+        path = each(sessions, of_tasks([task], poisson.impute), causal, task.name == AREAS)
+        others[(task,)] = path
     for tasks, path in others.items() if whole else ():
         made, said = crossed(path, sessions, tasks, known, [val])
         for task in tasks:
@@ -215,6 +235,7 @@ def fit_branch(
         for name in first.classes:
             of_all = [linear.kinds(*part, name) for part in parts]
             factors[KINDS + name] = np.concatenate(of_all)
+        factors |= zip(SEEN, recall.seen(sessions, known), strict=True)
     return Branch(answers, chosen, maps, rest, factors or {})
 
 

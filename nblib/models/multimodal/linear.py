@@ -116,6 +116,19 @@ def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     return np.concatenate(moved, axis=-1)
 
 
+def averaged(x: np.ndarray, widths: Sequence[int], causal: bool = False) -> np.ndarray:
+    """Means of values (K, T, N) over the bins up to each of `widths` away, or as many before alone, side by side
+    (K, T, N * widths); of the bins that there are."""
+    n_bins = x.shape[1]
+    t, sums = np.arange(n_bins), np.pad(x, ((0, 0), (1, 0), (0, 0))).cumsum(axis=1, dtype=float)
+    means = []
+    for width in widths:
+        first, last = np.maximum(t - width, 0), t + 1 + (0 if causal else width)
+        last = np.minimum(last, n_bins)
+        means.append((sums[:, last] - sums[:, first]) / (last - first)[:, None])
+    return np.concatenate(means, axis=-1)
+
+
 def lagged_ridge(
     session: Session, rows: np.ndarray, causal: bool = False
 ) -> Iterator[dict[str, LinearMap]]:
@@ -206,10 +219,19 @@ def unit_weights(x: np.ndarray, y: np.ndarray, maps: np.ndarray, penalty: float)
     (n_maps, n_bins, d), n_units = maps.shape, x.shape[2]
     turn, few = np.linalg.qr(maps.reshape(-1, d).T)  # of many targets, as many as the maps can tell
     maps, y = few.T.reshape(n_maps, n_bins, -1), y @ turn
-    read = x.swapaxes(1, 2).astype(np.float64) @ maps.swapaxes(0, 1).reshape(n_bins, -1)
-    read = read.reshape(len(x), n_units, n_maps, -1).transpose(0, 3, 1, 2)  # (K, D, N, R)
-    read = np.ascontiguousarray(read).reshape(y.size, -1)
-    gram, right = read.T @ read, read.T @ y.ravel()
+    if n_bins**2 < maps.shape[2] * n_maps**2:  # of few bins, sums over trials come first
+        flat, rows = x.reshape(len(x), -1).astype(np.float64), maps.reshape(n_maps * n_bins, -1)
+        pairs = (flat.T @ flat).reshape(n_bins, n_units, n_bins, n_units)
+        of_maps = (rows @ rows.T).reshape(n_maps, n_bins, n_maps, n_bins)
+        gram = np.einsum("tnum,rtsu->nrms", pairs, of_maps, optimize=True)
+        gram = gram.reshape(n_units * n_maps, -1)
+        sums = (flat.T @ y).reshape(n_bins, n_units, -1)
+        right = np.einsum("tnd,rtd->nr", sums, maps, optimize=True).ravel()
+    else:
+        read = x.swapaxes(1, 2).astype(np.float64) @ maps.swapaxes(0, 1).reshape(n_bins, -1)
+        read = read.reshape(len(x), n_units, n_maps, -1).transpose(0, 3, 1, 2)  # (K, D, N, R)
+        read = np.ascontiguousarray(read).reshape(y.size, -1)
+        gram, right = read.T @ read, read.T @ y.ravel()
     solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), right)
     return solved.reshape(n_units, n_maps)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from nblib.models.multimodal import masks
 from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.poisson import PoissonMap
+from nblib.models.multimodal.recall import Memory, RecalledMap
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, decoding, encoding, starts
 from nblib.prepare.sessions import Session
 
 FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
 ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
-CLASSES = {cls.__name__: cls for cls in (LinearMap, PoissonMap, Session)}
-Map = LinearMap | PoissonMap
+CLASSES = {cls.__name__: cls for cls in (LinearMap, PoissonMap, Memory, RecalledMap, Session)}
+Map = LinearMap | PoissonMap | RecalledMap
 
 
 def tensors_of(
@@ -72,10 +73,12 @@ def plain(state: Any, arrays: dict[str, np.ndarray]) -> Any:
 
     def default(value: Any) -> dict[str, Any]:
         if not isinstance(value, np.ndarray):
-            return {CLASS: type(value).__name__, **vars(value)}
+            known = {of.name: getattr(value, of.name) for of in fields(value)}
+            return {CLASS: type(value).__name__, **known}
         if value.dtype.kind not in "biuf":
             return {TEXTS: value.astype(str).tolist()}
-        arrays[name := f"array {len(arrays)}"] = value
+        name = next((n for n, known in arrays.items() if known is value), f"array {len(arrays)}")
+        arrays[name] = value
         return {ARRAY: name}
 
     return json.loads(json.dumps(state, default=default))

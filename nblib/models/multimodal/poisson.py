@@ -13,13 +13,15 @@ from nblib.models.multimodal import linear
 from nblib.models.multimodal.tasks import EVERY, LEAST
 from nblib.prepare.sessions import Session
 
-PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
+PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0)
 MOST_LOG_RATE = 5.0
 WIDTHS = (1.5, 3.0, 6.0, 12.0)  # of the Gaussian that smooths a PSTH [bins]
 FOLDS = 5
-N_BUMPS, N_FACTORS = 6, 12
+N_BUMPS, N_FACTORS = 6, 15
 N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
-BEHAVIOUR_LAGS, UNIT_LAGS = 6, 2  # bins to either side, or as many before
+BEHAVIOUR_LAGS = 6  # bins to either side, or as many before
+UNIT_WIDTHS = (0, 2, 8, 49)  # of the means of factors around a bin [bins to either side]
+SLOW = 2  # bins to either side, over which units go together
 MOST = 5.0  # standard deviations; further out a feature is held there
 STEPS = 20  # of the optimiser, from one penalty to the next
 MOST_BINS = 8000  # that factors are found in
@@ -78,8 +80,8 @@ class PoissonMap:
         units `seen` (None: all) say of factors around it."""
         if self.loading is not None:
             seen = np.arange(len(session.area)) if seen is None else seen
-            lags = linear.around(UNIT_LAGS, self.causal)
-            return linear.lagged(self._factors(session.x[..., seen], seen), lags)
+            told = self._factors(session.x[..., seen], seen)
+            return linear.averaged(told, UNIT_WIDTHS, self.causal)
         parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
         for s, name in enumerate(session.signal_names):
             if name in self.of:
@@ -174,14 +176,20 @@ def factors(sessions: list[Session], rows: list[np.ndarray], causal: bool = Fals
     return np.linalg.svd(weights, full_matrices=False)[0][:, :N_SHARED] / scale[:, None]
 
 
-def impute(session: Session, rows: np.ndarray, causal: bool = False) -> Iterator[PoissonMap]:
+def impute(
+    session: Session, rows: np.ndarray, causal: bool = False, by_area: bool = False
+) -> Iterator[PoissonMap]:
     """Counts of all units from any others: the factors of a factor analysis, told by whoever is seen, and a
-    regression on them. A unit is fitted to factors that four fifths of the others tell."""
+    regression on them. A unit is fitted to factors that four fifths of the others tell; by_area: to those that
+    the units of other areas tell."""
     from sklearn.decomposition import FactorAnalysis
 
-    x = session.x[rows].reshape(-1, session.x.shape[2])
+    # The mean of 2 * SLOW + 1 bins has less noise, by the root of that.
+    x = linear.averaged(session.x[rows], [SLOW]) * np.sqrt(2 * SLOW + 1)
+    x = x.reshape(-1, x.shape[2])
     every = -(-len(x) // MOST_BINS)
-    analysis = FactorAnalysis(min(N_FACTORS, x.shape[1] - 1), random_state=0).fit(x[::every])
+    n_factors = min(N_FACTORS, max(x.shape[1] // 3, 1))
+    analysis = FactorAnalysis(n_factors, random_state=0).fit(x[::every])
     model = PoissonMap(
         np.log(psth(session, rows)),
         loading=analysis.components_,
@@ -189,6 +197,7 @@ def impute(session: Session, rows: np.ndarray, causal: bool = False) -> Iterator
         causal=causal,
     )
     units = np.arange(x.shape[1])
-    return regression(
-        model, session, rows, [units[i::EVERY] for i in range(min(EVERY, len(units)))]
-    )
+    groups = [units[i::EVERY] for i in range(min(EVERY, len(units)))]
+    if by_area:
+        groups = [units[session.area == area] for area in np.unique(session.area)]
+    return regression(model, session, rows, groups)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
 BEHAVIOUR, UNITS, AREAS = "spikes from behaviour", "a fifth of the units", "units of each area"
+OTHERS = "all others"  # areas than the one that is asked for
 EVERY = 5  # of the units, hidden at once
 LEAST = 1e-3  # spikes a bin; no rate is less
 
@@ -23,8 +24,8 @@ LEAST = 1e-3  # spikes a bin; no rate is less
 @dataclass(frozen=True)
 class Task:
     """One task. kind: "signal", "variable", or counts of units: "encode", of all from the behaviour `shown`,
-    "impute", of some from all others, or of those of one area from those of another, `areas`; of `units`
-    by their positions where these are named."""
+    "impute", of some from all others, or of those of one area from those of another or `OTHERS`, `areas`; of
+    `units` by their positions where these are named."""
 
     name: str
     kind: str
@@ -59,6 +60,8 @@ class Task:
     def _pair(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         """Units to be told, and those that tell; every second unit where it is one area."""
         asked, telling = (np.flatnonzero(session.area == area) for area in self.areas)
+        if self.areas[1] == OTHERS:
+            telling = np.flatnonzero(session.area != self.areas[0])
         return (asked[::2], asked[1::2]) if self.areas[0] == self.areas[1] else (asked, telling)
 
     def hidden(self, session: Session, group: np.ndarray) -> masks.Hidden:
