@@ -251,6 +251,16 @@ def test_the_published_network_leaks_as_a_clock_does():
 
 
 @pytest.mark.slow
+def test_a_linear_decoder_of_one_bin_hides_the_leak():
+    """LinearLabel moves by .08 at most where the clock falls from .95 to nothing: it cannot tell the time."""
+    data, _ = drawn(0, 59_080, 60)
+    few = asked(models=["linear_label"], leak=[0.0, 32.0], smooth=False, folds=[0])
+    leak = beyond.leak_curve(data, few).set_index(["buffer_s", "model"])["value"]
+    assert abs(leak[0, "linear_label"] - leak[32, "linear_label"]) <= 0.08
+    assert leak[0, "clock"] >= 0.95 and abs(leak[32, "clock"]) <= 0.15
+
+
+@pytest.mark.slow
 def test_p_by_new_fits_calls_few_films_without_signal_significant():
     """20 minutes, one fold, drift of 25 s in all units: 3 of 12 at most, as 1 to 9 % are to be."""
     few, p = asked(n_refits=19, folds=[0], smooth=False, windows=[[0.0, 1.0]]), []

@@ -112,7 +112,7 @@ def test_a_horizon_is_named_by_its_whole_bins(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_units", "signal", "drift", "horizons_s", "share"),
-    [(60, 0.5, 1.0, [0.08, 2.0], 0.20), (40, 0.6, 1.7, [0.08], 0.45)],
+    [(60, 0.5, 1.0, [0.08, 2.0, 10.0], 0.20), (40, 0.6, 1.7, [0.08], 0.45)],
 )
 def test_a_regression_tells_a_share_of_the_true_rate(n_units, signal, drift, horizons_s, share):
     """The whole film, one fold; and one whose gains drift more, as much as forecasts need."""
