@@ -6,8 +6,6 @@ No score is given for two empty trains: they agree about nothing.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numba
 import numpy as np
 import pandas as pd
@@ -76,16 +74,20 @@ def smoothed(trains: np.ndarray, sigma: float, beyond: str = "constant") -> np.n
     taken for the bins beyond an end, as `np.pad` names it."""
     reach = int(4 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(np.asarray(trains, float), ((0, 0), (reach, reach)), mode=beyond)
+    padded = np.pad(trains, ((0, 0), (reach, reach)), mode=beyond)
     sparse = np.count_nonzero(padded) < SPARSE * padded.size
-    spread = _spread if sparse else partial(fftconvolve, axes=1)
-    return spread(padded, kernel[None] / kernel.sum())[:, 2 * reach : -2 * reach]
+    spread = _spread if sparse else _convolved
+    return spread(padded, kernel / kernel.sum())[:, 2 * reach : -2 * reach]
+
+
+def _convolved(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    return np.array([fftconvolve(row, kernel) for row in values])  # all at once take much memory
 
 
 @numba.njit(cache=True)
-def _spread(values, kernels):
-    """A kernel (1, n) at each value: quick where most values are 0."""
-    kernel, n = kernels[0], kernels.shape[1]
+def _spread(values, kernel):
+    """A kernel (n,) at each value: quick where most values are 0."""
+    n = len(kernel)
     total = np.zeros((len(values), values.shape[1] + n - 1))
     for row in range(len(values)):
         for t in np.flatnonzero(values[row]):
@@ -95,7 +97,7 @@ def _spread(values, kernels):
 
 def _cosine(a: np.ndarray, b: np.ndarray, empty: float, about_mean: bool = False) -> np.ndarray:
     """Cosine of rows; `empty` where one is 0, or (about its mean) flat. BadInput where both are 0."""
-    _refuse_empty(np.abs(a).sum(axis=1), np.abs(b).sum(axis=1))
+    _refuse_empty(a.any(axis=1), b.any(axis=1))
     if about_mean:
         a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
     squares, both = [np.einsum("ct,ct->c", x, x) for x in (a, b)], np.einsum("ct,ct->c", a, b)
@@ -150,22 +152,31 @@ def references(
     return dict(zip(REFERENCES, trains, strict=True))
 
 
-def train_scores(predicted: np.ndarray, spikes: np.ndarray, bin_s: float) -> pd.DataFrame:
-    """A row a cell: count ratio, Schreiber, correlation, and van Rossum's distance over the square root
-    of the number of recorded spikes: no spikes are 1 where the recorded lie far apart, more where they crowd.
+def train_scores(
+    trains: dict[str, np.ndarray], spikes: np.ndarray, bin_s: float
+) -> dict[str, pd.DataFrame]:
+    """Of each predicted train or rate (C, T) a table with a row a cell: count ratio, Schreiber, correlation,
+    and van Rossum's distance over the square root of the number of recorded spikes: no spikes are 1 where
+    the recorded lie far apart, more where they crowd. It is of trains alone.
 
-    predicted: train or rate (C, T); van Rossum is of trains alone. Raises BadInput for a cell that
-    neither fires nor is said to.
+    Raises BadInput for a cell that neither fires nor is said to.
     """
     count = spikes.sum(axis=1)
-    ratio = predicted.sum(axis=1) / np.where(count > 0, count, np.nan)
-    likeness = {f"schreiber_{sigma}": schreiber(predicted, spikes, sigma) for sigma in SIGMAS}
-    scores = {"count_ratio": ratio, **likeness, "correlation": correlation(predicted, spikes)}
-    if np.isin(predicted, (0, 1)).all():
-        times = [[np.flatnonzero(row) * bin_s for row in train] for train in (predicted, spikes)]
-        distance = [van_rossum(*pair, TAU * bin_s) for pair in zip(*times, strict=True)]
-        scores["van_rossum"] = np.array(distance) / np.sqrt(np.maximum(count, 1))
-    return pd.DataFrame(scores)
+    known = np.where(count > 0, count, np.nan)
+    scores = {name: {"count_ratio": train.sum(axis=1) / known} for name, train in trains.items()}
+    for sigma in SIGMAS:
+        recorded = smoothed(spikes, sigma)
+        for name, train in trains.items():
+            alike = _cosine(smoothed(train, sigma), recorded, empty=0.0)
+            scores[name][f"schreiber_{sigma}"] = alike
+    times = [np.flatnonzero(row) * bin_s for row in spikes]
+    for name, train in trains.items():
+        scores[name]["correlation"] = correlation(train, spikes)
+        if np.isin(train, (0, 1)).all():
+            pairs = zip((np.flatnonzero(row) * bin_s for row in train), times, strict=True)
+            distance = np.array([van_rossum(*pair, TAU * bin_s) for pair in pairs])
+            scores[name]["van_rossum"] = distance / np.sqrt(np.maximum(count, 1))
+    return {name: pd.DataFrame(columns) for name, columns in scores.items()}
 
 
 def over_cells(

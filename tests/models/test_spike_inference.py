@@ -298,6 +298,13 @@ def test_the_chain_is_a_distribution_and_its_gradient_what_is_expected():
     assert torch.allclose(bins.grad, trains[5].double() - p, atol=1e-9)
 
 
+def test_windows_shared_out_to_threads_are_those_of_one(monkeypatch):
+    """Parts hold whole rounds of cells, so each window keeps the intervals of its own."""
+    known = chain.probabilities(*scores(3, windows=15))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert torch.equal(chain.probabilities(*scores(3, windows=15)), known)
+
+
 def test_without_scores_of_intervals_bins_are_by_themselves():
     bins, first, between = scores(1)
     p = chain.probabilities(bins, 0 * first, 0 * between)

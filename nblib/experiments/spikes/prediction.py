@@ -38,8 +38,20 @@ BITS = "bits/spike"
 AT_ONCE = 256  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
-FIT_NOW = {"max_epochs": 12, "batch_size": 1024, "learning_rate": 4e-3, "weight_decay": 1.0}
-FIT_AHEAD = {"max_epochs": 8, "batch_size": 32, "learning_rate": 4e-3, "weight_decay": 0.3}
+FIT_NOW = {
+    "max_epochs": 12,
+    "batch_size": 1024,
+    "learning_rate": 4e-3,
+    "weight_decay": 1.0,
+    "patience": 4,
+}
+FIT_AHEAD = {
+    "max_epochs": 8,
+    "batch_size": 32,
+    "learning_rate": 4e-3,
+    "weight_decay": 0.3,
+    "patience": 2,
+}
 
 
 class Params(P.Fit, StageParams):
@@ -174,7 +186,7 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
 
     params, now = data.params, head == "now"
     defaults = FIT_NOW if now else FIT_AHEAD
-    settings = FitSettings.of(params, defaults, patience=4, progress=False)
+    settings = FitSettings.of(params, defaults, progress=False)
     rules = {"code": params.cell_code, "history": params.history, "latent": params.latent}
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)

@@ -148,10 +148,9 @@ def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], p
     heard, bin_s, draws = spikes.any(axis=1), data.stream.bin_s, data.params.draws
     blind = spike_trains.references(spikes, data.inputs.rate, bin_s, data.params.seed)
     judged = {name: train for name, train in (trains | blind).items() if name != RECORDED}
-    each = {
-        name: spike_trains.train_scores(train[heard], spikes[heard], bin_s)
-        for name, train in judged.items()
-    }
+    if not heard.all():
+        judged, spikes = {name: train[heard] for name, train in judged.items()}, spikes[heard]
+    each = spike_trains.train_scores(judged, spikes, bin_s)
     undefined = {name: int(scores["correlation"].isna().sum()) for name, scores in each.items()}
     each = {name: scores.fillna({"correlation": 0.0}) for name, scores in each.items()}
     rows, table = [], []

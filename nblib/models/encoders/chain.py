@@ -10,6 +10,9 @@ Shapes: W windows, L bins, C cells; window w is of cell w % C.
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import numba
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from torch.nn import functional
 def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Log of the sum over all trains (W,), of scores [log] of bins (W, L), of a first spike in each
     (W, L), and of intervals of 1 to L bins (C, L). Its gradient is how often each is expected."""
-    sums = _sums(*_factors(bins, first, between))[:4]
+    sums = _all_sums(*_factors(bins, first, between))[:4]
     value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
     scores = bins, first, between.repeat(len(bins) // len(between), 1)
     for score, often in zip(scores, expected, strict=True):
@@ -28,7 +31,18 @@ def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     return value
 
 
-@numba.njit(cache=True, fastmath=True)
+def _all_sums(bins: np.ndarray, first: np.ndarray, between: np.ndarray) -> list[np.ndarray]:
+    """What `_sums` gives, of as many parts of the windows at once as torch has threads."""
+    rounds = len(bins) // len(between)
+    parts = min(torch.get_num_threads(), rounds)
+    ends = np.arange(parts + 1) * rounds // parts * len(between)
+    slices = [slice(*pair) for pair in itertools.pairwise(ends)]
+    with ThreadPoolExecutor(parts) as pool:
+        sums = pool.map(lambda at: _sums(bins[at], first[at], between), slices)
+    return [np.concatenate(values) for values in zip(*sums, strict=True)]
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
 def _sums(bins, first, between):
     """Log Z (W,), how often each scored thing is expected: a spike in a bin (W, L), it being the first
     (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors."""
@@ -71,13 +85,13 @@ def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor)
 
 def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Probability of a spike in each bin (W, L), of the scores of `log_z`."""
-    return torch.from_numpy(_sums(*_factors(bins, first, between))[1])
+    return torch.from_numpy(_all_sums(*_factors(bins, first, between))[1])
 
 
 def samples(bins: Tensor, first: Tensor, between: Tensor, seed: int) -> Tensor:
     """A train (W, L) of each window, drawn exactly, of the scores of `log_z`."""
     factors = _factors(bins, first, between)
-    log_z, *_, after = _sums(*factors)
+    log_z, *_, after = _all_sums(*factors)
     chance = np.random.default_rng([seed, 8]).random(bins.shape)
     return torch.from_numpy(_draw(*factors, np.exp(log_z), after, chance))
 

@@ -99,7 +99,8 @@ def _newton(x, count, bins, penalty, w) -> np.ndarray:
     for _ in range(STEPS):
         expected = bins * np.exp(np.clip(x @ w, -20, HIGHEST))
         slope = x.T @ (count - expected) - penalty * w
-        curvature = (x * expected[:, None]).T @ x + np.diag(penalty + 1e-6)
+        scaled = x * np.sqrt(expected)[:, None]  # a product with itself takes half the work
+        curvature = scaled.T @ scaled + np.diag(penalty + 1e-6)
         step = np.linalg.solve(curvature.astype(float), slope.astype(float))
         w = (w + step * min(1.0, 2 / np.abs(step).max())).astype(np.float32)
         if np.abs(step).max() < 1e-3:

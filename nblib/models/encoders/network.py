@@ -278,10 +278,12 @@ class Predictor(nn.Module):
 def log_hazards(inputs: Inputs) -> np.ndarray:
     """How much likelier a spike is so long after the last one than on the mean, log (C, N_AGES), in train."""
     steps, rate = inputs.steps["train"], inputs.rate[:, None]
-    group = AGE[inputs.since[steps]] + N_AGES * np.arange(inputs.n_cells)
-    size, fired = inputs.n_cells * N_AGES, inputs.spikes[steps].ravel()
-    n = np.bincount(group.ravel(), minlength=size).reshape(-1, N_AGES)
-    hit = np.bincount(group.ravel(), fired, minlength=size).reshape(-1, N_AGES)
+    n, hit = np.zeros((2, inputs.n_cells * N_AGES))
+    for part in np.array_split(steps, 1 + len(steps) // 4096):
+        group = (AGE[inputs.since[part]] + N_AGES * np.arange(inputs.n_cells)).ravel()
+        n += np.bincount(group, minlength=len(n))
+        hit += np.bincount(group, inputs.spikes[part].ravel(), minlength=len(n))
+    n, hit = n.reshape(-1, N_AGES), hit.reshape(-1, N_AGES)
     return np.log((hit + DOUBT * rate) / (n + DOUBT) / rate)
 
 

@@ -15,6 +15,7 @@ from nblib.prepare.encoding.history import LONGEST
 
 PAST = 32  # bins before t0 that a published window holds
 END_NODE = 100  # bins after t0, where a spike is taken for certain
+BLOCK = 32  # bins that are looked at, or left out, at once
 LAST_WEIGHT = 0.3  # of the last bin of a window, falling from 1
 
 
@@ -131,22 +132,35 @@ def best_expected(p: np.ndarray, sigma: float) -> np.ndarray:
 
 @numba.njit(cache=True)
 def _spike_by_spike(field, kernel, n_spikes):
+    """Trains (C, T) of so many spikes. Blocks of bins are left out where none can add as much as the best
+    so far: none of a block's is likelier than its likeliest, nor further from those that are chosen than its
+    furthest."""
     C, T = field.shape
     reach, trains = len(kernel) // 2, np.zeros((C, T), np.uint8)
-    own = kernel[reach]
+    own, size = kernel[reach], BLOCK
+    most, least = np.empty(-(-T // size)), np.empty(-(-T // size))
     for c in range(C):
         near = np.zeros(T + 2 * reach)  # likeness of a spike in each bin to those that are chosen
-        order, shared, square = np.argsort(-field[c]), 0.0, 0.0
+        for block in range(len(most)):
+            most[block] = field[c, block * size : (block + 1) * size].max()
+        least[:] = 0
+        shared, square = 0.0, 0.0
         for _ in range(n_spikes[c]):
             best, at = -np.inf, 0
-            for t in order:
-                together = shared + field[c, t]
-                if together <= best * np.sqrt(square + own):
-                    break  # nor does any after it add more
-                gain = together / np.sqrt(square + own + 2 * near[t + reach])
-                if gain > best and not trains[c, t]:
-                    best, at = gain, t
+            bounds = (shared + most) / np.sqrt(square + own + 2 * least)
+            first = np.argmax(bounds)
+            for block in range(-1, len(bounds)):
+                block = first if block < 0 else block
+                if bounds[block] <= best:
+                    continue
+                for t in range(block * size, min((block + 1) * size, T)):
+                    gain = (shared + field[c, t]) / np.sqrt(square + own + 2 * near[t + reach])
+                    if gain > best and not trains[c, t]:
+                        best, at = gain, t
             trains[c, at] = 1
             shared, square = shared + field[c, at], square + own + 2 * near[at + reach]
             near[at : at + len(kernel)] += kernel
+            for block in range(max(0, at - reach) // size, min(T - 1, at + reach) // size + 1):
+                stop = min((block + 1) * size, T)
+                least[block] = near[block * size + reach : stop + reach].min()
     return trains

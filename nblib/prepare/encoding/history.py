@@ -10,7 +10,9 @@ Shapes: T steps, C cells, S steps chosen.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numba
 import numpy as np
 from scipy.signal import lfilter
 
@@ -18,7 +20,6 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.prepare.continuous import STEP
 from nblib.prepare.continuous.stream import Stream
 from nblib.prepare.decoder_inputs import ROLES
-from nblib.prepare.encoding.distance import distances
 
 LAGS = 63  # steps of stimulus seen
 CONTEXT_STEPS = 100  # of spikes seen, the longest context
@@ -53,6 +54,11 @@ class Inputs:
     def n_cells(self) -> int:
         return len(self.rate)
 
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Spikes of each step, (T, C) float32."""
+        return self.spikes.sum(axis=1, dtype=np.float32)
+
     def shown(self, steps: np.ndarray) -> np.ndarray:
         """Stimulus before steps (S,), the latest last: (S, channel, LAGS)."""
         seen = self.stimulus[steps[:, None] + np.arange(-LAGS, 0)]
@@ -81,8 +87,8 @@ class Inputs:
         (S, C, features) float32."""
         age = np.eye(N_AGES, dtype=np.float32)[AGE[self.since[steps, 0]]]
         before = steps[:, None] + np.arange(-RECENT, 0)
-        counts = self.spikes[before].sum(axis=2, dtype=np.float32)
-        return np.concatenate([age, self.traces[steps], counts.transpose(0, 2, 1)], axis=2)
+        counts = self.counts[before].transpose(0, 2, 1)
+        return np.concatenate([age, self.traces[steps], counts], axis=2)
 
     def with_noise_from(self, step: int, rng: np.random.Generator) -> Inputs:
         """The same with noise for all stimulus and spikes from the first bin of a step on."""
@@ -133,21 +139,29 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
 
 def since_last(spikes: np.ndarray) -> np.ndarray:
     """Bins since the last spike before each bin of spikes (T, 8, C), at most LONGEST."""
-    flat = spikes.reshape(-1, spikes.shape[2])
-    back = distances(flat[::-1], LONGEST, future=True, axis=0)[::-1]  # a spike in the bin is 0 back
-    since = np.full(flat.shape, LONGEST, np.uint8)
-    since[1:] = np.minimum(back[:-1] + 1, LONGEST)
-    return since.reshape(spikes.shape)
+    return _since_last(spikes.reshape(-1, spikes.shape[2])).reshape(spikes.shape)
+
+
+@numba.njit(cache=True)
+def _since_last(spikes):
+    since = np.full(spikes.shape, LONGEST, np.uint8)
+    for t in range(1, len(spikes)):
+        for cell in range(spikes.shape[1]):
+            if spikes[t - 1, cell]:
+                since[t, cell] = 1
+            elif since[t - 1, cell] < LONGEST:
+                since[t, cell] = since[t - 1, cell] + 1
+    return since
 
 
 def traces_of(spikes: np.ndarray) -> np.ndarray:
     """Sums of spikes (T, 8, C) in the steps before each, decaying with TAUS: (T, C, 3), cut off exactly
     CONTEXT_STEPS back."""
-    counts = spikes.sum(axis=1)
-    traces = []
-    for tau in TAUS:
+    counts = np.ascontiguousarray(spikes.sum(axis=1, dtype=np.float32).T, float)  # (C, T)
+    traces = np.empty((counts.shape[1], len(counts), len(TAUS)), np.float32)
+    for k, tau in enumerate(TAUS):
         decay = np.exp(-1 / tau)
-        whole = np.zeros(CONTEXT_STEPS + 2)
-        whole[1], whole[-1] = 1, -(decay**CONTEXT_STEPS)
-        traces.append(lfilter(whole, [1, -decay], counts, axis=0) / np.sqrt(tau))
-    return np.stack(traces, axis=2).astype(np.float32)
+        trace = lfilter([0, 1], [1, -decay], counts) / np.sqrt(tau)
+        trace[:, CONTEXT_STEPS:] -= decay**CONTEXT_STEPS * trace[:, :-CONTEXT_STEPS].copy()
+        traces[..., k] = trace.T
+    return traces
