@@ -434,6 +434,12 @@ def test_order_in_time_teaches_and_shuffled_time_does_not(task, train):
     s = found.scores["accuracy"]
     assert found.arrays[EMBEDDINGS]["h"].shape == (len(data), 100)
     assert 0 <= s.ci_low <= s.value <= s.ci_high
+    assert s.chance == {"rp": 1 / 2, "ts": 1 / 2, "cpc": 1 / 5}[task]  # one true window among 1 + 4
+    history = found.tables["history"]
+    kept = history["val_loss"].argmin()
+    assert found.about["val_accuracy"] == history["val_accuracy"].iloc[kept]
+    if task == "ts":  # another epoch than that of the best accuracy
+        assert history["val_accuracy"].iloc[kept] < history["val_accuracy"].max()
     subject = {p.recording: p.subject for p in data.parts}
     of = {
         role: {subject[name] for name in names} for role, names in found.about["recordings"].items()
