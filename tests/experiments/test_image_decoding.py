@@ -160,7 +160,7 @@ def test_without_held_out_images_only_seen_ones_are_judged(data, shown, run):
         given = {"held_out": 0.0, "regressor": regressor, "max_epochs": 2}
         found = run(data, shown, **given)
         assert set(found.spaces["pca"].scores) == {"seen"} and not found.best
-        assert "images in so many" in words.in_words(found, asked(**given), RECIPE)
+        assert "images in so many" in words.in_words(found, asked(**given).regressor, RECIPE)
         assert words.examples(found)["row"].nunique() == 5
     assert "No space of this run" in words.drawn_table(found)["nothing drawn"][0]
 

@@ -13,7 +13,7 @@ from nblib.evaluate.result import readable, with_interval
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.experiments.images.decoding import Decoding, Params
+    from nblib.experiments.images.decoding import Decoding
 
 
 def short_table(spaces: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def examples(decoding: Decoding) -> pd.DataFrame:
     )
 
 
-def in_words(decoding: Decoding, params: Params, recipe: Recipe) -> str:
+def in_words(decoding: Decoding, regressor: str, recipe: Recipe) -> str:
     """The result in a sentence a feature space, and what to make of it."""
     held = decoding.scenes.held
     which, n = (
@@ -109,7 +109,7 @@ def in_words(decoding: Decoding, params: Params, recipe: Recipe) -> str:
         )
     what = "images never seen in training" if which == "unseen_held" else "images"
     return (
-        f"**Result.** From one presentation, {params.regressor} finds the right one of {n} {what} "
+        f"**Result.** From one presentation, {regressor} finds the right one of {n} {what} "
         f"in so many of {first.n:,} test presentations; guessing would in {first.chance:.1%}:\n\n"
         + "\n".join(lines)
         + f"\n\n{best}{note}".rstrip()
