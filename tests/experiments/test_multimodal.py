@@ -337,6 +337,31 @@ def test_what_other_mice_teach_of_scenes_helps_a_new_one_and_mixed_up_labels_do_
         assert np.mean(right["one mixed"]) <= np.mean(right["shared"]) + 0.01
 
 
+@pytest.mark.slow
+def test_it_comes_near_the_best_possible_and_others_help_where_trials_are_few(home, tmp_path):
+    recipe = recipes.find_recipe("task_transfer")
+    quick = {"n_bootstrap": 100, "n_permutations": 100, "device": "cpu"}
+    asked = judge.Params(
+        recipe="task_transfer", new=["s7", "s8", "s9"], budgets=[25], threads=1, **quick
+    )
+    loaded = experiment.load_sessions(*on_disk(recipe, tmp_path), recipe, asked)
+    known = [one for one in loaded if one.name not in asked.new]
+    branch, model, _ = experiment.fitted(known, asked, whole=False)
+    model, limits = answers.of_network(model, known, branch), answers.ceilings(known, recipe)
+    shares = []
+    for task, by in branch.answers.items():
+        metric = judge.USUAL[task.kind]
+        pair = (by[answers.NETWORK], limits[task.name])
+        score, best = (judge.scores(task, a, known, asked, (metric,))[metric] for a in pair)
+        shares.append((score.value - score.chance) / (best.value - score.chance))
+    assert len(shares) == 5 and np.mean(shares) >= 0.8, shares
+    new = [one for one in loaded if one.name in asked.new]
+    table = transfer.curve(new, model, recipe, asked)
+    by = transfer.shares(table).set_index("model")["value"]
+    assert by[transfer.TUNED["full"]] >= 0.5, by
+    assert by[transfer.TUNED["full"]] >= by[[transfer.SCRATCH, transfer.ALONE]].max() + 0.1, by
+
+
 def test_few_trials_teach_choose_and_scale_alone(tiny):
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
