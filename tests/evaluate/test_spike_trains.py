@@ -102,6 +102,24 @@ def test_trains_that_know_nothing_stand_beside_every_score():
     )
 
 
+def test_what_is_told_window_by_window_is_judged_window_by_window():
+    """Nothing can be foreseen of this train, so to say the last window once more must earn nothing."""
+    spikes = (np.random.default_rng(8).random((6, 80 * 300)) < 0.01).astype(np.uint8)
+    again = np.roll(spikes, 80, axis=1)
+    known = st.references(spikes, spikes.mean(axis=1), 0.001)["Poisson of the same rate"]
+    trains = {"again": again, "noise": known}
+    scores, of_noise = (of.mean() for of in st.train_scores(trains, spikes, 0.001, 80).values())
+    assert abs(scores["correlation"]) < 0.05
+    assert scores["van_rossum"] == pytest.approx(of_noise["van_rossum"], abs=0.05)
+    for name in (f"schreiber_{sigma}" for sigma in st.SIGMAS):
+        assert scores[name] == pytest.approx(of_noise[name], abs=0.05)
+    assert st.correlation(again, spikes).mean() > 0.4  # as one train
+    each = [st.smoothed(part, 50, "symmetric") for part in np.split(spikes, 300, axis=1)]
+    np.testing.assert_allclose(
+        st.smoothed(spikes, 50, "symmetric", 80), np.concatenate(each, axis=1), atol=1e-12
+    )
+
+
 def test_intervals_over_cells_hold_the_truth_as_often_as_they_say():
     rng, held = np.random.default_rng(5), []
     for seed in range(500):

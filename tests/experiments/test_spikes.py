@@ -98,6 +98,19 @@ def test_nothing_reaches_over_a_seam(stream):
         assert (seen == plain).all()
 
 
+def test_no_target_reaches_over_a_seam(stream):
+    """The rows between train and test are missing: what distances of train are told lies before them."""
+    rows = np.r_[0:19, 26:97]
+    number = (rows[:, None] * ROW + np.arange(ROW)).ravel()
+    cut = replace(stream, number=number, spans=spans_of(rows, roles(97)[rows], ROW))
+    counts = cut.counts.copy()
+    counts[19 * ROW :] = np.random.default_rng(1).random(counts[19 * ROW :].shape) < 0.2
+    one, other = (history.inputs_of(s, 0.08) for s in (cut, replace(cut, counts=counts)))
+    last = one.steps["train"][one.steps["train"] < 19 * ROW // STEP][-30:]
+    model = network.Predictor(one, "distance", n_bins=80, latent=4)
+    assert (model.log_distance(one, last) == model.log_distance(other, last)).all()
+
+
 def test_history_is_what_it_says(data, stream):
     counts = data.inputs.spikes.sum(axis=1)
     step = 3000
@@ -302,6 +315,15 @@ def test_test_steps_do_not_choose_the_share_of_the_constant_rate(data, monkeypat
         return prediction.log_hazard_now(data, "lnp", None)[1]
 
     assert chosen("val") == 0 and chosen("test") == max(prediction.SHARES)
+
+
+def test_published_trains_are_made_of_their_own_window_alone():
+    p = np.random.default_rng(0).gamma(0.5, 0.2, (2, 6, 40))
+    ways = trains.published_twins(np.random.default_rng(1), 40)
+    assert "80 bins rounded" not in ways
+    for name in ("20 bins rounded", "40 bins rounded"):
+        here, there = (ways[name](x.reshape(2, -1)).reshape(p.shape) for x in (p, p[:, ::-1]))
+        assert here.any() and (here[:, ::-1] == there).all()
 
 
 def test_what_is_chosen_does_not_know_the_test_trains(data):

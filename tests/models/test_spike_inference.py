@@ -271,6 +271,18 @@ def test_each_spike_of_it_stands_where_it_adds_most():
     assert np.flatnonzero(references.best_expected(p, 5.0)[0]).tolist() == sorted(chosen)
 
 
+def test_no_window_tells_where_the_spikes_of_another_stand():
+    """What is said of the next window knows the spikes of this one: in another order of the windows, each
+    holds the spikes that it held."""
+    p = np.random.default_rng(7).gamma(0.3, 0.1, (2, 12, 40))
+    order = np.random.default_rng(8).permutation(12)
+    here, there = (
+        references.best_expected(x.reshape(2, -1), 20.0, 40).reshape(p.shape)
+        for x in (p, p[:, order])
+    )
+    assert here.any() and (here[:, order] == there).all()
+
+
 # --- the chain -----------------------------------------------------------------------------------
 
 

@@ -54,13 +54,14 @@ def inferred(
             role: ask(head, role, lambda model, x, y: model.probabilities(x))
             for role in (CHOOSES, "test")
         }
-        widths = {f"{s:g} bins": partial(references.best_expected, sigma=s) for s in SIGMAS}
+        best = partial(references.best_expected, window=data.ahead)
+        widths = {f"{s:g} bins": partial(best, sigma=s) for s in SIGMAS}
         like = f"{head}: most like"
         trains[like], choices[like] = chosen(p, widths, data)
         if head == "chain":
             trains["chain: sampled"] = ask(head, "test", lambda model, x, y: model.samples(x, seed))
         else:
-            twins = published_twins(np.random.default_rng([seed, 7]))
+            twins = published_twins(np.random.default_rng([seed, 7]), data.ahead)
             trains[TWIN], choices[TWIN] = chosen(p, twins, data)
         trains[f"{head}: {RATE}"] = p["test"]
     if "distance" in models:
@@ -90,28 +91,33 @@ def chosen(
         train = way(p[CHOOSES])
         heard = train.any(axis=1) | spikes.any(axis=1)
         pair = train[heard], spikes[heard]
-        alike = np.nan_to_num(spike_trains.correlation(*pair)) + spike_trains.schreiber(*pair, 10)
+        slow = spike_trains.correlation(*pair, window=data.ahead)
+        alike = np.nan_to_num(slow) + spike_trains.schreiber(*pair, 10, data.ahead)
         likeness[name] = alike.mean()
     best = max(likeness, key=likeness.get)
     return ways[best](p["test"]), best
 
 
-def published_twins(rng: np.random.Generator) -> dict[str, Callable]:
+def published_twins(rng: np.random.Generator, window: int) -> dict[str, Callable]:
     """Trains from expected counts, as published: of some bins rounded, rounded down, or drawn."""
     whole = {"rounded": np.rint, "rounded down": np.floor, "drawn": rng.poisson}
-    ways = product(WIDTHS, whole.items())
-    return {f"{width} bins {name}": partial(spread, width, make) for width, (name, make) in ways}
+    widths = sorted({min(width, window) for width in WIDTHS})
+    ways = product(widths, whole.items())
+    return {
+        f"{width} bins {name}": partial(spread, width, make, window) for width, (name, make) in ways
+    }
 
 
-def spread(width: int, make: Callable, p: np.ndarray) -> np.ndarray:
-    """Trains (C, T) of the expected spikes p (C, T): those of every `width` bins made a whole number, and
-    spread evenly over them."""
-    n, train = p.shape[1] // width, np.zeros(p.shape, np.uint8)
-    counts = make(p[:, : n * width].reshape(len(p), n, width).sum(axis=2))
-    for cell, block in zip(*np.nonzero(counts), strict=True):
-        n = min(int(counts[cell, block]), width)
-        train[cell, block * width + ((np.arange(n) + 0.5) * width / n).astype(int)] = 1
-    return train
+def spread(width: int, make: Callable, window: int, p: np.ndarray) -> np.ndarray:
+    """Trains (C, T) of the expected spikes p (C, T): those of every `width` bins of a window made a whole
+    number, and spread evenly over them."""
+    rows = p.reshape(-1, window)
+    n, train = window // width, np.zeros(rows.shape, np.uint8)
+    counts = make(rows[:, : n * width].reshape(len(rows), n, width).sum(axis=2))
+    for row, block in zip(*np.nonzero(counts), strict=True):
+        n = min(int(counts[row, block]), width)
+        train[row, block * width + ((np.arange(n) + 0.5) * width / n).astype(int)] = 1
+    return train.reshape(p.shape)
 
 
 def log_distances(
@@ -150,7 +156,7 @@ def scored(trains: dict[str, np.ndarray], data: SpikeData) -> tuple[list[Row], p
     judged = {name: train for name, train in (trains | blind).items() if name != RECORDED}
     if not heard.all():
         judged, spikes = {name: train[heard] for name, train in judged.items()}, spikes[heard]
-    each = spike_trains.train_scores(judged, spikes, bin_s)
+    each = spike_trains.train_scores(judged, spikes, bin_s, data.ahead)
     undefined = {name: int(scores["correlation"].isna().sum()) for name, scores in each.items()}
     each = {name: scores.fillna({"correlation": 0.0}) for name, scores in each.items()}
     rows, table = [], []

@@ -116,22 +116,24 @@ def least_energy(
     return inference.least_trains(*both, weight, start, float(per_spike), refractory)
 
 
-def best_expected(p: np.ndarray, sigma: float) -> np.ndarray:
+def best_expected(p: np.ndarray, sigma: float, window: int = 0) -> np.ndarray:
     """Trains (C, T) that are expected to be most like the recorded ones, by the cosine of both after a
     Gaussian of `sigma` bins; spike by spike, each where it adds most, as many as are expected.
 
-    p: probability of a spike in each bin (C, T).
+    p: probability of a spike in each bin (C, T). window: bins of a window, 0 for one whole. What is said of
+    a window knows the spikes of the one before, so where in a window spikes stand is told by that window
+    alone; how many stand in which, by all.
     """
     width = np.sqrt(2) * sigma
-    reach = int(4 * width)
+    reach, window = int(4 * width), window or p.shape[1]
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    field = gaussian_filter1d(np.asarray(p, float), width, mode="constant")
+    field = gaussian_filter1d(np.reshape(p, (-1, window)).astype(float), width, mode="constant")
     n_spikes = np.rint(p.sum(axis=1)).astype(np.int64)
-    return _spike_by_spike(field, kernel / kernel.sum(), n_spikes)
+    return _spike_by_spike(field.reshape(p.shape), kernel / kernel.sum(), n_spikes, window)
 
 
 @numba.njit(cache=True)
-def _spike_by_spike(field, kernel, n_spikes):
+def _spike_by_spike(field, kernel, n_spikes, window):
     """Trains (C, T) of so many spikes. Blocks of bins are left out where none can add as much as the best
     so far: none of a block's is likelier than its likeliest, nor further from those that are chosen than its
     furthest."""
@@ -140,7 +142,7 @@ def _spike_by_spike(field, kernel, n_spikes):
     own, size = kernel[reach], BLOCK
     most, least = np.empty(-(-T // size)), np.empty(-(-T // size))
     for c in range(C):
-        near = np.zeros(T + 2 * reach)  # likeness of a spike in each bin to those that are chosen
+        near = np.zeros(T)  # likeness of a spike in each bin to those that are chosen
         for block in range(len(most)):
             most[block] = field[c, block * size : (block + 1) * size].max()
         least[:] = 0
@@ -154,13 +156,14 @@ def _spike_by_spike(field, kernel, n_spikes):
                 if bounds[block] <= best:
                     continue
                 for t in range(block * size, min((block + 1) * size, T)):
-                    gain = (shared + field[c, t]) / np.sqrt(square + own + 2 * near[t + reach])
+                    gain = (shared + field[c, t]) / np.sqrt(square + own + 2 * near[t])
                     if gain > best and not trains[c, t]:
                         best, at = gain, t
             trains[c, at] = 1
-            shared, square = shared + field[c, at], square + own + 2 * near[at + reach]
-            near[at : at + len(kernel)] += kernel
-            for block in range(max(0, at - reach) // size, min(T - 1, at + reach) // size + 1):
-                stop = min((block + 1) * size, T)
-                least[block] = near[block * size + reach : stop + reach].min()
+            shared, square = shared + field[c, at], square + own + 2 * near[at]
+            start = at - at % window
+            low, high = max(start, at - reach), min(start + window, at + reach + 1)
+            near[low:high] += kernel[low - at + reach : high - at + reach]
+            for block in range(low // size, (high - 1) // size + 1):
+                least[block] = near[block * size : (block + 1) * size].min()
     return trains

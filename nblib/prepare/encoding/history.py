@@ -40,7 +40,7 @@ class Inputs:
     stimulus (T, channel) float32, mean 0 and spread 1 over train steps; spikes (T, 8, C) uint8, 0 or 1;
     since (T, 8, C) uint8: bins since the last spike before each bin, at most LONGEST; traces (T, C, 3)
     float32: decaying sums of spikes before the step; steps: those of each role; rate (C,): share of train
-    bins with a spike.
+    bins with a spike; until (T,): the first bin after the stretch without a seam that a step lies in.
     """
 
     stimulus: np.ndarray
@@ -49,6 +49,7 @@ class Inputs:
     traces: np.ndarray
     steps: dict[str, np.ndarray]
     rate: np.ndarray
+    until: np.ndarray
 
     @property
     def n_cells(self) -> int:
@@ -65,12 +66,12 @@ class Inputs:
         return np.ascontiguousarray(seen.transpose(0, 2, 1))
 
     def ahead(self, steps: np.ndarray, n_bins: int) -> np.ndarray:
-        """Spikes of the n bins from the first bin of steps (S,) on, none after the recording's end:
-        (S, C, n_bins) uint8."""
+        """Spikes of the n bins from the first bin of steps (S,) on, none after a seam or the recording's
+        end: (S, C, n_bins) uint8."""
         spikes = self.spikes.reshape(-1, self.n_cells)
         bins = steps[:, None] * STEP + np.arange(n_bins)
         ahead = spikes[np.minimum(bins, len(spikes) - 1)]
-        ahead[bins >= len(spikes)] = 0
+        ahead[bins >= self.until[steps, None]] = 0
         return ahead.transpose(0, 2, 1)
 
     def age(self, steps: np.ndarray) -> np.ndarray:
@@ -134,7 +135,9 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
     rate = spikes[steps["train"]].mean(axis=(0, 1))
     known = since_last(spikes), traces_of(spikes)
-    return Inputs(shown.astype(np.float32), spikes, *known, steps, rate)
+    ends = np.append(np.flatnonzero(np.diff(stream.number) != 1) + 1, len(stream.number))
+    until = ends[np.searchsorted(ends, np.arange(T) * STEP, side="right")]
+    return Inputs(shown.astype(np.float32), spikes, *known, steps, rate, until)
 
 
 def since_last(spikes: np.ndarray) -> np.ndarray:
