@@ -186,6 +186,9 @@ def test_the_baselines_come_near_the_truth_and_no_model_passes_it(result):
     best = rows["glm"].best.value
     assert rows["lnp"].score.value < rows["glm"].score.value < best + 0.05
     assert rows["glm"].score.value > 0.85 * best
+    for model in prediction.NOW:  # by more than its interval over cells tells
+        score = rows[model].score
+        assert score.value - (score.ci_high - score.ci_low) / 2 < best
     assert rows["chain"].score.value > rows["intensity"].score.value
 
 
