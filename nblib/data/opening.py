@@ -12,7 +12,7 @@ from nblib.core.source_registry import SOURCES
 from nblib.data import stimulus
 from nblib.data.counts_dataset import areas_of, units_of
 from nblib.data.sources import check_used, members, offered, own_settings, raw_file
-from nblib.data.trials import columns, labelling
+from nblib.data.trials import columns, labelling, usable
 from nblib.data.trials.time_intervals import tables_name
 
 if TYPE_CHECKING:
@@ -60,10 +60,8 @@ def open_recording(recipe: Recipe, recording_id: str) -> Recording:
             _settle_events(recording, recipe)
         odd = labelling.absent_blank(recording.labelled, recipe)
         recording.meta["notes"] = [*recording.meta.get("notes", []), *odd]
-        needs = labelling.SPAN if recipe.holds == "lfp" else labelling.times_of(recipe)
-        labelling.to_count(
-            recording.labelled, recording.rules, recipe, recording.trial_place, needs
-        )
+        needs = usable.SPAN if recipe.holds == "lfp" else usable.times_of(recipe)
+        usable.to_count(recording.labelled, recording.rules, recipe, recording.trial_place, needs)
     elif recipe.holds != "lfp":
         name = stimulus.name_of(recording, recipe.series)
         recording = replace(recording, stimulus=name, label="")
@@ -128,7 +126,7 @@ def open_binned(recipe: Recipe, recording_id: str) -> xr.Dataset:
     other = {n: f"is there, but its axes are {', '.join(binned[n].dims)}" for n in binned.variables}
     table.attrs[columns.LEFT_OUT] = {n: why for n, why in other.items() if n not in table}
     chosen = labelling.select(table, recipe.label, rules, str(path))
-    table = labelling.to_count(chosen, rules, recipe, str(path), needs=()).table
+    table = usable.to_count(chosen, rules, recipe, str(path), needs=()).table
     attrs = {"label_name": recipe.label, **chosen.attrs()}
     areas = Counter(areas_of(units_of(binned)).tolist())
     odd = labelling.odd_labels(chosen, rules) + labelling.absent_blank(chosen, recipe)

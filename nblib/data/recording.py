@@ -14,7 +14,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, some
 from nblib.core.params import LabelRules
-from nblib.data.trials import labelling
+from nblib.data.trials import labelling, usable
 from nblib.data.trials.columns import LEFT_OUT
 from nblib.data.trials.time_intervals import check_intervals, covers, open_ended
 
@@ -167,7 +167,7 @@ class Recording:
     @property
     def timed_trials(self) -> pd.DataFrame:
         """Those with a finite start and a stop that is not before it."""
-        bad = labelling.unusable(self.trial_table, labelling.SPAN, self.trial_place)
+        bad = usable.unusable(self.trial_table, usable.SPAN, self.trial_place)
         bad.pop("no length", None)
         return self.trial_table[
             ~np.any([*bad.values(), np.zeros(len(self.trial_table), bool)], axis=0)

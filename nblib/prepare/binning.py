@@ -16,7 +16,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings
 from nblib.data.counts_dataset import build, numbers_or_text, to_ns
 from nblib.data.recording import Recording
-from nblib.data.trials import labelling
+from nblib.data.trials import labelling, usable
 from nblib.data.trials.columns import numbers, require
 from nblib.prepare import continuous
 from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
@@ -126,15 +126,15 @@ def bin_recording(
     """Count the spikes of a recording's trials, or of all of its time.
 
     Returns a Dataset with `counts (trial, time, unit)`, the further signals (trial, time) and the
-    coordinates described in the data dictionary. Raises what `labelling.to_count`, `bin_signals` and
+    coordinates described in the data dictionary. Raises what `usable.to_count`, `bin_signals` and
     `continuous.rows_of_time` raise.
     """
     where = recording.trial_place
     if settings.binning == "continuous":
         table, edges, attrs = continuous.rows_of_time(recording, settings)
     else:
-        chosen = labelling.to_count(
-            recording.labelled, recording.rules, settings, where, labelling.times_of(settings)
+        chosen = usable.to_count(
+            recording.labelled, recording.rules, settings, where, usable.times_of(settings)
         )
         table, attrs = chosen.table, chosen.attrs()
         if settings.binning == "frames":

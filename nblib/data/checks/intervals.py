@@ -11,7 +11,7 @@ import pandas as pd
 from nblib.core.errors import BadInput, some
 from nblib.data.checks.clock import NO_ORDER, Clock, check_shared, check_unit, seconds
 from nblib.data.recording import Recording
-from nblib.data.trials import columns, labelling
+from nblib.data.trials import columns, labelling, usable
 from nblib.data.trials.time_intervals import check_intervals, merged, open_ended, says_of_validity
 
 LENGTH_TOLERANCE = 0.05  # presentations whose length is further off the median are odd
@@ -36,7 +36,7 @@ def trial_oddities(recording: Recording) -> list[str]:
     odd += labelling.unused_flags(trials, recording.label, recording.rules, name)
     if len(trials.classes) < 2 and trials.classes != [""]:
         odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
-    for why, rows in labelling.unusable(table, labelling.SPAN, recording.trial_place).items():
+    for why, rows in usable.unusable(table, usable.SPAN, recording.trial_place).items():
         odd.append(
             f"{name}: {rows.sum()} of {len(table)} trials have {why} (row {some(table.index[rows])}); 02 "
             "refuses those that its binning cannot use, or leaves them out (unusable_trials: leave_out)."

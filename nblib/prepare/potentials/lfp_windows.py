@@ -14,7 +14,7 @@ import pandas as pd
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.data.recording import Recording, Series
-from nblib.data.trials import labelling
+from nblib.data.trials import labelling, usable
 from nblib.data.trials.time_intervals import merged
 from nblib.prepare.potentials.stored_windows import Windows
 
@@ -44,8 +44,8 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     BadInput : for a clock with gaps, and a recording that is shorter than a window or mostly NaN.
     """
     series = session.lfp
-    chosen = labelling.to_count(
-        session.labelled, session.rules, settings, session.trial_place, labelling.SPAN
+    chosen = usable.to_count(
+        session.labelled, session.rules, settings, session.trial_place, usable.SPAN
     )
     rate = float(settings.resample_hz or series.rate_hz)
     how = _check_filter(settings, series.rate_hz, rate)
