@@ -15,7 +15,7 @@ from nblib.data import counts_dataset as stored_counts
 from nblib.data.files import hashes
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.prepare import binning, split_roles, splits, train_statistics
+from nblib.prepare import binning, split_roles, stored_splits, train_statistics
 from nblib.prepare.decoder_inputs import role_samples, shuffle_labels
 from nblib.report.one_run import HISTORY
 from nblib.road import stages
@@ -68,7 +68,7 @@ class Laboratory:
             statistics = [
                 train_statistics.fit_statistics(binned, split, fold, settings) for fold in folds
             ]
-            splits.save(folder, split, statistics)
+            stored_splits.save(folder, split, statistics)
 
         return write
 
@@ -85,7 +85,7 @@ class Laboratory:
         given = {"model": "logistic"} | given
         asked = decode.Params(recipe=recipe_given or recipe.recipe, recording=recording, **given)
         split_key = self.split(recipe, recording)
-        split, statistics = splits.load(store.folder("04_split", recording, split_key))
+        split, statistics = stored_splits.load(store.folder("04_split", recording, split_key))
         binned = binned_counts(recording)
         samples = role_samples(binned, split, statistics[asked.fold], asked.fold)
         if asked.shuffle_labels:
@@ -103,7 +103,7 @@ class Laboratory:
         told = {
             "notebook": "05_train_lstm", "recipe": recipe.recipe, "recording": recording,
             "model": asked.model, "fold": asked.fold, "seed": asked.seed,
-            "split_hash": splits.split_hash(split), "val_accuracy": chosen,
+            "split_hash": stored_splits.split_hash(split), "val_accuracy": chosen,
             **{f"n_{role}": len(samples[role]) for role in ("train", "val", "test")},
             "n_classes": 3, "n_units": N_UNITS, "n_bins": 2, "fit_s": 0.5, "oracle": oracle,
             "scores": {"accuracy": score, "top5": score},

@@ -1,6 +1,6 @@
 """Human single units during a film, in the layout of SUMMER (DANDI 001616), on the clock of the film.
 
-Each spike takes its place in film time (`film_clock`); those in pauses belong to no frame, so they are
+Each spike takes its place in film time (`film_frames`); those in pauses belong to no frame, so they are
 dropped and counted. All patients then have one clock, the same frames and the same bins.
 """
 
@@ -22,7 +22,7 @@ from nblib.core.params import SECONDS, Params, Recipe
 from nblib.data import nwb
 from nblib.data.counts_dataset import NO_LABEL
 from nblib.data.files import hdf5
-from nblib.data.film_clock import frame_of, frames_of_spans, on_film, picture_of, shown_frames
+from nblib.data.film_frames import frame_of, frames_of_spans, on_film, picture_of, shown_frames
 from nblib.data.nwb import tables as nwb_tables
 from nblib.data.recording import Recording
 from nblib.data.trials.columns import numbers, require

@@ -23,7 +23,7 @@ from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
 from nblib.models.settings import FitSettings, going_on
-from nblib.prepare import splits
+from nblib.prepare import stored_splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
 from nblib.road.stage_registry import CLEAN, SPLIT, StageParams
@@ -83,7 +83,7 @@ class Data:
     classes (C,): label of each class index; unit_ids (N,); units: one row each, with area, probe
     and place where known; scaling: mean and scale (N,) that made counts into x; stop_s (T,): end
     of each bin, seconds from the onset. group (B,): test presentations that hang together, blocks
-    of time where labels come in runs (see `splits.time_blocks`); None where each stands alone.
+    of time where labels come in runs (see `stored_splits.time_blocks`); None where each stands alone.
     """
 
     train: Samples
@@ -141,7 +141,7 @@ def load_data(
     BadInput
         Where areas are asked for and the units name fewer than two.
     """
-    roles, fitted = splits.load_fold(split, params.fold)
+    roles, fitted = stored_splits.load_fold(split, params.fold)
     binned = load_counts(counts)
     if getattr(params, "areas", False):  # now, not after hours of training
         known_areas(units_of(binned), params.recording)
@@ -150,7 +150,7 @@ def load_data(
         as_they_are = {"mean": np.zeros(n), "scale": np.ones(n)}
         fitted = replace(fitted, unit_ids=binned["unit"].to_numpy(), **as_they_are)
     samples = role_samples(binned, roles, fitted, params.fold)
-    length, group = splits.time_blocks(roles)
+    length, group = stored_splits.time_blocks(roles)
     if params.shuffle_labels:
         samples = shuffle_labels(samples, params.seed)
     return Data(
@@ -163,7 +163,7 @@ def load_data(
         scaling=(fitted.mean, fitted.scale),
         stop_s=bin_stops(binned, recipe),
         label_name=binned.attrs["label_name"],
-        split_hash=splits.split_hash(roles),
+        split_hash=stored_splits.split_hash(roles),
         group=group.loc[samples["test"].trial].to_numpy(),
         labels_in_runs=length > 1,
     )
@@ -380,7 +380,7 @@ def in_words(result: Result, data: Data, recipe: Recipe, model: str) -> str:
         value = result.best["accuracy"].value
         best = f" The best possible decoder, which knows the truth, is right in {value:.1%}."
     if data.labels_in_runs and recipe.split == "random":
-        best += f" **{splits.RUNS_AND_RANDOM}**"
+        best += f" **{stored_splits.RUNS_AND_RANDOM}**"
     return (
         f"**Result.** {model} names the right {in_markdown(data.label_name)} in {score.value:.1%} of "
         f"{score.n:,} test presentations (95 % interval {score.ci_low:.1%} to {score.ci_high:.1%}); "

@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter, some
 from nblib.core.params import Recipe
 from nblib.data.counts_dataset import areas_of, load, units_of
 from nblib.data.trials import labelling
-from nblib.prepare import splits
+from nblib.prepare import stored_splits
 
 PER_TRIAL = ("counts", "signals", "variables", "role", "trial")
 
@@ -136,13 +136,13 @@ def _load(
     split: Path, counts: Path, recipe: Recipe, fold: int
 ) -> tuple[Session, dict[str, np.ndarray]]:
     """One session, its variables still 0 and without classes, and the values of its variables."""
-    binned, (roles, fitted) = load(counts), splits.load_fold(split, fold)
+    binned, (roles, fitted) = load(counts), stored_splits.load_fold(split, fold)
     name = binned.attrs["recording"]
     if fitted.signals.empty and not recipe.variables:
         raise BadParameter(
             f"recipe {recipe.recipe!r} names no signals and no variables; say in the recipe what to decode."
         )
-    role = splits.roles_of(roles, fold, binned.trial.values)
+    role = stored_splits.roles_of(roles, fold, binned.trial.values)
     binned, names = binned.sel(unit=fitted.unit_ids), tuple(fitted.signals["name"])
     none = np.zeros((*binned.counts.shape[:2], 0))
     signals = np.stack([binned[s].values for s in names], axis=-1) if names else none
@@ -174,7 +174,7 @@ def _load(
         signal_names=names,
         classes={},
         bin_s=float(np.median(binned.exposure_s.values)),
-        split_hash=splits.split_hash(roles),
+        split_hash=stored_splits.split_hash(roles),
         left_out=int((~whole).sum()),
     )
     return session, {variable: column[whole] for variable, column in values.items()}

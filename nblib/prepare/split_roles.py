@@ -17,7 +17,7 @@ from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import NO_LABEL, signals_of, to_ns
 from nblib.data.trials import labelling
 from nblib.data.trials.time_intervals import merged, touches
-from nblib.prepare import continuous, splits
+from nblib.prepare import continuous, stored_splits
 from nblib.prepare.continuous import film
 
 LEAST_OF_CLASS = 3  # one for train, validation and test each
@@ -226,7 +226,7 @@ def _check_roles(role, label, fold, settings, who) -> None:
 def sentence(
     binned: xr.Dataset,
     split: pd.DataFrame,
-    statistics: list[splits.TrainStatistics],
+    statistics: list[stored_splits.TrainStatistics],
     kind: str,
 ) -> str:
     """What 04 made, in a sentence; kind: how roles were dealt."""
@@ -236,15 +236,15 @@ def sentence(
         f"**Result.** In the first of {split['fold'].nunique()} fold(s), {n['train']:,} "
         f"{continuous.row_word(binned)} teach, {n['val']:,} choose and {n['test']:,} judge; {n.get('gap', 0):,} lie "
         f"in gaps. {len(statistics[0].unit_ids):,} units{'' if continuous.is_continuous(binned) else classes} go on "
-        f"to the decoders. This split is `{splits.split_hash(split)}`.{runs_in_words(split, kind, continuous.row_word(binned))}"
+        f"to the decoders. This split is `{stored_splits.split_hash(split)}`.{runs_in_words(split, kind, continuous.row_word(binned))}"
     )
 
 
 def runs_in_words(split: pd.DataFrame, kind: str, rows: str = "presentations") -> str:
     """A sentence where labels come in runs, with a warning where its `kind` (blocked, random) is random."""
-    length = splits.time_blocks(split)[0]
+    length = stored_splits.time_blocks(split)[0]
     if length == 1:
         return ""
     if kind == "random":
-        return f" **{splits.RUNS_AND_RANDOM}**"
+        return f" **{stored_splits.RUNS_AND_RANDOM}**"
     return f" Labels come in runs: those of about {length} {rows} in a row depend on each other."

@@ -9,7 +9,7 @@ import xarray as xr
 from nblib.core.errors import BadInput
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import signals_of
-from nblib.prepare.splits import SIGNAL_COLUMNS, TrainStatistics
+from nblib.prepare.stored_splits import SIGNAL_COLUMNS, TrainStatistics
 
 MOST_CORRELATED = 2000  # units; the correlations of more are left out
 VALUES_AT_ONCE = 2**23

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from nblib.models.base import Decoder
     from nblib.models.multimodal.model import Multimodal
-    from nblib.prepare.splits import TrainStatistics
+    from nblib.prepare.stored_splits import TrainStatistics
 
 HISTORY = "history.parquet"
 
@@ -125,7 +125,7 @@ class Run:
     @cached_property
     def statistics(self) -> TrainStatistics:
         """Kept units, scaler and classes, fitted on this run's train rows; from its split."""
-        from nblib.prepare import splits
+        from nblib.prepare import stored_splits
 
         recording, key = self.manifest["recording"], self.manifest["upstream"][0]
         place = store.folder(SPLIT, recording, key)
@@ -135,7 +135,7 @@ class Run:
                 f"it again with:  nblib run {SPLIT} --with-upstream "
                 f"-p recipe {self.recipe.recipe} -p recording {recording}"
             )
-        return splits.load_fold(store.open_artifact(place), self.metrics["fold"])[1]
+        return stored_splits.load_fold(store.open_artifact(place), self.metrics["fold"])[1]
 
     @cached_property
     def model(self) -> Decoder | Multimodal:

@@ -77,7 +77,7 @@ def _film(given: dict[str, Any], asked: dict[str, Any]) -> Any:
     from nblib.core.params import SplitSettings
     from nblib.data import counts_dataset
     from nblib.experiments.film import decoding
-    from nblib.prepare import split_roles, splits, train_statistics
+    from nblib.prepare import split_roles, stored_splits, train_statistics
 
     recipe = _recipe(given)
     counts = _counts(given)
@@ -86,7 +86,7 @@ def _film(given: dict[str, Any], asked: dict[str, Any]) -> Any:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         counts_dataset.save(counts, folder)
-        splits.save(folder, roles, train_statistics.fit_folds(counts, roles, settings))
+        stored_splits.save(folder, roles, train_statistics.fit_folds(counts, roles, settings))
         del counts
         params = decoding.Params(recording="p1", n_bootstrap=100, **asked)
         # The oracle is measured by itself.

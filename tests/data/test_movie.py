@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.core import errors, params
-from nblib.data import checks, film_clock, movie, opening
+from nblib.data import checks, film_frames, movie, opening
 from nblib.prepare import binning, binning_stage, responses
 from nblib.simulate import movie as simulated
 
@@ -44,8 +44,8 @@ TWO_IN_A_BIN = (
 )
 def test_spikes_fall_into_their_frames(frames, clock_ms, spikes_ms, k, expected, offset_ms):
     clock, spikes = (np.add(values, offset_ms) / 1e3 for values in (clock_ms, spikes_ms))
-    shown = film_clock.shown_frames(np.array(frames) * 0.04, clock, 25.0, "log")
-    film_s, inside, in_pause = film_clock.on_film(spikes, shown, 25.0)
+    shown = film_frames.shown_frames(np.array(frames) * 0.04, clock, 25.0, "log")
+    film_s, inside, in_pause = film_frames.on_film(spikes, shown, 25.0)
     edges = np.arange(0, 9, k) * 40_000_000
     counts = np.histogram(np.rint(film_s[inside] * 1e9).astype(int), edges)[0]
     assert counts.tolist() == expected
@@ -55,7 +55,7 @@ def test_spikes_fall_into_their_frames(frames, clock_ms, spikes_ms, k, expected,
 
 def test_a_pause_is_marked_and_the_time_of_frames_kept():
     frames, clock, _ = IN_A_BIN
-    shown = film_clock.shown_frames(np.array(frames) * 0.04, np.array(clock) / 1e3, 25.0, "log")
+    shown = film_frames.shown_frames(np.array(frames) * 0.04, np.array(clock) / 1e3, 25.0, "log")
     assert shown.after_pause.tolist() == [False] * 3 + [True] + [False] * 4
     assert set(shown.stop - shown.start) == {40_000_000}
 

@@ -9,7 +9,7 @@ from nblib.core.params import BinSettings, Recipe, SplitSettings
 from nblib.data import counts_dataset, opening, sources
 from nblib.models.multimodal import branch, linear
 from nblib.models.multimodal.tasks import decoding
-from nblib.prepare import binning, sessions, split_roles, splits, train_statistics
+from nblib.prepare import binning, sessions, split_roles, stored_splits, train_statistics
 
 RATE_HZ, BIN_S = 250, 0.064
 
@@ -158,7 +158,7 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     split_settings = asked.settings(SplitSettings)
     split = split_roles.make_split(binned, split_settings)
     counts_dataset.save(binned, tmp_path)
-    splits.save(tmp_path, split, train_statistics.fit_folds(binned, split, split_settings))
+    stored_splits.save(tmp_path, split, train_statistics.fit_folds(binned, split, split_settings))
     apart = np.abs(np.subtract.outer(np.arange(16), np.arange(16)))
     course = keep**apart
     seen = np.kron(course, weights @ weights.T) + mean * np.eye(16 * n_units)

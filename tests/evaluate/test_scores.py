@@ -11,7 +11,7 @@ import pytest
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate import scores, stats
 from nblib.prepare.decoder_inputs import Samples
-from nblib.prepare.splits import label_block
+from nblib.prepare.stored_splits import label_block
 
 
 def guess(y, n_classes, right, seed=0):

@@ -15,7 +15,7 @@ from nblib.core.params import Recipe
 from nblib.data import counts_dataset
 from nblib.evaluate import scores, stats
 from nblib.experiments import decode
-from nblib.prepare import binning, splits
+from nblib.prepare import binning, stored_splits
 from nblib.report import all_runs, audit, model_choice
 from nblib.report.one_run import load_run
 from nblib.road import stages
@@ -100,8 +100,8 @@ def test_data_are_the_split_s(road):
         r: sizes[r] for r in ("train", "val", "test")
     }
     assert (data.table()["units"] == len(road.fitted[0].unit_ids)).all()
-    assert data.split_hash == splits.split_hash(road.roles)
-    group = splits.time_blocks(road.roles)[1]
+    assert data.split_hash == stored_splits.split_hash(road.roles)
+    group = stored_splits.time_blocks(road.roles)[1]
     np.testing.assert_array_equal(data.group, group.loc[data.test.trial])
     np.testing.assert_allclose(data.stop_s, [0.05, 0.10, 0.15, 0.20, 0.25], atol=1e-3)
 
@@ -240,9 +240,9 @@ def test_the_sentence_tells_of_a_random_split_of_labels_in_runs(road):
     stage, data, _, result = trained(model="nearest_mean")
     in_runs = replace(data, labels_in_runs=True)
     drawn = stage.recipe.model_copy(update={"split": "random"})
-    assert splits.RUNS_AND_RANDOM in decode.in_words(result, in_runs, drawn, "nearest_mean")
-    assert splits.RUNS_AND_RANDOM not in decode.in_words(result, data, drawn, "nearest_mean")
-    assert splits.RUNS_AND_RANDOM not in words_of(stage, in_runs, result)
+    assert stored_splits.RUNS_AND_RANDOM in decode.in_words(result, in_runs, drawn, "nearest_mean")
+    assert stored_splits.RUNS_AND_RANDOM not in decode.in_words(result, data, drawn, "nearest_mean")
+    assert stored_splits.RUNS_AND_RANDOM not in words_of(stage, in_runs, result)
 
 
 def test_presentations_of_a_block_count_as_one(road):

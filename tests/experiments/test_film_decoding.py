@@ -13,7 +13,7 @@ from nblib.data import counts_dataset, opening
 from nblib.evaluate import states, stats
 from nblib.experiments import decode
 from nblib.experiments.film import beyond, decoding
-from nblib.prepare import binning, split_roles, splits, train_statistics
+from nblib.prepare import binning, split_roles, stored_splits, train_statistics
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
 # 13 minutes at a buffer of 4 s: long enough for scores, short enough for a test.
@@ -28,7 +28,7 @@ def prepared(folder, recording="p1", recipe="movie_tiny", **changes):
     counts_dataset.save(counts, folder)
     settings = recipe.settings(params.SplitSettings)
     roles = split_roles.make_split(counts, settings)
-    splits.save(folder, roles, train_statistics.fit_folds(counts, roles, settings))
+    stored_splits.save(folder, roles, train_statistics.fit_folds(counts, roles, settings))
     return recipe, folder
 
 

@@ -23,7 +23,7 @@ from nblib.models.multimodal.branch import (
     stacked,
 )
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, OTHERS, UNITS, Task
-from nblib.prepare import binning, cleaning, sessions, split_roles, splits, train_statistics
+from nblib.prepare import binning, cleaning, sessions, split_roles, stored_splits, train_statistics
 
 FAST = {
     "max_epochs": 2,
@@ -53,7 +53,7 @@ def on_disk(recipe, folder):
         for place, kind in zip(places, ("split", "counts"), strict=True):
             place.append(folder / f"{name}-{kind}")
             place[-1].mkdir()
-        splits.save(places[0][-1], roles, fitted)
+        stored_splits.save(places[0][-1], roles, fitted)
         counts_dataset.save(binned, places[1][-1])
     return places
 

@@ -23,7 +23,7 @@ from nblib.prepare import (
     continuous,
     decoder_inputs,
     split_roles,
-    splits,
+    stored_splits,
     train_statistics,
 )
 from nblib.prepare.continuous import stream
@@ -168,7 +168,7 @@ def test_a_split_of_time_without_labels():
     assert split["role"].value_counts().to_dict() == {"train": 14, "test": 6, "gap": 5, "val": 4}
     words = split_roles.sentence(binned, split, [fitted], "cycles")
     assert "14 rows of time teach, 4 choose and 6 judge; 5 lie in gaps. 3 units go on" in words
-    rates = splits.rates_by_role(binned, split)
+    rates = stored_splits.rates_by_role(binned, split)
     rows = split.loc[split["role"] == "test", "trial"].to_numpy()
     expected = binned.counts.values[rows].sum(axis=(0, 1)) / (len(rows) * ROW_S)
     np.testing.assert_allclose(rates["test"], expected)
@@ -423,7 +423,7 @@ def laid_out(binned, made, recipe, folder):
     asked = recipe.settings(SplitSettings)
     split = split_roles.make_split(cleaned, asked)
     counts_dataset.save(cleaned, folder)
-    splits.save(folder, split, train_statistics.fit_folds(cleaned, split, asked))
+    stored_splits.save(folder, split, train_statistics.fit_folds(cleaned, split, asked))
     return stream.load(folder, folder, recipe, recipe.recordings[0])
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from nblib.core import errors, params
 from nblib.data import movie, recording
-from nblib.prepare import split_roles, splits, train_statistics
+from nblib.prepare import split_roles, stored_splits, train_statistics
 from nblib.prepare.continuous import film
 from nblib.report.audit import checks
 
@@ -161,7 +161,7 @@ def test_a_split_of_segments_is_one_for_all_patients():
     small = params.SplitSettings(split="segments", n_folds=5, **SMALL)
     one, other = (split_roles.make_split(binned(recording=who), small) for who in ("p1", "p2"))
     assert one["role"].tolist() == other["role"].tolist()
-    assert splits.split_hash(one) == splits.split_hash(other)
+    assert stored_splits.split_hash(one) == stored_splits.split_hash(other)
     tested = one[one["role"] == "test"]
     assert tested.groupby("group").size().shape == (20,) and not tested["trial"].duplicated().any()
     assert not list(checks.role_faults(one, 1.8))
@@ -175,9 +175,9 @@ def test_what_has_no_label_has_no_role():
     assert set(split.loc[split["label"] == 99, "role"]) == {"gap"}
     other = split_roles.make_split(binned(), small)
     assert (split["role"] != other["role"]).any() and split["dealt"].equals(other["role"])
-    assert splits.split_hash(split) == splits.split_hash(other)
+    assert stored_splits.split_hash(split) == stored_splits.split_hash(other)
     wider = split_roles.make_split(binned(), small.model_copy(update={"gap_s": 1.5}))
-    assert splits.split_hash(wider) != splits.split_hash(other)
+    assert stored_splits.split_hash(wider) != stored_splits.split_hash(other)
     assert set(
         train_statistics.fit_statistics(
             binned(label=label), split, 0, params.SplitSettings()

@@ -13,7 +13,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import SplitSettings
 from nblib.data.counts_dataset import build
 from nblib.data.trials import labelling
-from nblib.prepare import binning, split_roles, splits, train_statistics
+from nblib.prepare import binning, split_roles, stored_splits, train_statistics
 
 
 def counts_of(n_trials=200, n_classes=4, n_units=6, seed=0, start=None, label=None):
@@ -121,11 +121,11 @@ def test_overlapping_presentations_never_part(starts, how):
 
 def test_the_hash_tells_splits_apart():
     binned = counts_of()
-    one = splits.split_hash(split_roles.make_split(binned, SplitSettings()))
-    assert one == splits.split_hash(split_roles.make_split(binned, SplitSettings()))
-    assert one != splits.split_hash(split_roles.make_split(binned, SplitSettings(gap_s=2.0)))
+    one = stored_splits.split_hash(split_roles.make_split(binned, SplitSettings()))
+    assert one == stored_splits.split_hash(split_roles.make_split(binned, SplitSettings()))
+    assert one != stored_splits.split_hash(split_roles.make_split(binned, SplitSettings(gap_s=2.0)))
     shuffled = split_roles.make_split(binned, SplitSettings(split="random", split_seed=1))
-    assert splits.split_hash(shuffled) != splits.split_hash(
+    assert stored_splits.split_hash(shuffled) != stored_splits.split_hash(
         split_roles.make_split(binned, SplitSettings(split="random", split_seed=2))
     )
 
@@ -157,12 +157,14 @@ def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
         poisoned = binned.copy(deep=True)
         poisoned.counts.values[roles != "train"] = np.iinfo(np.uint8).max
         again = split_roles.make_split(poisoned, asked)
-        assert splits.split_hash(again) == splits.split_hash(split)
+        assert stored_splits.split_hash(again) == stored_splits.split_hash(split)
         files = []
         for name, data in (("clean", binned), ("poisoned", poisoned)):
             folder = tmp_path / f"{name}{fold}"
             folder.mkdir()
-            splits.save(folder, split, [train_statistics.fit_statistics(data, split, fold, asked)])
+            stored_splits.save(
+                folder, split, [train_statistics.fit_statistics(data, split, fold, asked)]
+            )
             files.append({p.name: p.read_bytes() for p in folder.iterdir()})
         assert files[0] == files[1]
         shown = poisoned.label.values.copy()
@@ -226,17 +228,25 @@ def test_a_gap_is_exact_to_the_nanosecond():
 def test_runs_of_labels_are_told_from_a_random_order():
     rng = np.random.default_rng(0)
     assert all(
-        splits.label_block(rng.integers(0, k, 150)) == 1 for k in (2, 3, 30) for _ in range(10)
+        stored_splits.label_block(rng.integers(0, k, 150)) == 1
+        for k in (2, 3, 30)
+        for _ in range(10)
     )
     scenes = np.concatenate([rng.permutation(40) for _ in range(20)])
-    assert splits.label_block(scenes) == 1  # each shown once before any is shown again
-    assert splits.label_block(np.tile([0, 1], 50)) == 1
-    assert 8 <= splits.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
-    assert splits.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
+    assert stored_splits.label_block(scenes) == 1  # each shown once before any is shown again
+    assert stored_splits.label_block(np.tile([0, 1], 50)) == 1
+    assert 8 <= stored_splits.label_block(np.repeat(rng.integers(0, 4, 30), 10)) <= 12
+    assert stored_splits.label_block(np.repeat(np.array(list("abab")), 25)) >= 10
     likely = np.where(np.arange(400) // 50 % 2, 0.8, 0.2)
-    assert splits.label_block(rng.random(400) < likely) > 5  # no run is pure
-    assert splits.label_block(np.repeat([0, 1], 50)) == 25  # no distance at which they are mixed
-    assert splits.label_block(np.array(["a"] * 9)) == splits.label_block(np.array(["a", "b"])) == 1
+    assert stored_splits.label_block(rng.random(400) < likely) > 5  # no run is pure
+    assert (
+        stored_splits.label_block(np.repeat([0, 1], 50)) == 25
+    )  # no distance at which they are mixed
+    assert (
+        stored_splits.label_block(np.array(["a"] * 9))
+        == stored_splits.label_block(np.array(["a", "b"]))
+        == 1
+    )
 
 
 def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
@@ -250,16 +260,16 @@ def test_labels_in_runs_are_told_and_a_random_split_of_them_is_warned_of():
         words = split_roles.runs_in_words(split, how)
         assert (says in words) if says else words == ""
         assert ("Take `split: blocked`" in words) == (says.startswith("Take"))
-    length, group = splits.time_blocks(split)
+    length, group = stored_splits.time_blocks(split)
     assert 8 <= length <= 10 and (group.value_counts() <= length).all()
     assert group.is_monotonic_increasing and len(group) == 200
     at = np.arange(
         200
     )  # presentations that overlap two by two: a block is at least as long as a run
     rows = {"fold": 0, "trial": at, "start_s": at * 1.0, "label": at // 9 % 4, "group": at // 2}
-    length, group = splits.time_blocks(pd.DataFrame(rows))
+    length, group = stored_splits.time_blocks(pd.DataFrame(rows))
     assert length % 2 and (group.value_counts().iloc[:-1] == length + 1).all()
-    length, group = splits.time_blocks(split_roles.make_split(mixed, SplitSettings()))
+    length, group = stored_splits.time_blocks(split_roles.make_split(mixed, SplitSettings()))
     assert length == 1 and group.is_unique
 
 
@@ -282,9 +292,9 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
     binned = counts_of(label=label)
     split = split_roles.make_split(binned, SplitSettings())
     s = train_statistics.fit_statistics(binned, split, 0, SplitSettings())
-    splits.save(tmp_path, split, [s])
-    again, (t,) = splits.load(tmp_path)
-    assert splits.split_hash(again) == splits.split_hash(split)
+    stored_splits.save(tmp_path, split, [s])
+    again, (t,) = stored_splits.load(tmp_path)
+    assert stored_splits.split_hash(again) == stored_splits.split_hash(split)
     codes = t.encode(binned.label.values)
     np.testing.assert_array_equal(t.classes[codes], label)
     with pytest.raises(BadInput, match="not among"):
@@ -296,11 +306,11 @@ def test_labels_and_statistics_survive_storage(label, tmp_path):
 def test_a_file_of_statistics_that_lacks_an_array_is_refused_by_name(tmp_path):
     binned = counts_of()
     split = split_roles.make_split(binned, SplitSettings())
-    splits.save(tmp_path, split, train_statistics.fit_folds(binned, split, SplitSettings()))
-    with h5py.File(tmp_path / splits.STATISTICS_FILE, "r+") as file:
+    stored_splits.save(tmp_path, split, train_statistics.fit_folds(binned, split, SplitSettings()))
+    with h5py.File(tmp_path / stored_splits.STATISTICS_FILE, "r+") as file:
         del file["fold0/scale"]
     with pytest.raises(BadInput, match=r"statistics.h5: there is no 'fold0/scale'.*--force"):
-        splits.load(tmp_path)
+        stored_splits.load(tmp_path)
 
 
 def test_every_fold_is_fitted():

@@ -23,7 +23,7 @@ from nblib.core import recipes, store
 from nblib.core.errors import BadParameter
 from nblib.evaluate import scores
 from nblib.models import CONFIG
-from nblib.prepare import decoder_inputs, splits
+from nblib.prepare import decoder_inputs, stored_splits
 from nblib.report import all_runs, audit
 from nblib.report.audit.checks import role_faults
 from nblib.report.one_run import HISTORY
@@ -84,15 +84,15 @@ def test_no_run_is_no_finding(home):
 
 def restated(run, split):
     """Store another split, and let the run state its hash and its counts."""
-    rewrite(split_of(run), splits.SPLIT_FILE, split)
+    rewrite(split_of(run), stored_splits.SPLIT_FILE, split)
     fold = split[split["fold"] == 0]["role"].value_counts()
     counts = {f"n_{role}": int(fold[role]) for role in ("train", "val", "test")}
-    change_metrics(run, split_hash=splits.split_hash(split), **counts)
+    change_metrics(run, split_hash=stored_splits.split_hash(split), **counts)
 
 
 def test_a_test_row_that_also_teaches_is_found(laboratory):
     run = laboratory.run()
-    split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(run) / stored_splits.SPLIT_FILE)
     leaked = split[(split["fold"] == 0) & (split["role"] == "test")].head(1)
     restated(run, pd.concat([split, leaked.assign(role="train")], ignore_index=True))
     checks = {f.check for f in found()}
@@ -104,7 +104,7 @@ def test_a_test_row_that_also_teaches_is_found(laboratory):
 
 def test_a_row_inside_the_gap_is_found(laboratory):
     run = laboratory.run()
-    split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(run) / stored_splits.SPLIT_FILE)
     near = split.index[(split["fold"] == 0) & (split["role"] == "gap")][0]
     split.loc[near, "role"] = "train"
     restated(run, split)
@@ -113,7 +113,7 @@ def test_a_row_inside_the_gap_is_found(laboratory):
 
 def test_a_presentation_copied_under_another_number_is_found_by_its_time(laboratory):
     run = laboratory.run()
-    split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(run) / stored_splits.SPLIT_FILE)
     copy = split[(split["fold"] == 0) & (split["role"] == "test")].head(1)
     copy = copy.assign(trial=999, group=999, role="train")
     assert list(role_faults(pd.concat([split, copy]), 0.0))
@@ -125,7 +125,7 @@ def test_a_presentation_copied_under_another_number_is_found_by_its_time(laborat
 
 def test_a_group_with_two_roles_is_found(laboratory):
     run = laboratory.run()
-    split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(run) / stored_splits.SPLIT_FILE)
     test = split[(split["fold"] == 0) & (split["role"] == "test")].index[0]
     train = split[(split["fold"] == 0) & (split["role"] == "train")].index[-1]
     split.loc[train, "group"] = split.loc[test, "group"]
@@ -143,7 +143,7 @@ def test_runs_that_are_compared_and_were_judged_by_two_splits_are_found(laborato
     laboratory.run(model="logistic", seed=1)
     other = recipes.derive(laboratory.recipe, {"unusable_trials": "leave_out"})
     odd = laboratory.run(recipe=other, seed=2)
-    split = pd.read_parquet(split_of(odd) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(odd) / stored_splits.SPLIT_FILE)
     split = split[split["trial"] != 0]  # one presentation less
     restated(odd, split)
     if 0 in set(pd.read_parquet(odd / scores.PREDICTIONS)["trial"]):
@@ -155,7 +155,7 @@ def test_runs_that_are_compared_and_were_judged_by_two_splits_are_found(laborato
 
 def test_a_changed_or_missing_split_cannot_be_told(laboratory):
     run = laboratory.run()
-    path = split_of(run) / splits.SPLIT_FILE
+    path = split_of(run) / stored_splits.SPLIT_FILE
     path.write_bytes(path.read_bytes()[:-1])
     assert {(f.verdict, f.check) for f in found()} == {
         ("cannot be told", c) for c in ("files", "one split", "roles", "test rows", "choice")
@@ -193,7 +193,7 @@ def test_predictions_of_rows_that_are_no_test_rows_are_found(laboratory):
 
 def test_predictions_of_train_rows_are_found(laboratory):
     run = laboratory.run()
-    split = pd.read_parquet(split_of(run) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(run) / stored_splits.SPLIT_FILE)
     taught = split[(split["fold"] == 0) & (split["role"] == "train")]["trial"]
     told = pd.read_parquet(run / scores.PREDICTIONS)
     told.loc[0, "trial"] = taught.iloc[0]
@@ -210,7 +210,7 @@ def test_a_count_of_rows_that_disagrees_is_found(laboratory):
 def test_a_random_split_of_labels_in_runs_is_found(laboratory):
     random = laboratory.run(recipe=recipes.derive(laboratory.recipe, {"split": "random"}))
     assert found() == []  # labels come in turns
-    split = pd.read_parquet(split_of(random) / splits.SPLIT_FILE)
+    split = pd.read_parquet(split_of(random) / stored_splits.SPLIT_FILE)
     slow = {trial: label for trial, label in zip(split["trial"], np.sort(split["label"]), strict=True)}  # fmt: skip
     restated(random, split.assign(label=split["trial"].map(slow)))
     (finding,) = found("random split")
@@ -251,7 +251,7 @@ def test_an_epoch_kept_by_its_test_score_is_found(laboratory, monkeypatch):
     """The trainer itself is made to keep the weights that do best on the test rows."""
     from nblib.models import training
 
-    split, statistics = splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
+    split, statistics = stored_splits.load(store.folder("04_split", "000021", laboratory.split(laboratory.recipe, "000021")))  # fmt: skip
     test = decoder_inputs.role_samples(binned_counts("000021"), split, statistics[0], 0)["test"]
     as_it_is, kept = training.Keeper.on_train_epoch_end, {}
 

@@ -32,7 +32,7 @@ ROAD = {
     "01_ingest": ["data/[!i_]*.py", "data/files/*.py", "data/nwb/*.py", "data/lfp/*.py", "data/allen/*.py", "data/ibl/*.py", "data/checks/*.py", "data/trials/*.py"],
     "02_bin": ["prepare/binning.py", "prepare/bin_of_spike.py", "prepare/potentials/lfp_windows.py", "prepare/potentials/stored_windows.py", "prepare/responses.py", "prepare/binning_stage.py", "prepare/continuous/film.py", "prepare/continuous/__init__.py", "data/stimulus.py", "prepare/signals.py", "data/expressions.py", "data/trials/*.py", "data/sources.py", "data/opening.py", "data/counts_dataset.py", "data/binned_files.py", "data/lab_pickle.py", "data/files/guarded_pickle.py", "data/files/__init__.py"],
     "03_clean": ["prepare/cleaning.py"],
-    "04_split": ["prepare/splits.py", "prepare/train_statistics.py", "prepare/continuous/film.py", "prepare/continuous/__init__.py", "prepare/split_roles.py", "data/trials/labelling.py"],
+    "04_split": ["prepare/stored_splits.py", "prepare/train_statistics.py", "prepare/continuous/film.py", "prepare/continuous/__init__.py", "prepare/split_roles.py", "data/trials/labelling.py"],
 }  # fmt: skip
 # No artifact holds other data because of these, so they stand behind no version.
 APART = {

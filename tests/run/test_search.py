@@ -133,11 +133,11 @@ def test_inputs_with_another_split_are_refused(home):
     with them another split, where units decide which presentations stay."""
     own = study(space={"n_bins": {"choices": [1, 5]}})
     assert tuning.begin(own) == [0, 1, 2, 3]
-    from nblib.prepare import splits
+    from nblib.prepare import stored_splits
 
     hashes = iter(["one", "other"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "split_hash", lambda roles: next(hashes))
+        patch.setattr(stored_splits, "split_hash", lambda roles: next(hashes))
         with pytest.raises(BadInput, match="different splits"):
             tuning.begin(own)
 

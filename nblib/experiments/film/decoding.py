@@ -22,7 +22,7 @@ from nblib.data.movie import NO_LABEL, check_label
 from nblib.evaluate import states
 from nblib.evaluate.result import Result, Row
 from nblib.experiments.film import shipped, smoothing
-from nblib.prepare import splits
+from nblib.prepare import stored_splits
 from nblib.prepare.continuous import film
 from nblib.prepare.decoder_inputs import ROLES
 from nblib.road.stage_registry import StageParams
@@ -152,7 +152,7 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
             f"windows reach from {seen[0]:g} to {seen[1]:g} s, but split: blocked keeps gap_s = {recipe.gap_s:g} s free "
             f"between roles: bins that teach would be seen by those that judge. Set gap_s: {math.ceil(wide)} or more."
         )
-    roles, statistics = splits.load(split)
+    roles, statistics = stored_splits.load(split)
     if unknown := set(params.folds) - set(range(len(statistics))):
         raise BadParameter(f"folds: {min(unknown)}: the split has {len(statistics)}, from 0.")
     folds = [part.set_index("trial").loc[binned.trial.values] for _, part in roles.groupby("fold")]
@@ -166,7 +166,7 @@ def load_film(split: Path, counts: Path, recipe: Recipe, params: Params) -> Film
         np.array([part["dealt"] for part in folds]), segment[trial],
         trial, binned.after_pause.values, binned.unit.values,
         areas_of(units_of(binned)), width_s,
-        splits.split_hash(roles), settings, _best(binned, recipe, params.recording, name),
+        stored_splits.split_hash(roles), settings, _best(binned, recipe, params.recording, name),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from nblib.core.errors import BadParameter
 from nblib.core.params import Recipe, SplitSettings
 from nblib.data import counts_dataset, sources
-from nblib.prepare import splits
+from nblib.prepare import stored_splits
 from nblib.prepare.continuous import gap_s, is_continuous
 
 
@@ -103,10 +103,10 @@ def load(split: Path, counts: Path, recipe: Recipe, recording: str, fold: int = 
             f"recipe {recipe.recipe!r}: its binning is {recipe.binning!r}; a recording without trials is needed "
             "(binning: continuous)."
         )
-    roles, fitted = splits.load_fold(split, fold)
+    roles, fitted = stored_splits.load_fold(split, fold)
     binned = binned.sel(unit=fitted.unit_ids)
     trial, n = binned.trial.values, binned.sizes["time"]
-    role = splits.roles_of(roles, fold, trial)
+    role = stored_splits.roles_of(roles, fold, trial)
     number = (trial[:, None] * n + np.arange(n)).ravel()
     who = sources.own_settings(recipe), recording, binned.unit.values
     truth, kinds = (sources.offered(recipe.source, f) for f in ("log_intensity", "unit_types"))
@@ -116,6 +116,6 @@ def load(split: Path, counts: Path, recipe: Recipe, recording: str, fold: int = 
         stimulus=binned.stimulus.values.reshape(len(number), -1),
         number=number, spans=spans_of(trial, role, n), units=counts_dataset.units_of(binned),
         bin_s=recipe.bin_s, row_bins=n, gap_s=gap_s(recipe.settings(SplitSettings)),
-        split_hash=splits.split_hash(roles),
+        split_hash=stored_splits.split_hash(roles),
         log_intensity=truth(*who, number) if known else None, types=kinds(*who) if kinds else None,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from nblib.core.errors import NblibError
 from nblib.data.counts_dataset import to_ns
 from nblib.data.trials.time_intervals import merged, touches
 from nblib.experiments.pretext import TASKS
-from nblib.prepare.splits import RUNS_AND_RANDOM
+from nblib.prepare.stored_splits import RUNS_AND_RANDOM
 from nblib.report import all_runs
 from nblib.report.audit.files import (
     Files,

@@ -16,7 +16,7 @@ from nblib.core import store
 from nblib.core.errors import StorageError
 from nblib.data import sources
 from nblib.data.counts_dataset import load as load_counts
-from nblib.prepare import splits
+from nblib.prepare import stored_splits
 from nblib.prepare.decoder_inputs import Samples, role_samples, shuffle_labels
 from nblib.prepare.potentials import stored_windows
 from nblib.report import one_run
@@ -39,7 +39,7 @@ class Files:
     def __init__(self):
         self.manifest = cache(read_manifest)
         self.split = cache(self._split)
-        self.block = cache(lambda folder: splits.time_blocks(self.split(folder)[0])[0])
+        self.block = cache(lambda folder: stored_splits.time_blocks(self.split(folder)[0])[0])
         self._roles = cache(self._read_roles)
         self._content = cache(self._read_content)
         self.samples_of: tuple[Any, Any] = (None, None)  # those used last, and what they are of
@@ -53,8 +53,8 @@ class Files:
     def _split(self, folder: Path) -> tuple[pd.DataFrame, str]:
         """Rows of a stored split, and their hash."""
         outputs = self.manifest(folder)["outputs"]
-        rows = pd.DataFrame(one_run.stored_table(folder, splits.SPLIT_FILE, outputs))
-        return rows, splits.split_hash(rows)
+        rows = pd.DataFrame(one_run.stored_table(folder, stored_splits.SPLIT_FILE, outputs))
+        return rows, stored_splits.split_hash(rows)
 
     def rows(self, run: Run, role: str) -> frozenset:
         """Trials of one role in the run's fold."""
@@ -102,7 +102,7 @@ class Files:
         wanted = (run.split, fold, seed)
         if self.samples_of[0] != wanted:
             self.samples_of = (None, None)  # first free the memory
-            roles, fitted = splits.load_fold(store.open_artifact(wanted[0]), fold)
+            roles, fitted = stored_splits.load_fold(store.open_artifact(wanted[0]), fold)
             key = self.manifest(wanted[0])["upstream"][0]
             counts = store.folder(CLEAN, run.manifest["recording"], key)
             samples = role_samples(load_counts(store.open_artifact(counts)), roles, fitted, fold)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nblib.data.recording import QUALITY
 from nblib.prepare.continuous import is_continuous
-from nblib.prepare.splits import rates_by_role
+from nblib.prepare.stored_splits import rates_by_role
 from nblib.report.plots import primitives, style
 from nblib.report.plots.style import Picture
 
@@ -160,7 +160,7 @@ def role_balance(split: pd.DataFrame, binned: xr.Dataset) -> Picture:
 def role_rates(rates: pd.DataFrame) -> Picture:
     """The rate of each unit in the validation and test parts against its rate in train.
 
-    rates: a row a unit, in Hz: train, val, test (`splits.rates_by_role`).
+    rates: a row a unit, in Hz: train, val, test (`stored_splits.rates_by_role`).
     """
     fig, ax = style.new_panel(3.6)
     for role, name, colour in (("val", "validation", style.ORANGE), ("test", "test", style.GREEN)):

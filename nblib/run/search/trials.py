@@ -119,13 +119,13 @@ def begin(study: Study) -> list[int]:
 
     Raises BadInput when the settings searched lead to different validation presentations.
     """
-    from nblib.prepare import splits
+    from nblib.prepare import stored_splits
 
     hashes = {}
     for run in study.inputs():
         job = plan.job_of(*run)
-        roles = [splits.load(job.input(SPLIT, name))[0] for name in job.recordings]
-        hashes[tuple(map(splits.split_hash, roles))] = job.recipe_name
+        roles = [stored_splits.load(job.input(SPLIT, name))[0] for name in job.recordings]
+        hashes[tuple(map(stored_splits.split_hash, roles))] = job.recipe_name
     if len(hashes) > 1:
         raise BadInput(
             f"search {study.name}: recipes {', '.join(hashes.values())} have different splits, so their "
