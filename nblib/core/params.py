@@ -29,6 +29,7 @@ from nblib.core.text_to_values import shown
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 
 
 def recording_id(name: str) -> str:
@@ -64,7 +65,7 @@ class SimulateSettings(Params):
     n_scenes: int = Field(118, ge=2, le=118, description="images shown [count]")
     n_repeats: int = Field(50, ge=1, le=500, description="presentations of each image [count]")
     duration_s: float = Field(0.0, ge=0, description="length, 0 = as long as needed [s]")
-    seed: int = Field(0, ge=0, description="seed of images, rates and spikes")
+    seed: Seed = Field(0, description="seed of images, rates and spikes")
     signal: float = Field(1.0, ge=0, description="strength of image tuning; 0 = none [factor]")
     rate_hz: float = Field(5.5, gt=0, le=100, description="mean firing rate over units [Hz]")
 
@@ -74,7 +75,7 @@ class SimulateLfpSettings(Params):
 
     state_s: float = Field(120.0, ge=10, description="length of each of the three states [s]")
     rate_hz: float = Field(250.0, ge=125, le=5000, description="sampling rate [Hz]")
-    seed: int = Field(0, ge=0, description="seed of the cohort")
+    seed: Seed = Field(0, description="seed of the cohort")
     contrast: float = Field(1.0, ge=0, description="how much states differ; 0 = not [factor]")
     between: float = Field(1.0, ge=0, description="how much animals differ in it [factor]")
     drift: float = Field(0.25, ge=0, description="slow drift of band power [log units]")
@@ -253,7 +254,7 @@ class CleanSettings(Params):
     presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
     regions: list[str] = Field([], description="brain areas to keep; empty = all")
     n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")
-    units_seed: int = Field(0, ge=0, description="seed of that subset")
+    units_seed: Seed = Field(0, description="seed of that subset")
 
 
 class SplitSettings(Params):
@@ -285,7 +286,7 @@ class SplitSettings(Params):
         0, ge=0, description="parts of the film, each with five segments; 0 = as published [count]"
     )
     stratified: bool = Field(False, description="random split keeps each label's share per role")
-    split_seed: int = Field(0, ge=0, description="seed of a random split")
+    split_seed: Seed = Field(0, description="seed of a random split")
     scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
     highest_value: Limit = Field(100.0, description="drop units whose train z-score exceeds it")
     lowest_value: Limit = Field(0.0, description="drop units whose train z-score never exceeds it")
@@ -355,7 +356,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
 class Fit(Params):
     """How whatever is fitted is fitted: parameters that notebooks 05-10 share."""
 
-    seed: int = Field(0, ge=0, description="seed of all that is drawn: weights, batches, subsets")
+    seed: Seed = Field(0, description="seed of all that is drawn: weights, batches, subsets")
     max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as the environment says [count]")

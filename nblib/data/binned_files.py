@@ -10,7 +10,7 @@ Names in the file, all but the first two optional:
 - `area`, `probe`, `channel`, `x`, `y`, `z` and the quality columns (unit,)
 - any other name (trial,): a column of the trials, to decode or to choose by
 - any other name (trial, time) or (trial, time, …): a further signal, kept beside the counts
-- any other name (time,): where the bins lie, to read; it is left out
+- any other name (time,): where the bins lie, to read; or (), of the session: it is left out
 
 Axes of a NetCDF file that are called trial, time or unit are told by these names, others by their length.
 `bin_s` and `start_s` may have an attribute `units`: s or ms.
@@ -119,7 +119,9 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
             coords[name] = ("trial", values)
         elif name not in UNIT_COLUMNS and lies_along(held, "trial", "time"):
             signals[name] = ((*AXES[:2], *(f"{name}_{i}" for i in range(values.ndim - 2))), values)
-        elif name in UNIT_COLUMNS or not ((flat and lies_along(held, "time")) or name in AXES):
+        elif name in UNIT_COLUMNS or not (
+            (flat and lies_along(held, "time")) or name in AXES or values.ndim == 0
+        ):
             raise BadInput(
                 f"{path}: {name} has shape {values.shape}, which does not fit {n_trials} trials, {n_bins} bins and "
                 f"{n_units} units."

@@ -99,7 +99,7 @@ def frames_of_spans(path: Path, window: list[int], rate_hz: float) -> dict[str, 
     without a label, a span that holds no frame or ends within one, and for spans of which hardly a
     frame lies in the window, as of another film or in milliseconds.
     """
-    table = read_table(path, ("label",))
+    table = read_table(path, ("label",), as_text=True)  # "01" and "1" are two labels
     by_frame = {"first_frame", "last_frame"} <= set(table)
     if not by_frame and not {"start", "stop"} <= set(table):
         raise BadInput(
@@ -118,7 +118,7 @@ def frames_of_spans(path: Path, window: list[int], rate_hz: float) -> dict[str, 
         high = high + 1
     else:  # the frames that begin in [start, stop)
         low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in given)
-    holds = np.isfinite(low) & np.isfinite(high) & (low < high) & table["label"].notna()
+    holds = np.isfinite(low) & np.isfinite(high) & (low < high) & (table["label"].str.strip() != "")
     if len(rows := np.flatnonzero(~holds)):
         raise BadInput(
             f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row {some(rows)}; a span needs both, "

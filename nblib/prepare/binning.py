@@ -23,6 +23,7 @@ from nblib.prepare.bin_of_spike import count_flat, first_at_or_after, in_threads
 from nblib.prepare.continuous import film
 from nblib.prepare.signals import bin_signals
 
+MOST_BINS = 1_000_000  # of a trial; more is a slip of the keyboard, and would fill the memory
 THREADS = 2  # reading and counting overlap; more threads only wait for the same memory
 
 
@@ -105,7 +106,7 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
             raise BadParameter(
                 f"bin_s = {settings.bin_s}: the shortest trial of {where} lasts {shortest:.4g} s."
             )
-        return window_edges(table["start_time"], np.arange(n + 1) * settings.bin_s)
+        return window_edges(table["start_time"], _offsets(n, settings.bin_s))
     event = numbers(
         require(table, settings.event, where, "event"), f"{where}: column {settings.event!r}"
     )
@@ -117,7 +118,17 @@ def trial_edges(table: pd.DataFrame, settings: BinSettings, where: str) -> np.nd
         raise BadParameter(
             f"bin_s = {settings.bin_s} does not divide the window of {span:.6g} s into whole bins."
         )
-    return window_edges(event, settings.window_start_s + np.arange(n + 1) * settings.bin_s)
+    return window_edges(event, settings.window_start_s + _offsets(n, settings.bin_s))
+
+
+def _offsets(n_bins: int, bin_s: float) -> np.ndarray:
+    """Edges of so many bins (n_bins + 1,), from the first [s]; BadParameter for more than can be meant."""
+    if n_bins > MOST_BINS:
+        raise BadParameter(
+            f"bin_s = {bin_s}: that makes {n_bins:,} bins a trial, more than {MOST_BINS:,}; take wider bins or a "
+            "shorter window."
+        )
+    return np.arange(n_bins + 1) * bin_s
 
 
 def bin_recording(

@@ -116,7 +116,9 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(
             f"{who}: {len(label)} presentations in {n_groups} groups that do not overlap in time are "
-            f"too few for {settings.n_folds} fold(s) with train, validation and test."
+            f"too few for {settings.n_folds} fold(s) with train, validation and test. Where trials last until "
+            "others have begun, cut shorter windows around an event (02, binning: event_window), or take fewer by "
+            "`where` (01)."
         )
     folds = []
     gap_s = continuous.gap_s(settings) if continuous.is_continuous(binned) else settings.gap_s

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 from scipy.signal import lfilter
 
-from nblib.core.params import Params, Recipe
+from nblib.core.params import Params, Recipe, Seed
 from nblib.data import movie
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
@@ -43,7 +43,7 @@ class Settings(Params):
     signal: float = Field(0.5, ge=0, description="strength of tuning; 0 = none [factor]")
     drift: float = Field(1.0, ge=0, description="strength of drifting gains; 0 = none [factor]")
     n_pauses: int = Field(4, ge=0, le=40, description="pauses of a patient [count]")
-    seed: int = Field(0, ge=0, description="seed of the film and of the patients")
+    seed: Seed = Field(0, description="seed of the film and of the patients")
     pool: dict[str, list[str]] = Field(  # not part of a patient's key
         {}, exclude=True, description="name -> recordings laid together under it"
     )

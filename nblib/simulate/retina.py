@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 from scipy.signal import lfilter
 
-from nblib.core.params import Params, Recipe
+from nblib.core.params import Params, Recipe, Seed
 from nblib.data import nwb
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
@@ -45,7 +45,7 @@ class Settings(Params):
     history: float = Field(
         1.0, ge=0, description="strength of bursts and fatigue; 0 = none [factor]"
     )
-    seed: int = Field(0, ge=0, description="seed of kinds, stimulus, cells and spikes")
+    seed: Seed = Field(0, description="seed of kinds, stimulus, cells and spikes")
 
 
 def draw_kinds(n_types: int, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from nblib.core.params import Params, Recipe
+from nblib.core.params import Params, Recipe, Seed
 from nblib.data import ibl
 from nblib.data.files.arrays import load_arrays, save_arrays
 from nblib.data.recording import Recording
@@ -50,7 +50,7 @@ class Settings(Params):
     block_trials: list[int] = Field(
         [6, 14], min_length=2, max_length=2, description="fewest and most trials of a block [count]"
     )
-    seed: int = Field(0, ge=0, description="seed of the sessions")
+    seed: Seed = Field(0, description="seed of the sessions")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def load(tmp_path, text, name="x"):
         ({"fold": -1}, "fold = -1"),
         ({"seed": "1"}, "seed = '1'"),
         ({"seed": True}, "seed = True"),
+        ({"seed": 2**32}, "seed = 4294967296"),
         ({"shuffle_labels": 1}, "shuffle_labels = 1"),
         ({"precision": "64"}, "precision = '64'"),
         ({"learning_rate": 0.0}, "learning_rate = 0.0"),

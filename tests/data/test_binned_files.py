@@ -17,6 +17,7 @@ SOUND = {
     "counts": COUNTS, "bin_s": 0.02, "start_s": np.arange(12) * 2.0, "unit": np.array([7, 3, 9]),
     "area": np.array(["CA1", "VISp", "VISp"]), "choice": np.tile([-1.0, 1.0, np.nan], 4),
     "wheel": RNG.normal(size=(12, 5)), "pose": RNG.normal(size=(12, 5, 2)), "t": np.arange(5) * 0.02,
+    "session": np.array("2024-01-05"),
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_counts_come_in_as_they_are(tmp_path, kind):
     np.testing.assert_allclose(binned.exposure_s, 0.02)
     np.testing.assert_allclose(binned.stop_s - binned.start_s, 0.1)
     assert binned.attrs["clock"] == "recorded" and binned.attrs["left_out"] == '{"no label": 4}'
-    assert "odd" not in binned.attrs
+    assert "odd" not in binned.attrs and "session" not in binned.variables
     assert "blank = '7' of the recipe is no label" in opened(path, blank="7").attrs["odd"]
     np.testing.assert_array_equal(binned.wheel, SOUND["wheel"][binned.trial.values])
     counts_dataset.save(binned, tmp_path)

@@ -146,6 +146,17 @@ def broken(session, what):
         case "stray spikes" | "half a cluster":
             (owner,) = place.glob("spikes.clusters*")
             np.save(owner, np.full(900, 7 if what == "stray spikes" else 0.5))
+        case "metrics twice" | "metrics in words":
+            metrics = {"cluster_id": [0, 0], "label": [1.0, 0.5]}
+            if what == "metrics in words":
+                metrics = {"cluster_id": [0, 1], "label": ["good", "mua"]}
+            pd.DataFrame(metrics).to_parquet(place / "clusters.metrics.pqt")
+        case "areas in words":
+            np.save(
+                place / "channels.brainLocationIds_ccf_2017.npy", np.array(["VISp", "CA1", "x"])
+            )
+        case "flat positions":
+            np.save(place / "channels.mlapdv.npy", np.zeros((3, 2)))
         case "empty probe":
             (alf / "probe02").mkdir()
         case "camera runs back":
@@ -193,6 +204,13 @@ def broken(session, what):
             r"spikes.clusters.*: cluster 7, but clusters.channels has 3 clusters, from 0",
         ),
         ("half a cluster", "spikes.clusters.*: cluster 0.5, but clusters.channels has 3 clusters"),
+        ("metrics twice", "clusters.metrics.pqt: several rows for cluster 0"),
+        ("metrics in words", r"metrics.pqt: column 'label' holds 'good' in row 0, 1; a number is"),
+        (
+            "areas in words",
+            "ccf_2017.npy: holds <U4 of shape .*expected a row of 1 numbers for each",
+        ),
+        ("flat positions", r"mlapdv.npy: holds float64 of shape \(3, 2\); expected a row of 3"),
         ("empty probe", "probe02: no spikes sorted by anything"),
         (
             "camera runs back",
@@ -231,6 +249,8 @@ def test_odd_but_plausible_files_are_read_right(session):
     recipe = recipe_of(session)
     binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
     assert np.flatnonzero(np.isnan(binned.probabilityLeft)).tolist() == [4]
+    np.save(place / "channels.brainLocationIds_ccf_2017.npy", np.array([385, np.nan, 382]))
+    assert opened(session).units["area"].tolist()[:3] == ["CA1", "VISp", "void"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from handmade import recording
 
 from nblib.core import params
@@ -229,6 +230,19 @@ def test_labels_that_are_probably_one(values, named, joined):
     again = replace(made, rules=LabelRules(join_labels=True))
     assert again.trial_table["label"].tolist() == joined and len(again.labelled.classes) == 2
     assert "were joined" in trial_oddities(again)[0]
+
+
+@pytest.mark.parametrize("value", [-999, float(np.float32(9.96921e36)), -(2**63), -99.0])
+def test_labels_that_often_stand_for_a_missing_value(value):
+    made = recording([[1.0]], [1, 2, value, 1], np.arange(4.0))
+    (odd,) = trial_oddities(made)
+    advice = yaml.safe_load(odd.partition("in the recipe  ")[2])
+    assert "(1 trials) often stands for a missing value" in odd
+    again = replace(made, rules=LabelRules(**advice))
+    assert again.labelled.classes == ["1", "2"] and again.labelled.left_out == {"no label": 1}
+    assert trial_oddities(recording([[1.0]], [1, -1, 99, 1], np.arange(4.0))) == []
+    made = replace(made, rules=LabelRules(blank=str(value)))
+    assert trial_oddities(made) == [], "a grey screen may have any label"
 
 
 def test_numbers_that_only_look_alike_are_let_be():

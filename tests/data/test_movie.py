@@ -229,6 +229,10 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
         pd.DataFrame({"label": "again", **columns}).to_csv(path, index=False)
         session = opening.open_recording(recipe(films, times=str(path), label="again"), "p1")
         assert np.array_equal(session.intervals["frames"]["again"], on)
+    path.write_text("label,start,stop\n01,50,51\n1,60,62\n1.0,70,73\nNA,80,84\n")
+    frames = opening.open_recording(recipe(films, times=str(path)), "p1").intervals["frames"]
+    on = frames[["01", "1", "1.0", "NA"]].sum()
+    assert on.tolist() == [25, 50, 75, 100], "labels are as they are written"
     path.write_text("label,begin\na,1\n")
     with pytest.raises(errors.BadInput, match="expected columns start and stop"):
         opening.open_recording(recipe(films, times=str(path)), "p1")

@@ -135,6 +135,9 @@ def test_other_binnings():
         binning.bin_recording(r, BinSettings(binning="edges", event="nope", edges_s=[0.0, 1.0]))
     with pytest.raises(BadParameter, match="does not divide"):
         binning.bin_recording(r, BinSettings(binning="event_window", bin_s=0.07))
+    for kind in ("event_window", "fixed_width"):
+        with pytest.raises(BadParameter, match=r"bin_s = 1e-09: that makes .* bins a trial"):
+            binning.bin_recording(r, BinSettings(binning=kind, bin_s=1e-9))
 
 
 def test_saved_counts_come_back_whole_and_a_flipped_byte_does_not(tmp_path):

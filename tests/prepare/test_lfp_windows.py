@@ -217,6 +217,7 @@ def test_potentials_and_their_intervals_share_a_clock(noise):
             "divide the rate",
         ),
         ({"hop_s": 3.0}, BadParameter, "longer than window_s"),
+        ({"hop_s": 0.004}, BadParameter, "hop_s = 0.004 is less than a sample, 0.005 s"),
         ({"window_s": 60.0, "hop_s": 60.0}, BadInput, "less than one window"),
     ],
 )

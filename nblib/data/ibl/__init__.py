@@ -156,20 +156,32 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
     table = pd.DataFrame({"probe": probe, "channel": channel}, index=ids)
     metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
     if metrics is not None:
-        known = read_table(metrics, ("cluster_id",)).set_index("cluster_id").reindex(range(n))
+        known = read_table(metrics, ("cluster_id",)).set_index("cluster_id")
+        if twice := known.index[known.index.duplicated()].unique().tolist():
+            raise BadInput(f"{metrics}: several rows for cluster {some(twice)}; leave one of each.")
+        known = known.reindex(range(n))
         for name in {"label", "firing_rate"} & set(known):
-            table[name] = known[name].to_numpy(float)
+            table[name] = numbers(known[name], f"{metrics}: column {name!r}")
     if area is not None:
-        ids_of_areas = _of_channels(area, channel).astype(int)
+        ids_of_areas = np.nan_to_num(_of_channels(area, channel, 1)[:, 0]).astype(int)  # 0: void
         table["area"] = [AREAS.get(abs(i), str(abs(i))) for i in ids_of_areas.tolist()]
     if position is not None:
-        table[["x", "y", "z"]] = _of_channels(position, channel)
+        table[["x", "y", "z"]] = _of_channels(position, channel, 3)
     return table
 
 
-def _of_channels(file: Path, channel: np.ndarray) -> np.ndarray:
-    """What a file with a row a channel says of the channels of units; BadInput for one without a row."""
+def _of_channels(file: Path, channel: np.ndarray, n_columns: int) -> np.ndarray:
+    """What a file with a row of so many numbers a channel says of the channels of units, (unit, column).
+
+    BadInput for another shape and for a channel without a row.
+    """
     values = read_npy(file)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.dtype.kind not in "iuf" or values.shape != (*values.shape[:1], n_columns):
+        raise BadInput(
+            f"{file}: holds {values.dtype} of shape {values.shape}; expected a row of {n_columns} numbers for each "
+            "channel. Mend it, or take it away: it is not needed."
+        )
     stray = channel[~np.isin(channel, np.arange(len(values)))]
     if len(stray):
         raise BadInput(f"{file}: of {len(values)} channels, but a unit is on {stray[0]}.")

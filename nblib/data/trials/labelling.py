@@ -30,6 +30,8 @@ from nblib.data.trials.time_intervals import says_of_validity
 YES_NO = dict.fromkeys(("true", "yes", "y", "t", "1", "1.0"), True) | dict.fromkeys(
     ("false", "no", "n", "f", "0", "0.0"), False
 )
+# Numbers that writers of files put where there is none: also NaN made a whole number, and NetCDF's fill values.
+STAND_INS = {-99, -999, -9999, -99999, -(2**31), -(2**63), 9.96921e36, 9.969209968386869e36, 1e20}
 DIGITS = 12  # numbers that agree so far differ by rounding only
 
 
@@ -270,13 +272,20 @@ def _alike(value: Any) -> Any:
 
 
 def odd_labels(trials: Trials, rules: LabelRules) -> list[str]:
-    """What is odd in labels, as sentences: those that are probably one."""
+    """What is odd in labels, as sentences: those that are probably one, or probably none."""
     remedy = (
         "they were joined (join_labels: true), each group under its most frequent label"
         if rules.join_labels
         else "they are classes of their own; join_labels: true makes each group one class"
     )
-    return _odd_groups("labels", trials.alike, remedy)
+    odd = _odd_groups("labels", trials.alike, remedy)
+    seen = Counter(trials.table["label"].tolist())
+    for value in [v for v in seen if v in STAND_INS and not is_one_of(v, [rules.blank])]:
+        odd.append(
+            f"label {value!r} ({seen[value]} trials) often stands for a missing value; if it does, set in the recipe  "
+            f"missing: [{value!r}]"
+        )
+    return odd
 
 
 def and_where(rules: LabelRules, condition: str) -> str:

@@ -40,7 +40,7 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
 
     Raises
     ------
-    BadParameter : for a low-pass above what the new rate carries.
+    BadParameter : for a low-pass above what the new rate carries, and steps below a sample.
     BadInput : for a clock with gaps, and a recording that is shorter than a window or mostly NaN.
     """
     series = session.lfp
@@ -156,6 +156,10 @@ def _check_filter(settings: BinSettings, old: float, new: float) -> str:
     if settings.causal and abs(old / new - round(old / new)) > RATE_SLACK:
         raise BadParameter(
             f"causal = true needs resample_hz to divide the rate of {old:.10g} Hz; {new:.10g} does not."
+        )
+    if settings.hop_s * new < 1 - ROUNDED:  # the same window would come many times
+        raise BadParameter(
+            f"hop_s = {settings.hop_s} is less than a sample, {1 / new:.3g} s; take one sample or more."
         )
     side = "causal" if settings.causal else "zero-phase"
     words = f"{side} Butterworth low-pass {cutoff:g} Hz, order {ORDER}" if cutoff else "no filter"

@@ -87,7 +87,7 @@ class Search(P.Params):
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="who proposes")
     pruner: Literal["median", "asha", "none"] = Field("median", description="who gives up early")
     grace_epochs: int = Field(3, ge=1, description="epochs before a trial may be given up [count]")
-    seed: int = Field(0, ge=0, description="seed of the proposals")
+    seed: P.Seed = Field(0, description="seed of the proposals")
     workers: int = Field(4, ge=1, description="jobs of a study on a cluster [count]")
 
     @field_validator("objective", mode="before")
