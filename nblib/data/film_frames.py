@@ -71,7 +71,13 @@ def shown_frames(
             f"{1 / rate_hz:.4g} s; check time_unit in the recipe."
         )
     stop = np.where(skipped, np.minimum(stop, start + usual), stop)
-    paused = (leaves > arrives)[:-1] | np.append(False, skipped[:-1])
+    paused = (leaves > arrives)[:-1]
+    if paused.mean() > 0.5:
+        raise BadInput(
+            f"{where}: most film times stand in two or more rows, which is a pause; keep one row a frame, or set "
+            f"frame_rate_hz if {rate_hz:g} is not the film's."
+        )
+    paused |= np.append(False, skipped[:-1])
     return pd.DataFrame({"frame": number[:-1], "start": start, "stop": stop, "after_pause": paused})
 
 
@@ -101,9 +107,9 @@ def frames_of_spans(path: Path, window: list[int], rate_hz: float) -> dict[str, 
     """
     table = read_table(path, ("label",), as_text=True)  # "01" and "1" are two labels
     by_frame = {"first_frame", "last_frame"} <= set(table)
-    if not by_frame and not {"start", "stop"} <= set(table):
+    if by_frame == ({"start", "stop"} <= set(table)):
         raise BadInput(
-            f"{path}: expected columns start and stop [s of film], or first_frame and last_frame; found "
+            f"{path}: expected columns start and stop [s of film], or first_frame and last_frame, not both; found "
             f"{some(table.columns, 40)}."
         )
     ends = ("first_frame", "last_frame") if by_frame else ("start", "stop")

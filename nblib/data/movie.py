@@ -101,13 +101,14 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     check_label(recipe.label, labels, str(path))
     shows = shown["frame"].iloc[[0, -1]]
     shown = shown[slice(*np.searchsorted(shown["frame"], window))]  # rows of the whole, not copied
+    spans = np.ptp(spike_s), np.ptp(clock_s)
+    of_spikes, of_log = (f"{t.min():.6g} to {t.max():.6g} s" for t in (spike_s, clock_s))
     del tables, film_s, clock_s
     if shown.empty:
         raise BadInput(
             f"{path}: {WATCH_LOG} shows frames {' to '.join(map(str, shows))}, none of {window[0]} to "
             f"{window[1] - 1}; film times must be in seconds, and `window` two frames that rise."
         )
-    spans = np.ptp(spike_s), (shown["stop"].iloc[-1] - shown["start"].iloc[0]) / 1e9
     if not spans[1] / LIKE < spans[0] < spans[1] * LIKE:
         raise BadInput(
             f"{path}: its spikes cover {spans[0]:.4g} s, the watch log {spans[1]:.4g} s; both must be in "
@@ -119,6 +120,11 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         ends.append(ends[-1] + np.count_nonzero(inside))
         spike_s[ends[-2] : ends[-1]] = film_s[inside]
         n_paused.append(np.count_nonzero(in_pause))
+    if not ends[-1]:
+        raise BadInput(
+            f"{path}: no spike falls into a frame of the film. The spikes lie at {of_spikes}, the watch log at "
+            f"{of_log}; both must be of one clock, and `window` frames that were shown."
+        )
     n_outside = np.diff(whole.spike_index) - np.diff(ends) - n_paused
     units = whole.units.assign(n_in_pauses=n_paused, n_outside=n_outside)
     if "area" in units:

@@ -132,7 +132,22 @@ def beyond_a_byte(file):
     put(file, ON, np.where(file[ON][:] == 1, 300, 0))
 
 
+def rows_twice(file):
+    """Each row once more half a frame later, as of a log at 50 Hz."""
+    for name in file[LOG]:
+        values = np.repeat(file[f"{LOG}/{name}"][:], 2)
+        if name == "neural_recording_time":
+            values[1::2] += 20
+        put(file, f"{LOG}/{name}", values)
+
+
+def another_clock(file):
+    put(file, "units/spike_times", file["units/spike_times"][:] + 3.6e6)
+
+
 REFUSED = {
+    rows_twice: "most film times stand in two or more rows",
+    another_clock: r"no spike falls into a frame.*lie at 3600.* s, the watch log at .* must be of one clock",
     film_in_ms: "most rows lie 1000 frames apart; pts must be seconds of film",
     edges_in_ms: "film times must be in seconds",
     log_in_s: "check time_unit in the recipe",
@@ -171,6 +186,14 @@ def test_spikes_out_of_order_are_refused_where_they_are_counted(made, tmp_path):
 def test_a_window_that_does_not_rise_is_refused(made, tmp_path, window):
     with pytest.raises(errors.BadInput, match="two frames that rise"):
         opened(made, tmp_path, len, source_params={"window": window})
+
+
+def test_a_short_window_of_a_long_recording_is_read(made, tmp_path):
+    """Seconds of ten minutes: no other unit. The spikes are held against the whole watch log."""
+    session = opened(made, tmp_path, len, source_params={"window": [1100, 1350]})
+    same = opened(made, tmp_path, len).intervals["frames"].query("1100 <= frame < 1350")
+    frames = session.intervals["frames"]
+    assert frames["hero"].tolist() == same["hero"].tolist() and session.n_spikes > 100
 
 
 def float_marks(file):

@@ -245,6 +245,7 @@ def test_annotations_from_a_csv_are_those_of_the_file(films, tmp_path):
         ("start,stop\na,60.001,60.03", "a frame lasts 0.04 s"),
         ("start,stop\na,50,", "no frame from start to stop, in row 0"),
         ("start,stop\n,50,60", "no label"),
+        ("start,stop,first_frame,last_frame\na,50,60,1000,1100", "last_frame, not both; found"),
         ("first_frame,last_frame\na,1500,1400", "no frame from first_frame to last_frame"),
         (
             "first_frame,last_frame\na,1000,1200\na,1300.5,1400",
