@@ -70,28 +70,28 @@ def _likelihoods(states, units, gains, counts, exposure_s) -> tuple[np.ndarray, 
 def _posterior(label, age, types, drawn, p_scene, p_cut) -> np.ndarray:
     """State (T, S) given all steps. types: chance of each scene type; drawn (S,): of who is on screen
     in it, which a cut draws anew; each type has four states."""
-    n_steps, stay = len(label), 1 - p_scene - p_cut
-    forward = np.empty((n_steps, age.shape[1], label.shape[1]), np.float32)
-    now = np.zeros(forward.shape[1:])  # (A, S)
+    n_steps, n_ages, n_types = len(label), age.shape[1], len(types)
+    same_type = np.kron(np.eye(n_types), np.ones((4, 4)))
+    cut = (p_cut * same_type + p_scene * np.repeat(types, 4)) * drawn  # (S before, S after)
+    age = age * np.r_[1, np.full(n_ages - 1, 1 - p_scene - p_cut)]  # who is older was not cut
+    forward = np.empty((n_steps, n_ages, label.shape[1]), np.float32)
+    now, was = np.zeros((2, *forward.shape[1:]))  # (A, S)
     now[0] = np.repeat(types, 4) * drawn
     for t in range(n_steps):
         if t:
-            by_type = now.sum(axis=0).reshape(-1, 4).sum(axis=1)
-            was, now = now, np.empty_like(now)
-            now[0] = np.repeat(p_cut * by_type + p_scene * by_type.sum() * types, 4) * drawn
-            now[1:] = stay * was[:-1]
-            now[-1] += stay * was[-1]
-        now *= age[t][:, None] * label[t]
+            now, was = was, now
+            np.matmul(was.sum(axis=0), cut, out=now[0])
+            now[1:] = was[:-1]
+            now[-1] += was[-1]
+        now *= age[t, :, None] * label[t]
         now /= now.sum()
         forward[t] = now
     state, later = np.empty(label.shape), np.ones_like(now)
     for t in range(n_steps - 1, -1, -1):
-        both = forward[t] * later
-        state[t] = both.sum(axis=0) / both.sum()
-        value = later * (age[t][:, None] * label[t])
-        by_type = (value[0] * drawn).reshape(-1, 4).sum(axis=1)
-        later = np.empty_like(value)
-        later[:-1], later[-1] = stay * value[1:], stay * value[-1]
-        later += np.repeat(p_cut * by_type, 4) + p_scene * (types @ by_type)
-        later /= later.sum()
+        both = (forward[t] * later).sum(axis=0)
+        np.divide(both, both.sum(), out=state[t])
+        value = later * (age[t, :, None] * label[t])
+        value /= value.sum()
+        later[:-1], later[-1] = value[1:], value[-1]
+        later += cut @ value[0]
     return state
