@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -73,8 +74,7 @@ class LinearDecoder(Decoder):
             n = min(len(train), self.most_scored)
             told = train.rows(np.linspace(0, len(train) - 1, n).astype(int))
         rows, best = [], np.inf
-        # Some number of BLAS threads; None is what the environment says.
-        with threadpool_limits(limits=settings.threads or None):
+        with blas_threads(settings.threads):
             solutions = self.solutions(x, train.y, settings.seed, **params)
             for number, (setting, weight, bias) in enumerate(solutions):
                 raw = scores(judge.x, weight, bias)
@@ -111,7 +111,7 @@ class LinearDecoder(Decoder):
     def _refit(self, both: Samples, settings: FitSettings) -> None:
         number, factor = self.choice
         x = both.x.reshape(len(both), -1)
-        with threadpool_limits(limits=settings.threads or None):
+        with blas_threads(settings.threads):
             solutions = self.solutions(x, both.y, settings.seed, **self.params)
             _, weight, bias = next(islice(solutions, number, None))
         self.weight, self.bias = factor * weight, factor * bias
@@ -128,6 +128,11 @@ class LinearDecoder(Decoder):
         if weight.shape != shape or bias.shape != shape[1:]:
             raise ValueError(f"weight {weight.shape} and bias {bias.shape}, expected {shape}")
         self.weight, self.bias = weight, bias
+
+
+def blas_threads(n: int) -> AbstractContextManager:
+    """So many threads of BLAS; 0 is what the environment says, and then nothing is looked up."""
+    return threadpool_limits(limits=n) if n else nullcontext()
 
 
 def scores(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
