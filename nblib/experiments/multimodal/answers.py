@@ -10,7 +10,7 @@ import numpy as np
 from nblib.data import opening, sources
 from nblib.models.multimodal import linear
 from nblib.models.multimodal.branch import at_rest
-from nblib.models.multimodal.tasks import BEHAVIOUR, UNITS, Task
+from nblib.models.multimodal.tasks import BEHAVIOUR, NETWORK, UNITS, Task
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
-NETWORK = "masked network"
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the network against the linear models
 
 

@@ -14,7 +14,7 @@ from nblib.evaluate.result import Result, Row
 from nblib.experiments.multimodal import answers, further, judge, transfer
 from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import PSTH, Branch, fit_branch
-from nblib.models.multimodal.tasks import BEHAVIOUR, encoding
+from nblib.models.multimodal.tasks import BEHAVIOUR, NETWORK, encoding
 from nblib.prepare import sessions as prepared
 from nblib.road.stage_registry import CLEAN, SPLIT
 
@@ -76,7 +76,7 @@ def run(
         "fit_s": history.attrs["fit_s"],
         "best_epoch": history.attrs["best_epoch"],
         "val_loss": history.attrs["best_val_loss"],
-        "headline": {"model": answers.NETWORK, "metrics": judge.SHOWN},
+        "headline": {"model": NETWORK, "metrics": judge.SHOWN},
     }
     spikes, new = encoding(sessions[0])[0], [one for one in loaded if one.name in params.new]
     tables = {
@@ -122,7 +122,7 @@ def price(
     answers.of_network(free, sessions, whole)
     rows = []
     for task in (task for task in branch.answers if task.kind == "signal"):
-        pair = [one.answers[task][answers.NETWORK] for one in (whole, branch)]
+        pair = [one.answers[task][NETWORK] for one in (whole, branch)]
         both = [judge.earned(task, answer, sessions)[judge.BEYOND_COURSE] for answer in pair]
         cost = judge.difference(task, *pair, sessions, params)[1:]
         rows.append((task.name, *map(ratios.value, reversed(both)), *cost))
@@ -144,7 +144,7 @@ def in_words(result: Result) -> str:
     near = [
         f"{in_markdown(row.of['variant'])} {row.score.value:.3f} of {row.best.value:.3f}"
         for row in result.rows
-        if row.metric in judge.SHOWN and row.of["model"] == answers.NETWORK and row.best is not None
+        if row.metric in judge.SHOWN and row.of["model"] == NETWORK and row.best is not None
     ]
     table = result.tables["against"]
     wins = table[table["ci_low"] > 0]["task"].tolist()

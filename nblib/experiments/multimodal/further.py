@@ -11,9 +11,8 @@ import pandas as pd
 
 from nblib.evaluate.scores import decoding_scores
 from nblib.experiments.multimodal import judge
-from nblib.experiments.multimodal.answers import NETWORK
 from nblib.models.multimodal.branch import GLM, fit_branch
-from nblib.models.multimodal.tasks import AREAS, OTHERS, Task
+from nblib.models.multimodal.tasks import AREAS, NETWORK, OTHERS, Task
 from nblib.prepare.sessions import with_roles
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.evaluate import ratios, stats
 from nblib.evaluate.scores import Score, decoding_scores
-from nblib.experiments.multimodal.answers import NETWORK
-from nblib.models.multimodal import fitting, masks, poisson
+from nblib.models.multimodal import masks, poisson
+from nblib.models.multimodal.tasks import NETWORK
 from nblib.models.settings import FitSettings
 from nblib.road.stage_registry import CohortParams
 
@@ -34,6 +34,7 @@ PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fi
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
 # By kind of task, the score as most others state it.
 USUAL = {"signal": "R2", "variable": BALANCED, "encode": OVER_TEST, "impute": OVER_TEST}
+MAX_EPOCHS = 60
 
 
 class Params(P.Judge, P.Fit, CohortParams):
@@ -89,7 +90,7 @@ class Params(P.Judge, P.Fit, CohortParams):
     @property
     def fit_settings(self) -> FitSettings:
         """How the network is trained."""
-        return FitSettings.of(self, {"max_epochs": fitting.MAX_EPOCHS}, progress=False)
+        return FitSettings.of(self, {"max_epochs": MAX_EPOCHS}, progress=False)
 
 
 def bases(task: Task, session: Session) -> dict[str, np.ndarray]:

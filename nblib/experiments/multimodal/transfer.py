@@ -14,6 +14,7 @@ from nblib.evaluate import stats
 from nblib.experiments.multimodal import answers, judge
 from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import fit_branch
+from nblib.models.multimodal.tasks import NETWORK
 from nblib.models.settings import pick_device
 from nblib.prepare.sessions import with_roles
 
@@ -60,7 +61,7 @@ def answers_of(
             tuned = {"taught": taught, "how": how} if how else {}
             model, _ = fitting.fit([few], branch, settings, params.shape, params.mix, **tuned)
             answers.of_network(model, [few], branch)
-            network = {task: by[answers.NETWORK] for task, by in branch.answers.items()}
+            network = {task: by[NETWORK] for task, by in branch.answers.items()}
             by_model[TUNED.get(how, SCRATCH)] = network
     return by_model
 

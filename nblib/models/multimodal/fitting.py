@@ -25,7 +25,6 @@ from nblib.models.settings import FitSettings, going_on, pick_device, reproducib
 from nblib.prepare.sessions import Session
 
 JUDGED = Mix({"decode": 1.0})  # on validation trials, whose loss chooses the epoch
-MAX_EPOCHS = 60
 
 
 class TrialBatches:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.model import Map
     from nblib.prepare.sessions import Session
 
+NETWORK = "masked network"  # the name of its row beside the linear models
 BEHAVIOUR, UNITS, AREAS = "spikes from behaviour", "a fifth of the units", "units of each area"
 OTHERS = "all others"  # areas than the one that is asked for
 EVERY = 5  # of the units, hidden at once
