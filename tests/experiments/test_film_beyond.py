@@ -1,5 +1,6 @@
 """Labels written late, cuts as events, units and regions, and p by new fits."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,8 @@ from nblib.evaluate.result import Result
 from nblib.experiments.film import beyond, decoding, events, forecast
 
 FEW = {"n_permutations": 20, "n_bootstrap": 100}
-N_FILMS, N_QUIET = 2, 12
-LAGS = np.arange(-2.4, 2.41, 0.4).round(2).tolist()
+N_FILMS, N_QUIET = 20, 200
+LAGS = np.arange(-2.0, 1.61, 0.6).round(2).tolist()
 
 
 def asked(**given):
@@ -193,20 +194,23 @@ def test_too_few_moves_are_refused_not_counted_as_many(monkeypatch):
 
 @pytest.mark.slow
 def test_labels_that_are_late_are_found_and_those_that_are_not_left_alone():
-    """Whole films: 20 minutes do not show where so flat a curve peaks."""
-    said, peaks = [], []
+    """20 films of 53 minutes, few units that tell much, each with labels as they are and 0.96 s late."""
+    few = asked(models=["nearest_mean"], lags_s=LAGS)
+    off, said = [], []
     for seed in range(N_FILMS):
-        data, units = drawn(seed, 59_080, 60)
+        data, units = drawn(seed, 40_000, 12, 2.5, gap_s=16.0)
         late = replace(data, y=np.r_[np.zeros(12, int), data.y[:-12]])
-        scans = [beyond.lag_scan(film, asked(lags_s=LAGS)) for film in (data, late)]
-        words = [beyond.lag_in_words(scan) for scan in scans]
+        scans = [beyond.lag_scan(film, few) for film in (data, late)]
         latency = np.median(units["latency"]) * 0.08 + 0.04
-        peaks.append([scan["peak_s"][0] - latency for scan in scans])
-        said.append(["aligned" in words[0], "too late" in words[1]])
-        print(seed, np.round(peaks[-1], 2), said[-1], words[1][-50:], flush=True)
-    peaks, said = np.array(peaks), np.array(said)
-    assert (np.abs(peaks[:, 0]) <= 0.16).all() and (np.abs(peaks[:, 1] + 0.96) <= 0.2).all()
-    assert said.all()
+        off.append([scan["peak_s"][0] - latency for scan in scans])
+        said.append([beyond.lag_in_words(scan) for scan in scans])
+        print(seed, np.round(off[-1], 2), said[-1][1][-50:], flush=True)
+    (aligned, moved), (of_aligned, of_moved) = np.transpose(off), np.transpose(said)
+    assert (np.abs(aligned) <= 0.16).mean() >= 0.8
+    assert ((moved >= -1.2) & (moved <= -0.8)).mean() >= 0.8
+    assert not any("too late" in words or "too early" in words for words in of_aligned)
+    told = [re.search(r"labels look (\S+) s too late", words) for words in of_moved]
+    assert sum(0.8 <= float(found[1]) <= 1.2 for found in told if found) >= 0.8 * N_FILMS
 
 
 @pytest.mark.slow
@@ -262,13 +266,15 @@ def test_a_linear_decoder_of_one_bin_hides_the_leak():
 
 @pytest.mark.slow
 def test_p_by_new_fits_calls_few_films_without_signal_significant():
-    """20 minutes, one fold, drift of 25 s in all units: 3 of 12 at most, as 1 to 9 % are to be."""
-    few, p = asked(n_refits=19, folds=[0], smooth=False, windows=[[0.0, 1.0]]), []
+    """20 minutes, one fold, drift of 25 s in all units, 200 films: 1 to 9 % of them."""
+    few = asked(models=["nearest_mean"], n_refits=19, folds=[0], smooth=False, windows=[[0.0, 1.0]])
+    p = []
     for seed in range(N_QUIET):
-        data, _ = drawn(seed, n_units=20, signal=0.0)
+        data, _ = drawn(seed, n_units=10, signal=0.0)
         if len(np.unique(data.y[data.rows(0, "test")])) < 2:
             continue
         rows = beyond.with_new_fits(decoding.decode(data, few).rows, data, few)
-        p.append(next(row.score.p for row in rows if row.what == "ridge: kappa"))
-    print(np.mean(np.array(p) <= 0.05))
-    assert sum(value <= 0.05 for value in p) <= 3
+        p.append(next(row.score.p for row in rows if row.what == "nearest_mean: kappa"))
+    called = np.mean(np.array(p) <= 0.05)
+    print(f"{called:.3f} of {len(p)} films")
+    assert len(p) >= 150 and 0.01 <= called <= 0.09

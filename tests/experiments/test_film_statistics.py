@@ -12,11 +12,11 @@ from nblib.experiments.film import decoding
 from nblib.simulate import movie
 
 pytestmark = pytest.mark.slow
-N_QUIET, N_STEPS = 40, 15_000  # films of 20 minutes; drift of 25 s in all units
+N_QUIET, N_STEPS = 200, 15_000  # films of 20 minutes; drift of 25 s in all units
 ASKED = decoding.Params(
     models=["ridge"], smooth=False, windows=[[-0.5, 1.0]], n_permutations=100, n_bootstrap=200
 )
-LONG = decoding.Params(models=["ridge"], smooth=False, n_permutations=20)
+LONG = ASKED.model_copy(update={"windows": [[-1.5, 1.0]]})
 
 
 def kappa_of(data):
