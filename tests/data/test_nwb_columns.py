@@ -89,6 +89,7 @@ SWITCH = h5py.enum_dtype({"left": 0, "right": 1}, basetype="i1")
         (column("kind", np.arange(6.0).reshape(1, -1)), [0, 1, 2, 3, 4, 5]),
         (column("kind", np.array(["ü", "猫", *"abcd"], object), dtype=h5py.string_dtype()), ["ü", "猫", *"abcd"]),
         (column("kind", np.array([LATIN, *[b"a"] * 5])), ["ü", *"aaaaa"]),
+        (column("kind", np.array([b"a\0x", b"a\0y", *[b"b"] * 4])), [*"aabbbb"]),  # what a buffer held before
         (column("kind", np.array(["ü".encode(), *[b"a"] * 5]).reshape(-1, 1)), ["ü", *"aaaaa"]),
         (column("kind", np.array([LATIN, "ü".encode(), *[b"a"] * 4], object), dtype=h5py.string_dtype()), ["ü", "Ã¼", *"aaaa"]),
         (column("kind", np.array([0, 1, 1, 0, 0, 1], "i1"), dtype=SWITCH), ["left", "right", "right", "left", "left", "right"]),

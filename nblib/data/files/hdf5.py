@@ -202,8 +202,12 @@ def walk(file: h5py.File, roots: Iterable[str], path: Path) -> Iterator[tuple[st
 
 
 def decoded(values: np.ndarray) -> np.ndarray:
-    """Bytes as str: UTF-8 where all of them are that, else LATIN-1, so that nothing is lost."""
+    """Bytes as str: UTF-8 where all of them are that, else LATIN-1, so that nothing is lost.
+
+    A text ends at its first NUL, as C and HDF5's own tools read it: what a buffer held before stands behind.
+    """
     flat = [v if isinstance(v, bytes) else str(v).encode() for v in np.ravel(values).tolist()]
+    flat = [v.split(b"\0")[0] for v in flat]
     try:
         words = [v.decode("utf-8") for v in flat]
     except UnicodeDecodeError:

@@ -160,7 +160,7 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
         if twice := known.index[known.index.duplicated()].unique().tolist():
             raise BadInput(f"{metrics}: several rows for cluster {some(twice)}; leave one of each.")
         known = known.reindex(range(n))
-        for name in {"label", "firing_rate"} & set(known):
+        for name in known.columns.intersection(["label", "firing_rate"]):
             table[name] = numbers(known[name], f"{metrics}: column {name!r}")
     if area is not None:
         ids_of_areas = np.nan_to_num(_of_channels(area, channel, 1)[:, 0]).astype(int)  # 0: void
