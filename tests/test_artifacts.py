@@ -21,7 +21,7 @@ from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, OutdatedA
 from nblib.data import sources
 from nblib.data.files import hashes
 from nblib.experiments import self_supervision
-from nblib.experiments.images import decoding
+from nblib.experiments.images import from_spikes
 from nblib.road import stages
 from nblib.run import clean_up
 
@@ -120,7 +120,7 @@ def test_what_a_stage_commits_can_be_checked(tmp_path, monkeypatch):
     recipe = params.Recipe(recipe="r", recordings=["a"])
     path = tmp_path / "x.npy"
     np.save(path, np.zeros(3))
-    asked = decoding.Params(recipe="r", recording="a", images=str(path))
+    asked = from_spikes.Params(recipe="r", recording="a", images=str(path))
     made = stages.made_of("10_image_latents", recipe, "a", asked, "code")
     raw = stages.raw_content("10_image_latents", recipe, "a", asked)
     code = {"code_hash": "code", "edited": False, "cells": []}

@@ -107,7 +107,7 @@ STAGES: dict[str, StageInfo] = {
         needs=PRETEXT,
     ),
     "10_image_latents": StageInfo(
-        3, SPLIT, "nblib.experiments.images.decoding:Params", kind="images", answers="retrieval.parquet"
+        3, SPLIT, "nblib.experiments.images.from_spikes:Params", kind="images", answers="retrieval.parquet"
     ),
     "11_movie": StageInfo(7, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(

@@ -14,7 +14,7 @@ from nblib.core.params import Recipe
 from nblib.data.images import Images
 from nblib.evaluate import scores
 from nblib.experiments import decode
-from nblib.experiments.images import decoding, features, words
+from nblib.experiments.images import features, from_spikes, words
 from nblib.experiments.images.split import split_scenes
 from nblib.prepare.decoder_inputs import Samples
 
@@ -58,7 +58,7 @@ RECIPE = Recipe(recipe="tiny", recordings=["tiny"], source="nwb", blank="-1")
 
 
 def asked(**given):
-    return decoding.Params(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
+    return from_spikes.Params(recipe="tiny", recording="tiny", **{"spaces": ["pca"], "n_latents": 4, **FEW, **given})  # fmt: skip
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def run(tmp_path):
 
     def run(data, shown, **given):
         folder = tmp_path / uuid.uuid4().hex
-        return decoding.decode_images(data, shown, asked(**given), RECIPE, folder)
+        return from_spikes.decode_images(data, shown, asked(**given), RECIPE, folder)
 
     return run
 
@@ -122,8 +122,8 @@ def test_unseen_images_are_found_where_units_tell_them(data, shown, run, regress
     assert s["reconstruction"]["of_the_true_features"].value > 0.99
     fit = found.spaces["pca"].fit
     assert 0.5 < fit["unseen"]["r"] < fit["unseen"]["reliability"] + 0.05 < 1.05
-    table = decoding.comparison(found).set_index("which")
-    assert table.loc[decoding.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
+    table = from_spikes.comparison(found).set_index("which")
+    assert table.loc[from_spikes.SETS["seen"], "r"] == fit["seen"]["r"] != fit["unseen"]["r"]
 
 
 def test_how_far_images_are_drawn_apart_is_chosen_without_test_presentations(data, shown, run):
@@ -151,8 +151,8 @@ def test_shuffled_labels_are_at_chance(data, shown, run):
 def test_the_best_possible_is_asked_of_the_same_presentations(data, shown, tmp_path):
     """Who knows the class of every test presentation finds every image, seen and held out."""
     ideal = np.where(np.arange(len(data.classes)) == data.test.y[:, None], 0.0, -50.0)
-    found = decoding.decode_images(data, shown, asked(), RECIPE, tmp_path, ideal)
-    assert {which: s["accuracy"].value for which, s in found.best.items()} == dict.fromkeys(decoding.SETS, 1.0)  # fmt: skip
+    found = from_spikes.decode_images(data, shown, asked(), RECIPE, tmp_path, ideal)
+    assert {which: s["accuracy"].value for which, s in found.best.items()} == dict.fromkeys(from_spikes.SETS, 1.0)  # fmt: skip
 
 
 def test_without_held_out_images_only_seen_ones_are_judged(data, shown, run):
@@ -183,7 +183,7 @@ def test_the_gallery_shows_the_space_that_validation_prefers_whatever_the_test_s
 def test_a_run_is_stored_with_a_row_for_each_result(data, shown, run, tmp_path):
     given = {"spaces": ["pca", "vae"], "vae_epochs": 2}
     found = run(data, shown, **given)
-    decoding.result_of(found, data, asked(**given)).save(tmp_path, {})
+    from_spikes.result_of(found, data, asked(**given)).save(tmp_path, {})
     told = json.loads((tmp_path / scores.METRICS).read_text())
     assert len(told["rows"]) == 6 and len(told["held_out"]) == 8
     assert told["rows"][1]["model"] == "pca by ridge"

@@ -188,7 +188,11 @@ def test_runs_are_covered_by_what_they_train_and_judge_with():
     assert {"experiments/label_budget.py", "experiments/readouts.py"} <= behind(
         "09_downstream_one_vs_all"
     )
-    images = {"experiments/images/decoding.py", "experiments/images/regression.py", "models/vae.py"}
+    images = {
+        "experiments/images/from_spikes.py",
+        "experiments/images/regression.py",
+        "models/vae.py",
+    }
     assert images <= behind("10_image_latents")
     assert {"report/summary.py", "report/audit/checks.py"} <= behind("90_results")
     assert "prepare/binning.py" not in behind("05_train_lstm")  # a new 02 gives every run a new key

@@ -16,7 +16,7 @@ from nblib.data.images import load_lab_latents
 from nblib.models.settings import FitSettings
 
 if TYPE_CHECKING:
-    from nblib.experiments.images import decoding
+    from nblib.experiments.images import from_spikes
     from nblib.models import vae
 
 
@@ -174,7 +174,7 @@ class Given(Space):
 SPACES = {space.name: space for space in (PCA, Latents, Gabor, Spectrum, Given)}
 
 
-def check_spaces(p: decoding.Params) -> None:
+def check_spaces(p: from_spikes.Params) -> None:
     """BadParameter for an unknown space, one named twice, or lab latents without their file."""
     if unknown := [name for name in p.spaces if name not in SPACES]:
         raise BadParameter(f"spaces: no {unknown[0]!r}; there are {', '.join(SPACES)}.")
@@ -184,7 +184,7 @@ def check_spaces(p: decoding.Params) -> None:
         raise BadParameter("the space 'lab' and the parameter latents (a .pt file) go together.")
 
 
-def make_spaces(params: decoding.Params, n_images: int, folder: Path) -> list[Space]:
+def make_spaces(params: from_spikes.Params, n_images: int, folder: Path) -> list[Space]:
     """The feature spaces that were asked for, not yet fitted; BadParameter as in `check_spaces`.
 
     folder: where a network keeps its log and checkpoints.

@@ -16,7 +16,7 @@ from nblib.models.linear import RidgePath
 from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
-    from nblib.experiments.images import decoding
+    from nblib.experiments.images import from_spikes
     from nblib.prepare.decoder_inputs import Samples
 
 PENALTIES = tuple(10.0**i for i in range(-2, 5))  # in units of the mean variance of the counts
@@ -25,7 +25,7 @@ COMPONENTS = (2, 5, 10, 20, 40)  # of partial least squares
 NETWORKS = ("mlp", "cnn", "lstm", "gru", "transformer")
 
 
-def check_regressor(params: decoding.Params) -> None:
+def check_regressor(params: from_spikes.Params) -> None:
     """BadParameter for a method that is not there."""
     known = ["ridge", "pls", *NETWORKS]
     if params.regressor not in known:
@@ -39,7 +39,7 @@ class Regressor:
     Ridge and partial least squares are then fitted again on all training scenes.
     """
 
-    def __init__(self, presentations: dict[str, Samples], params: decoding.Params, folder: Path):
+    def __init__(self, presentations: dict[str, Samples], params: from_spikes.Params, folder: Path):
         """presentations: "fit", "choose", "fit, all", "seen", "unseen", with y the row of the
         image; folder: where networks keep their checkpoints. BadParameter for an unknown name."""
         self.presentations, self.params, self.folder = presentations, params, folder

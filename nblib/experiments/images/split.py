@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nblib.core.params import Recipe
     from nblib.data.images import Images
     from nblib.experiments.decode import Data
-    from nblib.experiments.images import decoding
+    from nblib.experiments.images import from_spikes
 
 VAL_SHARE = 0.15  # of the training scenes: they choose penalties and epochs
 LEAST_SCENES = 10
@@ -56,7 +56,7 @@ class Scenes:
 
 
 def rows_of_classes(
-    data: Data, shown: Images, params: decoding.Params, recipe: Recipe
+    data: Data, shown: Images, params: from_spikes.Params, recipe: Recipe
 ) -> np.ndarray:
     """Row of the image of each class (C,); -1 for the grey screen."""
     labels = shown_labels(data, params, recipe)
@@ -65,13 +65,13 @@ def rows_of_classes(
     return rows
 
 
-def shown_labels(data: Data, params: decoding.Params, recipe: Recipe) -> np.ndarray:
+def shown_labels(data: Data, params: from_spikes.Params, recipe: Recipe) -> np.ndarray:
     """The classes that are images (see `images.scene_labels`)."""
     who = f"recording {params.recording!r}"
     return images.scene_labels(data.classes, who, recipe.label_rules.blank)
 
 
-def split_scenes(data: Data, shown: Images, params: decoding.Params, recipe: Recipe) -> Scenes:
+def split_scenes(data: Data, shown: Images, params: from_spikes.Params, recipe: Recipe) -> Scenes:
     """Deal the images into training, validation and held-out ones; scale on fit rows alone.
 
     Raises BadInput when too few images remain to fit on.

@@ -13,7 +13,7 @@ from nblib.evaluate.result import readable, with_interval
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
-    from nblib.experiments.images.decoding import Decoding
+    from nblib.experiments.images.from_spikes import Decoding
 
 
 def short_table(spaces: pd.DataFrame) -> pd.DataFrame:
