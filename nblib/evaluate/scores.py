@@ -221,7 +221,7 @@ def accuracy_over_time(
     """Test accuracy when only the bins up to each moment are known.
 
     Later bins are set to the training mean (T, N) and the fitted decoder is asked again; nothing
-    is retrained. stop_s (T,): end of each bin from onset [s]; group (B,) as in `scores`.
+    is retrained. stop_s (T,): end of each bin from onset [s]; group (B,) as in `decoding_scores`.
     Returns time, accuracy, ci_low, ci_high, one row a bin.
     """
     rows = []

@@ -1,7 +1,7 @@
 """Learning curves: how many presentations of each class a decoder needs (07).
 
 k presentations a class are drawn from the train rows of the split, the same draws for every
-decoder (see `draws`); validation presentations are some of the k. The test presentations are those
+decoder (see `few_labels.draw`); validation presentations are some of the k. The test presentations are those
 of 05, untouched. Units are chosen and scaled on the drawn rows alone.
 """
 
@@ -22,7 +22,7 @@ from nblib.evaluate import stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
-from nblib.experiments.learning_curves import ALL, FIRST_CHOICE, answers, choosing, draw
+from nblib.experiments.few_labels import ALL, FIRST_CHOICE, answers, choosing, draw
 from nblib.models.settings import FitSettings
 from nblib.prepare import train_statistics
 from nblib.prepare.decoder_inputs import Samples

@@ -1,6 +1,6 @@
 """Label-budget curves of embedders (09): how many labels does each need?
 
-Every embedder gets the same draws of labelled windows from training subjects (see `draws`) and is
+Every embedder gets the same draws of labelled windows from training subjects (see `few_labels.draw`) and is
 judged on all labelled windows of test subjects. Shapes: W windows, E embedding, K classes.
 """
 
@@ -27,7 +27,7 @@ from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import readouts, self_supervision
 from nblib.experiments.embedders import Embedders, check_embedders, trains_a_network
-from nblib.experiments.learning_curves import ALL, answers, draw
+from nblib.experiments.few_labels import ALL, answers, draw
 from nblib.experiments.pretext import TASKS
 from nblib.experiments.subjects import Fold, fold_hash, make_folds
 from nblib.road.stage_registry import CohortParams

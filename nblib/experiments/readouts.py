@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nblib.experiments.embedders import Embedders, trains_a_network
-from nblib.experiments.learning_curves import choosing
+from nblib.experiments.few_labels import choosing
 from nblib.experiments.pretext import EPS
 from nblib.models.settings import FitSettings, reproducible
 
@@ -29,7 +29,7 @@ AT_ONCE = 512  # windows judged at a time
 def teach_and_choose(
     rows: np.ndarray, y: np.ndarray, budget: int, cohort: Cohort
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rows (n,) of a cohort with their classes, and which of them choose (`learning_curves.choosing`).
+    """Rows (n,) of a cohort with their classes, and which of them choose (`few_labels.choosing`).
 
     A row that would choose though it shares samples with one that teaches is left out; where all
     would, none chooses and all teach.

@@ -1,4 +1,4 @@
-"""What a training keeps: history, best weights, and checkpoints that only their own run goes on from.
+"""What a training keeps, and when it stops: history, best weights, and checkpoints that only their run goes on from.
 
 Lightning's own checkpoints and early stopping are left off: a run that is resumed shall end with the
 numbers of an unbroken one, and they neither end a run again that had stopped early nor replace a

@@ -76,7 +76,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """What twice the data are worth to the decoder that validation chooses, as Markdown.
+    """What twice the data are worth, as Markdown, to the decoder that validation prefers among those that
+    were run with several sizes.
 
     Measured from the recipe's own size to the next larger one, or from the next smaller one where
     there is none. table: as `table` gives it. MissingInput where it lacks the recipe's own size.
@@ -99,6 +100,6 @@ def in_words(table: pd.DataFrame) -> str:
         steps.append(step)
     gap = f", where {chosen['oracle']:.1%} are possible" if simulated else ""
     return (
-        f"**Result.** {in_markdown(chosen['model'])}, which validation chooses, names {chosen['value']:.1%} of "
+        f"**Result.** {in_markdown(chosen['model'])}, of these decoders the best on validation, names {chosen['value']:.1%} of "
         f"test presentations{gap}. From there, {'; '.join(worth)}. Seen from {'; from '.join(steps)}."
     )

@@ -10,7 +10,7 @@ from nblib import models
 from nblib.core.errors import BadParameter
 from nblib.core.params import SplitSettings
 from nblib.evaluate import scores
-from nblib.experiments import decode, few_shot, learning_curves
+from nblib.experiments import decode, few_labels, few_shot
 from nblib.prepare.decoder_inputs import Samples
 
 N_CLASSES, N_UNITS, N_BINS = 4, 9, 2
@@ -57,11 +57,11 @@ def test_scaled_samples_become_the_counts_they_were():
 def test_a_draw_holds_k_of_each_class_and_the_smaller_draws():
     y = counts_data()[0].train.y
     for k in (1, 3, 7):
-        rows = learning_curves.draw(y, k, [0, 2])
+        rows = few_labels.draw(y, k, [0, 2])
         assert np.bincount(y[rows]).tolist() == [k] * N_CLASSES and len(set(rows)) == len(rows)
-        assert set(learning_curves.draw(y, 1, [0, 2])) <= set(rows)
-    assert set(learning_curves.draw(y, 3, [0, 2])) != set(learning_curves.draw(y, 3, [0, 3]))
-    assert set(learning_curves.draw(y, 3, [0, 2])) != set(learning_curves.draw(y, 3, [1, 2]))
+        assert set(few_labels.draw(y, 1, [0, 2])) <= set(rows)
+    assert set(few_labels.draw(y, 3, [0, 2])) != set(few_labels.draw(y, 3, [0, 3]))
+    assert set(few_labels.draw(y, 3, [0, 2])) != set(few_labels.draw(y, 3, [1, 2]))
 
 
 @pytest.mark.parametrize("k", [1, 4])
@@ -77,7 +77,7 @@ def test_validation_is_part_of_the_k(k, n_val):
     train, val = few_shot.drawn(data.train, k, 0, 0)
     assert np.bincount(train.y).tolist() == [k - n_val] * N_CLASSES
     assert np.bincount(val.y).tolist() == [n_val] * N_CLASSES
-    drawn = set(data.train.trial[learning_curves.draw(data.train.y, k, [0, 0])])
+    drawn = set(data.train.trial[few_labels.draw(data.train.y, k, [0, 0])])
     assert set(train.trial) | set(val.trial) == drawn and not set(train.trial) & set(val.trial)
 
 
@@ -93,7 +93,7 @@ def test_all_means_all_train_rows_and_chooses_among_them():
 def test_nothing_but_the_drawn_rows_teaches(name):
     """Poison every row that was not drawn: the decoder is the same to the last bit."""
     data, _ = counts_data()
-    rows = learning_curves.draw(data.train.y, 5, [0, 1])
+    rows = few_labels.draw(data.train.y, 5, [0, 1])
     x = np.full_like(data.train.x, 250.0)
     x[rows] = data.train.x[rows]
     poisoned = replace(
@@ -125,7 +125,7 @@ def test_a_unit_silent_in_the_draw_says_nothing():
 def test_units_are_chosen_on_the_drawn_rows_alone():
     """A unit that all train rows would keep, and one that they would leave out."""
     data, parts = counts_data()
-    rows = learning_curves.draw(data.train.y, 3, [0, 0])
+    rows = few_labels.draw(data.train.y, 3, [0, 0])
     x = np.array(parts[0][0], np.float32)
     x[:, :, 0] = 0
     x[np.setdiff1d(np.arange(len(x)), rows), :, 0] = 5  # silent in the draw

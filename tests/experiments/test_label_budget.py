@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from nblib.core import recipes
 from nblib.core.errors import BadInput, BadParameter
 from nblib.evaluate.scores import score_over_subjects
-from nblib.experiments import label_budget, learning_curves, readouts, self_supervision, subjects
+from nblib.experiments import few_labels, label_budget, readouts, self_supervision, subjects
 from nblib.experiments.embedders import Embedders
 from nblib.experiments.pretext import EMBEDDINGS
 from nblib.prepare.potentials.spectra import log_band_power
@@ -109,7 +109,7 @@ def test_no_sample_teaches_and_chooses(hop):
     for i in np.flatnonzero(chooses):
         taught = start[~chooses & (record == record[i])]
         assert np.abs(taught - start[i]).min() >= 3.0
-    assert chooses.any() and (~chooses).sum() == (~learning_curves.choosing(y, 30)).sum()
+    assert chooses.any() and (~chooses).sum() == (~few_labels.choosing(y, 30)).sum()
     if hop == 3.0:
         np.testing.assert_array_equal(kept, rows)
     every, _, none = readouts.teach_and_choose(rows, y, 30, SimpleNamespace(**vars(cohort) | {"window_s": 1e4}))  # fmt: skip
@@ -118,8 +118,8 @@ def test_no_sample_teaches_and_chooses(hop):
 
 def test_what_chooses_comes_out_of_the_budget():
     y = np.repeat([0, 1], 10)
-    assert learning_curves.choosing(y[:8], 4) is None
-    chooses = learning_curves.choosing(y, 10)
+    assert few_labels.choosing(y[:8], 4) is None
+    chooses = few_labels.choosing(y, 10)
     assert chooses.sum() == 4 and chooses[[8, 9, 18, 19]].all()
 
 
@@ -319,7 +319,7 @@ def test_rows_that_choose_do_not_fit():
     """Labels of noise: on the rows of the fit the weakest penalty wins, on others the strongest."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((60, 40)), np.arange(60) % 2
-    chooses = learning_curves.choosing(y, 30)
+    chooses = few_labels.choosing(y, 30)
     weight, _ = readouts.probe(x, y, chooses, 2)
     strong, weak = (readouts._logistic(x, y, c, 2)[0] for c in (min(readouts.C_VALUES), max(readouts.C_VALUES)))  # fmt: skip
     np.testing.assert_array_equal(weight, strong)
@@ -344,7 +344,7 @@ def test_networks_learn_from_rows_that_do_not_choose_and_leave_the_embedder_alon
     data = cohort(4)
     rows = np.flatnonzero(data.labelled)[:40]
     y = np.arange(40) % 2
-    chooses = learning_curves.choosing(y, 20)
+    chooses = few_labels.choosing(y, 20)
     how = {"seed": 0, "device": "cpu", "threads": 0, "max_epochs": 2}
     net = StagerNet(2, 64, 64.0)
     before = {k: v.clone() for k, v in net.state_dict().items()}

@@ -50,7 +50,9 @@ def test_a_line_joins_runs_that_differ_in_one_size():
 def test_the_sentence_says_what_twice_the_data_are_worth():
     """From the recipe's own size upwards; where it is the largest, from the one below."""
     told = planning.in_words(planning.table(runs()))
-    assert told.startswith("**Result.** ridge, which validation chooses, names 50.0% of test")
+    assert told.startswith(
+        "**Result.** ridge, of these decoders the best on validation, names 50.0% of test"
+    )
     assert "where 90.0% are possible" in told  # validation likes logistic on other data only
     assert "twice the training presentations of each image +10.0 points" in told
     assert "twice the units +10.0 points" in told  # 20 points for two doublings

@@ -1,6 +1,6 @@
 """From spikes to images (10): decode an image's features, then find the image, or draw it.
 
-Some scenes are held out as a whole (see `scenes`). What is judged are test presentations, of
+Some scenes are held out as a whole (see `split.split_scenes`). What is judged are test presentations, of
 training scenes ("seen") and of held-out ones ("unseen").
 
 Shapes: B presentations, S images, D features.
