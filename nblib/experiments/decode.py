@@ -26,12 +26,11 @@ from nblib.models.settings import FitSettings, going_on
 from nblib.prepare import stored_splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code
-from nblib.road.stage_registry import CLEAN, SPLIT, StageParams
+from nblib.road.stage_registry import StageParams
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
     from nblib.models.base import Decoder
-    from nblib.road.stages import Stage
 
 
 class Params(P.Judge, P.Fit, StageParams):
@@ -169,10 +168,12 @@ def load_data(
     )
 
 
-def trial(stage: Stage) -> dict[str, float]:
-    """What validation rows say of a stage's settings: fitted to train rows alone, val_accuracy and val_loss."""
-    params = stage.params
-    data = load_data(stage.input(SPLIT), stage.input(CLEAN), stage.recipe, params)
+def trial(split: Path, counts: Path, recipe: Recipe, params: Params) -> dict[str, float]:
+    """What validation rows say of these parameters: fitted to train rows alone, val_accuracy and val_loss.
+
+    split, counts: folders of the artifacts of 04 and 03 (see `load_data`).
+    """
+    data = load_data(split, counts, recipe, params)
     decoder = make_decoder(params)
     settings = FitSettings.of(params, decoder.training, progress=False)
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)

@@ -68,7 +68,9 @@ class StageInfo:
     light: bool = False  # runs without torch, in a kernel that starts at once
     chosen: bool = False  # a run is one network or decoder, which validation chose
     compared: bool = False  # its runs stand in the comparison of decoders
-    trial: str = ""  # function (stage) -> what validation says of its settings, by `objectives`
+    trial: str = (
+        ""  # function (split, counts, recipe, params) -> validation's word, by `objectives`
+    )
     objectives: tuple[str, ...] = ("val_accuracy", "val_loss")  # that may choose in a search
     answers: str = "predictions.parquet"  # what a run answered for its test rows, a row a trial
 

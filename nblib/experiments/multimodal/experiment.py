@@ -16,13 +16,11 @@ from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import PSTH, Branch, fit_branch
 from nblib.models.multimodal.tasks import BEHAVIOUR, NETWORK, encoding
 from nblib.prepare import sessions as prepared
-from nblib.road.stage_registry import CLEAN, SPLIT
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
-    from nblib.road.stages import Stage
 
 OF_PSTH = {"model": PSTH, "variant": BEHAVIOUR}
 BESIDE = ("passport", "inflation", "bands", "embeddings", "causal")
@@ -103,11 +101,14 @@ def fitted(
     return branch, *fitting.fit(sessions, branch, *how, folder, **more)
 
 
-def trial(stage: Stage) -> dict[str, float]:
-    """What validation trials say of a stage's settings: val_loss, of decoding, at the epoch that is kept."""
-    params = stage.params
-    places = (stage.inputs(name) for name in (SPLIT, CLEAN))
-    loaded = load_sessions(*places, stage.recipe, params)
+def trial(
+    split: list[Path], counts: list[Path], recipe: Recipe, params: judge.Params
+) -> dict[str, float]:
+    """What validation trials say of these parameters: val_loss, of decoding, at the epoch that is kept.
+
+    split, counts: folders of the artifacts of 04 and 03, one a recording of the recipe.
+    """
+    loaded = load_sessions(split, counts, recipe, params)
     sessions = [one for one in loaded if one.name not in params.new]
     *_, history = fitted(sessions, params, whole=False)
     return {"val_loss": history.attrs["best_val_loss"]}

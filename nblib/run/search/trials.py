@@ -20,7 +20,7 @@ import numpy as np
 from nblib.core import params as P
 from nblib.core import store
 from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibError
-from nblib.road.stage_registry import SPLIT, STAGES, by_name
+from nblib.road.stage_registry import CLEAN, SPLIT, STAGES, by_name
 from nblib.run import execute, plan
 from nblib.run.plan import Task
 from nblib.run.search.definition import Search, Space, Study, in_words
@@ -203,7 +203,9 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
                 raise need_optuna().TrialPruned
 
     with training.watching(watch):
-        return by_name(STAGES[job.name].trial)(job)[objective]
+        find = job.inputs if STAGES[job.name].cohort else job.input
+        inputs = find(SPLIT), find(CLEAN), job.recipe, job.params
+        return by_name(STAGES[job.name].trial)(*inputs)[objective]
 
 
 def calls(studies: list[Study]) -> list[dict[str, Any]]:
