@@ -108,7 +108,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("name")
 
     about = "list or download sessions of the Allen Visual Coding data"
-    kinds = command("allen", sessions, about).add_subparsers(metavar="list|get", required=True)
+    listing = call("data.allen:listing", "csv")
+    kinds = command("allen", listing, about).add_subparsers(metavar="list|get", required=True)
     listed = kinds.add_parser("list", help="sessions with natural scenes")
     listed.add_argument("--csv", metavar="FILE", help="write the list to a file as well")
     get = kinds.add_parser("get", help="download one session, verified, into the data root")
@@ -223,15 +224,6 @@ def run(options: argparse.Namespace) -> int:
         if codes[-1] > 128:
             break  # told to stop
     return max(codes)
-
-
-def sessions(options: argparse.Namespace) -> str:
-    from nblib.data import allen
-
-    table = allen.list_sessions()
-    if options.csv:
-        table.to_csv(options.csv)
-    return table.to_string()
 
 
 def cohort(options: argparse.Namespace) -> str:

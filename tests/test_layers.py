@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from nblib.core.source_registry import SOURCES
+from nblib.road.stage_registry import STAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 # The folders of the package in the order data flows. A module may import what stands in its own
 # folder or in one above it, never what stands below.
@@ -114,6 +117,25 @@ def test_torch_is_named_at_the_top_of_models_and_the_sdk_in_one_module_only():
         assert layer(path) == "models" or not named(tree.body) & TORCH, path
         sdk = "allensdk" in named(ast.walk(tree))
         assert sdk == (path == PACKAGE / "data" / "allen" / "warehouse.py"), path
+
+
+# Who may name a source: a command and an extra of pip of that name, and the default of recipes.
+NAMED = {"cli.py": {"allen"}, "run/doctor.py": {"allen"}, "core/params.py": {"simulate"}}
+COMMON = {"counts", "movie", "reach"}  # words that mean something else as well
+
+
+def test_no_source_or_notebook_is_named_outside_its_own_room():
+    """What holds for one of them stands in its registry entry or its module, so that a new one fits in."""
+    sources, notebooks = set(SOURCES) - COMMON, set(STAGES)
+    for path in FILES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        if layer(path) not in ("data", "simulate") and path.name != "source_registry.py":
+            names = texts & sources - NAMED.get(str(path.relative_to(PACKAGE)), set())
+            assert not names, f"{path} names source {names}"
+        if path.name != "stage_registry.py":
+            assert not texts & notebooks, f"{path} names notebook {texts & notebooks}"
+        assert "SimpleNamespace" not in path.read_text(), path
 
 
 @pytest.mark.parametrize(

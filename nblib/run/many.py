@@ -36,7 +36,7 @@ from nblib.run.watch import SIGNALS, signals_to
 LIGHT = (
     "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
     "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
-    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.simulate.allen", "nblib.prepare.binning_stage",
+    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.prepare.binning_stage",
     "nblib.prepare.cleaning", "nblib.prepare.stored_splits", "nblib.report.plots.recordings",
     "nblib.report.plots.preparation", "nblib.report.response_explorer",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which recordings a sweep means: ids, files that match a pattern, or a query on Allen sessions."""
+"""Which recordings a sweep means: ids, files that match a pattern, or a query on a source's sessions."""
 
 from __future__ import annotations
 
@@ -15,29 +15,39 @@ from pydantic import Field, model_validator
 from nblib.core import params as P
 from nblib.core import recipes
 from nblib.core.errors import BadParameter
+from nblib.core.source_registry import SOURCES
 from nblib.data import sources
 
 
 class Recordings(P.Params):
-    """Recordings that are not listed by hand: `files` or `allen`, one of them."""
+    """Recordings that are not listed by hand: `files` or `query`, one of them.
+
+    A query may go by the name of its source: `allen: {sex: F}` is `query: {sex: F}`.
+    """
 
     files: str | None = Field(
         None, description="local files by a pattern, such as ~/nwb/*.nwb; an id is a file's name"
     )
-    allen: dict[str, Any] | None = Field(
+    query: dict[str, Any] | None = Field(
         None, description="sessions by columns of their table: a value, a list, or {min, max}"
     )
     table: str | None = Field(
-        None,
-        description="the sessions as `nblib allen list --csv` wrote them; None = ask the Institute",
+        None, description="file (CSV) of the sessions; None = ask where the source downloads them"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_source(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "query" in values:
+            return values
+        return {("query" if name in SOURCES else name): value for name, value in values.items()}
 
     @model_validator(mode="after")
     def _one(self) -> Recordings:
-        if (self.files is None) == (self.allen is None):
-            raise ValueError("give either files or allen")
-        if self.table is not None and self.allen is None:
-            raise ValueError("table goes with allen")
+        if (self.files is None) == (self.query is None):
+            raise ValueError("give either files or query")
+        if self.table is not None and self.query is None:
+            raise ValueError("table goes with query")
         return self
 
 
@@ -50,9 +60,9 @@ def settle(wanted: Recordings, recipe: str | None) -> tuple[str, list[str]]:
     if not isinstance(recipe, str):
         raise BadParameter("recordings by files or by query need `recipe` in params.")
     base = recipes.find_recipe(recipe)
-    if wanted.allen is not None and not sources.offered(base.source, "list_sessions"):
+    if wanted.query is not None and not sources.offered(base.source, "list_sessions"):
         raise BadParameter(
-            f"recordings.allen: recipe {recipe!r} is of source {base.source!r}, not of Allen sessions."
+            f"recordings.query: recipe {recipe!r} is of source {base.source!r}, which lists no sessions."
         )
     if sources.is_simulated(base.source):
         raise BadParameter(
@@ -61,7 +71,7 @@ def settle(wanted: Recordings, recipe: str | None) -> tuple[str, list[str]]:
     if wanted.files is not None:
         ids, path = _matching(wanted.files)
         return recipes.derive(base, {"recordings": ids, "path": path}).recipe, ids
-    ids = query(_sessions(wanted.table, base.source), wanted.allen)
+    ids = query(_sessions(wanted.table, base.source), wanted.query)
     return recipes.derive(base, {"recordings": ids}).recipe, ids
 
 
@@ -116,18 +126,18 @@ def query(table: pd.DataFrame, wanted: dict[str, Any]) -> list[str]:
     for column, value in wanted.items():
         if column not in table:
             raise BadParameter(
-                f"recordings.allen: no column {column!r}; there are {', '.join(table.columns)}."
+                f"recordings.query: no column {column!r}; there are {', '.join(table.columns)}."
             )
         keep &= _meets(table[column], value)
     ids = sorted(str(i) for i in table.index[keep])
     if not ids:
-        raise BadParameter(f"recordings.allen = {wanted}: none of {len(table)} sessions is such.")
+        raise BadParameter(f"recordings.query = {wanted}: none of {len(table)} sessions is such.")
     return ids
 
 
 def _meets(cells: pd.Series, value: Any) -> pd.Series:
     """Whether each cell of a column meets a condition."""
-    name = f"recordings.allen.{cells.name}"
+    name = f"recordings.query.{cells.name}"
     if isinstance(value, dict):
         if not value or set(value) - {"min", "max"}:
             raise BadParameter(f"{name} = {value}: expected min, max or both.")

@@ -255,7 +255,9 @@ session_id,session_type,unit_count,sex,ecephys_structure_acronyms
 def test_sessions_by_a_query(tmp_path, home, wanted, ids):
     table = tmp_path / "sessions.csv"
     table.write_text(SESSIONS)
-    chosen = sweep_recordings.Recordings(allen=wanted, table=str(table))
+    chosen = sweep_recordings.Recordings(query=wanted, table=str(table))
+    by_source = {"allen": wanted, "table": str(table)}  # a query may go by the name of its source
+    assert sweep_recordings.Recordings.model_validate(by_source) == chosen
     recipe, found = sweep_recordings.settle(chosen, "allen_natural_scenes")
     assert found == ids
     assert plan.recordings_of(recipe) == ids
@@ -276,7 +278,7 @@ def test_a_faulty_query_is_refused(tmp_path, home, wanted, said):
     table.write_text(SESSIONS)
     with pytest.raises(BadParameter, match=said):
         sweep_recordings.settle(
-            sweep_recordings.Recordings(allen=wanted, table=str(table)), "allen_natural_scenes"
+            sweep_recordings.Recordings(query=wanted, table=str(table)), "allen_natural_scenes"
         )
 
 
@@ -286,7 +288,7 @@ def test_simulated_recordings_never_take_the_name_of_real_ones(tmp_path, home):
     table.write_text(SESSIONS)
     with pytest.raises(BadParameter, match=r"recipe 'demo' is of source 'simulate'"):
         sweep_recordings.settle(
-            sweep_recordings.Recordings(allen={"sex": "F"}, table=str(table)), "demo"
+            sweep_recordings.Recordings(query={"sex": "F"}, table=str(table)), "demo"
         )
     (tmp_path / "m1.nwb").touch()
     with pytest.raises(BadParameter, match="simulates its recordings and reads no file"):

@@ -94,6 +94,14 @@ def list_sessions(session_type: str = NATURAL_SCENES) -> pd.DataFrame:
     return table.assign(downloaded=[local_path(i).is_file() for i in table.index])
 
 
+def listing(csv: str | None) -> str:
+    """`nblib allen list`: the sessions with natural scenes as text, written to the file `csv` as well."""
+    table = list_sessions()
+    if csv:
+        table.to_csv(csv)
+    return table.to_string()
+
+
 def download(session_id: str, *, again: bool = False) -> Path:
     """Fetch one session's NWB file (2-3 GB) and return its path; at once when it is here.
 
