@@ -22,6 +22,7 @@ from nblib.evaluate.scores import Score
 SIGMAS = (2, 5, 10, 20, 50)  # bins, of the Schreiber similarities in `train_scores`
 TAU, CORRELATION_SIGMA = 10.0, 50.0  # bins, of van Rossum's distance and of the correlation
 FAR = 100.0  # widths of van Rossum's filter that windows are laid apart
+AT_ONCE = 8  # cells whose trains are smoothed at once
 SPARSE = 0.02  # share of bins with a spike below which spikes are smoothed one by one
 SHIFT_S = 3.0  # of the reference that is the same train at another time
 REFERENCES = ("no spikes", "every bin", "Poisson of the same rate", "the train, shifted")
@@ -65,15 +66,27 @@ def schreiber(a: np.ndarray, b: np.ndarray, sigma: float, window: int = 0) -> np
 
     Source: Schreiber and others 2003, Neurocomputing 52:925. Raises BadInput where both are empty.
     """
-    return _cosine(*(smoothed(x, sigma, window=window) for x in (a, b)), empty=0.0)
+    parts = [
+        _cosine(*(smoothed(x[cells], sigma, window=window) for x in (a, b)), empty=0.0)
+        for cells in _parts(len(a))
+    ]
+    return np.concatenate(parts)
 
 
 def correlation(
     a: np.ndarray, b: np.ndarray, sigma: float = CORRELATION_SIGMA, window: int = 0
 ) -> np.ndarray:
     """Pearson's correlation of two trains of bins (C, T) after a Gaussian, (C,); NaN where one is flat."""
-    a, b = (smoothed(x, sigma, "symmetric", window) for x in (a, b))
-    return _cosine(a, b, empty=np.nan, about_mean=True)
+    parts = []
+    for cells in _parts(len(a)):
+        both = (smoothed(x[cells], sigma, "symmetric", window) for x in (a, b))
+        parts.append(_cosine(*both, empty=np.nan, about_mean=True))
+    return np.concatenate(parts)
+
+
+def _parts(n_cells: int) -> list[slice]:
+    """Cells some at a time: smoothed trains of all are many times the trains."""
+    return [slice(first, first + AT_ONCE) for first in range(0, n_cells, AT_ONCE)]
 
 
 def smoothed(
@@ -132,9 +145,12 @@ def bits_per_spike(log_likelihood: np.ndarray, spikes: np.ndarray, rate: np.ndar
 def bernoulli(log_hazard: np.ndarray, spikes: np.ndarray) -> np.ndarray:
     """Log-likelihood [nats] of bins of 0 or 1 spikes (C, T), summed (C,), where a bin holds one with
     probability 1 - exp(-hazard)."""
-    hazard = np.exp(np.asarray(log_hazard, float))
-    fired = np.log(np.maximum(-np.expm1(-hazard), 1e-300))
-    return np.where(spikes > 0, fired, -hazard).sum(axis=-1)
+    nats = []
+    for hazard, train in zip(log_hazard, spikes, strict=True):
+        hazard = np.exp(np.asarray(hazard, float))
+        fired = np.log(np.maximum(-np.expm1(-hazard), 1e-300))
+        nats.append(np.where(train > 0, fired, -hazard).sum())
+    return np.array(nats)
 
 
 def calibration(p: np.ndarray, spikes: np.ndarray, groups: int = 10) -> pd.DataFrame:
@@ -173,6 +189,17 @@ def train_scores(
 
     Raises BadInput for a cell that neither fires nor is said to.
     """
+    parts = []
+    for cells in _parts(len(spikes)):
+        part = {name: train[cells] for name, train in trains.items()}
+        parts.append(_scores_of_cells(part, spikes[cells], bin_s, window))
+    return {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in trains}
+
+
+def _scores_of_cells(
+    trains: dict[str, np.ndarray], spikes: np.ndarray, bin_s: float, window: int
+) -> dict[str, pd.DataFrame]:
+    """`train_scores` of cells whose smoothed trains fit into memory together."""
     count = spikes.sum(axis=1)
     known = np.where(count > 0, count, np.nan)
     scores = {name: {"count_ratio": train.sum(axis=1) / known} for name, train in trains.items()}

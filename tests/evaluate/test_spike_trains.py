@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
@@ -136,3 +137,16 @@ def test_an_interval_of_pooled_cells_counts_how_they_differ_not_how_much_they_fi
     pooled = st.over_cells(np.r_[bits, np.nan], "bits/spike", weight=np.r_[spikes, 0])
     assert pooled.value == pytest.approx(bits @ spikes / spikes.sum())
     assert 0.03 < pooled.ci_high - pooled.value < 0.12 and pooled.n == 40
+
+
+def test_scores_of_some_cells_at_a_time_are_those_of_all_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    spikes, said = (rng.random((2, 7, 400)) < 0.1).astype(np.uint8)
+    found = []
+    for at_once in (2, 7):
+        monkeypatch.setattr(st, "AT_ONCE", at_once)
+        table = st.train_scores({"said": said}, spikes, 0.001, 80)["said"]
+        found.append(
+            table.assign(alike=st.schreiber(said, spikes, 3), slow=st.correlation(said, spikes))
+        )
+    pd.testing.assert_frame_equal(*found, rtol=1e-12)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from nblib.prepare.encoding import history
 from nblib.report.audit import checks
 from nblib.report.plots import cells as plots
 
+LAST_WORDS = "document.querySelectorAll('.nb-cell text')[4]"
 ROW, BIN_S = 1000, 0.001
 CYCLE = SimpleNamespace(gap_s=0.0, context_s=[0.8, 0.2], cycle_s=[19.0, 3.0, 5.0])
 
@@ -49,7 +51,7 @@ def stream():
     return Stream(
         counts=spikes, stimulus=shown.astype(np.float32), number=np.arange(len(shown)),
         spans=spans_of(rows, roles(n_rows), ROW), units=pd.DataFrame(index=np.arange(n_cells)), bin_s=BIN_S,
-        row_bins=ROW, gap_s=1.0, split_hash="none", log_intensity=truth, types=types,
+        row_bins=ROW, gap_s=1.0, split_hash="none", log_intensity=truth.__getitem__, types=types,
     )  # fmt: skip
 
 
@@ -140,6 +142,13 @@ def test_nothing_after_t0_changes_an_answer(data, head, code):
     for weight in model.parameters():
         torch.nn.init.normal_(weight, 0, 0.1)  # a network at its start answers alike to all
     assert prediction.change_after_t0(data, model.eval()) == 0
+
+
+def test_the_model_of_each_cell_sees_nothing_after_t0(data):
+    step, *both = data.disturbed
+    for weights in (data.lnp, data.glm):  # later bins know the spikes of the first
+        known, changed = (glm.log_hazard(x.inputs, weights, step)[..., 0] for x in both)
+        assert (known == changed).all()
 
 
 def test_a_look_ahead_is_seen(data, monkeypatch):
@@ -271,6 +280,36 @@ def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):
     assert page.count('tabindex="0"') == 60 and len(page) < 100_000
     assert "<script" not in page and "http" not in page
     assert "unit 0:" in page and " Hz, group " in page
+
+
+@pytest.mark.slow
+@browser.needed
+@pytest.mark.parametrize("width", [1400, 400])
+def test_an_average_is_shown_under_the_mouse_and_by_the_tab_key(result, tmp_path, width):
+    """In a real browser: which cells' words and averages can be seen, and nothing is fetched."""
+    sta = result.arrays["averages"]["sta"]
+    plane = plots.CellPlane(result.tables["plane"], sta, 0.008)._repr_html_()
+    path = tmp_path / "page.html"
+    path.write_text(f"<!doctype html><meta charset=utf-8>{plane}", encoding="utf-8")
+    shown = (
+        "[...document.querySelectorAll('.nb-cell .k')].filter(e => getComputedStyle(e).visibility == 'visible')"
+        ".map(e => [e.querySelector('text').textContent, e.querySelectorAll('polyline').length])"
+    )
+    with browser.opened(path, tmp_path / "profile", width) as page:
+        assert page.js(shown) == []
+        page.move_to(".nb-cell circle", 4)
+        ((words, lines),) = page.js(shown)
+        assert words.startswith("unit 4: ") and " Hz, group " in words and lines == sta.shape[1]
+        box = page.js(f"(b => [b.left, b.right])({LAST_WORDS}.getBoundingClientRect())")
+        assert box[0] >= 0 and box[1] <= width
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+        assert page.js(shown) == []
+        for unit in range(3):
+            page.press("Tab")
+            ((words, lines),) = page.js(shown)
+            assert words.startswith(f"unit {unit}: ") and lines == sta.shape[1]
+        size = page.js(f"{LAST_WORDS}.getBoundingClientRect().height")
+        assert size > 9 and page.requests == []
 
 
 # --- the audit -----------------------------------------------------------------------------------

@@ -258,6 +258,16 @@ def test_kinds_of_a_whole_retina_are_told_by_what_the_network_answers(home):
     assert answers["value"] >= average["value"] > 0.7 and answers["ci_low"] > 0.6
 
 
+@pytest.mark.slow
+def test_a_quarter_of_an_hour_of_sixty_cells_takes_little_memory(home):
+    """Every model and inference at the size of a whole session; how long it learns changes no array."""
+    size = {"n_cells": 60, "duration_s": 900.0, "seed": 1}
+    given = {"recipe": "retina_demo", "source_params": size, "max_epochs": 1}
+    outcome = attempt("13_spike_distance", given | {"steps_an_epoch": 2000}, with_upstream=True)
+    assert outcome.code == 0, outcome.message
+    assert load_run(outcome.folder).manifest["peak_rss_bytes"] <= 1.5e9
+
+
 def test_when_cells_fire(home):
     given = {"recipe": "retina_tiny", "recording": "r1", "max_epochs": 1, "steps_an_epoch": 500}
     given |= {"encoders": ["glm", "net", "distance", "chain"], "n_bootstrap": 100}

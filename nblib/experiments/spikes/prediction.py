@@ -8,7 +8,7 @@ Shapes: S steps, C cells, T bins, L bins ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,12 +104,14 @@ class SpikeData:
         return glm.fit_cells(self.inputs, history=True, seed=self.params.seed)
 
     @cached_property
-    def noisy(self) -> tuple[np.ndarray, SpikeData]:
-        """A test step (1,), and the same data with noise for all that comes after its first bin."""
+    def disturbed(self) -> tuple[np.ndarray, SpikeData, SpikeData]:
+        """A test step (1,) of a stretch around it, the data of that stretch, and the same with noise for all
+        that comes after the first bin of the step."""
         steps = self.starts("test")
-        step = steps[[len(steps) // 2]]
+        near, step = self.inputs.around(int(steps[len(steps) // 2]))
         rng = np.random.default_rng(self.params.seed)
-        return step, replace(self, inputs=self.inputs.with_noise_from(int(step[0]), rng))
+        both = near, near.with_noise_from(step, rng)
+        return np.array([step]), *(replace(self, inputs=inputs) for inputs in both)
 
     def starts(self, role: str) -> np.ndarray:
         """Steps at which windows of a role begin, one behind the other."""
@@ -128,27 +130,33 @@ class SpikeData:
         """Recorded spikes of its windows, one behind the other, (C, T)."""
         return trains.joined(self.inputs.ahead(self.starts(role), self.ahead))
 
+    @cached_property
     def truth(self) -> np.ndarray | None:
         """Log-likelihood of test spikes (C,) under the true intensity [nats]; None where it is not known."""
         if self.stream.log_intensity is None:
             return None
         bins = self.inputs.steps["test"][:, None] * STEP + np.arange(STEP)
-        likely = self.stream.log_intensity[bins.ravel()].T
+        likely = self.stream.log_intensity(bins.ravel()).T
         return spike_trains.bernoulli(likely, self.spikes("test"))
 
     def ask(
         self, model: Predictor, steps: np.ndarray, question: Callable | None = None
     ) -> np.ndarray:
         """What a network answers at steps, (S, ...); question: (model, what it sees, spikes) -> tensor."""
+        return np.concatenate(list(self.answers(model, steps, question)))
+
+    def answers(
+        self, model: Predictor, steps: np.ndarray, question: Callable | None = None
+    ) -> Iterator[np.ndarray]:
+        """The same, some steps at a time: what is said of all bins is many times what was recorded."""
         import torch
 
         question = question or (lambda model, seen, _: model(*seen))
-        answers = []
-        with torch.no_grad():
-            for first in range(0, len(steps), AT_ONCE):
-                seen = model.batch(self.inputs, steps[first : first + AT_ONCE])
-                answers.append(question(model, *seen).numpy())
-        return np.concatenate(answers)
+        for first in range(0, len(steps), AT_ONCE):
+            seen = model.batch(self.inputs, steps[first : first + AT_ONCE])
+            with torch.no_grad():
+                answer = question(model, *seen).numpy()
+            yield answer
 
     def table(self) -> pd.DataFrame:
         """Steps, seconds and spikes of each role."""
@@ -201,22 +209,26 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
 def log_hazard_now(data: SpikeData, name: str, model: Predictor | None) -> tuple[np.ndarray, float]:
     """Log of spikes a bin in all bins of test steps, given all before each, (C, T); and the share of the
     constant rate in it, which validation chooses: no model is as sure of silence as it says."""
-    inputs, both = data.inputs, [data.inputs.steps[role] for role in ("val", "test")]
-    if model is None:
-        val, test = (glm.log_hazard(inputs, getattr(data, name), steps) for steps in both)
-    else:
-        val, test = (data.ask(model, steps) for steps in both)
-    spikes = data.spikes("val")
+    inputs = data.inputs
+
+    def said(role: str) -> np.ndarray:
+        steps = inputs.steps[role]
+        if model is None:
+            return glm.log_hazard(inputs, getattr(data, name), steps)
+        return data.ask(model, steps)
+
+    val, spikes = said("val"), data.spikes("val")
     likely = [spike_trains.bernoulli(mixed(val, inputs.rate, s), spikes).sum() for s in SHARES]
     share = SHARES[int(np.argmax(likely))]
-    return mixed(test, inputs.rate, share), share
+    return np.stack([*mixed(said("test"), inputs.rate, share)]), share
 
 
-def mixed(log_hazard: np.ndarray, rate: np.ndarray, share: float) -> np.ndarray:
-    """Log (C, T) of a hazard (S, C, bins) of which a share is the constant rate (C,)."""
-    with np.errstate(divide="ignore"):
-        constant = np.log(rate * share)[:, None]
-    return np.logaddexp(trains.joined(log_hazard) + np.log1p(-share), constant)
+def mixed(log_hazard: np.ndarray, rate: np.ndarray, share: float) -> Iterator[np.ndarray]:
+    """Of one cell after the other the log (T,) of a hazard (S, C, bins) of which a share is the constant
+    rate (C,)."""
+    for of_cell, of_rate in zip(log_hazard.swapaxes(0, 1), rate, strict=True):
+        known = of_cell.ravel() + np.log1p(-share)
+        yield np.logaddexp(known, np.log(of_rate * share)) if share else known
 
 
 def predict(data: SpikeData) -> Result:
@@ -233,11 +245,12 @@ def predict(data: SpikeData) -> Result:
         if name in params.encoders:
             said, shares[name] = log_hazard_now(data, name, models.get(name))
             spikes = data.spikes("test")
-            nats = spike_trains.bernoulli(said, spikes), data.truth()
+            nats = spike_trains.bernoulli(said, spikes), data.truth
             row, bits[name] = score_bits(data, name, "one step ahead", spikes, *nats)
             rows.append(row)
             groups = spike_trains.calibration(-np.expm1(-np.exp(said)), spikes)
             tables["calibration"] = groups.assign(model=name)
+            del said  # of every bin and cell
     ahead = {name: models[name] for name in AHEAD if name in models}
     for name in (name for name in ahead if name != "distance"):
         nats = data.ask(models[name], data.starts("test"), lambda m, x, y: m.log_likelihood(x, y))
@@ -304,8 +317,8 @@ def windows_table(data: SpikeData) -> pd.DataFrame:
 def change_after_t0(data: SpikeData, model: Predictor) -> float:
     """By how much the answers at a test step change where all stimulus and spikes after the first bin of
     it are replaced by noise: 0, or something of the future is seen."""
-    step, noisy = data.noisy
-    known, changed = (x.ask(model, step) for x in (data, noisy))
+    step, *both = data.disturbed
+    known, changed = (x.ask(model, step) for x in both)
     if model.head == "now":  # its later bins know the spikes of the first
         known, changed = known[..., 0], changed[..., 0]
     return float(np.abs(known - changed).max())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SIGMAS = (5.0, 10.0, 20.0, 35.0, 50.0)  # bins: widths that the expected likeness is tried at
 REWARDS = np.linspace(0, 40, 9)  # what a spike may be worth to the exact inference
 WIDTHS = (5, 10, 20, 40, 80)  # bins whose expected count is made whole, in trains of the twin
+AT_ONCE = 256  # windows of all cells that are inferred at once
 CHOOSES = "val"  # the role whose windows choose
 RECORDED, RATE = "recorded", "rate, no train"
 GREEDY, EXACT = "distance: greedy, published", "distance: least energy"
@@ -47,7 +48,8 @@ def inferred(
     trains, choices, seed = {RECORDED: data.windows("test")}, {}, data.params.seed
 
     def ask(head: str, role: str, question: Callable) -> np.ndarray:
-        return joined(data.ask(models[head], data.starts(role), question))
+        answers = data.answers(models[head], data.starts(role), question)
+        return np.concatenate([joined(windows) for windows in answers], axis=1)
 
     for head in (head for head in ("chain", "intensity") if head in models):
         p = {
@@ -65,15 +67,26 @@ def inferred(
             trains[TWIN], choices[TWIN] = chosen(p, twins, data)
         trains[f"{head}: {RATE}"] = p["test"]
     if "distance" in models:
-        seen = log_distances(models["distance"], data, data.starts("test"))
         worth = best_reward(models["distance"], data)
         choices[EXACT] = f"a spike is worth {worth:g}"
-        exact, published = references.least_energy(*seen, -worth), references.greedy(*seen)
-        for name, windows in ((GREEDY, published), (EXACT, exact)):
-            ahead = windows[:, -data.ahead :]
-            trains[name] = joined(ahead.reshape(-1, data.inputs.n_cells, data.ahead))
+        ways = {
+            GREEDY: references.greedy,
+            EXACT: partial(references.least_energy, per_spike=-worth),
+        }
+        parts = {name: [] for name in ways}
+        for steps in in_parts(data.starts("test")):
+            seen = distances_said(models["distance"], data, steps)
+            for name, way in ways.items():
+                ahead = way(*seen)[:, -data.ahead :]
+                parts[name].append(joined(ahead.reshape(len(steps), -1, data.ahead)))
+        trains |= {name: np.concatenate(part, axis=1) for name, part in parts.items()}
     table = pd.DataFrame({"of": choices.keys(), "chosen": choices.values()}, dtype=str)
     return trains, table.assign(role=CHOOSES)
+
+
+def in_parts(steps: np.ndarray) -> list[np.ndarray]:
+    """Steps some at a time, the windows of whose cells fit into memory together."""
+    return np.array_split(steps, 1 + len(steps) // AT_ONCE)
 
 
 def joined(windows: np.ndarray) -> np.ndarray:
@@ -120,7 +133,7 @@ def spread(width: int, make: Callable, window: int, p: np.ndarray) -> np.ndarray
     return train.reshape(p.shape)
 
 
-def log_distances(
+def distances_said(
     model: Predictor, data: SpikeData, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted distances (S * C, past + L) [bins], and bins since the last known spike (S * C,)."""
@@ -134,7 +147,7 @@ def best_reward(model: Predictor, data: SpikeData) -> float:
 
     steps = data.starts(CHOOSES)
     steps = steps[:: max(1, len(steps) * data.inputs.n_cells // 600)]
-    seen = log_distances(model, data, steps)
+    seen = distances_said(model, data, steps)
     true = data.inputs.ahead(steps, data.ahead).sum()
     counts = np.array([references.least_energy(*seen, -worth).sum() for worth in REWARDS], float)
     return float(REWARDS[np.abs(counts - true).argmin()])

@@ -127,43 +127,43 @@ def best_expected(p: np.ndarray, sigma: float, window: int = 0) -> np.ndarray:
     width = np.sqrt(2) * sigma
     reach, window = int(4 * width), window or p.shape[1]
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    field = gaussian_filter1d(np.reshape(p, (-1, window)).astype(float), width, mode="constant")
-    n_spikes = np.rint(p.sum(axis=1)).astype(np.int64)
-    return _spike_by_spike(field.reshape(p.shape), kernel / kernel.sum(), n_spikes, window)
+    n_spikes, trains = np.rint(p.sum(axis=1)).astype(np.int64), np.empty(p.shape, np.uint8)
+    for cell, n in enumerate(n_spikes):
+        told = p[cell].reshape(-1, window).astype(float)
+        field = gaussian_filter1d(told, width, mode="constant").ravel()
+        trains[cell] = _spike_by_spike(field, kernel / kernel.sum(), n, window)
+    return trains
 
 
 @numba.njit(cache=True)
 def _spike_by_spike(field, kernel, n_spikes, window):
-    """Trains (C, T) of so many spikes. Blocks of bins are left out where none can add as much as the best
+    """A train (T,) of so many spikes. Blocks of bins are left out where none can add as much as the best
     so far: none of a block's is likelier than its likeliest, nor further from those that are chosen than its
     furthest."""
-    C, T = field.shape
-    reach, trains = len(kernel) // 2, np.zeros((C, T), np.uint8)
-    own, size = kernel[reach], BLOCK
-    most, least = np.empty(-(-T // size)), np.empty(-(-T // size))
-    for c in range(C):
-        near = np.zeros(T)  # likeness of a spike in each bin to those that are chosen
-        for block in range(len(most)):
-            most[block] = field[c, block * size : (block + 1) * size].max()
-        least[:] = 0
-        shared, square = 0.0, 0.0
-        for _ in range(n_spikes[c]):
-            best, at = -np.inf, 0
-            bounds = (shared + most) / np.sqrt(square + own + 2 * least)
-            first = np.argmax(bounds)
-            for block in range(-1, len(bounds)):
-                block = first if block < 0 else block
-                if bounds[block] <= best:
-                    continue
-                for t in range(block * size, min((block + 1) * size, T)):
-                    gain = (shared + field[c, t]) / np.sqrt(square + own + 2 * near[t])
-                    if gain > best and not trains[c, t]:
-                        best, at = gain, t
-            trains[c, at] = 1
-            shared, square = shared + field[c, at], square + own + 2 * near[at]
-            start = at - at % window
-            low, high = max(start, at - reach), min(start + window, at + reach + 1)
-            near[low:high] += kernel[low - at + reach : high - at + reach]
-            for block in range(low // size, (high - 1) // size + 1):
-                least[block] = near[block * size : (block + 1) * size].min()
-    return trains
+    T, reach, size = len(field), len(kernel) // 2, BLOCK
+    train, own = np.zeros(T, np.uint8), kernel[reach]
+    near = np.zeros(T)  # likeness of a spike in each bin to those that are chosen
+    most, least = np.empty(-(-T // size)), np.zeros(-(-T // size))
+    for block in range(len(most)):
+        most[block] = field[block * size : (block + 1) * size].max()
+    shared, square = 0.0, 0.0
+    for _ in range(n_spikes):
+        best, at = -np.inf, 0
+        bounds = (shared + most) / np.sqrt(square + own + 2 * least)
+        first = np.argmax(bounds)
+        for block in range(-1, len(bounds)):
+            block = first if block < 0 else block
+            if bounds[block] <= best:
+                continue
+            for t in range(block * size, min((block + 1) * size, T)):
+                gain = (shared + field[t]) / np.sqrt(square + own + 2 * near[t])
+                if gain > best and not train[t]:
+                    best, at = gain, t
+        train[at] = 1
+        shared, square = shared + field[at], square + own + 2 * near[at]
+        start = at - at % window
+        low, high = max(start, at - reach), min(start + window, at + reach + 1)
+        near[low:high] += kernel[low - at + reach : high - at + reach]
+        for block in range(low // size, (high - 1) // size + 1):
+            least[block] = near[block * size : (block + 1) * size].min()
+    return train

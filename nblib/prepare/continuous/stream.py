@@ -10,6 +10,7 @@ Nobody cuts windows out: 60 cells and 15 minutes in bins of 1 ms are 54 MB, thei
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,9 @@ class Stream:
         context may reach into.
     units : one row a unit that fires in train, index its id; area and quality where known.
     row_bins : bins of a row; first, stop and before are multiples of it, and it is one of 8 where it can.
-    log_intensity : (bins, units) float32, log of the true spikes a bin given all the past; None where it
-        is not known.
+    log_intensity : of positions of bins (n,), the log of the true spikes a bin given all the past, (n, units)
+        float32; None where it is not known. It is asked for where it is needed: of all bins it is 4 times
+        the counts.
     types : (units,) true kind of each unit; None where it is not known.
     """
 
@@ -52,7 +54,7 @@ class Stream:
     row_bins: int
     gap_s: float
     split_hash: str
-    log_intensity: np.ndarray | None = None
+    log_intensity: Callable[[np.ndarray], np.ndarray] | None = None
     types: np.ndarray | None = None
 
     def windows(
@@ -117,5 +119,6 @@ def load(split: Path, counts: Path, recipe: Recipe, recording: str, fold: int = 
         number=number, spans=spans_of(trial, role, n), units=counts_dataset.units_of(binned),
         bin_s=recipe.bin_s, row_bins=n, gap_s=gap_s(recipe.settings(SplitSettings)),
         split_hash=stored_splits.split_hash(roles),
-        log_intensity=truth(*who, number) if known else None, types=kinds(*who) if kinds else None,
+        log_intensity=(lambda at: truth(*who, number[at])) if known else None,
+        types=kinds(*who) if kinds else None,
     )  # fmt: skip

@@ -91,13 +91,25 @@ class Inputs:
         counts = self.counts[before].transpose(0, 2, 1)
         return np.concatenate([age, self.traces[steps], counts], axis=2)
 
+    def around(self, step: int) -> tuple[Inputs, int]:
+        """The stretch about a step that anything said of it may rest on, as if it were the recording; and
+        where the step lies in it."""
+        first, stop = max(0, step - 3 * CONTEXT_STEPS), step + 3 * CONTEXT_STEPS
+        stimulus, spikes = self.stimulus[first:stop], self.spikes[first:stop]
+        until = np.minimum(self.until[first:stop] - first * STEP, len(spikes) * STEP)
+        return self._of(stimulus, spikes, until=until), step - first
+
     def with_noise_from(self, step: int, rng: np.random.Generator) -> Inputs:
         """The same with noise for all stimulus and spikes from the first bin of a step on."""
         stimulus, spikes = self.stimulus.copy(), self.spikes.copy()
         stimulus[step:] = rng.standard_normal(stimulus[step:].shape)
         spikes[step:] = rng.random(spikes[step:].shape) < 0.2
-        since, traces = since_last(spikes), traces_of(spikes)
-        return replace(self, stimulus=stimulus, spikes=spikes, since=since, traces=traces)
+        return self._of(stimulus, spikes)
+
+    def _of(self, stimulus: np.ndarray, spikes: np.ndarray, **changed: np.ndarray) -> Inputs:
+        """The same of other stimulus and spikes."""
+        known = {"since": since_last(spikes), "traces": traces_of(spikes)}
+        return replace(self, stimulus=stimulus, spikes=spikes, **known, **changed)
 
 
 def context_s(bin_s: float) -> float:
@@ -119,7 +131,11 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     steps = {role: stream.windows(role, *reach, STEP) // STEP for role in ROLES}
     T = len(stream.number) // STEP
     shown = stream.stimulus.reshape(T, STEP, -1).mean(axis=1)
-    spikes = (stream.counts > 0).astype(np.uint8).reshape(T, STEP, -1)
+    counts = stream.counts.reshape(T, STEP, -1)
+    one_at_most = (
+        counts.dtype == np.uint8 and counts.max(initial=0) <= 1
+    )  # then they are not copied
+    spikes = counts if one_at_most else (counts > 0).astype(np.uint8)
     for role, at in steps.items():
         if not len(at):
             raise BadInput(
@@ -160,11 +176,11 @@ def _since_last(spikes):
 def traces_of(spikes: np.ndarray) -> np.ndarray:
     """Sums of spikes (T, 8, C) in the steps before each, decaying with TAUS: (T, C, 3), cut off exactly
     CONTEXT_STEPS back."""
-    counts = np.ascontiguousarray(spikes.sum(axis=1, dtype=np.float32).T, float)  # (C, T)
+    counts = np.ascontiguousarray(spikes.sum(axis=1, dtype=np.uint8).T)  # (C, T)
     traces = np.empty((counts.shape[1], len(counts), len(TAUS)), np.float32)
-    for k, tau in enumerate(TAUS):
-        decay = np.exp(-1 / tau)
-        trace = lfilter([0, 1], [1, -decay], counts) / np.sqrt(tau)
-        trace[:, CONTEXT_STEPS:] -= decay**CONTEXT_STEPS * trace[:, :-CONTEXT_STEPS].copy()
-        traces[..., k] = trace.T
+    for cell, k in np.ndindex(traces.shape[1:]):
+        decay = np.exp(-1 / TAUS[k])
+        trace = lfilter([0, 1], [1, -decay], counts[cell]) / np.sqrt(TAUS[k])
+        trace[CONTEXT_STEPS:] -= decay**CONTEXT_STEPS * trace[:-CONTEXT_STEPS].copy()
+        traces[:, cell, k] = trace
     return traces

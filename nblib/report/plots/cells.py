@@ -89,20 +89,22 @@ class CellPlane:
     def _repr_html_(self) -> str:
         style_ = (
             ".nb-cell .k{visibility:hidden}.nb-cell:hover .k,.nb-cell:focus .k{visibility:visible}"
-            ".nb-cell:focus{outline:none}.nb-cell:focus circle,.nb-cell:hover circle{stroke:#000;stroke-width:2}"
+            ".nb-cell:focus{outline:none}.nb-cell:focus circle,.nb-cell:hover circle{stroke:#888;stroke-width:5}"
+            ".nb-words{font-size:13px;text-anchor:end}@media(max-width:600px){.nb-words{font-size:22px}}"
         )
         head = (
             f'<style>{style_}</style><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" style="max-width:{WIDTH}px;width:100%" '
             f'aria-label="{escape(repr(self))}; each point shows its spike-triggered average">'
         )
-        note = f'<text x="460" y="{HEIGHT - 12}" font-size="12">mean stimulus, last {self.back_s:.2f} s, {self.sta.shape[1]} channel(s)</text>'
+        said = f"mean stimulus, last {self.back_s:.2f} s, {self.sta.shape[1]} channel(s)"
+        note = f'<text class="nb-words" x="700" y="{HEIGHT - 5}">{said}</text>'
         points = zip(self.plane.itertuples(), self.sta, strict=True)
         return head + note + "".join(self._point(row, sta) for row, sta in points) + "</svg>"
 
     def _point(self, row, sta: np.ndarray) -> str:
         """A circle that can be focused, with its text and its average beside the plane."""
         colour = style.SERIES[row.kind % len(style.SERIES)]
-        x, y = 20 + 400 * row.x, 20 + (HEIGHT - 40) * row.y
+        x, y = 20 + 400 * row.x, 40 + (HEIGHT - 80) * row.y
         kind = "" if row.type < 0 else f", true kind {row.type}"
         text = escape(f"unit {row.unit}: {row.rate_hz:.1f} Hz, group {row.kind}{kind}")
         across = np.round(460 + 240 * np.linspace(0, 1, sta.shape[1])).astype(int)
@@ -116,5 +118,5 @@ class CellPlane:
         return (
             f'<g class="nb-cell" tabindex="0" aria-label="{text}"><title>{text}</title>'
             f'<circle cx="{x:.0f}" cy="{y:.0f}" r="6" fill="{colour}"/>'
-            f'<g class="k"><text x="460" y="30" font-size="13">{text}</text>{lines}</g></g>'
+            f'<g class="k"><text class="nb-words" x="700" y="20">{text}</text>{lines}</g></g>'
         )
