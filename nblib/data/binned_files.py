@@ -27,12 +27,12 @@ from pathlib import Path
 import h5netcdf
 import h5py
 import numpy as np
-import pandas as pd
 import xarray as xr
 from pydantic import Field
 from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.findings import check_array, check_once, tell
 from nblib.core.params import Params, Recipe
 from nblib.data.counts_dataset import UNIT_NUMBERS, UNIT_TEXT
 from nblib.data.files import hdf5, require_file
@@ -126,8 +126,7 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
                 f"{path}: {name} has shape {values.shape}, which does not fit {n_trials} trials, {n_bins} bins and "
                 f"{n_units} units."
             )
-    if (ids := pd.Index(coords["unit"][1])).has_duplicates:
-        raise BadInput(f"{path}: one id for several units: {some(ids[ids.duplicated()].unique())}.")
+    check_once(f"{path}: unit", coords["unit"][1])
     coords |= {
         "trial": ("trial", np.arange(n_trials)),
         "time": ("time", np.arange(n_bins)),
@@ -208,10 +207,8 @@ def _checked_counts(path: Path, held: xr.Variable, axes: list[str]) -> np.ndarra
         )
     axes = list(AXES) if set(held.dims) == set(AXES) else axes
     values = held.values
-    if values.ndim != 3 or values.size == 0 or values.dtype.kind not in "biuf":
-        raise BadInput(
-            f"{path}: counts are {values.dtype} of shape {values.shape}; expected numbers ({', '.join(axes)})."
-        )
+    good = values.ndim == 3 and values.size > 0 and values.dtype.kind in "biuf"
+    check_array(f"{path}: counts", values, good, f"numbers ({', '.join(axes)})")
     if (at := first_no_count(values)) is not None:
         raise BadInput(
             f"{path}: counts hold {values[at]} at {', '.join(axes)} {at}; expected whole numbers from 0 to 65535. "
@@ -242,23 +239,28 @@ def _odd(path: Path, counts: np.ndarray, width: np.ndarray, start: np.ndarray) -
             f"{path}: all counts are multiples of {step}, which is 1 / bin_s: these are rates. Take the counts, or "
             "multiply by bin_s."
         )
-    odd = [f"All counts are multiples of {step}: were they scaled?"] if step > 1 else []
+    odd = tell(step > 1, f"All counts are multiples of {step}: were they scaled?")
     for what, axis in (("trial", 0), ("unit", 2)):
         flat = np.moveaxis(counts, axis, 0).reshape(counts.shape[axis], -1)
         flat = flat[flat.sum(axis=1, dtype=np.int64) >= LEAST_SPIKES]
-        if n := len(flat) - len({row.tobytes() for row in flat}):
-            odd.append(
-                f"{n} {what}s have the very counts of another {what}; if they are the same, leave them out: what "
-                "stands twice can teach and judge at once."
-            )
-    if (widest := width.max()) >= LONG_BIN_S:
-        odd.append(f"Bins last up to {widest:g} s; if bin_s is in milliseconds, divide it by 1000.")
-    apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()
-    if apart > FAR_APART * lasts:
-        odd.append(
-            f"Trials of {lasts:g} s start {apart:g} s apart; if start_s is in milliseconds, divide it by 1000."
+        n = len(flat) - len({row.tobytes() for row in flat})
+        odd += tell(
+            n > 0,
+            f"{n} {what}s have the very counts of another {what}; if they are the same, leave them out: what "
+            "stands twice can teach and judge at once.",
         )
-    return odd
+    apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()
+    return [
+        *odd,
+        *tell(
+            width.max() >= LONG_BIN_S,
+            f"Bins last up to {width.max():g} s; if bin_s is in milliseconds, divide it by 1000.",
+        ),
+        *tell(
+            apart > FAR_APART * lasts,
+            f"Trials of {lasts:g} s start {apart:g} s apart; if start_s is in milliseconds, divide it by 1000.",
+        ),
+    ]
 
 
 def _bin_widths(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_rising, refuse
 from nblib.data.files.plain import read_table
 from nblib.data.trials.columns import numbers
 
@@ -22,12 +23,14 @@ LEAST_INSIDE = 0.01  # of the frames that a file annotates; of one in millisecon
 def frame_of(film_s: np.ndarray, rate_hz: float, where: str) -> np.ndarray:
     """Number of the frame that begins at each film time [s]; BadInput for a time that is no frame's."""
     frame = np.rint(film_s * rate_hz)
-    if len(wrong := np.flatnonzero(~(np.abs(frame / rate_hz - film_s) <= OFF_S))):
-        row = wrong[0]
-        raise BadInput(
-            f"{where} is {film_s[row]:.9g} s in row {row}; the nearest frame at {rate_hz:g} Hz begins at "
-            f"{frame[row] / rate_hz:.9g} s."
-        )
+    refuse(
+        ~(np.abs(frame / rate_hz - film_s) <= OFF_S),
+        f"{where} is %value.",
+        value=lambda row: (
+            f"{film_s[row]:.9g} s in row {row}; the nearest frame at {rate_hz:g} Hz begins at "
+            f"{frame[row] / rate_hz:.9g} s"
+        ),
+    )
     return frame.astype(np.int64)
 
 
@@ -46,15 +49,11 @@ def shown_frames(
     Raises BadInput for times that fall, and for frames that last unlike a frame.
     """
     for name, times in (("pts", film_s), ("neural_recording_time", clock_s)):
-        if len(rows := np.flatnonzero(~np.isfinite(times))):
-            raise BadInput(f"{where}: {name} is not finite in row {some(rows)}.")
+        check_rising(f"{where}: {name}", times)
     frame = frame_of(film_s, rate_hz, f"{where}: pts")
     clock = np.rint(clock_s * 1e9).astype(np.int64)
-    falls = np.flatnonzero((np.diff(frame) < 0) | (np.diff(clock) < 0))
-    if len(falls):
-        raise BadInput(f"{where}: {len(frame)} rows, times fall after row {some(falls)}.")
-    if not len(frame) or frame[0] == frame[-1]:
-        raise BadInput(f"{where}: {len(frame)} rows of less than 2 frames.")
+    few = not len(frame) or frame[0] == frame[-1]
+    refuse(few, f"{where}: {len(frame)} rows of less than 2 frames.")
     first = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
     number = frame[first]
     arrives, leaves = clock[first], clock[np.append(first[1:], len(frame)) - 1]
@@ -116,20 +115,21 @@ def frames_of_spans(path: Path, window: list[int], rate_hz: float) -> dict[str, 
     low, high = given = [numbers(table[name], f"{path}: column {name!r}") for name in ends]
     if by_frame:
         for name, frame in zip(ends, given, strict=True):
-            if len(rows := np.flatnonzero(frame % 1 > 0)):
-                raise BadInput(
-                    f"{path}: {name} is {frame[rows[0]]:g} in row {some(rows)}; whole frames, counted from 0, "
-                    "are needed. Times [s of film] go by the names start and stop."
-                )
+            refuse(
+                frame % 1 > 0,
+                f"{path}: {name} is %value in row %rows; whole frames, counted from 0, are needed. Times [s of film] "
+                "go by the names start and stop.",
+                value=frame,
+            )
         high = high + 1
     else:  # the frames that begin in [start, stop)
         low, high = (np.ceil(np.round(end * rate_hz, 6)) for end in given)
     holds = np.isfinite(low) & np.isfinite(high) & (low < high) & (table["label"].str.strip() != "")
-    if len(rows := np.flatnonzero(~holds)):
-        raise BadInput(
-            f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row {some(rows)}; a span needs both, "
-            f"and a frame lasts {1 / rate_hz:.3g} s."
-        )
+    refuse(
+        ~np.asarray(holds),
+        f"{path}: no label, or no frame from {ends[0]} to {ends[1]}, in row %rows; a span needs both, and a frame "
+        f"lasts {1 / rate_hz:.3g} s.",
+    )
     inside = np.clip(high, *window) - np.clip(low, *window)
     if inside.sum() < LEAST_INSIDE * (high - low).sum():
         unit, rate = ("frames", 1) if by_frame else ("s of film", rate_hz)

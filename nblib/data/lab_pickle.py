@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_once, refuse
 from nblib.data.binned_files import first_no_count
 from nblib.data.counts_dataset import build
 from nblib.data.files.guarded_pickle import Blocks, read_table
@@ -82,11 +83,11 @@ def _frame_column(path: Path, blocks: Blocks, position: int) -> tuple[np.ndarray
     except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{path}: column {LABEL!r} holds text; expected scene numbers.") from None
     frame = np.where(blank := np.isnan(frame), -1, frame)  # some files write the blank as NaN
-    rows = np.flatnonzero((frame != np.rint(frame)) | (np.abs(frame) > 1e9))
-    if len(rows):
-        raise BadInput(
-            f"{path}: {LABEL} is {frame[rows[0]]} in row {rows[0]}; expected whole scene numbers."
-        )
+    refuse(
+        (frame != np.rint(frame)) | (np.abs(frame) > 1e9),
+        f"{path}: {LABEL} is %value in row %row; expected whole scene numbers.",
+        value=frame,
+    )
     return frame.astype(np.int64), int(blank.sum())
 
 
@@ -117,11 +118,7 @@ def _unit_ids(path: Path, names: list) -> np.ndarray:
     if not names:
         raise BadInput(f"{path}: no unit columns beside {LABEL!r}.")
     texts = [str(int(n)) if isinstance(n, float) and n.is_integer() else str(n) for n in names]
-    twice = sorted({t for t in texts if texts.count(t) > 1}) if len(set(texts)) < len(texts) else []
-    if twice:
-        raise BadInput(
-            f"{path}: several columns are called {some(twice)}; expected one column per unit."
-        )
+    check_once(f"{path}: the columns", texts)
     return np.array(texts, np.int64 if all(re.fullmatch(r"\d{1,18}", t) for t in texts) else str)
 
 

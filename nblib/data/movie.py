@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.findings import check_finite, check_once, counted, refuse
 from nblib.core.params import SECONDS, Params, Recipe
 from nblib.data import nwb
 from nblib.data.counts_dataset import NO_LABEL
@@ -65,8 +66,8 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     whole = nwb.open_nwb(path, intervals="", label="", time_unit=unit, recording_id=recording_id)
     tables = film_tables(path)
     spike_s = whole.spikes[0 : whole.n_spikes]
-    if not len(spike_s) or not np.isfinite(spike_s).all():
-        raise BadInput(f"{path}: units/spike_times holds no spike, or times that are not finite.")
+    refuse(not len(spike_s), f"{path}: units/spike_times holds no spike.")
+    check_finite(f"{path}: units/spike_times", spike_s, "spike")
     if settings.clock == "recording":
         first, last = spike_s.min().clip(0), spike_s.max()
         film_s = clock_s = np.arange(np.ceil(first * rate), np.floor(last * rate) + 1) / rate
@@ -247,10 +248,8 @@ def window_of(bins: pd.DataFrame, rate_hz: float, where: str) -> list[int]:
     """First frame and one past the last that the finest bins of a file cover."""
     lengths = numbers(require(bins, "bin_length", where), f"{where}/bin_length")
     edges = require(bins, "edges", where).iloc[int(np.nanargmin(lengths))]
-    if np.size(edges) < 2:
-        raise BadInput(
-            f"{where}: the finest bins have {np.size(edges)} edges; at least 2 are needed."
-        )
+    n = np.size(edges)
+    refuse(n < 2, f"{where}: the finest bins have {counted(n, 'edge')}; at least 2 are needed.")
     return frame_of(np.asarray(edges)[[0, -1]], rate_hz, f"{where}/edges").tolist()
 
 
@@ -260,16 +259,16 @@ def annotations(table: pd.DataFrame, where: str) -> dict[str, np.ndarray]:
     Raises BadInput for two of a name, and for what is no whole number of a byte.
     """
     names = require(table, "label_name", where).astype(str).tolist()
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise BadInput(f"{where}: two annotations are called {twice[0]!r}; rename one.")
+    check_once(f"{where}: label_name", names, "annotations")
     labels = {}
     for name, values in zip(names, require(table, "indicator_function", where), strict=True):
         values = numbers(pd.Series(np.atleast_1d(values)), f"{where}: annotation {name!r}")
         values = np.nan_to_num(values, nan=NO_LABEL)
         labels[name] = values.astype(np.int8)
-        if len(rows := np.flatnonzero(labels[name] != values)):
-            raise BadInput(
-                f"{where}: annotation {name!r} holds {values[rows[0]]:g} in frame {some(rows)}; whole numbers "
-                f"are needed, {NO_LABEL} where it is undefined."
-            )
+        refuse(
+            labels[name] != values,
+            f"{where}: annotation {name!r} holds %value in frame %rows; whole numbers are needed, {NO_LABEL} where it "
+            "is undefined.",
+            value=values,
+        )
     return labels

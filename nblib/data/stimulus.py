@@ -10,6 +10,7 @@ import difflib
 import numpy as np
 
 from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.findings import check_rising, refuse
 from nblib.data.recording import Recording, Series
 from nblib.data.trials.time_intervals import merged
 
@@ -60,15 +61,8 @@ def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     """
     series, where = of(recording), place(recording)
     times = series.times()
-    if len(times) < 2:
-        raise BadInput(f"{where} has {len(times)} samples; a stimulus needs two at least.")
-    if len(rows := np.flatnonzero(~np.isfinite(times))):
-        raise BadInput(f"{where}: timestamps is NaN or infinite in row {some(rows)}.")
-    if len(rows := np.flatnonzero(np.diff(times) < 0)):
-        raise BadInput(
-            f"{where}: timestamps falls after row {some(rows)} ({times[rows[0]]:.6g} to "
-            f"{times[rows[0] + 1]:.6g} s); put the samples in the order of time in the file."
-        )
+    refuse(len(times) < 2, f"{where} has {len(times)} samples; a stimulus needs two at least.")
+    check_rising(f"{where}: timestamps", times)
     values = np.asarray(series.read(0, series.n_samples), np.float32)
     return np.rint(times * 1e9) / 1e9, values.reshape(len(times), -1)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.errors import BadInput, BadParameter
+from nblib.core.findings import refuse
 from nblib.core.params import CleanSettings
 from nblib.data.counts_dataset import edges_of, to_ns
 from nblib.data.counts_dataset import save as save_counts
@@ -71,22 +72,22 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
         values = binned[name].values
         if values.dtype.kind not in "biuf":
             told, values = values, pd.to_numeric(values, errors="coerce")
-            wrong = np.flatnonzero(np.isnan(values))
-            if len(wrong):
-                raise BadInput(
-                    f"{binned.attrs['source']}: units column {name!r} holds {str(told[wrong[0]])!r} in row "
-                    f"{some(wrong)} of the units, so its limit ({limit}) cannot be applied."
-                )
+            refuse(
+                np.isnan(values),
+                f"{binned.attrs['source']}: units column {name!r} holds %value in row %rows of the units, so its "
+                f"limit ({limit}) cannot be applied.",
+                value=told,
+            )
         share = (
             name != "isi_violations"
         )  # which are a ratio to what is expected, and can be above 1
-        wrong = np.flatnonzero((values < 0) | (share & (values > 1 + 1e-9)))
-        if len(wrong):
-            raise BadInput(
-                f"{binned.attrs['source']}: units column {name!r} holds {values[wrong[0]]:g} in row {some(wrong)} of the "
-                f"units; it cannot be below 0{' or above 1' if share else ''}, so its limit ({limit}) cannot be "
-                "applied. Write a missing value as NaN, and a share as a share."
-            )
+        refuse(
+            (values < 0) | (share & (values > 1 + 1e-9)),
+            f"{binned.attrs['source']}: units column {name!r} holds %value in row %rows of the units; it cannot be "
+            f"below 0{' or above 1' if share else ''}, so its limit ({limit}) cannot be applied. Write a missing "
+            "value as NaN, and a share as a share.",
+            value=values,
+        )
         word = "above" if beyond is np.greater else "below"
         failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
         failing.append((f"{name} not recorded", np.isnan(values)))

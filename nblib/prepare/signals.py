@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.errors import BadParameter
+from nblib.core.findings import Span, check_rising
 from nblib.core.params import SignalSettings
 from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
@@ -13,11 +14,7 @@ from nblib.data.recording import Recording, Series
 def samples(series: Series, where: str) -> np.ndarray:
     """Time of each sample of a series [s], float64 (n,). BadInput where they do not rise."""
     time_s = series.times()
-    falls = np.flatnonzero(~(np.diff(time_s) >= 0))
-    if len(falls):
-        raise BadInput(
-            f"{where}: series {series.name!r}: times fall after sample {some(falls)}; they must rise."
-        )
+    check_rising(f"{where}: series {series.name!r}: time", time_s, "sample")
     return time_s
 
 
@@ -76,7 +73,9 @@ def bin_signals(
     is known; BadInput for times that fall, and for those on another clock than the spikes.
     """
     where, made = str(recording.path or recording.id), {}
-    spikes = recording.spike_span() if signals and recording.n_spikes >= LEAST_ISI else None
+    spikes = None
+    if signals and recording.n_spikes >= LEAST_ISI:
+        spikes = Span("spikes", *recording.spike_span())
     for name, signal in signals.items():
         if signal.series not in recording.series:
             raise BadParameter(

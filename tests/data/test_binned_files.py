@@ -103,7 +103,7 @@ FAULTS = {
     "fractions": ({"counts": COUNTS / 2}, "Rates and z-scores cannot be used"),
     "NaN": ({"counts": np.where(COUNTS == 2, np.nan, COUNTS)}, "counts hold nan at"),
     "beyond": ({"counts": COUNTS.astype(int) + 70_000}, "expected whole numbers"),
-    "ids twice": ({"unit": np.array([1, 1, 2])}, "one id for several units: 1"),
+    "ids twice": ({"unit": np.array([1, 1, 2])}, "unit names several units alike: 1"),
     "area too long": ({"area": np.array(["a"] * 4)}, r"area has shape \(4,\)"),
     "column too long": ({"choice": np.zeros(13)}, r"choice has shape \(13,\)"),
     "no width": ({"bin_s": None}, "no bin_s"),

@@ -14,7 +14,7 @@ from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, LabelRules, SplitSettings
 from nblib.data import sources
 from nblib.data.checks import session_report
-from nblib.data.checks.intervals import trial_oddities
+from nblib.data.checks.intervals import odd_trials
 from nblib.data.trials import labelling
 from nblib.prepare import binning, split_roles
 from nblib.prepare.potentials import lfp_windows
@@ -224,25 +224,25 @@ def test_a_column_s_name_need_not_be_readable_as_an_expression(label):
 )  # fmt: skip
 def test_labels_that_are_probably_one(values, named, joined):
     made = recording([[1.0]], values, np.arange(4.0))
-    (odd,) = trial_oddities(made)
+    (odd,) = odd_trials(made)
     assert named in odd and "join_labels: true makes each group one class" in odd
     assert len(made.labelled.classes) == 3
     again = replace(made, rules=LabelRules(join_labels=True))
     assert again.trial_table["label"].tolist() == joined and len(again.labelled.classes) == 2
-    assert "were joined" in trial_oddities(again)[0]
+    assert "were joined" in odd_trials(again)[0]
 
 
 @pytest.mark.parametrize("value", [-999, float(np.float32(9.96921e36)), -(2**63), -99.0])
 def test_labels_that_often_stand_for_a_missing_value(value):
     made = recording([[1.0]], [1, 2, value, 1], np.arange(4.0))
-    (odd,) = trial_oddities(made)
+    (odd,) = odd_trials(made)
     advice = yaml.safe_load(odd.partition("in the recipe  ")[2])
     assert "(1 trials) often stands for a missing value" in odd
     again = replace(made, rules=LabelRules(**advice))
     assert again.labelled.classes == ["1", "2"] and again.labelled.left_out == {"no label": 1}
-    assert trial_oddities(recording([[1.0]], [1, -1, 99, 1], np.arange(4.0))) == []
+    assert odd_trials(recording([[1.0]], [1, -1, 99, 1], np.arange(4.0))) == []
     made = replace(made, rules=LabelRules(blank=str(value)))
-    assert trial_oddities(made) == [], "a grey screen may have any label"
+    assert odd_trials(made) == [], "a grey screen may have any label"
 
 
 def test_numbers_that_only_look_alike_are_let_be():

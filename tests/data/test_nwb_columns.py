@@ -403,7 +403,7 @@ def test_a_broken_series_is_left_out_and_told(layout):
     for says in (
         "b/two/data: the attribute 'conversion' is [1.0, 2.0]", "b/word/data: the attribute",
         "b/still/starting_time gives a rate of 0 Hz", "b/norate/starting_time: the attribute 'rate' is not there",
-        "b/noclock has neither timestamps nor a starting_time", "b/short has 5 timestamps for 6 samples",
+        "b/noclock has neither timestamps nor a starting_time", "b/short/timestamps has 5 entries for 6 samples",
         "b/dead/timestamps is a link to /t in the file lost.nwb", "acquisition/odd/data cannot be read",
         "acquisition/far is a link to /far in the file lost.nwb",
     ):  # fmt: skip
@@ -435,9 +435,9 @@ def _start(group, value):
         (lambda g: _start(g, np.empty(0)), r"lfp/starting_time is \[\]; one number"),
         (lambda g: g["data"].attrs.__setitem__("conversion", np.nan), r"the attribute 'conversion' is \[nan\]; one number"),
         (lambda g: (g.__delitem__("data"), g.__setitem__("data", h5py.ExternalLink("raw.nwb", "/x"))), "acquisition/lfp/data is a link to /x in the file raw.nwb"),
-        (lambda g: (g.__delitem__("data"), g.__setitem__("data", np.zeros((6, 2, 2)))), r"lfp/data has the shape \(6, 2, 2\)"),
+        (lambda g: (g.__delitem__("data"), g.__setitem__("data", np.zeros((6, 2, 2)))), r"lfp/data is float64 of shape \(6, 2, 2\)"),
         (lambda g: g["electrodes"].__setitem__(1, 9), "lfp/electrodes points at row 9 of an electrodes table of 4"),
-        (lambda g: (g.__delitem__("electrodes"), g.__setitem__("electrodes", [0])), "lfp/electrodes names 1 electrodes for 2 channels"),
+        (lambda g: (g.__delitem__("electrodes"), g.__setitem__("electrodes", [0])), "lfp/electrodes has 1 entries for 2 channels"),
         (lambda g: (g.file.__delitem__(f"{nwb_electrodes.PLACE}/location"), g.file.__setitem__(f"{nwb_electrodes.PLACE}/location", h5py.SoftLink("/no"))), "column 'location' cannot be used"),
     ],
 )  # fmt: skip

@@ -106,7 +106,7 @@ def test_bytes_that_vanish_after_opening_are_an_error(layout):
             ),
             "spike_times holds no value",
         ),
-        (lambda u: u["id"].__setitem__(1, 10), "one id for several units: 10"),
+        (lambda u: u["id"].__setitem__(1, 10), "the units table names several units alike: 10"),
         (lambda u: u["spike_times"].attrs.__setitem__("unit", "ms"), "time_unit: ms"),
         (
             lambda u: (u.__setitem__("snr", np.zeros(3)), u.attrs.__setitem__("colnames", ["snr"])),
@@ -403,7 +403,7 @@ def test_real_allen_spikes(real_data):
         (0, 45, 90, 135), 50
     )
     assert "area" not in recording.units
-    assert len(report.odd) == 1 and "10 of 1000 units have no spikes" in report.odd[0]
+    assert len(report.odd) == 1 and "10 of 1,000 units have no spikes" in report.odd[0]
     with pytest.raises(BadInput, match="no interval table 'natural_scenes_presentations'"):
         nwb.open_nwb(recording.path, intervals="natural_scenes_presentations", label="frame")
 

@@ -61,18 +61,19 @@ def test_no_window_touches_invalid_times(noise):
     np.testing.assert_allclose(found.x[3], part / part.std(axis=0), atol=1e-5)
     assert "cut at 2 invalid intervals (0 stretches" in found.how
     odd = potentials.report(made).odd
-    assert any("3 invalid intervals cover 7.3 s of the signal" in told for told in odd)
+    assert any("3 invalid intervals of 7.3 s in all" in told for told in odd)
     made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9.0], "stop_time": [3.0]})
     for read in (potentials.report, lambda made: lfp_windows.cut(made, settings())):
         with pytest.raises(BadInput, match="invalid_times ends before it starts in row 0"):
             read(made)
     made.intervals["invalid_times"] = pd.DataFrame({"start_time": [9e3], "stop_time": [1e4]})
     with pytest.raises(
-        BadInput, match="from 5 to 25 s, invalid_times from 9,000 to 10,000 s: they c"
+        BadInput,
+        match="invalid_times from 9,000 to 10,000 s, the signal and states from 0 to 25 s: they c",
     ):
         potentials.report(made)
     made.intervals["invalid_times"] = pd.DataFrame({"start_time": [-np.inf], "stop_time": [np.nan]})
-    assert any("1 invalid intervals cover 20 s" in told for told in potentials.report(made).odd)
+    assert any("1 invalid interval of 25 s in all" in told for told in potentials.report(made).odd)
 
 
 def test_labels_by_hand():
@@ -196,7 +197,7 @@ def test_potentials_and_their_intervals_share_a_clock(noise):
 
     assert report().odd == [] and "outside" in report(shift=15.0).odd[0]
     for how, says in (
-        ({"scale": 1000.0}, r"from 0 to 20 s, states from 0 to 20,000 s: .*two units of time.*time_unit: ms"),
+        ({"scale": 1000.0}, r"states from 0 to 20,000 s, the signal from 0 to 20 s: .*two units of time.*time_unit: ms"),
         ({"shift": 1.7e9}, r"from 0 to 20 s, states from 1,700,000,000 to .* counts from 1970"),
         ({"shift": 25.0}, r"from 0 to 20 s, states from 25 to 45 s: they share no time"),
     ):  # fmt: skip
@@ -273,7 +274,7 @@ def test_the_report_tells_what_is_odd(noise):
     noise[5, 0] = np.nan
     late = {"start_time": [0.0, 15.0], "stop_time": [16.0, 30.0], "state": ["a", "b"]}
     odd = " ".join(potentials.report(session(noise, late)).odd)
-    for told in ("without any signal: r1", "stronger or weaker", "NaN", "outside the signal", "overlap"):  # fmt: skip
+    for told in ("without any signal: r1", "stronger or weaker", "NaN", "reach outside the signal", "begin before an earlier"):  # fmt: skip
         assert told in odd
 
 

@@ -93,7 +93,9 @@ def test_what_a_recording_does_not_have_is_named(signal, message):
 def test_a_signal_on_another_clock_than_the_spikes_is_refused(clock, message):
     settings = {"x": params.SignalSettings(series="wheel", max_gap_s=np.inf)}
     edges = (EDGES * 1e9 + 5e9).astype(np.int64)
-    with pytest.raises(errors.BadInput, match=f"signals: x: series 'wheel' of r lies {message}"):
+    with pytest.raises(
+        errors.BadInput, match=f"signals: x: series 'wheel' of r: samples {message}"
+    ):
         signals.bin_signals(recording(wheel=np.zeros(60), **clock), settings, edges)
     assert signals.bin_signals(recording(wheel=np.zeros(60)), settings, edges)["x"].shape == (1, 10)
 
@@ -102,7 +104,7 @@ def test_times_that_fall_are_refused():
     series = Series(
         "w", "", lambda lo, hi: np.zeros(3)[lo:hi], 3, timestamps=lambda: np.array([0, 2, 1])
     )
-    with pytest.raises(errors.BadInput, match="times fall after sample 1"):
+    with pytest.raises(errors.BadInput, match="time falls after sample 1"):
         signals.samples(series, "r")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_once, tell
 from nblib.data.files.plain import read_table
 from nblib.data.recording import Recording
 
@@ -38,10 +38,7 @@ def beside(path: Path) -> dict[str, Path]:
 def _read(path: Path) -> pd.DataFrame:
     """One table with its ids as index; BadInput when it is not such a table."""
     table = read_table(path, ("id",))
-    if table["id"].duplicated().any():
-        raise BadInput(
-            f"{path}: id {some(table['id'][table['id'].duplicated()])} stands in several rows."
-        )
+    check_once(f"{path}: id", table["id"], "rows")
     return table.set_index("id")
 
 
@@ -87,20 +84,18 @@ def _missing(values: pd.Series) -> np.ndarray:
 def _fill(units: pd.DataFrame, table: pd.DataFrame, name: str, notes: list[str]) -> None:
     """Fill what `units` lacks from `table` (same rows), in place; note what disagrees."""
     known = table.notna().any(axis=1)
-    if not known.all():
-        notes.append(f"{name} knows {known.sum()} of the {len(units)} units.")
+    notes += tell(~known, f"{name} does not know %n of %all units.")
     for column in table:
         new, there = table[column], ~_missing(table[column])
         old = units[column] if column in units else pd.Series(index=units.index, dtype=object)
         lacking = there & _missing(old)
         if lacking.any():
             units[column] = old.where(~lacking, new) if column in units else new
-        differ = there & ~_missing(old) & ~_same(old, new)
-        if differ.any():
-            notes.append(
-                f"{name} gives another {column} than the NWB file for {int(differ.sum())} units "
-                f"(unit {some(units.index[differ])}); the file's values hold."
-            )
+        notes += tell(
+            there & ~_missing(old) & ~_same(old, new),
+            f"{name} gives another {column} than the NWB file for %n units (unit %rows); the file's values hold.",
+            of=units.index,
+        )
 
 
 def _same(a: pd.Series, b: pd.Series) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import Span, counted, refuse, seconds, tell
 from nblib.data.recording import Recording
 
 SHORT_ISI = 0.1  # in seconds common, in milliseconds next to impossible
@@ -53,6 +54,10 @@ class Clock:
     whole: bool = False  # every spike time is a whole number in the file
 
     @property
+    def spikes(self) -> Span:
+        return Span("spikes", self.first, self.last)
+
+    @property
     def span(self) -> float:
         """From the first spike to the last [s]; NaN where that is no time."""
         return self.last - self.first if self.last > self.first else np.nan
@@ -61,6 +66,11 @@ class Clock:
     def rate(self) -> float:
         """Mean spikes per unit and second; NaN without a span of time."""
         return self.n_spikes / (self.n_units * self.span) if self.n_units else np.nan
+
+    @property
+    def sparse(self) -> bool:
+        """Whether spikes hardly ever follow each other as closely as they do in seconds."""
+        return self.n_short < FEW_SHORT * self.n_isi
 
 
 def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
@@ -75,26 +85,28 @@ def interval_clock(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
     return (float(max(lasts)), float(min(medians))) if lasts else (np.nan, np.nan)
 
 
-def perhaps_other_unit(clock: Clock, time_unit: str) -> str:
-    """What else times that are let pass may be, as a sentence; "" where nothing speaks for it."""
-    if time_unit == "s" and clock.n_isi >= LEAST_ISI and clock.rate > MOST_RATE:
-        return (
-            f"Units fire {clock.rate:.3g} times a second in the mean: if these times are minutes or hours, "
-            f"{TO_SECONDS}."
+def perhaps_other_unit(clock: Clock, time_unit: str) -> list[str]:
+    """What else times that are let pass may be."""
+    if clock.n_isi < LEAST_ISI:
+        return []
+    far_apart, rate = clock.rate < SLOW_RATE and clock.shortest >= 5, clock.rate
+    if time_unit == "ms":
+        return tell(
+            far_apart and clock.whole,
+            f"All spike times are whole milliseconds, and units fire {rate:.2g} Hz: if these are sample numbers, "
+            f"{TO_SECONDS} (each number divided by the sampling rate).",
         )
-    if clock.n_isi < LEAST_ISI or not clock.rate < SLOW_RATE or clock.shortest < 5:
-        return ""
-    if time_unit == "ms" and clock.whole:
-        return (
-            f"All spike times are whole milliseconds, and units fire {clock.rate:.2g} Hz: if these "
-            f"are sample numbers, {TO_SECONDS} (each number divided by the sampling rate)."
-        )
-    if time_unit == "s" and clock.n_short < FEW_SHORT * clock.n_isi:
-        return (
+    return [
+        *tell(
+            rate > MOST_RATE,
+            f"Units fire {rate:.3g} times a second in the mean: if these times are minutes or hours, {TO_SECONDS}.",
+        ),
+        *tell(
+            far_apart and clock.sparse,
             "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
-            "set time_unit: ms in the recipe."
-        )
-    return ""
+            "set time_unit: ms in the recipe.",
+        ),
+    ]
 
 
 def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
@@ -108,76 +120,73 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
     """
     if clock.n_isi < LEAST_ISI or not clock.last > clock.first:
         return
-    rate = clock.rate
-    sparse = clock.n_short < FEW_SHORT * clock.n_isi
-    beyond = clock.last / clock.interval_last if clock.interval_last > 0 else np.nan
+    rate, sparse, end = clock.rate, clock.sparse, clock.interval_last
+    beyond = clock.last / end if end > 0 else np.nan
+    tables = f" Interval tables end at {end:.6g}." if end > 0 else ""
     seen = (
         f"{clock.n_units} units fire {rate:.2g} spikes per unit and second, "
         f"{100 * clock.n_short / clock.n_isi:.3g} % of the intervals between a unit's spikes are "
         f"below {SHORT_ISI} s, the last spike lies at {clock.last:.6g} s"
     )
     if time_unit == "ms":
-        if rate > MOST_RATE:
-            raise BadInput(
-                f"{where}: read as milliseconds (time_unit: ms), {seen}; these times look like "
-                "seconds already. Set time_unit: s."
-            )
+        refuse(
+            rate > MOST_RATE,
+            f"{where}: read as milliseconds (time_unit: ms), {seen}; these times look like seconds already. "
+            "Set time_unit: s.",
+        )
         return
-    if rate > REFRACTORY_RATE:
-        raise BadInput(
-            f"{where}: read as seconds, {seen}; no neuron fires so often. These times look like minutes, hours "
-            f"or days: {TO_SECONDS}."
-        )
-    tables = (
-        f" Interval tables end at {clock.interval_last:.6g}." if clock.interval_last > 0 else ""
+    refuse(
+        rate > REFRACTORY_RATE,
+        f"{where}: read as seconds, {seen}; no neuron fires so often. These times look like minutes, hours "
+        f"or days: {TO_SECONDS}.",
     )
-    if clock.whole:
-        raise BadInput(
-            f"{where}: all spike times are whole numbers, the last is {clock.last:.0f}; seconds are "
-            f"not.{tables} These times look like {_other_units(clock)}"
-        )
-    if sparse and rate < LEAST_RATE * 4 and beyond > APART:
-        name = "milliseconds" if 1e3 * rate >= SLOW_RATE else "milliseconds or sample numbers"
-        raise BadInput(
-            f"{where}: read as seconds, {seen}, {beyond:.0f} times beyond the end of the last "
-            f"interval ({clock.interval_last:.6g} s). Spike times look like {name}, interval "
-            "tables like seconds; write the file anew with the spike times in seconds."
-        )
-    one_clock = 1 / APART < beyond < APART
-    if sparse and rate < LEAST_RATE and not (one_clock and clock.shortest < 5):
-        raise BadInput(
-            f"{where}: read as seconds, {seen}.{tables} These times look like {_other_units(clock)}"
-        )
-    if not sparse and 0 < beyond < 1 / OUTLAST:
-        name = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
-        if rate > FAST_RATE:
-            name += " (or spike times count from the start of each presentation)"
-        raise BadInput(
-            f"{where}: the interval tables end at {clock.interval_last:.6g} s, "
-            f"{1 / beyond:.0f} times beyond the last spike ({clock.last:.6g} s). Interval "
-            f"tables look like {name}, spike times like seconds; write the file anew with one unit."
-        )
+    refuse(
+        clock.whole,
+        f"{where}: all spike times are whole numbers, the last is {clock.last:.0f}; seconds are not.{tables} "
+        f"These times look like {_other_units(clock)}",
+    )
+    samples = "" if 1e3 * rate >= SLOW_RATE else " or sample numbers"
+    refuse(
+        sparse and rate < LEAST_RATE * 4 and beyond > APART,
+        f"{where}: read as seconds, {seen}, {beyond:.0f} times beyond the end of the last interval ({end:.6g} s). "
+        f"Spike times look like milliseconds{samples}, interval tables like seconds; write the file anew with the "
+        "spike times in seconds.",
+    )
+    one_clock = 1 / APART < beyond < APART and clock.shortest < 5
+    refuse(
+        sparse and rate < LEAST_RATE and not one_clock,
+        f"{where}: read as seconds, {seen}.{tables} These times look like {_other_units(clock)}",
+    )
+    name = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
+    if rate > FAST_RATE:
+        name += " (or spike times count from the start of each presentation)"
+    refuse(
+        not sparse and 0 < beyond < 1 / OUTLAST,
+        f"{where}: the interval tables end at {end:.6g} s, {1 / (beyond or np.nan):.0f} times beyond the last spike "
+        f"({clock.last:.6g} s). Interval tables look like {name}, spike times like seconds; write the file anew "
+        "with one unit.",
+    )
 
 
 def _other_units(clock: Clock) -> str:
     """What times may be that are no seconds, by the rates that would follow, and what to do then."""
-    kinds = []
-    in_ms, in_samples = 1e3 * clock.rate, SAMPLING_HZ * clock.rate
-    if in_ms >= (LEAST_RATE if not clock.whole else SLOW_RATE):
-        kinds.append(
-            f"milliseconds (units would fire {in_ms:.2g} Hz). Set time_unit: ms in the recipe."
-        )
-    if in_samples <= FAST_RATE:
-        kinds.append(
-            f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {in_samples:.2g} Hz). "
-            f"{TO_SECONDS.capitalize()}: each number divided by the sampling rate, in interval "
-            "tables too if they count samples."
-        )
-    if SLOW_RATE <= 1e6 * clock.rate <= FAST_RATE:
-        kinds.append(
-            f"microseconds (units would fire {1e6 * clock.rate:.2g} Hz). {TO_SECONDS.capitalize()}."
-        )
-    return " Or like ".join(kinds or ["sample numbers of an unusual clock. " + TO_SECONDS + "."])
+    rate, anew = clock.rate, TO_SECONDS.capitalize()
+    kinds = [
+        *tell(
+            1e3 * rate >= (SLOW_RATE if clock.whole else LEAST_RATE),
+            f"milliseconds (units would fire {1e3 * rate:.2g} Hz). Set time_unit: ms in the recipe.",
+        ),
+        *tell(
+            SAMPLING_HZ * rate <= FAST_RATE,
+            f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {SAMPLING_HZ * rate:.2g} Hz). {anew}: each "
+            "number divided by the sampling rate, in interval tables too if they count samples.",
+        ),
+        *tell(
+            SLOW_RATE <= 1e6 * rate <= FAST_RATE,
+            f"microseconds (units would fire {1e6 * rate:.2g} Hz). {anew}.",
+        ),
+    ]
+    return " Or like ".join(kinds or [f"sample numbers of an unusual clock. {TO_SECONDS}."])
 
 
 def check_clock(
@@ -188,95 +197,93 @@ def check_clock(
     unsorted: positions of the units whose spike times fall. Raises BadInput with the ranges and,
     where they tell it, the name of the fault and what mends it.
     """
-    if not clock.n_spikes:
-        raise BadInput(f"{where}: {recording.n_units} units and no spike at all.")
-    if max(abs(clock.first), abs(clock.last)) > LONGEST_S:
-        raise BadInput(
-            f"{where}: spikes from {clock.first:.6g} to {clock.last:.6g}; no clock in seconds counts "
-            f"so far. Set time_unit: ms if they are milliseconds, else {TO_SECONDS}."
-        )
-    if clock.n_spikes > 1 and clock.first == clock.last:
-        raise BadInput(
-            f"{where}: all {clock.n_spikes:,} spike times are {clock.first:g} s; the file holds no times."
-        )
-    both, lasts = "", (np.nan, np.nan)
+    first, last = clock.first, clock.last
+    refuse(not clock.n_spikes, f"{where}: {recording.n_units} units and no spike at all.")
+    refuse(
+        max(abs(first), abs(last)) > LONGEST_S,
+        f"{where}: spikes from {first:.6g} to {last:.6g}; no clock in seconds counts so far. "
+        f"Set time_unit: ms if they are milliseconds, else {TO_SECONDS}.",
+    )
+    refuse(
+        clock.n_spikes > 1 and first == last,
+        f"{where}: all {clock.n_spikes:,} spike times are {first:g} s; the file holds no times.",
+    )
+    shown = None
     if trials is not None and len(trials):
-        lasts = (float(trials["start_time"].min()), float(trials["stop_time"].max()))
-        both = (
-            f"{where}: spikes lie from {seconds(clock.first)} to {seconds(clock.last)} s, "
-            f"{recording.trials} from {seconds(lasts[0])} to {seconds(lasts[1])} s"
-        )
-        check_relative(both, clock, trials["start_time"].to_numpy(np.float64))
-    if max(clock.first, lasts[0]) > SINCE_1970:  # before a ratio of the two is given another name
-        check_shared(both, (clock.first, clock.last), lasts)
+        begin, end = float(trials["start_time"].min()), float(trials["stop_time"].max())
+        shown = Span(recording.trials, begin, end)
+        check_relative(where, clock, shown, trials["start_time"].to_numpy(np.float64))
+        if max(first, begin) > SINCE_1970:  # before a ratio of the two is given another name
+            check_shared(where, clock.spikes, shown)
     check_order(recording, where, unsorted)
     check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
-    if both:
-        check_shared(both, (clock.first, clock.last), lasts)
-        check_most_inside(both, clock, trials)
+    if shown:
+        check_shared(where, clock.spikes, shown)
+        check_most_inside(where, clock, shown, trials)
 
 
-def check_relative(both: str, clock: Clock, start: np.ndarray) -> None:
+def check_relative(where: str, clock: Clock, shown: Span, start: np.ndarray) -> None:
     """Refuse spike times that count from the start of each presentation: all within the time of one.
 
     Presentations in milliseconds could look so; then units would fire at their usual rate as it
     is, not after dividing by the number of presentations: the reading whose rate is nearer to
     USUAL_RATE is taken.
     """
-    span, n = clock.last - clock.first, len(start)
+    n, lasts = len(start), clock.spikes.lasts
     if n < LEAST_TRIALS or clock.n_isi < LEAST_ISI:
         return
     step = float(np.median(np.diff(np.sort(start))))
-    within_one = span < TRIAL_STEPS * step and span < np.ptp(start) / 5
-    if within_one and clock.rate / np.sqrt(n) > USUAL_RATE:
-        raise BadInput(
-            f"{both}, one every {step:.4g} s: spike times count from the start of each presentation, "
-            "not from that of the session. Write the file anew from the session's own spike times, or "
-            "with each presentation's start added to its spikes; sorting them would not help."
-        )
+    within_one = lasts < TRIAL_STEPS * step and lasts < np.ptp(start) / 5
+    refuse(
+        within_one and clock.rate / np.sqrt(n) > USUAL_RATE,
+        f"{where}: {clock.spikes}, {shown}, one every {step:.4g} s: spike times count from the start of each "
+        "presentation, not from that of the session. Write the file anew from the session's own spike times, or "
+        "with each presentation's start added to its spikes; sorting them would not help.",
+    )
 
 
-def check_shared(both: str, one: tuple[float, float], other: tuple[float, float]) -> None:
-    """Refuse two ranges of time [s] that share none; `both` begins the sentence and names them."""
-    if one[0] <= other[1] and other[0] <= one[1]:
+def check_shared(where: str, one: Span, other: Span) -> None:
+    """Refuse two stretches of time that share none."""
+    if one.first <= other.last and other.first <= one.last:
         return
-    late = max(one[0], other[0])
-    if late > SINCE_1970 > min(one[1], other[1]):
+    late = max(one.first, other.first)
+    why = (
+        "these are two clocks. Find out how much later one began and write the file anew with that added to the "
+        "times of the other"
+    )
+    if late > SINCE_1970 > min(one.last, other.last):
         day = datetime.datetime.fromtimestamp(late, datetime.UTC)
         why = (
-            f"the later clock counts from 1970 (it begins on {day:%Y-%m-%d %H:%M} UTC), the other "
-            "from the session's start. Write the file anew with the later one counted from there too"
+            f"the later clock counts from 1970 (it begins on {day:%Y-%m-%d %H:%M} UTC), the other from the "
+            "session's start. Write the file anew with the later one counted from there too"
         )
-    else:
-        why = (
-            "these are two clocks. Find out how much later one began and write the file anew with that "
-            "added to the times of the other"
-        )
-    raise BadInput(f"{both}: they share no time; {why}.")
+    raise BadInput(f"{where}: {one}, {other}: they share no time; {why}.")
 
 
 def check_unit(
-    both: str, one: tuple[float, float], other: tuple[float, float], remedy: str, outlast=OUTLAST
+    where: str, span: Span, session: Span, remedy: str, outlast: float = OUTLAST
 ) -> None:
-    """Refuse a range of time [s] that reaches `outlast` times farther than `one` is long: another unit."""
-    if one[1] > one[0] and other[1] - one[0] > outlast * (one[1] - one[0]):
-        raise BadInput(f"{both}: they count in two units of time. {remedy}")
-
-
-def check_samples(place: str, times: np.ndarray, spikes: tuple[float, float]) -> None:
-    """Refuse a series whose rising sample times [s] are not on the clock of the spikes (first, last)."""
-    ends = float(times[0]), float(times[-1])
-    both = (
-        f"{place} lies from {seconds(ends[0])} to {seconds(ends[1])} s, spikes from "
-        f"{seconds(spikes[0])} to {seconds(spikes[1])} s"
+    """Refuse a stretch that reaches `outlast` times farther than the session is long: another unit of time."""
+    refuse(
+        session.lasts > 0 and span.last - session.first > outlast * session.lasts,
+        f"{where}: {span}, {session}: they count in two units of time. {remedy}",
     )
-    check_shared(both, spikes, ends)
+
+
+def check_samples(place: str, times: np.ndarray, spikes: Span) -> None:
+    """Refuse a series whose rising sample times [s] are not on the clock of the spikes."""
+    samples, remedy, outlast = (
+        Span("samples", times[0], times[-1]),
+        f"{TO_SECONDS.capitalize()}.",
+        OUTLAST,
+    )
+    check_shared(place, samples, spikes)
     if numbered(times):
         remedy = (
             f"These are sample numbers: {TO_SECONDS}, each number divided by the sampling rate."
         )
-        check_unit(both, spikes, ends, remedy, OUTLAST_NUMBERED)
-    check_unit(both, spikes, ends, f"{TO_SECONDS.capitalize()}.")
+        outlast = OUTLAST_NUMBERED
+    check_unit(place, samples, spikes, remedy, outlast)
 
 
 def numbered(times: np.ndarray) -> bool:
@@ -284,22 +291,16 @@ def numbered(times: np.ndarray) -> bool:
     return bool(np.all(np.diff(times) == 1.0))
 
 
-def check_most_inside(both: str, clock: Clock, trials: pd.DataFrame) -> None:
+def check_most_inside(where: str, clock: Clock, shown: Span, trials: pd.DataFrame) -> None:
     """Refuse presentations most of which lie outside the spikes: they would be decoded from silence."""
-    start, stop = (trials[c].to_numpy(np.float64) for c in ("start_time", "stop_time"))
-    outside = int(((stop < clock.first) | (start > clock.last)).sum())
-    if outside > len(trials) / 2 and clock.n_isi >= LEAST_ISI:
-        raise BadInput(
-            f"{both}, and {outside} of {len(trials)} presentations lie where there is no spike. Either these "
-            "are two clocks (then write the file anew with one), or the spikes end early: leave these "
-            "presentations out by a setting of the recipe, "
-            f"where: start_time > {clock.first:.6g} and stop_time < {clock.last:.6g}"
-        )
-
-
-def seconds(value: float) -> str:
-    """A time as text: to the millisecond, never in powers of ten."""
-    return f"{value:,.3f}".rstrip("0").rstrip(".")
+    outside = ((trials["stop_time"] < clock.first) | (trials["start_time"] > clock.last)).sum()
+    refuse(
+        outside > len(trials) / 2 and clock.n_isi >= LEAST_ISI,
+        f"{where}: {clock.spikes}, {shown}, and {outside} of {len(trials)} presentations lie where there is no "
+        "spike. Either these are two clocks (then write the file anew with one), or the spikes end early: leave "
+        "these presentations out by a setting of the recipe, "
+        f"where: start_time > {clock.first:.6g} and stop_time < {clock.last:.6g}",
+    )
 
 
 def check_order(recording: Recording, where: str, units: list[int]) -> None:
@@ -310,14 +311,14 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
     """
     if not units:
         return
-    ids, restart = some(recording.units.index[units]), ""
+    restart, ids = "", some(recording.units.index[units])
     for unit in units[:LOOKED_AT]:
         times = recording.spike_times(unit)
         falls = np.flatnonzero(np.diff(times) < 0)
         ends = np.r_[falls[1:], len(times) - 1]
         place = (
             f"in unit {recording.units.index[unit]} from {seconds(times[falls[0]])} s (spike {falls[0]}) to "
-            f"{seconds(times[falls[0] + 1])} s, {len(falls)} time{'s' if len(falls) > 1 else ''} in all"
+            f"{seconds(times[falls[0] + 1])} s, {counted(len(falls), 'time')} in all"
         )
         passed = max(  # earlier spikes over whose time a run of rising times goes again
             int(((times[: a + 1] > times[a + 1]) & (times[: a + 1] <= times[b])).sum())
@@ -325,10 +326,10 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
         )
         if len(falls) < NO_ORDER * len(times) and passed >= AGAIN:
             restart = restart or place
-    if not restart:
-        raise BadInput(
-            f"{where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file."
-        )
+    refuse(
+        not restart,
+        f"{where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file.",
+    )
     alone = (
         " As this unit is alone in it, it may also be two units joined into one: only then sort it."
         if len(units) == 1 < recording.n_units

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.data.checks.clock import NO_ORDER, Clock, check_shared, check_unit, seconds
+from nblib.core.findings import Span, counted, seconds, tell
+from nblib.data.checks.clock import NO_ORDER, check_shared, check_unit
 from nblib.data.recording import Recording
 from nblib.data.trials import columns, labelling, usable
 from nblib.data.trials.time_intervals import check_intervals, merged, open_ended, says_of_validity
@@ -24,7 +26,71 @@ FILLS = 0.2  # read in the other unit, intervals fill so much of the session at 
 SLACK = 0.05  # and reach so much of it beyond the session at most
 
 
-def trial_oddities(recording: Recording) -> list[str]:
+@dataclass
+class Tables:
+    """The interval tables of a recording: what can be used of them, and what is odd in them.
+
+    timed: trials with a proper start and stop, None without trials; sound: tables that can be used, the
+    trials first.
+    """
+
+    recording: Recording
+    timed: pd.DataFrame | None = None
+    sound: dict[str, pd.DataFrame] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+    def of_clock(self) -> list[pd.DataFrame]:
+        """Those that must be on the clock of the session."""
+        return [t for name, t in self.sound.items() if name not in self.recording.invalid]
+
+    def check(self, where: str, data: Span) -> dict[str, pd.DataFrame]:
+        """The tables of a report on intervals in a session whose spikes or signal are `data`; what is
+        odd is added. Raises BadInput for what is on another clock."""
+        recording, timed = self.recording, self.timed
+        if timed is not None:
+            check_restart(recording, timed)
+            self.odd += odd_times(recording.trials, timed, data)
+        made, odd = invalid_tables(recording, where, timed, data)
+        others = {n: t for n, t in self.sound.items() if n != recording.trials}
+        self.odd += odd + odd_tables(others, data)
+        return {"intervals": interval_table(self.sound), **made}
+
+
+def read(recording: Recording) -> Tables:
+    """Every interval table that can be read; told are which cannot, their broken columns, which seem to
+    hold invalid times that nothing uses, and what is odd in trials."""
+    tables = Tables(recording, odd=list(recording.meta.get("notes", [])))
+    for name in recording.intervals:
+        try:
+            table = recording.intervals[name]
+        except BadInput as error:
+            tables.odd.append(
+                f"The interval table {name} is left out, since it cannot be read: {error}"
+            )
+            continue
+        tables.odd += columns.broken(table, name)
+        used, validity = name in (*recording.invalid, recording.trials), says_of_validity(name)
+        if validity and len(table) and not used:
+            named = ", ".join([*recording.invalid, name])
+            leave = f"To leave them out, set invalid_times: [{named}] in the recipe."
+            what, remedy = "leave out", leave
+            if validity == "sound":
+                what, remedy = "keep", _keep_to(recording, table)
+            tables.odd.append(
+                f"{name}: by its name, its {len(table)} rows are times to {what}; nothing uses them. {remedy}"
+            )
+        if len(table) and name != recording.trials:
+            wrong = [] if name in recording.invalid else unsound(name, table)
+            tables.odd += wrong
+            tables.sound |= {} if wrong else {name: table.reset_index(drop=True)}
+    if recording.trials:
+        tables.timed = timed = recording.timed_trials
+        tables.sound = ({recording.trials: timed} if len(timed) else {}) | tables.sound
+        tables.odd += odd_trials(recording)
+    return tables
+
+
+def odd_trials(recording: Recording) -> list[str]:
     """What is odd in the labels and times of a recording's trials: trials left out, labels that are
     probably one, trials without a proper start and stop."""
     name, trials, table = recording.trials, recording.labelled, recording.trial_table
@@ -34,12 +100,16 @@ def trial_oddities(recording: Recording) -> list[str]:
     ]
     odd += [f"{name}: {words}" for words in labelling.odd_labels(trials, recording.rules)]
     odd += labelling.unused_flags(trials, recording.label, recording.rules, name)
-    if len(trials.classes) < 2 and trials.classes != [""]:
-        odd.append(f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.")
+    odd += tell(
+        len(trials.classes) < 2 and trials.classes != [""],
+        f"{name}: only one label ({trials.classes[0]}); nothing can be decoded from it.",
+    )
     for why, rows in usable.unusable(table, usable.SPAN, recording.trial_place).items():
-        odd.append(
-            f"{name}: {rows.sum()} of {len(table)} trials have {why} (row {some(table.index[rows])}); 02 "
-            "refuses those that its binning cannot use, or leaves them out (unusable_trials: leave_out)."
+        odd += tell(
+            rows,
+            f"{name}: %n of %all trials have {why} (row %rows); 02 refuses those that its binning cannot use, or "
+            "leaves them out (unusable_trials: leave_out).",
+            of=table.index,
         )
     return odd
 
@@ -51,15 +121,13 @@ def _times(table: pd.DataFrame | None) -> np.ndarray:
     )
 
 
-def is_sound(name: str, table: pd.DataFrame, odd: list[str]) -> bool:
-    """Whether another table than the trials can be used; if not, say so."""
+def unsound(name: str, table: pd.DataFrame) -> list[str]:
+    """Why another table than the trials cannot be used; nothing where it can."""
     start, stop = _times(table)
-    bad = np.flatnonzero(~np.isfinite(start) | ~np.isfinite(stop) | (stop < start))
-    if len(bad):
-        odd.append(
-            f"{name}: {len(bad)} of {len(table)} rows have NaN or negative-length times (row {some(bad)})."
-        )
-    return len(bad) == 0
+    return tell(
+        ~np.isfinite(start) | ~np.isfinite(stop) | (stop < start),
+        f"{name}: %n of %all rows have NaN or negative-length times (row %rows).",
+    )
 
 
 def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -75,9 +143,9 @@ def interval_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def trial_tables(
-    recording: Recording, trials: pd.DataFrame, odd: list[str]
-) -> dict[str, pd.DataFrame]:
-    """The tables presentations, blocks and lengths of a `SessionReport`; odd lengths are told.
+    recording: Recording, trials: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The tables presentations, blocks and lengths of a `SessionReport`, and whether lengths are odd.
 
     All but the first are of trials with a proper start and stop. A row is the trial's place in the
     file's table.
@@ -103,61 +171,73 @@ def trial_tables(
         }
     )
     median = np.median(length) if len(length) else np.nan
-    off = np.flatnonzero(np.abs(length - median) > LENGTH_TOLERANCE * median)
+    off = np.abs(length - median) > LENGTH_TOLERANCE * median
     columns = {"row": trials.index, "start_s": start, "length_s": length}
     columns["label"] = trials["label"].to_numpy()
     lengths = pd.DataFrame({name: values[off] for name, values in columns.items()})
-    if len(off):
-        odd.append(
-            f"{recording.trials}: {len(off)} of {len(trials)} presentations are more than 5 % longer or shorter "
-            f"than the median of {median:.4g} s (row {some(trials.index[off])})."
-        )
-    return {"presentations": presentations, "blocks": blocks, "lengths": lengths}
+    odd = tell(
+        off,
+        f"{recording.trials}: %n of %all presentations are more than 5 % longer or shorter than the median of "
+        f"{median:.4g} s (row %rows).",
+        of=trials.index,
+    )
+    return {"presentations": presentations, "blocks": blocks, "lengths": lengths}, odd
 
 
 def _overlapping(table: pd.DataFrame) -> np.ndarray:
-    """Rows that begin before an earlier row has ended (by more than a microsecond)."""
+    """(row,) Whether a row begins before an earlier one has ended (by more than a microsecond)."""
     start, stop = _times(table)
     order = np.argsort(start, kind="stable")
-    early = start[order][1:] < np.maximum.accumulate(stop[order])[:-1] - 1e-6
-    return table.index.to_numpy()[np.sort(order[1:][early])]
+    early = np.zeros(len(start), bool)
+    early[order[1:]] = start[order][1:] < np.maximum.accumulate(stop[order])[:-1] - 1e-6
+    return early
 
 
-def perhaps_slower(
-    name: str, start: np.ndarray, stop: np.ndarray, first: float, last: float
-) -> str:
-    """A sentence where times fill that of the spikes or of the signal, first to last [s], only when they
-    are read as minutes or hours; "" where nothing speaks for it. start, stop (n,): of each interval."""
-    if len(start) < LEAST_ROWS:
-        return ""
-    begin, end, lasts = np.min(start), np.max(stop), last - first
-    for unit, factor in SLOWER.items():
-        inside = first - SLACK * lasts <= begin * factor and end * factor <= last + SLACK * lasts
-        if inside and (end - begin) * factor > FILLS * lasts:
-            return (
-                f"{name} lies from {seconds(begin)} to {seconds(end)} s, in a session from {seconds(first)} to "
-                f"{seconds(last)} s: if its times are {unit}, which would fit, write the file anew with each "
-                f"multiplied by {factor:g}."
-            )
-    return ""
+def perhaps_slower(own: Span, n: int, session: Span) -> list[str]:
+    """Whether the times of n intervals or samples fill those of the session only when they are read as
+    minutes or hours."""
+    room, odd = SLACK * session.lasts, []
+    for unit, factor in SLOWER.items() if n >= LEAST_ROWS else ():
+        begin, end = own.first * factor, own.last * factor
+        inside = session.first - room <= begin and end <= session.last + room
+        odd += tell(
+            inside and end - begin > FILLS * session.lasts,
+            f"{own}, in a session with {session}: if its times are {unit}, which would fit, write the file anew with "
+            f"each multiplied by {factor:g}.",
+        )
+    return odd[:1]
 
 
-def odd_intervals(tables: dict[str, pd.DataFrame], clock: Clock, odd: list[str]) -> None:
-    """Add to `odd` a sentence for each table whose intervals overlap or lie outside the spikes."""
+def odd_tables(tables: dict[str, pd.DataFrame], data: Span) -> list[str]:
+    """Which tables have intervals that overlap, or lie outside the spikes or the signal."""
+    odd = []
     for name, table in tables.items():
-        first, last = table["start_time"].min(), table["stop_time"].max()
-        if first > clock.last or last < clock.first:
-            odd.append(
-                f"{name} lies from {first:.6g} to {last:.6g} s, the spikes from {clock.first:.6g} to "
-                f"{clock.last:.6g} s: it may be of another clock."
-            )
-        elif slower := perhaps_slower(name, *_times(table), clock.first, clock.last):
-            odd.append(slower)
-        rows = _overlapping(table)
-        if len(rows):
-            odd.append(
-                f"{name}: {len(rows)} of {len(table)} intervals begin before an earlier one has ended (row {some(rows)})."
-            )
+        own = Span(name, table["start_time"].min(), table["stop_time"].max())
+        odd += tell(
+            own.first > data.last or own.last < data.first,
+            f"{own}, {data}: {name} may be of another clock.",
+        ) or perhaps_slower(own, len(table), data)
+        odd += tell(
+            _overlapping(table),
+            f"{name}: %n of %all intervals begin before an earlier one has ended (row %rows).",
+            of=table.index,
+        )
+    return odd
+
+
+def odd_times(name: str, trials: pd.DataFrame, data: Span) -> list[str]:
+    """What is odd in the times of the presentations in table `name`."""
+    outside = (trials["stop_time"] < data.first) | (trials["start_time"] > data.last)
+    early = trials["start_time"].diff() < 0
+    return [
+        *odd_tables({name: trials}, data),
+        *tell(outside, f"{name}: %n of %all presentations lie outside the {data} (row %rows)."),
+        *tell(
+            early,
+            f"{name}: %n of %all presentations begin before the row above them: the table is not in time order, or "
+            "its clock begins anew (row %rows).",
+        ),
+    ]
 
 
 def check_restart(recording: Recording, trials: pd.DataFrame) -> None:
@@ -196,52 +276,6 @@ def check_restart(recording: Recording, trials: pd.DataFrame) -> None:
         )
 
 
-def odd_trials(name: str, trials: pd.DataFrame, clock: Clock, odd: list[str]) -> None:
-    """Add to `odd` a sentence for each oddity of the presentations in table `name`."""
-    odd_intervals({name: trials}, clock, odd)
-    start, stop = _times(trials)
-    for rows, what in (
-        (
-            np.flatnonzero((stop < clock.first) | (start > clock.last)),
-            f"lie outside the time in which there are spikes, {clock.first:.6g} to {clock.last:.6g} s",
-        ),
-        (
-            np.flatnonzero(np.r_[False, np.diff(start) < 0]),
-            "begin before the row above them: the table is not in time order, or its clock begins anew",
-        ),
-    ):
-        if len(rows):
-            odd.append(
-                f"{name}: {len(rows)} of {len(trials)} presentations {what} (row {some(trials.index[rows])})."
-            )
-
-
-def readable(recording: Recording, odd: list[str]) -> dict[str, pd.DataFrame]:
-    """Every interval table that can be read; adds to `odd` which cannot, and their broken columns, and
-    which seem to hold invalid times that nothing uses."""
-    tables = {}
-    for name in recording.intervals:
-        try:
-            tables[name] = table = recording.intervals[name]
-        except BadInput as error:
-            odd.append(f"The interval table {name} is left out, since it cannot be read: {error}")
-            continue
-        columns.tell_broken(table, name, odd)
-        used = name in recording.invalid or name == recording.trials
-        says = says_of_validity(name)
-        if says and len(table) and not used:
-            remedy = (
-                _keep_to(recording, table)
-                if says == "sound"
-                else f"To leave them out, set invalid_times: [{', '.join([*recording.invalid, name])}] in the recipe."
-            )
-            odd.append(
-                f"{name}: by its name, its {len(table)} rows are times to {'keep' if says == 'sound' else 'leave out'}; "
-                f"nothing uses them. {remedy}"
-            )
-    return tables
-
-
 def _keep_to(recording: Recording, table: pd.DataFrame) -> str:
     """How to keep to the times of a table."""
     times = merged(open_ended(_times(table).T))
@@ -259,91 +293,86 @@ def _keep_to(recording: Recording, table: pd.DataFrame) -> str:
     )
 
 
+def _session(recording: Recording, data: Span, start: np.ndarray, stop: np.ndarray) -> Span:
+    """The time of spikes or signal and of the trials together."""
+    name = " and ".join(filter(None, [data.name, recording.trials]))
+    return Span(name, min([data.first, *start]), max([data.last, *stop]))
+
+
 def invalid_tables(
-    recording: Recording, where: str, trials: pd.DataFrame | None, clock: Clock, odd: list[str]
-) -> dict[str, pd.DataFrame]:
-    """The tables `invalid` and `overlaps` of a session report; what is in them is told in `odd`.
+    recording: Recording, where: str, trials: pd.DataFrame | None, data: Span
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The tables `invalid` and `overlaps` of a session report, and what they come to in words.
 
     A row counts for all units, whatever its tags. One without an end lasts until the last spike or
     presentation. Raises BadInput for invalid times in another unit of time.
     """
     start, stop = _times(trials)
-    first, last = min([clock.first, *start]), max([clock.last, *stop])
+    session = _session(recording, data, start, stop)
     times, named = recording.invalid_times, ", ".join(recording.invalid)
-    endless = np.flatnonzero(np.isinf(times[:, 1]))
-    times[endless, 1] = np.maximum(last, times[endless, 0])
-    times[:, 0] = np.where(np.isinf(times[:, 0]), np.minimum(first, times[:, 1]), times[:, 0])
+    endless = np.isinf(times[:, 1])
+    times[endless, 1] = np.maximum(session.last, times[endless, 0])
+    times[:, 0] = np.where(
+        np.isinf(times[:, 0]), np.minimum(session.first, times[:, 1]), times[:, 0]
+    )
     if len(times):
-        begin, end = times.min(), times.max()
-        both = (
-            f"{named} lies from {seconds(begin)} to {seconds(end)} s, spikes and presentations "
-            f"from {seconds(first)} to {seconds(last)} s"
-        )
-        check_unit(f"{where}: {both}", (first, last), (begin, end), MEND)
+        check_unit(where, Span(named, times.min(), times.max()), session, MEND)
     touched = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
     touched &= times[:, 1:] > times[:, :1]
     rows = np.flatnonzero(touched.any(axis=0))
-    if len(times):
-        union = merged(times)
-        odd.append(
-            f"{len(times)} invalid interval{'s' if len(times) > 1 else ''} of {np.diff(union).sum():.4g} s in all touch {len(rows)} "
-            f"of {len(start)} presentations"
-            + (f" (row {some(trials.index[rows])})." if len(rows) else ".")
-        )
-    if len(endless):
-        odd.append(
-            f"{named} has no end in row {some(endless)}: taken to last until the session's end."
-        )
+    numbers = rows if trials is None else trials.index[rows]
+    unused = "; no window touches them" if recording.lfp else ""
+    odd = tell(
+        len(times) > 0,
+        f"{counted(len(times), 'invalid interval')} of {np.diff(merged(times)).sum():.4g} s in all touch{'es' if len(times) == 1 else ''} {len(rows)} of "
+        f"{len(start)} presentations{f' (row {some(numbers)})' if len(rows) else ''}{unused}.",
+    )
+    odd += tell(endless, f"{named} has no end in row %rows: taken to last until the session's end.")
     table = pd.DataFrame(
         {"start_time": times[:, 0], "stop_time": times[:, 1], "presentations": touched.sum(axis=1)}
     )
-    numbers = rows if trials is None else trials.index[rows]
     overlaps = pd.DataFrame({"row": numbers, "start_s": start[rows], "stop_s": stop[rows]})
-    return {"invalid": table, "overlaps": overlaps}
+    return {"invalid": table, "overlaps": overlaps}, odd
 
 
 def observed_tables(
-    recording: Recording, where: str, trials: pd.DataFrame | None, clock: Clock, odd: list[str]
-) -> dict[str, pd.DataFrame]:
-    """The table `observed` of a session report (unit: observed_s, share, presentations); no table
-    where the file does not tell when its units were observed.
+    recording: Recording, where: str, trials: pd.DataFrame | None, spikes: Span
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """The table `observed` of a session report (unit: observed_s, share, presentations), and what it
+    comes to in words; none where the file does not tell when its units were observed.
 
     observed_s and share are of the time from the first spike of all to the last; presentations are
     those observed as a whole. Raises BadInput, with unit and row, for intervals without a start or
     reversed, and for times on another clock than the spikes.
     """
     if recording.observed is None:
-        return {}
+        return {}, []
     ids, start, stop = recording.units.index, *_times(trials)
-    first, last = clock.first, clock.last
+    first, last, field = spikes.first, spikes.last, "units/obs_intervals"
     known = [unit for unit, times in enumerate(recording.observed) if times is not None]
     observed_s = np.full(len(ids), last - first)
     for unit in known:
         times = recording.observed[unit]
-        check_intervals(where, f"units/obs_intervals of unit {ids[unit]}", times)
+        check_intervals(where, f"{field} of unit {ids[unit]}", times)
         observed_s[unit] = np.diff(merged(np.clip(times, first, last))).sum()
     ends = np.concatenate([recording.observed[unit].ravel() for unit in known])
     begin, end = float(ends.min()), float(ends[np.isfinite(ends)].max(initial=last))
-    both = (
-        f"{where}: units/obs_intervals lies from {seconds(begin)} to {seconds(end)} s, spikes from "
-        f"{seconds(first)} to {seconds(last)} s"
-    )
-    check_shared(both, (first, last), (begin, float(ends.max())))
-    check_unit(both, (first, max([last, *stop])), (begin, end), MEND)
+    check_shared(where, Span(field, begin, float(ends.max())), spikes)
+    check_unit(where, Span(field, begin, end), _session(recording, spikes, start, stop), MEND)
     seen = recording.observed_in(start, stop)
     table = pd.DataFrame(
         {"observed_s": observed_s, "share": observed_s / max(last - first, 1e-9), "presentations": seen.sum(axis=0)},
         index=ids,
     )  # fmt: skip
     partly = int(((table["share"] < 1 - 1e-3) | ~seen.all(axis=0)).sum())
-    if partly or not seen.all():
-        odd.append(
-            f"{partly} of {len(ids)} units were not observed all the time: {1 - table['share'].mean():.1%} of the "
-            f"units' time is unobserved, and {int((~seen.all(axis=1)).sum())} of {len(start)} presentations were not "
-            "observed by every unit. What is unobserved is not silence; 03 leaves it out."
-        )
-    if len(known) < len(ids):
-        odd.append(
-            f"units/obs_intervals says nothing of {len(ids) - len(known)} units; they are taken as always observed."
-        )
-    return {"observed": table}
+    odd = tell(
+        partly > 0 or not seen.all(),
+        f"{partly} of {len(ids)} units were not observed all the time: {1 - table['share'].mean():.1%} of the "
+        f"units' time is unobserved, and {int((~seen.all(axis=1)).sum())} of {len(start)} presentations were not "
+        "observed by every unit. What is unobserved is not silence; 03 leaves it out.",
+    )
+    odd += tell(
+        [unit for unit, times in enumerate(recording.observed) if times is None],
+        f"{field} says nothing of %n units; they are taken as always observed.",
+    )
+    return {"observed": table}, odd

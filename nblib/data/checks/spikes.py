@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, some
+from nblib.core.findings import Span, refuse, tell
 from nblib.core.markup import in_markdown
 from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
@@ -55,10 +55,11 @@ def pass_over(recording: Recording, where: str) -> Spikes:
     the file.
     """
     positions, ids = np.asarray(recording.spike_index, np.int64), recording.units.index
-    falls = np.flatnonzero(np.diff(positions) < 0)
-    if positions[0] != 0 or len(falls):
-        at = f"falls at unit {some(ids[falls])}" if len(falls) else f"begins at {positions[0]}"
-        raise BadInput(f"{where}: the spike index {at}; expected rising positions from 0.")
+    expected = "expected rising positions from 0."
+    refuse(
+        np.diff(positions) < 0, f"{where}: the spike index falls at unit %rows; {expected}", of=ids
+    )
+    refuse(positions[0] != 0, f"{where}: the spike index begins at {positions[0]}; {expected}")
     per_second = 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
     first, last = np.full((2, len(ids)), np.nan)
     duplicates, refractory = np.zeros((2, len(ids)), int)
@@ -89,11 +90,10 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         short += int(np.count_nonzero(step < SHORT_ISI))
         # A few tell enough of most recordings.
         whole = whole and _whole(times[:1000] * per_second) and _whole(times * per_second)
-    if bad:
-        raise BadInput(
-            f"{where}: NaN or infinite spike times in unit {some(ids[bad])}; "
-            "mend or remove these units in the file."
-        )
+    refuse(
+        ids[bad],
+        f"{where}: NaN or infinite spike times in unit %rows; mend or remove these units in the file.",
+    )
     columns = {
         "spikes": np.diff(positions),
         "first_s": first,
@@ -149,93 +149,76 @@ def _same_trains(recording: Recording, units: pd.DataFrame) -> list[Any]:
     return alike.index[pd.Series(content).duplicated()].tolist()
 
 
-def odd_clocks(name: str, timed: pd.DataFrame, units: pd.DataFrame, odd: list[str]) -> None:
-    """Add to `odd` a sentence where units (see `Spikes`) are silent through the first or last of the
-    presentations in table `name`, or go on much longer: a probe may have a clock of its own."""
+def odd_clocks(name: str, timed: pd.DataFrame, units: pd.DataFrame) -> list[str]:
+    """Whether units (see `Spikes`) are silent through the first or last of the presentations in table
+    `name`, or go on much longer: a probe may have a clock of its own."""
     if not len(timed):
-        return
+        return []
     begin, end = timed["start_time"].min(), timed["stop_time"].max()
     first, last = units["first_s"], units["last_s"]
     silent = np.maximum(first.clip(begin, end) - begin, end - last.clip(begin, end))
     due = silent * units["spikes"] / (last - first).clip(lower=REFRACTORY_S)
     lost = (silent > SILENT * (end - begin)) & (due > DUE) & (units["spikes"] > DUE)
-    if len(rows := units.index[lost | (last - begin > APART * (end - begin))]):
-        odd.append(
-            f"{len(rows)} of {len(units)} units do not fire all the time of {name}, {begin:.6g} to {end:.6g} s, or much "
-            f"beyond it (unit {some(rows)}; unit {rows[0]} from {first[rows[0]]:.6g} to {last[rows[0]]:.6g} s). Where "
-            "they were lost, that is no silence; where they have a clock of their own, write the file anew with one."
-        )
+    return tell(
+        lost | (last - begin > APART * (end - begin)),
+        f"%n of %all units do not fire all the time of {name}, {begin:.6g} to {end:.6g} s, or much beyond it (unit "
+        "%rows; %value). Where they were lost, that is no silence; where they have a clock of their own, write the "
+        "file anew with one.",
+        value=lambda i: Span(f"unit {units.index[i]}", first.iloc[i], last.iloc[i]),
+    )
 
 
-def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock, odd: list[str]) -> None:
-    """Add to `odd` a sentence for each oddity of the spikes."""
+def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock) -> list[str]:
+    """What is odd in the spikes of units and in their times."""
     units = spikes.units
-    silent, twice = units.index[units["spikes"] == 0], units.index[units["duplicates"] > 0]
-    if len(silent):
-        odd.append(f"{len(silent)} of {len(units)} units have no spikes (unit {some(silent)}).")
-    if len(twice):
-        odd.append(
-            f"{units['duplicates'].sum()} spike times stand twice, in {len(twice)} units (unit {some(twice)}); "
-            "both are counted."
-        )
-    if same := _same_trains(recording, units):
-        odd.append(
-            f"{len(same)} units have the very spikes of a unit before them (unit {some(same)}); each counts as one."
-        )
-    if other := perhaps_other_unit(clock, recording.meta.get("time_unit", "s")):
-        odd.append(other)
-    if clock.first < 0:
-        odd.append(f"Spikes begin before time zero, at {clock.first:.4g} s.")
+    return [
+        *tell(units["spikes"] == 0, "%n of %all units have no spikes (unit %rows)."),
+        *tell(
+            units["duplicates"] > 0,
+            f"{units['duplicates'].sum():,} spike times stand twice, in %n units (unit %rows); both are counted.",
+        ),
+        *tell(
+            _same_trains(recording, units),
+            "%n units have the very spikes of a unit before them (unit %rows); each counts as one.",
+        ),
+        *perhaps_other_unit(clock, recording.meta.get("time_unit", "s")),
+        *tell(clock.first < 0, f"Spikes begin before time zero, at {clock.first:.4g} s."),
+    ]
 
 
 def report(recording: Recording) -> SessionReport:
     """Check a recording of spikes and describe it; raises what `session_report` says."""
-    where = str(recording.path or recording.id)
-    odd: list[str] = list(recording.meta.get("notes", []))
-    tables = intervals.readable(recording, odd)
-    tables.pop(recording.trials, None)
-    sound = {
-        n: t.reset_index(drop=True)
-        for n, t in tables.items()
-        if len(t) and (n in recording.invalid or intervals.is_sound(n, t, odd))
-    }
+    where, begun = str(recording.path or recording.id), None
+    tables = intervals.read(recording)
     shown_s = stimulus.read(recording)[0] if recording.stimulus else None
-    trials = timed = begun = None
-    if recording.trials:
-        trials, timed = recording.trial_table, recording.timed_trials
+    timed, odd = tables.timed, tables.odd
+    if timed is not None:
+        trials = recording.trial_table
         begun = trials[np.isfinite(trials["start_time"])]  # a clock is told by starts alone
         has_stop = begun.index.isin(timed.index)
         begun = begun.assign(stop_time=begun["stop_time"].where(has_stop, begun["start_time"]))
-        odd += intervals.trial_oddities(recording)
-        sound = ({recording.trials: timed} if len(timed) else {}) | sound
     spikes = pass_over(recording, where)
-    others = [t for n, t in sound.items() if n not in recording.invalid]
-    clock = clock_of(spikes, others)
+    clock = clock_of(spikes, tables.of_clock())
     check_clock(recording, where, clock, begun, spikes.unsorted)
-    if timed is not None:
-        intervals.check_restart(recording, timed)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
-        place, span = stimulus.place(recording), (clock.first, clock.last)
-        check_samples(place, shown_s, span)
-        odd += filter(None, [intervals.perhaps_slower(place, shown_s, shown_s, *span)])
+        place, samples = stimulus.place(recording), Span("samples", shown_s[0], shown_s[-1])
+        check_samples(place, shown_s, clock.spikes)
+        odd += intervals.perhaps_slower(samples, len(shown_s), clock.spikes)
     unit_rates = spikes.units.copy()
     unit_rates.insert(1, "rate_hz", unit_rates["spikes"] / clock.span)
     out = {
         "units": _units(recording, spikes, clock),
         "unit_rates": unit_rates,
-        "intervals": intervals.interval_table(sound),
         "rate": mean_rate(recording, clock),
     }
-    if trials is not None:
-        out |= intervals.trial_tables(recording, trials, odd)
-    out |= intervals.invalid_tables(recording, where, timed, clock, odd)
-    out |= intervals.observed_tables(recording, where, timed, clock, odd)
-    if trials is not None:
-        intervals.odd_trials(recording.trials, timed, clock, odd)
-        odd_clocks(recording.trials, timed, spikes.units, odd)
-        out["classes"] = pd.DataFrame({"class": recording.labelled.classes})
-    intervals.odd_intervals({n: t for n, t in sound.items() if n != recording.trials}, clock, odd)
-    odd_spikes(recording, spikes, clock, odd)
+    out |= tables.check(where, clock.spikes)
+    if timed is not None:
+        made, lengths = intervals.trial_tables(recording, trials)
+        out |= made | {"classes": pd.DataFrame({"class": recording.labelled.classes})}
+        odd += lengths + odd_clocks(recording.trials, timed, spikes.units)
+    observed, words = intervals.observed_tables(recording, where, timed, clock.spikes)
+    out |= observed
+    odd += words + odd_spikes(recording, spikes, clock)
     areas = pd.Series(counts_dataset.areas_of(recording.units)).value_counts(sort=False)
     odd += [f"units: {words}" for words in labelling.odd_areas(areas.to_dict())]
     if missing := recording.meta.get("left_out"):

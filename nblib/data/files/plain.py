@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_array, check_length, check_once, refuse
 from nblib.core.params import SECONDS
 from nblib.data.files import hdf5, require_file
 from nblib.data.trials.columns import numbers
@@ -77,10 +78,8 @@ def read_array(path: Path) -> np.ndarray:
     Raises BadInput for a file that is damaged, holds Python objects, text or a table.
     """
     values = read_npy(path)
-    if values.dtype.kind not in "iuf" or values.size not in values.shape:
-        raise BadInput(
-            f"{path}: holds {values.dtype} of shape {values.shape}; expected a row of numbers."
-        )
+    good = values.dtype.kind in "iuf" and values.size in values.shape
+    check_array(str(path), values, good, "a row of numbers")
     return values.ravel()
 
 
@@ -143,12 +142,9 @@ def by_unit(
     spikes and index (n_units + 1,). Raises BadInput, naming `where`, for no units, an id that stands
     twice, and times and owners that differ in number.
     """
-    if not len(unit_ids):
-        raise BadInput(f"{where}: no units are left to read.")
-    if twice := pd.Index(unit_ids)[pd.Index(unit_ids).duplicated()].unique().tolist():
-        raise BadInput(f"{where}: one id stands for several units: {some(twice)}.")
-    if len(times_s) != len(owner):
-        raise BadInput(f"{where}: {len(times_s)} spike times, but units for {len(owner)} spikes.")
+    refuse(not len(unit_ids), f"{where}: no units are left to read.")
+    check_once(f"{where}: units", unit_ids)
+    check_length(str(where), len(times_s), len(owner), "spikes that have a unit")
     unit_ids = np.asarray(unit_ids)
     place = pd.Index(unit_ids).get_indexer(owner)  # -1: not one of these units
     order = np.lexsort((times_s, place))

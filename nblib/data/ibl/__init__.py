@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from nblib.core.errors import BadInput, MissingInput, some
+from nblib.core.findings import check_array, check_finite, check_once, check_rising, refuse
 from nblib.core.params import Params, Recipe
 from nblib.data.files.plain import by_unit, read_array, read_npy, read_table
 from nblib.data.ibl import alf
@@ -133,15 +134,11 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
 def _check_spikes(folder: Path, times: np.ndarray, owner: np.ndarray, n: int) -> None:
     """BadInput for a spike without a time, or of none of the n clusters."""
-    if len(bad := np.flatnonzero(~np.isfinite(times))):
-        raise BadInput(
-            f"{alf.require(folder, UNITS[0])}: {len(bad)} spike times are NaN or infinite (spike {some(bad)})."
-        )
-    if (stray := ~np.isin(owner, np.arange(n))).any():
-        raise BadInput(
-            f"{alf.require(folder, UNITS[1])}: cluster {some(np.unique(owner[stray]))}, but {UNITS[2]} has {n} "
-            "clusters, from 0."
-        )
+    check_finite(str(alf.require(folder, UNITS[0])), times, "spike")
+    refuse(
+        np.setdiff1d(owner, np.arange(n)),
+        f"{alf.require(folder, UNITS[1])}: cluster %rows, but {UNITS[2]} has {n} clusters, from 0.",
+    )
 
 
 def _subject(path: Path) -> str:
@@ -157,8 +154,7 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
     metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
     if metrics is not None:
         known = read_table(metrics, ("cluster_id",)).set_index("cluster_id")
-        if twice := known.index[known.index.duplicated()].unique().tolist():
-            raise BadInput(f"{metrics}: several rows for cluster {some(twice)}; leave one of each.")
+        check_once(f"{metrics}: cluster_id", known.index, "clusters")
         known = known.reindex(range(n))
         for name in known.columns.intersection(["label", "firing_rate"]):
             table[name] = numbers(known[name], f"{metrics}: column {name!r}")
@@ -177,14 +173,13 @@ def _of_channels(file: Path, channel: np.ndarray, n_columns: int) -> np.ndarray:
     """
     values = read_npy(file)
     values = values[:, None] if values.ndim == 1 else values
-    if values.dtype.kind not in "iuf" or values.shape != (*values.shape[:1], n_columns):
-        raise BadInput(
-            f"{file}: holds {values.dtype} of shape {values.shape}; expected a row of {n_columns} numbers for each "
-            "channel. Mend it, or take it away: it is not needed."
-        )
-    stray = channel[~np.isin(channel, np.arange(len(values)))]
-    if len(stray):
-        raise BadInput(f"{file}: of {len(values)} channels, but a unit is on {stray[0]}.")
+    good = values.dtype.kind in "iuf" and values.shape == (*values.shape[:1], n_columns)
+    expected = (
+        f"a row of {n_columns} numbers for each channel; mend it, or take it away, it is not needed"
+    )
+    check_array(str(file), values, good, expected)
+    stray = np.setdiff1d(channel, np.arange(len(values)))
+    refuse(stray, f"{file}: of {len(values)} channels, but a unit is on %rows.")
     return values[channel.astype(int)]
 
 
@@ -205,10 +200,11 @@ def _trials(place: Path) -> pd.DataFrame:
     for column in POSSIBLE.keys() & set(table):
         possible, words = POSSIBLE[column]
         values = require(table, column, str(file))
-        if len(bad := np.flatnonzero(values.notna() & ~possible(values))):
-            raise BadInput(
-                f"{file}: {column} = {values[bad[0]]} in row {bad[0]}; expected {words}."
-            )
+        refuse(
+            values.notna() & ~possible(values),
+            f"{file}: {column} = %value in row %rows; expected {words}.",
+            value=values,
+        )
     return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
 
 
@@ -238,8 +234,7 @@ def _series(place: Path, used: list[Path]) -> Iterator[Series]:
 
 def _times(file: Path, clock: np.ndarray) -> np.ndarray:
     """Times of samples [s], once they are asked for; BadInput where they do not increase."""
-    if len(back := np.flatnonzero(~(np.diff(clock) >= 0))):
-        raise BadInput(f"{file}: its times do not increase after sample {back[0]}.")
+    check_rising(str(file), clock, "sample")
     return clock
 
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_finite, refuse
 from nblib.core.params import SECONDS, Recipe
 from nblib.data.files import hdf5
 from nblib.data.lfp import SERIES, in_order, times_file
@@ -114,14 +115,8 @@ def even_pieces(raw: Series, path: Path) -> tuple[float, tuple[tuple[int, int, f
             raise BadInput(f"{where} starts at {raw.start_s}, which is no time.")
         return raw.rate_hz, ((0, raw.n_samples, raw.start_s),)
     times = raw.timestamps()
-    if len(times) < 2:
-        raise BadInput(f"{where} has {len(times)} timestamps; at least two tell a rate.")
-    lost = np.flatnonzero(~np.isfinite(times))
-    if len(lost):
-        raise BadInput(
-            f"{where} has {len(lost)} timestamps that are NaN or infinite, the first at sample {lost[0]}; "
-            "mend them in the file."
-        )
+    refuse(len(times) < 2, f"{where} has {len(times)} timestamps; at least two tell a rate.")
+    check_finite(where, times, "sample")
     step = np.diff(times)
     usual = float(np.median(step))
     for samples, fault, remedy in (
@@ -133,12 +128,13 @@ def even_pieces(raw: Series, path: Path) -> tuple[float, tuple[tuple[int, int, f
         ),
         (step < UNEVEN * usual, "is not even: a step is too short", "Windows need an even rate."),
     ):
-        at = np.flatnonzero(samples)
-        if len(at):
-            raise BadInput(
-                f"{where} {fault} at sample {at[0] + 1}, {times[at[0]] - times[0]:.6g} s after the first "
-                f"({len(at)} times in all; the usual step is {usual:.6g} s). {remedy}"
-            )
+        refuse(
+            samples,
+            f"{where} {fault} at sample %row, %value s after the first (%n times in all; the usual step is "
+            f"{usual:.6g} s). {remedy}",
+            of=np.arange(1, len(times)),
+            value=times[:-1] - times[0],
+        )
     gaps = np.flatnonzero(step > (1 + UNEVEN) * usual)
     first, stop = np.r_[0, gaps + 1], np.r_[gaps + 1, len(times)]
     lasted = (times[stop - 1] - times[first]).sum()

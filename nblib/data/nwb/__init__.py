@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_array, check_length, check_once, refuse
 from nblib.core.params import SECONDS, Recipe
 from nblib.data.files import hdf5
 from nblib.data.nwb import electrodes
@@ -114,27 +115,21 @@ def _read_units(
         raise BadInput(f"{path}: the units table has no {missing}; it holds {some(group, 40)}.")
     with hdf5.read_errors(path, "units/spike_times", data):
         kind = data.dtype.kind
-    if not hdf5.is_flat(data) or kind not in "iuf":
-        raise BadInput(
-            f"{path}: units/spike_times is {data.dtype} of shape {data.shape}; expected a row of numbers."
-        )
-    if (
-        hdf5.text(data.attrs.get("unit", "")).lower() in ("ms", "millisecond", "milliseconds")
-        and seconds == 1.0
-    ):
-        raise BadInput(
-            f"{path}: units/spike_times says it is in milliseconds. Set time_unit: ms in the recipe."
-        )
+    field = f"{path}: units/spike_times"
+    check_array(field, data, hdf5.is_flat(data) and kind in "iuf", "a row of numbers")
+    in_ms = hdf5.text(data.attrs.get("unit", "")).lower() in ("ms", "millisecond", "milliseconds")
+    refuse(
+        in_ms and seconds == 1.0,
+        f"{field} says it is in milliseconds. Set time_unit: ms in the recipe.",
+    )
     n_units = nwb_tables.n_rows(group, path, UNITS)
     spike_index = _starts(index, n_units, data, path, "units/spike_times_index")
     units = nwb_tables.read_table(
         group, path, UNITS, skip=("spike_times", "electrodes", "obs_intervals")
     )
     left_out = units.attrs[nwb_tables.LEFT_OUT]
-    columns.tell_broken(units, UNITS, notes)
-    if units.index.has_duplicates:
-        twice = units.index[units.index.duplicated()].unique()
-        raise BadInput(f"{path}: the units table uses one id for several units: {some(twice)}.")
+    notes += columns.broken(units, UNITS)
+    check_once(f"{path}: the units table", units.index)
     for name in AREA_COLUMNS[1:]:
         if "area" not in units and name in units:
             units["area"] = units[name]
@@ -171,11 +166,9 @@ def _starts(
     index: h5py.Dataset, n_units: int, data: h5py.Dataset, path: Path, where: str
 ) -> np.ndarray:
     """Where each unit's values begin in a ragged column, and their end: int64 (n_units + 1,)."""
-    if n_units == 0:
-        raise BadInput(f"{path}: the units table is empty.")
+    refuse(n_units == 0, f"{path}: the units table is empty.")
     stops = nwb_tables.read_stops(index, data, path, where)
-    if len(stops) != n_units:
-        raise BadInput(f"{path}: {where} has {len(stops)} entries for {n_units} units.")
+    check_length(f"{path}: {where}", len(stops), n_units, "units")
     return np.concatenate([[0], stops])
 
 
@@ -193,13 +186,11 @@ def _read_observed(
         values = data[()]
     if values.size == 0:
         return None
-    if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "iuf":
-        raise BadInput(
-            f"{path}: {where} is {values.dtype} of shape {values.shape}; expected a start and a stop a row."
-        )
+    good = values.ndim == 2 and values.shape[1] == 2 and values.dtype.kind in "iuf"
+    check_array(f"{path}: {where}", values, good, "a start and a stop a row")
     times = open_ended(values.astype(np.float64) * seconds)
-    if index is None:
-        raise BadInput(f"{path}: {where} has no index, so whose each row is, is not known.")
+    no_index = f"{path}: {where} has no index, so whose each row is, is not known."
+    refuse(index is None, no_index)
     starts = _starts(index, len(unit_ids), data, path, f"{where}_index")
     parts = [times[a:b] for a, b in itertools.pairwise(starts)]
     return [part if len(part) else None for part in parts]

@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, some
+from nblib.core.errors import BadInput
+from nblib.core.findings import check_length, refuse
 from nblib.data.files import hdf5
 from nblib.data.nwb import tables
 from nblib.data.trials import columns
@@ -38,7 +39,7 @@ def read(file: h5py.File, path: Path, notes: list[str]) -> pd.DataFrame | None:
     if not isinstance(group, h5py.Group):
         return None
     table = tables.read_table(group, path, PLACE, skip=("group",))
-    columns.tell_broken(table, PLACE, notes)
+    notes += columns.broken(table, PLACE)
     tables.as_numbers(table, ("x", "y", "z"), f"{path}: {PLACE}", notes)
     known = table[[c for c in KNOWN if c in table]].rename(columns=KNOWN)
     if "area" in known:
@@ -89,11 +90,11 @@ def _one_a_unit(
         if not table.index.is_unique:
             raise BadInput(f"{path}: {PLACE} uses one id twice, so {name} names no electrode.")
         rows = table.index.get_indexer(values)
-        if name == "peak_channel_id" and (rows < 0).any():
-            raise BadInput(
-                f"{path}: peak_channel_id of unit {some(units.index[rows < 0])} is not in the "
-                f"electrodes table ({len(table)} channels)."
-            )
+        refuse(
+            (rows < 0) & (name == "peak_channel_id"),
+            f"{path}: {name} of unit %rows is not in the electrodes table ({len(table)} channels).",
+            of=units.index,
+        )
         # Small numbers may be ids, but as well rows, or channels counted anew on each probe.
         small = np.isin(values, np.arange(len(table))).all()
         named = (name.endswith("_id") or ids_are_rows) and (one_probe or "electrode" in name)
@@ -115,12 +116,11 @@ def _is_region(file: h5py.File, name: str) -> bool:
 
 def checked_rows(rows: np.ndarray, table: pd.DataFrame, where: str) -> np.ndarray:
     """Row numbers of the electrodes table as int64; BadInput for one that is not in it."""
-    wrong = np.flatnonzero((rows < 0) | (rows >= len(table)))
-    if len(wrong):
-        raise BadInput(
-            f"{where} points at row {rows[wrong[0]]} of an electrodes table of {len(table)} rows "
-            "(they count from 0)."
-        )
+    refuse(
+        (rows < 0) | (rows >= len(table)),
+        f"{where} points at row %value of an electrodes table of {len(table)} rows (they count from 0).",
+        value=rows,
+    )
     return rows.astype(np.int64)
 
 
@@ -136,8 +136,7 @@ def _several_a_unit(
     stops = np.arange(1, len(rows) + 1)
     if index is not None:
         stops = tables.read_stops(index, data, path, f"{where}_index")
-    if len(stops) != n_units:
-        raise BadInput(f"{path}: {where} has {len(stops)} entries for {n_units} units.")
+    check_length(f"{path}: {where}", len(stops), n_units, "units")
     if index is None:
         return table.iloc[rows]
     parts = np.split(rows, stops[:-1])
@@ -184,7 +183,6 @@ def locations(file: h5py.File, path: Path, series: str, n_channels: int) -> list
             tables.require(table, "location", f"{path}: {PLACE}")
         return names
     rows = checked_rows(tables.whole_numbers(data, path, where), table, f"{path}: {where}")
-    if len(rows) != n_channels:
-        raise BadInput(f"{path}: {where} names {len(rows)} electrodes for {n_channels} channels.")
+    check_length(f"{path}: {where}", len(rows), n_channels, "channels")
     areas = table["area"].iloc[rows]
     return [n if a in ("", "unknown") else a for n, a in zip(names, areas, strict=True)]

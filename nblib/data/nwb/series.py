@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from nblib.core.errors import BadInput
+from nblib.core.findings import check_array, check_length
 from nblib.data.files import hdf5
 from nblib.data.recording import Series
 
@@ -50,15 +51,12 @@ def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series
     with hdf5.read_errors(path, f"{place}/data", data):
         if not data.ndim or data.dtype.kind not in "biuf":
             return None
-    if data.ndim > 2:
-        raise BadInput(
-            f"{path}: {place}/data has the shape {data.shape}; samples of one number or a row are read."
-        )
+    check_array(f"{path}: {place}/data", data, data.ndim <= 2, "samples of one number or a row")
     clock = hdf5.child(group, "timestamps" if timed else "starting_time", path, place)
     if not isinstance(clock, h5py.Dataset):
         raise BadInput(f"{path}: {place} has neither timestamps nor a starting_time.")
-    if timed and clock.size != data.shape[0]:
-        raise BadInput(f"{path}: {place} has {clock.size} timestamps for {data.shape[0]} samples.")
+    if timed:
+        check_length(f"{path}: {place}/timestamps", clock.size, len(data), "samples")
     scale = hdf5.number(data, "conversion", f"{path}: {place}/data", 1.0)
     scale = scale * _channel_conversion(group, place, path, data)
     shift = hdf5.number(data, "offset", f"{path}: {place}/data", 0.0)
@@ -97,8 +95,7 @@ def _channel_conversion(
     with hdf5.read_errors(path, f"{place}/channel_conversion", gains):
         values = gains[()].ravel()
     n_channels = data.shape[1] if data.ndim > 1 else 1
-    if len(values) != n_channels:
-        raise BadInput(f"{where} has {len(values)} values for {n_channels} channels.")
+    check_length(where, len(values), n_channels, "channels")
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise BadInput(f"{where} = {values[:5].tolist()}; expected a finite number a channel.")
     return values.astype(np.float64)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import check_array, refuse
 from nblib.data.files import hdf5
 from nblib.data.trials.columns import BROKEN, LEFT_OUT, TIME_SUFFIX, numbers, require
 
@@ -85,13 +86,11 @@ def _elements(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
 def _looked_up(
     codes: np.ndarray, words: np.ndarray, path: Path, place: str, shown: np.ndarray | None = None
 ) -> np.ndarray:
-    rows = np.flatnonzero((codes < 0) | (codes >= len(words)))
-    if len(rows):
-        code = (codes if shown is None else shown)[rows[0]]
-        raise BadInput(
-            f"{path}: {place} holds {code} in row {some(rows)}, which is none of its "
-            f"{len(words)} elements ({some(words)})."
-        )
+    refuse(
+        (codes < 0) | (codes >= len(words)),
+        f"{path}: {place} holds %value in row %rows, which is none of its {len(words)} elements ({some(words)}).",
+        value=codes if shown is None else shown,
+    )
     return words[codes]
 
 
@@ -143,8 +142,7 @@ def read_stops(index: h5py.Dataset, data: h5py.Dataset, path: Path, place: str) 
                 end = last + 1
             stops.append(end)
         values = np.array(stops)
-    if values.dtype.kind not in "iu":
-        raise BadInput(f"{path}: {place} holds {index.dtype}; expected whole numbers.")
+    check_array(f"{path}: {place}", values, values.dtype.kind in "iu", "whole numbers")
     stops = values.astype(np.int64)
     falls = np.flatnonzero(np.diff(stops, prepend=0) < 0)
     n = data.shape[0]
@@ -244,10 +242,8 @@ def whole_numbers(data: h5py.Dataset, path: Path, place: str) -> np.ndarray:
     """A flat data set of whole numbers, such as rows of another table."""
     with hdf5.read_errors(path, place, data):
         values = data[()]
-    if not hdf5.is_flat(data) or values.dtype.kind not in "iu":
-        raise BadInput(
-            f"{path}: {place} is {values.dtype} of shape {data.shape}; expected row numbers."
-        )
+    good = hdf5.is_flat(data) and values.dtype.kind in "iu"
+    check_array(f"{path}: {place}", values, good, "row numbers")
     return values.ravel()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
+from nblib.core.findings import refuse, tell
 from nblib.core.params import MISSING
 
 # In a table's `attrs`: the columns that were not read, with the reason. Most are only not flat
@@ -17,10 +18,11 @@ TIME_SUFFIX = "_time"  # of columns of time besides start_time and stop_time: NW
 FEW_EVENTS, UNLIKE = 10, 20.0
 
 
-def tell_broken(table: pd.DataFrame, place: str, notes: list[str]) -> None:
-    """Add to `notes` a sentence for each column that could not be read."""
-    for name in table.attrs.get(BROKEN, []):
-        notes.append(f"{place}: column {name!r} is left out: {table.attrs[LEFT_OUT][name]}.")
+def broken(table: pd.DataFrame, place: str) -> list[str]:
+    """A sentence for each column that could not be read."""
+    why = table.attrs.get(LEFT_OUT, {})
+    names = table.attrs.get(BROKEN, [])
+    return [f"{place}: column {name!r} is left out: {why[name]}." for name in names]
 
 
 def require(table: pd.DataFrame, name: str, where: str, setting: str = "") -> pd.Series:
@@ -59,11 +61,10 @@ def numbers(values: pd.Series, where: str) -> np.ndarray:
         return values.to_numpy(np.float64)
     words = values.astype(str).str.strip()
     parsed = pd.to_numeric(words, errors="coerce")
-    rows = np.flatnonzero(parsed.isna() & values.notna() & ~words.isin(["", *MISSING]))
-    if len(rows):
-        raise BadInput(
-            f"{where} holds {values.iloc[rows[0]]!r} in row {some(rows)}; a number is needed."
-        )
+    wrong = parsed.isna() & values.notna() & ~words.isin(["", *MISSING])
+    refuse(
+        wrong.to_numpy(), f"{where} holds %value in row %rows; a number is needed.", value=values
+    )
     return parsed.to_numpy(np.float64)
 
 
@@ -89,10 +90,9 @@ def check_event(where: str, name: str, table: pd.DataFrame, event: str) -> list[
             f"itself from {first:,.6g} to {last:,.6g} s: they are not on one clock. Choose another column "
             "as `event`, or write it anew in seconds from the session's start."
         )
-    far = np.flatnonzero(has_both)[(times < start - step) | (times > stop + step)]
-    if not len(far):
-        return []
-    return [
-        f"{name}: {len(far)} of {len(times)} times of {event!r} lie outside their own presentation (row {some(far)}); "
-        "their clock may begin anew."
-    ]
+    return tell(
+        (times < start - step) | (times > stop + step),
+        f"{name}: %n of %all times of {event!r} lie outside their own presentation (row %rows); their clock may "
+        "begin anew.",
+        of=np.flatnonzero(has_both),
+    )

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from nblib.core.errors import BadInput, some
+from nblib.core.findings import Span, refuse
 
 # In the name of a table or of a column of trials: what is to be left out, or else what is to be kept.
 UNSOUND = re.compile(
@@ -32,16 +32,16 @@ def check_intervals(where: str, name: str, times: np.ndarray) -> None:
 
     Raises BadInput with the rows, from 0.
     """
+    start, stop = times.T
     for rows, fault in (
-        (np.flatnonzero(np.isnan(times[:, 0]) | np.isposinf(times[:, 0])), "has no start"),
-        (np.flatnonzero(times[:, 1] < times[:, 0]), "ends before it starts"),
+        (np.isnan(start) | np.isposinf(start), "has no start"),
+        (stop < start, "ends before it starts"),
     ):
-        if len(rows):
-            first, last = times[rows[0]]
-            raise BadInput(
-                f"{where}: {name} {fault} in row {some(rows)} (row {rows[0]}: {first:g} to {last:g} "
-                "s); mend or remove these rows in the file."
-            )
+        refuse(
+            rows,
+            f"{where}: {name} {fault} in row %rows (%value); mend or remove these rows in the file.",
+            value=lambda row: Span(f"row {row}", *times[row]),
+        )
 
 
 def open_ended(times: np.ndarray) -> np.ndarray:
