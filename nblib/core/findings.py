@@ -117,8 +117,12 @@ def check_rising(field: str, times_s: np.ndarray, row: str = "row") -> None:
 
 
 def check_once(field: str, ids: Iterable[Any], things: str = "units") -> None:
-    """Refuse ids or names of things that stand more than once."""
+    """Refuse ids or names of things that are missing, or stand more than once."""
     index = pd.Index(ids)
+    refuse(
+        index.isna(),
+        f"{field} has no name for {things} in row %rows (NaN or nothing); give each one of its own.",
+    )
     refuse(
         index[index.duplicated()].unique(),
         f"{field} names several {things} alike: %rows; leave one of each, or rename them.",

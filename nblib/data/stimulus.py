@@ -24,14 +24,21 @@ def name_of(recording: Recording, name: str) -> str:
     if not name:
         return names[0] if len(names) == 1 else ""
     if name not in names:
-        near = [place for place in names if place.endswith(f"/{name}")]
-        near = near or difflib.get_close_matches(name, names, cutoff=0.5)
-        known = f"near it: {', '.join(near)}" if near else f"there is {some(names, 20) or 'none'}"
-        for note in recording.meta.get("notes", []):
-            if f"{name}/" in note or f"{name} has" in note:
-                known = f"left out: {note.removeprefix('Left out: ').rstrip('.')}"
-        raise BadParameter(f"{recording.path or recording.id}: no series {name!r}; {known}.")
+        where = recording.path or recording.id
+        raise BadParameter(f"{where}: no series {name!r}; {absent(recording, name)}.")
     return name
+
+
+def absent(recording: Recording, name: str) -> str:
+    """Why a series was left out; of one that is not in the file the nearest names, or all."""
+    for place, error in recording.meta.get("broken_series", {}).items():
+        if f"/{name}/" in f"/{place}/":
+            return f"left out: {str(error).removeprefix(f'{recording.path}: ').rstrip('.')}"
+    near = [place for place in recording.series if place.endswith(f"/{name}")]
+    near = near or difflib.get_close_matches(name, recording.series, cutoff=0.5)
+    if near:
+        return f"near it: {', '.join(near)}"
+    return f"there is {some(recording.series, 20) or 'none'}"
 
 
 def of(recording: Recording) -> Series:

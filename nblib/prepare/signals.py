@@ -7,6 +7,7 @@ import numpy as np
 from nblib.core.errors import BadParameter
 from nblib.core.findings import Span, check_rising
 from nblib.core.params import SignalSettings
+from nblib.data import stimulus
 from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
 
@@ -79,8 +80,8 @@ def bin_signals(
     for name, signal in signals.items():
         if signal.series not in recording.series:
             raise BadParameter(
-                f"signals: {name}: {where} has no series {signal.series!r}; there is "
-                f"{', '.join(recording.series) or 'none'}."
+                f"signals: {name}: {where} has no series {signal.series!r}; "
+                f"{stimulus.absent(recording, signal.series)}."
             )
         series = recording.series[signal.series]
         values = np.asarray(series.read(0, series.n_samples))

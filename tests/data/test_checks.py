@@ -71,6 +71,16 @@ def test_odd_things_are_told_and_sound_ones_are_not():
     assert "102" in told and "100" in told
 
 
+@pytest.mark.parametrize(("step_s", "told"), [(0.01, "multiples of 10 ms"), (0.001, "")])
+def test_spike_times_that_are_rounded_far_are_told(step_s, told):
+    """To 10 ms, which bins of 25 ms do not share out evenly; to 1 ms many are."""
+    odd = session_report(session([np.round(t / step_s) * step_s for t in trains()])).odd
+    odd = [words for words in odd if "multiples of" in words]
+    assert len(odd) == bool(told) and all(told in words for words in odd)
+    few = [np.round(t[:20] / step_s) * step_s for t in trains()]
+    assert "multiples of" not in " ".join(session_report(session(few)).odd)
+
+
 def test_overlapping_and_long_presentations_are_odd():
     made = session()
     table = made.intervals["natural_scenes_presentations"]

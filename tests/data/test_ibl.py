@@ -6,6 +6,7 @@ import pytest
 
 from nblib.core import errors, params
 from nblib.data import ibl, opening, sources
+from nblib.data.checks import session_report
 from nblib.prepare import binning
 
 N = 20
@@ -290,3 +291,23 @@ def test_alf_names():
         == "brainLocationIds_ccf_2017"
     )
     assert name.fullmatch("_iblrig_leftCamera.raw.mp4") is None
+
+
+@pytest.mark.parametrize("spoil", ["camera", "cut short"])
+def test_a_broken_series_is_refused_only_where_it_is_asked_for(session, spoil):
+    file = session / "alf/leftCamera.ROIMotionEnergy.npy"
+    if spoil == "camera":
+        broken(session, spoil)
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    recording = opened(session)
+    assert list(recording.series) == ["wheel"]
+    (told,) = [words for words in session_report(recording).odd if "Left out" in words]
+    assert "ROIMotionEnergy.npy: " in told
+    recipe = recipe_of(session)
+    with pytest.raises(
+        errors.BadParameter, match=r"no series 'left_motion_energy'; left out: .*ROIMotion"
+    ):
+        binning.bin_recording(recording, recipe.settings(params.BinSettings))
+    recipe = recipe_of(session, signals={"wheel": {"series": "wheel", "kind": "speed"}})
+    binning.bin_recording(recording, recipe.settings(params.BinSettings))

@@ -57,6 +57,27 @@ def test_electrodes_of_a_region_are_averaged(simulated):
     assert session.trial_table["label"].tolist() == list(simulate_lfp.STATES)
 
 
+def test_electrodes_that_stand_still_are_told_by_number(simulated, tmp_path):
+    path = tmp_path / "still.nwb"
+    path.write_bytes(simulated.read_bytes())
+    assert not any("stay at one" in o for o in session_report(opening.open_recording(recipe(path=str(path)), "a")).odd)  # fmt: skip
+    with h5py.File(path, "r+") as file:
+        data = file["processing/ecephys/LFP/LFP/data"]
+        for channel, value in ((3, 7), (8, 0), (9, 31)):  # both of one region
+            data[:, channel] = value
+        data[-1, 8] = value
+        data[100, 8] = 0
+    odd = session_report(opening.open_recording(recipe(path=str(path)), "a")).odd
+    assert any(
+        o.startswith("2 electrodes stay at one value throughout (electrode 3, 9)") for o in odd
+    )
+    with h5py.File(path, "r+") as file:
+        file["processing/ecephys/LFP/LFP/data"][:, 8] = 31
+    odd = session_report(opening.open_recording(recipe(path=str(path)), "a")).odd
+    assert any(o.startswith("3 electrodes stay at one value") for o in odd)
+    assert any("without any signal" in o for o in odd)
+
+
 def test_intervals_may_lie_in_another_file(simulated, tmp_path):
     signal, times = tmp_path / "signal.nwb", tmp_path / "times.nwb"
     signal.write_bytes(simulated.read_bytes())
@@ -348,6 +369,14 @@ def test_matlab_7_3_is_hdf5(lab):
     with path.open("r+b") as file:
         file.write(header.ljust(128, b" ")[:128])
     np.testing.assert_allclose(opening.open_recording(lab_recipe(lab), RECORD).series["lfp"].read(0, 50), before)  # fmt: skip
+
+
+def test_electrodes_of_the_lab_that_stand_still_are_told_by_name(lab):
+    path = lab / f"LFP_Data/{RECORD}_LFP.mat"
+    x = np.random.default_rng(0).standard_normal(700_000)
+    savemat(path, {"BLA_01": x, "BLA_02": np.full(700_000, 0.3), "L_VTA_01": x})
+    odd = session_report(opening.open_recording(lab_recipe(lab), RECORD)).odd
+    assert any("1 electrodes stay at one value throughout (electrode BLA_02)" in o for o in odd)
 
 
 def test_a_cohort_is_one_record_a_mouse(lab, tmp_path):

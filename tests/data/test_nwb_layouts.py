@@ -107,6 +107,15 @@ def test_bytes_that_vanish_after_opening_are_an_error(layout):
             "spike_times holds no value",
         ),
         (lambda u: u["id"].__setitem__(1, 10), "the units table names several units alike: 10"),
+        (
+            lambda u: (
+                u.pop("id"),
+                u.create_dataset(
+                    "id", data=[0.0, np.nan, 2.0, np.nan][: len(u["spike_times_index"])]
+                ),
+            ),
+            "the units table has no name for units in row 1",
+        ),
         (lambda u: u["spike_times"].attrs.__setitem__("unit", "ms"), "time_unit: ms"),
         (
             lambda u: (u.__setitem__("snr", np.zeros(3)), u.attrs.__setitem__("colnames", ["snr"])),

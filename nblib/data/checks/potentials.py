@@ -74,11 +74,13 @@ def _channels(session: Recording) -> tuple[pd.DataFrame, float]:
     """One pass over the signal: the table `channels`, and how long all channels stay at one value [s]."""
     series, n_channels = session.lfp, len(session.meta["channels"])
     total, squares, count = (np.zeros(n_channels) for _ in range(3))
+    low, high = np.full((2, n_channels), np.nan)
     held, longest = 0, round(HELD_S * series.rate_hz)
     for piece in series.blocks(0, series.n_samples):
         still = np.r_[False, (piece[1:] == piece[:-1]).all(axis=1), False].astype(int)
         runs = np.flatnonzero(np.diff(still) == -1) - np.flatnonzero(np.diff(still) == 1)
         held += runs[runs >= longest].sum()
+        low, high = np.fmin(low, np.fmin.reduce(piece)), np.fmax(high, np.fmax.reduce(piece))
         good = np.isfinite(piece)
         piece = np.where(good, piece, 0.0)
         total += piece.sum(0)
@@ -86,6 +88,7 @@ def _channels(session: Recording) -> tuple[pd.DataFrame, float]:
         count += good.sum(0)
     mean = total / np.maximum(count, 1)
     sd = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+    sd[low == high] = 0.0  # rounding leaves more
     channels = pd.DataFrame(
         {"region": session.meta["channels"], "electrodes": list(session.meta["electrodes"].values()),
          "sd": sd, "nan_share": 1 - count / series.n_samples}
@@ -128,6 +131,11 @@ def _odd_signal(session: Recording, channels: pd.DataFrame, held_s: float) -> li
     samples = f"; if they are sample numbers, {TO_SECONDS}" if _numbered(session) else ""
     return [
         *tell(sd == 0, "Channels without any signal: %rows."),
+        *tell(
+            session.meta.get("still", list)(),
+            "%n electrodes stay at one value throughout (electrode %rows), and count in the mean of their region; "
+            "write the file anew without them.",
+        ),
         *tell(
             bool(held_s and (sd > 0).any()),
             f"All channels stay at one value for {held_s:.4g} s in all: samples that were lost are often filled so. "

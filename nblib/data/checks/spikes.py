@@ -31,6 +31,7 @@ from nblib.data.trials import labelling
 PIECE = 500_000  # spikes at a time: small enough to stay in the processor's cache
 RATE_POINTS = 300  # at most so many points in the rate over time
 REFRACTORY_S = 0.0015
+COARSE_MS = 2  # times are often rounded to milliseconds, seldom to more
 # A unit that has, and by its rate had due, so many spikes is silent where that is so much of the trials.
 SILENT, DUE = 0.2, 50
 
@@ -45,7 +46,7 @@ class Spikes:
     units: pd.DataFrame
     short: int  # intervals within a unit below SHORT_ISI
     unsorted: list[int]  # positions of units whose times fall
-    whole: bool  # every time is a whole number in the file
+    step_ms: int  # every time is so many whole milliseconds, or a multiple; 0: of no such step
 
 
 def pass_over(recording: Recording, where: str) -> Spikes:
@@ -60,10 +61,9 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         np.diff(positions) < 0, f"{where}: the spike index falls at unit %rows; {expected}", of=ids
     )
     refuse(positions[0] != 0, f"{where}: the spike index begins at {positions[0]}; {expected}")
-    per_second = 1e3 if recording.meta.get("time_unit") == "ms" else 1.0
     first, last = np.full((2, len(ids)), np.nan)
     duplicates, refractory = np.zeros((2, len(ids)), int)
-    bad, unsorted, short, whole = [], [], 0, True
+    bad, unsorted, short, step_ms = [], [], 0, None
     for lo, hi, times, index in recording.chunks(PIECE):
         firing = np.flatnonzero(np.diff(index))
         if not len(times):
@@ -88,8 +88,8 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         refractory[lo:hi] = np.bincount(unit, minlength=hi - lo)
         duplicates[lo:hi] = np.bincount(unit[step[close] == 0], minlength=hi - lo)
         short += int(np.count_nonzero(step < SHORT_ISI))
-        # A few tell enough of most recordings.
-        whole = whole and _whole(times[:1000] * per_second) and _whole(times * per_second)
+        if step_ms != 0:
+            step_ms = _common_step_ms(times, step_ms or 0)
     refuse(
         ids[bad],
         f"{where}: NaN or infinite spike times in unit %rows; mend or remove these units in the file.",
@@ -101,11 +101,16 @@ def pass_over(recording: Recording, where: str) -> Spikes:
         "duplicates": duplicates,
         "closer_than_1.5_ms": refractory,
     }
-    return Spikes(pd.DataFrame(columns, index=ids), short, unsorted, whole)
+    return Spikes(pd.DataFrame(columns, index=ids), short, unsorted, step_ms or 0)
 
 
-def _whole(values: np.ndarray) -> bool:
-    return bool((np.abs(values - np.rint(values)) < 1e-6).all())
+def _common_step_ms(times_s: np.ndarray, step_ms: int) -> int:
+    """The longest step of whole milliseconds that all times, and `step_ms`, are multiples of; 0 for none."""
+    for some_times in (times_s[:1000], times_s):  # a few tell enough of most recordings
+        ticks = np.rint(some_times * 1e3)
+        if (np.abs(some_times * 1e3 - ticks) >= 1e-6).any():
+            return 0
+    return int(np.gcd.reduce(ticks.astype(np.int64), initial=step_ms))
 
 
 def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -114,14 +119,23 @@ def _per_unit(flags: np.ndarray, index: np.ndarray) -> np.ndarray:
     return total[index[1:]] - total[index[:-1]]
 
 
-def clock_of(spikes: Spikes, tables: list[pd.DataFrame]) -> Clock:
+def clock_of(spikes: Spikes, tables: list[pd.DataFrame], time_unit: str) -> Clock:
     """What tells seconds from milliseconds: of all spikes, and of the intervals in `tables`."""
     firing = spikes.units[spikes.units["spikes"] > 0]
     first, last = (firing["first_s"].min(), firing["last_s"].max()) if len(firing) else (0.0, 0.0)
     n_spikes = int(firing["spikes"].sum())
     n_isi = n_spikes - len(firing)
     intervals = interval_clock(tables)
-    return Clock(len(firing), n_spikes, first, last, n_isi, spikes.short, *intervals, spikes.whole)
+    return Clock(
+        len(firing),
+        n_spikes,
+        first,
+        last,
+        n_isi,
+        spikes.short,
+        *intervals,
+        spikes.step_ms > 0 and spikes.step_ms % (1 if time_unit == "ms" else 1000) == 0,
+    )
 
 
 def mean_rate(recording: Recording, clock: Clock) -> pd.DataFrame:
@@ -182,6 +196,11 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock) -> list[str]:
             "%n units have the very spikes of a unit before them (unit %rows); each counts as one.",
         ),
         *perhaps_other_unit(clock, recording.meta.get("time_unit", "s")),
+        *tell(
+            clock.n_isi >= LEAST_ISI and spikes.step_ms >= COARSE_MS,
+            f"All spike times are multiples of {spikes.step_ms} ms: bins of 02 that are shorter, or no multiple of it, "
+            "hold more or fewer of them by their place alone.",
+        ),
         *tell(clock.first < 0, f"Spikes begin before time zero, at {clock.first:.4g} s."),
     ]
 
@@ -198,7 +217,7 @@ def report(recording: Recording) -> SessionReport:
         has_stop = begun.index.isin(timed.index)
         begun = begun.assign(stop_time=begun["stop_time"].where(has_stop, begun["start_time"]))
     spikes = pass_over(recording, where)
-    clock = clock_of(spikes, tables.of_clock())
+    clock = clock_of(spikes, tables.of_clock(), recording.meta.get("time_unit", "s"))
     check_clock(recording, where, clock, begun, spikes.unsorted)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
         place, samples = stimulus.place(recording), Span("samples", shown_s[0], shown_s[-1])

@@ -7,7 +7,6 @@ is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from nblib.core.findings import check_array, check_finite, check_once, check_ris
 from nblib.core.params import Params, Recipe
 from nblib.data.files.plain import by_unit, read_array, read_npy, read_table
 from nblib.data.ibl import alf
+from nblib.data.nwb import series as nwb_series
 from nblib.data.recording import Recording, Series
 from nblib.data.trials.columns import numbers, require
 
@@ -113,7 +113,8 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
-    series = {one.name: one for one in _series(place, used)}
+    series, broken = _series(place, used)
+    notes += nwb_series.in_words(broken, path)
     revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
     notes += [f"Read {some(revisions, 20)}."] if revisions else []
     index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
@@ -128,7 +129,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         series=series,
         trials=recipe.intervals,
         label=recipe.label,
-        meta={"notes": notes},
+        meta={"notes": notes, "broken_series": broken},
     )
 
 
@@ -208,28 +209,46 @@ def _trials(place: Path) -> pd.DataFrame:
     return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
 
 
-def _series(place: Path, used: list[Path]) -> Iterator[Series]:
-    """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`."""
+def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str, BadInput]]:
+    """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`.
+
+    Also, by name, why one cannot be read, should it be needed.
+    """
     signals = [("wheel", "rad", "wheel.timestamps", "wheel.position", "")]
     for camera in CAMERAS:
         times, energy = f"{camera}Camera.times", f"{camera}Camera.ROIMotionEnergy"
         signals.append((f"{camera}_motion_energy", "", times, energy, ""))
         signals.append((f"{camera}_pupil", "px", times, f"{camera}Camera.features", PUPIL))
     signals.append(("licks", "", "licks.times", "licks.times", ""))
-    for name, unit, of_times, of_values, column in signals:
-        at, file = alf.find(place, of_times), alf.find(place, of_values)
-        if at is None or file is None:
+    series, broken = {}, {}
+    for name, unit, *parts in signals:
+        try:
+            files, clock, values = _samples(place, *parts)
+        except BadInput as error:
+            broken[name] = error
             continue
-        clock = read_array(at)
-        data = read_table(file, (column,))[column] if column else read_array(file)
-        if abs(len(clock) - len(data)) > LATE:
-            raise BadInput(f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.")
-        n = min(len(clock), len(data))
-        used += dict.fromkeys([at, file])
-        values = np.asarray(data, float)[:n, None]
-        yield Series(
-            name, unit, partial(_part, values), n, timestamps=partial(_times, at, clock[:n])
-        )
+        if files:
+            used += dict.fromkeys(files)
+            times = partial(_times, files[0], clock)
+            series[name] = Series(name, unit, partial(_part, values), len(values), timestamps=times)
+    return series, broken
+
+
+def _samples(
+    place: Path, of_times: str, of_values: str, column: str
+) -> tuple[list[Path], np.ndarray, np.ndarray]:
+    """Files of times and of values, both (n,) and (n, 1); no file where one is not there."""
+    at, file = alf.find(place, of_times), alf.find(place, of_values)
+    if at is None or file is None:
+        return [], np.empty(0), np.empty((0, 1))
+    clock = read_array(at)
+    data = read_table(file, (column,))[column] if column else read_array(file)
+    refuse(
+        abs(len(clock) - len(data)) > LATE,
+        f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.",
+    )
+    n = min(len(clock), len(data))
+    return [at, file], clock[:n], np.asarray(data, float)[:n, None]
 
 
 def _times(file: Path, clock: np.ndarray) -> np.ndarray:

@@ -103,6 +103,8 @@ def open_recording(
     if not by_region:
         raise BadInput(f"{path}: no electrode (<region>_<number>) among {some(names)}.")
 
+    still: list[str] = []  # electrodes that have one value throughout, once the signal is read
+
     @functools.cache
     def whole() -> np.ndarray:
         """All regions (time, region), read once."""
@@ -115,6 +117,7 @@ def open_recording(
                     f"{path}: electrode {odd[0]} has {len(parts[odd[0]])} samples, {first} has {n_samples}; they "
                     "must be equal."
                 )
+            still.extend(name for name, part in parts.items() if (part == part[:1]).all())
             regions.append(np.mean(list(parts.values()), axis=0))
         return np.stack(regions, axis=1)
 
@@ -126,7 +129,7 @@ def open_recording(
         recording_id, subject_of(record_of(path)) or recording_id, path, intervals=tables, trials=recipe.intervals, label=recipe.label,
         series={SERIES: series},
         meta={"time_unit": recipe.time_unit, "channels": list(counts), "electrodes": counts,
-              "notes": [], "trials_file": times},
+              "notes": [], "trials_file": times, "still": lambda: still if len(whole()) else []},
     )  # fmt: skip
 
 

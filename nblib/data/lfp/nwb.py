@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import ChainMap
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,20 @@ def open_recording(
         recording_id, subject or recording_id, path, intervals=tables, trials=recipe.intervals, label=recipe.label,
         series={SERIES: series},
         meta={"time_unit": recipe.time_unit, "channels": list(counts), "electrodes": counts,
-              "notes": notes, "trials_file": times},
+              "notes": notes, "trials_file": times, "still": partial(still_channels, replace(raw, rate_hz=rate))},
     )  # fmt: skip
+
+
+def still_channels(raw: Series) -> list[int]:
+    """Channels of a series, counted from 0, that have one value throughout."""
+    first, still = None, np.empty(0, bool)
+    for piece in raw.blocks(0, raw.n_samples):
+        piece = piece.reshape(len(piece), -1)
+        first = piece[0] if first is None else first
+        still = (piece == first).all(axis=0) & (still if len(still) else True)
+        if not still.any():  # mostly after the first piece
+            break
+    return np.flatnonzero(still).tolist()
 
 
 def _electrical(file: h5py.File, broken: dict[str, BadInput], recipe: Recipe, path: Path) -> str:

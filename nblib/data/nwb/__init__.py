@@ -93,6 +93,7 @@ def open_nwb(
     meta = {
         "time_unit": time_unit,
         "notes": notes,
+        "broken_series": broken,
         "left_out": units.attrs.pop(nwb_tables.LEFT_OUT),
     }
     return Recording(
