@@ -122,50 +122,33 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
         return
     rate, sparse, end = clock.rate, clock.sparse, clock.interval_last
     beyond = clock.last / end if end > 0 else np.nan
-    tables = f" Interval tables end at {end:.6g}." if end > 0 else ""
+    one_clock = 1 / APART < beyond < APART and clock.shortest < 5
+    no_seconds = clock.whole or (sparse and rate < LEAST_RATE and not one_clock)
+    spikes_alone = sparse and not clock.whole and rate < LEAST_RATE * 4 and beyond > APART
+    tables_alone = not sparse and 0 < beyond < 1 / OUTLAST
+    spikes = "milliseconds" if 1e3 * rate >= SLOW_RATE else "milliseconds or sample numbers"
+    tables = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
+    if rate > FAST_RATE:
+        tables += " (or spike times count from the start of each presentation)"
+    anew, look = "write the file anew", "These times look like"
+    verdicts = {
+        f"No neuron fires so often. {look} minutes, hours or days: {TO_SECONDS}.": rate
+        > REFRACTORY_RATE,
+        f"Spike times look like {spikes}, interval tables like seconds; {anew} with spikes in seconds.": spikes_alone,
+        f"{look} {_other_units(clock)}": no_seconds,
+        f"Interval tables look like {tables}, spike times like seconds; {anew} with one unit.": tables_alone,
+    }
+    if time_unit == "ms":
+        verdicts = {f"{look} seconds already. Set time_unit: s.": rate > MOST_RATE}
     seen = (
         f"{clock.n_units} units fire {rate:.2g} spikes per unit and second, "
-        f"{100 * clock.n_short / clock.n_isi:.3g} % of the intervals between a unit's spikes are "
-        f"below {SHORT_ISI} s, the last spike lies at {clock.last:.6g} s"
+        f"{100 * clock.n_short / clock.n_isi:.3g} % of the intervals between a unit's spikes are below {SHORT_ISI} s, "
+        f"the last spike lies at {clock.last:.6g} s"
     )
-    if time_unit == "ms":
-        refuse(
-            rate > MOST_RATE,
-            f"{where}: read as milliseconds (time_unit: ms), {seen}; these times look like seconds already. "
-            "Set time_unit: s.",
-        )
-        return
-    refuse(
-        rate > REFRACTORY_RATE,
-        f"{where}: read as seconds, {seen}; no neuron fires so often. These times look like minutes, hours "
-        f"or days: {TO_SECONDS}.",
-    )
-    refuse(
-        clock.whole,
-        f"{where}: all spike times are whole numbers, the last is {clock.last:.0f}; seconds are not.{tables} "
-        f"These times look like {_other_units(clock)}",
-    )
-    samples = "" if 1e3 * rate >= SLOW_RATE else " or sample numbers"
-    refuse(
-        sparse and rate < LEAST_RATE * 4 and beyond > APART,
-        f"{where}: read as seconds, {seen}, {beyond:.0f} times beyond the end of the last interval ({end:.6g} s). "
-        f"Spike times look like milliseconds{samples}, interval tables like seconds; write the file anew with the "
-        "spike times in seconds.",
-    )
-    one_clock = 1 / APART < beyond < APART and clock.shortest < 5
-    refuse(
-        sparse and rate < LEAST_RATE and not one_clock,
-        f"{where}: read as seconds, {seen}.{tables} These times look like {_other_units(clock)}",
-    )
-    name = "milliseconds" if beyond > 0.1 / APART else "sample numbers"
-    if rate > FAST_RATE:
-        name += " (or spike times count from the start of each presentation)"
-    refuse(
-        not sparse and 0 < beyond < 1 / OUTLAST,
-        f"{where}: the interval tables end at {end:.6g} s, {1 / (beyond or np.nan):.0f} times beyond the last spike "
-        f"({clock.last:.6g} s). Interval tables look like {name}, spike times like seconds; write the file anew "
-        "with one unit.",
-    )
+    seen += ", all spike times are whole numbers" if clock.whole else ""
+    seen += f". Interval tables end at {end:.6g}" if end > 0 else ""
+    for verdict, wrong in verdicts.items():
+        refuse(wrong, f"{where}: read as {time_unit}, {seen}. {verdict}")
 
 
 def _other_units(clock: Clock) -> str:
