@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,15 @@ def some(values: Iterable[Any], most: int = 5) -> str:
     """The first few values as text, with the count when there are more."""
     items = [str(v) for v in values]
     return ", ".join(items[:most]) + (f", … ({len(items)} in all)" if len(items) > most else "")
+
+
+def there_is(names: Iterable[Any], name: str = "", most: int = 40) -> str:
+    """What there is in place of a name that is not: those that are nearly it, else all; ends a sentence."""
+    names = [str(there) for there in names]
+    near = difflib.get_close_matches(name, names)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there is {some(names, most) or 'none'}."
 
 
 class BadParameter(NblibError):

@@ -6,7 +6,6 @@ dropped and counted. All patients then have one clock, the same frames and the s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.errors import BadInput, BadParameter, some, there_is
 from nblib.core.findings import check_finite, check_once, counted, refuse
 from nblib.core.params import SECONDS, Params, Recipe
 from nblib.data import nwb
@@ -182,13 +181,8 @@ def frame_table(
 def check_label(label: str, labels: Iterable[str], where: str) -> None:
     """BadParameter, with the nearest names, for a label that is no annotation of the film."""
     if label not in labels:
-        near = difflib.get_close_matches(label, labels, cutoff=0.5)
-        known = (
-            f"near it: {', '.join(near)}"
-            if near
-            else f"there is {some(sorted(labels), 60) or 'none'}"
-        )
-        raise BadParameter(f"{where}: no annotation {label!r}; {known}.")
+        known = there_is(sorted(labels), label, 60)
+        raise BadParameter(f"{where}: no annotation {label!r}; {known}")
 
 
 def pool(patients: list[Recording], recording_id: str) -> Recording:

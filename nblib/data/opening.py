@@ -76,7 +76,7 @@ def _settle_events(recording: Recording, recipe: Recipe) -> None:
     converted = event.endswith(columns.TIME_SUFFIX) and raw.dtype.kind in "iuf"
     unit = 1.0 if converted else params.SECONDS[recipe.time_unit]
     table[event] = columns.numbers(raw, f"{place}: column {event!r}") * unit
-    path = str(recording.path or recording.id)
+    path = recording.where
     odd = columns.check_event(path, recording.trials, table, event)
     recording.meta["notes"] = [*recording.meta.get("notes", []), *odd]
 

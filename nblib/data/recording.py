@@ -116,9 +116,14 @@ class Recording:
     def __post_init__(self):
         if len(self.spike_index) != len(self.units) + 1:
             raise BadInput(
-                f"{self.path or self.id}: {len(self.units)} units but a spike index of "
+                f"{self.where}: {len(self.units)} units but a spike index of "
                 f"{len(self.spike_index)} entries; expected one more than there are units."
             )
+
+    @property
+    def where(self) -> str:
+        """Its file, or else its name, for messages."""
+        return str(self.path or self.id)
 
     @property
     def n_units(self) -> int:
@@ -136,14 +141,14 @@ class Recording:
     @property
     def trial_place(self) -> str:
         """Where the trials stand, for messages."""
-        return f"{self.meta.get('trials_file', self.path or self.id)}: {self.trials}"
+        return f"{self.meta.get('trials_file', self.where)}: {self.trials}"
 
     @cached_property
     def labelled(self) -> labelling.Trials:
         """The trials that count, with their labels, and those left out (see `labelling.select`)."""
         if not self.trials:
             raise BadInput(
-                f"{self.path or self.id}: the recipe names no trials (intervals is empty), and this "
+                f"{self.where}: the recipe names no trials (intervals is empty), and this "
                 f"needs them; there is {', '.join(self.intervals) or 'no interval table'}. Set "
                 "`intervals` and `label` in the recipe."
             )
@@ -183,12 +188,12 @@ class Recording:
             if table is not None and len(table):
                 if "stop_time" in table.attrs.get(LEFT_OUT, {}):
                     raise BadInput(
-                        f"{self.path or self.id}: {name} has no column 'stop_time', so how long its times last is not "
+                        f"{self.where}: {name} has no column 'stop_time', so how long its times last is not "
                         f"known; its columns are {some(table.columns.drop('stop_time'), 40)}. Add one, or name other "
                         "tables in `invalid_times` of the recipe ([] = none)."
                     )
                 parts.append(open_ended(table[["start_time", "stop_time"]].to_numpy(float)))
-                check_intervals(str(self.path or self.id), name, parts[-1])
+                check_intervals(self.where, name, parts[-1])
         return np.concatenate(parts)
 
     def observed_in(self, start_s: np.ndarray, stop_s: np.ndarray) -> np.ndarray:
@@ -217,7 +222,7 @@ class Recording:
         """First and last spike of all units [s]; BadInput without any."""
         ends = [(train[0], train[-1]) for train in self.trains() if len(train)]
         if not ends:
-            raise BadInput(f"{self.path or self.id}: no unit has a spike; nothing to bin.")
+            raise BadInput(f"{self.where}: no unit has a spike; nothing to bin.")
         return float(min(first for first, _ in ends)), float(max(last for _, last in ends))
 
     def pieces(self, max_spikes: int) -> list[tuple[int, int]]:

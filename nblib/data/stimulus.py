@@ -5,11 +5,9 @@ A value is known from its timestamp to the next one; not across a gap, nor where
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
-from nblib.core.errors import BadInput, BadParameter, some
+from nblib.core.errors import BadInput, BadParameter, some, there_is
 from nblib.core.findings import check_rising, refuse
 from nblib.data.recording import Recording, Series
 from nblib.data.trials.time_intervals import merged
@@ -24,8 +22,8 @@ def name_of(recording: Recording, name: str) -> str:
     if not name:
         return names[0] if len(names) == 1 else ""
     if name not in names:
-        where = recording.path or recording.id
-        raise BadParameter(f"{where}: no series {name!r}; {absent(recording, name)}.")
+        where = recording.where
+        raise BadParameter(f"{where}: no series {name!r}; {absent(recording, name)}")
     return name
 
 
@@ -33,19 +31,16 @@ def absent(recording: Recording, name: str) -> str:
     """Why a series was left out; of one that is not in the file the nearest names, or all."""
     for place, error in recording.meta.get("broken_series", {}).items():
         if f"/{name}/" in f"/{place}/":
-            return f"left out: {str(error).removeprefix(f'{recording.path}: ').rstrip('.')}"
+            return f"left out: {str(error).removeprefix(f'{recording.path}: ')}"
     near = [place for place in recording.series if place.endswith(f"/{name}")]
-    near = near or difflib.get_close_matches(name, recording.series, cutoff=0.5)
-    if near:
-        return f"near it: {', '.join(near)}"
-    return f"there is {some(recording.series, 20) or 'none'}"
+    return f"did you mean {' or '.join(near)}?" if near else there_is(recording.series, name, 20)
 
 
 def of(recording: Recording) -> Series:
     """The stimulus; BadParameter where the recipe has to name it, BadInput where there is none."""
     if recording.stimulus:
         return recording.series[recording.stimulus]
-    where = recording.path or recording.id
+    where = recording.where
     if not recording.series:
         raise BadInput(
             f"{where}: no series that can be read, and binning: continuous needs a stimulus."
@@ -57,7 +52,7 @@ def of(recording: Recording) -> Series:
 
 def place(recording: Recording) -> str:
     """Where the stimulus stands, for messages."""
-    return f"{recording.path or recording.id}: series {recording.stimulus!r}"
+    return f"{recording.where}: series {recording.stimulus!r}"
 
 
 def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:

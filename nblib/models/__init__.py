@@ -8,13 +8,12 @@ A new decoder is one file with a class that says its settings, and one line here
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib.core.errors import BadParameter
+from nblib.core.errors import BadParameter, there_is
 
 if TYPE_CHECKING:
     from nblib.models.base import Decoder
@@ -57,11 +56,8 @@ class _Registry(Mapping):
 
     def __getitem__(self, name: str) -> type[Decoder]:
         if name not in _CLASSES:
-            close = difflib.get_close_matches(str(name), _CLASSES, n=2)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise BadParameter(
-                f"model = {name!r}: no such decoder; choose one of {', '.join(_CLASSES)}.{hint}"
-            )
+            known = there_is(_CLASSES, str(name))
+            raise BadParameter(f"model = {name!r}: no such decoder; {known}")
         return _class(_CLASSES[name])
 
     def __contains__(self, name: object) -> bool:

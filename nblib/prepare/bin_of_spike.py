@@ -146,7 +146,7 @@ def _count_rising(times, bounds, flat, spans, places, rows, recording, first_uni
         if (here[1:] < here[:-1]).any():
             unit = here[1:][here[1:] < here[:-1]][0] // n_flat + first_unit
             raise BadInput(
-                f"{recording.path or recording.id}: spike times of unit "
+                f"{recording.where}: spike times of unit "
                 f"{recording.units.index[unit]} are not sorted; sort them in the file."
             )
         counts = np.diff(np.append(starts, len(place)))

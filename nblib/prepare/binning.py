@@ -80,7 +80,7 @@ def _assemble(
     for unit, counts in wide.items():
         if counts.max() > np.iinfo(np.uint16).max:
             raise BadInput(
-                f"{recording.path or recording.id}: unit {recording.units.index[unit]} has {counts.max()} spikes "
+                f"{recording.where}: unit {recording.units.index[unit]} has {counts.max()} spikes "
                 "in one bin, more than a uint16 holds; use narrower bins or check the unit's spike times."
             )
     counts = np.empty((*out.shape[1:], out.shape[0]), kind)
@@ -158,7 +158,7 @@ def bin_recording(
         block=numbers_or_text(table["stimulus_block"]) if "stimulus_block" in table else None,
         attrs={
             "recording": recording.id, "subject": recording.subject, "label_name": recording.label,
-            "binning": json.dumps(settings.model_dump()), "source": str(recording.path or recording.id),
+            "binning": json.dumps(settings.model_dump()), "source": recording.where,
             "clock": "recorded", **attrs,
         },
     )  # fmt: skip

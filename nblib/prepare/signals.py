@@ -73,7 +73,7 @@ def bin_signals(
     Raises BadParameter for a series or channel that the recording does not have, and one in which no bin
     is known; BadInput for times that fall, and for those on another clock than the spikes.
     """
-    where, made = str(recording.path or recording.id), {}
+    where, made = recording.where, {}
     spikes = None
     if signals and recording.n_spikes >= LEAST_ISI:
         spikes = Span("spikes", *recording.spike_span())
@@ -81,7 +81,7 @@ def bin_signals(
         if signal.series not in recording.series:
             raise BadParameter(
                 f"signals: {name}: {where} has no series {signal.series!r}; "
-                f"{stimulus.absent(recording, signal.series)}."
+                f"{stimulus.absent(recording, signal.series)}"
             )
         series = recording.series[signal.series]
         values = np.asarray(series.read(0, series.n_samples))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nblib.core import store
-from nblib.core.errors import BadParameter
+from nblib.core.errors import BadParameter, there_is
 from nblib.core.markup import no_formula
 
 
@@ -132,10 +131,7 @@ def check_injected(name: str, taken: Collection[str]) -> set[str]:
 
 def check_names(name: str, names: Collection[str], taken: Collection[str]) -> None:
     """BadParameter with a did-you-mean list for each name that the notebook does not take."""
-    faults = []
-    for unknown in sorted(set(names) - set(taken)):
-        close = difflib.get_close_matches(unknown, taken, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(taken)}"
-        faults.append(f"unknown parameter {unknown!r}; {hint}")
+    unknown = sorted(set(names) - set(taken))
+    faults = [f"unknown parameter {one!r}; {there_is(taken, one)}" for one in unknown]
     if faults:
-        raise BadParameter(f"{name}: {'. '.join(faults)}")
+        raise BadParameter(f"{name}: {' '.join(faults)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from nblib import models
 from nblib.core import recipes, store
-from nblib.core.errors import BadParameter, MissingInput, NblibError
+from nblib.core.errors import BadParameter, MissingInput, NblibError, there_is
 from nblib.core.text_to_values import shown
 from nblib.road import notebook_code, stages
 from nblib.road.stage_registry import STAGES, by_name
@@ -63,9 +62,7 @@ def find_notebook(name: str | Path) -> tuple[Path, str]:
         return path, stage_of(path)
     matches = [s for s in stages.STAGES if text in (s, s.split("_")[0])]
     if not matches:
-        close = difflib.get_close_matches(text, stages.STAGES, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        raise BadParameter(f"no notebook {shown(text)}{hint} There are {', '.join(stages.STAGES)}.")
+        raise BadParameter(f"no notebook {shown(text)}; {there_is(stages.STAGES, text)}")
     path = store.notebooks_dir() / f"{matches[0]}.ipynb"
     if not path.is_file():
         raise BadParameter(f"{path}: the notebook of stage {matches[0]} is not there.")

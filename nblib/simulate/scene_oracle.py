@@ -201,7 +201,7 @@ def _check_same(truth: Truth, recording: Recording) -> None:
     start = recording.trial_table["start_time"].to_numpy()
     if not np.array_equal(start, truth.start_s):
         raise BadInput(
-            f"{recording.path or recording.id}: its {len(start)} trials are not the {len(truth.start_s)} "
+            f"{recording.where}: its {len(start)} trials are not the {len(truth.start_s)} "
             "presentations of the truth file; they belong to different recordings."
         )
 

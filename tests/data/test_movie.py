@@ -198,7 +198,7 @@ def test_faults_are_refused_by_name(films, tmp_path):
         opening.open_recording(changed(films, tmp_path, in_seconds), "p1")
     with pytest.raises(errors.BadInput, match="check time_unit in the recipe"):
         opening.open_recording(recipe(films, time_unit="s"), "p1")
-    with pytest.raises(errors.BadParameter, match="no annotation 'heroes'; near it: hero"):
+    with pytest.raises(errors.BadParameter, match="no annotation 'heroes'; did you mean hero"):
         opening.open_recording(recipe(films, label="heroes"), "p1")
 
 

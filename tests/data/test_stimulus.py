@@ -93,7 +93,7 @@ def test_which_series_it_is(tmp_path):
     path = with_series(tmp_path / "one.nwb", TIMES, np.ones((len(TIMES), 2)))
     made = opened(path)
     assert made.stimulus == "noise" and made.label == ""
-    with pytest.raises(BadParameter, match="no series 'nois'; near it: noise"):
+    with pytest.raises(BadParameter, match="no series 'nois'; did you mean noise"):
         opened(path, series="nois")
     with pytest.raises(BadInput, match="no series that can be read"):
         stimulus.of(opened(nwb_files.make(tmp_path / "none.nwb")))

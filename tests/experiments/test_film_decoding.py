@@ -160,7 +160,7 @@ def test_another_label_needs_no_new_counts(tiny):
         assert set(np.unique(data.y[data.rows(0, role)])) <= {0, 1}
     other, _ = loaded(*tiny)
     assert data.split_hash == other.split_hash and data.label_name == "indoor-setting"
-    with pytest.raises(errors.BadParameter, match="no annotation 'rivals'; near it: rival"):
+    with pytest.raises(errors.BadParameter, match="no annotation 'rivals'; did you mean rival"):
         loaded(*tiny, label_name="rivals")
 
 

@@ -225,7 +225,7 @@ def test_a_film(home):
     assert scores["ridge: kappa"]["unit"] == "kappa" and "clock: auroc" in scores
     assert scores["Poisson GLM, 0.08 s ahead"]["unit"] == "bits/spike"
     again = attempt("11", {**given, "label_name": "rivals"})
-    assert again.code != 0 and "near it: rival" in again.message
+    assert again.code != 0 and "did you mean rival" in again.message
 
 
 def test_many_sessions(home):

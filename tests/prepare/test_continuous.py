@@ -386,7 +386,7 @@ RUNNING, AT = "acquisition/running", np.arange(6001) * 0.01
         (put(f"{RUNNING}/data", np.zeros((6001, 4, 5))), r"running/data is float64 of shape \(6001, 4, 5\)"),
         (with_rate(0.0), "running/starting_time gives a rate of 0 Hz"),
         (with_rate(None), "running/starting_time: the attribute 'rate' is not there"),
-        (lambda file: file.copy(RUNNING, "processing/other/running"), "no series 'running'; near it: acquisition/running, processing/other/running"),
+        (lambda file: file.copy(RUNNING, "processing/other/running"), "no series 'running'; did you mean acquisition/running or processing/other/running"),
         (put("units/spike_times", np.random.default_rng(5).uniform(0.5, 60, 2700)), "unsorted spike times in unit 0"),
         (put("units/spike_times_index", [0, 0, 0]), "units/spike_times_index ends at 0, but there are 2700 values"),
     ],

@@ -133,11 +133,11 @@ def test_bad_parameters_are_refused(project, stage, values, says):
 @pytest.mark.parametrize(
     ("stage", "values", "says"),
     [
-        ("05_train_lstm", {"model": "lsmt"}, "Did you mean lstm"),
+        ("05_train_lstm", {"model": "lsmt"}, "did you mean lstm"),
         ("05_train_lstm", {"model": "ridge", "model_params": {"hidden": 1}}, "model_params of ridge: unknown hidden"),
         ("05_train_lstm", {"model": "ensemble", "refit": True}, "validation rows weigh an ensemble"),
         ("06_train_st_gat", {"model": "gat", "graph": "full", "model_params": {"graph": "learned"}}, "give it once"),
-        ("07_few_shot", {"models": ["nearest_men"]}, "Did you mean nearest_mean"),
+        ("07_few_shot", {"models": ["nearest_men"]}, "did you mean nearest_mean"),
         ("07_few_shot", {"shots": [1, 1]}, "expected different numbers"),
         ("10_image_latents", {"spaces": ["gabro"]}, "no 'gabro'"),
         ("10_image_latents", {"regressor": "rigde"}, "regressor = 'rigde'; there are ridge"),

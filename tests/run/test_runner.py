@@ -33,7 +33,7 @@ def no_kernel(monkeypatch):
     ("values", "said"),
     [
         ({"n_bin": 5}, "unknown parameter 'n_bin'; did you mean n_bins"),
-        ({"colour": 1}, "unknown parameter 'colour'; it takes "),
+        ({"colour": 1}, "unknown parameter 'colour'; there is "),
         ({"n_bins": 4}, "n_bins must be one of"),
         ({"recipe": 3}, "recipe = 3: expected the name of a recipe"),
     ],
@@ -92,7 +92,7 @@ def test_an_unknown_model_is_refused_before_a_kernel_starts(project, no_kernel, 
     project.notebook("05_train_lstm")
     assert execute.run("05", {"recipe": "tiny", "model": "lsmt"}) == 2
     said = capsys.readouterr().err
-    assert "model = 'lsmt': no such decoder" in said and "Did you mean lstm?" in said
+    assert "model = 'lsmt': no such decoder" in said and "did you mean lstm?" in said
 
 
 def test_a_missing_input_is_told_before_a_kernel_starts(project, no_kernel, capsys):

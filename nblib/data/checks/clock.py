@@ -173,14 +173,14 @@ def _other_units(clock: Clock) -> str:
 
 
 def check_clock(
-    recording: Recording, where: str, clock: Clock, trials: pd.DataFrame | None, unsorted: list[int]
+    recording: Recording, clock: Clock, trials: pd.DataFrame | None, unsorted: list[int]
 ) -> None:
     """Refuse spikes that are not on one clock with the presentations; see the functions below.
 
     unsorted: positions of the units whose spike times fall. Raises BadInput with the ranges and,
     where they tell it, the name of the fault and what mends it.
     """
-    first, last = clock.first, clock.last
+    where, first, last = recording.where, clock.first, clock.last
     refuse(not clock.n_spikes, f"{where}: {recording.n_units} units and no spike at all.")
     refuse(
         max(abs(first), abs(last)) > LONGEST_S,
@@ -198,7 +198,7 @@ def check_clock(
         check_relative(where, clock, shown, trials["start_time"].to_numpy(np.float64))
         if max(first, begin) > SINCE_1970:  # before a ratio of the two is given another name
             check_shared(where, clock.spikes, shown)
-    check_order(recording, where, unsorted)
+    check_order(recording, unsorted)
     check_time_unit(where, clock, recording.meta.get("time_unit", "s"))
     if shown:
         check_shared(where, clock.spikes, shown)
@@ -286,7 +286,7 @@ def check_most_inside(where: str, clock: Clock, shown: Span, trials: pd.DataFram
     )
 
 
-def check_order(recording: Recording, where: str, units: list[int]) -> None:
+def check_order(recording: Recording, units: list[int]) -> None:
     """Refuse units (positions) whose spike times fall: a clock that began anew, or no order at all.
 
     Between two falls times rise. Where such runs lie beside each other, sorting mends them; where
@@ -311,7 +311,7 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
             restart = restart or place
     refuse(
         not restart,
-        f"{where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file.",
+        f"{recording.where}: unsorted spike times in unit {ids}; they fall {place}: sort them in the file.",
     )
     alone = (
         " As this unit is alone in it, it may also be two units joined into one: only then sort it."
@@ -319,7 +319,7 @@ def check_order(recording: Recording, where: str, units: list[int]) -> None:
         else ""
     )
     raise BadInput(
-        f"{where}: spike times of unit {ids} fall ({restart}) and rise again over the same stretch: their "
+        f"{recording.where}: spike times of unit {ids} fall ({restart}) and rise again over the same stretch: their "
         "clock begins anew. Write the parts as files of their own, or add the end of the earlier part "
         f"to the times after it; do not sort them, which would mix the parts.{alone}"
     )

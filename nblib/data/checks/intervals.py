@@ -43,14 +43,14 @@ class Tables:
         """Those that must be on the clock of the session."""
         return [t for name, t in self.sound.items() if name not in self.recording.invalid]
 
-    def check(self, where: str, data: Span) -> dict[str, pd.DataFrame]:
+    def check(self, data: Span) -> dict[str, pd.DataFrame]:
         """The tables of a report on intervals in a session whose spikes or signal are `data`; what is
         odd is added. Raises BadInput for what is on another clock."""
         recording, timed = self.recording, self.timed
         if timed is not None:
             check_restart(recording, timed)
             self.odd += odd_times(recording.trials, timed, data)
-        made, odd = invalid_tables(recording, where, timed, data)
+        made, odd = invalid_tables(recording, timed, data)
         others = {n: t for n, t in self.sound.items() if n != recording.trials}
         self.odd += odd + odd_tables(others, data)
         return {"intervals": interval_table(self.sound), **made}
@@ -300,7 +300,7 @@ def _session(recording: Recording, data: Span, start: np.ndarray, stop: np.ndarr
 
 
 def invalid_tables(
-    recording: Recording, where: str, trials: pd.DataFrame | None, data: Span
+    recording: Recording, trials: pd.DataFrame | None, data: Span
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """The tables `invalid` and `overlaps` of a session report, and what they come to in words.
 
@@ -316,7 +316,7 @@ def invalid_tables(
         np.isinf(times[:, 0]), np.minimum(session.first, times[:, 1]), times[:, 0]
     )
     if len(times):
-        check_unit(where, Span(named, times.min(), times.max()), session, MEND)
+        check_unit(recording.where, Span(named, times.min(), times.max()), session, MEND)
     touched = (start[None, :] < times[:, 1:]) & (stop[None, :] > times[:, :1])  # (interval, trial)
     touched &= times[:, 1:] > times[:, :1]
     rows = np.flatnonzero(touched.any(axis=0))
@@ -336,7 +336,7 @@ def invalid_tables(
 
 
 def observed_tables(
-    recording: Recording, where: str, trials: pd.DataFrame | None, spikes: Span
+    recording: Recording, trials: pd.DataFrame | None, spikes: Span
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """The table `observed` of a session report (unit: observed_s, share, presentations), and what it
     comes to in words; none where the file does not tell when its units were observed.
@@ -353,12 +353,14 @@ def observed_tables(
     observed_s = np.full(len(ids), last - first)
     for unit in known:
         times = recording.observed[unit]
-        check_intervals(where, f"{field} of unit {ids[unit]}", times)
+        check_intervals(recording.where, f"{field} of unit {ids[unit]}", times)
         observed_s[unit] = np.diff(merged(np.clip(times, first, last))).sum()
     ends = np.concatenate([recording.observed[unit].ravel() for unit in known])
     begin, end = float(ends.min()), float(ends[np.isfinite(ends)].max(initial=last))
-    check_shared(where, Span(field, begin, float(ends.max())), spikes)
-    check_unit(where, Span(field, begin, end), _session(recording, spikes, start, stop), MEND)
+    check_shared(recording.where, Span(field, begin, float(ends.max())), spikes)
+    check_unit(
+        recording.where, Span(field, begin, end), _session(recording, spikes, start, stop), MEND
+    )
     seen = recording.observed_in(start, stop)
     table = pd.DataFrame(
         {"observed_s": observed_s, "share": observed_s / max(last - first, 1e-9), "presentations": seen.sum(axis=0)},

@@ -25,7 +25,7 @@ def report(session: Recording) -> SessionReport:
     tables: `summary`; `channels` (region, electrodes, sd, share of NaN); `intervals` (label,
     start_s, stop_s, length_s). Memory: a minute of signal at a time.
     """
-    series, where = session.lfp, str(session.path or session.id)
+    series = session.lfp
     tables, (channels, held_s) = intervals.read(session), _channels(session)
     empty = pd.DataFrame({"label": [], "start_time": [], "stop_time": []})
     table = session.timed_trials.sort_values("start_time") if session.trials else empty
@@ -38,8 +38,8 @@ def report(session: Recording) -> SessionReport:
         }
     ).reset_index(drop=True)
     signal = Span("the signal", series.start_s, series.stop_s)
-    _check_clock(session, where, signal, shown)
-    tables.check(where, signal)
+    _check_clock(session, signal, shown)
+    tables.check(signal)
     odd = [words.replace("presentations", "intervals") for words in tables.odd]
     odd += [f"channels: {words}" for words in labelling.odd_areas(session.meta["electrodes"])]
     odd += tell(
@@ -102,16 +102,16 @@ def _numbered(session: Recording) -> bool:
     return bool(np.isclose(session.lfp.rate_hz * SECONDS[unit], 1.0))
 
 
-def _check_clock(session: Recording, where: str, signal: Span, shown: pd.DataFrame) -> None:
+def _check_clock(session: Recording, signal: Span, shown: pd.DataFrame) -> None:
     """Refuse a signal, its intervals and invalid times that are not on one clock in seconds."""
     rate_hz, in_ms = session.lfp.rate_hz, session.meta.get("time_unit", "s") == "ms"
     if len(shown):
         trials = Span(session.trials, shown["start_s"].min(), shown["stop_s"].max())
-        check_shared(where, signal, trials)
+        check_shared(session.where, signal, trials)
         remedy = "If its times are milliseconds (a rate is in Hz all the same), set time_unit: ms."
         if in_ms:
             remedy = f"{TO_SECONDS.capitalize()}, and set time_unit: s."
-        check_unit(where, trials, signal, remedy)
+        check_unit(session.where, trials, signal, remedy)
         if rate_hz < SLOW_HZ or (in_ms and shown["length_s"].median() < SHORT_S):
             numbered = _numbered(session)
             remedy = (
@@ -120,7 +120,7 @@ def _check_clock(session: Recording, where: str, signal: Span, shown: pd.DataFra
                 f"{', each number divided by the sampling rate' if numbered else ''}, and set time_unit: s."
             )
             whole = trials._replace(first=min(trials.first, signal.first))
-            check_unit(where, signal, whole, remedy)
+            check_unit(session.where, signal, whole, remedy)
 
 
 def _odd_signal(session: Recording, channels: pd.DataFrame, held_s: float) -> list[str]:

@@ -49,18 +49,22 @@ class Spikes:
     step_ms: int  # every time is so many whole milliseconds, or a multiple; 0: of no such step
 
 
-def pass_over(recording: Recording, where: str) -> Spikes:
+def pass_over(recording: Recording) -> Spikes:
     """One pass over all spikes; refuses NaN with the unit ids, notes which units are not sorted.
 
-    Raises BadInput, too, when the positions of the units' spikes do not rise from 0. `where` names
-    the file.
+    Raises BadInput, too, when the positions of the units' spikes do not rise from 0.
     """
     positions, ids = np.asarray(recording.spike_index, np.int64), recording.units.index
     expected = "expected rising positions from 0."
     refuse(
-        np.diff(positions) < 0, f"{where}: the spike index falls at unit %rows; {expected}", of=ids
+        np.diff(positions) < 0,
+        f"{recording.where}: the spike index falls at unit %rows; {expected}",
+        of=ids,
     )
-    refuse(positions[0] != 0, f"{where}: the spike index begins at {positions[0]}; {expected}")
+    refuse(
+        positions[0] != 0,
+        f"{recording.where}: the spike index begins at {positions[0]}; {expected}",
+    )
     first, last = np.full((2, len(ids)), np.nan)
     duplicates, refractory = np.zeros((2, len(ids)), int)
     bad, unsorted, short, step_ms = [], [], 0, None
@@ -92,7 +96,7 @@ def pass_over(recording: Recording, where: str) -> Spikes:
             step_ms = _common_step_ms(times, step_ms or 0)
     refuse(
         ids[bad],
-        f"{where}: NaN or infinite spike times in unit %rows; mend or remove these units in the file.",
+        f"{recording.where}: NaN or infinite spike times in unit %rows; mend or remove these units in the file.",
     )
     columns = {
         "spikes": np.diff(positions),
@@ -207,8 +211,7 @@ def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock) -> list[str]:
 
 def report(recording: Recording) -> SessionReport:
     """Check a recording of spikes and describe it; raises what `session_report` says."""
-    where, begun = str(recording.path or recording.id), None
-    tables = intervals.read(recording)
+    tables, begun = intervals.read(recording), None
     shown_s = stimulus.read(recording)[0] if recording.stimulus else None
     timed, odd = tables.timed, tables.odd
     if timed is not None:
@@ -216,9 +219,9 @@ def report(recording: Recording) -> SessionReport:
         begun = trials[np.isfinite(trials["start_time"])]  # a clock is told by starts alone
         has_stop = begun.index.isin(timed.index)
         begun = begun.assign(stop_time=begun["stop_time"].where(has_stop, begun["start_time"]))
-    spikes = pass_over(recording, where)
+    spikes = pass_over(recording)
     clock = clock_of(spikes, tables.of_clock(), recording.meta.get("time_unit", "s"))
-    check_clock(recording, where, clock, begun, spikes.unsorted)
+    check_clock(recording, clock, begun, spikes.unsorted)
     if shown_s is not None and clock.n_isi >= LEAST_ISI:
         place, samples = stimulus.place(recording), Span("samples", shown_s[0], shown_s[-1])
         check_samples(place, shown_s, clock.spikes)
@@ -230,12 +233,12 @@ def report(recording: Recording) -> SessionReport:
         "unit_rates": unit_rates,
         "rate": mean_rate(recording, clock),
     }
-    out |= tables.check(where, clock.spikes)
+    out |= tables.check(clock.spikes)
     if timed is not None:
         made, lengths = intervals.trial_tables(recording, trials)
         out |= made | {"classes": pd.DataFrame({"class": recording.labelled.classes})}
         odd += lengths + odd_clocks(recording.trials, timed, spikes.units)
-    observed, words = intervals.observed_tables(recording, where, timed, clock.spikes)
+    observed, words = intervals.observed_tables(recording, timed, clock.spikes)
     out |= observed
     odd += words + odd_spikes(recording, spikes, clock)
     areas = pd.Series(counts_dataset.areas_of(recording.units)).value_counts(sort=False)

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from nblib.core.errors import BadInput, some
+from nblib.core.errors import BadInput, some, there_is
 from nblib.core.findings import check_array, refuse
 from nblib.data.files import hdf5
 from nblib.data.trials.columns import BROKEN, LEFT_OUT, TIME_SUFFIX, numbers, require
@@ -318,8 +318,7 @@ class LazyTables(Mapping):
                             f"{self._path}: {place} is there, but is no interval table: it has no "
                             f"start_time. Set `intervals` in the recipe."
                         )
-            there = some(sorted(self), 40) or "no interval table at all"
+            known = there_is(sorted(self), name)
             raise BadInput(
-                f"{self._path}: no interval table {name!r}; there is {there}. Set `intervals` in "
-                "the recipe."
+                f"{self._path}: no interval table {name!r}; {known} Set `intervals` in the recipe."
             )
