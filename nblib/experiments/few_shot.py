@@ -19,7 +19,7 @@ from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.core.markup import in_markdown
 from nblib.evaluate import stats
-from nblib.evaluate.result import Result, Row
+from nblib.evaluate.result import Result, Row, with_interval
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
 from nblib.experiments.few_labels import ALL, FIRST_CHOICE, answers, choosing, draw
@@ -289,10 +289,7 @@ def in_words(result: Result, data: Data) -> str:
     for name, part in curve.groupby("model", sort=False):
         part = part.sort_values("per_class")
         ends = part.iloc[[0, -1]] if len(part) > 1 else part
-        points = [
-            f"{p.value:.1%} (95 % interval {p.ci_low:.1%} to {p.ci_high:.1%}) with {p.per_class:.0f}"
-            for p in ends.itertuples()
-        ]
+        points = [f"{with_interval(p)} with {p.per_class:.0f}" for p in ends.itertuples()]
         lines.append(f"- **{name}**: {', '.join(points)}")
     first = curve.iloc[0]
     return (

@@ -112,7 +112,7 @@ def _common_step_ms(times_s: np.ndarray, step_ms: int) -> int:
     """The longest step of whole milliseconds that all times, and `step_ms`, are multiples of; 0 for none."""
     for some_times in (times_s[:1000], times_s):  # a few tell enough of most recordings
         ticks = np.rint(some_times * 1e3)
-        if (np.abs(some_times * 1e3 - ticks) >= 1e-6).any():
+        if (np.abs(some_times * 1e3 - ticks) >= 1e-6).any() or np.abs(ticks).max() > 1e15:
             return 0
     return int(np.gcd.reduce(ticks.astype(np.int64), initial=step_ms))
 
