@@ -48,7 +48,7 @@ def test_what_is_broken_is_refused():
         (lambda: check_array("f: x", np.zeros((3, 2)), False, "a row"), r"f: x is float64 of shape \(3, 2\); expected a row\."),
         (lambda: check_length("f: x", 1200, 3, "units"), "f: x has 1,200 entries for 3 units"),
         (lambda: check_finite("f: x", np.array([1, np.inf, np.nan])), "f: x is NaN or infinite in row 1, 2;"),
-        (lambda: check_rising("f: x", np.array([1, 2, 1.5]), "sample"), "f: x falls after sample 1 \(2 to 1\.5 s\);"),
+        (lambda: check_rising("f: x", np.array([1, 2, 1.5]), "sample"), r"f: x falls after sample 1 \(2 to 1\.5 s\);"),
         (lambda: check_rising("f: x", np.array([1, np.nan])), "f: x is NaN or infinite in row 1"),
         (lambda: check_once("f: id", [3, 4, 3, 4, 5]), "f: id names several units alike: 3, 4;"),
     ],
