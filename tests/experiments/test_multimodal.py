@@ -85,7 +85,7 @@ def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
         f"spikes from {n}" for n in ("behaviour", "wheel", "whisker", "choice", "probabilityLeft")
     } <= set(by_task)
     assert all(answers.NETWORK in models and len(models) >= 3 for models in by_task.values())
-    assert {"ridge", "lagged ridge", "shared map", "causal ridge"} <= by_task["wheel"]
+    assert {"ridge", "lagged ridge", "shared map", "Wiener filter"} <= by_task["wheel"]
     with_best = {row.of["variant"] for row in result.rows if row.best is not None}
     assert with_best == {
         "wheel",
@@ -220,7 +220,7 @@ def test_a_further_signal_is_a_line_of_the_recipe(tiny, tmp_path):
     assert one.signal_names == ("wheel", "whisker", "turned") and np.isfinite(one.signals).all()
     branch, model, _ = experiment.fitted([one], asked, whole=False)
     turned = Task("turned", "signal")
-    assert {"ridge", "lagged ridge", "causal ridge"} <= set(branch.answers[turned])
+    assert {"ridge", "lagged ridge", "Wiener filter"} <= set(branch.answers[turned])
     assert model.decode(one.counts)["turned"].shape == one.counts.shape[:2]
 
 

@@ -155,9 +155,10 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
                 assert torch.equal(one, two)
 
 
-def test_a_causal_network_sees_no_later_bin(sessions):
+@pytest.mark.parametrize("trunk", ["transformer", "gru"])
+def test_a_causal_network_sees_no_later_bin(sessions, trunk):
     branch = fit_branch(sessions, causal=True)
-    fitted = fit(sessions, branch, causal=True)
+    fitted = fit(sessions, branch, causal=True, trunk=trunk)
     hidden = masks.hide(sessions[0])
     part = batch(fitted, sessions[0], hidden)
     later = dict(part) | {"x": part["x"].clone()}

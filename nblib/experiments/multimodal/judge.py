@@ -42,7 +42,10 @@ class Params(P.Judge, P.Fit, CohortParams):
 
     recipe: str = Field("task_demo", description="recipe in params/recipes, or a path to one")
     width: int = Field(64, ge=8, le=1024, description="numbers in a token [count]")
-    layers: int = Field(2, ge=1, le=48, description="layers of the transformer [count]")
+    trunk: Literal["transformer", "gru"] = Field(
+        "transformer", description="how bins learn of each other"
+    )
+    layers: int = Field(2, ge=1, le=48, description="layers of the trunk [count]")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="dropout in the layers")
     causal: bool = Field(False, description="every bin is told from itself and earlier ones alone")
     precision: Literal["32", "bf16-mixed", "16-mixed"] = Field("32", description="arithmetic")
@@ -79,7 +82,7 @@ class Params(P.Judge, P.Fit, CohortParams):
     @property
     def shape(self) -> dict[str, Any]:
         """What the network is made with."""
-        shape = self.model_dump(include={"width", "layers", "dropout", "causal"})
+        shape = self.model_dump(include={"width", "layers", "dropout", "causal", "trunk"})
         return shape | {"heads": self.heads}
 
     @property

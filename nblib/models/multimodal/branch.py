@@ -174,7 +174,7 @@ def candidates(
     kinds = {
         "ridge": (each(sessions, linear.flat_ridge), [] if causal else signals),
         "lagged ridge": (each(sessions, linear.lagged_ridge), [] if causal else signals),
-        "causal ridge": (each(sessions, linear.lagged_ridge, True), signals),
+        "Wiener filter": (each(sessions, linear.lagged_ridge, True), signals),
         "logistic": (each(sessions, linear.logistic), variables),
         "Poisson Bayes": (each(sessions, linear.by_rates), variables),
         "shared map": (through, shared if several else []),

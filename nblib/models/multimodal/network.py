@@ -19,7 +19,8 @@ OF_SESSION = ("units_in", "units_out", "session")  # layers that belong to one
 
 @dataclass(frozen=True)
 class Shape:
-    """n_units: of each session; n_classes: of each variable; causal: a bin sees no later one."""
+    """n_units: of each session; n_classes: of each variable; causal: a bin sees no later one; trunk: how bins
+    learn of each other, "transformer" or "gru"."""
 
     n_units: list[int]
     n_bins: int
@@ -31,6 +32,7 @@ class Shape:
     dropout: float = 0.3
     input_dropout: float = 0.2
     causal: bool = False
+    trunk: str = "transformer"
 
 
 class MaskedNetwork(nn.Module):
@@ -46,12 +48,23 @@ class MaskedNetwork(nn.Module):
         self.signals_in = nn.Linear(2 * shape.n_signals, width)
         self.variables_in = nn.ModuleList(nn.Embedding(c + 1, width) for c in shape.n_classes)
         self.drop = nn.Dropout(shape.input_dropout)
-        block = nn.TransformerEncoderLayer(
-            width, shape.heads, 2 * width, shape.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.trunk = nn.TransformerEncoder(
-            block, shape.layers, nn.LayerNorm(width), enable_nested_tensor=False
-        )
+        if shape.trunk == "gru":
+            dropout = shape.dropout if shape.layers > 1 else 0.0  # between layers alone
+            ways = {"dropout": dropout, "bidirectional": not shape.causal, "batch_first": True}
+            self.trunk = nn.GRU(width, width if shape.causal else width // 2, shape.layers, **ways)
+        else:
+            block = nn.TransformerEncoderLayer(
+                width,
+                shape.heads,
+                2 * width,
+                shape.dropout,
+                "gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            self.trunk = nn.TransformerEncoder(
+                block, shape.layers, nn.LayerNorm(width), enable_nested_tensor=False
+            )
         self.signals_out = nn.Linear(width, shape.n_signals)
         self.variables_out = nn.ModuleList(nn.Linear(width, c) for c in shape.n_classes)
         for head in (*self.units_out, self.signals_out, *self.variables_out):
@@ -61,7 +74,9 @@ class MaskedNetwork(nn.Module):
         self.register_buffer("later", later if shape.causal else None, persistent=False)
 
     def mixed(self, token: Tensor) -> Tensor:
-        """Tokens (B, T, D) through the transformer: nearly all of the work, which may be compiled."""
+        """Tokens (B, T, D) through the trunk: nearly all of the work, which may be compiled."""
+        if isinstance(self.trunk, nn.GRU):
+            return self.trunk(token)[0]
         return self.trunk(token, mask=self.later)
 
     def take_over(self, other: MaskedNetwork) -> None:
