@@ -3,6 +3,7 @@
 A rule is one call: what is wrong, and a sentence with its figures and what to do.
 
     odd += tell(units["spikes"] == 0, "%n of %all units have no spikes (unit %rows).")
+    odd += told({"%n units fire too often (unit %rows).": rate > 100, "Spikes begin before zero.": first < 0})
     refuse(frame % 1 > 0, f"{path}: frame is %value in row %rows; count whole frames.", value=frame)
 
 What is wrong may be true or false, a mask, or the wrong ones themselves (ids, names). The sentence may
@@ -13,7 +14,7 @@ it holds. What files get wrong time and again has a rule of its own, `check_...`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,11 @@ def tell(wrong: Any, says: str, *, of: Any = None, value: Any = None) -> list[st
         return []
     figures |= {"n": f"{len(rows):,}", "rows": some(rows), "row": str(rows[0])}
     return [SHOWN.sub(lambda place: figures[place[1]], says)]
+
+
+def told(rules: Mapping[str, Any]) -> list[str]:
+    """The sentences of several rules, each with what is wrong: those that hold."""
+    return [sentence for says, wrong in rules.items() for sentence in tell(wrong, says)]
 
 
 def refuse(wrong: Any, says: str, **more: Any) -> None:

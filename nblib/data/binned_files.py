@@ -32,7 +32,7 @@ from pydantic import Field
 from xarray.backends import H5NetCDFStore
 
 from nblib.core.errors import BadInput, BadParameter, some
-from nblib.core.findings import check_array, check_once, tell
+from nblib.core.findings import check_array, check_once, told
 from nblib.core.params import Params, Recipe
 from nblib.data.counts_dataset import UNIT_NUMBERS, UNIT_TEXT
 from nblib.data.files import hdf5, require_file
@@ -239,28 +239,23 @@ def _odd(path: Path, counts: np.ndarray, width: np.ndarray, start: np.ndarray) -
             f"{path}: all counts are multiples of {step}, which is 1 / bin_s: these are rates. Take the counts, or "
             "multiply by bin_s."
         )
-    odd = tell(step > 1, f"All counts are multiples of {step}: were they scaled?")
+    apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()
+    rules = {f"All counts are multiples of {step}: were they scaled?": step > 1}
     for what, axis in (("trial", 0), ("unit", 2)):
         flat = np.moveaxis(counts, axis, 0).reshape(counts.shape[axis], -1)
         flat = flat[flat.sum(axis=1, dtype=np.int64) >= LEAST_SPIKES]
         n = len(flat) - len({row.tobytes() for row in flat})
-        odd += tell(
-            n > 0,
-            f"{n} {what}s have the very counts of another {what}; if they are the same, leave them out: what "
-            "stands twice can teach and judge at once.",
-        )
-    apart, lasts = np.median(np.abs(np.diff(start))) if len(start) > 1 else 0.0, width[0].sum()
-    return [
-        *odd,
-        *tell(
-            width.max() >= LONG_BIN_S,
-            f"Bins last up to {width.max():g} s; if bin_s is in milliseconds, divide it by 1000.",
-        ),
-        *tell(
-            apart > FAR_APART * lasts,
-            f"Trials of {lasts:g} s start {apart:g} s apart; if start_s is in milliseconds, divide it by 1000.",
-        ),
-    ]
+        rules |= {
+            f"{n} {what}s have the very counts of another {what}; if they are the same, leave them out: what stands "
+            "twice can teach and judge at once.": n > 0
+        }
+    rules |= {
+        f"Bins last up to {width.max():g} s; if bin_s is in milliseconds, divide it by 1000.": width.max()
+        >= LONG_BIN_S,
+        f"Trials of {lasts:g} s start {apart:g} s apart; if start_s is in milliseconds, divide it by 1000.": apart
+        > FAR_APART * lasts,
+    }
+    return told(rules)
 
 
 def _bin_widths(

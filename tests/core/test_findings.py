@@ -15,6 +15,7 @@ from nblib.core.findings import (
     counted,
     refuse,
     tell,
+    told,
 )
 
 
@@ -34,6 +35,11 @@ def test_a_sentence_has_the_figures_of_what_is_wrong():
         "2: a, b, 5 % of {braces} and %nothing"
     ]
     assert [counted(n, "gap") for n in (1, 2000)] == ["1 gap", "2,000 gaps"]
+
+
+def test_of_several_rules_those_that_hold_are_told():
+    rules = {"%n odd (%rows)": pd.Series([False, True]), "sound": False, "broken": np.True_}
+    assert told(rules) == ["1 odd (1)", "broken"]
 
 
 def test_what_is_broken_is_refused():

@@ -277,6 +277,11 @@ def test_what_is_not_one_clock_is_refused_by_name(change, times, says):
         session_report(made)
 
 
+def test_one_spike_alone_is_far_from_any_clock_too():
+    with pytest.raises(BadInput, match="no clock in seconds counts so far"):
+        session_report(session([np.array([1e12]), np.empty(0)]))
+
+
 def test_what_is_advised_helps():
     """A restart: the end of the earlier part added; counted from presentations: their start added;
     samples divided."""

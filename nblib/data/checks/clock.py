@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.core.findings import Span, counted, refuse, seconds, tell
+from nblib.core.findings import Span, counted, refuse, seconds, tell, told
 from nblib.data.recording import Recording
 
 SHORT_ISI = 0.1  # in seconds common, in milliseconds next to impossible
@@ -89,24 +89,19 @@ def perhaps_other_unit(clock: Clock, time_unit: str) -> list[str]:
     """What else times that are let pass may be."""
     if clock.n_isi < LEAST_ISI:
         return []
-    far_apart, rate = clock.rate < SLOW_RATE and clock.shortest >= 5, clock.rate
+    far_apart, fast = clock.rate < SLOW_RATE and clock.shortest >= 5, clock.rate > MOST_RATE
     if time_unit == "ms":
         return tell(
             far_apart and clock.whole,
-            f"All spike times are whole milliseconds, and units fire {rate:.2g} Hz: if these are sample numbers, "
+            f"All spike times are whole milliseconds, and units fire {clock.rate:.2g} Hz: if these are sample numbers, "
             f"{TO_SECONDS} (each number divided by the sampling rate).",
         )
-    return [
-        *tell(
-            rate > MOST_RATE,
-            f"Units fire {rate:.3g} times a second in the mean: if these times are minutes or hours, {TO_SECONDS}.",
-        ),
-        *tell(
-            far_apart and clock.sparse,
-            "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
-            "set time_unit: ms in the recipe.",
-        ),
-    ]
+    rules = {
+        f"Units fire {clock.rate:.3g} times a second in the mean: if these times are minutes or hours, {TO_SECONDS}.": fast,
+        "Spikes are far apart and intervals long for seconds: if these times are milliseconds, "
+        "set time_unit: ms in the recipe.": far_apart and clock.sparse,
+    }
+    return told(rules)
 
 
 def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
@@ -147,29 +142,23 @@ def check_time_unit(where: str, clock: Clock, time_unit: str) -> None:
     )
     seen += ", all spike times are whole numbers" if clock.whole else ""
     seen += f". Interval tables end at {end:.6g}" if end > 0 else ""
-    for verdict, wrong in verdicts.items():
-        refuse(wrong, f"{where}: read as {time_unit}, {seen}. {verdict}")
+    for verdict in told(verdicts):
+        raise BadInput(f"{where}: read as {time_unit}, {seen}. {verdict}")
 
 
 def _other_units(clock: Clock) -> str:
     """What times may be that are no seconds, by the rates that would follow, and what to do then."""
-    rate, anew = clock.rate, TO_SECONDS.capitalize()
-    kinds = [
-        *tell(
-            1e3 * rate >= (SLOW_RATE if clock.whole else LEAST_RATE),
-            f"milliseconds (units would fire {1e3 * rate:.2g} Hz). Set time_unit: ms in the recipe.",
-        ),
-        *tell(
-            SAMPLING_HZ * rate <= FAST_RATE,
-            f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {SAMPLING_HZ * rate:.2g} Hz). {anew}: each "
-            "number divided by the sampling rate, in interval tables too if they count samples.",
-        ),
-        *tell(
-            SLOW_RATE <= 1e6 * rate <= FAST_RATE,
-            f"microseconds (units would fire {1e6 * rate:.2g} Hz). {anew}.",
-        ),
-    ]
-    return " Or like ".join(kinds or [f"sample numbers of an unusual clock. {TO_SECONDS}."])
+    anew, in_ms, in_us = TO_SECONDS.capitalize(), 1e3 * clock.rate, 1e6 * clock.rate
+    in_samples, least = SAMPLING_HZ * clock.rate, SLOW_RATE if clock.whole else LEAST_RATE
+    kinds = {
+        f"milliseconds (units would fire {in_ms:.2g} Hz). Set time_unit: ms in the recipe.": in_ms
+        >= least,
+        f"sample numbers (at {SAMPLING_HZ:g} Hz units would fire {in_samples:.2g} Hz). {anew}: each number divided by "
+        "the sampling rate, in interval tables too if they count samples.": in_samples <= FAST_RATE,
+        f"microseconds (units would fire {in_us:.2g} Hz). {anew}.": SLOW_RATE <= in_us <= FAST_RATE,
+    }
+    unusual = f"sample numbers of an unusual clock. {TO_SECONDS}."
+    return " Or like ".join(told(kinds) or [unusual])
 
 
 def check_clock(
@@ -181,16 +170,15 @@ def check_clock(
     where they tell it, the name of the fault and what mends it.
     """
     where, first, last = recording.where, clock.first, clock.last
-    refuse(not clock.n_spikes, f"{where}: {recording.n_units} units and no spike at all.")
-    refuse(
-        max(abs(first), abs(last)) > LONGEST_S,
-        f"{where}: spikes from {first:.6g} to {last:.6g}; no clock in seconds counts so far. "
-        f"Set time_unit: ms if they are milliseconds, else {TO_SECONDS}.",
-    )
-    refuse(
-        clock.n_spikes > 1 and first == last,
-        f"{where}: all {clock.n_spikes:,} spike times are {first:g} s; the file holds no times.",
-    )
+    far, no_times = max(abs(first), abs(last)) > LONGEST_S, clock.n_spikes > 1 and first == last
+    rules = {
+        f"{where}: {recording.n_units} units and no spike at all.": not clock.n_spikes,
+        f"{where}: spikes from {first:.6g} to {last:.6g}; no clock in seconds counts so far. Set time_unit: ms if they "
+        f"are milliseconds, else {TO_SECONDS}.": far,
+        f"{where}: all {clock.n_spikes:,} spike times are {first:g} s; the file holds no times.": no_times,
+    }
+    for sentence in told(rules):
+        raise BadInput(sentence)
     shown = None
     if trials is not None and len(trials):
         begin, end = float(trials["start_time"].min()), float(trials["stop_time"].max())

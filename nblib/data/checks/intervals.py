@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.core.errors import BadInput, some
-from nblib.core.findings import Span, counted, seconds, tell
+from nblib.core.findings import Span, counted, seconds, tell, told
 from nblib.data.checks.clock import NO_ORDER, check_shared, check_unit
 from nblib.data.recording import Recording
 from nblib.data.trials import columns, labelling, usable
@@ -228,16 +228,12 @@ def odd_tables(tables: dict[str, pd.DataFrame], data: Span) -> list[str]:
 def odd_times(name: str, trials: pd.DataFrame, data: Span) -> list[str]:
     """What is odd in the times of the presentations in table `name`."""
     outside = (trials["stop_time"] < data.first) | (trials["start_time"] > data.last)
-    early = trials["start_time"].diff() < 0
-    return [
-        *odd_tables({name: trials}, data),
-        *tell(outside, f"{name}: %n of %all presentations lie outside the {data} (row %rows)."),
-        *tell(
-            early,
-            f"{name}: %n of %all presentations begin before the row above them: the table is not in time order, or "
-            "its clock begins anew (row %rows).",
-        ),
-    ]
+    rules = {
+        f"{name}: %n of %all presentations lie outside the {data} (row %rows).": outside,
+        f"{name}: %n of %all presentations begin before the row above them: the table is not in time order, or its clock "
+        "begins anew (row %rows).": trials["start_time"].diff() < 0,
+    }
+    return odd_tables({name: trials}, data) + told(rules)
 
 
 def check_restart(recording: Recording, trials: pd.DataFrame) -> None:

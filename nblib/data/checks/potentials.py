@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from nblib.core.findings import Span, counted, tell
+from nblib.core.findings import Span, counted, tell, told
 from nblib.core.params import SECONDS
 from nblib.data.checks import intervals
 from nblib.data.checks.clock import TO_SECONDS, check_shared, check_unit
@@ -128,34 +128,22 @@ def _odd_signal(session: Recording, channels: pd.DataFrame, held_s: float) -> li
     by_region, rate_hz = channels.set_index("region"), session.lfp.rate_hz
     sd, lost = by_region["sd"], by_region["nan_share"]
     usual = sd[sd > 0].median()
+    still = session.meta.get("still", list)()
     samples = f"; if they are sample numbers, {TO_SECONDS}" if _numbered(session) else ""
-    return [
-        *tell(sd == 0, "Channels without any signal: %rows."),
-        *tell(
-            session.meta.get("still", list)(),
-            "%n electrodes stay at one value throughout (electrode %rows), and count in the mean of their region; "
-            "write the file anew without them.",
-        ),
-        *tell(
-            bool(held_s and (sd > 0).any()),
-            f"All channels stay at one value for {held_s:.4g} s in all: samples that were lost are often filled so. "
-            "Name the table of such times in invalid_times, or write NaN there.",
-        ),
-        *tell(
-            (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0)),
-            "Channels much stronger or weaker than the others: %rows.",
-        ),
-        *tell(
-            bool(lost.max() > 0),
-            f"NaN in the signal, most in {lost.idxmax()} ({lost.max():.2%} of its samples).",
-        ),
-        *tell(
-            rate_hz < SLOW_HZ,
-            f"{rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms"
-            f"{samples}.",
-        ),
-        *_gaps(session.lfp),
-    ]
+    far = (sd > ODD_SD * usual) | ((sd < usual / ODD_SD) & (sd > 0))
+    rules = {
+        "Channels without any signal: %rows.": sd == 0,
+        "%n electrodes stay at one value throughout (electrode %rows), and count in the mean of their region; write the "
+        "file anew without them.": still,
+        f"All channels stay at one value for {held_s:.4g} s in all: samples that were lost are often filled so. Name the "
+        "table of such times in invalid_times, or write NaN there.": held_s > 0 and (sd > 0).any(),
+        "Channels much stronger or weaker than the others: %rows.": far,
+        f"NaN in the signal, most in {lost.idxmax()} ({lost.max():.2%} of its samples).": lost.max()
+        > 0,
+        f"{rate_hz:g} Hz is slow for a potential: if the file's times are milliseconds, set time_unit: ms"
+        f"{samples}.": rate_hz < SLOW_HZ,
+    }
+    return told(rules) + _gaps(session.lfp)
 
 
 def _gaps(series: Series) -> list[str]:

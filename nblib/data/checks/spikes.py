@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nblib.core.findings import Span, refuse, tell
+from nblib.core.findings import Span, refuse, tell, told
 from nblib.core.markup import in_markdown
 from nblib.data import counts_dataset, stimulus
 from nblib.data.checks import intervals
@@ -188,25 +188,18 @@ def odd_clocks(name: str, timed: pd.DataFrame, units: pd.DataFrame) -> list[str]
 
 def odd_spikes(recording: Recording, spikes: Spikes, clock: Clock) -> list[str]:
     """What is odd in the spikes of units and in their times."""
-    units = spikes.units
-    return [
-        *tell(units["spikes"] == 0, "%n of %all units have no spikes (unit %rows)."),
-        *tell(
-            units["duplicates"] > 0,
-            f"{units['duplicates'].sum():,} spike times stand twice, in %n units (unit %rows); both are counted.",
-        ),
-        *tell(
-            _same_trains(recording, units),
-            "%n units have the very spikes of a unit before them (unit %rows); each counts as one.",
-        ),
-        *perhaps_other_unit(clock, recording.meta.get("time_unit", "s")),
-        *tell(
-            clock.n_isi >= LEAST_ISI and spikes.step_ms >= COARSE_MS,
-            f"All spike times are multiples of {spikes.step_ms} ms: bins of 02 that are shorter, or no multiple of it, "
-            "hold more or fewer of them by their place alone.",
-        ),
-        *tell(clock.first < 0, f"Spikes begin before time zero, at {clock.first:.4g} s."),
-    ]
+    units, step_ms = spikes.units, spikes.step_ms
+    same, twice = _same_trains(recording, units), units["duplicates"]
+    rules = {
+        "%n of %all units have no spikes (unit %rows).": units["spikes"] == 0,
+        f"{twice.sum():,} spike times stand twice, in %n units (unit %rows); both are counted.": twice
+        > 0,
+        "%n units have the very spikes of a unit before them (unit %rows); each counts as one.": same,
+        f"All spike times are multiples of {step_ms} ms: bins of 02 that are shorter, or no multiple of it, hold more or "
+        "fewer of them by their place alone.": clock.n_isi >= LEAST_ISI and step_ms >= COARSE_MS,
+        f"Spikes begin before time zero, at {clock.first:.4g} s.": clock.first < 0,
+    }
+    return told(rules) + perhaps_other_unit(clock, recording.meta.get("time_unit", "s"))
 
 
 def report(recording: Recording) -> SessionReport:
