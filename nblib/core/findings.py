@@ -83,7 +83,7 @@ def tell(wrong: Any, says: str, *, of: Any = None, value: Any = None) -> list[st
     if not len(rows := list(rows)):
         return []
     figures |= {"n": f"{len(rows):,}", "rows": some(rows), "row": str(rows[0])}
-    return [SHOWN.sub(lambda place: figures[place[1]], says)]
+    return [SHOWN.sub(lambda place: figures.get(place[1], place[0]), says)]
 
 
 def told(rules: Mapping[str, Any]) -> list[str]:

@@ -31,8 +31,8 @@ def test_a_sentence_has_the_figures_of_what_is_wrong():
     ]
     assert tell(np.ones(1234, bool), "%n of %all: %rows")[0].startswith("1,234 of 1,234: 0, 1,")
     assert tell(np.zeros(3, bool), "%n") == tell(False, "no") == tell([], "%n") == []
-    assert tell(["a", "b"], "%n: %rows, 5 % of {braces} and %nothing") == [
-        "2: a, b, 5 % of {braces} and %nothing"
+    assert tell(["a", "b"], "%n: %rows, 5 % of {braces}, %nothing, %all and %value") == [
+        "2: a, b, 5 % of {braces}, %nothing, %all and %value"
     ]
     assert [counted(n, "gap") for n in (1, 2000)] == ["1 gap", "2,000 gaps"]
 
