@@ -71,9 +71,10 @@ def tell(wrong: Any, says: str, *, of: Any = None, value: Any = None) -> list[st
     """
     if isinstance(wrong, bool | np.bool_):
         return [says] if wrong else []
-    figures, rows = {}, wrong
-    if isinstance(wrong, pd.Series | np.ndarray) and wrong.dtype == bool:
-        names = wrong.index if of is None and isinstance(wrong, pd.Series) else of
+    figures, rows, names = {}, wrong, of
+    if isinstance(wrong, pd.Series):
+        names, wrong = wrong.index if of is None else of, wrong.to_numpy(bool)
+    if isinstance(wrong, np.ndarray) and wrong.dtype == bool:
         rows = np.flatnonzero(wrong)
         figures["all"] = f"{len(wrong):,}"
         if value is not None and len(rows):

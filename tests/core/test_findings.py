@@ -22,6 +22,7 @@ from nblib.core.findings import (
 def test_a_sentence_has_the_figures_of_what_is_wrong():
     flags = pd.Series([True, False, True], index=["a", "b", "c"])
     assert tell(flags, "%n of %all units (%rows; %row)") == ["2 of 3 units (a, c; a)"]
+    assert tell(flags.astype(object), "%rows") == tell(flags.astype("boolean"), "%rows") == ["a, c"]
     assert tell(flags.to_numpy(), "row %rows holds %value", value=[0.5, 1, 2]) == [
         "row 0, 2 holds 0.5"
     ]
