@@ -74,7 +74,8 @@ def inferred(
             EXACT: partial(references.least_energy, per_spike=-worth),
         }
         parts = {name: [] for name in ways}
-        for steps in in_parts(data.starts("test")):
+        starts = data.starts("test")
+        for steps in np.array_split(starts, 1 + len(starts) // AT_ONCE):
             seen = distances_said(models["distance"], data, steps)
             for name, way in ways.items():
                 ahead = way(*seen)[:, -data.ahead :]
@@ -82,11 +83,6 @@ def inferred(
         trains |= {name: np.concatenate(part, axis=1) for name, part in parts.items()}
     table = pd.DataFrame({"of": choices.keys(), "chosen": choices.values()}, dtype=str)
     return trains, table.assign(role=CHOOSES)
-
-
-def in_parts(steps: np.ndarray) -> list[np.ndarray]:
-    """Steps some at a time, the windows of whose cells fit into memory together."""
-    return np.array_split(steps, 1 + len(steps) // AT_ONCE)
 
 
 def joined(windows: np.ndarray) -> np.ndarray:
