@@ -22,7 +22,7 @@ from nblib.data.counts_dataset import load as load_counts
 from nblib.evaluate import importance, stats
 from nblib.evaluate.result import Result, Row
 from nblib.evaluate.scores import accuracy_over_time, decoding_scores, predictions
-from nblib.models.settings import FitSettings, going_on
+from nblib.models import FitSettings, going_on
 from nblib.prepare import stored_splits
 from nblib.prepare.decoder_inputs import ROLES, Samples, role_samples, shuffle_labels
 from nblib.road import notebook_code

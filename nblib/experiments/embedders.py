@@ -96,8 +96,7 @@ class Embedders:
         return stagernet.embed(self._net(part, None), self.cohort.x)
 
     def _net(self, part: str, run: PretextParams | None) -> Any:
-        from nblib.models import stagernet
-        from nblib.models.settings import reproducible
+        from nblib.models import reproducible, stagernet
 
         if run is not None:
             return stagernet.load(self.pretext_folder(run))

@@ -23,7 +23,7 @@ from nblib.evaluate.result import Result, Row, with_interval
 from nblib.evaluate.scores import Score, decoding_scores
 from nblib.experiments import decode
 from nblib.experiments.few_labels import ALL, FIRST_CHOICE, answers, choosing, draw
-from nblib.models.settings import FitSettings
+from nblib.models import FitSettings
 from nblib.prepare import train_statistics
 from nblib.prepare.decoder_inputs import Samples
 from nblib.road.stage_registry import StageParams

@@ -196,7 +196,7 @@ def _device(params: Params) -> str:
         trains_a_network(e, params.head) for e in params.embedders
     ):
         return "cpu"
-    from nblib.models.settings import say_device
+    from nblib.models import say_device
 
     return say_device(params.device)
 

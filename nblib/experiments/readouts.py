@@ -14,7 +14,7 @@ import numpy as np
 from nblib.experiments.embedders import Embedders, trains_a_network
 from nblib.experiments.few_labels import choosing
 from nblib.experiments.pretext import EPS
-from nblib.models.settings import FitSettings, reproducible
+from nblib.models import FitSettings, reproducible
 
 if TYPE_CHECKING:
     from nblib.experiments.subjects import Fold

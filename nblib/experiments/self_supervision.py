@@ -17,7 +17,7 @@ from nblib.evaluate.result import Result, Row, readable, with_interval
 from nblib.evaluate.scores import Score, score_over_subjects
 from nblib.experiments import pretext, subjects
 from nblib.experiments.pretext import EMBEDDINGS
-from nblib.models.settings import FitSettings, reproducible
+from nblib.models import FitSettings, reproducible
 from nblib.road import notebook_code
 from nblib.road.stage_registry import CohortParams
 

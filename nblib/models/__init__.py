@@ -1,4 +1,4 @@
-"""The decoders, by name; the registry imports a decoder's file when it is asked for.
+"""The decoders, by name, and how they are trained; a decoder's file is imported when it is asked for.
 
     from nblib.models import make
     make("lstm", settings={"max_epochs": 5}).fit(X, y).predict(X_new)
@@ -8,14 +8,18 @@ A new decoder is one file with a class that says its settings, and one line here
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nblib.core.errors import BadParameter, there_is
+from nblib.core.errors import BadInput, BadParameter, there_is
 
 if TYPE_CHECKING:
+    import torch
+
     from nblib.models.base import Decoder
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"  # files of a saved decoder
@@ -87,8 +91,6 @@ def device_of(names: Iterable[str], device: str) -> str:
     """Where decoders will be fitted many times over, said once: "cpu" where none of them is torch's."""
     if not any(MODELS[name].is_network for name in names):
         return "cpu"
-    from nblib.models.settings import say_device
-
     return say_device(device)
 
 
@@ -103,3 +105,117 @@ def load(folder: Path | str) -> Any:
     if (name := read_values(Path(folder) / CONFIG).get("model")) in _OTHERS:
         return _class(_OTHERS[name]).load(folder)
     return MODELS[read_config(Path(folder))["model"]].load(folder)
+
+
+# --- how to train, and on what -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to train. clip_norm: largest gradient norm; patience [epochs]; threads: 0 = as is."""
+
+    max_epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int = 5
+    clip_norm: float = 1.0
+    device: str = "auto"
+    precision: str = "32"
+    threads: int = 0
+    logger: str = "csv"
+    seed: int = 0
+    progress: bool = True
+
+    @classmethod
+    def of(cls, settings: Any, defaults: Mapping[str, Any], **changes: Any) -> FitSettings:
+        """The settings of a model with `defaults` of its own.
+
+        settings: a dict of some of these names, or any object that has some as attributes, such as
+        a notebook's parameters; None stands for the default. Raises BadParameter for a dict with
+        another name.
+        """
+        names = [f.name for f in fields(cls)]
+        if isinstance(settings, Mapping):
+            if unknown := sorted(set(settings) - set(names)):
+                raise BadParameter(
+                    f"settings: unknown {', '.join(unknown)}; there are {', '.join(names)}."
+                )
+            given = dict(settings)
+        else:
+            given = {name: getattr(settings, name, None) for name in names}
+        given = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**defaults, **given, **changes})
+
+
+def gpu_problem() -> str:
+    """Why no GPU can be used; "" when one can. Tries it, since a driver may be there in vain."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch sees no GPU; look at the driver and CUDA_VISIBLE_DEVICES"
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def pick_device(settings: FitSettings) -> tuple[torch.device, str]:
+    """The device and one sentence that says which; BadParameter when it cannot do what was asked.
+
+    "auto" is a usable GPU, else the CPU; "cuda" without a usable GPU is an error.
+    """
+    import torch
+
+    problem = "" if settings.device == "cpu" else gpu_problem()
+    if settings.device == "cuda" and problem:
+        raise BadParameter(
+            f"device = 'cuda': no usable GPU ({problem}); mend that, or choose 'auto' or 'cpu'."
+        )
+    on_gpu = settings.device != "cpu" and not problem
+    if settings.precision == "16-mixed" and not on_gpu:
+        raise BadParameter("precision = '16-mixed' needs a GPU; choose '32' or 'bf16-mixed'.")
+    if on_gpu:
+        return torch.device("cuda", 0), f"Training on the GPU {torch.cuda.get_device_name(0)}."
+    return torch.device("cpu"), f"Training on the CPU{f' (no GPU: {problem})' if problem else ''}."
+
+
+def say_device(device: str) -> str:
+    """Where several fits will train, "cuda" or "cpu": chosen once and said once, not by every fit."""
+    chosen, words = pick_device(FitSettings(device=device))
+    print(words)
+    return chosen.type
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, threads: int = 0) -> Iterator[None]:
+    """Seeded random numbers and a set number of threads inside; as they were outside."""
+    import torch
+
+    before = torch.get_num_threads()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def going_on(learn: Callable[..., Any], folder: Path | None) -> Any:
+    """What `learn` returns; a run that was killed goes on from its own checkpoint in the folder.
+
+    A checkpoint that no longer fits (another version wrote it) is put aside, and said so.
+    """
+    if checkpoints := [] if folder is None else list(folder.glob("*.ckpt")):
+        try:
+            return learn(resume="auto")
+        except BadInput as error:
+            print(f"Starting afresh: {error}")
+            for path in checkpoints:
+                path.unlink(missing_ok=True)
+    return learn()

@@ -17,8 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
-from nblib.models import CONFIG, WEIGHTS
-from nblib.models.settings import FitSettings
+from nblib.models import CONFIG, WEIGHTS, FitSettings
 from nblib.prepare.decoder_inputs import Samples
 
 FORMAT = 1

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from nblib.core import store
 from nblib.core.errors import BadInput, RunFailed
-from nblib.models.settings import FitSettings
+from nblib.models import FitSettings
 from nblib.prepare.decoder_inputs import Samples
 
 # Told of every epoch of a fit; what it raises ends the fit.

@@ -11,10 +11,9 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from nblib.core.errors import BadParameter
-from nblib.models import MODELS, make
+from nblib.models import MODELS, FitSettings, make
 from nblib.models.base import Decoder, require
 from nblib.models.linear import log_loss
-from nblib.models.settings import FitSettings
 from nblib.prepare.decoder_inputs import Samples
 
 

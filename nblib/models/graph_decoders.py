@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nblib.core.errors import BadParameter
-from nblib.models import graphs
+from nblib.models import FitSettings, graphs, pick_device
 from nblib.models.base import require
 from nblib.models.network import LSTMNet, TorchDecoder
-from nblib.models.settings import FitSettings, pick_device
 from nblib.prepare.decoder_inputs import Samples
 
 START_WEIGHT = 0.1  # of every edge of a graph that is learned from the full one

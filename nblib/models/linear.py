@@ -20,8 +20,8 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from nblib.core.errors import BadParameter
+from nblib.models import FitSettings
 from nblib.models.base import Decoder, hyper_parameters, require
-from nblib.models.settings import FitSettings
 from nblib.prepare.decoder_inputs import Samples
 
 

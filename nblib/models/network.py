@@ -14,11 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from nblib.models import MODELS, make
+from nblib.models import MODELS, FitSettings, make, reproducible
 from nblib.models.base import Decoder, keyword_defaults, require
 from nblib.models.linear import LinearDecoder
 from nblib.models.poisson import holds_counts
-from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
 

@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from nblib.core import store
 from nblib.core.errors import BadParameter, RunFailed
+from nblib.models import FitSettings, pick_device, reproducible
 from nblib.models.checkpoints import (
     Keeper,
     Watch,
@@ -42,7 +43,6 @@ from nblib.models.checkpoints import (
     layout,
     load_checkpoint,
 )
-from nblib.models.settings import FitSettings, pick_device, reproducible
 from nblib.prepare.decoder_inputs import DeviceBatches, Samples
 
 # (network, x, y) -> (loss to minimise, logits (B, C) or None)

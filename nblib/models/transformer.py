@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from nblib.models import FitSettings, reproducible
 from nblib.models.base import require
 from nblib.models.network import LSTMNet, TorchDecoder
-from nblib.models.settings import FitSettings, reproducible
 from nblib.prepare.decoder_inputs import Samples
 
 

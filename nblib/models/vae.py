@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from nblib.core.errors import BadParameter
 from nblib.core.tensors import read_network, write_network
-from nblib.models import training
-from nblib.models.settings import FitSettings, reproducible
+from nblib.models import FitSettings, reproducible, training
 from nblib.prepare.decoder_inputs import Samples
 
 CONFIG, WEIGHTS = "vae.json", "vae.safetensors"

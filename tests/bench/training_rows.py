@@ -123,7 +123,7 @@ def _fit(net: Any, x: Any, y: Any, batch: int, epochs: int, device: str) -> floa
     """Seconds of whole epochs, their book-keeping included; starting the trainer is not a step."""
     import numpy as np
 
-    from nblib.models.settings import FitSettings
+    from nblib.models import FitSettings
     from nblib.models.training import fit
     from nblib.prepare.decoder_inputs import Samples
 
@@ -218,8 +218,8 @@ def _bare_masked(net: Any, session: Any, branch: Any, batch: int, device: str) -
     """Seconds of an epoch over batches that lie there, masks and all."""
     import torch
 
+    from nblib.models import FitSettings
     from nblib.models.multimodal import fitting, masks, model
-    from nblib.models.settings import FitSettings
 
     data = [model.tensors_of(session, branch.best(0), branch.rest[0], torch.device(device))]
     data[0]["spread"] = torch.ones(len(session.role), 1, len(session.signal_names), device=device)
@@ -246,8 +246,8 @@ def _fit_masked(
     session: Any, branch: Any, shape: dict[str, Any], batch: int, steps: int, device: str
 ) -> float:
     """Seconds of an epoch as shipped, from its first step to that of the next; validation is one trial."""
+    from nblib.models import FitSettings
     from nblib.models.multimodal import fitting, masks
-    from nblib.models.settings import FitSettings
 
     began: list[float] = []  # of every step
     plain = fitting.nats

@@ -5,8 +5,7 @@ import pytest
 
 from nblib.core.errors import BadParameter, CorruptArtifact
 from nblib.experiments.images import features
-from nblib.models import vae
-from nblib.models.settings import FitSettings
+from nblib.models import FitSettings, vae
 from nblib.simulate.units import natural_images
 
 

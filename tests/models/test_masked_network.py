@@ -15,11 +15,11 @@ from scipy.special import log_softmax
 
 from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
+from nblib.models import FitSettings
 from nblib.models.multimodal import fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task, starts
-from nblib.models.settings import FitSettings
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6

@@ -9,9 +9,8 @@ from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, fit, quick
 from test_poisson import spikes
 
 from nblib.core.errors import BadParameter
-from nblib.models import MODELS, load, make
+from nblib.models import MODELS, FitSettings, load, make
 from nblib.models.network import TorchDecoder
-from nblib.models.settings import FitSettings
 
 TORCH = [n for n in MODELS if issubclass(MODELS[n], TorchDecoder)]
 

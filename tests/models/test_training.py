@@ -21,8 +21,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
-from nblib.models import checkpoints, settings
-from nblib.models.settings import FitSettings, reproducible
+from nblib.models import FitSettings, checkpoints, reproducible, settings
 from nblib.models.training import classify, fit
 from nblib.prepare.decoder_inputs import Samples
 
@@ -336,7 +335,7 @@ def test_progress_is_a_bar_that_vanishes(capfd):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr("nblib.models.settings.gpu_problem", lambda: "the driver is too old")
+    monkeypatch.setattr("nblib.models.gpu_problem", lambda: "the driver is too old")
 
 
 def test_auto_falls_back_to_the_cpu_and_says_why(no_gpu, capsys):

@@ -13,7 +13,7 @@ import numpy as np
 
 from nblib.core.errors import BadParameter
 from nblib.data.images import load_lab_latents
-from nblib.models.settings import FitSettings
+from nblib.models import FitSettings
 
 if TYPE_CHECKING:
     from nblib.experiments.images import from_spikes

@@ -12,8 +12,8 @@ import numpy as np
 
 from nblib import models
 from nblib.core.errors import BadParameter
+from nblib.models import FitSettings, reproducible
 from nblib.models.linear import RidgePath
-from nblib.models.settings import FitSettings, reproducible
 
 if TYPE_CHECKING:
     from nblib.experiments.images import from_spikes

@@ -13,9 +13,9 @@ from nblib.core import params as P
 from nblib.core.errors import BadParameter
 from nblib.evaluate import ratios, stats
 from nblib.evaluate.scores import Score, decoding_scores
+from nblib.models import FitSettings
 from nblib.models.multimodal import masks, poisson
 from nblib.models.multimodal.tasks import NETWORK
-from nblib.models.settings import FitSettings
 from nblib.road.stage_registry import CohortParams
 
 if TYPE_CHECKING:

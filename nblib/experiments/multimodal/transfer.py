@@ -12,10 +12,10 @@ import pandas as pd
 from nblib.core.errors import BadParameter
 from nblib.evaluate import stats
 from nblib.experiments.multimodal import answers, judge
+from nblib.models import pick_device
 from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import fit_branch
 from nblib.models.multimodal.tasks import NETWORK
-from nblib.models.settings import pick_device
 from nblib.prepare.sessions import with_roles
 
 if TYPE_CHECKING:

@@ -189,8 +189,8 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
     """A network with one head, fitted to train steps and stopped by validation steps."""
     import torch
 
+    from nblib.models import FitSettings
     from nblib.models.encoders import network
-    from nblib.models.settings import FitSettings
 
     params, now = data.params, head == "now"
     defaults = FIT_NOW if now else FIT_AHEAD

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nblib.core.errors import BadParameter
+from nblib.models import FitSettings
 from nblib.models.encoders import chain, glm
-from nblib.models.settings import FitSettings
 from nblib.models.training import fit
 from nblib.prepare.continuous import STEP
 from nblib.prepare.encoding.distance import SPIKE_BIN, distances

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from nblib.models import training
+from nblib.models import FitSettings, going_on, pick_device, reproducible, training
 from nblib.models.multimodal.branch import Branch
 from nblib.models.multimodal.masks import Mix
 from nblib.models.multimodal.model import Multimodal, batch_of, tensors_of
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.tasks import BEHAVIOUR
-from nblib.models.settings import FitSettings, going_on, pick_device, reproducible
 from nblib.prepare.sessions import Session
 
 JUDGED = Mix({"decode": 1.0})  # on validation trials, whose loss chooses the epoch

@@ -17,7 +17,7 @@ from nblib.core import store
 from nblib.core.errors import CorruptArtifact, MissingInput
 from nblib.core.markup import in_markdown
 from nblib.evaluate.scores import FRACTION
-from nblib.models.settings import FitSettings
+from nblib.models import FitSettings
 from nblib.run import plan
 from nblib.run.search import definition
 from nblib.run.search import trials as study_trials
