@@ -305,8 +305,8 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         groups |= {f"rows[{i}].{group}": row.get(group) or {} for group in ("scores", "oracle")}
     if not groups["scores"]:
         raise BadParameter("metrics without scores: nothing to report.")
-    for group, found in groups.items():
-        for name, score in found.items():
+    for group, scores in groups.items():
+        for name, score in scores.items():
             _check_score(f"{group}.{name}", _plain(score))
     plain = {k: _plain(v) for k, v in metrics.items()}
     (folder / METRICS).write_text(

@@ -47,9 +47,9 @@ class Answers:
         """kappa, F1, PR-AUC and AUROC (4,) of labels y (B,), each bin counted `weight` (B,) times."""
         on, off = np.bincount(self.rank, weight * y), np.bincount(self.rank, weight * (1 - y))
         n_on, n_off = on.sum(), off.sum()
-        hits, found = np.cumsum(on[::-1]), np.cumsum((on + off)[::-1])  # from the surest on
+        hits, called = np.cumsum(on[::-1]), np.cumsum((on + off)[::-1])  # from the surest on
         both, said = (weight * y * self.said).sum(), (weight * self.said).sum()
-        precision = hits / np.maximum(found, 1e-12)
+        precision = hits / np.maximum(called, 1e-12)
         return np.array(
             [
                 kappa(both, said, n_on, n_on + n_off),
@@ -84,7 +84,7 @@ class Answers:
         """How much higher its kappa is than that of another on the same bins, and the interval of that."""
         more = float(self.values[0] - other.values[0])
         pairs = zip(self.left_out, other.left_out, strict=True)
-        half = float(half_width([mine[:, 0] - its[:, 0] for mine, its in pairs], self.per_train))
+        half = float(half_width([one[:, 0] - two[:, 0] for one, two in pairs], self.per_train))
         return more, more - half, more + half
 
 

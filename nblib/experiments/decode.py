@@ -60,8 +60,8 @@ class Params(P.Judge, P.Fit, StageParams):
         names = make_decoder(self).params["members"] if self.model == "ensemble" else ()
         if names and self.refit:
             raise BadParameter("refit = true: validation rows weigh an ensemble; leave it out.")
-        own = {"model_params": {}, "areas": False}
-        return [self.model_copy(update={"model": name, **own}) for name in names]
+        changes = {"model_params": {}, "areas": False}
+        return [self.model_copy(update={"model": name, **changes}) for name in names]
 
 
 class GraphParams(Params):
@@ -216,8 +216,8 @@ def fit(
     settings = FitSettings.of(params, decoder.training, **settings)
     decoder.set_params(settings=settings, units=data.units, scaling=data.scaling)
     val = (data.val.x, data.val.y)
-    how = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
-    learn = partial(decoder.fit, data.train.x, data.train.y, val, **how)
+    options = {"n_classes": len(data.classes), "folder": folder, "refit": params.refit}
+    learn = partial(decoder.fit, data.train.x, data.train.y, val, **options)
     return going_on(learn, folder).history_
 
 
@@ -278,11 +278,11 @@ def importances(
     """
     if not params.importance:
         return {}
-    asked = {"most": params.importance, "n_bootstrap": params.n_bootstrap, "seed": params.seed}
-    units = importance.by_unit(decoder, samples, group=data.group, **asked)
+    draws = {"most": params.importance, "n_bootstrap": params.n_bootstrap, "seed": params.seed}
+    units = importance.by_unit(decoder, samples, group=data.group, **draws)
     units.insert(0, "unit", data.unit_ids)
     units.insert(1, "area", areas_of(data.units))
-    bins = importance.by_bin(decoder, samples, group=data.group, **asked)
+    bins = importance.by_bin(decoder, samples, group=data.group, **draws)
     bins.insert(0, "time", data.stop_s)
     return {"importance_units": units, "importance_bins": bins}
 

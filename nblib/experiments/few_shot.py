@@ -268,8 +268,8 @@ def needed(curve: pd.DataFrame) -> pd.DataFrame:
         full = part[(part["k"] == ALL) & (part["ci_low"] > part["chance"])]
         for level in LEVELS:
             wanted = level * full["value"].iloc[0] if len(full) else np.nan
-            told = len(full) and wanted > full["chance"].iloc[0]
-            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if told else np.nan
+            above_chance = len(full) and wanted > full["chance"].iloc[0]
+            row[f"k for {level:.0%}"] = _reaches(log_k, value, wanted) if above_chance else np.nan
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -179,14 +179,14 @@ def learning_curves(
             learn = partial(predict, readouts.learner(name, fold, embedders, device), fold)
             for answer in answers({name: learn}, params.budgets, n_draws, questions):
                 task, positive = answer.question
-                found = {
+                of = {
                     "embedder": name,
                     "task": task,
                     "budget": answer.budget,
                     "fold": fold.number,
                     "draw": answer.draw,
                 }
-                rows += [found | row for row in by_subject(fold, answer.predicted, positive)]
+                rows += [of | row for row in by_subject(fold, answer.predicted, positive)]
     return summarise(pd.DataFrame(rows), cohort, params, folds)
 
 

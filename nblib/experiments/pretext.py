@@ -57,8 +57,8 @@ class Timeline:
         """The same times with the windows of each recording in another order."""
         rng, row = np.random.default_rng(seed), self.row.copy()
         for record in np.unique(self.record):
-            own = self.record == record
-            row[own] = rng.permutation(row[own])
+            inside = self.record == record
+            row[inside] = rng.permutation(row[inside])
         return replace(self, row=row)
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +85,8 @@ class Timeline:
         span = float(np.ptp(self.start_s)) + float(np.abs(self.start_s).max(initial=0)) + 1e4
         lo, hi = self.bounds()
         moved = self.start_s + self.record * 4 * span
-        found = np.searchsorted(moved, at_s + self.record * 4 * span, "left")
-        return np.clip(found, lo, hi)
+        first = np.searchsorted(moved, at_s + self.record * 4 * span, "left")
+        return np.clip(first, lo, hi)
 
 
 def _pick(lo: np.ndarray, hi: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -99,11 +99,11 @@ def _anchors(
 ) -> np.ndarray:
     """n positions out of those that `can` (V,); BadInput for a recording in which none can."""
     for record in np.unique(line.record):
-        own = line.record == record
-        if not can[own].any():
-            length = np.ptp(line.start_s[own])
+        inside = line.record == record
+        if not can[inside].any():
+            length = np.ptp(line.start_s[inside])
             raise BadInput(
-                f"recording {line.names[record]!r} lasts {length:.4g} s and holds {own.sum()} windows: {why}."
+                f"recording {line.names[record]!r} lasts {length:.4g} s and holds {inside.sum()} windows: {why}."
             )
     return rng.choice(np.flatnonzero(can), n)
 

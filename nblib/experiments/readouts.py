@@ -88,11 +88,11 @@ def _logistic(
         back = c * (e / total - target)
         return value, np.r_[(x.T @ back + weight).ravel(), back.sum(axis=0)]
 
-    found = minimize(
+    solution = minimize(
         loss, np.zeros((d + 1) * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 200}
     )
-    weight = found.x[: d * n_classes].reshape(d, n_classes)
-    return (weight if basis is None else basis @ weight), found.x[d * n_classes :]
+    weight = solution.x[: d * n_classes].reshape(d, n_classes)
+    return (weight if basis is None else basis @ weight), solution.x[d * n_classes :]
 
 
 def _log_loss(score: np.ndarray, y: np.ndarray) -> float:
@@ -126,11 +126,11 @@ def train(
         n_features = x.shape[1] if embedder is None else embedder.config["embedding"]
         net = nn.Sequential(below, nn.Linear(n_features, n_classes))
     defaults |= {"max_epochs": EPOCHS, "weight_decay": 1e-3, "patience": 10, "progress": False}
-    given = {name: value for name, value in settings.items() if value is not None}
+    chosen = {name: value for name, value in settings.items() if value is not None}
     x, rows = _as_windows(x), np.arange(len(y))
     learn, choose = (rows, None) if chooses is None else (rows[~chooses], rows[chooses])
     val = None if choose is None else Samples(x[choose], y[choose], choose)
-    training.fit(net, Samples(x[learn], y[learn], learn), val, FitSettings(**defaults | given))
+    training.fit(net, Samples(x[learn], y[learn], learn), val, FitSettings(**defaults | chosen))
     return net
 
 

@@ -177,8 +177,8 @@ def train_embedder(cohort: Cohort, params: Params, folder: Path) -> Result:
         x, draw([lines[r] for r in val], params), VAL_STEPS, params.seed + 1, fixed=True
     )
     identity = {"task": params.pretext, "embedder": json.dumps(embedder.config)}
-    how = {"stage": f"pretext-{params.pretext}", "resume": "auto", "identity": identity}
-    history = training.fit(net, fit, choose, settings, folder, **how)
+    options = {"stage": f"pretext-{params.pretext}", "resume": "auto", "identity": identity}
+    history = training.fit(net, fit, choose, settings, folder, **options)
     fitted, history.attrs = dict(history.attrs), {}
     score = score_pretext(net, cohort, {r: lines[r] for r in judge}, params)
     embeddings = stagernet.embed(net.embedder, cohort.x, device.type)
@@ -256,12 +256,12 @@ def neighbours(cohort: Cohort, embeddings: np.ndarray, k: int = 10) -> pd.DataFr
     k = min(k, len(keep) - 1)
     near = NearestNeighbors(n_neighbors=k + 1).fit(h).kneighbors(h, return_distance=False)[:, 1:]
     label, subject = cohort.label[keep], cohort.subject[keep]
-    own = {"state": label, "subject": subject}
+    columns = {"state": label, "subject": subject}
     rows = []
     for part in range(len(cohort.parts)):
         here = cohort.record[keep] == part
         row: dict[str, Any] = {"recording": cohort.parts[part].recording}
-        for name, values in own.items():
+        for name, values in columns.items():
             row[name] = float((values[near[here]] == values[here, None]).mean())
             counts = pd.Series(values).value_counts()
             row[f"{name}_chance"] = float((counts[values[here]].mean() - 1) / (len(values) - 1))

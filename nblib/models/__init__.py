@@ -141,11 +141,11 @@ class FitSettings:
                 raise BadParameter(
                     f"settings: unknown {', '.join(unknown)}; there are {', '.join(names)}."
                 )
-            given = dict(settings)
+            values = dict(settings)
         else:
-            given = {name: getattr(settings, name, None) for name in names}
-        given = {name: value for name, value in given.items() if value is not None}
-        return cls(**{**defaults, **given, **changes})
+            values = {name: getattr(settings, name, None) for name in names}
+        values = {name: value for name, value in values.items() if value is not None}
+        return cls(**{**defaults, **values, **changes})
 
 
 def gpu_problem() -> str:

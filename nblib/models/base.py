@@ -269,16 +269,16 @@ def keyword_defaults(function: Callable | None) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def check_params(cls: type[Decoder], given: dict[str, Any]) -> dict[str, Any]:
+def check_params(cls: type[Decoder], values: dict[str, Any]) -> dict[str, Any]:
     """Defaults overridden by `given`; BadParameter lists the valid names when one is unknown."""
     valid = hyper_parameters(cls)
-    unknown = sorted(set(given) - set(valid))
+    unknown = sorted(set(values) - set(valid))
     if unknown:
         listed = ", ".join(f"{k} (default {v})" for k, v in valid.items())
         raise BadParameter(
             f"model_params of {cls.name}: unknown {', '.join(unknown)}; valid names: {listed}."
         )
-    return {k: _typed(cls, k, given[k], v) if k in given else v for k, v in valid.items()}
+    return {k: _typed(cls, k, values[k], v) if k in values else v for k, v in valid.items()}
 
 
 def _typed(cls: type[Decoder], name: str, value: Any, default: Any) -> Any:

@@ -114,8 +114,8 @@ class Ensemble(Decoder):
         self.weights, self.members = weights["weights"], {}
         for name, config in self.fitted["members"].items():
             keys = [key for key in weights if key.startswith(f"{name}/")]
-            own = {key.removeprefix(f"{name}/"): weights[key] for key in keys}
-            self.members[name] = MODELS[name].restored(config, own)
+            of_member = {key.removeprefix(f"{name}/"): weights[key] for key in keys}
+            self.members[name] = MODELS[name].restored(config, of_member)
 
 
 def pooled(answers: np.ndarray, weights: np.ndarray) -> np.ndarray:

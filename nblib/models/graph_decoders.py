@@ -51,18 +51,18 @@ class LearnedEdges(nn.Module):
         n = start.shape[1]
         self.k = min(k or n - 1, n - 1)
         self.explore = min(explore, n - 1 - self.k)
-        own = torch.arange(n)[None, :, None].repeat(len(start), 1, 1)
-        self.register_buffer("own", own, persistent=False)
+        itself = torch.arange(n)[None, :, None].repeat(len(start), 1, 1)
+        self.register_buffer("itself", itself, persistent=False)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
-        ranked = self.score.detach().scatter(2, self.own, float("-inf"))  # not to itself
+        ranked = self.score.detach().scatter(2, self.itself, float("-inf"))  # not to itself
         source = ranked.topk(self.k, dim=2).indices  # (G, N, k)
         if self.training and self.explore:
-            rest = torch.rand_like(ranked).scatter(2, source, -1.0).scatter(2, self.own, -1.0)
+            rest = torch.rand_like(ranked).scatter(2, source, -1.0).scatter(2, self.itself, -1.0)
             source = torch.cat([source, rest.topk(self.explore, dim=2).indices], dim=2)
-        source = torch.cat([self.own, source], dim=2)
+        source = torch.cat([self.itself, source], dim=2)
         weight = self.score.gather(2, source)
-        weight = torch.where(source == self.own, torch.ones_like(weight), weight)
+        weight = torch.where(source == self.itself, torch.ones_like(weight), weight)
         return source, weight, torch.ones_like(source, dtype=torch.bool)
 
 

@@ -66,10 +66,10 @@ def strongest(weight: np.ndarray, k: int, threshold: float = 0.0) -> Graph:
     n = weight.shape[1]
     k = min(k or n - 1, n - 1)
     order = np.argsort(-weight, axis=2, kind="stable")[:, :, :k]
-    found = np.take_along_axis(weight, order, axis=2)
-    keep = (found > 0) & (found >= threshold)
+    weights = np.take_along_axis(weight, order, axis=2)
+    keep = (weights > 0) & (weights >= threshold)
     most = int(keep.sum(axis=2).max(initial=0))
-    return _with_self(order[:, :, :most], found[:, :, :most], keep[:, :, :most])
+    return _with_self(order[:, :, :most], weights[:, :, :most], keep[:, :, :most])
 
 
 def full_graph(n: int) -> Graph:
@@ -120,10 +120,10 @@ def _positions(units: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray] | No
 def _with_self(source: np.ndarray, weight: np.ndarray, present: np.ndarray) -> Graph:
     """Put each unit's edge to itself first, with weight 1, so that no unit is left without one."""
     n_graphs, n, _ = source.shape
-    own = np.broadcast_to(np.arange(n)[None, :, None], (n_graphs, n, 1))
+    itself = np.broadcast_to(np.arange(n)[None, :, None], (n_graphs, n, 1))
     one = np.ones((n_graphs, n, 1))
     return Graph(
-        np.concatenate([own, np.where(present, source, own)], axis=2).astype(np.int64),
+        np.concatenate([itself, np.where(present, source, itself)], axis=2).astype(np.int64),
         np.concatenate([one, np.where(present, weight, 0.0)], axis=2).astype(np.float32),
         np.concatenate([one.astype(bool), present], axis=2),
     )

@@ -69,10 +69,10 @@ class LinearDecoder(Decoder):
         if val is None:
             judge, default = train, hyper_parameters(type(self))
             params |= {k: v for k, v in self.fixed.items() if params[k] == default[k]}
-        x, told = train.x.reshape(len(train), -1), train  # (B, T*N)
+        x, sampled = train.x.reshape(len(train), -1), train  # (B, T*N)
         if self.most_scored:
             n = min(len(train), self.most_scored)
-            told = train.rows(np.linspace(0, len(train) - 1, n).astype(int))
+            sampled = train.rows(np.linspace(0, len(train) - 1, n).astype(int))
         rows, best = [], np.inf
         with blas_threads(settings.threads):
             solutions = self.solutions(x, train.y, settings.seed, **params)
@@ -81,10 +81,10 @@ class LinearDecoder(Decoder):
                 factor = 1.0 if val is None else temperature(raw, judge.y)
                 weight, bias = factor * weight, factor * bias
                 log_proba = log_softmax(factor * raw, axis=1)
-                of_train = log_softmax(scores(told.x, weight, bias), axis=1)
+                of_train = log_softmax(scores(sampled.x, weight, bias), axis=1)
                 row = {
                     **setting,
-                    "train_loss": log_loss(of_train, told.y),
+                    "train_loss": log_loss(of_train, sampled.y),
                     "val_loss": log_loss(log_proba, judge.y),
                     "val_accuracy": float((log_proba.argmax(axis=1) == judge.y).mean()),
                 }
@@ -154,8 +154,8 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
         factor = np.exp(log_factor)
         return (factor * most + np.log(np.exp(factor * over).sum(axis=0))).mean()
 
-    found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:

@@ -38,8 +38,8 @@ class LinearStart(nn.Module):
         return self.hide(x).flatten(1) @ self.weight + self.bias
 
 
-def _add_logits(net: nn.Module, given: tuple[Tensor], logits: Tensor) -> Tensor:
-    return logits + net.linear(*given)
+def _add_logits(net: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+    return logits + net.linear(*inputs)
 
 
 class TorchDecoder(Decoder):
@@ -116,8 +116,8 @@ class TorchDecoder(Decoder):
         with reproducible(settings.seed):
             self.net = self.build(self.n_bins, self.n_units, self.n_classes)
         self.begin()
-        how = {"identity": self._identity(), "at_once": self.at_once, **checkpoint}
-        history = training.fit(self.net, train, val, settings, **how)
+        options = {"identity": self._identity(), "at_once": self.at_once, **checkpoint}
+        history = training.fit(self.net, train, val, settings, **options)
         self.fitted, history.attrs = dict(history.attrs), {}
         return history
 

@@ -228,7 +228,7 @@ def log_tuning_of_kinds(seen: np.ndarray, expected: np.ndarray, kinds: np.ndarra
     kinds = kinds[:: -(-len(kinds) // MOST_KINDS)]
     rates = kinds.reshape(-1, n_bins).T.astype(np.float32)  # (T, J * C')
     rates = np.maximum(rates, LEAST_RATE)
-    logs, told = np.log(rates), np.empty(seen.shape)
+    logs, likelihood = np.log(rates), np.empty(seen.shape)
     for i in range(n_units):
         log = seen[..., i].astype(np.float32) @ logs - expected[..., i].astype(np.float32) @ rates
         log = log.reshape(n_classes, len(kinds), -1)  # (C, J, C')
@@ -238,5 +238,5 @@ def log_tuning_of_kinds(seen: np.ndarray, expected: np.ndarray, kinds: np.ndarra
         evidence = (most + np.log(of_kind)).sum(axis=0, dtype=float)  # (J, 1)
         kind = np.exp(evidence - evidence.max())
         chance *= kind / kind.sum() / of_kind
-        told[..., i] = chance.reshape(n_classes, -1) @ rates.T
-    return np.log(told)
+        likelihood[..., i] = chance.reshape(n_classes, -1) @ rates.T
+    return np.log(likelihood)

@@ -121,10 +121,10 @@ def load_weights(path: Path | str, n_channels: int, n_samples: int) -> StagerNet
     if not (path.parent / CONFIG).is_file():
         return load_lab_weights(path, n_channels, n_samples)
     net = load(path.parent)
-    found = (net.config["n_channels"], net.config["n_samples"])
-    if found != (n_channels, n_samples):
+    stored = (net.config["n_channels"], net.config["n_samples"])
+    if stored != (n_channels, n_samples):
         raise BadInput(
-            f"{path}: of {found[0]} channels and windows of {found[1]} samples; the recordings have "
+            f"{path}: of {stored[0]} channels and windows of {stored[1]} samples; the recordings have "
             f"{n_channels} and {n_samples}."
         )
     return net
@@ -146,20 +146,20 @@ def load_lab_weights(path: Path | str, n_channels: int = 11, n_samples: int = 30
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise BadInput(f"{path}: expected a state dict of tensors, not a {type(state).__name__}.")
     # Some files hold the whole pretext network, the embedder under a name of its own.
-    found = {
+    weights = {
         layer: v
         for k, v in state.items()
         if (layer := ".".join(k.split(".")[-2:])).split(".")[0] in LAB_LAYERS
     }
     for name, shape in wanted.items():
-        if name not in found:
+        if name not in weights:
             raise BadInput(f"{path}: no {name}; this is not a StagerNet of preset 'lab'.")
-        if tuple(found[name].shape) != shape:
+        if tuple(weights[name].shape) != shape:
             raise BadInput(
-                f"{path}: {name} has shape {tuple(found[name].shape)}, expected {shape} for {n_channels} "
+                f"{path}: {name} has shape {tuple(weights[name].shape)}, expected {shape} for {n_channels} "
                 f"channels and windows of {n_samples} samples."
             )
-    net.load_state_dict({name: found[name] for name in wanted})
+    net.load_state_dict({name: weights[name] for name in wanted})
     return net.eval()
 
 
@@ -199,11 +199,11 @@ class PretextNet(nn.Module):
         return torch.cat([torch.zeros_like(score), score], dim=1)  # (P, 2)
 
     def _cpc(self, h: Tensor, index: Tensor) -> Tensor:
-        context, told = index[:, : self.n_context], index[:, self.n_context :]
+        context, ahead = index[:, : self.n_context], index[:, self.n_context :]
         state = self.context(h[context])[0][:, -1]  # (P, CONTEXT)
-        told = h[told.reshape(len(index), self.n_ahead, -1)]  # (P, A, K, E)
+        ahead = h[ahead.reshape(len(index), self.n_ahead, -1)]  # (P, A, K, E)
         expected = torch.einsum("pc,ace->pae", state, self.ahead)
-        return torch.einsum("pae,pake->pak", expected, told).flatten(0, 1)
+        return torch.einsum("pae,pake->pak", expected, ahead).flatten(0, 1)
 
 
 class DrawnBatches:

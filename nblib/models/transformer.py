@@ -175,8 +175,12 @@ class AutoencoderLSTM(Transformer):
                     encoder, self.n_units, **{name: self.params[name] for name in sizes}
                 ).requires_grad_(True)
             before = replace(settings, max_epochs=self.params["pretrain_epochs"])
-            how = {"loss": training.reconstruct, "stage": "pretrain", "identity": self._identity()}
-            first = training.fit(autoencoder, train, val, before, **how, **checkpoint)
+            options = {
+                "loss": training.reconstruct,
+                "stage": "pretrain",
+                "identity": self._identity(),
+            }
+            first = training.fit(autoencoder, train, val, before, **options, **checkpoint)
             self.encoder = encoder
         if stage == "pretrain":
             checkpoint["resume"] = ""

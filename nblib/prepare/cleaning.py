@@ -71,12 +71,12 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
             )
         values = binned[name].values
         if values.dtype.kind not in "biuf":
-            told, values = values, pd.to_numeric(values, errors="coerce")
+            recorded, values = values, pd.to_numeric(values, errors="coerce")
             refuse(
                 np.isnan(values),
                 f"{binned.attrs['source']}: units column {name!r} holds %value in row %rows of the units, so its "
                 f"limit ({limit}) cannot be applied.",
-                value=told,
+                value=recorded,
             )
         share = (
             name != "isi_violations"

@@ -82,8 +82,8 @@ def leak_curve(data: Film, params: decoding.Params) -> pd.DataFrame:
         for buffer_s in params.leak:
             if buffer_s == 0:  # scattered bins are no segments to smooth in
                 roles = np.array([film.random_roles(data.roles[fold], fold) for fold in folds])
-                asked = params.model_copy(update={"smooth": False})
-                yield {"buffer_s": buffer_s}, replace(data, roles=roles), asked
+                unsmoothed = params.model_copy(update={"smooth": False})
+                yield {"buffer_s": buffer_s}, replace(data, roles=roles), unsmoothed
                 continue
             settings = data.settings.model_copy(update={"gap_s": buffer_s, "n_parts": 0})
             dealt = [film.segment_roles(n_bins, data.width_s, fold, settings) for fold in folds]
@@ -116,9 +116,9 @@ def lag_scan(data: Film, params: decoding.Params) -> pd.DataFrame:
     def variants() -> Iterator[Variant]:
         for start in first:
             windows = [[float(start * width_s), float((start + wide) * width_s)]]
-            asked = {"windows": windows, "models": [name], "smooth": False}
+            changes = {"windows": windows, "models": [name], "smooth": False}
             lag_s = (start + wide / 2) * width_s
-            yield {"lag_s": lag_s}, data, params.model_copy(update=asked)
+            yield {"lag_s": lag_s}, data, params.model_copy(update=changes)
 
     table, answers = scored(variants(), "auroc", [name])
     lags = table["lag_s"].to_numpy()

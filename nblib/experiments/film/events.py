@@ -62,10 +62,10 @@ def events(data: Film, params: decoding.Params) -> list[Row]:
         for y, (at, high) in zip(truth, _peaks(of_test, data.segment[test], reach), strict=True):
             # An event is near one peak at most, as these lie further apart.
             near = maximum_filter1d(y, 2 * reach + 1, mode="constant")
-            found, n = at[high >= least], len(y)
-            counted[-1].append([near[found].sum(), len(found), y.sum()])
+            predicted, n = at[high >= least], len(y)
+            counted[-1].append([near[predicted].sum(), len(predicted), y.sum()])
             moves = rng.integers(n, size=(params.n_permutations, 1))
-            by_luck[:, 0] += near[(found + moves) % n].sum(axis=1)
+            by_luck[:, 0] += near[(predicted + moves) % n].sum(axis=1)
     counts = np.concatenate(counted)  # (segment, 3)
     by_luck[:, 1:] = counts[:, 1:].sum(axis=0)
     null = _rates(by_luck)
@@ -97,8 +97,8 @@ def _peaks(odds: np.ndarray, segment: np.ndarray, reach: int) -> Iterator[tuple[
 
 def _rates(counts: np.ndarray) -> np.ndarray:
     """Precision, recall and F1 (..., 3) of events counted (..., 3): found and true, found, true."""
-    both, found, true = np.moveaxis(counts, -1, 0)
-    rates = both / np.maximum([found, true, (found + true) / 2], 0.5)
+    both, predicted, true = np.moveaxis(counts, -1, 0)
+    rates = both / np.maximum([predicted, true, (predicted + true) / 2], 0.5)
     return np.moveaxis(rates, 0, -1)
 
 

@@ -200,8 +200,8 @@ def make_spaces(params: from_spikes.Params, n_images: int, folder: Path) -> list
         elif name == "vae":
             from nblib.models import vae
 
-            given = params.model_copy(update={"max_epochs": params.vae_epochs})
-            made = (params.n_latents, FitSettings.of(given, vae.FIT, progress=False), folder)
+            of_vae = params.model_copy(update={"max_epochs": params.vae_epochs})
+            made = (params.n_latents, FitSettings.of(of_vae, vae.FIT, progress=False), folder)
         spaces.append(SPACES[name](*made))
     return spaces
 

@@ -141,10 +141,10 @@ def decode_images(
         if one.pictures is not None:
             pixels = shown.pixels
             against = pixels[scenes.held], pixels[scenes.train].mean(axis=0)
-            how = {**draws, "n_bootstrap": params.n_bootstrap}
+            resampling = {**draws, "n_bootstrap": params.n_bootstrap}
             one.scores["reconstruction"] = {
-                "pixel_correlation": retrieval.reconstruction(one.pictures, *against, **how),
-                "of_the_true_features": retrieval.reconstruction(one.limit, *against, **how),
+                "pixel_correlation": retrieval.reconstruction(one.pictures, *against, **resampling),
+                "of_the_true_features": retrieval.reconstruction(one.limit, *against, **resampling),
             }
         spaces[space.name] = one
     best: dict[str, dict[str, Score]] = {}
@@ -252,14 +252,14 @@ def result_of(decoding: Decoding, data: Data, params: Params) -> Result:
         "images": scenes.shown.origin,
         "held_out": scenes.shown.label[scenes.held].tolist(),
     }
-    found = [ranks(decoding, name) for name in decoding.spaces]
+    by_space = [ranks(decoding, name) for name in decoding.spaces]
     weights = {f"decoder_{n}": one.weights for n, one in decoding.spaces.items() if one.weights}
     return Result(
         rows,
         data.about | about,
         tables={
             "spaces": comparison(decoding),
-            "retrieval": pd.concat(found, ignore_index=True),
+            "retrieval": pd.concat(by_space, ignore_index=True),
         },
         arrays={"latents": latents, **weights},
         files=[one.space for one in decoding.spaces.values()],

@@ -107,8 +107,8 @@ class Regressor:
             return torch.nn.functional.mse_loss(net(x), target.to(x.device)[y]), None
 
         stage = f"regress-{features.shape[1]}"
-        how = {"loss": squared, "stage": stage, "identity": {"model": name}}
-        history = training.fit(net, parts["fit"], parts["choose"], settings, self.folder, **how)
+        options = {"loss": squared, "stage": stage, "identity": {"model": name}}
+        history = training.fit(net, parts["fit"], parts["choose"], settings, self.folder, **options)
         with torch.inference_mode():
             decoded = {
                 n: np.concatenate(

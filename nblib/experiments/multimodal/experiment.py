@@ -97,8 +97,8 @@ def fitted(
     """The linear models that the network starts from, the network, and how its training went."""
     branch = fit_branch(sessions, params.causal, whole=whole)
     more = {"compiled": params.compiled, "processes": params.processes}
-    how = params.fit_settings, params.shape, params.mix
-    return branch, *fitting.fit(sessions, branch, *how, folder, **more)
+    settings = params.fit_settings, params.shape, params.mix
+    return branch, *fitting.fit(sessions, branch, *settings, folder, **more)
 
 
 def trial(

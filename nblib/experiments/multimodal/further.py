@@ -119,7 +119,9 @@ def areas(model: Multimodal, sessions: list[Session], params: judge.Params) -> p
         task = Task(AREAS, "impute", areas=pair)
         units = [task.groups(one)[0] for one in sessions]
         both = [
-            k for k, asked in enumerate(units) if len(asked) and len(task.seen(sessions[k], asked))
+            k
+            for k, hidden in enumerate(units)
+            if len(hidden) and len(task.seen(sessions[k], hidden))
         ]
         if not both:
             continue

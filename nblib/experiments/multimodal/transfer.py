@@ -57,12 +57,12 @@ def answers_of(
     for linear, factors in ((ALONE, None), (SHARED, taught.factors)):
         branch = fit_branch([few], params.causal, factors)
         by_model[linear] = {t: by[branch.chosen[t]] for t, by in branch.answers.items()}
-        for how in ("",) if factors is None else TUNED:
-            tuned = {"taught": taught, "how": how} if how else {}
+        for tuning in ("",) if factors is None else TUNED:
+            tuned = {"taught": taught, "how": tuning} if tuning else {}
             model, _ = fitting.fit([few], branch, settings, params.shape, params.mix, **tuned)
             answers.of_network(model, [few], branch)
             network = {task: by[NETWORK] for task, by in branch.answers.items()}
-            by_model[TUNED.get(how, SCRATCH)] = network
+            by_model[TUNED.get(tuning, SCRATCH)] = network
     return by_model
 
 

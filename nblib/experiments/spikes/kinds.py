@@ -175,11 +175,11 @@ def scored(
     p = stats.permutation_p(
         value, np.array([score(cells, rng.permutation(groups)) for _ in range(SHUFFLES)])
     )
-    found = Score(
+    judged = Score(
         value, value - half, min(1.0, value + half), 0.0, p, len(cells), measure, "shuffled groups"
     )
     of = {"model": name, "variant": "kinds of cells"}
-    return Row(f"kinds by {name}, {measure}", found, of=of, metric=measure)
+    return Row(f"kinds by {name}, {measure}", judged, of=of, metric=measure)
 
 
 def in_words(table: pd.DataFrame) -> str:

@@ -102,8 +102,8 @@ class EncoderNet(nn.Module):
         h = h[:, None].expand(-1, len(z), -1)  # (S, C, width)
         if self.code == "token":
             tokens = self.among(self.token(seen.transpose(1, 2)) + self.place)
-            asked = self.ask(z).expand(len(seen), -1, -1)
-            h = h + self.look(asked, tokens, tokens, need_weights=False)[0]
+            query = self.ask(z).expand(len(seen), -1, -1)
+            h = h + self.look(query, tokens, tokens, need_weights=False)[0]
         if self.code == "hypernetwork":
             up, down = self.write(z).reshape(len(z), 2, -1, RANK).unbind(1)
             h = h + torch.einsum("scr,cwr->scw", torch.einsum("scw,cwr->scr", h, up), down)

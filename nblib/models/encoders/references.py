@@ -141,7 +141,7 @@ def _spike_by_spike(field, kernel, n_spikes, window):
     so far: none of a block's is likelier than its likeliest, nor further from those that are chosen than its
     furthest."""
     T, reach, size = len(field), len(kernel) // 2, BLOCK
-    train, own = np.zeros(T, np.uint8), kernel[reach]
+    train, peak = np.zeros(T, np.uint8), kernel[reach]
     near = np.zeros(T)  # likeness of a spike in each bin to those that are chosen
     most, least = np.empty(-(-T // size)), np.zeros(-(-T // size))
     for block in range(len(most)):
@@ -149,18 +149,18 @@ def _spike_by_spike(field, kernel, n_spikes, window):
     shared, square = 0.0, 0.0
     for _ in range(n_spikes):
         best, at = -np.inf, 0
-        bounds = (shared + most) / np.sqrt(square + own + 2 * least)
+        bounds = (shared + most) / np.sqrt(square + peak + 2 * least)
         first = np.argmax(bounds)
         for block in range(-1, len(bounds)):
             block = first if block < 0 else block
             if bounds[block] <= best:
                 continue
             for t in range(block * size, min((block + 1) * size, T)):
-                gain = (shared + field[t]) / np.sqrt(square + own + 2 * near[t])
+                gain = (shared + field[t]) / np.sqrt(square + peak + 2 * near[t])
                 if gain > best and not train[t]:
                     best, at = gain, t
         train[at] = 1
-        shared, square = shared + field[at], square + own + 2 * near[at]
+        shared, square = shared + field[at], square + peak + 2 * near[at]
         start = at - at % window
         low, high = max(start, at - reach), min(start + window, at + reach + 1)
         near[low:high] += kernel[low - at + reach : high - at + reach]

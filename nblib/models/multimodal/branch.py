@@ -123,9 +123,9 @@ def kinds_of_others(
 ) -> dict[str, dict[str, np.ndarray]]:
     """For each session, the kinds of units that all others have, by variable (see `linear.kinds`)."""
     parts = list(zip(sessions, rows, strict=True))
-    own = {name: [linear.kinds(*part, name) for part in parts] for name in names}
+    by_name = {name: [linear.kinds(*part, name) for part in parts] for name in names}
     return {
-        one.name: {name: np.concatenate(of[:k] + of[k + 1 :]) for name, of in own.items()}
+        one.name: {name: np.concatenate(of[:k] + of[k + 1 :]) for name, of in by_name.items()}
         for k, one in enumerate(sessions)
     }
 

@@ -87,9 +87,9 @@ def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tenso
     total = spikes + 0.5 * (error**2 * no_signals).sum()
     n = no_spikes.sum() + no_signals.sum()
     for q, log in enumerate(variables):
-        asked = batch["hide_variables"][:, q]
+        hidden = batch["hide_variables"][:, q]
         loss = functional.nll_loss(log, batch["variables"][:, q], reduction="none")
-        total, n = total + (loss * asked).sum(), n + asked.sum()
+        total, n = total + (loss * hidden).sum(), n + hidden.sum()
     if (of := training.share()[1]) > 1:  # the mean over processes is that of the whole batch
         distributed.all_reduce(n)
         total = total * of

@@ -200,17 +200,17 @@ def by_rates(
     """Each variable by Bayes' rule from Poisson counts, every class as likely (see `bayes.BayesPoisson`), ever
     more sure of it. kinds: of units of other sessions, by session to be told and by variable; None: rates
     are told by these trials alone."""
-    totals, found = session.counts[rows].sum(axis=1), {}
+    totals, solved = session.counts[rows].sum(axis=1), {}
     for task in session.classes:
         seen, _, y = class_counts(session, rows, task)
         known = kinds[session.name][task] if kinds else None
         rates = bayes.log_rates(seen, totals, y, COURSES, known)
         weight, bias = bayes.evidence_of_counts(*rates, GAIN_SD)
-        found[task] = weight.T.reshape(-1, *session.x.shape[1:]), bias
+        solved[task] = weight.T.reshape(-1, *session.x.shape[1:]), bias
     for sure in SURENESS:
         yield {
             task: on_raw(sure * weight, sure * bias, "evidence", smooth=False)
-            for task, (weight, bias) in found.items()
+            for task, (weight, bias) in solved.items()
         }
 
 

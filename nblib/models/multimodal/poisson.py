@@ -80,8 +80,8 @@ class PoissonMap:
         units `seen` (None: all) say of factors around it."""
         if self.loading is not None:
             seen = np.arange(len(session.area)) if seen is None else seen
-            told = self._factors(session.x[..., seen], seen)
-            return linear.averaged(told, UNIT_WIDTHS, self.causal)
+            factors = self._factors(session.x[..., seen], seen)
+            return linear.averaged(factors, UNIT_WIDTHS, self.causal)
         parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
         for s, name in enumerate(session.signal_names):
             if name in self.of:

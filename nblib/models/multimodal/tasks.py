@@ -60,10 +60,12 @@ class Task:
 
     def _pair(self, session: Session) -> tuple[np.ndarray, np.ndarray]:
         """Units to be told, and those that tell; every second unit where it is one area."""
-        asked, telling = (np.flatnonzero(session.area == area) for area in self.areas)
+        targets, predictors = (np.flatnonzero(session.area == area) for area in self.areas)
         if self.areas[1] == OTHERS:
-            telling = np.flatnonzero(session.area != self.areas[0])
-        return (asked[::2], asked[1::2]) if self.areas[0] == self.areas[1] else (asked, telling)
+            predictors = np.flatnonzero(session.area != self.areas[0])
+        if self.areas[0] == self.areas[1]:
+            return targets[::2], targets[1::2]
+        return targets, predictors
 
     def hidden(self, session: Session, group: np.ndarray) -> masks.Hidden:
         """What is hidden where a group of units is asked for."""
@@ -89,8 +91,10 @@ class Task:
         for n, model in enumerate(maps[self.name], 1):
             if self.kind == "impute":
                 groups = self.groups(session)
-                told = [model(session, self.seen(session, group))[..., group] for group in groups]
-                answer = np.concatenate(told, axis=-1)
+                predicted = [
+                    model(session, self.seen(session, group))[..., group] for group in groups
+                ]
+                answer = np.concatenate(predicted, axis=-1)
             else:
                 answer = model(session)
             mean = answer if mean is None else self.mixed(mean, answer, 1 / n)

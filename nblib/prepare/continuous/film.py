@@ -33,10 +33,10 @@ def bins_of_frames(recording: Recording, settings: BinSettings) -> tuple[pd.Data
             f"{recording.trial_place}: binning = 'frames' needs the frames of a film."
         )
     frame_s = frames["stop_time"].iloc[0] - frames["start_time"].iloc[0]
-    asked, usual = settings.bin_s / frame_s, BinSettings.model_fields["bin_s"].default
-    if settings.bin_s != usual and abs(asked - k) > 1e-6:
+    n_frames, usual = settings.bin_s / frame_s, BinSettings.model_fields["bin_s"].default
+    if settings.bin_s != usual and abs(n_frames - k) > 1e-6:
         raise BadParameter(
-            f"bin_s = {settings.bin_s:g} s is {asked:.4g} frames of {frame_s:.4g} s, frames_per_bin = {k} is "
+            f"bin_s = {settings.bin_s:g} s is {n_frames:.4g} frames of {frame_s:.4g} s, frames_per_bin = {k} is "
             f"{k * frame_s:.4g} s; bins of a film are whole frames. Leave bin_s out and set frames_per_bin."
         )
     number = (frames["frame"] - frames["frame"][0]).to_numpy() // k

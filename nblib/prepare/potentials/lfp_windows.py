@@ -48,7 +48,7 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
         session.labelled, session.rules, settings, session.trial_place, usable.SPAN
     )
     rate = float(settings.resample_hz or series.rate_hz)
-    how = _check_filter(settings, series.rate_hz, rate)
+    filtering = _check_filter(settings, series.rate_hz, rate)
     size = round(settings.window_s * rate)
     invalid = merged(session.invalid_times)
     pieces = outside(series.even, invalid, series.rate_hz)
@@ -61,11 +61,11 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
                 f"sample {first}, {start - series.start_s:.6g} s after the first; windows need an even rate. "
                 "Set gaps: cut in the recipe to cut there and go on."
             )
-        how += f", cut at {len(series.even) - 1} gaps"
+        filtering += f", cut at {len(series.even) - 1} gaps"
     if len(invalid):
-        how += f", cut at {len(invalid)} invalid intervals"
+        filtering += f", cut at {len(invalid)} invalid intervals"
     if len(pieces) > 1:
-        how += f" ({len(pieces) - len(stretches)} stretches shorter than a window left out)"
+        filtering += f" ({len(pieces) - len(stretches)} stretches shorter than a window left out)"
     parts = [_piece(series, *stretch, settings, rate) for stretch in stretches]
     n_windows = sum(len(keep) for _, _, keep, _ in parts)
     if n_windows < 1:
@@ -87,7 +87,7 @@ def cut(session: Recording, settings: BinSettings) -> Windows:
     label, purity = label_windows(chosen.table, start, settings.window_s, session.trial_place)
     return Windows(
         cuts, start, label, purity, session.id, session.subject, rate,
-        settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), how,
+        settings.window_s, settings.hop_s, list(session.meta["channels"]), int(dropped), filtering,
         **chosen.attrs(),
     )  # fmt: skip
 
