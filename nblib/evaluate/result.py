@@ -73,6 +73,7 @@ class Result:
 
     @property
     def scores(self) -> dict[str, Score]:
+        """The scores by what they are called."""
         return {row.what: row.score for row in self.rows}
 
     @property

@@ -237,7 +237,11 @@ def accuracy_over_time(
 def predictions(
     samples: Samples, log_proba: np.ndarray, classes: np.ndarray, group: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats], group."""
+    """One row a test presentation: trial, label, predicted, correct, rank, log_p_true [nats], group.
+
+    log_proba (B, C); classes (C,): label of each; group (B,), None where each stands alone. rank: see
+    `rank_of_truth`.
+    """
     best = log_proba.argmax(axis=1)
     return pd.DataFrame(
         {

@@ -61,6 +61,7 @@ class Answers:
 
     @cached_property
     def values(self) -> np.ndarray:
+        """kappa, F1, PR-AUC and AUROC (4,) of its own labels."""
         return self.scores(self.y)
 
     @cached_property

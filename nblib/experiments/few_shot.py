@@ -110,6 +110,7 @@ def scaling(train: Samples, limits: SplitSettings, zscore: bool) -> tuple[np.nda
 
 
 def scaled(samples: Samples, mean: np.ndarray, scale: np.ndarray) -> Samples:
+    """Samples less the mean (N,) of each unit, in units of its scale (N,)."""
     return Samples(((samples.x - mean) / scale).astype(np.float32), samples.y, samples.trial)
 
 

@@ -219,7 +219,7 @@ def by_subject(fold: Fold, predicted: np.ndarray, positive: int | None) -> list[
 
 
 def balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean over the classes present of the share answered right."""
+    """Mean over the classes present of the share answered right; truth and predicted (n,)."""
     return float(np.mean([(predicted[truth == c] == c).mean() for c in np.unique(truth)]))
 
 

@@ -149,7 +149,8 @@ def _as_windows(x: np.ndarray) -> np.ndarray:
 
 
 def standardised(h: np.ndarray, fold: Fold) -> np.ndarray:
-    """Embeddings in units of their spread over the training subjects' windows; labels play no part."""
+    """Embeddings (W, D) less their mean over the training subjects' windows, in units of their spread there;
+    a dimension that never changes is 0. Labels play no part."""
     known = h[np.isin(fold.subject, np.unique(fold.subject[fold.train]))].astype(np.float64)
     sd = known.std(axis=0)
     return (h - known.mean(axis=0)) / np.where(sd > 1e-9, sd, np.inf)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def subject_folds(subjects: np.ndarray, n_folds: int, seed: int) -> list[np.ndarray]:
     """Subjects of each fold's test set: every subject in one fold, folds as equal as can be.
 
+    subjects (W,): the subject of each window, in any order. Returns the names (n,) of each fold, sorted.
     Raises BadParameter for more folds than subjects, or folds that leave fewer than three to
     teach and choose.
     """

@@ -159,6 +159,7 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
 
 
 def log_loss(log_proba: np.ndarray, y: np.ndarray) -> float:
+    """Mean over presentations of -log_proba (B, C) of the true class y (B,) [nats]."""
     return float(-log_proba[np.arange(len(y)), y].mean())
 
 

@@ -26,7 +26,7 @@ REMOVALS_FILE = "removals.parquet"
 
 
 def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
-    """Number of spikes, over all units, inside a disjoint union of intervals [ns]."""
+    """Number of spikes, over all units, inside a disjoint union of intervals (n, 2) [ns]."""
     if len(union_ns) == 0:
         return 0
     edges = first_at_or_after(union_ns.ravel())
@@ -37,7 +37,7 @@ def spikes_inside(recording: Recording, union_ns: np.ndarray) -> int:
 def drop_invalid_spikes(
     binned: xr.Dataset, recording: Recording, union_ns: np.ndarray
 ) -> xr.Dataset:
-    """Take the spikes inside invalid intervals out of the counts, and their time out of exposure."""
+    """Take the spikes inside invalid intervals (n, 2) [ns] out of the counts, and their time out of exposure."""
     edges = edges_of(binned)
     rows = np.flatnonzero(touches(edges[:, 0], edges[:, -1], union_ns))
     counts = binned.counts.values.copy()

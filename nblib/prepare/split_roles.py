@@ -24,7 +24,7 @@ LEAST_OF_CLASS = 3  # one for train, validation and test each
 
 
 def overlap_groups(start_ns: np.ndarray, stop_ns: np.ndarray) -> np.ndarray:
-    """Group number of each trial; trials that share time share a group."""
+    """Group number (trial,) int64 of each trial; trials that share time share a group. Times (trial,) [ns]."""
     order = np.argsort(start_ns, kind="stable")
     reach = np.maximum.accumulate(stop_ns[order])
     new = np.concatenate([[True], start_ns[order][1:] >= reach[:-1]])

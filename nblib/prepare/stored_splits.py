@@ -55,7 +55,7 @@ class TrainStatistics:
         return x
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Labels to class codes int64; BadInput for a label that training never saw."""
+        """Labels (n,) to class codes (n,) int64; BadInput for a label that training never saw."""
         code = np.searchsorted(self.classes, labels)
         code = np.minimum(code, len(self.classes) - 1)
         wrong = self.classes[code] != labels

@@ -120,7 +120,8 @@ def fit_statistics(
 
 
 def signal_statistics(binned: xr.Dataset, place: np.ndarray) -> pd.DataFrame:
-    """Mean and standard deviation of each further signal in the trials `place`: name, mean, scale.
+    """Mean and standard deviation of each further signal in the trials at positions `place` (n,): a row a
+    signal, with name, mean, scale.
 
     NaN for one that is unknown in all of them; a scale of 1 for one that never changes there.
     """

@@ -149,7 +149,8 @@ def _loss(
 
 
 def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """Poisson log-likelihood of counts under rates, less what only the counts decide [nats]."""
+    """Poisson log-likelihood of counts under rates, less what only the counts decide [nats]; any one shape.
+    rate: above 0, spikes a bin."""
     return counts * np.log(rate) - rate
 
 

@@ -211,9 +211,9 @@ def _touched(bad: np.ndarray, start: np.ndarray, settings: BinSettings, rate: fl
 def label_windows(
     table: pd.DataFrame, start_s: np.ndarray, window_s: float, where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Label that fills most of each window, and the share it fills; "" and 0 outside all intervals.
+    """Label (W,) that fills most of each window, and the share (W,) it fills; "" and 0 outside all intervals.
 
-    table: start_time, stop_time, label; half-open.
+    table: start_time, stop_time [s], label; half-open. start_s (W,).
     Raises BadInput where intervals of different labels overlap.
     """
     table = table.assign(label=labelling.words(table["label"])).sort_values("start_time")
