@@ -103,8 +103,9 @@ def _model(entry: str | dict[str, Any]) -> dict[str, Any]:
         raise BadParameter(
             f"models: {name}: {more!r}: expected settings, or {' or '.join(SECTIONS)} of {path.name}."
         )
-    text = text_of(path, f"models: {path}")
-    sections = {"defaults": {}, **read_settings(text, str(path))}  # those of the code
+    sections: dict[str, Any] = {"defaults": {}}  # those of the code
+    if path.is_file() or more != "defaults":
+        sections |= read_settings(text_of(path, f"models: {path}"), str(path))
     if more not in sections:
         raise BadParameter(f"models: {path} has no section {more!r}.")
     return {"model": name, **sections[more]}

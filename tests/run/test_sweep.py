@@ -185,6 +185,9 @@ def test_models_bring_their_own_settings(project):
     assert [(g["model"], g["seed"]) for g in given] == [(m, s) for m in ("gru", "lstm", "lstm") for s in (0, 1)]  # fmt: skip
     assert given[2]["model_params"]["hidden"] == 1000 and given[2]["max_epochs"] == 15
     assert given[4]["model_params"] == {"hidden": 5} and set(given[0]) == {"model", "seed"}
+    # A model of which nothing was published has no file.
+    plain = sweep.Step(notebook="05_train_lstm", models=[{"gru": "defaults"}])
+    assert [values for _, values in plain.runs({})] == [{"model": "gru"}]
     with pytest.raises(BadParameter, match=r"gru.yml: cannot be read"):
         sweep.Step(notebook="05_train_lstm", models=[{"gru": "lab"}]).runs({})
 
