@@ -91,7 +91,7 @@ def _tag(*words: Any) -> str:
     return f"{zlib.crc32(' '.join(map(str, words)).encode()):08x}"
 
 
-def run(
+def submit(
     path: Path, jobs: list[dict[str, Any]], profile: str, resources: dict[str, dict[str, Any]]
 ) -> list[int]:
     """Submit jobs and stay until they ended: the exit codes of those that failed.

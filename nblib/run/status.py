@@ -198,7 +198,7 @@ def of_study(study: Study, made: list[dict[str, Any]]) -> str:
     )
     if n == search.trials:
         return line
-    cost = _cost(plan.job_of(*study.run({})), made)
+    cost = _cost(plan.job_of(*study.task({})), made)
     if not cost:
         return f"{line}; the work of a trial is not known"
     return f"{line}; about {_time((search.trials - n + 2) * cost)} of work"

@@ -311,7 +311,7 @@ class _Work:
 
     def _submit(self, jobs: list[dict[str, Any]]) -> int:
         """Have a cluster do it, which says itself how it went."""
-        return max(cluster.run(self.path, jobs, self.profile, self.resources), default=0)
+        return max(cluster.submit(self.path, jobs, self.profile, self.resources), default=0)
 
     def _count(self, exits: list[execute.Exit]) -> int:
         self.total += len(exits)

@@ -55,7 +55,7 @@ def open_recording(
         asked = [tables_name(name) for name in recipe.invalid_times]
         own = {n: p for n, p in own if n in asked or says_of_validity(n)}
         own.pop(recipe.intervals, None)
-    notes = nwb_series.in_words(broken, path)
+    notes = nwb_series.complaints(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     if recipe.intervals:

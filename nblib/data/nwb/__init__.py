@@ -86,7 +86,7 @@ def open_nwb(
         series, broken = nwb_series.find_series(file, path, seconds)
         observed = _read_observed(file[UNITS], path, units.index, seconds)
         identifier, session_id, subject, specimen = (hdf5.scalar_text(file, name) for name in NAMED)
-    notes += nwb_series.in_words(broken, path)
+    notes += nwb_series.complaints(broken, path)
     tables = nwb_tables.LazyTables(path, places, seconds)
     if intervals:
         tables.require(intervals)

@@ -36,7 +36,7 @@ def find_series(
     return {short[p]: s for p, s in series.items()}, broken
 
 
-def in_words(broken: dict[str, BadInput], path: Path) -> list[str]:
+def complaints(broken: dict[str, BadInput], path: Path) -> list[str]:
     """A sentence for each series that is left out."""
     return [f"Left out: {str(error).removeprefix(f'{path}: ')}" for error in broken.values()]
 

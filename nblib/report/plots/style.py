@@ -113,7 +113,7 @@ class Picture(Figure):
 
     def alt(self) -> str:
         """What is drawn, what came out, and what stands in the figure, in plain words."""
-        parts = (self.sentence, self.result, texts.in_words(self))
+        parts = (self.sentence, self.result, texts.alt_text(self))
         text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip()) + "."
         return " ".join(text.split())
 

@@ -99,9 +99,9 @@ def _wrap(text: Text, most: float) -> None:
         text.set_text("\n".join(textwrap.fill(line, max(12, int(most))) for line in lines))
 
 
-def in_words(fig: Figure) -> str:
+def alt_text(fig: Figure) -> str:
     """Title, axes, rows with their values, and legends of a figure, in plain words."""
-    panels = list(dict.fromkeys(filter(None, map(_panel_in_words, fig.axes))))
+    panels = list(dict.fromkeys(filter(None, map(_panel_text, fig.axes))))
     legends = [*fig.legends, *filter(None, (ax.get_legend() for ax in fig.axes))]
     entries = [text.get_text() for legend in legends for text in legend.get_texts()]
     parts = panels[:MOST_PANELS]
@@ -112,7 +112,7 @@ def in_words(fig: Figure) -> str:
     return ". ".join(parts)
 
 
-def _panel_in_words(ax: Axes) -> str:
+def _panel_text(ax: Axes) -> str:
     """Title, axes and named rows of a panel, each row with the text beside it; "" for a bare one."""
     x, y = ax.get_xlabel(), ax.get_ylabel()
     if ax.get_label() == "<colorbar>":

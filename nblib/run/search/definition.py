@@ -144,7 +144,7 @@ class Search(P.Params):
         ]
 
 
-def in_words(settings: dict[str, Any]) -> str:
+def settings_text(settings: dict[str, Any]) -> str:
     """Settings for people: 'learning_rate 0.00265, hidden 200'."""
     short = {k: f"{v:.3g}" if isinstance(v, float) else str(v) for k, v in settings.items()}
     return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in short.items())
@@ -158,8 +158,8 @@ class Study:
     search: Search
     fixed: dict[str, Any]
 
-    def run(self, settings: dict[str, Any]) -> Task:
-        """The run with these settings; a name "model_params.x" sets x of the model.
+    def task(self, settings: dict[str, Any]) -> Task:
+        """Notebook and values of the run with these settings; a name "model_params.x" sets x of the model.
 
         Of a number drawn from a range four digits count: more say nothing, and nobody reads them.
         """
@@ -185,24 +185,24 @@ class Study:
                     f"search: {name} changes what stages 01-04 make, so it needs choices, not a range."
                 )
         values = [self.search.space[name].choices for name in of_recipe]
-        return [self.run(dict(zip(of_recipe, v, strict=True))) for v in itertools.product(*values)]
+        return [self.task(dict(zip(of_recipe, v, strict=True))) for v in itertools.product(*values)]
 
     def check(self) -> None:
         """BadParameter for a setting that the notebook or the model would not take."""
         from nblib import models
 
-        model = getattr(plan.job_of(*self.run({})).params, "model", "")
+        model = getattr(plan.job_of(*self.task({})).params, "model", "")
         for name, space in self.search.space.items():
             if model and name in TRAINING and not models.MODELS[model].training:
                 raise BadParameter(f"search: {model} is not trained by epochs and has no {name}.")
             for value in space.ends:
-                plan.job_of(*self.run({name: value})).params.check()
+                plan.job_of(*self.task({name: value})).params.check()
         self.inputs()
 
     def folder(self) -> Path:
         """Where its trials are kept. MissingInput for a recording that is not fetched yet."""
         search = self.search.model_dump(exclude={"trials", "workers", "params", "each"})
-        fixed = plan.job_of(*self.run({}))
+        fixed = plan.job_of(*self.task({}))
         search["fixed"] = {
             k: v for k, v in fixed.params.model_dump().items() if k not in HOW_TO_WORK | {"recipe"}
         }
@@ -219,7 +219,7 @@ class Study:
 
     def title(self) -> str:
         """What it is about: the model and the values that tell studies apart."""
-        params = plan.job_of(*self.run({})).params
+        params = plan.job_of(*self.task({})).params
         told = [f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")]
         about = [getattr(params, name) for name in ("recording", "model") if hasattr(params, name)]
         return ", ".join([*(about or [params.recipe]), *told])

@@ -133,7 +133,7 @@ def outcome(studies: list[Study]) -> pd.DataFrame:
             about = {
                 "study": study.title(),
                 "which": name,
-                "settings": definition.in_words(settings),
+                "settings": definition.settings_text(settings),
                 "validation": metrics.get("val_accuracy", metrics.get("val_loss")),
             }
             for score, of in _test_scores(metrics).items():
@@ -159,7 +159,7 @@ def _before(study: Study, names: dict[str, Any]) -> dict[str, Any]:
     """The values that the settings searched have without a search, where they are told."""
     from nblib import models
 
-    job = plan.job_of(*study.run({}))
+    job = plan.job_of(*study.task({}))
     known = job.recipe.model_dump()
     if hasattr(job.params, "model"):
         decoder = models.make(job.params.model, job.params.model_params)

@@ -23,7 +23,7 @@ from nblib.core.errors import BadInput, CorruptArtifact, MissingInput, NblibErro
 from nblib.road.stage_registry import CLEAN, SPLIT, STAGES, by_name
 from nblib.run import execute, plan
 from nblib.run.plan import Task
-from nblib.run.search.definition import Search, Space, Study, in_words
+from nblib.run.search.definition import Search, Space, Study, settings_text
 
 if TYPE_CHECKING:
     import optuna
@@ -164,7 +164,7 @@ def attempt_trial(folder: str, index: int) -> execute.Exit:
     trial.set_user_attr("index", index)
     trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     settings = {name: _suggest(trial, name, space) for name, space in study.search.space.items()}
-    words = f"{study.name}, {study.title()}, trial {index} ({in_words(settings)})"
+    words = f"{study.name}, {study.title()}, trial {index} ({settings_text(settings)})"
     try:
         value = judge(study, settings, trial)
     except optuna.TrialPruned:
@@ -194,7 +194,7 @@ def judge(study: Study, settings: dict[str, Any], trial: optuna.Trial | None = N
     """
     from nblib.models import training
 
-    job, objective = plan.job_of(*study.run(settings)), study.search.objective
+    job, objective = plan.job_of(*study.task(settings)), study.search.objective
 
     def watch(row: dict[str, float]) -> None:
         if trial is not None and np.isfinite(row[objective]):
@@ -230,7 +230,7 @@ def best(study: Study) -> optuna.trial.FrozenTrial | None:
 def winner(study: Study) -> Task | None:
     """The run that is tested: the best trial's settings. None while no trial ran to its end."""
     chosen = best(study)
-    return None if chosen is None else study.run(chosen.params)
+    return None if chosen is None else study.task(chosen.params)
 
 
 def keep(name: str, studies: list[Study]) -> None:
@@ -247,4 +247,4 @@ def tested(study: Study) -> list[Task]:
     if len(ended(study)) < study.search.trials:
         return []
     chosen = winner(study)
-    return [] if chosen is None else [chosen, study.run({})]
+    return [] if chosen is None else [chosen, study.task({})]
