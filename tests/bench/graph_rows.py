@@ -70,7 +70,7 @@ def _layers(units: int, rows: int = 160, piece: int = 16) -> list[Row]:
     import torch
     from torch_geometric.nn import GATv2Conv
 
-    from nblib.models.graph_decoders import GATv2
+    from nblib.models.graph_layers import GATv2
 
     x, source, weight = torch.randn(units, rows, 8), torch.randint(units, (units, 16)), torch.rand(units, 16)  # fmt: skip
     ours, theirs = GATv2(8, 16, 1), GATv2Conv(8, 16, edge_dim=1, add_self_loops=False)
@@ -124,7 +124,7 @@ def one(graph: str, units: int, batch: int, steps: int, classes: int, whole: int
     import torch
 
     from nblib import models
-    from nblib.models.graph_decoders import GATv2
+    from nblib.models.graph_layers import GATv2
     from nblib.prepare.decoder_inputs import Samples
 
     before = memory("VmRSS")

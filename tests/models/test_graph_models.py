@@ -14,7 +14,7 @@ from easy_task import N_BINS, N_CLASSES, N_UNITS, QUICK, SMALL, easy, fit, quick
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.models import ON_GRAPHS, graph_decoders, graphs, load, make
-from nblib.models.graph_decoders import FixedEdges, GATv2, LearnedEdges
+from nblib.models.graph_layers import FixedEdges, GATv2, LearnedEdges
 from nblib.prepare.decoder_inputs import Samples
 
 
