@@ -354,7 +354,7 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
 
 
 class Fit(Params):
-    """How whatever is fitted is fitted: parameters that notebooks 05-10 share."""
+    """How whatever is fitted is fitted: parameters that all notebooks share which train."""
 
     seed: Seed = Field(0, description="seed of all that is drawn: weights, batches, subsets")
     max_epochs: int | None = Field(None, ge=1, description="None = the model's own [count]")
@@ -363,7 +363,7 @@ class Fit(Params):
 
 
 class Judge(Params):
-    """How decoders are judged: parameters that 05, 06, 07 and 10 share."""
+    """How decoders of one fold are judged: parameters that notebooks share."""
 
     fold: int = Field(0, ge=0, description="fold of the split")
     shuffle_labels: bool = Field(False, description="control: labels permuted within each role")
