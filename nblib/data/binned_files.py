@@ -81,8 +81,8 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     counts = _checked_counts(path, arrays.pop("counts"), settings.axes)
     n_trials, n_bins, n_units = counts.shape
     size = dict(zip(AXES, counts.shape, strict=True))
-    rows, asked = np.arange(n_trials), f"{recipe.label} {recipe.where} {recipe.variables}"
-    if re.search(r"\btrial\b", asked) and not np.array_equal(arrays.get("trial", rows), rows):
+    rows, words = np.arange(n_trials), f"{recipe.label} {recipe.where} {recipe.variables}"
+    if re.search(r"\btrial\b", words) and not np.array_equal(arrays.get("trial", rows), rows):
         raise BadParameter(
             f"{path} has an array 'trial', but that is the number of the row here. Give the array another name with "
             "source_params: {names: {NAME: trial}}, and use that."

@@ -272,9 +272,9 @@ class Stage:
     @property
     def who(self) -> dict[str, Any]:
         """Whose result a run is: by these fields runs are found and told apart."""
-        told = self.params.model_dump(include={"model", "fold", "seed", "shuffle_labels"})
+        shown = self.params.model_dump(include={"model", "fold", "seed", "shuffle_labels"})
         who = {"notebook": self.name, "recipe": self.recipe.recipe, "recording": self.recording}
-        return told | who
+        return shown | who
 
     def input(self, name: str, recording: str = "") -> Path:
         """Verified folder of an upstream stage; MissingInput names the command that makes it.

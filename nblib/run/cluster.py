@@ -230,15 +230,15 @@ def queue(path: Path) -> list[tuple[str, str, str]]:
 
 def cancel(path: Path, patience_s: float = 60.0) -> int:
     """Cancel the sweep's jobs and wait until they have left the queue; how many there were."""
-    found = queue(path)
-    if found:
-        _slurm("scancel", *(number for number, *_ in found))
+    queued = queue(path)
+    if queued:
+        _slurm("scancel", *(number for number, *_ in queued))
     end = time.monotonic() + patience_s
     while queue(path):
         if time.monotonic() > end:
             raise RunFailed(f"{path}: its jobs are still in the queue after {patience_s:g} s.")
         time.sleep(0.5)
-    return len(found)
+    return len(queued)
 
 
 def _slurm(*command: str) -> str:

@@ -216,13 +216,13 @@ def run(path: Path, n_jobs: int, dry: bool, profile: str = "local") -> int:
     folder of workflow/profiles, whose cluster then does the work.
     """
     sweep = read(path)
-    asked = check(sweep, path)
+    runs = check(sweep, path)
     if sweep.search is not None:
         trials.need_optuna()  # now, not when everything else is done
-    first, last = split_up(sweep, asked)
+    first, last = split_up(sweep, runs)
     print(f"sweep {path}, data root {store.home()}")
     studies = sweep.studies()
-    print(status.outlook(first + last, asked, studies, reasons=dry), flush=True)
+    print(status.outlook(first + last, runs, studies, reasons=dry), flush=True)
     if dry:
         return 0
     work = _Work(path, n_jobs, profile, sweep.resources)

@@ -51,20 +51,20 @@ def open_recording(
             raise BadInput(f"{path}: {place}/data is {held}; expected numbers (time, channel).")
         where = nwb_electrodes.locations(file, path, place, data.shape[1] if data.ndim > 1 else 1)
         subject = hdf5.scalar_text(file, "general/subject/subject_id")
-        own = nwb_tables.interval_tables(file, path).items()
-        asked = [tables_name(name) for name in recipe.invalid_times]
-        own = {n: p for n, p in own if n in asked or says_of_validity(n)}
-        own.pop(recipe.intervals, None)
+        invalid = nwb_tables.interval_tables(file, path).items()
+        named = [tables_name(name) for name in recipe.invalid_times]
+        invalid = {n: p for n, p in invalid if n in named or says_of_validity(n)}
+        invalid.pop(recipe.intervals, None)
     notes = nwb_series.complaints(broken, path)
     with hdf5.opened(times) as file:
         tables = nwb_tables.LazyTables(times, nwb_tables.interval_tables(file, times), seconds)
     if recipe.intervals:
         tables.require(recipe.intervals)
-    if times != path and (both := sorted(set(own) & set(tables))):
+    if times != path and (both := sorted(set(invalid) & set(tables))):
         notes.append(
             f"{times}: {some(both)} is not used, as {path.name} has a table of that name too."
         )
-    tables = ChainMap(nwb_tables.LazyTables(path, own, seconds), tables)  # of the signal first
+    tables = ChainMap(nwb_tables.LazyTables(path, invalid, seconds), tables)  # of the signal first
     regions = in_order(where)
     columns = [np.flatnonzero(np.array(where) == region) for region in regions]
 

@@ -297,10 +297,10 @@ def unused_flags(trials: Trials, label: str, rules: LabelRules, name: str) -> li
     """A sentence for each column of two values which, by its name, says which trials are no good, and
     which neither the label nor the condition asks for. name: of the table."""
     odd = []
-    asked = set(re.findall(r"\w+|`[^`]*`", f"{label} {rules.where}"))
+    used = set(re.findall(r"\w+|`[^`]*`", f"{label} {rules.where}"))
     for column, held in trials.table.items():
         says, shown = says_of_validity(str(column)), expressions.quoted(str(column))
-        if column == "label" or not says or asked & {str(column), shown}:
+        if column == "label" or not says or used & {str(column), shown}:
             continue
         if held.dtype == object and any(isinstance(value, list | dict) for value in held):
             continue  # lists

@@ -220,6 +220,8 @@ class Study:
     def title(self) -> str:
         """What it is about: the model and the values that tell studies apart."""
         params = plan.job_of(*self.task({})).params
-        told = [f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")]
+        fixed = [
+            f"{k} {self.fixed[k]}" for k in self.search.each if k not in ("recording", "model")
+        ]
         about = [getattr(params, name) for name in ("recording", "model") if hasattr(params, name)]
-        return ", ".join([*(about or [params.recipe]), *told])
+        return ", ".join([*(about or [params.recipe]), *fixed])

@@ -200,14 +200,14 @@ def _beside(new: Any, old: pd.Series) -> str:
     )
 
 
-def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) -> str:
+def in_words(studies: list[Study], trials: pd.DataFrame, tested: pd.DataFrame) -> str:
     """What each search came to, in a sentence with the test score of the settings chosen."""
     parts = []
     for study in studies:
-        own = found[found["study"] == study.title()]
-        count = own["state"].value_counts()
-        told = ", ".join(f"{count[s]} {s}" for s in STATES.values() if s in count)
-        line = f"- {in_markdown(study.title())}: {len(own)} trials ({told})"
+        of_study = trials[trials["study"] == study.title()]
+        count = of_study["state"].value_counts()
+        counted = ", ".join(f"{count[s]} {s}" for s in STATES.values() if s in count)
+        line = f"- {in_markdown(study.title())}: {len(of_study)} trials ({counted})"
         rows = tested[tested["study"] == study.title()]
         chosen = rows[rows["which"] == "chosen by validation"]
         before = rows[rows["which"] == "as they were"].set_index("score")
@@ -216,10 +216,10 @@ def in_words(studies: list[Study], found: pd.DataFrame, tested: pd.DataFrame) ->
             line += (
                 f" {'; '.join(_beside(new, before.loc[new.score]) for new in chosen.itertuples())}"
             )
-        elif len(own) < study.search.trials:
+        elif len(of_study) < study.search.trials:
             line += f" of {study.search.trials}. Nothing was tested: the others have not ended"
         elif "whole" not in count:
-            line += f". Nothing was tested: none ran to its end ({in_markdown((own['error'].tolist() or [''])[0])})"
+            line += f". Nothing was tested: none ran to its end ({in_markdown((of_study['error'].tolist() or [''])[0])})"
         parts.append(f"{line.rstrip('.')}.")
     return (
         "**Result.** No trial has seen test presentations; what was chosen is tested when all trials have "
