@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
-from nblib.models import FitSettings, checkpoints, reproducible, settings
+from nblib.models import FitSettings, checkpoints, gpu_problem, reproducible
 from nblib.models.training import classify, fit
 from nblib.prepare.decoder_inputs import Samples
 
@@ -376,17 +376,17 @@ def test_what_a_machine_cannot_compute_in_half_precision_is_one_sentence(tmp_pat
 
 def test_gpu_problem_tries_the_gpu(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "without CUDA" in settings.gpu_problem()
+    assert "without CUDA" in gpu_problem()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "sees no GPU" in settings.gpu_problem()
+    assert "sees no GPU" in gpu_problem()
 
     def zeros(*_, **__):
         raise RuntimeError("no kernel image is available\nmore")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "zeros", zeros)
-    assert settings.gpu_problem() == "no kernel image is available"
+    assert gpu_problem() == "no kernel image is available"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
