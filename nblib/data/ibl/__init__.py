@@ -114,7 +114,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
     series, broken = _series(place, used)
-    notes += nwb_series.in_words(broken, path)
+    notes += nwb_series.complaints(broken, path)
     revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
     notes += [f"Read {some(revisions, 20)}."] if revisions else []
     index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
