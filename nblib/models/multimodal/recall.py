@@ -38,19 +38,12 @@ class Memory:
         """Logarithms of the counts that are expected of each trial (J, T, N)."""
         return np.log(self.encoder(self.trials)).astype(np.float32)
 
-    @cached_property
-    def _last(self) -> dict[str, np.ndarray]:
-        return {}
-
     def evidence(self, session: Session) -> np.ndarray:
         """Log-likelihood of the counts of each trial of a session, under each gain and behaviour: (G, K, J)."""
-        if self._last.get("counts") is not session.counts:
-            flat, log = (a.reshape(len(a), -1) for a in (session.counts, self.log_rate))
-            gain = GAINS[:, None, None]
-            more = gain * flat.sum(axis=1)[:, None] - np.exp(gain) * np.exp(log).sum(axis=1)
-            prior = -0.5 * (gain / GAIN_SD) ** 2
-            self._last.update(counts=session.counts, said=flat @ log.T + more + prior)
-        return self._last["said"]
+        flat, log = (a.reshape(len(a), -1) for a in (session.counts, self.log_rate))
+        gain = GAINS[:, None, None]
+        more = gain * flat.sum(axis=1)[:, None] - np.exp(gain) * np.exp(log).sum(axis=1)
+        return flat @ log.T + more - 0.5 * (gain / GAIN_SD) ** 2
 
 
 @dataclass(frozen=True)
