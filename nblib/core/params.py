@@ -171,12 +171,22 @@ class SignalSettings(Params):
 
     series: str = Field(description="name of the series in the recording")
     channel: int = Field(0, ge=0, description="column of that series, from 0")
-    kind: Literal["mean", "speed", "events"] = Field(
-        "mean", description="mean of the samples; length of their path a second; events a second"
+    kind: Literal["mean", "speed", "power", "events"] = Field(
+        "mean",
+        description="mean of samples; length of their path a second; power of band_hz; events a second",
     )
+    band_hz: list[float] = Field([], description="lowest and highest frequency (power) [Hz]")
     max_gap_s: Limit = Field(
         0.2, gt=0, description="samples further apart say nothing of what is between them [s]"
     )
+
+    @model_validator(mode="after")
+    def _band(self):
+        if self.kind == "power" and not (
+            len(self.band_hz) == 2 and 0 < self.band_hz[0] < self.band_hz[1]
+        ):
+            raise ValueError(f"band_hz must be [low, high] for kind 'power', not {self.band_hz}")
+        return self
 
 
 class BinSettings(Params):
@@ -205,7 +215,8 @@ class BinSettings(Params):
     event: str = Field("start_time", description="column that holds the event's time")
     edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
     signals: dict[str, SignalSettings] = Field(
-        {}, description="further signals of each bin: name -> series, channel, kind, max_gap_s"
+        {},
+        description="further signals of each bin: name -> series, channel, kind, band_hz, max_gap_s",
     )
     variables: list[str] = Field(
         [], description="columns of the trials to keep beside the label, such as choice"
@@ -218,7 +229,9 @@ class BinSettings(Params):
     hop_s: float = Field(3.0, gt=0, description="from one LFP window to the next [s]")
     lowpass_hz: float = Field(55.0, ge=0, description="low-pass of the LFP; 0 = none [Hz]")
     resample_hz: float = Field(0.0, ge=0, description="new rate of the LFP; 0 = its own [Hz]")
-    causal: bool = Field(False, description="filter the LFP forwards only")
+    causal: bool = Field(
+        False, description="filter the LFP forwards only; of signals, nothing behind a bin matters"
+    )
     gaps: Literal["refuse", "cut"] = Field(
         "refuse",
         description="gaps in the LFP's or the stimulus' clock: refuse them, or cut there and go on",

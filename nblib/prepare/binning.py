@@ -170,7 +170,7 @@ def bin_recording(
         name: ("trial", labelling.variable(table, name, recording.rules, where))
         for name in settings.variables
     }
-    for name, values in bin_signals(recording, settings.signals, edges).items():
+    for name, values in bin_signals(recording, settings.signals, edges, settings.causal).items():
         beside[name] = (("trial", "time"), values)
     if taken := sorted(set(beside) & set(binned.variables)):
         raise BadParameter(

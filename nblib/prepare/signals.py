@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import signal as filters
 
-from nblib.core.errors import BadParameter
+from nblib.core.errors import BadInput, BadParameter
 from nblib.core.findings import Span, check_rising
 from nblib.core.params import SignalSettings
 from nblib.data import stimulus
 from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
+
+ORDER = 3  # of the Butterworth filter of a band
+UNEVEN = 0.01  # share of samples that may come at other times than the clock's
+AT_ONCE = 1 << 17  # samples that are read of all channels
 
 
 def samples(series: Series, where: str) -> np.ndarray:
@@ -19,8 +24,39 @@ def samples(series: Series, where: str) -> np.ndarray:
     return time_s
 
 
+def power(
+    time_s: np.ndarray, values: np.ndarray, band_hz: list[float], where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times of the samples that are finite, and their squares once they are filtered to a band, forwards: no
+    later sample matters. A gap in the clock begins anew.
+
+    Raises BadInput for a clock that is not even, BadParameter for a band that it is too slow for.
+    """
+    good = np.isfinite(values)
+    time_s, values = time_s[good], values[good].astype(np.float64)
+    steps = np.diff(time_s)
+    rate = 1 / np.median(steps) if len(steps) and np.median(steps) > 0 else 0.0
+    off = steps * rate - 1
+    if not rate or (np.abs(off) > 0.5).mean() > UNEVEN:
+        raise BadInput(f"{where} is not sampled evenly, so there is no power in a band of it.")
+    if band_hz[1] >= rate / 2:
+        raise BadParameter(
+            f"{where} has {rate:g} samples a second: band_hz must end below {rate / 2:g}, not at {band_hz[1]:g}."
+        )
+    sos, made = filters.butter(ORDER, band_hz, "band", fs=rate, output="sos"), []
+    for part in np.split(values, np.flatnonzero(off > 0.5) + 1):
+        begun = filters.sosfilt_zi(sos) * part[0]  # as if the first sample had always been there
+        made.append(filters.sosfilt(sos, part, zi=begun)[0] ** 2)
+    return time_s, np.concatenate(made)
+
+
 def in_bins(
-    time_s: np.ndarray, values: np.ndarray, edges_s: np.ndarray, kind: str, max_gap_s: float
+    time_s: np.ndarray,
+    values: np.ndarray,
+    edges_s: np.ndarray,
+    kind: str,
+    max_gap_s: float,
+    causal: bool = False,
 ) -> np.ndarray:
     """A signal in half-open bins: float64 (trial, bin), NaN where nothing is known.
 
@@ -34,6 +70,7 @@ def in_bins(
         centre. "speed": how far the value went to and fro, a second; between two samples it goes
         evenly, so of a bin it depends on samples up to the first one after it. "events" a second.
     max_gap_s : two samples further apart say nothing of the time between them.
+    causal : between two samples the first one stays, so that no bin depends on a sample behind it.
     """
     width = np.diff(edges_s, axis=1)
     if kind == "events":
@@ -46,6 +83,12 @@ def in_bins(
     gaps = np.append(0, np.cumsum(np.diff(time_s) > max_gap_s))  # before each sample
     if kind == "speed":
         path = np.append(0, np.cumsum(np.abs(np.diff(values))))
+        if causal:
+            last = first - 1
+            at = np.clip(last, 0, None)
+            known = (last[:, :-1] >= 0) & (edges_s[:, 1:] - time_s[at[:, 1:]] <= max_gap_s)
+            known &= gaps[at[:, 1:]] == gaps[at[:, :-1]]
+            return np.where(known, np.diff(path[at], axis=1) / width, np.nan)
         made = np.diff(np.interp(edges_s, time_s, path), axis=1) / width
         low = (
             np.searchsorted(time_s, edges_s[:, :-1], side="right") - 1
@@ -58,17 +101,27 @@ def in_bins(
     inside = np.diff(sums[first], axis=1) / np.maximum(n, 1)
     centre = (edges_s[:, 1:] + edges_s[:, :-1]) / 2
     after = np.searchsorted(time_s, centre)
-    known = (after > 0) & (after < len(time_s))
-    after = np.clip(after, 1, len(time_s) - 1)
-    near = known & (time_s[after] - time_s[after - 1] <= max_gap_s)
-    between = np.where(near, np.interp(centre, time_s, values), np.nan)
+    before = np.clip(after - 1, 0, None)
+    if causal:
+        near = (after > 0) & (centre - time_s[before] <= max_gap_s)
+        line = values[before]
+    else:
+        behind = np.minimum(after, len(time_s) - 1)
+        near = (after > 0) & (after < len(time_s))
+        near &= time_s[behind] - time_s[before] <= max_gap_s
+        line = np.interp(centre, time_s, values)
+    between = np.where(near, line, np.nan)
     return np.where(n > 0, inside, between)
 
 
 def bin_signals(
-    recording: Recording, signals: dict[str, SignalSettings], edges_ns: np.ndarray
+    recording: Recording,
+    signals: dict[str, SignalSettings],
+    edges_ns: np.ndarray,
+    causal: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Signals that a recipe names, in bins with the edges int64 ns (trial, bins + 1): float32 (trial, bin).
+    """Signals that a recipe names, in bins with the edges int64 ns (trial, bins + 1): float32 (trial, bin);
+    causal: none depends on what comes behind its bin (see `in_bins`).
 
     Raises BadParameter for a series or channel that the recording does not have, and one in which no bin
     is known; BadInput for times that fall, and for those on another clock than the spikes.
@@ -84,23 +137,29 @@ def bin_signals(
                 f"{stimulus.absent(recording, signal.series)}"
             )
         series = recording.series[signal.series]
-        values = np.asarray(series.read(0, series.n_samples))
-        values = values.reshape(len(values), -1)
-        if signal.channel >= values.shape[1]:
+        n_channels = np.asarray(series.read(0, 1)).size
+        if signal.channel >= n_channels > 0:
             raise BadParameter(
                 f"signals: {name}: channel = {signal.channel}, but series {signal.series!r} of {where} has "
-                f"{values.shape[1]}, from 0."
+                f"{n_channels}, from 0."
             )
+        values = [np.zeros(0)]
+        for lo in range(0, series.n_samples, AT_ONCE):  # the whole of many channels is too large
+            part = np.asarray(series.read(lo, min(lo + AT_ONCE, series.n_samples)))
+            values.append(part.reshape(len(part), -1)[:, signal.channel])
+        values = np.concatenate(values)
         time_s = samples(series, where)
+        what = f"signals: {name}: series {signal.series!r} of {where}"
         if spikes and len(time_s):
-            check_samples(f"signals: {name}: series {signal.series!r} of {where}", time_s, spikes)
-        binned = in_bins(
-            time_s, values[:, signal.channel], edges_ns / 1e9, signal.kind, signal.max_gap_s
-        )
+            check_samples(what, time_s, spikes)
+        kind = signal.kind
+        if kind == "power":
+            time_s, values = power(time_s, values, signal.band_hz, what)
+            kind = "mean"
+        binned = in_bins(time_s, values, edges_ns / 1e9, kind, signal.max_gap_s, causal)
         if np.isnan(binned).all():
             raise BadParameter(
-                f"signals: {name}: series {signal.series!r} of {where} has no sample near any bin; look at its "
-                "clock and at max_gap_s."
+                f"{what} has no sample near any bin; look at its clock and at max_gap_s."
             )
         made[name] = binned.astype(np.float32)
     return made

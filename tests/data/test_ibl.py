@@ -100,6 +100,43 @@ def test_another_file_is_another_recording(session):
     assert sources.identity(recipe, "m") != before and "licks" in opened(session).series
 
 
+def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
+    """Pupil, licks, a paw of a pose, an embedding of the film and a band of the LFP."""
+    alf, rng = session / "alf", np.random.default_rng(1)
+    frames = np.load(alf / "_ibl_leftCamera.times.npy")
+    pose = pd.DataFrame({"paw_r_x": 3 * frames[:-2], "part": "paw"})
+    pose.to_parquet(alf / "_ibl_leftCamera.lightningPose.pqt")
+    pose.rename(columns={"paw_r_x": "pupilDiameter_smooth"}).to_parquet(
+        alf / "_ibl_leftCamera.features.pqt"
+    )
+    np.save(alf / "leftCamera.embedding.npy", rng.normal(size=(len(frames), 4)) + np.arange(4))
+    np.save(alf / "licks.times.npy", np.arange(0, 60, 0.05) + 0.01)
+    np.save(alf / "lfp.times.npy", np.arange(0, 60, 0.002))
+    np.save(alf / "lfp.signal.npy", 4 * np.sin(2 * np.pi * 40 * np.arange(0, 60, 0.002))[:, None])
+    signals = {
+        "pupil": {"series": "left_pupil"},
+        "paw": {"series": "leftCamera.lightningPose.paw_r_x"},
+        "film": {"series": "leftCamera.embedding", "channel": 3},
+        "licks": {"series": "licks", "kind": "events"},
+        "gamma": {"series": "lfp.signal", "kind": "power", "band_hz": [30, 50]},
+    }
+    recipe = recipe_of(session, signals=signals)
+    recording = opening.open_recording(recipe, "m")
+    assert {"wheel", "left_motion_energy"} <= set(recording.series)
+    assert not {"licks.times", "wheel.position", "leftCamera.times"} & set(recording.series)
+    binned = binning.bin_recording(recording, recipe.settings(params.BinSettings))
+    middle = 2.0 + 2.5 * np.arange(N)[:, None] + 0.1 * np.arange(5) + 0.05
+    np.testing.assert_allclose(binned.paw, 3 * middle, atol=0.05)
+    np.testing.assert_allclose(binned.pupil, 3 * middle, atol=0.05)
+    assert float(binned.film.mean()) == pytest.approx(3, abs=0.2)
+    np.testing.assert_allclose(binned.licks, 20, atol=1e-4)
+    np.testing.assert_allclose(binned.gamma, 8, rtol=0.1)
+    np.save(alf / "leftCamera.embedding.npy", np.zeros((3000, 4)))
+    with pytest.raises(errors.BadInput, match=r"embedding.npy: 3000 samples, but _ibl_leftCamera"):
+        bins = recipe.settings(params.BinSettings)
+        binning.bin_recording(opening.open_recording(recipe, "m"), bins)
+
+
 def broken(session, what):
     alf, place = session / "alf", session / "alf/probe00/pykilosort"
     table = pd.read_parquet(alf / "_ibl_trials.table.pqt")

@@ -51,6 +51,59 @@ def test_a_bin_depends_on_no_sample_after_the_first_one_behind_it():
         )
 
 
+def test_causally_no_bin_depends_on_a_sample_behind_it_and_the_last_one_stays():
+    rng, time_s = np.random.default_rng(1), np.sort(np.random.default_rng(0).uniform(0, 1.2, 25))
+    values = rng.normal(size=len(time_s))
+    other = np.where(time_s >= 0.5, rng.normal(size=len(time_s)), values)
+    for kind in ("mean", "speed"):
+        before, after = (
+            signals.in_bins(time_s, v, EDGES, kind, 0.3, causal=True)[:, :5]
+            for v in (values, other)
+        )
+        np.testing.assert_array_equal(before, after)
+        assert np.isfinite(before[:, 2:]).all()
+    late = time_s[time_s >= 0.5] + 0.02  # where samples lie behind a bin does not matter either
+    moved = np.concatenate([time_s[time_s < 0.5], late])
+    after = signals.in_bins(moved, values, EDGES, "speed", 0.3, causal=True)[:, :5]
+    np.testing.assert_array_equal(before, after)
+    two = np.array([0.05, 0.15]), np.array([1.0, 4.0])
+    held = signals.in_bins(*two, EDGES, "mean", 0.21, causal=True)[0]
+    np.testing.assert_array_equal(held[:5], [1, 4, 4, 4, np.nan])
+    went = signals.in_bins(*two, EDGES, "speed", 0.2, causal=True)[0]
+    np.testing.assert_allclose(went[:5], [np.nan, 30, 0, np.nan, np.nan])
+
+
+def oscillating(rate_hz=500.0):
+    """40 Hz of amplitude 2 up to 1 s, then of 6; 5 Hz of amplitude 9 throughout; a sample that is missing."""
+    t = np.arange(0, 2, 1 / rate_hz)
+    fast = np.where(t < 1, 2, 6) * np.sin(2 * np.pi * 40 * t)
+    values = fast + 9 * np.sin(2 * np.pi * 5 * t)
+    values[20] = np.nan
+    return t, values
+
+
+def test_power_is_that_of_its_band_and_of_nothing_behind():
+    t, values = oscillating()
+    at, made = signals.power(t, values, [30, 50], "x")
+    for edges, amplitude in (([0.5, 1.0], 2), ([1.5, 2.0], 6)):
+        (mean,) = signals.in_bins(at, made, np.array([edges]), "mean", 0.1)
+        assert mean[0] == pytest.approx(amplitude**2 / 2, rel=0.1)
+    other = np.where(t < 1, values, 0)
+    np.testing.assert_array_equal(made[:499], signals.power(t, other, [30, 50], "x")[1][:499])
+    late = np.where(t > 1.0, t + 5, t)  # after a gap in the clock it begins anew
+    _, apart = signals.power(late, values, [30, 50], "x")
+    begun = signals.power(t[t > 1.0], values[t > 1.0], [30, 50], "x")[1]
+    np.testing.assert_allclose(apart[-len(begun) :], begun)
+    with pytest.raises(errors.BadParameter, match="band_hz must end below 250, not at 250"):
+        signals.power(t, values, [30, 250], "x")
+    uneven = np.cumsum(np.random.default_rng(0).exponential(0.002, len(t)))
+    with pytest.raises(errors.BadInput, match="x is not sampled evenly"):
+        signals.power(uneven, values, [30, 50], "x")
+    for band in ([], [30], [50, 30], [0, 30]):
+        with pytest.raises(ValueError, match=r"band_hz must be \[low, high\]"):
+            params.SignalSettings(series="x", kind="power", band_hz=band)
+
+
 def test_events_a_second_in_half_open_bins():
     made = signals.in_bins(np.array([0.0, 0.05, 0.1, 0.95]), np.zeros(4), EDGES, "events", 0.2)
     np.testing.assert_allclose(made[0], [20, 10, 0, 0, 0, 0, 0, 0, 0, 10])

@@ -113,6 +113,18 @@ def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -
     return table
 
 
+def number_columns(path: Path) -> list[str]:
+    """Names of the columns of a Parquet table that hold numbers; BadInput for a file that is no such table."""
+    from pyarrow import parquet, types
+
+    try:
+        columns = list(parquet.read_schema(path))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: not readable as a table ({error}).") from None
+    numeric = (types.is_integer, types.is_floating)
+    return [c.name for c in columns if any(is_number(c.type) for is_number in numeric)]
+
+
 def _text_or_list(value: Any) -> Any:
     """A cell of Parquet as the other readers have it: bytes as text, an array as a list."""
     if isinstance(value, bytes):

@@ -7,7 +7,8 @@ is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
 from __future__ import annotations
 
 import itertools
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pydantic import Field
 from nblib.core.errors import BadInput, MissingInput, some
 from nblib.core.findings import check_array, check_finite, check_once, check_rising, refuse
 from nblib.core.params import Params, Recipe
-from nblib.data.files.plain import by_unit, read_array, read_npy, read_table
+from nblib.data.files.plain import by_unit, number_columns, read_array, read_npy, read_table
 from nblib.data.ibl import alf
 from nblib.data.nwb import series as nwb_series
 from nblib.data.recording import Recording, Series
@@ -211,6 +212,8 @@ def _trials(place: Path) -> pd.DataFrame:
 
 def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str, BadInput]]:
     """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`.
+    Beside them whatever else has times, read once it is asked for, by the name of its file:
+    `object.attribute`, of a table `object.attribute.column`.
 
     Also, by name, why one cannot be read, should it be needed.
     """
@@ -231,7 +234,39 @@ def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str,
             used += dict.fromkeys(files)
             times = partial(_times, files[0], clock)
             series[name] = Series(name, unit, partial(_part, values), len(values), timestamps=times)
+    known = {of_values for *_, of_values, column in signals if not column}
+    for name in alf.names(place):
+        times = f"{name.split('.')[0]}.times"
+        at, file = alf.find(place, times), alf.find(place, name)
+        if at is None or name in known | {times}:
+            continue
+        try:
+            clock = read_array(at)
+            columns = number_columns(file) if file.suffix == ".pqt" else [""]
+        except BadInput as error:
+            broken[name] = error
+            continue
+        for column in columns:
+            values = cache(partial(_values, file, column, at, len(clock)))
+            full = f"{name}.{column}" if column else name
+            when = partial(_times, at, clock)
+            series[full] = Series(full, "", partial(_later, values), len(clock), timestamps=when)
     return series, broken
+
+
+def _values(file: Path, column: str, at: Path, n: int) -> np.ndarray:
+    """Samples (n, channel) of a file whose n times are in the file `at`, NaN for a few that it has not.
+
+    Raises BadInput where it has many more or less, and for what are no numbers.
+    """
+    data = np.asarray(read_table(file, (column,))[column] if column else read_npy(file))
+    refuse(abs(n - len(data)) > LATE, f"{file}: {len(data)} samples, but {at.name} has {n} times.")
+    refuse(
+        data.dtype.kind not in "iuf",
+        f"{file}: holds {data.dtype}; expected a row of numbers a sample.",
+    )
+    values = data[:n].reshape(min(n, len(data)), -1).astype(float)
+    return np.pad(values, ((0, n - len(values)), (0, 0)), constant_values=np.nan)
 
 
 def _samples(
@@ -259,3 +294,7 @@ def _times(file: Path, clock: np.ndarray) -> np.ndarray:
 
 def _part(values: np.ndarray, lo: int, hi: int) -> np.ndarray:
     return values[lo:hi]
+
+
+def _later(values: Callable[[], np.ndarray], lo: int, hi: int) -> np.ndarray:
+    return values()[lo:hi]

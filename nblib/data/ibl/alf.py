@@ -15,6 +15,12 @@ NAME = re.compile(
 )
 
 
+def names(folder: Path) -> list[str]:
+    """`object.attribute` of every file of a folder and its revisions."""
+    parts = [NAME.fullmatch(p.name) for p in (*folder.glob("*.*"), *folder.glob("#*#/*.*"))]
+    return sorted({f"{p['object']}.{p['attribute']}" for p in parts if p})
+
+
 def find(folder: Path, name: str) -> Path | None:
     """The file `object.attribute` of a folder, whatever its namespace and further parts; None without.
 
