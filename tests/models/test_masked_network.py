@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from nblib import models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
 from nblib.models import FitSettings
-from nblib.models.multimodal import fitting, linear, masks, model, poisson, recall
+from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task, starts
@@ -578,6 +578,30 @@ def test_any_units_are_told_from_any_others_by_one_model():
         spoilt[..., hidden] = 9
         other = replace(one, counts=spoilt)
         np.testing.assert_array_equal(model(one, seen), model(other, seen))
+
+
+def test_courses_of_factors_are_the_posterior_mean_and_follow_behaviour(sessions):
+    one, rows, seen = sessions[0], sessions[0].known, np.array([0, 2, 3])
+    fitted = courses.fit(one, rows)
+    told = fitted(one, seen)
+    by_bump = np.kron(fitted.loading[:, seen], fitted.bumps.T)  # (R * B, n * T)
+    noise = np.repeat(fitted.noise[seen], T)
+    prior = np.linalg.inv(fitted.precision)
+    x = (one.x[..., seen] - fitted.mean[:, seen]).swapaxes(1, 2).reshape(K, -1)
+    of_x = by_bump.T @ prior @ by_bump + np.diag(noise)
+    heights = x @ np.linalg.solve(of_x, by_bump.T @ prior)
+    n_bumps = fitted.bumps.shape[1]
+    factors = np.einsum("krb,tb->ktr", heights.reshape(K, -1, n_bumps), fitted.bumps)
+    np.testing.assert_allclose(told, factors, atol=1e-5)
+    spoilt = one.counts.copy()
+    spoilt[..., np.setdiff1d(np.arange(N), seen)] = 9
+    np.testing.assert_array_equal(fitted(replace(one, counts=spoilt), seen), told)
+    test = one.rows("test")
+    counts, signals = one.counts.copy(), one.signals.copy()
+    counts[test], signals[test] = 50, 9
+    other = courses.fit(replace(one, counts=counts, signals=signals), rows)
+    np.testing.assert_allclose(other.loading, fitted.loading)
+    assert next(poisson.impute(one, rows, causal=True)).courses is None, "they see all bins"
 
 
 def test_lags_look_back_and_ahead_by_so_many_bins():

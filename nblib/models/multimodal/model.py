@@ -21,6 +21,7 @@ from torch import Tensor
 from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
 from nblib.models.multimodal import masks
+from nblib.models.multimodal.courses import Courses
 from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.poisson import PoissonMap
@@ -30,7 +31,9 @@ from nblib.prepare.sessions import Session
 
 FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
 ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
-CLASSES = {cls.__name__: cls for cls in (LinearMap, PoissonMap, Memory, RecalledMap, Session)}
+CLASSES = {
+    cls.__name__: cls for cls in (Courses, LinearMap, PoissonMap, Memory, RecalledMap, Session)
+}
 Map = LinearMap | PoissonMap | RecalledMap
 
 

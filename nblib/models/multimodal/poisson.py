@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from scipy.optimize import minimize
 
-from nblib.models.multimodal import linear
+from nblib.models.multimodal import courses, linear
 from nblib.models.multimodal.tasks import EVERY, LEAST
 from nblib.prepare.sessions import Session
 
@@ -17,7 +17,8 @@ PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0)
 MOST_LOG_RATE = 5.0
 WIDTHS = (1.5, 3.0, 6.0, 12.0)  # of the Gaussian that smooths a PSTH [bins]
 FOLDS = 5
-N_BUMPS, N_FACTORS = 6, 15
+N_BUMPS = 6
+LEAST_FACTORS, MOST_FACTORS, UNITS_A_FACTOR = 3, 15, 15
 N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS = 6  # bins to either side, or as many before
 UNIT_WIDTHS = (0, 2, 8, 49)  # of the means of factors around a bin [bins to either side]
@@ -61,8 +62,8 @@ class PoissonMap:
     are scaled by mean and scale (D,).
 
     It reads the signals and variables `of`, by name, through `basis` (D', D) where there is one; or, where it
-    has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors.
-    causal: nothing after a bin.
+    has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors,
+    and of those that have `courses` over the trial. causal: nothing after a bin.
     """
 
     offset: np.ndarray
@@ -70,6 +71,7 @@ class PoissonMap:
     basis: np.ndarray | None = None
     loading: np.ndarray | None = None
     noise: np.ndarray | None = None
+    courses: courses.Courses | None = None
     causal: bool = False
     weight: np.ndarray | None = None
     mean: np.ndarray | float = 0.0
@@ -80,8 +82,11 @@ class PoissonMap:
         units `seen` (None: all) say of factors around it."""
         if self.loading is not None:
             seen = np.arange(len(session.area)) if seen is None else seen
-            factors = self._factors(session.x[..., seen], seen)
-            return linear.averaged(factors, UNIT_WIDTHS, self.causal)
+            told = self._factors(session.x[..., seen], seen)
+            means = linear.averaged(told, UNIT_WIDTHS, self.causal)
+            if self.courses is None:
+                return means
+            return np.concatenate([means, self.courses(session, seen)], axis=-1)
         parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
         for s, name in enumerate(session.signal_names):
             if name in self.of:
@@ -180,8 +185,8 @@ def factors(sessions: list[Session], rows: list[np.ndarray], causal: bool = Fals
 def impute(
     session: Session, rows: np.ndarray, causal: bool = False, by_area: bool = False
 ) -> Iterator[PoissonMap]:
-    """Counts of all units from any others: the factors of a factor analysis, told by whoever is seen, and a
-    regression on them. A unit is fitted to factors that four fifths of the others tell; by_area: to those that
+    """Counts of all units from any others: the factors of a factor analysis and, unless causal, those that have
+    a course over the trial, told by whoever is seen, and a regression on them. A unit is fitted to factors that four fifths of the others tell; by_area: to those that
     the units of other areas tell."""
     from sklearn.decomposition import FactorAnalysis
 
@@ -189,12 +194,14 @@ def impute(
     x = linear.averaged(session.x[rows], [SLOW]) * np.sqrt(2 * SLOW + 1)
     x = x.reshape(-1, x.shape[2])
     every = -(-len(x) // MOST_BINS)
-    n_factors = min(N_FACTORS, max(x.shape[1] // 3, 1))
+    n = x.shape[1]
+    n_factors = min(MOST_FACTORS, max(n // UNITS_A_FACTOR, LEAST_FACTORS), max(n // 3, 1))
     analysis = FactorAnalysis(n_factors, random_state=0).fit(x[::every])
     model = PoissonMap(
         np.log(psth(session, rows)),
         loading=analysis.components_,
         noise=analysis.noise_variance_,
+        courses=None if causal else courses.fit(session, rows),
         causal=causal,
     )
     units = np.arange(x.shape[1])

@@ -1,0 +1,95 @@
+"""Factors that have a course over the trial, as units and behaviour of trials that teach follow them.
+
+A Gaussian model: each unit, signal and variable is a few factors, which are the same in all bins, and noise of
+its own; each factor is a sum of smooth bumps of time, whose heights vary together over trials. So units that are
+seen at one time tell what others do at another. Source of the idea: Yu et al. 2009, J. Neurophysiol. 102:614.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nblib.models.multimodal import linear
+from nblib.prepare.sessions import Session
+
+STEPS = 20  # of expectation and maximisation
+BINS = 2.5  # from one bump of time to the next
+MOST_FACTORS, UNITS_A_FACTOR = 15, 5
+LEAST_NOISE, RIDGE, LEAST_PRIOR = 0.05, 1.0, 1e-6
+
+
+@dataclass(frozen=True)
+class Courses:
+    """loading (R, N) of units on factors and their noise (N,); mean (T, N) of z-scored roots of counts; bumps
+    (T, B); precision (R * B, R * B) of the heights of all factors before anything is seen."""
+
+    loading: np.ndarray
+    noise: np.ndarray
+    mean: np.ndarray
+    bumps: np.ndarray
+    precision: np.ndarray
+
+    def __call__(self, session: Session, seen: np.ndarray) -> np.ndarray:
+        """Posterior mean of the factors in each bin of all trials (K, T, R), from the units `seen`."""
+        x = session.x[..., seen] - self.mean[:, seen]
+        heights, _ = _posterior(
+            x, self.loading[:, seen], self.noise[seen], self.bumps, self.precision
+        )
+        return _in_bins(heights, self.bumps)
+
+
+def _posterior(
+    x: np.ndarray, loading: np.ndarray, noise: np.ndarray, bumps: np.ndarray, precision: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (K, R * B) and covariance of the heights, from values (K, T, M)."""
+    reading = loading / noise
+    covariance = np.linalg.inv(precision + np.kron(reading @ loading.T, bumps.T @ bumps))
+    said = bumps.T @ (x @ reading.T)  # (K, B, R)
+    return said.swapaxes(1, 2).reshape(len(x), -1) @ covariance, covariance
+
+
+def _in_bins(heights: np.ndarray, bumps: np.ndarray) -> np.ndarray:
+    """Factors in each bin (K, T, R), of heights (K, R * B)."""
+    return bumps @ heights.reshape(len(heights), -1, bumps.shape[1]).swapaxes(1, 2)
+
+
+def fit(session: Session, rows: np.ndarray) -> Courses:
+    """The factors of a session's units and behaviour, by expectation and maximisation over the trials `rows`."""
+    part = session.at(rows)
+    n_trials, n_bins, n_units = part.x.shape
+    y = [part.x, part.signals]
+    for q, known in enumerate(session.classes.values()):  # each as much as one signal
+        member = np.eye(len(known))[part.variables[:, q]]
+        member = (member - member.mean(axis=0)) / (member.std(axis=0) + 1e-6)
+        y.append(np.repeat(member[:, None], n_bins, axis=1) / np.sqrt(len(known)))
+    y = np.concatenate(y, axis=-1)
+    mean = y.mean(axis=0)
+    y = y - mean
+    flat = y.reshape(-1, y.shape[2])
+    n_factors = min(MOST_FACTORS, max(n_units // UNITS_A_FACTOR, 1))
+    n_bumps = max(round(n_bins / BINS), 2)
+    at = np.linspace(0, n_bins - 1, n_bumps)
+    width = max(at[1] - at[0], 1)
+    bumps = np.exp(-0.5 * ((np.arange(n_bins)[:, None] - at) / width) ** 2)
+    bumps /= np.sqrt((bumps**2).sum(axis=1, keepdims=True))
+    slow = linear.averaged(y, [2]).reshape(flat.shape)
+    values, vectors = np.linalg.eigh(slow.T @ slow / len(slow))
+    loading = (vectors[:, -n_factors:] * np.sqrt(values[-n_factors:])).T
+    noise = np.maximum(flat.var(axis=0) - (loading**2).sum(axis=0), LEAST_NOISE)
+    precision = np.eye(n_factors * n_bumps)
+    for _ in range(STEPS):
+        heights, covariance = _posterior(y, loading, noise, bumps, precision)
+        prior = covariance + heights.T @ heights / n_trials
+        precision = np.linalg.inv(prior + LEAST_PRIOR * np.eye(len(prior)))
+        told = _in_bins(heights, bumps).reshape(-1, n_factors)
+        unsure = covariance.reshape(n_factors, n_bumps, n_factors, n_bumps)
+        unsure = np.tensordot(unsure, bumps.T @ bumps, axes=([1, 3], [0, 1]))
+        together = told.T @ told + n_trials * unsure + RIDGE * np.eye(n_factors)
+        both = told.T @ flat
+        loading = np.linalg.solve(together, both)
+        noise = (flat**2).mean(axis=0) - (loading * both).sum(axis=0) / len(flat)
+        noise = np.maximum(noise, LEAST_NOISE)
+    of_units = slice(n_units)
+    return Courses(loading[:, of_units], noise[of_units], mean[:, of_units], bumps, precision)
