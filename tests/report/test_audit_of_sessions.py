@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from experiments.test_multimodal import on_disk
 from models.test_masked_network import FAST, SHAPE, make_session
 
+from nblib.core import recipes
+from nblib.data import counts_dataset
 from nblib.models.multimodal import fitting, linear, masks
 from nblib.models.multimodal.branch import fit_branch
 from nblib.models.multimodal.network import MaskedNetwork
+from nblib.prepare import stored_splits, train_statistics
 from nblib.prepare.sessions import root_scaling
 from nblib.report.audit import sessions as audit
 
@@ -46,6 +50,19 @@ def test_scaling_over_test_trials_is_found(sound):
     assert found(replace(model, sessions=stored), sessions) == ["s0: its counts are scaled otherwise than by its train trials"]  # fmt: skip
     stored = [model.sessions[0], replace(model.sessions[1], mean=model.sessions[1].mean + 0.1)]
     assert found(replace(model, sessions=stored), sessions) == ["s1: its signals are scaled otherwise than by its train trials"]  # fmt: skip
+
+
+def test_statistics_of_signals_over_test_trials_are_found(home, tmp_path):
+    recipe = recipes.find_recipe("task_tiny").model_copy(update={"recordings": ["t1"]})
+    (split,), (counts,) = on_disk(recipe, tmp_path)
+    assert [*audit.statistics(split, counts, 0)] == []
+    roles, (fitted,) = stored_splits.load(split)
+    binned = counts_dataset.load(counts)
+    whole = train_statistics.signal_statistics(binned, np.arange(binned.sizes["trial"]))
+    stored_splits.save(split, roles, [replace(fitted, signals=whole)])
+    assert [*audit.statistics(split, counts, 0)] == [
+        f"t1: 04 scaled {name} otherwise than by its train trials" for name in ("wheel", "whisker")
+    ]
 
 
 def test_a_variable_that_is_hidden_in_part_is_found(sound, monkeypatch):

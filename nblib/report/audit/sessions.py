@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nblib import models
 from nblib.core import store
+from nblib.data import counts_dataset
 from nblib.models.multimodal import masks
 from nblib.prepare import sessions as prepared
+from nblib.prepare import stored_splits, train_statistics
 from nblib.report.audit.files import Files
 from nblib.road.stage_registry import CLEAN, SPLIT, STAGES
 
@@ -33,9 +36,21 @@ def model_of_sessions(run: Run, files: Files) -> list[str] | None:
     for recording, folder in zip(run.manifest["recipe"]["recordings"], folders, strict=True):
         counts.append(store.folder(CLEAN, recording, files.manifest(folder)["upstream"][0]))
     opened = ([store.open_artifact(folder) for folder in part] for part in (folders, counts))
-    loaded = prepared.load_sessions(*opened, run.recipe, run.metrics["fold"])
+    opened, fold = [*map(list, opened)], run.metrics["fold"]
+    loaded = prepared.load_sessions(*opened, run.recipe, fold)
     model = models.load(store.open_artifact(run.folder))
-    return [*faults(model, loaded, parameters["new"], parameters["causal"])]
+    scaled = (what for pair in zip(*opened, strict=True) for what in statistics(*pair, fold))
+    return [*scaled, *faults(model, loaded, parameters["new"], parameters["causal"])]
+
+
+def statistics(split: Path, counts: Path, fold: int) -> Iterator[str]:
+    """Signals whose statistics, as 04 stored them, are not those of train trials."""
+    binned, (roles, fitted) = counts_dataset.load(counts), stored_splits.load_fold(split, fold)
+    rows = train_statistics.train_rows(binned, roles, fold)
+    due = train_statistics.signal_statistics(binned, rows).set_index("name")
+    for name, *has in fitted.signals[["name", "mean", "scale"]].itertuples(index=False):
+        if not np.allclose(has, due.loc[name, ["mean", "scale"]], rtol=1e-3, equal_nan=True):
+            yield f"{binned.attrs['recording']}: 04 scaled {name} otherwise than by its train trials"
 
 
 def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: bool) -> Iterator[str]:
