@@ -13,7 +13,7 @@ from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
 
 ORDER = 3  # of the Butterworth filter of a band
-UNEVEN = 0.01  # share of samples that may come at other times than the clock's
+UNEVEN = 0.01  # share of samples that may come too early for an even clock
 AT_ONCE = 1 << 17  # samples that are read of all channels
 
 
@@ -37,7 +37,7 @@ def power(
     steps = np.diff(time_s)
     rate = 1 / np.median(steps) if len(steps) and np.median(steps) > 0 else 0.0
     off = steps * rate - 1
-    if not rate or (np.abs(off) > 0.5).mean() > UNEVEN:
+    if not rate or (off < -0.25).mean() > UNEVEN:
         raise BadInput(f"{where} is not sampled evenly, so there is no power in a band of it.")
     if band_hz[1] >= rate / 2:
         raise BadParameter(
