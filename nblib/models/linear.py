@@ -295,13 +295,13 @@ class RidgePath:
         self.values = np.maximum(values, 0.0)
         self.unit = self.values.sum() / d or 1.0  # the trace is that of either matrix
 
-    def solutions(self, target: np.ndarray, penalties: Iterable[float]):
-        """Yield weight (D, K) and bias (K,) for targets (B, K), penalty by penalty."""
+    def solutions(self, target: np.ndarray, penalties: Iterable[float | np.ndarray]):
+        """Yield weight (D, K) and bias (K,) for targets (B, K), penalty by penalty, each a number or (K,)."""
         target_mean = target.mean(axis=0)
         target = target - target_mean
         right = self.vectors.T @ (target if self.by_rows else self.x.T @ target)
         for penalty in penalties:
-            solved = self.vectors @ (right / (self.values + penalty)[:, None])
+            solved = self.vectors @ (right / (self.values[:, None] + penalty))
             weight = self.x.T @ solved if self.by_rows else solved
             yield weight, target_mean - self.mean @ weight
 

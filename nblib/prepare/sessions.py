@@ -47,7 +47,7 @@ class Session:
 
     @cached_property
     def x(self) -> np.ndarray:
-        """Roots of counts (K, T, N), z-scored for each unit by `roots`; float32."""
+        """Roots of counts (K, T, N), centred and scaled for each unit by `roots`; float32."""
         mean, scale = self.roots
         return ((np.sqrt(self.counts) - mean) / scale).astype(np.float32)
 
@@ -71,9 +71,14 @@ class Session:
 
 
 def root_scaling(counts: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale (N,) of the roots of counts (K, T, N) in the trials `train`."""
+    """Mean and scale (N,) of the roots of counts (K, T, N) in the trials `train`.
+
+    The scale is halfway from one of all units to their own: a unit that fires little says little, and would be
+    mostly noise if it were made as large as the others.
+    """
     roots = np.sqrt(counts[train])
-    return roots.mean(axis=(0, 1)), roots.std(axis=(0, 1)) + 0.05
+    spread = roots.std(axis=(0, 1)) + 0.05
+    return roots.mean(axis=(0, 1)), np.sqrt(spread * spread.mean())
 
 
 def with_roles(session: Session, role: np.ndarray) -> Session:

@@ -406,6 +406,11 @@ def test_bands_hold_what_they_are_asked_for_where_nothing_drifts(tiny):
     assert table["held"].between(0.87, 0.93).all() and len(table) == 4
     bins, trials = (table.query("of == @unit")["half_width"] for unit in ("bins", "trials"))
     assert bins.between(0.75, 0.9).all() and (trials.to_numpy() > bins.to_numpy()).all()
+    # Errors of a state of the animal that is far away in time say nothing of test trials.
+    off[:300] = signals[:300, :, 0] + rng.normal(0, 5, (300, 25))
+    table = further.bands(branch, [many])
+    assert table["held"].between(0.87, 0.93).all()
+    assert table.query("of == 'bins'")["half_width"].between(0.75, 0.9).all()
 
 
 def test_areas_of_units_are_told_from_weights_that_hold_them_and_not_from_others(result):

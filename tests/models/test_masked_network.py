@@ -19,7 +19,7 @@ from nblib.models import FitSettings
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION
-from nblib.models.multimodal.tasks import BEHAVIOUR, Task, starts
+from nblib.models.multimodal.tasks import BEHAVIOUR, Task, encoding, starts
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
@@ -541,7 +541,8 @@ def test_a_stack_is_the_mean_of_those_whose_errors_are_not_the_same(sessions):
         )
 
 
-def test_the_flattened_ridge_is_ridge(sessions):
+def test_the_flattened_ridge_is_ridge_where_no_bins_are_alike(sessions, monkeypatch):
+    monkeypatch.setattr(linear, "ALIKE", 1e-3)
     one, rows = sessions[0], sessions[0].rows("train")
     x, y = linear.smoothed(one.x).reshape(K, -1), one.signals.reshape(K, -1)
     x0, y0 = x[rows] - x[rows].mean(axis=0), y[rows] - y[rows].mean(axis=0)
@@ -549,6 +550,22 @@ def test_the_flattened_ridge_is_ridge(sessions):
         weights = np.linalg.solve(x0.T @ x0 + penalty * np.eye(x.shape[1]), x0.T @ y0)
         answer = y[rows].mean(axis=0) + (x - x[rows].mean(axis=0)) @ weights
         np.testing.assert_allclose(of_all_signals(maps, one).reshape(K, -1), answer, atol=1e-4)
+
+
+def test_weights_of_the_ridge_are_as_alike_in_time_as_is_believed(sessions):
+    one, rows = sessions[0], sessions[0].rows("train")
+    x, y = linear.smoothed(one.x).reshape(K, -1).astype(float), one.signals.astype(float)
+    x0, y0 = x[rows] - x[rows].mean(axis=0), y[rows] - y[rows].mean(axis=0)
+    t = np.arange(y.shape[1])
+    alike = np.exp(
+        -np.abs(t - t[:, None]) / linear.ALIKE
+    )  # the prior's covariance of weights, over bins
+    prior = np.kron(x0 @ x0.T, alike)  # of what is said of trials and bins
+    for penalty, maps in zip(linear.PENALTIES, linear.flat_ridge(one, rows), strict=True):
+        solved = np.linalg.solve(prior + penalty * np.eye(len(prior)), y0.reshape(len(prior), -1))
+        said = np.kron((x - x[rows].mean(axis=0)) @ x0.T, alike) @ solved
+        answer = y[rows].mean(axis=0) + said.reshape(y.shape)
+        np.testing.assert_allclose(of_all_signals(maps, one), answer, atol=1e-4)
 
 
 def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
@@ -698,3 +715,19 @@ def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sess
     gain = poisson.log_likelihood(one.counts[test], rate)
     gain -= poisson.log_likelihood(one.counts[test], poisson.psth(one, one.known))
     assert gain.sum() / one.counts[test].sum() > 0.05
+
+
+def test_spikes_that_follow_a_curve_of_a_signal_are_told_by_waves_and_not_by_a_line(sessions):
+    one, rng = sessions[0], np.random.default_rng(0)
+    log = np.minimum(one.signals[..., :1] ** 2 - 2, 1)
+    rate = np.broadcast_to(np.exp(log), one.counts.shape)
+    counts = rng.poisson(rate).astype(np.float32)
+    one = replace(one, counts=counts, roots=root_scaling(counts, one.rows("train")))
+    task, teach, test = encoding(one)[0], one.known, one.rows("test")
+    line, curve = (
+        min(task.loss(one.at(test), model(one.at(test))) for model in fit(one, teach, task.shown))
+        for fit in (poisson.encode, poisson.encode_curved)
+    )
+    best = task.loss(one.at(test), rate[test])
+    rest = task.loss(one.at(test), np.broadcast_to(poisson.psth(one, teach), counts[test].shape))
+    assert rest - curve > 0.1 * (rest - best) > 2 * (rest - line)

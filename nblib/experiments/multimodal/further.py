@@ -48,24 +48,30 @@ def bands(branch: Branch, sessions: list[Session]) -> pd.DataFrame:
     they hold in test trials: task, model, of ("bins" or "trials"), half_width [standard deviations of the
     signal], asked, held.
 
-    The network's errors are those in validation trials. Linear models answered train trials without having
-    seen them, so theirs are of both. Source: Lei et al. 2018, J. Am. Stat. Assoc. 113:1094.
+    Errors are those of linear models, which answered train and validation trials without having seen them; about
+    the network's answers stand bands of the same width. They are those of the half of these trials that is
+    nearest in time to the test trials, as what is far away is another state of the animal. Source: Lei et al.
+    2018, J. Am. Stat. Assoc. 113:1094.
     """
     rows = []
     for task in (task for task in branch.answers if task.kind == "signal"):
-        for model, roles in ((branch.chosen[task], ("train", "val")), (NETWORK, ("val",))):
-            for unit in ("bins", "trials"):
-                held, widths = [], []
-                for session, answer in zip(sessions, branch.answers[task][model], strict=True):
-                    error = np.abs(task.truth(session) - answer)  # (K, T)
-                    error = error.max(axis=1) if unit == "trials" else error
-                    known = np.sort(error[np.isin(session.role, roles)], axis=None)
-                    rank = int(np.ceil(LEVEL * (len(known) + 1)))  # beyond the last: no finite band
-                    widths.append(known[rank - 1] if rank <= len(known) else np.inf)
-                    held.append(error[session.rows("test")].ravel() <= widths[-1])
-                rows.append(
-                    (task.name, model, unit, np.mean(widths), LEVEL, np.concatenate(held).mean())
-                )
+        by, chosen = branch.answers[task], branch.chosen[task]
+        for model, unit in product((chosen, NETWORK), ("bins", "trials")):
+            held, widths = [], []
+            for k, session in enumerate(sessions):
+                truth, test = task.truth(session), session.rows("test")
+                away = np.abs(session.known - np.median(test))
+                near = session.known[np.argsort(away, kind="stable")[: -(-away.size // 2)]]
+                known = np.abs(truth[near] - by[chosen][k][near])  # (K, T)
+                error = np.abs(truth[test] - by[model][k][test])
+                if unit == "trials":
+                    known, error = known.max(axis=1), error.max(axis=1)
+                rank = int(np.ceil(LEVEL * (known.size + 1)))  # beyond the last: no finite band
+                finite = rank <= known.size
+                widths.append(np.sort(known, axis=None)[rank - 1] if finite else np.inf)
+                held.append(error.ravel() <= widths[-1])
+            row = task.name, model, unit, np.mean(widths), LEVEL, np.concatenate(held).mean()
+            rows.append(row)
     columns = ["task", "model", "of", "half_width", "asked", "held"]
     return pd.DataFrame(rows, columns=columns)
 

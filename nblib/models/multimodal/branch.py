@@ -27,6 +27,7 @@ from nblib.models.multimodal.tasks import (
 from nblib.prepare.sessions import Session
 
 GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
+CURVED = "curved GLM"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
 KINDS = "kinds of units by "  # and a variable: their key among the factors
 SEEN = ("signals that were seen", "variables that were seen")  # keys of behaviour among the factors
@@ -145,6 +146,9 @@ def candidates(
     def encode(session: Session, rows: np.ndarray, *basis: np.ndarray) -> Iterator[Map]:
         return poisson.encode(session, rows, spikes.shown, causal, *basis)
 
+    def curved(session: Session, rows: np.ndarray) -> Iterator[Map]:
+        return poisson.encode_curved(session, rows, spikes.shown, causal)
+
     def through(rows: Rows) -> Iterator[Maps]:
         known = factors or {t.name: linear.factors(sessions, rows, t.name) for t in shared}
         by_task = {task.name: known[task.name] for task in shared}
@@ -181,6 +185,7 @@ def candidates(
         "shared kinds": (by_kinds, variables if several else []),
         "Bayes by GLM": (recalled, shared if signals else []),
         GLM: (each(sessions, of_tasks([spikes], encode)), [spikes]),
+        CURVED: (each(sessions, of_tasks([spikes], curved)), [spikes] if signals else []),
         "shared GLM": (through_behaviour, [spikes] if several else []),
     }
     return {name: (path, tasks) for name, (path, tasks) in kinds.items() if tasks}

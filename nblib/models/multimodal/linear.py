@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.special import softmax
 
 from nblib.models import poisson as bayes
@@ -18,6 +19,7 @@ from nblib.prepare.sessions import Session
 
 PENALTIES = np.geomspace(1e5, 10, 9)
 N_COMPONENTS, N_LAGS = 40, 8
+SMOOTH, ALIKE = 2.0, 5.0  # width of a Gaussian; how far bins of a signal are told alike [bins]
 N_FACTORS, N_ROUNDS, SHARED_PENALTY = 4, 6, 30.0
 THROUGH_PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 LEAST = 1e-3  # no class is less probable
@@ -29,7 +31,7 @@ SURENESS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # factors on logits
 
 @dataclass(frozen=True)
 class LinearMap:
-    """An answer that is linear in the z-scored roots of counts: weight (..., T, N), bias (...) -> (K, ...).
+    """An answer that is linear in the scaled roots of counts: weight (..., T, N), bias (...) -> (K, ...).
 
     link: "" for a signal (T,); "logits" or "shares" of the classes (C,), which become log-probabilities;
     "evidence": logits, from the counts themselves.
@@ -50,10 +52,9 @@ class LinearMap:
 
 
 def smoothed(x: np.ndarray) -> np.ndarray:
-    """Values (K, T, N) with a quarter of each neighbour in time. Weights (K, T, N) on values so smoothed
-    become weights on the values themselves by the same, as it is symmetric."""
-    padded = np.pad(x, ((0, 0), (1, 1), (0, 0)), mode="edge")
-    return 0.25 * padded[:, :-2] + 0.5 * x + 0.25 * padded[:, 2:]
+    """Values (K, T, N) smoothed in time by a Gaussian. Weights (K, T, N) on values so smoothed become weights
+    on the values themselves by the same, as it is symmetric, at the ends too."""
+    return gaussian_filter1d(np.eye(x.shape[1], dtype=x.dtype), SMOOTH, axis=0) @ x
 
 
 def on_raw(weight: np.ndarray, bias: np.ndarray, link: str = "", smooth: bool = True) -> LinearMap:
@@ -84,13 +85,18 @@ def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def flat_ridge(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap]]:
-    """Every bin of each signal from all bins of all units."""
+    """Every bin of each signal from all bins of all units, by weights that are more alike the nearer two bins are."""
     n_bins, n_signals = session.signals.shape[1:]
     x = smoothed(session.x[rows]).reshape(len(rows), -1)
-    y = session.signals[rows].reshape(len(rows), -1)
-    for weight, bias in RidgePath(x).solutions(y, PENALTIES):
-        by_signal = weight.T.reshape(n_bins, n_signals, *session.x.shape[1:])
-        yield of_signals(session, by_signal, bias.reshape(n_bins, n_signals))
+    t = np.arange(n_bins)
+    alike, turn = np.linalg.eigh(np.exp(-np.abs(t - t[:, None]) / ALIKE))
+    y = np.einsum("kts,tu->kus", session.signals[rows], turn).reshape(len(rows), -1)
+    penalties = PENALTIES[:, None] / np.repeat(alike, n_signals)
+    for weight, bias in RidgePath(x).solutions(y, penalties):
+        weight, bias = (a.reshape(-1, n_bins, n_signals) for a in (weight, bias))
+        by_signal = np.tensordot(turn, weight, (1, 1)).transpose(0, 2, 1)  # (T, S, T * N)
+        by_signal = by_signal.reshape(n_bins, n_signals, *session.x.shape[1:])
+        yield of_signals(session, by_signal, turn @ bias[0])
 
 
 def directions(x: np.ndarray, n: int) -> np.ndarray:

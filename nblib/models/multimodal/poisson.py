@@ -21,6 +21,7 @@ N_BUMPS = 6
 LEAST_FACTORS, MOST_FACTORS, UNITS_A_FACTOR = 3, 15, 15
 N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS = 6  # bins to either side, or as many before
+N_WAVES = 60  # of behaviour
 UNIT_WIDTHS = (0, 2, 8, 49)  # of the means of factors around a bin [bins to either side]
 SLOW = 2  # bins to either side, over which units go together
 MOST = 5.0  # standard deviations; further out a feature is held there
@@ -61,7 +62,8 @@ class PoissonMap:
     """Expected counts (K, T, N): offset (T, N), log rates of the PSTH, and weight (D, N) on features that
     are scaled by mean and scale (D,).
 
-    It reads the signals and variables `of`, by name, through `basis` (D', D) where there is one; or, where it
+    It reads the signals and variables `of`, by name, through `basis` (D', D) where there is one, beside cosines
+    and sines of what it reads along the directions `waves` (D', R) where there are some; or, where it
     has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors,
     and of those that have `courses` over the trial. causal: nothing after a bin.
     """
@@ -69,6 +71,7 @@ class PoissonMap:
     offset: np.ndarray
     of: tuple[str, ...] = ()
     basis: np.ndarray | None = None
+    waves: np.ndarray | None = None
     loading: np.ndarray | None = None
     noise: np.ndarray | None = None
     courses: courses.Courses | None = None
@@ -96,6 +99,9 @@ class PoissonMap:
                 one_hot = np.eye(len(known))[session.variables[:, q]]
                 parts.append(in_time(one_hot, session.counts.shape[1]))
         read = np.concatenate(parts, axis=-1)
+        if self.waves is not None:
+            phase = read @ self.waves
+            read = np.concatenate([read, np.cos(phase), np.sin(phase)], axis=-1)
         return read if self.basis is None else read @ self.basis
 
     def _factors(self, x: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -168,6 +174,20 @@ def encode(
 ) -> Iterator[PoissonMap]:
     """Counts of all units from signals and variables, by name; see `regression`."""
     model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
+    return regression(model, session, rows, [np.arange(len(session.area))])
+
+
+def encode_curved(
+    session: Session, rows: np.ndarray, of: tuple[str, ...], causal: bool = False
+) -> Iterator[PoissonMap]:
+    """Counts of all units from curves of signals and variables too: waves along random directions of them.
+
+    Source: Rahimi and Recht 2007, NeurIPS 20.
+    """
+    model = PoissonMap(np.log(psth(session, rows)), of, causal=causal)
+    n = model.features(session.at(rows[:1])).shape[2]
+    waves = np.random.default_rng(0).normal(0, 1 / np.sqrt(n), (n, N_WAVES))
+    model = replace(model, waves=waves)
     return regression(model, session, rows, [np.arange(len(session.area))])
 
 
