@@ -96,12 +96,12 @@ class SpikeData:
     @cached_property
     def lnp(self) -> dict[str, np.ndarray]:
         """A model of each cell alone, of the stimulus (see `glm.fit_cells`)."""
-        return glm.fit_cells(self.inputs, history=False, seed=self.params.seed)
+        return glm.fit_cells(self.inputs)
 
     @cached_property
     def glm(self) -> dict[str, np.ndarray]:
         """The same that also knows the cell's spikes."""
-        return glm.fit_cells(self.inputs, history=True, seed=self.params.seed)
+        return glm.with_history(self.inputs, self.lnp)
 
     @cached_property
     def disturbed(self) -> tuple[np.ndarray, SpikeData, SpikeData]:

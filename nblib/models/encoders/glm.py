@@ -9,12 +9,17 @@ import numpy as np
 from scipy.signal import lfilter
 
 from nblib.prepare.continuous import STEP
+from nblib.prepare.decoder_inputs import ROLES
 from nblib.prepare.encoding.history import AGE, LAGS, N_AGES, TAUS, Inputs
 
-N_BASES = 12  # raised cosines a channel, over the lags
-RIDGES = (30.0, 3.0)  # tried in turn; validation chooses
-HIGHEST = 3.0  # log of spikes a bin; no step of Newton's says more
-STEPS = 9
+N_BASES = 24  # raised cosines a channel, over the lags
+RIDGES = (300.0, 100.0, 30.0, 10.0)  # tried in turn; validation chooses, cell by cell
+CEILINGS = (np.inf, 4.0, 3.5, 3.0, 2.5)  # of the log of what a stimulus does; train chooses
+MOST = np.float32(3.0 + np.log(STEP))  # log of spikes a step; no step of Newton's says more
+STEPS, LARGE, NEAR = 8, 0.2, 0.03  # of Newton's method: at most, a large one, and one that ends it
+DOUBT = 10.0  # spikes that the history of all cells counts for in that of a cell
+LEAST = -20.0  # of what a time since the last spike adds
+ROUNDS = 3  # of history, and stimulus again
 
 
 def raised_cosines(n: int = N_BASES, lags: int = LAGS) -> np.ndarray:
@@ -40,69 +45,117 @@ def stimulus_features(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack([x / scale, np.ones(len(x))]).astype(np.float32), scale
 
 
-def fit_cells(inputs: Inputs, history: bool, seed: int = 0) -> dict[str, np.ndarray]:
-    """What adds up to the log hazard of all cells: filters (C, channel, LAGS) of the stimulus, the latest
-    last, and bias (C, 1); traces (C, 3) and age (C, N_AGES) of the cell's spikes, 0 without history."""
-    (x, scale), weights = stimulus_features(inputs), []
-    phase = np.random.default_rng([seed, 6]).integers(0, STEP, len(x))
-    for cell in range(inputs.n_cells):
-        rows = {role: _rows(inputs, x, cell, role, history, phase) for role in ("train", "val")}
-        n = rows["train"][0].shape[1]
-        w = np.zeros(n, np.float32)
-        w[x.shape[1] - 1] = np.log(inputs.rate[cell])
-        best, kept = np.inf, w
-        for ridge in RIDGES:
-            penalty = np.full(n, ridge)
-            penalty[x.shape[1] - 1] = 0  # the rate
-            penalty[x.shape[1] + len(TAUS) :] = 0.3 * np.sqrt(ridge)
-            w = _newton(*rows["train"], penalty, w)
-            features, count, bins = rows["val"]
-            said = np.clip(features @ w, -20, HIGHEST)
-            if (loss := (bins * np.exp(said) - count * said).sum()) < best:
-                best, kept = loss, w
-        weights.append(np.pad(kept, (0, x.shape[1] + len(TAUS) + N_AGES - n)))
-    n_bumps = x.shape[1] - 1
-    ends = [n_bumps, n_bumps + 1, n_bumps + 1 + len(TAUS)]
-    of_bumps, bias, traces, age = np.split(np.array(weights), ends, axis=1)
-    of_bumps = (of_bumps / scale).reshape(len(weights), -1, N_BASES)
-    filters = (of_bumps @ raised_cosines())[..., ::-1].astype(np.float32)
-    return {"filters": filters, "bias": bias, "traces": traces, "age": age}
+def fit_cells(inputs: Inputs) -> dict[str, np.ndarray]:
+    """What adds up to the log hazard of all cells without their spikes, the LNP: filters (C, channel, LAGS)
+    of the stimulus, the latest last, the ceiling (C, 1) of what they add, and bias (C, 1); traces (C, 3) and
+    age (C, N_AGES) of a cell's spikes, here 0. Beside them ridge (C, 1), as validation chose it."""
+    x, scale = stimulus_features(inputs)
+    seen, new = ((x[inputs.steps[role]], inputs.counts[inputs.steps[role]]) for role in ROLES[:2])
+    n_cells = inputs.n_cells
+    w = np.zeros((n_cells, x.shape[1]), np.float32)
+    w[:, -1] = np.log(inputs.rate)
+    tried = []
+    for ridge in RIDGES:
+        w = _newton(*seen, np.log(STEP), np.full((n_cells, 1), ridge), w)
+        tried.append((w, _losses(*new, np.log(STEP), w)[0]))
+    best = np.argmin([loss for _, loss in tried], axis=0)
+    w = np.array([w for w, _ in tried])[best, np.arange(n_cells)]
+    known = {"traces": (n_cells, len(TAUS)), "age": (n_cells, N_AGES)}
+    known = {name: np.zeros(shape, np.float32) for name, shape in known.items()}
+    known["ridge"] = np.array(RIDGES, np.float32)[best, None]
+    return known | _named(*seen, np.log(STEP), w, scale)
+
+
+def with_history(inputs: Inputs, lnp: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same of a GLM: it begins where the LNP ends, and fits by turns what a cell's spikes add and what
+    the stimulus does. Every bin counts."""
+    (x, scale), steps = stimulus_features(inputs), inputs.steps["train"]
+    x, count = x[steps], inputs.counts[steps]
+    filters = lnp["filters"].reshape(inputs.n_cells, -1, LAGS)[..., ::-1]
+    of_bumps = filters @ np.linalg.pinv(raised_cosines())
+    w = np.column_stack([of_bumps.reshape(len(filters), -1) * scale, lnp["bias"]])
+    w, traces, age = w.astype(np.float32), lnp["traces"].copy(), lnp["age"].copy()
+    groups = [AGE[inputs.since[steps, :, cell]].astype(np.uint8) for cell in range(len(w))]
+    fired = [inputs.spikes[steps, :, cell] > 0 for cell in range(len(w))]
+    hits = [np.bincount(at[of], minlength=N_AGES) for at, of in zip(groups, fired, strict=True)]
+    expected, log_exposure = np.empty(age.shape), np.empty_like(count)
+    for _ in range(ROUNDS):
+        of_stimulus = np.exp(x @ w.T)
+        for cell, group in enumerate(groups):
+            hazard = of_stimulus[:, cell] * np.exp(inputs.traces[steps, cell] @ traces[cell])
+            expected[cell] = np.bincount(group.ravel(), np.repeat(hazard, STEP), minlength=N_AGES)
+        common = np.maximum(np.sum(hits, axis=0), 1e-9) / np.maximum(expected.sum(axis=0), 1e-9)
+        age = np.log((hits + DOUBT * common) / (expected + DOUBT)).astype(np.float32)
+        age = np.maximum(age, LEAST)
+        for cell, group in enumerate(groups):
+            log_bins = np.log(np.exp(age[cell])[group].sum(axis=1))
+            seen, alone = inputs.traces[steps, cell], of_stimulus[:, cell] * np.exp(log_bins)
+            traces[cell] = _traces(alone, seen, count[:, cell], traces[cell])
+            log_exposure[:, cell] = log_bins + seen @ traces[cell]
+        w = _newton(x, count, log_exposure, lnp["ridge"], w)
+    known = {"traces": traces, "age": age, "ridge": lnp["ridge"]}
+    return known | _named(x, count, log_exposure, w, scale)
 
 
 def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray) -> np.ndarray:
     """Log of spikes a bin of the 8 bins of steps (S,), given all before each: (S, C, 8)."""
     filters = weights["filters"].reshape(inputs.n_cells, -1)
-    of_step = inputs.shown(steps).reshape(len(steps), -1) @ filters.T + weights["bias"].T
+    of_step = inputs.shown(steps).reshape(len(steps), -1) @ filters.T
+    of_step = np.minimum(of_step, weights["ceiling"].T) + weights["bias"].T
     of_step = of_step + (inputs.traces[steps] * weights["traces"]).sum(axis=2)
     cell = np.arange(inputs.n_cells)[:, None]
     return of_step[..., None] + weights["age"][cell, inputs.age(steps)]
 
 
-def _rows(inputs: Inputs, x: np.ndarray, cell: int, role: str, history: bool, phase: np.ndarray):
-    """Features, spikes and bins of the rows that a cell is fitted to. A step is one row; with history a
-    row is a spike, or one bin that stands for the 8 of its step."""
-    steps = inputs.steps[role]
-    if not history:
-        count = inputs.spikes[steps, :, cell].sum(axis=1)
-        return x[steps], count.astype(np.float32), np.full(len(steps), STEP, np.float32)
-    at, bin_ = np.nonzero(inputs.spikes[steps, :, cell])
-    at, bin_ = np.r_[steps[at], steps], np.r_[bin_, phase[steps]]
-    n = len(at) - len(steps)
-    age = np.eye(N_AGES, dtype=np.float32)[AGE[inputs.since[at, bin_, cell]]]
-    fired = np.arange(len(at)) < n
-    features = np.concatenate([x[at], inputs.traces[at, cell], age], axis=1)
-    return features, fired.astype(np.float32), np.where(fired, 0, STEP).astype(np.float32)
+def _named(x, count, log_exposure, w, scale) -> dict[str, np.ndarray]:
+    """Filters, ceiling and bias of the weights (C, F) of features: the ceiling under which the train steps are
+    likeliest, and as many spikes below it as came."""
+    losses = [_losses(x, count, log_exposure, w, ceiling) for ceiling in CEILINGS]
+    best = np.argmin([loss for loss, _ in losses], axis=0)
+    expected = np.array([n for _, n in losses])[best, np.arange(len(w))]
+    of_bumps = (w[:, :-1] / scale).reshape(len(w), -1, N_BASES)
+    return {
+        "filters": (of_bumps @ raised_cosines())[..., ::-1].astype(np.float32),
+        "ceiling": np.array(CEILINGS, np.float32)[best, None],
+        "bias": w[:, -1:] + np.log(count.sum(axis=0) / expected).astype(np.float32)[:, None],
+    }
 
 
-def _newton(x, count, bins, penalty, w) -> np.ndarray:
-    """Weights of most penalised Poisson likelihood: log of the rate is x @ w, over `bins`."""
+def _losses(x, count, log_exposure, w, ceiling=np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of the spikes (T, C), less a constant, and how many are expected: (C,) each."""
+    log = np.minimum(x[:, :-1] @ w[:, :-1].T, np.float32(ceiling)) + w[:, -1]
+    log = np.minimum(log + np.float32(log_exposure), MOST)
+    expected = np.exp(log).sum(axis=0, dtype=float)
+    return expected - (count * log).sum(axis=0, dtype=float), expected
+
+
+def _newton(x, count, log_exposure, ridge, w) -> np.ndarray:
+    """Weights (C, F) of most penalised Poisson likelihood of counts (T, C), by Newton's method; the
+    curvature is that of the last large step."""
+    penalty = np.broadcast_to(ridge, w.shape).copy()
+    penalty[:, -1] = 0  # the rate
+    moved = np.inf
     for _ in range(STEPS):
-        expected = bins * np.exp(np.clip(x @ w, -20, HIGHEST))
-        slope = x.T @ (count - expected) - penalty * w
-        scaled = x * np.sqrt(expected)[:, None]  # a product with itself takes half the work
-        curvature = scaled.T @ scaled + np.diag(penalty + 1e-6)
-        step = np.linalg.solve(curvature.astype(float), slope.astype(float))
-        w = (w + step * min(1.0, 2 / np.abs(step).max())).astype(np.float32)
-        if np.abs(step).max() < 1e-3:
+        expected = np.exp(np.minimum(x @ w.T + np.float32(log_exposure), MOST))
+        slope = (count - expected).T @ x - penalty * w
+        if moved > LARGE:
+            weight = np.sqrt(expected).T.copy()
+            curvature = np.empty((*w.shape, w.shape[1]))
+            for cell, of in enumerate(curvature):
+                scaled = x * weight[cell, :, None]  # a product with itself takes half the work
+                of[:] = scaled.T @ scaled + np.diag(penalty[cell] + 1e-6)
+        step = np.linalg.solve(curvature, slope[..., None].astype(float))[..., 0]
+        longest = np.abs(step).max(axis=1, keepdims=True)
+        w = (w + step * np.minimum(1.0, 2 / longest)).astype(np.float32)
+        if (moved := longest.max()) < NEAR:
             break
     return w
+
+
+def _traces(of_stimulus, seen, count, traces) -> np.ndarray:
+    """What each of the traces `seen` (T, 3) adds, given how many spikes are expected without (T,)."""
+    for _ in range(3):
+        expected = of_stimulus * np.exp(seen @ traces)
+        curvature = (seen * expected[:, None]).T @ seen + DOUBT * np.eye(len(traces))
+        traces = traces + np.linalg.solve(curvature, seen.T @ (count - expected) - DOUBT * traces)
+    return traces
