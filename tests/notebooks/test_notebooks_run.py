@@ -12,6 +12,7 @@ import pytest
 from preloaded import attempt
 
 from nblib.core import store
+from nblib.experiments.spikes.prediction import BITS
 from nblib.report import all_runs, audit
 from nblib.report.one_run import load_run
 from nblib.road import stages
@@ -256,6 +257,24 @@ def test_kinds_of_a_whole_retina_are_told_by_what_the_network_answers(home):
     rand = {row["model"]: row["scores"].get("adjusted Rand") for row in rows}
     answers, average = rand["answers of the network"], rand["spike-triggered average"]
     assert answers["value"] >= average["value"] > 0.7 and answers["ci_low"] > 0.6
+
+
+@pytest.mark.slow
+def test_a_long_recording_comes_near_the_truth(home):
+    """60 cells of 8 kinds, 15 minutes: the models of one step ahead, and the kinds."""
+    shown = {"n_cells": 60, "duration_s": 900.0, "seed": 31}
+    given = {"recipe": "retina_demo", "encoders": ["glm", "net"], "source_params": shown}
+    outcome = attempt("13_spike_distance", given, with_upstream=True)
+    assert outcome.code == 0, outcome.message
+    rows = {
+        r["model"]: r for r in json.loads((outcome.folder / "metrics.json").read_text())["rows"]
+    }
+    share = {
+        model: rows[model]["scores"][BITS]["value"] / rows[model]["oracle"][BITS]["value"]
+        for model in ("glm", "net")
+    }
+    assert 0.94 < share["glm"] < 1 and 0.92 < share["net"] < 1
+    assert rows["answers of the network"]["scores"]["adjusted Rand"]["value"] >= 0.95
 
 
 @pytest.mark.slow
