@@ -17,7 +17,7 @@ RIDGES = (300.0, 100.0, 30.0, 10.0)  # tried in turn; validation chooses, cell b
 CEILINGS = (np.inf, 4.0, 3.5, 3.0, 2.5)  # of the log of what a stimulus does; train chooses
 MOST = np.float32(3.0 + np.log(STEP))  # log of spikes a step; no step of Newton's says more
 STEPS, LARGE, NEAR = 8, 0.2, 0.03  # of Newton's method: at most, a large one, and one that ends it
-DOUBT = 10.0  # spikes that the history of all cells counts for in that of a cell
+DOUBT = 1.0  # spikes that the history of all cells counts for in that of a cell
 LEAST = -20.0  # of what a time since the last spike adds
 ROUNDS = 3  # of history, and stimulus again
 
