@@ -216,7 +216,7 @@ class BinSettings(Params):
     edges_s: list[float] = Field([], description="bin edges from the event (edges) [s]")
     signals: dict[str, SignalSettings] = Field(
         {},
-        description="further signals of each bin: name -> series, channel, kind, band_hz, max_gap_s",
+        description="signals of each bin: name -> series, channel, kind, band_hz, max_gap_s",
     )
     variables: list[str] = Field(
         [], description="columns of the trials to keep beside the label, such as choice"

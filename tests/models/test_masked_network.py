@@ -570,7 +570,7 @@ def test_weights_of_the_ridge_are_as_alike_in_time_as_is_believed(sessions):
 
 def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
     one, rows = sessions[0], sessions[0].rows("train")
-    z = linear.smoothed(one.x)
+    z = linear.smoothed(one.x, linear.BRIEFLY)
     x = linear.lagged(z @ linear.directions(z[rows], 40), range(-8, 9))
     course = one.signals[rows].mean(axis=0)
     flat, target = x[rows].reshape(-1, x.shape[2]), (one.signals - course)[rows].reshape(-1, 2)

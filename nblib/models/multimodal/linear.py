@@ -20,6 +20,7 @@ from nblib.prepare.sessions import Session
 PENALTIES = np.geomspace(1e5, 10, 9)
 N_COMPONENTS, N_LAGS = 40, 8
 SMOOTH, ALIKE = 2.0, 5.0  # width of a Gaussian; how far bins of a signal are told alike [bins]
+BRIEFLY = 0.7  # the width where lags have weights of their own, and may tell a fast signal [bins]
 N_FACTORS, N_ROUNDS, SHARED_PENALTY = 4, 6, 30.0
 THROUGH_PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 LEAST = 1e-3  # no class is less probable
@@ -51,24 +52,26 @@ class LinearMap:
         return np.log(share / share.sum(axis=1, keepdims=True))
 
 
-def smoothed(x: np.ndarray) -> np.ndarray:
-    """Values (K, T, N) smoothed in time by a Gaussian. Weights (K, T, N) on values so smoothed become weights
+def smoothed(x: np.ndarray, width: float = SMOOTH) -> np.ndarray:
+    """Values (K, T, N) smoothed in time by a Gaussian of `width` bins. Weights (K, T, N) on values so smoothed become weights
     on the values themselves by the same, as it is symmetric, at the ends too."""
-    return gaussian_filter1d(np.eye(x.shape[1], dtype=x.dtype), SMOOTH, axis=0) @ x
+    return gaussian_filter1d(np.eye(x.shape[1], dtype=x.dtype), width, axis=0) @ x
 
 
-def on_raw(weight: np.ndarray, bias: np.ndarray, link: str = "", smooth: bool = True) -> LinearMap:
-    """The map of weights (D, T, N), on smoothed values unless `smooth` is off."""
-    weight = smoothed(weight) if smooth else weight
+def on_raw(
+    weight: np.ndarray, bias: np.ndarray, link: str = "", width: float = SMOOTH
+) -> LinearMap:
+    """The map of weights (D, T, N), on values that were smoothed by `width` bins; 0: on the values."""
+    weight = smoothed(weight, width) if width else weight
     return LinearMap(weight.astype(np.float32), bias.astype(np.float32), link)
 
 
 def of_signals(
-    session: Session, weight: np.ndarray, bias: np.ndarray, smooth: bool = True
+    session: Session, weight: np.ndarray, bias: np.ndarray, width: float = SMOOTH
 ) -> dict[str, LinearMap]:
     """The map of each signal, from weights (T, S, T, N) and bias (T, S) of all."""
     return {
-        name: on_raw(weight[:, s], bias[:, s], smooth=smooth)
+        name: on_raw(weight[:, s], bias[:, s], width=width)
         for s, name in enumerate(session.signal_names)
     }
 
@@ -140,7 +143,8 @@ def lagged_ridge(
 ) -> Iterator[dict[str, LinearMap]]:
     """Each signal beside its mean course, from components in bins around, or before; the same in all bins."""
     lags = around(N_LAGS, causal)
-    z = session.x[rows] if causal else smoothed(session.x[rows])
+    width = 0.0 if causal else BRIEFLY
+    z = smoothed(session.x[rows], width) if width else session.x[rows]
     basis, course = directions(z, N_COMPONENTS), session.signals[rows].mean(axis=0)
     x = lagged(z @ basis, lags)
     flat = x.reshape(-1, x.shape[2])
@@ -154,7 +158,7 @@ def lagged_ridge(
         for lag, of_unit in zip(lags, by_lag, strict=True):
             for t in range(max(lag, 0), n_bins + min(lag, 0)):
                 weight[t, :, t - lag] = of_unit.T
-        yield of_signals(session, weight, course, smooth=not causal)
+        yield of_signals(session, weight, course, width)
 
 
 def logistic(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap]]:
@@ -215,7 +219,7 @@ def by_rates(
         solved[task] = weight.T.reshape(-1, *session.x.shape[1:]), bias
     for sure in SURENESS:
         yield {
-            task: on_raw(sure * weight, sure * bias, "evidence", smooth=False)
+            task: on_raw(sure * weight, sure * bias, "evidence", width=0)
             for task, (weight, bias) in solved.items()
         }
 
