@@ -66,7 +66,7 @@ def comparison(table: pd.DataFrame, links: Links) -> str:
     fair = _own(all_runs.comparable(table))
     if fair.empty:
         return ""
-    from nblib.report.plots.results import compare_runs
+    from nblib.report.plots.all_runs import compare_runs
 
     figure = compare_runs(model_choice.marked(fair))
     return linked_figure(figure, links, COMPARISON)

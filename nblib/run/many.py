@@ -42,7 +42,7 @@ LIGHT = (
 )  # fmt: skip
 HEAVY = (
     "torch", "torch._dynamo", "lightning", "sklearn.linear_model", "nblib.models.training",
-    "nblib.experiments.decode", "nblib.report.plots.runs",
+    "nblib.experiments.decode", "nblib.report.plots.one_run",
 )  # fmt: skip
 FORK = multiprocessing.get_context("fork")
 THREAD_VARIABLES = (

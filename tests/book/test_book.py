@@ -22,7 +22,7 @@ from nblib.core import integrity, params, store
 from nblib.core.errors import BadParameter, NblibError
 from nblib.experiments import decode
 from nblib.report import all_runs, model_choice, summary
-from nblib.report.plots.results import compare_runs
+from nblib.report.plots.all_runs import compare_runs
 from nblib.report.plots.style import VERMILLION
 from nblib.run import execute, many, sweep
 from nblib.run.search import definition

@@ -6,7 +6,7 @@ import pytest
 
 from nblib.core.errors import MissingInput
 from nblib.report import all_runs, planning
-from nblib.report.plots import results as plots
+from nblib.report.plots import all_runs as plots
 
 SIMULATE = {"n_units": 100, "n_repeats": 20, "seed": 0}
 

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from nblib.evaluate.scores import Score
 from nblib.report import plots
+from nblib.report.plots import all_runs as table_plots
 from nblib.report.plots import (
     budgets,
     latents,
@@ -22,10 +23,9 @@ from nblib.report.plots import (
     primitives,
     recordings,
     responses,
-    results,
     style,
 )
-from nblib.report.plots import runs as run_plots
+from nblib.report.plots import one_run as run_plots
 
 AREAS = ["LGd", "VISp", "VISl", "VISal", "LP", "CA1"]
 LONG = "a_name_of_forty_characters_as_people_use"
@@ -438,7 +438,7 @@ def all_runs(n_recordings=1, seeds=1, **columns):
 def test_every_decoder_is_named_in_a_tall_figure_of_several_panels():
     """With names of two lines, and panels that come closer when the figure is laid out."""
     runs = [all_runs(group=name, variant="max_epochs=3") for name in ("a", "b", "c")]
-    fig = results.compare_runs(pd.concat(runs))
+    fig = table_plots.compare_runs(pd.concat(runs))
     fig.draw_without_rendering()
     for ax in fig.axes:
         names = [text for text in ax.get_yticklabels() if text.get_text()]
@@ -590,16 +590,16 @@ FIGURES = {
     "by_time_no_oracle": lambda: by_time(None),
     "summary": lambda: summary(BEST),
     "summary_long": lambda: summary(title=f"{LONG} on {LONG}"),
-    "compare": lambda: results.compare_runs(all_runs()),
-    "compare_seeds": lambda: results.compare_runs(all_runs(2, 3)),
-    "compare_cohort": lambda: results.compare_runs(all_runs(12), "top5"),
-    "compare_variant": lambda: results.compare_runs(all_runs(variant=["", "shuffle_labels=true", *[""] * 8])),
-    "compare_long": lambda: results.compare_runs(odd_runs()),
-    "compare_none": lambda: results.compare_runs(all_runs().iloc[:0]),
-    "search": lambda: results.search_history(search_trials(), "accuracy (validation)", "maximize"),
-    "search_none_whole": lambda: results.search_history(search_trials().query("state != 'whole'"), "loss", "minimize"),
-    "search_settings": lambda: results.search_settings(search_trials(), SHARES, "accuracy (validation)"),
-    "search_settings_one": lambda: results.search_settings(search_trials(12, ["demo"]), SHARES.iloc[:0], "loss"),
+    "compare": lambda: table_plots.compare_runs(all_runs()),
+    "compare_seeds": lambda: table_plots.compare_runs(all_runs(2, 3)),
+    "compare_cohort": lambda: table_plots.compare_runs(all_runs(12), "top5"),
+    "compare_variant": lambda: table_plots.compare_runs(all_runs(variant=["", "shuffle_labels=true", *[""] * 8])),
+    "compare_long": lambda: table_plots.compare_runs(odd_runs()),
+    "compare_none": lambda: table_plots.compare_runs(all_runs().iloc[:0]),
+    "search": lambda: table_plots.search_history(search_trials(), "accuracy (validation)", "maximize"),
+    "search_none_whole": lambda: table_plots.search_history(search_trials().query("state != 'whole'"), "loss", "minimize"),
+    "search_settings": lambda: table_plots.search_settings(search_trials(), SHARES, "accuracy (validation)"),
+    "search_settings_one": lambda: table_plots.search_settings(search_trials(12, ["demo"]), SHARES.iloc[:0], "loss"),
     "lfp_overview": lfp_overview,
     "lfp_traces": lambda: traces(["BLA", "VTA", "IL_Cx"]),
     "traces_one": lambda: traces([LONG]),
@@ -620,17 +620,17 @@ FIGURES = {
     "found": found,
     "drawn": lambda: drawn(pca=PIXELS, vae=PIXELS * 0.5),
     "drawn_none": drawn,
-    "against": lambda: results.score_against(by_size()),
-    "against_cost_alone": lambda: results.score_against(all_runs(4, 2)),
-    "against_none": lambda: results.score_against(all_runs().iloc[:0]),
-    "best": lambda: results.best_per_recording(best(1, 1), published(0)),
-    "best_folds": lambda: results.best_per_recording(best(1, 5), published(1)),
-    "best_cohort": lambda: results.best_per_recording(best(32, 3), published(32), "top5"),
-    "best_groups": lambda: results.best_per_recording(
+    "against": lambda: table_plots.score_against(by_size()),
+    "against_cost_alone": lambda: table_plots.score_against(all_runs(4, 2)),
+    "against_none": lambda: table_plots.score_against(all_runs().iloc[:0]),
+    "best": lambda: table_plots.best_per_recording(best(1, 1), published(0)),
+    "best_folds": lambda: table_plots.best_per_recording(best(1, 5), published(1)),
+    "best_cohort": lambda: table_plots.best_per_recording(best(32, 3), published(32), "top5"),
+    "best_groups": lambda: table_plots.best_per_recording(
         pd.concat([best(1, 1), best(1, 3, group="demo (n_folds=3)")]), published(1)
     ),
-    "best_long": lambda: results.best_per_recording(odd_runs().assign(decoder=LONG), published(0)),
-    "best_none": lambda: results.best_per_recording(best(1, 1).iloc[:0], published(0)),
+    "best_long": lambda: table_plots.best_per_recording(odd_runs().assign(decoder=LONG), published(0)),
+    "best_none": lambda: table_plots.best_per_recording(best(1, 1).iloc[:0], published(0)),
 }  # fmt: skip
 
 
@@ -753,7 +753,9 @@ def test_published_numbers_are_drawn_hollow_and_say_where_they_are_from():
 
 
 def test_every_run_is_named_also_where_all_names_have_two_lines():
-    fig = results.compare_runs(pd.concat([all_runs(changed=f"max_epochs={n}") for n in (1, 2, 3)]))
+    fig = table_plots.compare_runs(
+        pd.concat([all_runs(changed=f"max_epochs={n}") for n in (1, 2, 3)])
+    )
     names = [tick.get_text() for tick in fig.axes[0].get_yticklabels()]
     assert len(names) == 30 and all("\nmax_epochs=" in name for name in names)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nblib.report import all_runs, model_choice, plots, summary
-from nblib.report.plots.results import compare_runs
+from nblib.report.plots.all_runs import compare_runs
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nblib.experiments.spikes.prediction import BITS
-from nblib.report.plots import primitives, runs, style
+from nblib.report.plots import one_run, primitives, style
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def scores(result: Result) -> Picture:
     """Every model's bits a spike with its interval over cells, and the truth's where it is known."""
     missing = "No model that says how likely spikes are was asked for."
     xlabel = "bits a spike over a constant rate, 95 % interval over cells"
-    return runs.model_scores(result, BITS, xlabel, "constant rate", missing)
+    return one_run.model_scores(result, BITS, xlabel, "constant rate", missing)
 
 
 @style.styled

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from nblib.experiments.film.decoding import CHOSEN, CLOCK, NO_DECODER
 from nblib.experiments.film.forecast import BITS
 from nblib.report import published
-from nblib.report.plots import primitives, runs, style
+from nblib.report.plots import one_run, primitives, style
 from nblib.report.plots.style import Picture
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ AXES = {
 def scores(result: Result, metric: str) -> Picture:
     """Every decoder's kappa, or every forecast's bits a spike, with its interval."""
     missing = "No forecast was asked for. Make one with: -p horizons_s [0.08, 2, 10]"
-    return runs.model_scores(result, metric, *AXES[metric], missing)
+    return one_run.model_scores(result, metric, *AXES[metric], missing)
 
 
 @style.styled
@@ -104,4 +104,4 @@ def _regions(ax: Axes, regions: pd.DataFrame) -> None:
     primitives.legend_beside(ax)
 
 
-PANELS = {"lags": _lags, "units": runs.unit_rises, "regions": _regions}
+PANELS = {"lags": _lags, "units": one_run.unit_rises, "regions": _regions}
