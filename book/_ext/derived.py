@@ -1,16 +1,19 @@
 """Sphinx extension: parts of pages that are derived from the code, so they cannot grow stale.
 
 `{parameters} nblib.core.params.BinSettings` makes the table of a settings model, `{decoders}` the table
-of the model registry, `{modules} nblib.core` the reference of every module of a room.
+of the model registry, `{tree}` the list of all modules, `{modules} nblib.core` the reference of every
+module of a room.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import math
 import pkgutil
 import re
 import typing
+from pathlib import Path
 
 from annotated_types import Ge, Gt, Le, Lt
 from docutils import nodes
@@ -18,6 +21,8 @@ from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from pydantic import BaseModel
 from sphinx.util.docutils import SphinxDirective
+
+import nblib
 
 
 def resolve(path: str):
@@ -160,6 +165,28 @@ class Decoders(_Table):
         )
 
 
+def tree_lines(folder: Path, depth: int = 0) -> list[str]:
+    """A line a folder and module below `folder`: its name, and the first sentence about it."""
+    lines = []
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name)):
+        file = path / "__init__.py" if path.is_dir() else path
+        if not file.is_file() or file.suffix != ".py" or path.name.startswith("_"):
+            continue
+        about = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0]
+        name = "  " * depth + path.name + ("/" if path.is_dir() else "")
+        lines.append(f"{name:<26} {' '.join(about.split())}".rstrip())
+        lines += tree_lines(path, depth + 1) if path.is_dir() else []
+    return lines
+
+
+class Tree(_Table):
+    """`{tree}`."""
+
+    def markdown(self) -> str:
+        lines = tree_lines(Path(nblib.__file__).parent)
+        return "\n".join(["```text", *lines, "```"])
+
+
 MODULES = re.compile(r"^```\{modules\} (nblib\.\w+)\n```$", re.MULTILINE)
 
 
@@ -199,4 +226,5 @@ def setup(app):
     app.connect("autodoc-process-signature", without_fields)
     app.add_directive("parameters", Parameters)
     app.add_directive("decoders", Decoders)
+    app.add_directive("tree", Tree)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

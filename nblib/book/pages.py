@@ -1,4 +1,4 @@
-"""Parts of pages that come from the data root: executed notebooks, run pages, links to runs, the bench."""
+"""Pages that come from the data root: the page of a run, its executed notebook, links to runs, the bench."""
 
 from __future__ import annotations
 

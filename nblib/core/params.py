@@ -1,4 +1,4 @@
-"""What may be asked for: strict, typed parameters of every stage and notebook.
+"""Every setting of a recipe (trials, label, bins, signals such as pupil) and of a notebook: name, type, bounds.
 
 Unknown names, wrong types and values out of bounds are refused with one sentence per fault.
 In a notebook's parameters cell `None` always means "as the recipe says"; so no setting uses

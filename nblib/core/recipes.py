@@ -1,4 +1,4 @@
-"""Recipes as files: one read and checked, one found by its name, one derived from another."""
+"""Recipes as files (`params/recipes/`): one read and checked, one found by its name, one derived from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where recordings come from: a line a source, with the module that reads it.
+"""The list of data sources: a line a source, with the module that reads it. A new source is one file and a line.
 
 The module is imported when a recording is asked for; `nblib.data.sources` says what is in it.
 """

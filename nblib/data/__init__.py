@@ -1,1 +1,1 @@
-"""One module per origin of recordings: files in, one recording session on one clock out."""
+"""Data sources, one module per origin of recordings: files in, one session on one clock out."""

@@ -1,4 +1,4 @@
-"""Where recordings come from: one module per origin; `nblib.data.opening` is the one way in.
+"""What the module of a data source has to offer, and asking for it; `nblib.data.opening` is the one way in.
 
 A source is a line in `nblib.core.source_registry.SOURCES` and a module with one of
 

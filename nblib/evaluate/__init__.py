@@ -1,1 +1,1 @@
-"""Scores with interval, chance and p; importance; retrieval."""
+"""Scores with interval, chance and p, a module for what is scored; importance; the result of an experiment."""

@@ -1,4 +1,4 @@
-"""Scores that can be believed: each with its interval, its chance level, its p and its n.
+"""Scores of decoded labels, and what chance would reach: each with its interval, chance, p and n.
 
 Everything here looks at test presentations once, after the model is final. Shapes: B test
 presentations, C classes.

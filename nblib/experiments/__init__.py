@@ -1,1 +1,1 @@
-"""What notebooks 05 to 11 call, one question each."""
+"""What notebooks 05 to 13 call: one module a question, with its parameters. A new notebook begins here."""

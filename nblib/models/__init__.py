@@ -1,4 +1,4 @@
-"""The decoders, by name, and how they are trained; a decoder's file is imported when it is asked for.
+"""The list of decoders: a new one, such as a classifier, is one file in this folder and one line here.
 
     from nblib.models import make
     make("lstm", settings={"max_epochs": 5}).fit(X, y).predict(X_new)

@@ -1,4 +1,4 @@
-"""What every decoder shares: scikit-learn's interface, checked hyper-parameters, plain files.
+"""What every decoder inherits: scikit-learn's interface, its settings read and checked, plain files.
 
 Shapes, everywhere: B presentations, T bins, N units, C classes.
 """

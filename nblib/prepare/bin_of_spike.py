@@ -1,4 +1,4 @@
-"""Which bin each spike falls in: exact, and about as fast as the spikes can be read.
+"""Which bin each spike falls in, ties with an edge too: exact, about as fast as the spikes can be read.
 
 Edges are float64 thresholds in seconds, laid flat: all edges of the first trial, then of the next.
 `nblib.prepare.binning` makes them from integers, so that `t >= threshold` is the integer comparison.

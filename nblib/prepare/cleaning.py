@@ -1,5 +1,4 @@
-"""What is removed before any statistics are taken: invalid times, recorded quality, regions, what
-was not observed.
+"""Which units and trials are left out before any statistics: recorded quality, regions, invalid times.
 
 Nothing here looks at counts across trials, so nothing here can leak. Every removal is counted.
 """

@@ -1,4 +1,4 @@
-"""Sampled signals and events in the bins of trials: means, speeds and rates, or nothing where nothing is known."""
+"""Signals that a recipe names (pupil, wheel, a band's power) in the bins of trials; a further one needs no code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A split as it is kept: the role of each presentation, which of them hang together in time, and beside it
-what train rows alone taught (`TrainStatistics`, made by `train_statistics`)."""
+"""A split as it is kept, with its hash: roles, what hangs together in time, what train rows alone taught."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Recordings with a known truth, and the best score that anyone could reach on them."""
+"""Simulators: each a data source whose truth is known, and the best score that anyone could reach on it."""

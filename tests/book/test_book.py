@@ -152,6 +152,15 @@ def test_the_reference_of_a_room_holds_its_modules_and_those_of_its_folders():
     assert "nblib.data.trials\n" not in page  # a folder that holds nothing itself
 
 
+def test_the_tree_has_every_module_with_a_sentence():
+    lines = derived.tree_lines(ROOT / "nblib")
+    assert "  bin_of_spike.py          Which bin each spike falls in" in "\n".join(lines)
+    modules = [p for p in (ROOT / "nblib").rglob("*.py") if not p.name.startswith("_")]
+    rooms = list((ROOT / "nblib").rglob("*/__init__.py"))
+    assert len(lines) == len(modules) + len(rooms)
+    assert [line for line in lines if len(line.split()) < 4] == []
+
+
 def test_citations_and_references_agree():
     cited = {
         key.strip()

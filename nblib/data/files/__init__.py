@@ -1,4 +1,4 @@
-"""What stands at a path that was to be a file, in words."""
+"""How kinds of files are read, and what stands at a path that was to be a file, in words."""
 
 from __future__ import annotations
 

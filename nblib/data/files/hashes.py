@@ -1,5 +1,4 @@
-"""What raw files hold, by their sha256, and which other files they lead to: looked at once, and again as
-soon as anything touched them."""
+"""The sha256 of raw files, and the files they lead to: taken once, and again when anything touched them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of the audit: each takes one run, or all of them, and says what is wrong.
+"""The checks of the audit, one function a leak: each takes one run, or all of them, and says what is wrong.
 
 A fault is a sentence where something leaks, an error where that cannot be told.
 """

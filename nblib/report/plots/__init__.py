@@ -1,4 +1,4 @@
-"""Figures by what they show: recordings, responses, preparation, runs, graphs, budgets, and so on.
+"""Figures, a module for what is shown: a recording, responses, one run, all runs, budgets, and so on.
 
 Each function takes arrays or tables and returns a Figure. It shows itself as the last line of a
 notebook cell; `fig.savefig("figure.svg")` keeps it for a paper. Colours are safe for colour-blind readers

@@ -1,5 +1,4 @@
-"""Figures of all runs (90, 92) and of a search (91): every decoder, the best of each recording, what a score
-costs, and what settings do to it."""
+"""Figures of all runs (90, 92) and of a search (91): every decoder, the best of each, costs, settings."""
 
 from __future__ import annotations
 

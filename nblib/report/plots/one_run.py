@@ -1,5 +1,4 @@
-"""Figures of one run (05, 06): how it learned, what it confuses, when, how good that is, what carries it, and
-the graph of units that it read."""
+"""Figures of one run (05, 06): how it learned, what it confuses, when, its scores, what carries it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of figures: that names fit where they stand, and a whole figure in words.
+"""Texts of figures: names that fit where they stand, and the alt text of a whole figure.
 
 Widths are estimated from the number of letters, so that no figure has to be drawn twice.
 """
