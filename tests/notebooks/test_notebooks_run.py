@@ -246,29 +246,31 @@ def test_many_sessions(home):
     assert report.findings == [] and report.looked["sessions"] == 1
 
 
-@pytest.mark.slow
-def test_kinds_of_a_whole_retina_are_told_by_what_the_network_answers(home):
-    """60 cells of 8 kinds, 3 minutes: at least as well as by their spike-triggered averages."""
-    shown = {"n_cells": 60, "duration_s": 180.0, "seed": 1}
+def retina_rows(**shown):
+    """Rows of scores by model: GLM and network of a simulated retina of 60 cells of 8 kinds."""
+    shown = {"n_cells": 60, **shown}
     given = {"recipe": "retina_demo", "encoders": ["glm", "net"], "source_params": shown}
     outcome = attempt("13_spike_distance", given, with_upstream=True)
     assert outcome.code == 0, outcome.message
     rows = json.loads((outcome.folder / "metrics.json").read_text())["rows"]
-    rand = {row["model"]: row["scores"].get("adjusted Rand") for row in rows}
-    answers, average = rand["answers of the network"], rand["spike-triggered average"]
+    return {row["model"]: row for row in rows}
+
+
+@pytest.mark.slow
+def test_kinds_of_a_whole_retina_are_told_by_what_the_network_answers(home):
+    """60 cells of 8 kinds, 3 minutes: at least as well as by their spike-triggered averages."""
+    rows = retina_rows(duration_s=180.0, seed=1)
+    answers, average = (
+        rows[model]["scores"]["adjusted Rand"]
+        for model in ("answers of the network", "spike-triggered average")
+    )
     assert answers["value"] >= average["value"] > 0.7 and answers["ci_low"] > 0.6
 
 
 @pytest.mark.slow
 def test_a_long_recording_comes_near_the_truth(home):
     """60 cells of 8 kinds, 15 minutes: the models of one step ahead, and the kinds."""
-    shown = {"n_cells": 60, "duration_s": 900.0, "seed": 31}
-    given = {"recipe": "retina_demo", "encoders": ["glm", "net"], "source_params": shown}
-    outcome = attempt("13_spike_distance", given, with_upstream=True)
-    assert outcome.code == 0, outcome.message
-    rows = {
-        r["model"]: r for r in json.loads((outcome.folder / "metrics.json").read_text())["rows"]
-    }
+    rows = retina_rows(duration_s=900.0, seed=31)
     share = {
         model: rows[model]["scores"][BITS]["value"] / rows[model]["oracle"][BITS]["value"]
         for model in ("glm", "net")

@@ -60,10 +60,9 @@ def fit_cells(inputs: Inputs) -> dict[str, np.ndarray]:
         tried.append((w, _losses(*new, np.log(STEP), w)[0]))
     best = np.argmin([loss for _, loss in tried], axis=0)
     w = np.array([w for w, _ in tried])[best, np.arange(n_cells)]
-    known = {"traces": (n_cells, len(TAUS)), "age": (n_cells, N_AGES)}
-    known = {name: np.zeros(shape, np.float32) for name, shape in known.items()}
-    known["ridge"] = np.array(RIDGES, np.float32)[best, None]
-    return known | _named(*seen, np.log(STEP), w, scale)
+    traces, age = (np.zeros((n_cells, n), np.float32) for n in (len(TAUS), N_AGES))
+    ridge = np.array(RIDGES, np.float32)[best, None]
+    return _weights(*seen, np.log(STEP), w, scale, traces, age, ridge)
 
 
 def with_history(inputs: Inputs, lnp: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -93,8 +92,7 @@ def with_history(inputs: Inputs, lnp: dict[str, np.ndarray]) -> dict[str, np.nda
             traces[cell] = _traces(alone, seen, count[:, cell], traces[cell])
             log_exposure[:, cell] = log_bins + seen @ traces[cell]
         w = _newton(x, count, log_exposure, lnp["ridge"], w)
-    known = {"traces": traces, "age": age, "ridge": lnp["ridge"]}
-    return known | _named(x, count, log_exposure, w, scale)
+    return _weights(x, count, log_exposure, w, scale, traces, age, lnp["ridge"])
 
 
 def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray) -> np.ndarray:
@@ -107,14 +105,17 @@ def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray
     return of_step[..., None] + weights["age"][cell, inputs.age(steps)]
 
 
-def _named(x, count, log_exposure, w, scale) -> dict[str, np.ndarray]:
-    """Filters, ceiling and bias of the weights (C, F) of features: the ceiling under which the train steps are
-    likeliest, and as many spikes below it as came."""
+def _weights(x, count, log_exposure, w, scale, traces, age, ridge) -> dict[str, np.ndarray]:
+    """What a model is, by name. Filters, ceiling and bias follow from the weights (C, F) of features: the
+    ceiling under which the train steps are likeliest, and as many spikes below it as came."""
     losses = [_losses(x, count, log_exposure, w, ceiling) for ceiling in CEILINGS]
     best = np.argmin([loss for loss, _ in losses], axis=0)
     expected = np.array([n for _, n in losses])[best, np.arange(len(w))]
     of_bumps = (w[:, :-1] / scale).reshape(len(w), -1, N_BASES)
     return {
+        "traces": traces,
+        "age": age,
+        "ridge": ridge,
         "filters": (of_bumps @ raised_cosines())[..., ::-1].astype(np.float32),
         "ceiling": np.array(CEILINGS, np.float32)[best, None],
         "bias": w[:, -1:] + np.log(count.sum(axis=0) / expected).astype(np.float32)[:, None],
