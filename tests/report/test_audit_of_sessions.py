@@ -9,8 +9,8 @@ from models.test_masked_network import FAST, SHAPE, make_session
 
 from nblib.core import recipes
 from nblib.data import counts_dataset
-from nblib.models.multimodal import fitting, linear, masks
-from nblib.models.multimodal.branch import fit_branch
+from nblib.models.multimodal import fitting, linear, masks, recall
+from nblib.models.multimodal.branch import SEEN, fit_branch
 from nblib.models.multimodal.network import MaskedNetwork
 from nblib.prepare import stored_splits, train_statistics
 from nblib.prepare.sessions import root_scaling
@@ -80,8 +80,36 @@ def test_a_variable_that_is_hidden_in_part_is_found(sound, monkeypatch):
 
 def test_a_new_session_that_taught_is_found(sound):
     sessions, model = sound
-    assert found(model, sessions, new=["s1"]) == ["s1: it is new to the model, and taught it"]
+    assert found(model, sessions, new=["s1"]) == [
+        "s1: it is new to the model, and taught it",
+        "s1: behaviour of 44 trials that do not teach is remembered",
+    ]
     assert "no recording of the recipe" in found(model, sessions[:1])[0]
+
+
+def test_behaviour_of_test_trials_that_is_remembered_is_found(sound):
+    sessions, model = sound
+    one, two = sessions
+    test = one.rows("test")[:3]
+
+    def remembering(rows):
+        memory = recall.seen(sessions, [rows, two.known])
+        *_, maps = recall.by_encoding(one, one.known, memory, False)
+        return replace(model, maps=[model.maps[0] | {"wheel": [maps["wheel"]]}, model.maps[1]])
+
+    fault = "s0: behaviour of 3 trials that do not teach is remembered"
+    assert found(remembering(one.known), sessions) == []
+    assert found(remembering([*one.known, *test]), sessions) == [fault]
+    seen = recall.seen(sessions, [np.append(one.known, test), two.known])
+    factors = model.factors | dict(zip(SEEN, seen, strict=True))
+    assert found(replace(model, factors=factors), sessions) == [fault]
+    # A trial that stands still is like others that do: what is remembered may be theirs.
+    signals = one.signals.copy()
+    signals[[one.known[0], test[0]]], variables = 0, one.variables.copy()
+    variables[test[0]] = variables[one.known[0]]
+    still = [replace(one, signals=signals, variables=variables), two]
+    seen = recall.seen(still, [one.known, two.known])
+    assert found(replace(model, factors=dict(zip(SEEN, seen, strict=True))), still) == []
 
 
 def test_a_causal_model_that_sees_the_future_is_found(sound, causal):

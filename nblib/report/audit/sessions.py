@@ -1,4 +1,5 @@
-"""What the audit asks of a stored model of several sessions (12): how it scales, what it sees, who taught it."""
+"""What the audit asks of a stored model of several sessions (12): how it scales, what it sees and remembers, who
+taught it."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from nblib import models
 from nblib.core import store
 from nblib.data import counts_dataset
 from nblib.models.multimodal import masks
+from nblib.models.multimodal.branch import SEEN
+from nblib.models.multimodal.recall import RecalledMap
 from nblib.prepare import sessions as prepared
 from nblib.prepare import stored_splits, train_statistics
 from nblib.report.audit.files import Files
@@ -28,7 +32,7 @@ NEAR = 1e-4  # of answers, which are about 1 wide
 
 def model_of_sessions(run: Run, files: Files) -> list[str] | None:
     """Whether a stored model scales by train trials, is told nothing that is hidden, sees no later bin
-    where it is causal, and was not taught by a recording that is new to it."""
+    where it is causal, remembers no test trial, and was not taught by a recording that is new to it."""
     info = STAGES[run.stage]
     if not info.cohort or info.upstream != SPLIT:
         return None
@@ -73,6 +77,44 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
         yield from _told(model, k, one)
         if causal:
             yield from _future(model, k, one)
+    yield from _remembered(model, loaded, new)
+
+
+def _remembered(model: Multimodal, loaded: list[Session], new: list[str]) -> Iterator[str]:
+    """Whether behaviour that the model remembers is that of trials which may teach it (see `models.multimodal.recall`)."""
+    memories = {  # many maps share one
+        id(one.memory.trials.signals): (one.memory.trials.signals, one.memory.trials.variables)
+        for maps in model.maps
+        for parts in maps.values()
+        for one in parts
+        if isinstance(one, RecalledMap)
+    }
+    if SEEN[0] in model.factors:
+        memories["of all sessions"] = tuple(model.factors[name] for name in SEEN)
+    if not memories:
+        return
+    known = np.concatenate([*map(_in_rows, *zip(*memories.values(), strict=True))])
+    known = np.unique(known, axis=0)
+    rest, judged = np.ones(len(known), bool), []
+    for one in loaded:
+        rows, teach = _in_rows(one.signals, one.variables), np.zeros(len(one.role), bool)
+        if one.name not in new:
+            teach[one.known] = True
+            rest &= ~_near(known, rows[teach])
+        judged.append((one.name, rows[~teach]))
+    for name, rows in judged:
+        if n := (_near(known, rows) & rest).sum():
+            yield f"{name}: behaviour of {n} trials that do not teach is remembered"
+
+
+def _in_rows(signals: np.ndarray, variables: np.ndarray) -> np.ndarray:
+    """Behaviour of each trial as a row of numbers."""
+    return np.concatenate([signals.reshape(len(signals), -1), variables], axis=1)
+
+
+def _near(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each row is one of others."""
+    return (cdist(rows, others, "chebyshev") < NEAR).any(axis=1)
 
 
 def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
