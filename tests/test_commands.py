@@ -50,7 +50,8 @@ def asked(command: str) -> tuple[str, dict]:
     options = cli.parser().parse_args(shlex.split(command))
     _, stage = plan.find_notebook(options.notebook)
     pairs = [[name, value if value != "$seed" else "0"] for name, value in options.pairs]
-    return stage, cli.gather(stage, pairs, None)
+    file = str(ROOT / options.file) if (options.file or "").startswith("params/") else None
+    return stage, cli.gather(stage, pairs, file)
 
 
 @pytest.mark.parametrize("command", OURS)

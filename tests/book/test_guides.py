@@ -18,8 +18,12 @@ import pytest
 import yaml
 
 from nblib import models
+from nblib.core.errors import BadParameter
 from nblib.data.nwb import open_nwb
 from nblib.experiments import decode
+from nblib.experiments.multimodal import judge
+from nblib.models.multimodal import fitting, masks
+from nblib.models.multimodal.branch import fit_branch
 from nblib.road import stage_registry
 from nblib.simulate.allen import simulate
 
@@ -89,6 +93,25 @@ def test_an_experiment_can_be_added_as_the_guide_says(tmp_path, monkeypatch):
     result.save(tmp_path, {"recipe": "demo", "recording": "demo", "fold": 0, "seed": 0})
     rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["bins=1", "bins=2"]
+
+
+def test_a_scheme_of_masks_can_be_added_as_the_page_says(monkeypatch):
+    from models.test_masked_network import FAST, SHAPE, make_session
+
+    monkeypatch.setattr(masks, "SCHEMES", dict(masks.SCHEMES))
+    given = yaml.safe_load(blocks("methods/multimodal.md", "yaml")[-1])
+    with pytest.raises(BadParameter, match="no 'first_half'"):
+        judge.Params(**given).check()
+    exec(blocks("methods/multimodal.md", "python")[-1], {})
+    asked = judge.Params(**given)
+    asked.check()
+    sessions = [make_session(0)]
+    hidden = asked.mix.draw(60, sessions[0], np.random.default_rng(0))["spikes"].any(axis=2)
+    half = hidden.shape[1] // 2
+    mine = hidden[:, 0] & ~hidden[:, -1]
+    assert 3 < mine.sum() < 20 and hidden[mine, :half].all() and not hidden[mine, half:].any()
+    _, history = fitting.fit(sessions, fit_branch(sessions), FAST, SHAPE, asked.mix)
+    assert np.isfinite(history["train_loss"]).all()
 
 
 PLACED = re.compile(r"# (\S+/\S+)\n")  # a block's first line says where it goes

@@ -1,14 +1,19 @@
 """Sessions in ALF files: read as they lie, the newest revision first, and refused with the file and why."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from nblib.core import errors, params
 from nblib.data import ibl, opening, sources
 from nblib.data.checks import session_report
 from nblib.prepare import binning
 
+ROOT = Path(__file__).resolve().parents[2]
 N = 20
 
 
@@ -101,7 +106,7 @@ def test_another_file_is_another_recording(session):
 
 
 def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
-    """Pupil, licks, a paw of a pose, an embedding of the film and a band of the LFP."""
+    """The lines of the page: licks, a paw of a pose, an embedding of the film, a band of the LFP; and a pupil."""
     alf, rng = session / "alf", np.random.default_rng(1)
     frames = np.load(alf / "_ibl_leftCamera.times.npy")
     pose = pd.DataFrame({"paw_r_x": 3 * frames[:-2], "part": "paw"})
@@ -113,14 +118,11 @@ def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
     np.save(alf / "licks.times.npy", np.arange(0, 60, 0.05) + 0.01)
     np.save(alf / "lfp.times.npy", np.arange(0, 60, 0.002))
     np.save(alf / "lfp.signal.npy", 4 * np.sin(2 * np.pi * 40 * np.arange(0, 60, 0.002))[:, None])
-    signals = {
-        "pupil": {"series": "left_pupil"},
-        "paw": {"series": "leftCamera.lightningPose.paw_r_x"},
-        "film": {"series": "leftCamera.embedding", "channel": 3},
-        "licks": {"series": "licks", "kind": "events"},
-        "gamma": {"series": "lfp.signal", "kind": "power", "band_hz": [30, 50]},
-    }
-    recipe = recipe_of(session, signals=signals)
+    page = (ROOT / "book/methods/multimodal.md").read_text(encoding="utf-8")
+    printed = yaml.safe_load(re.search(r"```yaml\n(signals:.*?)```", page, re.S)[1])
+    signals = printed["signals"] | {"pupil": {"series": "left_pupil"}}
+    assert {"paw", "film", "licks", "gamma"} <= set(signals)
+    recipe = recipe_of(session, signals=signals, variables=printed["variables"])
     recording = opening.open_recording(recipe, "m")
     assert {"wheel", "left_motion_energy"} <= set(recording.series)
     assert not {"licks.times", "wheel.position", "leftCamera.times"} & set(recording.series)

@@ -13,8 +13,9 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from nblib import models
+from nblib import cli, models
 from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
+from nblib.experiments.multimodal import judge
 from nblib.models import FitSettings
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
@@ -314,6 +315,27 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
     hidden = masks.hide(sessions[0])
     one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, fitted))
     np.testing.assert_allclose(one, two, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "weights"),
+    [("small", 5, 2.6e6), ("medium", 16, 8.4e6), ("large", 22, 11.6e6)],
+)
+def test_each_size_is_a_file_of_parameters_that_can_be_built_and_takes_steps(
+    size, layers, weights, sessions, branch, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # it takes minutes
+    file = Path(__file__).resolve().parents[2] / "params" / "sizes" / f"{size}.yml"
+    given = cli.gather("12_multimodal", [["recipe", "task_tiny"]], str(file))
+    asked = judge.Params(**given | {"device": "cpu", "max_epochs": 1, "batch_size": K})
+    asked.check()
+    assert (asked.precision, asked.compiled, asked.layers) == ("bf16-mixed", True, layers)
+    how = asked.fit_settings, asked.shape, asked.mix
+    model, history = fitting.fit(sessions, branch, *how, compiled=asked.compiled)
+    assert np.isfinite(history[["train_loss", "val_loss"]]).all(axis=None)
+    named = model.net.named_parameters()
+    shared = sum(weight.numel() for name, weight in named if not name.startswith(OF_SESSION))
+    assert shared == pytest.approx(weights, rel=0.02)
 
 
 def test_a_session_with_one_trial_works(sessions, fitted):
