@@ -13,6 +13,7 @@ from nblib.data.checks.clock import LEAST_ISI, check_samples
 from nblib.data.recording import Recording, Series
 
 ORDER = 3  # of the Butterworth filter of a band
+SETTLED = 2.0  # times the inverse of its width, after which a band's filter follows
 UNEVEN = 0.01  # share of samples that may come too early for an even clock
 AT_ONCE = 1 << 17  # samples that are read of all channels
 
@@ -28,7 +29,8 @@ def power(
     time_s: np.ndarray, values: np.ndarray, band_hz: list[float], where: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Times of the samples that are finite, and their squares once they are filtered to a band, forwards: no
-    later sample matters. A gap in the clock begins anew.
+    later sample matters. NaN until the filter has settled, at the first sample and after a gap in the clock; of
+    a gap shorter than a quarter of the band's shortest period the line over it is filtered.
 
     Raises BadInput for a clock that is not even, BadParameter for a band that it is too slow for.
     """
@@ -36,17 +38,22 @@ def power(
     time_s, values = time_s[good], values[good].astype(np.float64)
     steps = np.diff(time_s)
     rate = 1 / np.median(steps) if len(steps) and np.median(steps) > 0 else 0.0
-    off = steps * rate - 1
-    if not rate or (off < -0.25).mean() > UNEVEN:
+    if not rate or (steps * rate < 0.75).mean() > UNEVEN:
         raise BadInput(f"{where} is not sampled evenly, so there is no power in a band of it.")
-    if band_hz[1] >= rate / 2:
+    low_hz, high_hz = band_hz
+    if high_hz >= rate / 2:
         raise BadParameter(
-            f"{where} has {rate:g} samples a second: band_hz must end below {rate / 2:g}, not at {band_hz[1]:g}."
+            f"{where} has {rate:g} samples a second: band_hz must end below {rate / 2:g}, not at {high_hz:g}."
         )
     sos, made = filters.butter(ORDER, band_hz, "band", fs=rate, output="sos"), []
-    for part in np.split(values, np.flatnonzero(off > 0.5) + 1):
-        begun = filters.sosfilt_zi(sos) * part[0]  # as if the first sample had always been there
-        made.append(filters.sosfilt(sos, part, zi=begun)[0] ** 2)
+    ahead = np.maximum(np.rint(steps * rate), 1).astype(int)  # places from a sample to the next
+    anew = np.flatnonzero(ahead - 1 > rate / high_hz / 4) + 1
+    for part in np.split(np.arange(len(values)), anew):
+        place = np.append(0, np.cumsum(ahead[part[:-1]]))
+        even = np.interp(np.arange(place[-1] + 1), place, values[part])
+        begun = filters.sosfilt_zi(sos) * even[0]  # as if the first sample had always been there
+        squares = filters.sosfilt(sos, even, zi=begun)[0][place] ** 2
+        made.append(np.where(place < SETTLED * rate / (high_hz - low_hz), np.nan, squares))
     return time_s, np.concatenate(made)
 
 

@@ -89,7 +89,7 @@ INGEST, BIN, CLEAN, SPLIT = "01_ingest", "02_bin", "03_clean", "04_split"
 FEW_SHOT, PRETEXT, RESULTS, SEARCH = "07_few_shot", "08_ssl_pretext", "90_results", "91_search"
 STAGES: dict[str, StageInfo] = {
     INGEST: _road(10, None, P.IngestSettings, "any"),
-    BIN: _road(8, INGEST, P.BinSettings, "any"),
+    BIN: _road(9, INGEST, P.BinSettings, "any"),
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(4, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(

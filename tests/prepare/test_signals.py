@@ -106,6 +106,23 @@ def test_power_is_that_of_its_band_and_of_nothing_behind():
             params.SignalSettings(series="x", kind="power", band_hz=band)
 
 
+def test_power_is_told_between_missing_samples_and_not_while_a_filter_settles():
+    t, values = oscillating()
+    edges, rng = 0.1 + 0.1 * np.arange(10)[None], np.random.default_rng(0)
+    for kept in (rng.random(len(t)) > 0.05, t % 0.05 > 0.001):  # a twentieth at random, and in turn
+        at, made = signals.power(t[kept], values[kept], [30, 50], "x")
+        told = signals.in_bins(at, made, edges, "mean", 0.1)[0, 1:]
+        np.testing.assert_allclose(told, 2, rtol=0.12)
+    whole, apart = (
+        signals.power(t[k], values[k], [30, 50], "x") for k in (t < 9, abs(t - 0.7) > 0.05)
+    )
+    for at, made in (whole, apart):  # it begins in the midst of a wave, and again after a gap
+        begins = at[np.append(True, np.diff(at) > 0.05)]
+        settling = [(at >= begin) & (at < begin + 0.0999) for begin in begins]
+        np.testing.assert_array_equal(np.isnan(made), np.any(settling, axis=0))
+    np.testing.assert_allclose(apart[1][-500:], whole[1][-500:], atol=0.01)
+
+
 def test_events_a_second_in_half_open_bins():
     made = signals.in_bins(np.array([0.0, 0.05, 0.1, 0.95]), np.zeros(4), EDGES, "events", 0.2)
     np.testing.assert_allclose(made[0], [20, 10, 0, 0, 0, 0, 0, 0, 0, 10])
