@@ -120,7 +120,7 @@ STAGES: dict[str, StageInfo] = {
         8, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
     ),
     RESULTS: StageInfo(
-        3, None, "nblib.report.all_runs:Params", kind="report", light=True,
+        4, None, "nblib.report.all_runs:Params", kind="report", light=True,
         reads="nblib.report.summary:keys_read",
     ),
     SEARCH: StageInfo(

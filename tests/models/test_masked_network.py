@@ -643,6 +643,23 @@ def test_courses_of_factors_are_the_posterior_mean_and_follow_behaviour(sessions
     assert next(poisson.impute(one, rows, causal=True)).courses is None, "they see all bins"
 
 
+def test_each_step_makes_courses_of_factors_more_likely(sessions, monkeypatch):
+    one = replace(
+        sessions[0], signals=np.zeros((K, T, 0)), variables=np.zeros((K, 0), int), classes={}
+    )
+    rows, likely = one.known, []
+    for steps in (1, 2, 4, 20):
+        monkeypatch.setattr(courses, "STEPS", steps)
+        fitted = courses.fit(one, rows)
+        by_bump = np.kron(fitted.loading, fitted.bumps.T)  # (R * B, N * T)
+        of_x = by_bump.T @ np.linalg.inv(fitted.precision) @ by_bump
+        of_x += np.diag(np.repeat(fitted.noise, T))
+        x = (one.x[rows] - fitted.mean).swapaxes(1, 2).reshape(len(rows), -1)
+        off = (x * np.linalg.solve(of_x, x.T).T).sum()
+        likely.append(-0.5 * (off + len(rows) * np.linalg.slogdet(of_x)[1]))
+    assert (np.diff(likely) > 0).all(), likely
+
+
 def test_lags_look_back_and_ahead_by_so_many_bins():
     x = np.arange(1.0, 6)[None, :, None]
     made = linear.lagged(x, [-1, 0, 2])[0]
