@@ -265,9 +265,18 @@ class CleanSettings(Params):
     isi_violations_max: Limit = Field(math.inf, description="unit limit; Allen default 0.5")
     amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
     presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
+    unit_limits: dict[str, Annotated[list[Limit], Field(min_length=2, max_length=2)]] = Field(
+        {}, description="of any other number that is recorded of units: name -> [lowest, highest]"
+    )
     regions: list[str] = Field([], description="brain areas to keep; empty = all")
     n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")
+    most_units: int = Field(
+        0, ge=0, description="of more units, keep a random subset of so many; 0 = all [count]"
+    )
     units_seed: Seed = Field(0, description="seed of that subset")
+    most_trials: int = Field(
+        0, ge=0, description="of more trials, keep the first so many; 0 = all [count]"
+    )
 
 
 class SplitSettings(Params):
@@ -303,6 +312,7 @@ class SplitSettings(Params):
     scaler: Literal["zscore", "none"] = Field("zscore", description="per unit, on train rows")
     highest_value: Limit = Field(100.0, description="drop units whose train z-score exceeds it")
     lowest_value: Limit = Field(0.0, description="drop units whose train z-score never exceeds it")
+    least_rate_hz: float = Field(0.0, ge=0, description="drop units that fire less in train [Hz]")
 
 
 class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):

@@ -59,7 +59,10 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
         ("amplitude_cutoff", settings.amplitude_cutoff_max, np.greater),
         ("presence_ratio", settings.presence_ratio_min, np.less),
     ]
-    failing = []
+    shares = {name for name, *_ in limits}
+    for name, (lowest, highest) in settings.unit_limits.items():
+        limits += [(name, lowest, np.less), (name, highest, np.greater)]
+    failing = {}
     for name, limit, beyond in limits:
         if not np.isfinite(limit):
             continue
@@ -77,20 +80,19 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
                 f"limit ({limit}) cannot be applied.",
                 value=recorded,
             )
-        share = (
-            name != "isi_violations"
-        )  # which are a ratio to what is expected, and can be above 1
+        # Violations are a ratio to what is expected, and can be above 1.
+        share = name != "isi_violations"
         refuse(
-            (values < 0) | (share & (values > 1 + 1e-9)),
+            (name in shares) & ((values < 0) | (share & (values > 1 + 1e-9))),
             f"{binned.attrs['source']}: units column {name!r} holds %value in row %rows of the units; it cannot be "
             f"below 0{' or above 1' if share else ''}, so its limit ({limit}) cannot be applied. Write a missing "
             "value as NaN, and a share as a share.",
             value=values,
         )
         word = "above" if beyond is np.greater else "below"
-        failing.append((f"{name} {word} {limit:g}", beyond(values, limit)))
-        failing.append((f"{name} not recorded", np.isnan(values)))
-    return failing
+        failing[f"{name} {word} {limit:g}"] = beyond(values, limit)
+        failing[f"{name} not recorded"] = np.isnan(values)
+    return list(failing.items())
 
 
 def drop_unobserved(
@@ -205,14 +207,22 @@ def clean(
         seen = recording.observed_in(binned.start_s.values, binned.stop_s.values)[:, place]
         binned, more = drop_unobserved(binned, seen, settings.unobserved)
         rows += more
-    if settings.n_units:
-        n, n_left = settings.n_units, binned.sizes["unit"]
-        if n > n_left:
-            raise BadParameter(f"n_units = {n}: only {n_left} units are left to choose from.")
+    n_left = binned.sizes["unit"]
+    if settings.n_units > n_left:
+        raise BadParameter(
+            f"n_units = {settings.n_units}: only {n_left} units are left to choose from; most_units takes fewer."
+        )
+    if asked := [n for n in (settings.n_units, settings.most_units) if n]:
+        n = min(*asked, n_left)
         chosen = np.random.default_rng(settings.units_seed).choice(n_left, n, replace=False)
         reason = f"not in the random subset (seed {settings.units_seed})"
         rows.append(("units", reason, n_left - n, n))
         binned = binned.isel(unit=np.sort(chosen))
+    if settings.most_trials:
+        first = np.sort(np.argsort(binned.start_s.values, kind="stable")[: settings.most_trials])
+        n = binned.sizes["trial"] - len(first)
+        rows.append(("presentations", f"after the first {settings.most_trials}", n, len(first)))
+        binned = binned.isel(trial=first)
     for dim, word in (("trial", "presentation"), ("unit", "unit")):
         if binned.sizes[dim] == 0:
             raise BadInput(

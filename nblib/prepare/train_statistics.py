@@ -90,12 +90,15 @@ def fit_statistics(
     """Fit unit choice, scaler, label codes and unit correlation on the train rows of one fold.
 
     A row is one bin of one trial. Silent and zero-variance units go, and units whose train
-    z-score exceeds `highest_value` or never exceeds `lowest_value` (the lab's limits).
+    z-score exceeds `highest_value` or never exceeds `lowest_value` (the lab's limits), and those
+    that fire less than `least_rate_hz`.
     """
     place = train_rows(binned, split, fold)
     counts = binned.counts.values
     mean, std, peak = unit_moments(counts, place)
     reason = unit_faults(mean, std, peak, settings)
+    slow = mean / binned.exposure_s.values[place].mean() < settings.least_rate_hz
+    reason[slow & (reason == "")] = f"fires less than {settings.least_rate_hz:g} Hz in train"
     keep = reason == ""
     if not keep.any():
         raise BadInput(

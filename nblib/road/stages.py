@@ -37,7 +37,7 @@ NOT_IN_KEY = {"recipe", "recording", "path", "logger"}
 # Settings that came after artifacts were made: at its default none is in a key, so those keep theirs.
 CAME_LATER = (
     "frames_per_bin", "bin_label", "context_s", "n_parts", "signals", "variables", "stimulus_value", "cycle_s",
-    "invalid_times",
+    "invalid_times", "unit_limits", "most_units", "most_trials", "least_rate_hz",
 )  # fmt: skip
 SIGNALS = {"lfp": "field potentials", "spikes": "spikes"}
 REPLACE = "NBLIB_REPLACE"  # set for a notebook run by force: its artifact replaces the one there

@@ -150,6 +150,33 @@ def test_regions_and_subsets(road):
         cleaning.clean(binned, recording, CleanSettings(n_units=9))
 
 
+def test_limits_on_any_number_of_units_and_on_how_many_units_and_trials_are_counted(road):
+    recording, binned = road
+    depth = binned.assign_coords(z=("unit", [100.0, np.nan, 900.0, 300.0]))
+    limit = CleanSettings(unit_limits={"z": [200, np.inf], "isi_violations": [0.15, 0.65]})
+    cleaned, removals = cleaning.clean(depth, recording, limit)
+    np.testing.assert_array_equal(cleaned.unit, [10])
+    told = removals[removals["what"] == "units"].set_index("reason")[["removed", "kept"]]
+    assert told.to_dict("index") == {
+        "z below 200": {"removed": 1, "kept": 3},
+        "z not recorded": {"removed": 1, "kept": 2},
+        "isi_violations below 0.15": {"removed": 0, "kept": 2},
+        "isi_violations not recorded": {"removed": 0, "kept": 2},
+        "isi_violations above 0.65": {"removed": 1, "kept": 1},
+    }
+    with pytest.raises(BadParameter, match="has no recorded depth"):
+        cleaning.clean(binned, recording, CleanSettings(unit_limits={"depth": [0, 1]}))
+    for most, kept in ((3, 3), (4, 4), (9, 4)):  # of fewer all, where n_units refuses
+        cleaned, removals = cleaning.clean(binned, recording, CleanSettings(most_units=most))
+        assert cleaned.sizes["unit"] == kept and removed(removals, "random subset") == 4 - kept
+    late = binned.isel(trial=slice(None, None, -1))  # in whatever order they stand
+    for most, kept in ((12, 12), (99, 37)):  # three touch an invalid interval
+        cleaned, removals = cleaning.clean(late, recording, CleanSettings(most_trials=most))
+        assert sorted(cleaned.trial.values) == [*range(10), *range(13, 40)][:kept]
+        assert removed(removals, f"after the first {most}") == 37 - kept
+    assert cleaning.sentence(binned, cleaned).startswith("**Result.** 4 of 4 units and 37 of 40")
+
+
 def test_nothing_left_is_an_error(road):
     recording, binned = road
     with pytest.raises(BadInput, match="no unit is left"):

@@ -285,6 +285,20 @@ def test_the_labs_z_limits():
         train_statistics.fit_statistics(binned, split, 0, SplitSettings(lowest_value=1e6))
 
 
+def test_a_least_rate_is_one_of_train_trials_alone():
+    binned = counts_of()
+    split = split_roles.make_split(binned, SplitSettings())
+    train = train_statistics.train_rows(binned, split, 0)
+    test = np.setdiff1d(np.arange(binned.sizes["trial"]), train)
+    binned.counts.values[..., 1] = 0
+    binned.counts.values[train[0], 0, 1], binned.counts.values[test, :, 1] = 1, 9
+    rate = binned.counts.values[train].mean((0, 1)) / binned.exposure_s.values[train].mean()
+    limit = SplitSettings(least_rate_hz=float(rate[[0, 2, 3, 4, 5]].min()))
+    s = train_statistics.fit_statistics(binned, split, 0, limit)
+    assert s.dropped["unit"].tolist() == [1]
+    assert s.dropped["reason"].iloc[0].startswith("fires less than")
+
+
 @pytest.mark.parametrize(
     "label", [np.arange(200) % 3, (np.arange(200) % 4) * 45.5, np.array(list("abcd") * 50)]
 )
