@@ -98,6 +98,28 @@ def test_what_a_unit_must_reach_is_counted(session):
     assert "probe00: 1 of 3 units (quality_min = 0.5)." in recording.meta["notes"]
 
 
+def test_a_probe_without_units_is_told_and_the_others_are_read(session):
+    alf = session / "alf"
+    (alf / "probe01").rename(alf / "imec1")  # whatever it is called: there are spikes in it
+    (alf / "imec1" / "pykilosort").rename(alf / "imec1" / "iblsorter")
+    (alf / "task_00").mkdir()
+    metrics = {"cluster_id": [0, 1, 2], "label": [1 / 3] * 3}
+    pd.DataFrame(metrics).to_parquet(alf / "probe00" / "pykilosort" / "clusters.metrics.pqt")
+    (alf / "#2024-05-06#").mkdir()
+    table = pd.read_parquet(alf / "_ibl_trials.table.pqt").iloc[:12]
+    table.to_parquet(alf / "#2024-05-06#" / "_ibl_trials.table.pqt")
+    recording = opened(session, source_params={"quality_min": 0.5})
+    assert recording.units.index.tolist() == ["imec1/0"] and len(recording.trial_table) == 12
+    assert recording.meta["notes"] == [
+        "imec1: 1 of 3 units (quality_min = 0.5), sorted by iblsorter.",
+        "probe00: 0 of 3 units (quality_min = 0.5).",
+        "Read _ibl_trials.table.pqt of revision 2024-05-06.",
+    ]
+    pd.DataFrame(metrics).to_parquet(alf / "imec1" / "iblsorter" / "clusters.metrics.pqt")
+    with pytest.raises(errors.BadInput, match="no unit is left; imec1: 0 of 3 units"):
+        opened(session, source_params={"quality_min": 0.5})
+
+
 def test_another_file_is_another_recording(session):
     recipe = recipe_of(session)
     before = sources.identity(recipe, "m")
@@ -330,6 +352,17 @@ def test_alf_names():
         == "brainLocationIds_ccf_2017"
     )
     assert name.fullmatch("_iblrig_leftCamera.raw.mp4") is None
+
+
+def test_a_pupil_in_words_is_refused_only_where_it_is_asked_for(session):
+    file = session / "alf" / "_ibl_leftCamera.features.pqt"
+    pd.DataFrame({"pupilDiameter_smooth": ["wide"] * 3600}).to_parquet(file)
+    assert set(opened(session).series) == {"wheel", "left_motion_energy"}
+    recipe = recipe_of(session, signals={"pupil": {"series": "left_pupil"}})
+    with pytest.raises(errors.BadParameter, match=r"features.pqt: column 'pupil.*holds 'wide'"):
+        binning.bin_recording(
+            opening.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
+        )
 
 
 @pytest.mark.parametrize("spoil", ["camera", "cut short"])

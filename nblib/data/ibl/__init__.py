@@ -65,9 +65,11 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
     Raises MissingInput for no probe or no such sorter, BadInput for several sorters and none named.
     """
     chosen = {}
-    for probe in sorted(p for p in _alf(path).glob("probe*") if p.is_dir()):
+    for probe in sorted(p for p in _alf(path).glob("[!#]*") if p.is_dir()):
         folders = {p.name: p for p in sorted(probe.iterdir()) if p.is_dir() and p.name[0] != "#"}
         there = {name: p for name, p in {"": probe, **folders}.items() if alf.find(p, UNITS[0])}
+        if not there and not probe.name.startswith("probe"):
+            continue  # of other things than a probe
         name = sorter or (SORTER if SORTER in there else next(iter(there), ""))
         if name not in there:
             raise MissingInput(
@@ -107,13 +109,19 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
         quality = table["label"] if settings.quality_min else np.zeros(len(table))
         ids = np.flatnonzero(quality >= settings.quality_min)
+        by = "" if folder.name in (SORTER, probe) else f", sorted by {folder.name}"
         notes.append(
-            f"{probe}: {len(ids)} of {len(table)} units (quality_min = {settings.quality_min:g})."
+            f"{probe}: {len(ids)} of {len(table)} units (quality_min = {settings.quality_min:g}){by}."
         )
+        if not len(ids):
+            continue
         times, index = by_unit(times, owner, ids, alf.require(folder, UNITS[0]))
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
+    if not units:
+        raise BadInput(f"{place}: no unit is left; {' '.join(notes)}")
+    trials = _trials(place, used)
     series, broken = _series(place, used)
     notes += nwb_series.complaints(broken, path)
     revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
@@ -126,7 +134,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         units=pd.concat(units),
         spikes=np.concatenate(spikes),
         spike_index=index,
-        intervals={TRIALS: _trials(place)},
+        intervals={TRIALS: trials},
         series=series,
         trials=recipe.intervals,
         label=recipe.label,
@@ -185,13 +193,14 @@ def _of_channels(file: Path, channel: np.ndarray, n_columns: int) -> np.ndarray:
     return values[channel.astype(int)]
 
 
-def _trials(place: Path) -> pd.DataFrame:
-    """The table of trials, with start_time and stop_time."""
+def _trials(place: Path, used: list[Path]) -> pd.DataFrame:
+    """The table of trials, with start_time and stop_time; its file is added to `used`."""
     file = alf.find(place, "trials.table")
     if file is None:
         old = "; its trials are one file a column, as before 2022: load them once with ONE, which writes the table"
         found = alf.find(place, "trials.intervals")
         raise MissingInput(f"{place}: no trials.table{old if found else ''}.")
+    used.append(file)
     spans = ("intervals_0", "intervals_1")
     table = read_table(file, spans, as_text=True)
     if table.empty:
@@ -277,7 +286,8 @@ def _samples(
     if at is None or file is None:
         return [], np.empty(0), np.empty((0, 1))
     clock = read_array(at)
-    data = read_table(file, (column,))[column] if column else read_array(file)
+    data = read_array(file) if not column else read_table(file, (column,))[column]
+    data = numbers(data, f"{file}: column {column!r}") if column else data
     refuse(
         abs(len(clock) - len(data)) > LATE,
         f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.",
