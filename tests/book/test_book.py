@@ -161,6 +161,13 @@ def test_the_tree_has_every_module_with_a_sentence():
     assert [line for line in lines if len(line.split()) < 4] == []
 
 
+def test_every_module_that_the_page_of_the_house_names_is_there():
+    page = (ROOT / "book" / "how_the_house_is_built.md").read_text(encoding="utf-8")
+    named = {name.removeprefix("nblib/") for name in re.findall(r"`([\w/]+\.py)`", page)}
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / "nblib" / name).is_file()} == set()
+
+
 def test_citations_and_references_agree():
     cited = {
         key.strip()
