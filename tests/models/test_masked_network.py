@@ -19,7 +19,7 @@ from nblib.experiments.multimodal import judge
 from nblib.models import FitSettings
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
-from nblib.models.multimodal.network import OF_SESSION
+from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
 from nblib.models.multimodal.tasks import BEHAVIOUR, Task, encoding, starts
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
@@ -133,8 +133,22 @@ def flat(answers):
     return [rates, signals, *variables]
 
 
+@pytest.fixture(scope="module", params=["transformer", "gru", "causal transformer", "causal gru"])
+def network(request, fitted):
+    """A network of each layout, whose weights matter: the heads of a new one are 0."""
+    if request.param == "transformer":
+        return fitted.net
+    *causal, trunk = request.param.split()
+    shape = {**fitted.net.config, "causal": bool(causal), "trunk": trunk}
+    torch.manual_seed(0)
+    net = MaskedNetwork(Shape(**shape)).eval()
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return net
+
+
 @pytest.mark.parametrize("scheme", masks.SCHEMES)
-def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
+def test_what_is_hidden_cannot_matter(scheme, sessions, fitted, network):
     for seed in range(5):
         part = batch(fitted, sessions[0], drawn(scheme, seed, sessions[0]))
         noise = torch.Generator().manual_seed(seed)
@@ -152,8 +166,12 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted):
         if part["hide_signals"].any() or part["hide_variables"].any():
             other["linear_rates"] = part["linear_rates"] + 1
         with torch.inference_mode():
-            for one, two in zip(flat(fitted.net(part)), flat(fitted.net(other)), strict=True):
+            said = flat(network(part))
+            for one, two in zip(said, flat(network(other)), strict=True):
                 assert torch.equal(one, two)
+            if not part["hide_spikes"].all():  # what is visible does matter
+                other = part | {"x": part["x"] + ~part["hide_spikes"]}
+                assert not torch.equal(said[1], network(other)[1])
 
 
 @pytest.mark.parametrize("trunk", ["transformer", "gru"])
