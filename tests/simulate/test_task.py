@@ -3,6 +3,7 @@
 from itertools import product
 
 import numpy as np
+import nwb_files
 import pandas as pd
 import pytest
 
@@ -90,6 +91,33 @@ def test_bins_hold_the_signals_and_variables_that_were_simulated(home):
     apart = (binned.counts.values - expected).sum(axis=(0, 1)) / np.sqrt(expected.sum(axis=(0, 1)))
     assert np.abs(apart).max() < 4, "the counts are those of these units"
     assert task.ceiling(recipe.model_copy(update={"bin_s": 0.02}), "t1", binned.unit.values) is None
+
+
+def test_the_same_session_from_nwb_is_the_same(home, tmp_path):
+    recipe = recipes.find_recipe("task_tiny")
+    from_alf = opening.open_recording(recipe, "t1")
+    table, spikes = from_alf.trial_table, [np.array(times) for times in from_alf.trains()]
+
+    def change(file):
+        del file["intervals/trials"]
+        for name in ("start_time", "stop_time", "stimOn_times", "choice", "probabilityLeft"):
+            file[f"intervals/trials/{name}"] = table[name].to_numpy(float)
+        file["intervals/trials/id"] = np.arange(len(table))
+        for name in ("wheel", "left_motion_energy"):
+            series = from_alf.series[name]
+            place = file.create_group(f"processing/behavior/{name}")
+            place.attrs["neurodata_type"] = "TimeSeries"
+            place["data"], place["timestamps"] = series.read(0, series.n_samples), series.times()
+
+    path = nwb_files.make(tmp_path / "s.nwb", change, spikes)
+    nwb = {"source": "nwb", "path": str(path), "source_params": {}, "recordings": ["t1"]}
+    recipe_of_nwb = params.Recipe(**recipe.model_dump() | nwb)
+    from_nwb = opening.open_recording(recipe_of_nwb, "t1")
+    one, two = (
+        binning.bin_recording(r, recipe.settings(params.BinSettings)) for r in (from_alf, from_nwb)
+    )
+    for name in ("counts", "wheel", "whisker", "choice", "probabilityLeft"):
+        np.testing.assert_array_equal(one[name].values, two[name].values)
 
 
 def test_one_seed_gives_one_session_and_recordings_differ(home, tmp_path):
