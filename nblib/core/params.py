@@ -44,6 +44,13 @@ def recording_id(name: str) -> str:
 Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
 
 
+def _holds_nan(value: Any) -> bool:
+    """Whether a value is NaN, or one in its lists and dictionaries."""
+    if isinstance(value, dict | list):
+        return any(map(_holds_nan, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and math.isnan(value)
+
+
 class Params(BaseModel):
     """Base: strict types, no unknown names, no change after the fact."""
 
@@ -53,7 +60,7 @@ class Params(BaseModel):
     @classmethod
     def _is_a_value(cls, value: Any) -> Any:
         """NaN is neither within bounds nor out of them."""
-        if isinstance(value, float) and math.isnan(value):
+        if _holds_nan(value):
             raise ValueError("nan is not a value")
         return value
 

@@ -66,7 +66,7 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
     for name, limit, beyond in limits:
         if not np.isfinite(limit):
             continue
-        if name not in binned.coords:
+        if name not in binned.coords or binned[name].dims != ("unit",):
             raise BadParameter(
                 f"recording {binned.attrs['recording']!r} has no recorded {name}, so its limit "
                 f"({limit}) cannot be applied; leave that limit out for this recording."

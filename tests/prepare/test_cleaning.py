@@ -164,8 +164,12 @@ def test_limits_on_any_number_of_units_and_on_how_many_units_and_trials_are_coun
         "isi_violations not recorded": {"removed": 0, "kept": 2},
         "isi_violations above 0.65": {"removed": 1, "kept": 1},
     }
-    with pytest.raises(BadParameter, match="has no recorded depth"):
-        cleaning.clean(binned, recording, CleanSettings(unit_limits={"depth": [0, 1]}))
+    for name in ("depth", "start_s"):  # the second is one of trials
+        with pytest.raises(BadParameter, match=f"has no recorded {name}"):
+            cleaning.clean(binned, recording, CleanSettings(unit_limits={name: [0, 1]}))
+    for wrong in ([1], [1, 2, 3], ["a", 1], [np.nan, 1]):
+        with pytest.raises(ValueError, match="unit_limits"):
+            CleanSettings(unit_limits={"z": wrong})
     for most, kept in ((3, 3), (4, 4), (9, 4)):  # of fewer all, where n_units refuses
         cleaned, removals = cleaning.clean(binned, recording, CleanSettings(most_units=most))
         assert cleaned.sizes["unit"] == kept and removed(removals, "random subset") == 4 - kept
