@@ -67,6 +67,14 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, **named)
 
+    def press_until(self, key, condition, most=500):
+        """Press a key until a condition holds in the page."""
+        for _ in range(most):
+            self.press(key)
+            if self.js(condition):
+                return
+        raise AssertionError(f"{most} times {key}, and never {condition}")
+
     def picture(self, path):
         """Store what is seen as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +18,6 @@ from nblib.prepare.encoding import history
 from nblib.report.audit import checks
 from nblib.report.plots import cells as plots
 
-LAST_WORDS = "document.querySelectorAll('.nb-cell text')[4]"
 ROW, BIN_S = 1000, 0.001
 CYCLE = SimpleNamespace(gap_s=0.0, context_s=[0.8, 0.2], cycle_s=[19.0, 3.0, 5.0])
 
@@ -282,36 +280,6 @@ def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):
     assert "unit 0:" in page and " Hz, group " in page
 
 
-@pytest.mark.slow
-@browser.needed
-@pytest.mark.parametrize("width", [1400, 400])
-def test_an_average_is_shown_under_the_mouse_and_by_the_tab_key(result, tmp_path, width):
-    """In a real browser: which cells' words and averages can be seen, and nothing is fetched."""
-    sta = result.arrays["averages"]["sta"]
-    plane = plots.CellPlane(result.tables["plane"], sta, 0.008)._repr_html_()
-    path = tmp_path / "page.html"
-    path.write_text(f"<!doctype html><meta charset=utf-8>{plane}", encoding="utf-8")
-    shown = (
-        "[...document.querySelectorAll('.nb-cell .k')].filter(e => getComputedStyle(e).visibility == 'visible')"
-        ".map(e => [e.querySelector('text').textContent, e.querySelectorAll('polyline').length])"
-    )
-    with browser.opened(path, tmp_path / "profile", width) as page:
-        assert page.js(shown) == []
-        page.move_to(".nb-cell circle", 4)
-        ((words, lines),) = page.js(shown)
-        assert words.startswith("unit 4: ") and " Hz, group " in words and lines == sta.shape[1]
-        box = page.js(f"(b => [b.left, b.right])({LAST_WORDS}.getBoundingClientRect())")
-        assert box[0] >= 0 and box[1] <= width
-        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
-        assert page.js(shown) == []
-        for unit in range(3):
-            page.press("Tab")
-            ((words, lines),) = page.js(shown)
-            assert words.startswith(f"unit {unit}: ") and lines == sta.shape[1]
-        size = page.js(f"{LAST_WORDS}.getBoundingClientRect().height")
-        assert size > 9 and page.requests == []
-
-
 # --- the audit -----------------------------------------------------------------------------------
 
 
@@ -366,6 +334,19 @@ def test_published_trains_are_made_of_their_own_window_alone():
     for name in ("20 bins rounded", "40 bins rounded"):
         here, there = (ways[name](x.reshape(2, -1)).reshape(p.shape) for x in (p, p[:, ::-1]))
         assert here.any() and (here[:, ::-1] == there).all()
+
+
+def test_samples_of_one_batch_of_windows_are_not_those_of_the_next(data, monkeypatch):
+    """A network that says the same of every window, asked a few windows at a time."""
+    model = network.Predictor(data.inputs, "chain", n_bins=data.ahead, history=False)
+    drawn = []
+    for at_once in (20, 256):
+        monkeypatch.setattr(prediction, "AT_ONCE", at_once)
+        drawn.append(trains.inferred(data, {"chain": model})[0]["chain: sampled"])
+    batch = 20 * data.ahead
+    first, second = drawn[0][:, :batch], drawn[0][:, batch : 2 * batch]
+    assert first.any() and second.any() and (first != second).any()
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_what_is_chosen_does_not_know_the_test_trains(data):

@@ -326,7 +326,7 @@ def test_without_scores_of_intervals_bins_are_by_themselves():
 def test_trains_are_drawn_from_the_chain():
     few = [x.detach() for x in scores(2, 3, 3, 5)]
     bins, first = (x.repeat(20_000, 1) for x in few[:2])
-    drawn = chain.samples(bins, first, few[2], seed=0).reshape(20_000, 3, 5)
+    drawn = chain.samples(bins, first, few[2], np.random.default_rng(0)).reshape(20_000, 3, 5)
     p = chain.probabilities(*few)
     assert (drawn.double().mean(dim=0) - p).abs().max() < 4 / np.sqrt(20_000)
     pair = (drawn[..., 1] & drawn[..., 3]).double().mean(dim=0)

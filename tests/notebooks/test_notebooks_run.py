@@ -4,13 +4,17 @@ import html
 import json
 import shutil
 
+import browser
 import nbformat
 import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import yaml
 from preloaded import attempt
 
+from nblib.book import build
+from nblib.book.check import check as check_pages
 from nblib.core import store
 from nblib.experiments.spikes.prediction import BITS
 from nblib.report import all_runs, audit
@@ -38,6 +42,11 @@ FIGURES = {
     "91_search": 2,
     "92_planning": 1,
 }
+AVERAGES = (  # of cells in the plane of 13 that can be seen: what is said of each, and its lines
+    "[...document.querySelectorAll('.nb-cell .k')].filter(e => getComputedStyle(e).visibility == 'visible')"
+    ".map(e => [e.querySelector('text').textContent, e.querySelectorAll('polyline').length])"
+)
+LAST_WORDS = "document.querySelectorAll('.nb-cell text')[4]"
 
 
 def outputs(notebook):
@@ -287,6 +296,52 @@ def test_a_quarter_of_an_hour_of_sixty_cells_takes_little_memory(home):
     outcome = attempt("13_spike_distance", given | {"steps_an_epoch": 2000}, with_upstream=True)
     assert outcome.code == 0, outcome.message
     assert load_run(outcome.folder).manifest["peak_rss_bytes"] <= 1.5e9
+
+
+@pytest.mark.slow
+@browser.needed
+def test_an_average_is_shown_under_the_mouse_and_by_the_tab_key(home, tmp_path):
+    """The page of 13 as the book has it, in a real browser: which cells' words and averages can be seen."""
+    given = {"recipe": "retina_tiny", "encoders": ["lnp"], "n_bootstrap": 100}
+    outcome = attempt("13_spike_distance", given, with_upstream=True)
+    assert outcome.code == 0, outcome.message
+    html = small_book(tmp_path, outcome.folder)
+    path = html / "notebooks" / "13_spike_distance.html"
+    for width in (1400, 400):
+        with browser.opened(path, tmp_path / f"profile{width}", width) as page:
+            assert page.js(AVERAGES) == []
+            page.move_to(".nb-cell circle", 4)
+            ((words, lines),) = page.js(AVERAGES)
+            assert words.startswith("unit 4: ") and " Hz, group " in words and lines == 4
+            box = page.js(f"(b => [b.left, b.right])({LAST_WORDS}.getBoundingClientRect())")
+            assert box[0] >= 0 and box[1] <= width
+            page.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+            assert page.js(AVERAGES) == []
+            page.press_until("Tab", "document.activeElement.closest('.nb-cell') !== null")
+            for unit in range(3):
+                ((words, lines),) = page.js(AVERAGES)
+                assert words.startswith(f"unit {unit}: ") and lines == 4
+                page.press("Tab")
+            size = page.js(f"{LAST_WORDS}.getBoundingClientRect().height")
+            assert size > 9 and all(url.startswith(("file:", "data:")) for url in page.requests)
+
+
+def small_book(tmp_path, run):
+    """The pages of a book that has one run of 13, checked: their size, and nothing from the network."""
+    here, root, source = store.project_root(), tmp_path / "root", tmp_path / "source"
+    for name in ("_static", "_ext"):
+        shutil.copytree(here / "book" / name, root / "book" / name)
+    shutil.copy(here / "book" / "references.bib", root / "book")
+    shutil.copy(here / "_config.yml", root)
+    (root / "book" / "start.md").write_text("# Start\n")
+    chapters = [{"file": "notebooks/13_spike_distance"}]
+    contents = {"format": "jb-book", "root": "book/start", "parts": [{"chapters": chapters}]}
+    (root / "_toc.yml").write_text(yaml.safe_dump(contents))
+    build.lay_out(source, root, {"13_spike_distance": run}, all_runs.scan().iloc[:0])
+    html = build.render(source, tmp_path / "out")
+    faults, sizes = check_pages(html)
+    assert faults == [] and 10_000 < sizes["notebooks/13_spike_distance.html"] <= 2_000_000
+    return html
 
 
 def test_when_cells_fire(home):

@@ -46,6 +46,7 @@ def inferred(
     from nblib.models.encoders import references
 
     trains, choices, seed = {RECORDED: data.windows("test")}, {}, data.params.seed
+    rng = np.random.default_rng([seed, 8])  # of samples, of all batches of windows
 
     def ask(head: str, role: str, question: Callable) -> np.ndarray:
         answers = data.answers(models[head], data.starts(role), question)
@@ -61,7 +62,7 @@ def inferred(
         like = f"{head}: most like"
         trains[like], choices[like] = chosen(p, widths, data)
         if head == "chain":
-            trains["chain: sampled"] = ask(head, "test", lambda model, x, y: model.samples(x, seed))
+            trains["chain: sampled"] = ask(head, "test", lambda model, x, y: model.samples(x, rng))
         else:
             twins = published_twins(np.random.default_rng([seed, 7]), data.ahead)
             trains[TWIN], choices[TWIN] = chosen(p, twins, data)

@@ -88,12 +88,11 @@ def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     return torch.from_numpy(_all_sums(*_factors(bins, first, between))[1])
 
 
-def samples(bins: Tensor, first: Tensor, between: Tensor, seed: int) -> Tensor:
+def samples(bins: Tensor, first: Tensor, between: Tensor, rng: np.random.Generator) -> Tensor:
     """A train (W, L) of each window, drawn exactly, of the scores of `log_z`."""
     factors = _factors(bins, first, between)
     log_z, *_, after = _all_sums(*factors)
-    chance = np.random.default_rng([seed, 8]).random(bins.shape)
-    return torch.from_numpy(_draw(*factors, np.exp(log_z), after, chance))
+    return torch.from_numpy(_draw(*factors, np.exp(log_z), after, rng.random(bins.shape)))
 
 
 def _factors(*scores: Tensor) -> list[np.ndarray]:

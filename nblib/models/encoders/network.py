@@ -270,9 +270,9 @@ class Predictor(nn.Module):
             return -torch.expm1(-self(*x).clamp(max=HIGHEST).exp())
         return chain.probabilities(*self.scores(x)).reshape(len(x[0]), *self.base.shape)
 
-    def samples(self, x: tuple[Tensor, ...], seed: int) -> Tensor:
+    def samples(self, x: tuple[Tensor, ...], rng: np.random.Generator) -> Tensor:
         """A train of the bins ahead for each step and cell, (S, C, L), of `chain`."""
-        return chain.samples(*self.scores(x), seed).reshape(len(x[0]), *self.base.shape)
+        return chain.samples(*self.scores(x), rng).reshape(len(x[0]), *self.base.shape)
 
 
 def log_hazards(inputs: Inputs) -> np.ndarray:
