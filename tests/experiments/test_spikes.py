@@ -199,6 +199,40 @@ def test_the_baselines_come_near_the_truth_and_no_model_passes_it(result):
     assert rows["chain"].score.value > rows["intensity"].score.value
 
 
+def test_only_train_steps_teach_the_model_of_each_cell(data):
+    counts = data.inputs.spikes.copy()
+    others = np.concatenate([data.inputs.steps[role] for role in ("val", "test")])
+    counts[others] = 1 - counts[others]
+    other = glm.fit_cells(replace(data.inputs, spikes=counts))
+    assert all((other[name] == known).all() for name, known in data.lnp.items())
+
+
+def test_weights_are_those_below_the_ceiling_and_one_that_no_cell_has_is_drawn_to_nought():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([rng.standard_normal((6000, 4)), np.ones(6000)]).astype(np.float32)
+    true = np.append(rng.normal(0, 1.5, (20, 4)), np.full((20, 1), -3.0), axis=1)
+    true[:, 3] = 0
+    count = rng.poisson(np.exp(np.minimum(x @ true.T + 3, 2.5) - 3)).astype(np.float32)
+    w, ridge = np.zeros((20, 5), np.float32), np.array([100.0] * 4 + [0.0])
+    w[:, 4], ceiling, errors = -3, np.inf, []
+    for _ in range(3):
+        w, ridge = glm._newton(x, count, 0.0, ridge, w, ceiling)
+        ceiling, _ = glm._ceilings(x, count, 0.0, w)
+        errors.append(np.abs(w - true)[:, :3].mean())
+    assert np.mean(ceiling == 2.5) > 0.8 and errors[-1] < 0.5 * errors[0]
+    assert ridge[3] > 20 * ridge[:3].max() and np.abs(w[:, 3]).max() < 0.05
+
+
+@pytest.mark.parametrize(("spread", "leans"), [(0.0, True), (1.0, False)])
+def test_a_cell_with_few_spikes_leans_on_the_others_where_all_are_alike(spread, leans):
+    rng = np.random.default_rng(0)
+    expected = np.full((40, glm.N_AGES), 200.0)
+    expected[0] = 2.0
+    hits = rng.poisson(expected * np.exp(rng.normal(0, spread, (40, 1)) + 1))
+    hits[0] = 0
+    assert (np.abs(glm._ages(hits, expected)[0] - 1).max() < 0.3) == leans
+
+
 @pytest.mark.parametrize("model", ["glm", "lnp"])
 def test_the_network_begins_where_the_model_of_each_cell_ends(data, model):
     """Before any training the two say the same of every bin, with history and without."""

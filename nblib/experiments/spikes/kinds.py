@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nblib.models.encoders.network import Predictor
 
 COMPONENTS = 12  # of the features, before cells are grouped
+STARTS = 200  # of k-means; from 20 it ends in another optimum by another seed
 MOST_STEPS = 4000  # of the stimulus that a network answers
 SHUFFLES = 200  # of the groups of cells, for p
 RAND, LIKENESS = "adjusted Rand", "likeness of averages, within less between groups"
@@ -105,7 +106,7 @@ def group(features: np.ndarray, n_kinds: int, seed: int = 0) -> np.ndarray:
     """Group of each cell (C,), from 0: k-means of the first components of features (C, ...)."""
     from sklearn.cluster import KMeans
 
-    return KMeans(n_kinds, n_init=20, random_state=seed).fit_predict(components(features))
+    return KMeans(n_kinds, n_init=STARTS, random_state=seed).fit_predict(components(features))
 
 
 def in_the_plane(features: np.ndarray, perplexity: float, seed: int = 0) -> np.ndarray:

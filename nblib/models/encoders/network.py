@@ -168,6 +168,7 @@ class Predictor(nn.Module):
         if linear is not None:
             known = {name: torch.tensor(values) for name, values in linear.items()}
             self.register_buffer("filters", known["filters"].flatten(1))
+            self.register_buffer("ceiling", known["ceiling"][:, 0])
             self.gain = nn.Parameter(torch.ones(inputs.n_cells))
             if history:
                 self.start = known["age"]
@@ -227,7 +228,7 @@ class Predictor(nn.Module):
         out = self.net(stimulus)
         if self.linear is None:
             return out
-        alone = stimulus.flatten(1) @ self.filters.T
+        alone = torch.minimum(stimulus.flatten(1) @ self.filters.T, self.ceiling)
         return (out + (self.gain * alone)[..., None]).clamp(max=MOST_DRIVE)
 
     def after_spike(self, ages: Tensor) -> Tensor:
