@@ -174,8 +174,9 @@ def references(
     rate (C,): share of bins with a spike in training. The last is the recorded train itself, moved on by
     3 s, the end to the front.
     """
-    drawn = np.random.default_rng([seed, 5]).random(spikes.shape) < rate[:, None]
-    shifted = np.roll(spikes, min(round(SHIFT_S / bin_s), spikes.shape[1] // 2), axis=1)
+    rng, T = np.random.default_rng([seed, 5]), spikes.shape[1]
+    drawn = np.array([rng.random(T) < of_cell for of_cell in rate])
+    shifted = np.roll(spikes, min(round(SHIFT_S / bin_s), T // 2), axis=1)
     trains = np.zeros_like(spikes), np.ones_like(spikes), drawn.astype(spikes.dtype), shifted
     return dict(zip(REFERENCES, trains, strict=True))
 

@@ -8,6 +8,9 @@ Shapes: S steps, C cells, T bins, L bins ahead.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 NOW, AHEAD = ("lnp", "glm", "net"), ("intensity", "distance", "chain")
 BITS = "bits/spike"
-AT_ONCE = 256  # steps that a network is asked at once
+AT_ONCE = 64  # steps that a network is asked at once
 SECONDS_SHOWN = 4.0
 SHARES = (0.0, 0.003, 0.01, 0.03, 0.1)  # of the constant rate, tried in a model one step ahead
 FIT_NOW = {
@@ -203,7 +206,16 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
     drawn, every = params.steps_an_epoch // (1 if now else 4), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
+    give_back()  # the trainer and what it was taught hold each other
     return model
+
+
+def give_back() -> None:
+    """Free memory goes back to the system, where the C library can do so."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def log_hazard_now(data: SpikeData, name: str, model: Predictor | None) -> tuple[np.ndarray, float]:
@@ -214,7 +226,9 @@ def log_hazard_now(data: SpikeData, name: str, model: Predictor | None) -> tuple
     def said(role: str) -> np.ndarray:
         steps = inputs.steps[role]
         if model is None:
-            return glm.log_hazard(inputs, getattr(data, name), steps)
+            weights = getattr(data, name)
+            parts = np.array_split(steps, 1 + len(steps) // AT_ONCE)
+            return np.concatenate([glm.log_hazard(inputs, weights, part) for part in parts])
         return data.ask(model, steps)
 
     val, spikes = said("val"), data.spikes("val")
@@ -227,8 +241,8 @@ def mixed(log_hazard: np.ndarray, rate: np.ndarray, share: float) -> Iterator[np
     """Of one cell after the other the log (T,) of a hazard (S, C, bins) of which a share is the constant
     rate (C,)."""
     for of_cell, of_rate in zip(log_hazard.swapaxes(0, 1), rate, strict=True):
-        known = of_cell.ravel() + np.log1p(-share)
-        yield np.logaddexp(known, np.log(of_rate * share)) if share else known
+        known = of_cell.ravel() + math.log1p(-share)
+        yield np.logaddexp(known, math.log(of_rate * share)) if share else known
 
 
 def predict(data: SpikeData) -> Result:
@@ -248,9 +262,11 @@ def predict(data: SpikeData) -> Result:
             nats = spike_trains.bernoulli(said, spikes), data.truth
             row, bits[name] = score_bits(data, name, "one step ahead", spikes, *nats)
             rows.append(row)
-            groups = spike_trains.calibration(-np.expm1(-np.exp(said)), spikes)
-            tables["calibration"] = groups.assign(model=name)
-            del said  # of every bin and cell
+            for of_cell in said:  # of every bin and cell: made a probability where it lies
+                of_cell[:] = -np.expm1(-np.exp(of_cell))
+            tables["calibration"] = spike_trains.calibration(said, spikes).assign(model=name)
+            del said
+            give_back()
     ahead = {name: models[name] for name in AHEAD if name in models}
     for name in (name for name in ahead if name != "distance"):
         nats = data.ask(models[name], data.starts("test"), lambda m, x, y: m.log_likelihood(x, y))
@@ -258,6 +274,7 @@ def predict(data: SpikeData) -> Result:
         row, bits[name] = score_bits(data, name, task, spikes, nats.sum(axis=0))
         rows.append(row)
     inferred, tables["choices"] = trains.inferred(data, ahead)
+    give_back()
     scores, tables["trains"] = trains.scored(inferred, data)
     rows += scores
     arrays["stretch"] = stretch(inferred, data)
