@@ -58,8 +58,8 @@ def fit_cells(inputs: Inputs) -> dict[str, np.ndarray]:
         w, ridge = _newton(*seen, ridge, w, ceiling)
         ceiling, expected = _ceilings(*seen, w)
     traces, age = (np.zeros((n_cells, n), np.float32) for n in (len(TAUS), N_AGES))
-    parts = _parts(w, scale, ceiling, seen[1].sum(axis=0) / expected)
-    return parts | {"traces": traces, "age": age, "ridge": ridge}
+    more = seen[1].sum(axis=0) / expected
+    return _weights(w, scale, ceiling, more, traces, age, ridge)
 
 
 def with_history(inputs: Inputs, lnp: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -89,8 +89,7 @@ def with_history(inputs: Inputs, lnp: dict[str, np.ndarray]) -> dict[str, np.nda
             log_exposure[:, cell] = log_bins + seen @ traces[cell]
         w, ridge = _newton(x, count, log_exposure, ridge, w, ceiling)
         ceiling, came = _ceilings(x, count, log_exposure, w)
-    parts = _parts(w, scale, ceiling, count.sum(axis=0) / came)
-    return parts | {"traces": traces, "age": age, "ridge": ridge}
+    return _weights(w, scale, ceiling, count.sum(axis=0) / came, traces, age, ridge)
 
 
 def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray) -> np.ndarray:
@@ -103,14 +102,17 @@ def log_hazard(inputs: Inputs, weights: dict[str, np.ndarray], steps: np.ndarray
     return of_step[..., None] + weights["age"][cell, inputs.age(steps)]
 
 
-def _parts(w, scale, ceiling, more) -> dict[str, np.ndarray]:
-    """Filters, ceiling and bias of weights (C, F) of features, by name; more (C,): by how much more spikes
-    came than the weights expect."""
+def _weights(w, scale, ceiling, more, traces, age, ridge) -> dict[str, np.ndarray]:
+    """What a model is, by name, with filters and bias from weights (C, F) of features; more (C,): by how much
+    more spikes came than these expect."""
     of_bumps = (w[:, :-1] / scale).reshape(len(w), -1, N_BASES)
     return {
         "filters": (of_bumps @ raised_cosines())[..., ::-1].astype(np.float32),
         "ceiling": ceiling[:, None],
         "bias": w[:, -1:] + np.log(more).astype(np.float32)[:, None],
+        "traces": traces,
+        "age": age,
+        "ridge": ridge,
     }
 
 
