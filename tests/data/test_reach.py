@@ -168,9 +168,10 @@ def test_an_arm_is_decoded_to_its_ceiling(tmp_path):
     for fold in range(5):
         (session,) = sessions.load_sessions([tmp_path], [tmp_path], asked, fold)
         tasks = [task for task in decoding(session) if task.kind == "signal"]
-        path, known = branch.each([session], linear.lagged_ridge), [session.known]
+        fit, known = linear.lagged_ridge, [session.known]
+        paths = [branch.each([session], fit, width) for width in linear.WIDTHS]
         folds = [[rows] for rows in np.array_split(session.known, branch.FOLDS)]
-        said = branch.crossed(path, [session], tasks, known, folds)[1]
+        said = branch.crossed(paths, [session], tasks, known, folds)[1]
         rows = session.rows("test")
         answer = np.stack([said[task][0][rows] for task in tasks], axis=-1)
         truth = session.signals[rows]

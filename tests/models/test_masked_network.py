@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def test_a_causal_network_sees_no_later_bin(sessions, trunk):
         np.testing.assert_array_equal(features(sessions[0])[:, :5], features(other)[:, :5])
     both_ways = poisson.PoissonMap(none, ("wheel",)).features
     assert not np.array_equal(both_ways(sessions[0])[:, :5], both_ways(other)[:, :5])
-    for of_signal in weakest(linear.lagged_ridge(sessions[0], sessions[0].known, True)).values():
+    for of_signal in weakest(linear.lagged_ridge(sessions[0], sessions[0].known, 0.0)).values():
         np.testing.assert_array_equal(of_signal(sessions[0])[:, :5], of_signal(other)[:, :5])
 
 
@@ -244,6 +245,7 @@ def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
 
 TWO = """
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 from models.test_masked_network import FAST, SHAPE, make_session
@@ -537,14 +539,16 @@ def weakest(path):
     return [*path][-1]
 
 
-def test_the_branch_of_a_known_trial_did_not_see_it_and_the_best_penalty_is_kept(sessions):
+def test_the_branch_of_a_known_trial_did_not_see_it_and_the_best_path_and_penalty_are_kept(
+    sessions,
+):
     one, taught = sessions[0], []
     task, truth = Task("wheel", "signal"), sessions[0].signals[..., 0]
 
-    def spy(rows):
+    def spy(rows, offs):
         (known,) = rows
         taught.append(set(known))
-        for off in (0.5, 0.1, 0.3):  # the second is the best
+        for off in offs:
 
             def answer(part, off=off):
                 return part.signals[..., 0] + off + 0.01 * (taught[-1] == set(one.known))
@@ -552,7 +556,9 @@ def test_the_branch_of_a_known_trial_did_not_see_it_and_the_best_penalty_is_kept
             yield [{"wheel": [answer]}]
 
     known, folds = one.known, [[rows] for rows in np.array_split(one.known, 5)]
-    _, said = crossed(spy, sessions[:1], [task], [known], folds)
+    offs = (0.4, 0.2), (0.5, 0.45, 0.1, 0.3), (0.6, 0.3, 0.2)  # the third of the second is the best
+    paths = [partial(spy, offs=of_path) for of_path in offs]
+    _, said = crossed(paths, sessions[:1], [task], [known], folds)
     for (rows,), seen in zip(folds, taught, strict=False):
         assert seen == set(known) - set(rows)
     off = said[task][0] - truth
@@ -608,13 +614,14 @@ def test_weights_of_the_ridge_are_as_alike_in_time_as_is_believed(sessions):
         np.testing.assert_allclose(of_all_signals(maps, one), answer, atol=1e-4)
 
 
-def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions):
+@pytest.mark.parametrize("width", linear.WIDTHS)
+def test_the_lagged_ridge_reads_components_in_the_bins_around(sessions, width):
     one, rows = sessions[0], sessions[0].rows("train")
-    z = linear.smoothed(one.x, linear.BRIEFLY)
+    z = linear.smoothed(one.x, width)
     x = linear.lagged(z @ linear.directions(z[rows], 40), range(-8, 9))
     course = one.signals[rows].mean(axis=0)
     flat, target = x[rows].reshape(-1, x.shape[2]), (one.signals - course)[rows].reshape(-1, 2)
-    for penalty, maps in zip(linear.PENALTIES, linear.lagged_ridge(one, rows), strict=True):
+    for penalty, maps in zip(linear.PENALTIES, linear.lagged_ridge(one, rows, width), strict=True):
         weights = np.linalg.solve(flat.T @ flat + penalty * np.eye(x.shape[2]), flat.T @ target)
         np.testing.assert_allclose(of_all_signals(maps, one), course + x @ weights, atol=1e-4)
 

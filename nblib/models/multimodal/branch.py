@@ -81,36 +81,41 @@ def of_tasks(
 
 
 def crossed(
-    path: PenaltyPath,
+    paths: Sequence[PenaltyPath],
     sessions: list[Session],
     tasks: Sequence[Task],
     known: Rows,
     folds: list[Rows],
 ) -> tuple[Maps, dict[Task, TrialAnswers]]:
-    """Choose the penalty of each task by what models say of trials that did not teach them.
+    """Choose the path of each task, and its penalty, by what models say of trials that did not teach them.
 
     known: trials that teach; folds: those of them that are left out together. Returns the models that all
     known trials teach, and their answers, those to the folds by models that did not see them.
     """
     left_out = [(k, rows) for fold in folds for k, rows in enumerate(fold)]
     parts = [sessions[k].at(rows) for k, rows in left_out]
-    paths = [path([*map(np.setdiff1d, known, fold)]) for fold in folds]
     losses: dict[Task, float] = {}
     at, heard = {}, {}
-    for i, by_fold in enumerate(zip(*paths, strict=True)):
-        maps = [of for models in by_fold for of in models]
-        for task in tasks:
-            answers = [*map(task.linear, maps, parts)]
-            loss = sum(map(task.loss, parts, answers))
-            if loss < losses.get(task, np.inf):
-                losses[task], at[task], heard[task] = loss, i, answers
-        if i - max(at.values()) == PATIENCE:
-            break  # weaker penalties are worse still
+    for n, path in enumerate(paths):
+        by_penalty = zip(*(path([*map(np.setdiff1d, known, fold)]) for fold in folds), strict=True)
+        least: dict[Task, tuple[float, int]] = {}  # of this path, and where
+        for i, by_fold in enumerate(by_penalty):
+            maps = [of for models in by_fold for of in models]
+            for task in tasks:
+                answers = [*map(task.linear, maps, parts)]
+                loss = sum(map(task.loss, parts, answers))
+                least[task] = min(least.get(task, (np.inf, i)), (loss, i))
+                if loss < losses.get(task, np.inf):
+                    losses[task], at[task], heard[task] = loss, (n, i), answers
+            if i - max(best for _, best in least.values()) == PATIENCE:
+                break  # weaker penalties are worse still
     chosen: Maps = [{} for _ in sessions]
-    for i, maps in enumerate(islice(path(known), max(at.values()) + 1)):
-        for name in (task.name for task in tasks if at[task] == i):
-            for into, of in zip(chosen, maps, strict=True):
-                into[name] = of[name]
+    for n, path in enumerate(paths):
+        last = max((i for of, i in at.values() if of == n), default=-1)
+        for i, maps in enumerate(islice(path(known), last + 1)):
+            for name in (task.name for task in tasks if at[task] == (n, i)):
+                for into, of in zip(chosen, maps, strict=True):
+                    into[name] = of[name]
     said = {}
     for task in tasks:
         said[task] = [np.array(answer) for answer in map(task.linear, chosen, sessions)]
@@ -133,8 +138,9 @@ def kinds_of_others(
 
 def candidates(
     sessions: list[Session], causal: bool, factors: dict[str, np.ndarray] | None
-) -> dict[str, tuple[PenaltyPath, list[Task]]]:
-    """Paths by name, with the tasks that each can do; causal ones alone where they have to be.
+) -> dict[str, tuple[list[PenaltyPath], list[Task]]]:
+    """Paths by name, of which known trials choose one, with the tasks that each can do; causal ones alone where
+    they have to be.
 
     factors: those of other sessions; None: of these, where they are several.
     """
@@ -175,20 +181,24 @@ def candidates(
         return each(sessions, linear.by_rates, known)(rows)
 
     several = len(sessions) > 1 or bool(factors)
+
+    def smooth(fit: Callable[..., Iterator]) -> list[PenaltyPath]:
+        return [each(sessions, fit, width) for width in linear.WIDTHS]
+
     kinds = {
-        "ridge": (each(sessions, linear.flat_ridge), [] if causal else signals),
-        "lagged ridge": (each(sessions, linear.lagged_ridge), [] if causal else signals),
-        "Wiener filter": (each(sessions, linear.lagged_ridge, True), signals),
-        "logistic": (each(sessions, linear.logistic), variables),
-        "Poisson Bayes": (each(sessions, linear.by_rates), variables),
-        "shared map": (through, shared if several else []),
-        "shared kinds": (by_kinds, variables if several else []),
-        "Bayes by GLM": (recalled, shared if signals else []),
-        GLM: (each(sessions, of_tasks([spikes], encode)), [spikes]),
-        CURVED: (each(sessions, of_tasks([spikes], curved)), [spikes] if signals else []),
-        "shared GLM": (through_behaviour, [spikes] if several else []),
+        "ridge": (smooth(linear.flat_ridge), [] if causal else signals),
+        "lagged ridge": (smooth(linear.lagged_ridge), [] if causal else signals),
+        "Wiener filter": ([each(sessions, linear.lagged_ridge, 0.0)], signals),
+        "logistic": ([each(sessions, linear.logistic)], variables),
+        "Poisson Bayes": ([each(sessions, linear.by_rates)], variables),
+        "shared map": ([through], shared if several else []),
+        "shared kinds": ([by_kinds], variables if several else []),
+        "Bayes by GLM": ([recalled], shared if signals else []),
+        GLM: ([each(sessions, of_tasks([spikes], encode))], [spikes]),
+        CURVED: ([each(sessions, of_tasks([spikes], curved))], [spikes] if signals else []),
+        "shared GLM": ([through_behaviour], [spikes] if several else []),
     }
-    return {name: (path, tasks) for name, (path, tasks) in kinds.items() if tasks}
+    return {name: (paths, tasks) for name, (paths, tasks) in kinds.items() if tasks}
 
 
 def fit_branch(
@@ -206,8 +216,8 @@ def fit_branch(
     folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))
     answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in starts(first)}
     models, chosen, maps = {}, {}, [{} for _ in sessions]
-    for name, (path, tasks) in candidates(sessions, causal, factors).items():
-        models[name], said = crossed(path, sessions, tasks, known, folds)
+    for name, (paths, tasks) in candidates(sessions, causal, factors).items():
+        models[name], said = crossed(paths, sessions, tasks, known, folds)
         for task in tasks:
             answers[task][name] = said[task]
     for task, by in answers.items():
@@ -223,7 +233,7 @@ def fit_branch(
         path = each(sessions, of_tasks([task], poisson.impute), causal, task.name == AREAS)
         others[(task,)] = path
     for tasks, path in others.items() if whole else ():
-        made, said = crossed(path, sessions, tasks, known, [val])
+        made, said = crossed([path], sessions, tasks, known, [val])
         for task in tasks:
             answers[task], chosen[task] = {GLM: said[task]}, GLM
         for into, of in zip(maps, made, strict=True):

@@ -19,8 +19,8 @@ from nblib.prepare.sessions import Session
 
 PENALTIES = np.geomspace(1e5, 10, 9)
 N_COMPONENTS, N_LAGS = 40, 8
-SMOOTH, ALIKE = 2.0, 5.0  # width of a Gaussian; how far bins of a signal are told alike [bins]
-BRIEFLY = 0.7  # the width where lags have weights of their own, and may tell a fast signal [bins]
+WIDTHS = (2.0, 0.7)  # of a Gaussian over time, of which known trials choose for a signal [bins]
+SMOOTH, ALIKE = WIDTHS[0], 5.0  # else; how far bins of a signal are told alike [bins]
 N_FACTORS, N_ROUNDS, SHARED_PENALTY = 4, 6, 30.0
 THROUGH_PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 LEAST = 1e-3  # no class is less probable
@@ -67,7 +67,7 @@ def on_raw(
 
 
 def of_signals(
-    session: Session, weight: np.ndarray, bias: np.ndarray, width: float = SMOOTH
+    session: Session, weight: np.ndarray, bias: np.ndarray, width: float
 ) -> dict[str, LinearMap]:
     """The map of each signal, from weights (T, S, T, N) and bias (T, S) of all."""
     return {
@@ -87,10 +87,13 @@ def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
     return rest
 
 
-def flat_ridge(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap]]:
-    """Every bin of each signal from all bins of all units, by weights that are more alike the nearer two bins are."""
+def flat_ridge(
+    session: Session, rows: np.ndarray, width: float = SMOOTH
+) -> Iterator[dict[str, LinearMap]]:
+    """Every bin of each signal from all bins of all units, smoothed by `width` bins, by weights that are more alike
+    the nearer two bins are."""
     n_bins, n_signals = session.signals.shape[1:]
-    x = smoothed(session.x[rows]).reshape(len(rows), -1)
+    x = smoothed(session.x[rows], width).reshape(len(rows), -1)
     t = np.arange(n_bins)
     alike, turn = np.linalg.eigh(np.exp(-np.abs(t - t[:, None]) / ALIKE))
     y = np.einsum("kts,tu->kus", session.signals[rows], turn).reshape(len(rows), -1)
@@ -99,7 +102,7 @@ def flat_ridge(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearM
         weight, bias = (a.reshape(-1, n_bins, n_signals) for a in (weight, bias))
         by_signal = np.tensordot(turn, weight, (1, 1)).transpose(0, 2, 1)  # (T, S, T * N)
         by_signal = by_signal.reshape(n_bins, n_signals, *session.x.shape[1:])
-        yield of_signals(session, by_signal, turn @ bias[0])
+        yield of_signals(session, by_signal, turn @ bias[0], width)
 
 
 def directions(x: np.ndarray, n: int) -> np.ndarray:
@@ -139,11 +142,11 @@ def averaged(x: np.ndarray, widths: Sequence[int], causal: bool = False) -> np.n
 
 
 def lagged_ridge(
-    session: Session, rows: np.ndarray, causal: bool = False
+    session: Session, rows: np.ndarray, width: float = SMOOTH
 ) -> Iterator[dict[str, LinearMap]]:
-    """Each signal beside its mean course, from components in bins around, or before; the same in all bins."""
-    lags = around(N_LAGS, causal)
-    width = 0.0 if causal else BRIEFLY
+    """Each signal beside its mean course, from components in bins around, smoothed by `width` bins; 0: from
+    components as they are, and in no later bin. The same in all bins."""
+    lags = around(N_LAGS, causal=not width)
     z = smoothed(session.x[rows], width) if width else session.x[rows]
     basis, course = directions(z, N_COMPONENTS), session.signals[rows].mean(axis=0)
     x = lagged(z @ basis, lags)
