@@ -278,6 +278,8 @@ def predict(data: SpikeData) -> Result:
     scores, tables["trains"] = trains.scored(inferred, data)
     rows += scores
     arrays["stretch"] = stretch(inferred, data)
+    del inferred
+    give_back()
     scores, grouped, tables["kinds"], tables["plane"] = kinds.grouped(data, models.get("net"))
     rows += scores
     unit = data.stream.units.index.rename("unit")
