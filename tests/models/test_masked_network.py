@@ -21,7 +21,7 @@ from nblib.models import FitSettings
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
-from nblib.models.multimodal.tasks import BEHAVIOUR, Task, encoding, starts
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, encoding, starts
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
@@ -441,6 +441,22 @@ def test_what_is_given_is_used_and_not_told(sessions, loaded):
         first, second = (loaded.impute(c, hidden, given, "s0") for c in (one.counts, spoilt))
         assert first.shape == (K, T, 2)
         np.testing.assert_array_equal(first, second)
+
+
+def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_trial(
+    sessions, fitted
+):
+    one, hidden, test = sessions[0], np.array([0, 5]), sessions[0].rows("test")
+    branch, known = fit_branch([one], whole=True), own_units(one)
+    linear_alone = replace(
+        fitted, sessions=[one], maps=branch.maps, rest=branch.rest, trust={UNITS: 0.0, AREAS: 0.0}
+    )
+    counts, likely = one.counts[test][..., hidden], []
+    for given in ({}, known, {name: np.roll(of, 1, axis=0) for name, of in known.items()}):
+        rate = linear_alone.impute(one.counts, hidden, given)[test]
+        likely.append(poisson.log_likelihood(counts, rate).sum() / counts.sum())
+    alone, told, of_others = likely
+    assert told > alone + 0.02 > of_others + 0.02
 
 
 @pytest.mark.parametrize(

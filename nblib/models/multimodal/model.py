@@ -34,6 +34,7 @@ ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON h
 CLASSES = {
     cls.__name__: cls for cls in (Courses, LinearMap, PoissonMap, Memory, RecalledMap, Session)
 }
+SHARE = 0.2  # of what behaviour says of spikes, where other units tell them too
 Map = LinearMap | PoissonMap | RecalledMap
 
 
@@ -201,7 +202,8 @@ class Multimodal:
     ) -> np.ndarray:
         """Expected counts (K, T, n) of some units, from the others and from what is known of behaviour.
 
-        counts, given : see `decode`; the counts of the units that are told are not read.
+        counts, given : see `decode`; the counts of the units that are told are not read. What linear models tell
+            from all behaviour, or one signal or variable, beyond the PSTH counts to the power of `SHARE`.
         units : (n,) positions of these.
         """
         given, counts = given or {}, np.array(counts)
@@ -209,8 +211,12 @@ class Multimodal:
         k, trials = self._trials(session, counts, given)
         whole = any(np.array_equal(group, units) for group in Task(AREAS, "impute").groups(trials))
         task = Task(AREAS if whole else UNITS, "impute", tuple(given), units=tuple(units))
-        network = self.answer(k, trials, task)
-        return network if given else self._mixed(k, trials, task, network)
+        told = self._mixed(k, trials, task, self.answer(k, trials, task))
+        for spikes in encoding(trials):
+            if set(spikes.shown) == set(given) and spikes.name in self.maps[k]:
+                beyond = spikes.linear(self.maps[k], trials) / self.rest[k][BEHAVIOUR]
+                told = told * beyond[..., task.units] ** SHARE
+        return told
 
     def _mixed(self, k: int, trials: Session, task: Task, network: np.ndarray) -> np.ndarray:
         """Between the answers of the linear model of a task and of the network, where it is trusted at all."""
