@@ -30,6 +30,7 @@ from nblib.core.text_to_values import shown
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
+Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
 
 
 def recording_id(name: str) -> str:
@@ -39,9 +40,6 @@ def recording_id(name: str) -> str:
             f"a recording id may hold letters, digits, '.', '_' and '-' only, at most 120, not {shown(name)}"
         )
     return name
-
-
-Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
 
 
 def _holds_nan(value: Any) -> bool:
