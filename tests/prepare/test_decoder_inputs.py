@@ -29,6 +29,7 @@ def recording(n=60, n_bins=2, n_units=4, seed=0) -> xr.Dataset:
             "trial": 100 + 2 * np.arange(n), "unit": np.arange(n_units) * 7,
             "label": ("trial", label), "start_s": ("trial", start),
             "stop_s": ("trial", start + 0.25),
+            "exposure_s": (("trial", "time"), np.full((n, n_bins), 0.25 / n_bins)),
         },
         attrs={"recording": "r", "subject": "s", "label_name": "frame", "classes": '["-1", "9", "19"]'},
     )  # fmt: skip

@@ -74,13 +74,12 @@ def _sums(bins, first, between):
 
 def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
     """Log-probability [nats] of trains `spikes` (W, L), 0 or 1; the scores of `log_z`."""
-    L, at = bins.shape[1], torch.arange(bins.shape[1])
-    before = torch.where(spikes > 0, at, -1).cummax(dim=1)[0]
-    before = functional.pad(before[:, :-1], (1, 0), value=-1)  # the last spike before each bin
-    gap = (at - before - 1).clamp(max=L - 1)
-    follows = between.repeat(len(bins) // len(between), 1).gather(1, gap)
-    score = bins + torch.where(before < 0, first, follows)
-    return (score * (spikes > 0)).sum(dim=1) - log_z(bins, first, between)
+    window, at = (spikes > 0).nonzero(as_tuple=True)
+    is_first = functional.pad(window[1:] != window[:-1], (1, 0), value=True)
+    gap = (at - at.roll(1)).clamp(min=1)
+    follows = between[window % len(between), gap - 1]
+    score = bins[window, at] + torch.where(is_first, first[window, at], follows)
+    return bins.new_zeros(len(bins)).index_add(0, window, score) - log_z(bins, first, between)
 
 
 def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:

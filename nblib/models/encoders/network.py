@@ -251,8 +251,9 @@ class Predictor(nn.Module):
         if self.head == "chain":
             return chain.log_likelihood(*self.scores(x), y.flatten(0, 1)).reshape(y.shape[:2])
         hazard = self(*x).clamp(max=HIGHEST).exp()
-        fired = torch.log(-torch.expm1(-hazard).clamp(max=-1e-30))
-        return torch.where(y > 0, fired, -hazard).sum(dim=2)
+        *which, at = (y > 0).nonzero(as_tuple=True)  # few, so the logarithm is taken of them alone
+        fired = torch.expm1(hazard[*which, at]).clamp(min=1e-30).log()
+        return (-hazard.sum(dim=2)).index_put(which, fired, accumulate=True)
 
     def loss(self, _: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> tuple[Tensor, None]:
         """Nats a spike, or squared error of log distances, with what codes cost."""

@@ -202,8 +202,10 @@ class Multimodal:
     ) -> np.ndarray:
         """Expected counts (K, T, n) of some units, from the others and from what is known of behaviour.
 
-        counts, given : see `decode`; the counts of the units that are told are not read. What linear models tell
-            from all behaviour, or one signal or variable, beyond the PSTH counts to the power of `SHARE`.
+        What linear models tell from all behaviour, or from one signal or variable, beyond the PSTH counts to the
+        power of `SHARE`.
+
+        counts, given : see `decode`; the counts of the units that are told are not read.
         units : (n,) positions of these.
         """
         given, counts = given or {}, np.array(counts)
