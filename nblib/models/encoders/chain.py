@@ -22,13 +22,25 @@ from torch.nn import functional
 
 def log_z(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Log of the sum over all trains (W,), of scores [log] of bins (W, L), of a first spike in each
-    (W, L), and of intervals of 1 to L bins (C, L). Its gradient is how often each is expected."""
-    sums = _all_sums(*_factors(bins, first, between))[:4]
-    value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
-    scores = bins, first, between.repeat(len(bins) // len(between), 1)
-    for score, often in zip(scores, expected, strict=True):
-        value = value + (often * (score - score.detach())).sum(dim=1)  # 0, with that gradient
-    return value
+    (W, L), and of intervals of 1 to L bins (C, L)."""
+    return _LogZ.apply(bins, first, between)
+
+
+class _LogZ(torch.autograd.Function):
+    """`log_z`, whose gradient is how often each thing that is scored is expected."""
+
+    @staticmethod
+    def forward(ctx, bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
+        sums = _all_sums(*_factors(bins, first, between))[:4]
+        value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
+        ctx.save_for_backward(*expected)
+        ctx.n_cells = len(between)
+        return value
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, ...]:
+        spike, leads, interval = (often * slope[:, None] for often in ctx.saved_tensors)
+        return spike, leads, interval.unflatten(0, (-1, ctx.n_cells)).sum(dim=0)
 
 
 def _all_sums(bins: np.ndarray, first: np.ndarray, between: np.ndarray) -> list[np.ndarray]:
@@ -50,21 +62,22 @@ def _sums(bins, first, between):
     log_z, spike, leads, after = np.empty(W), np.empty((W, L)), np.empty((W, L)), np.empty((W, L))
     interval = np.zeros((W, L))
     ends, onward = np.empty(L), np.empty(L)
+    turned = between[:, ::-1].copy()  # arrays that are read in one order are read several at once
     for w in range(W):
-        factor, gap = bins[w], between[w % len(between)]
+        factor, gap, often = bins[w], between[w % len(between)], interval[w]
         total = 1.0
         for j in range(L):  # all trains that end in a spike at j
-            before = first[w, j]
+            before, to_j = first[w, j], turned[w % len(between), L - j :]
             for i in range(j):
-                before += ends[i] * gap[j - i - 1]
+                before += ends[i] * to_j[i]
             ends[j] = factor[j] * before
             total += ends[j]
         for i in range(L - 1, -1, -1):  # all that may follow a spike at i
-            follows, share = 1.0, ends[i] / total
-            for j in range(i + 1, L):
-                pair = gap[j - i - 1] * onward[j]
+            follows, share, later = 1.0, ends[i] / total, onward[i + 1 :]
+            for k in range(len(later)):
+                pair = gap[k] * later[k]
                 follows += pair
-                interval[w, j - i - 1] += share * pair
+                often[k] += share * pair
             onward[i], after[w, i] = factor[i] * follows, follows
             spike[w, i] = share * follows
             leads[w, i] = first[w, i] * onward[i] / total
