@@ -206,13 +206,12 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
     drawn, every = params.steps_an_epoch // (1 if now else 4), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
-    give_back()  # the trainer and what it was taught hold each other
+    gc.collect()  # the trainer and what it was taught hold each other
     return model
 
 
 def give_back() -> None:
     """Free memory goes back to the system, where the C library can do so."""
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
