@@ -14,7 +14,7 @@ from nblib.data.recording import Recording, Series
 
 ORDER = 3  # of the Butterworth filter of a band
 SETTLED = 2.0  # times the inverse of its width, after which a band's filter follows
-UNEVEN = 0.01  # share of samples that may come too early for an even clock
+UNEVEN = 0.01  # share of samples that may come between those of an even clock
 AT_ONCE = 1 << 17  # samples that are read of all channels
 
 
@@ -32,13 +32,14 @@ def power(
     later sample matters. NaN until the filter has settled, at the first sample and after a gap in the clock; of
     a gap shorter than a quarter of the band's shortest period the line over it is filtered.
 
-    Raises BadInput for a clock that is not even, BadParameter for a band that it is too slow for.
+    Raises BadInput for a clock that is not even, BadParameter for a band that it is too slow or too short for.
     """
     good = np.isfinite(values)
     time_s, values = time_s[good], values[good].astype(np.float64)
     steps = np.diff(time_s)
     rate = 1 / np.median(steps) if len(steps) and np.median(steps) > 0 else 0.0
-    if not rate or (steps * rate < 0.75).mean() > UNEVEN:
+    ahead = np.maximum(np.rint(steps * rate), 1).astype(int)  # places from a sample to the next
+    if not rate or (np.abs(steps * rate - ahead) > 0.25).mean() > UNEVEN:
         raise BadInput(f"{where} is not sampled evenly, so there is no power in a band of it.")
     low_hz, high_hz = band_hz
     if high_hz >= rate / 2:
@@ -46,7 +47,6 @@ def power(
             f"{where} has {rate:g} samples a second: band_hz must end below {rate / 2:g}, not at {high_hz:g}."
         )
     sos, made = filters.butter(ORDER, band_hz, "band", fs=rate, output="sos"), []
-    ahead = np.maximum(np.rint(steps * rate), 1).astype(int)  # places from a sample to the next
     anew = np.flatnonzero(ahead - 1 > rate / high_hz / 4) + 1
     for part in np.split(np.arange(len(values)), anew):
         place = np.append(0, np.cumsum(ahead[part[:-1]]))
@@ -54,7 +54,12 @@ def power(
         begun = filters.sosfilt_zi(sos) * even[0]  # as if the first sample had always been there
         squares = filters.sosfilt(sos, even, zi=begun)[0][place] ** 2
         made.append(np.where(place < SETTLED * rate / (high_hz - low_hz), np.nan, squares))
-    return time_s, np.concatenate(made)
+    if np.isnan(whole := np.concatenate(made)).all():
+        raise BadParameter(
+            f"{where} is recorded for {SETTLED / (high_hz - low_hz):g} s nowhere without a gap, and so long a "
+            "filter of band_hz takes to settle; take a wider band."
+        )
+    return time_s, whole
 
 
 def in_bins(
