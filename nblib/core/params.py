@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -47,6 +48,16 @@ def _holds_nan(value: Any) -> bool:
     if isinstance(value, dict | list):
         return any(map(_holds_nan, value.values() if isinstance(value, dict) else value))
     return isinstance(value, float) and math.isnan(value)
+
+
+def _with_room(limits: list[float]) -> list[float]:
+    """Limits [lowest, highest] that some number keeps."""
+    if limits[0] > limits[1] or limits in ([math.inf] * 2, [-math.inf] * 2):
+        raise ValueError(f"no number lies between; write [lowest, highest], not {limits}")
+    return limits
+
+
+Limits = Annotated[list[Limit], Field(min_length=2, max_length=2), AfterValidator(_with_room)]
 
 
 class Params(BaseModel):
@@ -270,7 +281,7 @@ class CleanSettings(Params):
     isi_violations_max: Limit = Field(math.inf, description="unit limit; Allen default 0.5")
     amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
     presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
-    unit_limits: dict[str, Annotated[list[Limit], Field(min_length=2, max_length=2)]] = Field(
+    unit_limits: dict[str, Limits] = Field(
         {}, description="of any other number that is recorded of units: name -> [lowest, highest]"
     )
     regions: list[str] = Field([], description="brain areas to keep; empty = all")

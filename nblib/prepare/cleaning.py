@@ -90,7 +90,8 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
             value=values,
         )
         word = "above" if beyond is np.greater else "below"
-        failing[f"{name} {word} {limit:g}"] = beyond(values, limit)
+        reason = f"{name} {word} {limit:g}"
+        failing[reason] = beyond(values, limit) | failing.get(reason, False)  # of like limits both
         failing[f"{name} not recorded"] = np.isnan(values)
     return list(failing.items())
 

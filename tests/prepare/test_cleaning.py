@@ -167,7 +167,11 @@ def test_limits_on_any_number_of_units_and_on_how_many_units_and_trials_are_coun
     for name in ("depth", "start_s"):  # the second is one of trials
         with pytest.raises(BadParameter, match=f"has no recorded {name}"):
             cleaning.clean(binned, recording, CleanSettings(unit_limits={name: [0, 1]}))
-    for wrong in ([1], [1, 2, 3], ["a", 1], [np.nan, 1]):
+    near = {"isi_violations_max": 0.5999999, "unit_limits": {"isi_violations": [0, 0.60000001]}}
+    np.testing.assert_array_equal(
+        cleaning.clean(binned, recording, CleanSettings(**near))[0].unit, [7, 10]
+    )
+    for wrong in ([1], [1, 2, 3], ["a", 1], [np.nan, 1], [2, 1], [np.inf, np.inf]):
         with pytest.raises(ValueError, match="unit_limits"):
             CleanSettings(unit_limits={"z": wrong})
     for most, kept in ((3, 3), (4, 4), (9, 4)):  # of fewer all, where n_units refuses
