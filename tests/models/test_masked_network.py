@@ -15,7 +15,7 @@ import torch
 from scipy.special import log_softmax
 
 from nblib import cli, models
-from nblib.core.errors import BadParameter, CorruptArtifact, NblibError
+from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, NblibError
 from nblib.experiments.multimodal import judge
 from nblib.models import FitSettings
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
@@ -441,6 +441,9 @@ def test_what_is_given_is_used_and_not_told(sessions, loaded):
         first, second = (loaded.impute(c, hidden, given, "s0") for c in (one.counts, spoilt))
         assert first.shape == (K, T, 2)
         np.testing.assert_array_equal(first, second)
+    for units in ([-1], [6], [1, 1], [], [[0, 1]], [0.0], np.arange(6) == 5):
+        with pytest.raises(BadInput, match=r"units: .*expected positions from 0 to 5, each once"):
+            loaded.impute(one.counts, units, {}, "s0")
 
 
 def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_trial(

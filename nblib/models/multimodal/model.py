@@ -206,9 +206,15 @@ class Multimodal:
         power of `SHARE`.
 
         counts, given : see `decode`; the counts of the units that are told are not read.
-        units : (n,) positions of these.
+        units : (n,) positions of these, each once.
         """
-        given, counts = given or {}, np.array(counts)
+        given, counts, units = given or {}, np.array(counts), np.asarray(units)
+        positions = np.arange(counts.shape[-1])
+        are_positions = units.ndim == 1 and units.dtype.kind in "iu"
+        if not are_positions or not 0 < len(np.intersect1d(units, positions)) == len(units):
+            raise BadInput(
+                f"units: {units}; expected positions from 0 to {positions[-1]}, each once."
+            )
         counts[..., units] = 0
         k, trials = self._trials(session, counts, given)
         whole = any(np.array_equal(group, units) for group in Task(AREAS, "impute").groups(trials))
