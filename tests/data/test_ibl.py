@@ -1,6 +1,7 @@
 """Sessions in ALF files: read as they lie, the newest revision first, and refused with the file and why."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,15 @@ def test_a_probe_without_units_is_told_and_the_others_are_read(session):
     pd.DataFrame(metrics).to_parquet(alf / "imec1" / "iblsorter" / "clusters.metrics.pqt")
     with pytest.raises(errors.BadInput, match="no unit is left; imec1: 0 of 3 units"):
         opened(session, source_params={"quality_min": 0.5})
+
+
+def test_a_copy_of_a_probe_is_refused_and_a_hidden_folder_is_none(session):
+    alf = session / "alf"
+    shutil.copytree(alf / "probe00", alf / ".snapshot")
+    assert len(opened(session).units) == 6
+    (alf / ".snapshot").rename(alf / "backup")
+    with pytest.raises(errors.BadInput, match=r"probe00.*: the same spikes as .*backup"):
+        opened(session)
 
 
 def test_another_file_is_another_recording(session):

@@ -6,6 +6,7 @@ is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
 
 from __future__ import annotations
 
+import filecmp
 import itertools
 from collections.abc import Callable
 from functools import cache, partial
@@ -65,7 +66,7 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
     Raises MissingInput for no probe or no such sorter, BadInput for several sorters and none named.
     """
     chosen = {}
-    for probe in sorted(p for p in _alf(path).glob("[!#]*") if p.is_dir()):
+    for probe in sorted(p for p in _alf(path).glob("[!#.]*") if p.is_dir()):
         folders = {p.name: p for p in sorted(probe.iterdir()) if p.is_dir() and p.name[0] != "#"}
         there = {name: p for name, p in {"": probe, **folders}.items() if alf.find(p, UNITS[0])}
         if not there and not probe.name.startswith("probe"):
@@ -100,7 +101,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
     Raises MissingInput, BadInput with the file, for what is not there or does not fit together.
     """
-    place, units, spikes, notes, used = _alf(path), [], [], [], []
+    place, units, spikes, notes, used, spike_files = _alf(path), [], [], [], [], []
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         _check_spikes(folder, times, owner, len(channel))
@@ -115,7 +116,14 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         )
         if not len(ids):
             continue
-        times, index = by_unit(times, owner, ids, alf.require(folder, UNITS[0]))
+        file = alf.require(folder, UNITS[0])
+        for other in spike_files if len(times) else ():
+            if filecmp.cmp(file, other, shallow=False):
+                raise BadInput(
+                    f"{file}: the same spikes as {other}; take one of the two folders away."
+                )
+        spike_files.append(file)
+        times, index = by_unit(times, owner, ids, file)
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
