@@ -103,7 +103,8 @@ def load_sessions(
     """The sessions of a recipe, from their artifacts of 04 and 03.
 
     Raises BadParameter for a fold or a variable that is not there, and where sessions have other signals
-    or bins; BadInput where no trial of a role has all of them, and for a class that no training trial has.
+    or bins; BadInput where no trial of a role has all of them, for one that never changes in training trials, and
+    for a class that none of these has.
     """
     loaded = [_load(*paths, recipe, fold) for paths in zip(split, counts, strict=True)]
     first, sessions = loaded[0][0], []
@@ -161,6 +162,12 @@ def _load(
     if missing := [needed for needed in ("train", "val", "test") if needed not in role]:
         raise BadInput(
             f"recording {name!r}: no trial for {missing[0]} has all signals and variables."
+        )
+    still = np.ptp(signals[whole][role == "train"], axis=(0, 1)) == 0
+    if still.any():
+        raise BadInput(
+            f"recording {name!r}: signal {names[still.argmax()]!r} never changes in training trials; leave it out "
+            "of `signals`, or the recording out."
         )
     spikes = binned.counts.values[whole].astype(np.float32)
     mean, scale = (fitted.signals[column].to_numpy(float) for column in ("mean", "scale"))

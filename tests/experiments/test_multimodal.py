@@ -489,3 +489,15 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
     errors_of = [((a - one.signals)[test] ** 2).sum(axis=(0, 1)) for a in (answer, course)]
     beyond = 1 - errors_of[0] / errors_of[1]
     assert beyond[0] > 0.35 and (beyond[1:3] > 0.1).all(), beyond
+
+
+def test_a_signal_that_never_changes_is_named(tiny, monkeypatch):
+    recipe, stored = tiny
+
+    def still(folder):
+        binned = counts_dataset.load(folder)
+        return binned.assign(whisker=0 * binned.whisker + 2)
+
+    monkeypatch.setattr(sessions, "load", still)
+    with pytest.raises(errors.BadInput, match="'t1': signal 'whisker' never changes"):
+        sessions.load_sessions(*stored, recipe, 0)

@@ -446,6 +446,13 @@ def test_what_is_given_is_used_and_not_told(sessions, loaded):
             loaded.impute(one.counts, units, {}, "s0")
 
 
+def test_a_signal_that_stands_still_where_a_model_is_taught_is_no_loss_that_is_not_finite(sessions):
+    one = sessions[0]
+    still = replace(one, signals=one.signals * np.array([1, 0], np.float32))
+    told = fit([still], fit_branch([still])).decode(still.counts)
+    np.testing.assert_allclose(told["whisker"], 0, atol=0.5)
+
+
 def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_trial(
     sessions, fitted
 ):

@@ -122,8 +122,8 @@ def fit(
         data.append(tensors_of(one, branch.best(k), branch.rest[k], device))
         error = (data[k]["linear_signals"] - data[k]["signals"])[one.rows("train")]
         off = error - error.mean(dim=(0, 1))
-        spread = off.square().mean(dim=(0, 1)).sqrt()  # how far off linear models are
-        data[k]["spread"] = spread.expand(len(one.x), 1, -1)
+        spread = off.square().mean(dim=(0, 1)).sqrt()  # how far off linear models are, if at all
+        data[k]["spread"] = spread.clamp(min=1e-3).expand(len(one.x), 1, -1)
     n_units, n_classes = [len(one.area) for one in sessions], list(map(len, first.classes.values()))
     with reproducible(settings.seed, settings.threads):
         n_bins, n_signals = first.signals.shape[1:]
