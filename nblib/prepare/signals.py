@@ -14,7 +14,7 @@ from nblib.data.recording import Recording, Series
 
 ORDER = 3  # of the Butterworth filter of a band
 SETTLED = 2.0  # times the inverse of its width, after which a band's filter follows
-UNEVEN = 0.01  # share of samples that may come between those of an even clock
+UNEVEN = 0.01  # share of samples that may lie between those of an even clock; of a step, how far off all may be
 AT_ONCE = 1 << 17  # samples that are read of all channels
 
 
@@ -36,10 +36,15 @@ def power(
     """
     good = np.isfinite(values)
     time_s, values = time_s[good], values[good].astype(np.float64)
+    if len(values) < 2:
+        raise BadInput(
+            f"{where} has {len(values)} samples that are numbers, so no power in a band."
+        )
     steps = np.diff(time_s)
-    rate = 1 / np.median(steps) if len(steps) and np.median(steps) > 0 else 0.0
+    rate = 1 / np.median(steps) if np.median(steps) > 0 else 0.0
     ahead = np.maximum(np.rint(steps * rate), 1).astype(int)  # places from a sample to the next
-    if not rate or (np.abs(steps * rate - ahead) > 0.25).mean() > UNEVEN:
+    off = steps * rate - ahead
+    if not rate or max((np.abs(off) > 0.25).mean(), abs(off.mean())) > UNEVEN:
         raise BadInput(f"{where} is not sampled evenly, so there is no power in a band of it.")
     low_hz, high_hz = band_hz
     if high_hz >= rate / 2:

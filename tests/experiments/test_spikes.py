@@ -233,6 +233,12 @@ def test_a_cell_with_few_spikes_leans_on_the_others_where_all_are_alike(spread, 
     assert (np.abs(glm._ages(hits, expected)[0] - 1).max() < 0.3) == leans
 
 
+def test_no_time_since_a_spike_is_impossible_where_few_were_expected():
+    hits, expected = np.array([[0, 18], [0, 12]]), np.array([[1.0, 9.0], [0.5, 6.0]])
+    ages = glm._ages(hits, expected)
+    assert (ages[:, 0] > -2).all() and (ages[:, 1] > 0.5).all()
+
+
 @pytest.mark.parametrize("model", ["glm", "lnp"])
 def test_the_network_begins_where_the_model_of_each_cell_ends(data, model):
     """Before any training the two say the same of every bin, with history and without."""

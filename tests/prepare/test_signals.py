@@ -99,9 +99,12 @@ def test_power_is_that_of_its_band_and_of_nothing_behind():
     uneven = np.cumsum(np.random.default_rng(0).exponential(0.002, len(t)))
     with pytest.raises(errors.BadInput, match="x is not sampled evenly"):
         signals.power(uneven, values, [30, 50], "x")
-    for steps in (np.tile([0.002, 0.0028], len(t) // 2), np.repeat([0.002, 0.003], len(t) // 2)):
+    slower = (np.repeat([0.002, late], len(t) // 2) for late in (0.003, 0.0024))
+    for steps in (np.tile([0.002, 0.0028], len(t) // 2), *slower):
         with pytest.raises(errors.BadInput, match="x is not sampled evenly"):  # some come late
             signals.power(np.cumsum(steps), values, [30, 50], "x")
+    with pytest.raises(errors.BadInput, match="x has 0 samples that are numbers"):
+        signals.power(t, np.nan * values, [30, 50], "x")
     with pytest.raises(errors.BadParameter, match=r"for 0\.1 s nowhere without a gap"):
         signals.power(t[:45], values[:45], [30, 50], "x")
     kept = np.random.default_rng(0).random(len(t)) > 0.1  # a clock with many gaps is an even one

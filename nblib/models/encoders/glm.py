@@ -18,6 +18,7 @@ MOST = np.float32(3.0 + np.log(STEP))  # log of spikes a step; no step of Newton
 STEPS, LARGE, NEAR = 8, 0.2, 0.03  # of Newton's method: at most, a large one, and one that ends it
 DOUBT = 1.0  # ridge of what traces add
 MOST_ALIKE = 1e3  # spikes that the history of all cells counts for, at most, in that of a cell
+FEWEST = 0.5  # spikes that all cells have so long after another, at least: nothing is impossible
 LEAST = -20.0  # of what a time since the last spike adds
 ROUNDS = 3  # of history, and stimulus again
 
@@ -166,7 +167,7 @@ def _newton(x, count, log_exposure, ridge, w, ceiling) -> tuple[np.ndarray, np.n
 def _ages(hits, expected) -> np.ndarray:
     """What each group of ages adds (C, N_AGES), of its spikes and of how many are expected without. A cell
     leans on what all have by as many spikes as tell cells apart: the more alike they are, the more."""
-    hits_of_all = np.maximum(hits.sum(axis=0), 1e-9)
+    hits_of_all = np.maximum(hits.sum(axis=0), FEWEST)
     common = hits_of_all / np.maximum(expected.sum(axis=0), 1e-9)
     by_chance = common * expected
     apart = np.maximum(((hits - by_chance) ** 2 - by_chance).sum(axis=0), 0)
