@@ -26,7 +26,7 @@ from pydantic import (
 from nblib.core.errors import BadParameter
 from nblib.core.source_registry import SOURCES
 from nblib.core.text_to_values import checked as checked
-from nblib.core.text_to_values import shown
+from nblib.core.text_to_values import holds_nan, shown, with_room
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
@@ -43,21 +43,7 @@ def recording_id(name: str) -> str:
     return name
 
 
-def _holds_nan(value: Any) -> bool:
-    """Whether a value is NaN, or one in its lists and dictionaries."""
-    if isinstance(value, dict | list):
-        return any(map(_holds_nan, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _with_room(limits: list[float]) -> list[float]:
-    """Limits [lowest, highest] that some number keeps."""
-    if limits[0] > limits[1] or limits in ([math.inf] * 2, [-math.inf] * 2):
-        raise ValueError(f"no number lies between; write [lowest, highest], not {limits}")
-    return limits
-
-
-Limits = Annotated[list[Limit], Field(min_length=2, max_length=2), AfterValidator(_with_room)]
+Limits = Annotated[list[Limit], Field(min_length=2, max_length=2), AfterValidator(with_room)]
 
 
 class Params(BaseModel):
@@ -69,7 +55,7 @@ class Params(BaseModel):
     @classmethod
     def _is_a_value(cls, value: Any) -> Any:
         """NaN is neither within bounds nor out of them."""
-        if _holds_nan(value):
+        if holds_nan(value):
             raise ValueError("nan is not a value")
         return value
 

@@ -7,6 +7,7 @@ nothing in it can run, and nothing in it can swell.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -187,3 +188,17 @@ def shown(value: Any) -> str:
 def cut(text: str) -> str:
     """A text as it is, or its beginning where it is too long for a sentence."""
     return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def holds_nan(value: Any) -> bool:
+    """Whether a value is NaN, or one in its lists and dictionaries."""
+    if isinstance(value, dict | list):
+        return any(map(holds_nan, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and math.isnan(value)
+
+
+def with_room(limits: list[float]) -> list[float]:
+    """Limits [lowest, highest] that some number keeps."""
+    if limits[0] > limits[1] or limits in ([math.inf] * 2, [-math.inf] * 2):
+        raise ValueError(f"no number lies between; write [lowest, highest], not {limits}")
+    return limits
