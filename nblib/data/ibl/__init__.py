@@ -294,8 +294,10 @@ def _samples(
     if at is None or file is None:
         return [], np.empty(0), np.empty((0, 1))
     clock = read_array(at)
-    data = read_array(file) if not column else read_table(file, (column,))[column]
-    data = numbers(data, f"{file}: column {column!r}") if column else data
+    if column:
+        data = numbers(read_table(file, (column,))[column], f"{file}: column {column!r}")
+    else:
+        data = read_array(file)
     refuse(
         abs(len(clock) - len(data)) > LATE,
         f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.",
