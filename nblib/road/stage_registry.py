@@ -88,7 +88,7 @@ def _road(version: int, upstream: str | None, settings: type[P.Params], signal: 
 INGEST, BIN, CLEAN, SPLIT = "01_ingest", "02_bin", "03_clean", "04_split"
 FEW_SHOT, PRETEXT, RESULTS, SEARCH = "07_few_shot", "08_ssl_pretext", "90_results", "91_search"
 STAGES: dict[str, StageInfo] = {
-    INGEST: _road(11, None, P.IngestSettings, "any"),
+    INGEST: _road(12, None, P.IngestSettings, "any"),
     BIN: _road(9, INGEST, P.BinSettings, "any"),
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(4, CLEAN, P.SplitSettings, "spikes"),

@@ -165,6 +165,17 @@ def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
     assert float(binned.film.mean()) == pytest.approx(3, abs=0.2)
     np.testing.assert_allclose(binned.licks, 20, atol=1e-4)
     np.testing.assert_allclose(binned.gamma, 8, rtol=0.1)
+    pd.DataFrame({"tongue": 2 * frames}).to_csv(alf / "leftCamera.sketch.csv", index=False)
+    np.save(alf / "_ibl_wheel.velocity.npy", np.full(6000, 7.0))
+    (alf / "_ibl_bodyCamera.times.npy").symlink_to(".git/annex/a.npy")  # of no use here
+    (alf / "bodyCamera.ROIMotionEnergy.npy").symlink_to(".git/annex/b.npy")
+    more = {"tongue": {"series": "leftCamera.sketch.tongue"}, "turn": {"series": "wheel.velocity"}}
+    more = recipe_of(session, signals=more)
+    recording = opening.open_recording(more, "m")
+    assert "bodyCamera.times.npy: its content was not" in " ".join(recording.meta["notes"])
+    binned = binning.bin_recording(recording, more.settings(params.BinSettings))
+    np.testing.assert_allclose(binned.tongue, 2 * middle, atol=0.05)
+    assert (binned.turn == 7).all()
     np.save(alf / "leftCamera.embedding.npy", np.zeros((3000, 4)))
     with pytest.raises(errors.BadInput, match=r"embedding.npy: 3000 samples, but _ibl_leftCamera"):
         bins = recipe.settings(params.BinSettings)
@@ -239,6 +250,18 @@ def broken(session, what):
             np.save(
                 alf / "_ibl_leftCamera.times.npy", np.append(np.arange(0, 59.9, 1 / 60), np.nan)
             )
+        case "one probe in samples":
+            np.save(place / "spikes.times.npy", np.rint(3e4 * np.load(place / "spikes.times.npy")))
+        case "clock begins anew":
+            times = np.load(place / "spikes.times.npy")
+            times[450:] -= times[450]
+            np.save(place / "spikes.times.npy", times)
+        case "no times of frames":
+            (alf / "_ibl_leftCamera.times.npy").unlink()
+        case "words":
+            table.assign(choice=np.where(table["choice"] > 0, "left", "right")).to_parquet(
+                alf / "_ibl_trials.table.pqt"
+            )
         case "choice" | "share" | "no rows":
             column, value = {
                 "choice": ("choice", 2.0),
@@ -266,7 +289,17 @@ def broken(session, what):
         ("annex", "spikes.times.npy: its content was not fetched, git-annex keeps it elsewhere"),
         ("LFS", "spikes.times.npy: its content was not fetched, Git LFS keeps it elsewhere"),
         ("lists", r"trials.table.pqt: column 'choice' holds lists, in row 0 \[1, 2\]"),
-        ("two files", "two files for spikes.times"),
+        ("two files", "two files for spikes.times: .*; take one away"),
+        (
+            "one probe in samples",
+            r"probe01/.*spikes.times.npy: spikes of probe00 from .* two units",
+        ),
+        (
+            "clock begins anew",
+            r"probe00/0.* rise again over the same stretch: their clock begins anew",
+        ),
+        ("no times of frames", "MotionEnergy.npy: no file leftCamera.times beside it"),
+        ("words", "trials.table.pqt: column 'choice' holds .right. in row 0, 1"),
         ("no probe", "no folder of a probe"),
         ("no clusters", "probe00/pykilosort: no file clusters.channels"),
         ("fewer owners", "spikes.times.npy has 5 entries for 900 spikes that have a unit"),
@@ -298,9 +331,9 @@ def test_bad_sessions_are_refused_by_file_and_field(session, what, message):
     broken(session, what)
     with pytest.raises(errors.NblibError, match=message):
         recipe = recipe_of(session)
-        binning.bin_recording(
-            opening.open_recording(recipe, "m"), recipe.settings(params.BinSettings)
-        )
+        recording = opening.open_recording(recipe, "m")
+        session_report(recording)
+        binning.bin_recording(recording, recipe.settings(params.BinSettings))
 
 
 def test_odd_but_plausible_files_are_read_right(session):
@@ -323,6 +356,27 @@ def test_odd_but_plausible_files_are_read_right(session):
     assert np.flatnonzero(np.isnan(binned.probabilityLeft)).tolist() == [4]
     np.save(place / "channels.brainLocationIds_ccf_2017.npy", np.array([385, np.nan, 382]))
     assert opened(session).units["area"].tolist()[:3] == ["CA1", "VISp", "void"]
+
+
+def test_numbers_as_text_and_numbers_with_gaps_are_numbers(session):
+    alf = session / "alf"
+    table = pd.read_parquet(alf / "_ibl_trials.table.pqt")
+    written = table.assign(probabilityLeft=table["probabilityLeft"].astype(str)).astype(
+        {"choice": "Int8", "intervals_0": str}
+    )
+    written.loc[3, "choice"] = pd.NA
+    written.to_parquet(alf / "_ibl_trials.table.pqt")
+    metrics = {"cluster_id": ["0", "1", "2"], "label": [1.0, 0.0, 1.0]}
+    file = alf / "probe00/pykilosort/clusters.metrics.pqt"
+    pd.DataFrame(metrics).to_parquet(file)
+    recording = opened(session, source_params={"quality_min": 0.5})
+    assert recording.units.index.tolist() == ["probe00/0", "probe00/2", "probe01/0"]
+    assert set(recording.trial_table["label"]) == {-1, 1} and len(recording.trial_table) == N - 1
+    read = recording.intervals["trials"]
+    assert set(read["probabilityLeft"]) == {0.2, 0.8} and read["start_time"].dtype == float
+    pd.DataFrame(metrics | {"label": [100.0, 0.0, 100.0]}).to_parquet(file)
+    with pytest.raises(errors.BadInput, match="label = 100 of unit probe00/0, probe00/2; expected"):
+        opened(session, source_params={"quality_min": 0.5})
 
 
 @pytest.mark.parametrize(

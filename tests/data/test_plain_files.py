@@ -101,12 +101,12 @@ def test_arrays_that_are_damaged_or_could_run(tmp_path):
             plain.read_arrays(tmp_path / f"{name}.npz")
 
 
-def test_spikes_in_order_of_time_become_unit_after_unit():
+def test_spikes_become_unit_after_unit_in_the_order_of_the_file():
     times = np.array([0.5, 0.1, 0.2, 0.3, 0.4])
     owner = np.array([9, 4, 9, 7, 4])
     spikes, index = plain.by_unit(times, owner, np.array([9, 5, 4]), "x")
     assert index.tolist() == [0, 2, 2, 4]
-    assert spikes.tolist() == [0.2, 0.5, 0.1, 0.4]  # 7 is no unit that was asked for
+    assert spikes.tolist() == [0.5, 0.2, 0.1, 0.4]  # 7 is no unit; 01 refuses times that fall
     for told in [(times[:4], owner, [9]), (times, owner, []), (times, owner, [9, 9])]:
         with pytest.raises(BadInput, match=r"^x[: ]"):
             plain.by_unit(*told, "x")

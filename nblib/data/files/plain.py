@@ -114,7 +114,9 @@ def read_table(path: Path, columns: tuple[str, ...], *, as_text: bool = False) -
 
 
 def number_columns(path: Path) -> list[str]:
-    """Names of the columns of a Parquet table that hold numbers; BadInput for a file that is no such table."""
+    """Names of the columns of a table that hold numbers; BadInput for a file that is no such table."""
+    if path.suffix != ".pqt":
+        return list(read_table(path, ()).select_dtypes("number"))
     from pyarrow import parquet, types
 
     try:
@@ -148,7 +150,7 @@ def read_trials(path: Path, time_unit: str) -> pd.DataFrame:
 def by_unit(
     times_s: np.ndarray, owner: np.ndarray, unit_ids: np.ndarray, where: Path | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes in order of time -> unit after unit; those of other owners are left out.
+    """Spikes in order of time -> unit after unit, each as it stands; those of other owners are left out.
 
     times_s, owner: (n_spikes,) time [s] and unit id of each spike. Returns what a Recording takes:
     spikes and index (n_units + 1,). Raises BadInput, naming `where`, for no units, an id that stands
@@ -159,7 +161,7 @@ def by_unit(
     check_length(str(where), len(times_s), len(owner), "spikes that have a unit")
     unit_ids = np.asarray(unit_ids)
     place = pd.Index(unit_ids).get_indexer(owner)  # -1: not one of these units
-    order = np.lexsort((times_s, place))
+    order = np.argsort(place, kind="stable")
     order = order[place[order] >= 0]
     counts = np.bincount(place[order], minlength=len(unit_ids))
     index = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

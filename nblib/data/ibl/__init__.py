@@ -6,7 +6,6 @@ is `probe/cluster`. Everything is on one clock, in seconds, as these files are.
 
 from __future__ import annotations
 
-import filecmp
 import itertools
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,9 +15,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from nblib.core.errors import BadInput, MissingInput, some
-from nblib.core.findings import check_array, check_finite, check_once, check_rising, refuse
+from nblib.core.errors import BadInput, MissingInput, NblibError, some
+from nblib.core.findings import Span, check_array, check_finite, check_once, check_rising, refuse
 from nblib.core.params import Params, Recipe
+from nblib.data.checks.clock import LEAST_ISI, TO_SECONDS, check_unit
+from nblib.data.files.hashes import file_hash
 from nblib.data.files.plain import by_unit, number_columns, read_array, read_npy, read_table
 from nblib.data.ibl import alf
 from nblib.data.nwb import series as nwb_series
@@ -101,14 +102,21 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
     Raises MissingInput, BadInput with the file, for what is not there or does not fit together.
     """
-    place, units, spikes, notes, used, spike_files = _alf(path), [], [], [], [], []
+    place, units, spikes, notes, used = _alf(path), [], [], [], []
+    copies: dict[str, Path] = {}  # files of spike times by what they hold
+    spans: list[Span] = []  # of each probe's spikes
     for probe, folder in probes(path, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         _check_spikes(folder, times, owner, len(channel))
         table = _units(folder, probe, len(channel), channel)
         if settings.quality_min and "label" not in table:
             raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
-        quality = table["label"] if settings.quality_min else np.zeros(len(table))
+        quality = table["label"] if settings.quality_min else pd.Series(0.0, table.index)
+        refuse(
+            (quality < 0) | (quality > 1),
+            f"{folder}: clusters.metrics: label = %value of unit %rows; expected a share of checks, 0 to 1.",
+            value=quality,
+        )
         ids = np.flatnonzero(quality >= settings.quality_min)
         by = "" if folder.name in (SORTER, probe) else f", sorted by {folder.name}"
         notes.append(
@@ -117,12 +125,14 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         if not len(ids):
             continue
         file = alf.require(folder, UNITS[0])
-        for other in spike_files if len(times) else ():
-            if filecmp.cmp(file, other, shallow=False):
-                raise BadInput(
-                    f"{file}: the same spikes as {other}; take one of the two folders away."
-                )
-        spike_files.append(file)
+        if len(times):
+            other = copies.setdefault(file_hash(file), file)
+            twice = f"{file}: the same spikes as {other}; take one of the two folders away."
+            refuse(other != file, twice)
+        if len(times) > LEAST_ISI:
+            spans.append(Span(f"spikes of {probe}", times.min(), times.max()))
+            for pair in itertools.permutations((spans[0], spans[-1])):
+                check_unit(str(file), *pair, f"{TO_SECONDS.capitalize()}.")
         times, index = by_unit(times, owner, ids, file)
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
@@ -171,11 +181,14 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
     table = pd.DataFrame({"probe": probe, "channel": channel}, index=ids)
     metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
     if metrics is not None:
-        known = read_table(metrics, ("cluster_id",)).set_index("cluster_id")
+        known = read_table(metrics, ("cluster_id",))
+        for name in known.columns.intersection(["cluster_id", "label", "firing_rate"]):
+            known[name] = numbers(known[name], f"{metrics}: column {name!r}")
+        known = known.set_index("cluster_id")
         check_once(f"{metrics}: cluster_id", known.index, "clusters")
         known = known.reindex(range(n))
         for name in known.columns.intersection(["label", "firing_rate"]):
-            table[name] = numbers(known[name], f"{metrics}: column {name!r}")
+            table[name] = known[name].to_numpy()
     if area is not None:
         ids_of_areas = np.nan_to_num(_of_channels(area, channel, 1)[:, 0]).astype(int)  # 0: void
         table["area"] = [AREAS.get(abs(i), str(abs(i))) for i in ids_of_areas.tolist()]
@@ -214,11 +227,11 @@ def _trials(place: Path, used: list[Path]) -> pd.DataFrame:
     if table.empty:
         raise BadInput(f"{file}: no row in it, so there is no trial.")
     for column in {*spans, *POSSIBLE} & set(table):
-        if file.suffix == ".csv":
-            table[column] = numbers(table[column], f"{file}: column {column!r}")
+        written = require(table, column, str(file)).astype(str)  # 0.2 stays 0.2 in 32 bits
+        table[column] = numbers(written, f"{file}: column {column!r}")
     for column in POSSIBLE.keys() & set(table):
         possible, words = POSSIBLE[column]
-        values = require(table, column, str(file))
+        values = table[column]
         refuse(
             values.notna() & ~possible(values),
             f"{file}: {column} = %value in row %rows; expected {words}.",
@@ -227,7 +240,7 @@ def _trials(place: Path, used: list[Path]) -> pd.DataFrame:
     return table.rename(columns={"intervals_0": "start_time", "intervals_1": "stop_time"})
 
 
-def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str, BadInput]]:
+def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str, NblibError]]:
     """wheel [rad], NAME_motion_energy and NAME_pupil of each camera, licks; files read are added to `used`.
     Beside them whatever else has times, read once it is asked for, by the name of its file:
     `object.attribute`, of a table `object.attribute.column`.
@@ -244,7 +257,7 @@ def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str,
     for name, unit, *parts in signals:
         try:
             files, clock, values = _samples(place, *parts)
-        except BadInput as error:
+        except NblibError as error:
             broken[name] = error
             continue
         if files:
@@ -253,14 +266,16 @@ def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str,
             series[name] = Series(name, unit, partial(_part, values), len(values), timestamps=times)
     known = {of_values for *_, of_values, column in signals if not column}
     for name in alf.names(place):
-        times = f"{name.split('.')[0]}.times"
-        at, file = alf.find(place, times), alf.find(place, name)
-        if at is None or name in known | {times}:
+        clocks = [f"{name.split('.')[0]}.{attribute}" for attribute in ("times", "timestamps")]
+        if name in known.union(clocks):
             continue
         try:
-            clock = read_array(at)
-            columns = number_columns(file) if file.suffix == ".pqt" else [""]
-        except BadInput as error:
+            at = alf.find(place, clocks[0]) or alf.find(place, clocks[1])
+            if at is None:
+                continue
+            file, clock = alf.require(place, name), read_array(at)
+            columns = [""] if file.suffix == ".npy" else number_columns(file)
+        except NblibError as error:
             broken[name] = error
             continue
         for column in columns:
@@ -291,7 +306,11 @@ def _samples(
 ) -> tuple[list[Path], np.ndarray, np.ndarray]:
     """Files of times and of values, both (n,) and (n, 1); no file where one is not there."""
     at, file = alf.find(place, of_times), alf.find(place, of_values)
-    if at is None or file is None:
+    refuse(
+        at is None and file is not None,
+        f"{file}: no file {of_times} beside it, so when its samples were taken is not known.",
+    )
+    if file is None:
         return [], np.empty(0), np.empty((0, 1))
     clock = read_array(at)
     if column:

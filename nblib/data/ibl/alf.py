@@ -35,7 +35,7 @@ def find(folder: Path, name: str) -> Path | None:
     newest = by_revision[max(by_revision)] if by_revision else [None]
     if len(newest) > 1:
         raise BadInput(
-            f"{newest[0].parent}: two files for {name}: {newest[0].name} and {newest[1].name}."
+            f"{newest[0].parent}: two files for {name}: {newest[0].name} and {newest[1].name}; take one away."
         )
     return newest[0]
 
