@@ -245,6 +245,14 @@ class BinSettings(Params):
             raise ValueError(f"n_bins must be one of {BINS_PER_PRESENTATION}, not {self.n_bins}")
         if self.window_stop_s <= self.window_start_s:
             raise ValueError("window_stop_s must be greater than window_start_s")
+        named = [*self.signals, *self.variables]
+        for name in named:
+            if named.count(name) > 1:
+                raise ValueError(f"signals and variables name {shown(name)} twice; rename one")
+            if "/" in name or not name.strip(". "):
+                raise ValueError(
+                    f"signals and variables: {shown(name)} is no name that a file may hold"
+                )
         rising = all(a < b for a, b in zip(self.edges_s, self.edges_s[1:], strict=False))
         if self.binning == "edges" and (len(self.edges_s) < 2 or not rising):
             raise ValueError("edges_s must hold at least two rising times for binning 'edges'")
@@ -268,7 +276,7 @@ class CleanSettings(Params):
     amplitude_cutoff_max: Limit = Field(math.inf, description="unit limit; Allen default 0.1")
     presence_ratio_min: Limit = Field(-math.inf, description="unit limit; Allen default 0.95")
     unit_limits: dict[str, Limits] = Field(
-        {}, description="of any other number that is recorded of units: name -> [lowest, highest]"
+        {}, description="of channel, x, y, z, firing_rate: name -> [lowest, highest]"
     )
     regions: list[str] = Field([], description="brain areas to keep; empty = all")
     n_units: int = Field(0, ge=0, description="keep a random subset of so many units; 0 = all")

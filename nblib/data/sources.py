@@ -63,6 +63,7 @@ def check_used(recipe: Recipe) -> None:
     """BadParameter for a setting that is given though the recipe's source does not read it."""
     read = offered(recipe.source, "USES")
     uses = {*(NOT_ALL_USE if read is None else read), *BINNED_BY[recipe.holds]}
+    uses |= {"causal"} if recipe.signals else set()
     if recipe.holds == "spikes" and not recipe.intervals:
         uses |= {"series", *(CONTINUOUS if recipe.binning == "continuous" else ())}
     for name in sorted({*NOT_ALL_USE, *CONTINUOUS}.union(*BINNED_BY.values()) - uses):

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput, BadParameter, there_is
 from nblib.core.findings import refuse
 from nblib.core.params import CleanSettings
-from nblib.data.counts_dataset import edges_of, to_ns
+from nblib.data.counts_dataset import UNIT_TEXT, edges_of, to_ns, units_of
 from nblib.data.counts_dataset import save as save_counts
 from nblib.data.recording import Recording
 from nblib.data.trials.time_intervals import merged, touches
@@ -64,13 +64,16 @@ def unit_limits(binned: xr.Dataset, settings: CleanSettings) -> list[tuple[str, 
         limits += [(name, lowest, np.less), (name, highest, np.greater)]
     failing = {}
     for name, limit, beyond in limits:
-        if not np.isfinite(limit):
+        if not np.isfinite(limit) and name not in settings.unit_limits:
             continue
         if name not in binned.coords or binned[name].dims != ("unit",):
+            known = there_is([n for n in units_of(binned) if n not in UNIT_TEXT], name)
             raise BadParameter(
                 f"recording {binned.attrs['recording']!r} has no recorded {name}, so its limit "
-                f"({limit}) cannot be applied; leave that limit out for this recording."
+                f"({limit}) cannot be applied; {known} Else leave that limit out for this recording."
             )
+        if not np.isfinite(limit):
+            continue
         values = binned[name].values
         if values.dtype.kind not in "biuf":
             recorded, values = values, pd.to_numeric(values, errors="coerce")

@@ -108,14 +108,16 @@ def load_sessions(
     """
     loaded = [_load(*paths, recipe, fold) for paths in zip(split, counts, strict=True)]
     first, sessions = loaded[0][0], []
-    for one, _ in loaded:
+    for one, values in loaded:
         for what, of_first, of_one in (
             ("signal names", first.signal_names, one.signal_names),
-            ("bins", first.counts.shape[1], one.counts.shape[1]),
+            ("bins", _bins(first), _bins(one)),
+            ("variables that are text", *map(_texts, (loaded[0][1], values))),
         ):
             if of_first != of_one:
                 raise BadParameter(
-                    f"recordings {first.name!r} and {one.name!r} differ in their {what}: {of_first} and {of_one}."
+                    f"recordings {first.name!r} and {one.name!r} differ in their {what}: {of_first} and {of_one}. One "
+                    "model needs them alike: mend one, or leave one out of `recordings`."
                 )
     classes = {}
     for name in recipe.variables:
@@ -123,19 +125,27 @@ def load_sessions(
         classes[name] = np.unique(np.concatenate(seen))
         if len(classes[name]) < 2:
             raise BadInput(
-                f"variable {name!r} never changes in training trials; nothing to decode."
+                f"variable {name!r} never changes in training trials; nothing to decode. Leave it out of `variables`."
             )
     for one, values in loaded:
         for q, (name, known) in enumerate(classes.items()):
             unseen = ~np.isin(values[name], known)
             if unseen.any():
                 raise BadInput(
-                    f"recording {one.name!r}: {name} = {some(values[name][unseen])} is in no training trial of any "
-                    "session; leave such trials out with `where`."
+                    f"recording {one.name!r}: {name} = {some(np.unique(values[name][unseen]))} is in no training trial "
+                    "of any session; leave such trials out with `where`, or it out of `variables`."
                 )
             one.variables[:, q] = np.searchsorted(known, values[name])
         sessions.append(replace(one, classes=classes))
     return sessions
+
+
+def _bins(session: Session) -> str:
+    return f"{session.counts.shape[1]} of {session.bin_s:.4g} s"
+
+
+def _texts(values: dict[str, np.ndarray]) -> list[str]:
+    return [name for name, column in values.items() if column.dtype.kind == "U"]
 
 
 def _load(
@@ -152,22 +162,29 @@ def _load(
     binned, names = binned.sel(unit=fitted.unit_ids), tuple(fitted.signals["name"])
     none = np.zeros((*binned.counts.shape[:2], 0))
     signals = np.stack([binned[s].values for s in names], axis=-1) if names else none
-    whole, values = np.isfinite(signals).all(axis=(1, 2)), {}
+    known, values = dict(zip(names, np.isfinite(signals).all(axis=1).T, strict=True)), {}
     for variable in recipe.variables:
         if variable not in binned.coords or binned[variable].dims != ("trial",):
             raise BadParameter(f"variables: {variable!r} is no column of the trials of {name!r}.")
         values[variable] = column = labelling.as_array(binned[variable].values)
-        whole &= (column != "") if column.dtype.kind == "U" else np.isfinite(column.astype(float))
+        text = column.dtype.kind == "U"
+        known[variable] = (column != "") if text else np.isfinite(column.astype(float))
+    whole = np.all(list(known.values()), axis=0)
+    for needed in ("train", "val", "test"):
+        if needed not in role[whole]:
+            rows = role == needed
+            least = min(known, key=lambda what: known[what][rows].sum())
+            raise BadInput(
+                f"recording {name!r}: no trial for {needed} has all signals and variables; {least!r} is known in "
+                f"{known[least][rows].sum()} of {rows.sum()}. Leave it out of the recipe, or this recording out of "
+                "`recordings`."
+            )
     role = role[whole]
-    if missing := [needed for needed in ("train", "val", "test") if needed not in role]:
-        raise BadInput(
-            f"recording {name!r}: no trial for {missing[0]} has all signals and variables."
-        )
     still = np.ptp(signals[whole][role == "train"], axis=(0, 1)) == 0
     if still.any():
         raise BadInput(
             f"recording {name!r}: signal {names[still.argmax()]!r} never changes in training trials; leave it out "
-            "of `signals`, or the recording out."
+            "of `signals` (of the file, where that is binned already), or this recording out of `recordings`."
         )
     spikes = binned.counts.values[whole].astype(np.float32)
     mean, scale = (fitted.signals[column].to_numpy(float) for column in ("mean", "scale"))

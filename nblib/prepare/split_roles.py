@@ -168,7 +168,9 @@ def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, w
     """Refuse labels that cannot be learned and judged, whatever the roles."""
     classes, n = np.unique(label, return_counts=True)
     if name == "":
-        raise BadInput(f"{who}: its trials have no label (label is empty); nothing to decode.")
+        raise BadInput(
+            f"{who}: its trials have no label (label is empty) and no signals; set `label`, as to a variable."
+        )
     if len(classes) < 2:
         raise BadInput(f"{who}: label {name!r} has one class only ({label[0]}); nothing to decode.")
     if n.max() == 1:

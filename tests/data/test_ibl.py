@@ -82,6 +82,19 @@ def test_counts_signals_and_variables_are_those_of_the_files(session):
     assert set(np.unique(binned.probabilityLeft)) == {0.2, 0.8}, "0.2 stays 0.2 in 32 bits"
 
 
+def test_a_causal_recipe_knows_no_sample_behind_a_bin(session):
+    turned = {"wheel": {"series": "wheel", "kind": "speed", "max_gap_s": np.inf}}
+    recipe = recipe_of(session, causal=True, signals=turned)
+    sources.check(recipe)
+    np.save(session / "alf/_ibl_wheel.timestamps.npy", np.arange(0, 60, 0.5))
+    np.save(session / "alf/_ibl_wheel.position.npy", np.arange(120.0))
+    at = recipe.settings(params.BinSettings)
+    binned = binning.bin_recording(opening.open_recording(recipe, "m"), at)
+    assert {*np.unique(binned.wheel.round())} == {0, 10}, "it turns where a sample says so"
+    with pytest.raises(errors.BadParameter, match="causal = True, but source 'ibl' does not use"):
+        sources.check(recipe_of(session, causal=True, signals={}))
+
+
 def test_the_newest_revision_wins_and_is_named(session):
     place = session / "alf/probe00/pykilosort"
     for revision, n in (("2023-01-01", 5), ("2024-05-06", 7)):
@@ -282,7 +295,10 @@ def broken(session, what):
             "camera",
             "ROIMotionEnergy.npy: 3000 samples, but _ibl_leftCamera.times.npy has 3600 times",
         ),
-        ("no camera", "no series 'left_motion_energy'; there is wheel"),
+        (
+            "no camera",
+            "'left_motion_energy'; there is wheel. .*whisker out of `signals`, or m out of",
+        ),
         ("sorters", r"spikes of several sorters \(a, b, c\); name one"),
         ("channels", "of 1 channels, but a unit is on 1, 2"),
         ("channel below 0", "of 3 channels, but a unit is on -1"),

@@ -491,13 +491,44 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
     assert beyond[0] > 0.35 and (beyond[1:3] > 0.1).all(), beyond
 
 
-def test_a_signal_that_never_changes_is_named(tiny, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t2: {"whisker": 0 * t2.whisker + 2}, "'t2': signal 'whisker' never changes"),
+        (lambda t2: {"exposure_s": 2 * t2.exposure_s}, "bins: 25 of 0.04 s and 25 of 0.08 s"),
+        (lambda t2: {"choice": t2.choice.astype(str)}, r"that are text: \[\] and \['choice'\]"),
+        (
+            lambda t2: {"whisker": t2.whisker.where(t2.trial < 50)},
+            r"'whisker' is known in 0 of \d+\.",
+        ),
+        (lambda t2: {"choice": t2.choice.where(t2.trial < 80, 7)}, "choice = 7 is in no training"),
+    ],
+)
+def test_a_session_that_does_not_fit_is_named_with_what_to_leave_out(
+    change, message, tiny, monkeypatch
+):
     recipe, stored = tiny
 
-    def still(folder):
+    def changed(folder):
         binned = counts_dataset.load(folder)
-        return binned.assign(whisker=0 * binned.whisker + 2)
+        if binned.attrs["recording"] == "t1":
+            return binned
+        parts = change(binned)
+        return binned.assign(parts) if "whisker" in parts else binned.assign_coords(parts)
 
-    monkeypatch.setattr(sessions, "load", still)
-    with pytest.raises(errors.BadInput, match="'t1': signal 'whisker' never changes"):
+    monkeypatch.setattr(sessions, "load", changed)
+    with pytest.raises(errors.NblibError, match=f"{message}.* out of `"):
         sessions.load_sessions(*stored, recipe, 0)
+
+
+def test_a_signal_that_is_called_as_a_task_is_refused(tiny, monkeypatch):
+    recipe, stored = tiny
+    (one, two), load = sessions.load_sessions(*stored, recipe, 0), sessions.load_sessions
+    named = replace(one, signal_names=("behaviour", "whisker"))
+    monkeypatch.setattr(sessions, "load_sessions", lambda *_: [named, two])
+    with pytest.raises(errors.BadParameter, match="called 'spikes from behaviour'; rename"):
+        experiment.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
+    monkeypatch.setattr(sessions, "load_sessions", load)
+    asked = judge.Params(recipe="task_tiny", new=["t2"], budgets=[10, 99])
+    with pytest.raises(errors.BadParameter, match="budgets: 99 trials, but 't2' has"):
+        experiment.load_sessions(*stored, recipe, asked)

@@ -164,9 +164,9 @@ def test_limits_on_any_number_of_units_and_on_how_many_units_and_trials_are_coun
         "isi_violations not recorded": {"removed": 0, "kept": 2},
         "isi_violations above 0.65": {"removed": 1, "kept": 1},
     }
-    for name in ("depth", "start_s"):  # the second is one of trials
-        with pytest.raises(BadParameter, match=f"has no recorded {name}"):
-            cleaning.clean(binned, recording, CleanSettings(unit_limits={name: [0, 1]}))
+    for name, limits in (("depth", [0, 1]), ("depth", [-np.inf, np.inf]), ("start_s", [0, 1])):
+        with pytest.raises(BadParameter, match=f"has no recorded {name}.* there is .*isi_viol"):
+            cleaning.clean(binned, recording, CleanSettings(unit_limits={name: limits}))
     near = {"isi_violations_max": 0.5999999, "unit_limits": {"isi_violations": [0, 0.60000001]}}
     np.testing.assert_array_equal(
         cleaning.clean(binned, recording, CleanSettings(**near))[0].unit, [7, 10]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from nblib.evaluate.result import Result, Row
 from nblib.experiments.multimodal import answers, further, judge, transfer
 from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import PSTH, Branch, fit_branch
-from nblib.models.multimodal.tasks import BEHAVIOUR, NETWORK, encoding
+from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, NETWORK, decoding, encoding
 from nblib.prepare import sessions as prepared
 
 if TYPE_CHECKING:
@@ -35,9 +36,17 @@ def load_sessions(
     """
     if unknown := sorted(set(params.new) - set(recipe.recordings)):
         raise BadParameter(f"new: {unknown[0]!r} is not in recipe {recipe.recipe!r}.")
-    if len(params.new) == len(recipe.recordings):
+    if set(params.new) == set(recipe.recordings):
         raise BadParameter("new: no recording is left to learn from.")
     loaded = prepared.load_sessions(split, counts, recipe, params.fold)
+    tasks = [task.name for task in (*decoding(loaded[0]), *encoding(loaded[0]), *IMPUTING)]
+    if twice := {name for name in tasks if tasks.count(name) > 1}:
+        raise BadParameter(
+            f"signals and variables: two tasks would be called {twice.pop()!r}; rename a signal or variable."
+        )
+    for one, n in product(loaded, params.budgets):
+        if one.name in params.new:
+            transfer.with_few(one, n, params.seed)  # refuses more than there are, before any work
     if params.shuffle_labels:
         return [prepared.shuffled(one, params.seed + k) for k, one in enumerate(loaded)]
     return loaded

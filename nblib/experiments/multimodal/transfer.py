@@ -39,7 +39,7 @@ def with_few(session: Session, n: int, seed: int) -> Session:
     there = session.rows("train")
     if n > len(there):
         raise BadParameter(
-            f"budgets: {n} trials, but {session.name!r} has {len(there)} train trials."
+            f"budgets: {n} trials, but {session.name!r} has {len(there)} train trials; ask for no more."
         )
     taken = np.sort(np.random.default_rng([seed, 0, n]).permutation(there)[:n])
     role = np.where(session.role == "test", "test", "gap").astype("U5")
