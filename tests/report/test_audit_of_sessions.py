@@ -112,6 +112,19 @@ def test_behaviour_of_test_trials_that_is_remembered_is_found(sound):
     assert found(replace(model, factors=dict(zip(SEEN, seen, strict=True))), still) == []
 
 
+def test_one_session_under_two_names_that_teaches_and_judges_is_found(sound):
+    sessions, _ = sound
+    one = sessions[0]
+    later = replace(one, name="s9", role=np.roll(one.role, -10))  # other roles, so another scale
+    again = replace(later, mean=later.mean + 1, signals=later.signals - 1 / later.scale)
+    again = replace(again, scale=2 * again.scale, signals=again.signals / 2)
+    (first, second) = audit._twice([one, sessions[1], again.at(slice(5, None))], [])
+    assert first == "s0: 10 of 16 test trials are trials of s9 that teach"
+    assert second == "s9: 10 of 16 test trials are trials of s0 that teach"
+    assert [*audit._twice([one, again], ["s9"])] == [second]
+    assert [*audit._twice([one, replace(one, name="s9")], [])] == [], "they teach and judge alike"
+
+
 def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     sessions, model = sound
     assert {what.split(": ")[1] for what in found(model, sessions, causal=True)} == {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from nblib.report.one_run import Run
 
 NEAR = 1e-4  # of answers, which are about 1 wide
+ALIKE = 0.05  # of test trials; so many are not those of another session by chance
 
 
 def model_of_sessions(run: Run, files: Files) -> list[str] | None:
@@ -78,6 +80,7 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
         if causal:
             yield from _future(model, k, one)
     yield from _remembered(model, loaded, new)
+    yield from _twice(loaded, new)
 
 
 def _remembered(model: Multimodal, loaded: list[Session], new: list[str]) -> Iterator[str]:
@@ -105,6 +108,21 @@ def _remembered(model: Multimodal, loaded: list[Session], new: list[str]) -> Ite
     for name, rows in judged:
         if n := (_near(known, rows) & rest).sum():
             yield f"{name}: behaviour of {n} trials that do not teach is remembered"
+
+
+def _twice(loaded: list[Session], new: list[str]) -> Iterator[str]:
+    """Whether trials of another recording that teach are test trials here: one session under two names, with
+    other units or other roles."""
+    for one, other in permutations((one for one in loaded if one.signal_names), 2):
+        if other.name in new:
+            continue
+        test = one.rows("test")
+        here = _in_rows(one.signals[test], one.variables[test])
+        known = other.at(other.known)
+        in_units_of_here = (known.signals * other.scale + other.mean - one.mean) / one.scale
+        n = _near(here, _in_rows(in_units_of_here, known.variables)).sum()
+        if n > ALIKE * len(test):
+            yield f"{one.name}: {n} of {len(test)} test trials are trials of {other.name} that teach"
 
 
 def _in_rows(signals: np.ndarray, variables: np.ndarray) -> np.ndarray:
