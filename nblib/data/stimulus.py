@@ -42,8 +42,11 @@ def of(recording: Recording) -> Series:
         return recording.series[recording.stimulus]
     where = recording.where
     if not recording.series:
+        broken = recording.meta.get("broken_series", {}).values()
+        why = " ".join(str(error).removeprefix(f"{where}: ") for error in broken)
         raise BadInput(
-            f"{where}: no series that can be read, and binning: continuous needs a stimulus."
+            f"{where}: no series that can be read, and binning: continuous needs a stimulus, a series with "
+            f"timestamps or a rate. {why and f'Left out: {why}'}".rstrip()
         )
     raise BadParameter(
         f"{where}: several series; name the stimulus with `series`: {some(recording.series, 20)}."
@@ -58,14 +61,21 @@ def place(recording: Recording) -> str:
 def read(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) [s], to the nanosecond as edges are, and values (n, channel), float32, of the stimulus.
 
-    Raises BadInput, with file, field and rows, for timestamps that are NaN or fall, and for fewer than
-    two samples; what `of` raises.
+    Raises BadInput, with file, field and rows, for timestamps that are NaN or fall, or most of which are
+    those of the sample before, for fewer than two samples, and for samples of nothing; what `of` raises.
     """
     series, where = of(recording), place(recording)
     times = series.times()
     refuse(len(times) < 2, f"{where} has {len(times)} samples; a stimulus needs two at least.")
     check_rising(f"{where}: timestamps", times)
+    again = np.flatnonzero(np.diff(times) == 0) + 1
+    refuse(
+        2 * len(again) >= len(times) - 1,
+        f"{where}: timestamps: {len(again):,} of {len(times):,} are that of the sample before (row {some(again)}), so "
+        "when most values are shown is not known; write times that are not rounded so far, or the series with a rate.",
+    )
     values = np.asarray(series.read(0, series.n_samples), np.float32)
+    refuse(not values.size, f"{where}: data of shape {values.shape} holds no channel.")
     return np.rint(times * 1e9) / 1e9, values.reshape(len(times), -1)
 
 

@@ -117,7 +117,7 @@ STAGES: dict[str, StageInfo] = {
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(
-        9, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
+        10, SPLIT, "nblib.experiments.spikes.prediction:Params", kind="spike_distance"
     ),
     RESULTS: StageInfo(
         4, None, "nblib.report.all_runs:Params", kind="report", light=True,

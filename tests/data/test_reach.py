@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from nblib.core.errors import BadInput, BadParameter
 from nblib.core.params import BinSettings, Recipe, SplitSettings
@@ -100,7 +101,29 @@ def replaced(name, values):
     ("change", "words"),
     [
         (replaced("cursor_pos", None), "no cursor_pos; the file holds"),
-        (replaced("target_pos", np.zeros((2, 7))), "target_pos has 7 samples, t has 10050"),
+        (
+            replaced("target_pos", np.zeros((2, 7))),
+            r"target_pos is float64 of shape \(2, 7\); expected \(axes, 10050\)",
+        ),
+        (
+            replaced("cursor_pos", np.zeros((10050, 2))),
+            r"cursor_pos is .* \(10050, 2\); expected \(axes, 10050\)",
+        ),
+        (replaced("finger_pos", np.array([b"far"])), "finger_pos cannot be read"),
+        (
+            replaced("t", np.arange(10050.0) // 2),
+            r"t of sample 0, 2, 4, .* is that of the next one too",
+        ),
+        (replaced("t", 100 - np.arange(10050.0)), "t falls after sample 0"),
+        (replaced("t", np.zeros(1)), "t has 1 samples"),
+        (
+            replaced("spikes", np.zeros((2, 3))),
+            "spikes, a cell of times a channel and unit, cannot be read",
+        ),
+        (
+            replaced("chan_names", np.zeros(3)),
+            "chan_names, a cell of text a channel, cannot be read",
+        ),
         (lambda f: f["spikes"].parent.move("spikes", "old"), "no spikes; the file holds"),
     ],
 )
@@ -111,14 +134,42 @@ def test_a_file_that_lacks_a_part_is_refused(small, change, words):
 
 
 def test_channels_without_a_name_are_refused(small):
+    """Or with one name for two: the second would take the place of the first."""
     path, trains, position = small
     path = write(path, trains, NAMES, position)
     with h5py.File(path, "r+") as file:
         names = file["chan_names"][:, :2]
         del file["chan_names"]
         file.create_dataset("chan_names", names.shape, h5py.ref_dtype)[...] = names
-    with pytest.raises(BadInput, match="spikes has 3 channels, chan_names 2"):
+    with pytest.raises(
+        BadInput, match=r"spikes is object of shape \(2, 3\); expected \(units, 2\)"
+    ):
         opened(recipe(path))
+    with pytest.raises(BadInput, match="chan_names names several channels alike: M1 001"):
+        opened(recipe(write(path, small[1], ["M1 001", "M1 001", "S1 001"], small[2])))
+
+
+def test_a_cell_of_times_may_lie_or_stand_and_an_empty_one_holds_its_shape(small):
+    """Times in a row, in a column or flat, as other writers than MATLAB leave them."""
+    path, trains, position = small
+
+    def turned(file):
+        for c, turn in ((0, np.transpose), (2, np.ravel)):
+            cell = file["#refs#"][f"s{c}_0"]
+            name, times = cell.name, cell[()]
+            del file[name]
+            file[name] = turn(times)
+            file["spikes"][0, c] = file[name].ref
+
+    made = opened(recipe(write(path, trains, NAMES, position, turned)))
+    assert made.units.index.tolist() == ["M1 001 0", "M1 001 1", "S1 001 0"]
+    assert np.diff(made.spike_index).tolist() == [300, 300, 300]
+
+
+def test_an_older_file_of_matlab_is_told_to_be_saved_anew(small):
+    savemat(small[0], {"t": np.arange(3.0)})
+    with pytest.raises(BadInput, match=r"version before 7\.3, and no HDF5; save it anew with save"):
+        opened(recipe(small[0]))
 
 
 def test_trials_are_refused(small):

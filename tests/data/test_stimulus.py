@@ -95,8 +95,11 @@ def test_which_series_it_is(tmp_path):
     assert made.stimulus == "noise" and made.label == ""
     with pytest.raises(BadParameter, match="no series 'nois'; did you mean noise"):
         opened(path, series="nois")
-    with pytest.raises(BadInput, match="no series that can be read"):
+    with pytest.raises(BadInput, match=r"no series that can be read, .* a rate\.$"):
         stimulus.of(opened(nwb_files.make(tmp_path / "none.nwb")))
+    images = opened(with_series(tmp_path / "images.nwb", TIMES, np.ones((len(TIMES), 4, 5))))
+    with pytest.raises(BadInput, match=r"Left out: .*noise/data is float64 of shape \(205, 4, 5\)"):
+        stimulus.of(images)
 
     def two(file):
         for name in ("a", "b"):

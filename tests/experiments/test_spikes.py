@@ -176,11 +176,37 @@ def test_a_scale_of_all_data_is_seen(data, monkeypatch):
     assert prediction.change_outside_train(data) > 0.01
 
 
-def test_a_silent_cell_is_named(stream):
+def test_what_cannot_be_predicted_is_named(stream):
+    """A cell without a spike, a cell alone, a stimulus that stands still, more bins ahead than are told apart."""
     counts = stream.counts.copy()
     counts[:, 2] = 0
-    with pytest.raises(BadInput, match="unit 2, one of 1, has no spike in train"):
+    counts[:100, 2] = 1
+    with pytest.raises(
+        BadInput, match=r"no spike in train of 1 unit\(s\), 2, which fire 1.1 to 1.1 Hz"
+    ):
         prediction.data_of(replace(stream, counts=counts), small())
+    alone = replace(stream, counts=counts[:, :1], units=stream.units.iloc[:1])
+    with pytest.raises(BadInput, match="unit 0 is left alone"):
+        prediction.data_of(alone, small())
+    still = replace(stream, stimulus=np.ones_like(stream.stimulus))
+    with pytest.raises(BadInput, match=r"the stimulus is 1.0, 1.0 in all of train"):
+        prediction.data_of(still, small())
+    for bin_s, words in ((0.0003, "expected 2.4 to 60 ms"), (0.03, "expected 240 to 6000 ms")):
+        with pytest.raises(BadParameter, match=f"horizon_ms = 80: {words}"):
+            prediction.data_of(replace(stream, bin_s=bin_s), small())
+
+
+def test_cells_that_are_alike_have_a_place_and_no_score(data):
+    """Of six times one cell t-SNE would divide by 0 and end the kernel; two cells are no kinds."""
+    spikes = data.inputs.spikes[..., [0] * 6]
+    alike = replace(data.inputs, spikes=spikes, rate=data.inputs.rate[[0] * 6])
+    unknown = replace(data, inputs=alike, stream=replace(data.stream, types=None))
+    rows, _, table, plane = kinds.grouped(unknown, None)
+    assert rows == [] and table.empty and kinds.in_words(table) == ""
+    assert (plane[["x", "y"]] == 0.5).all(axis=None)
+    two = replace(data.inputs, spikes=spikes[..., :2], rate=alike.rate[:2])
+    units = replace(unknown.stream, units=data.stream.units.iloc[:2])
+    assert kinds.grouped(replace(unknown, inputs=two, stream=units), None)[0] == []
 
 
 @pytest.fixture(scope="module")

@@ -190,6 +190,16 @@ def test_the_exact_train_costs_no_more_than_the_published_and_less_now_and_then(
     assert (stuck.sum(axis=1) <= 4).all() and not stuck[:, :32].any()
 
 
+def test_a_window_longer_than_published_is_inferred_to_its_end():
+    """A spike is taken for certain 100 bins after t0, or beyond a longer window, never inside it."""
+    spikes = (np.random.default_rng(9).random((60, 450)) < 0.02).astype(np.uint8)
+    spikes[:, : references.PAST] = 0
+    seen = noisy(np.maximum(distances(spikes, references.LONGEST)[:, :224], SPIKE_BIN), 0.3)
+    found, ahead = references.greedy(seen, np.full(60, 300)), slice(132, 224)
+    assert 0.85 < found[:, ahead].sum() / spikes[:, ahead].sum() < 1.15
+    assert spike_trains.schreiber(*(x[:, ahead].reshape(1, -1) for x in (found, spikes)), 2) > 0.85
+
+
 def test_windows_together_are_each_by_itself():
     """A spike 1 bin before t0 forbids the first bin after it."""
     seen = np.exp(np.random.default_rng(8).uniform(0, 4, (12, 128)))

@@ -383,6 +383,8 @@ RUNNING, AT = "acquisition/running", np.arange(6001) * 0.01
         (put(f"{RUNNING}/timestamps", np.arange(6001.0)), "'running': samples from 0 to 6,000 s, .* These are sample numbers"),
         (put(f"{RUNNING}/timestamps", AT + 5000), "'running': samples from 5,000 to 5,060 s, .* they share no time; these are two clocks"),
         (put(f"{RUNNING}/timestamps", AT + 1.7e9), "'running': samples from .* the later clock counts from 1970"),
+        (put(f"{RUNNING}/timestamps", np.floor(AT * 20) / 20), r"'running': timestamps: 4,800 of 6,001 are that of the sample before \(row 1, 2"),
+        (put(f"{RUNNING}/data", np.zeros((6001, 0))), r"'running': data of shape \(6001, 0\) holds no channel"),
         (put(f"{RUNNING}/data", np.zeros((6001, 4, 5))), r"running/data is float64 of shape \(6001, 4, 5\)"),
         (with_rate(0.0), "running/starting_time gives a rate of 0 Hz"),
         (with_rate(None), "running/starting_time: the attribute 'rate' is not there"),

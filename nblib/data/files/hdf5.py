@@ -66,6 +66,8 @@ def _not_opened(path: Path, text: str) -> str:
     if "truncated" in text:
         size = path.stat().st_size
         return f"the file is truncated ({size} bytes are there, more were written); {again}"
+    if path.open("rb").read(8) == b"MATLAB 5":
+        return "this is a MATLAB file of a version before 7.3, and no HDF5; save it anew with save(..., '-v7.3')"
     if "signature" in text:
         return f"this is not an HDF5 file, so not an NWB file; {again}"
     return f"HDF5 cannot open the file ({text})"

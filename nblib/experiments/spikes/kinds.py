@@ -33,7 +33,7 @@ def grouped(
     data: SpikeData, model: Predictor | None
 ) -> tuple[list[Row], dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
     """Scores of each way to group the cells, arrays (averages, codes), the table of `agreement`, and the
-    cells in the plane.
+    cells in the plane. Where kinds are not known, a way that makes one group of all has no score.
 
     The plane shows the answers of the network where there is one, else the averages: unit, x, y, kind
     (group), type (true kind, -1 where it is not known), rate_hz.
@@ -61,6 +61,8 @@ def grouped(
         "type": -1 if types is None else types,
         "rate_hz": data.inputs.rate / data.stream.bin_s,
     }
+    if types is None:  # of one group, as of cells that are alike, nothing lies between groups
+        groups = {name: of_cell for name, of_cell in groups.items() if np.ptp(of_cell)}
     rows = [scored(name, of_cell, fresh, types, params.seed) for name, of_cell in groups.items()]
     return rows, arrays, agreement(groups, fresh, types), pd.DataFrame(columns)
 
@@ -94,11 +96,14 @@ def unit_length(features: np.ndarray) -> np.ndarray:
 
 
 def components(features: np.ndarray) -> np.ndarray:
-    """First components (C, n) of features (C, ...), each cell's about its mean and of length 1."""
+    """First components (C, n) of features (C, ...), each cell's about its mean and of length 1; 0 where all
+    cells have the same."""
     from sklearn.decomposition import PCA
 
     flat = features.reshape(len(features), -1)
     flat = unit_length(flat - flat.mean(axis=1, keepdims=True))
+    if np.ptp(flat, axis=0).max() < 1e-6:
+        return np.zeros((len(flat), 2))
     return PCA(min(COMPONENTS, *flat.shape)).fit_transform(flat)
 
 
@@ -106,14 +111,18 @@ def group(features: np.ndarray, n_kinds: int, seed: int = 0) -> np.ndarray:
     """Group of each cell (C,), from 0: k-means of the first components of features (C, ...)."""
     from sklearn.cluster import KMeans
 
-    return KMeans(n_kinds, n_init=STARTS, random_state=seed).fit_predict(components(features))
+    first = components(features)
+    with warnings.catch_warnings(action="ignore"):  # of cells that are alike
+        return KMeans(n_kinds, n_init=STARTS, random_state=seed).fit_predict(first)
 
 
 def in_the_plane(features: np.ndarray, perplexity: float, seed: int = 0) -> np.ndarray:
-    """Places of cells (C, 2) by t-SNE, from 0 to 1."""
+    """Places of cells (C, 2) by t-SNE, from 0 to 1; in the middle where all are alike."""
     from sklearn.manifold import TSNE
 
     first = components(features)
+    if not first.any():  # t-SNE would divide by their spread
+        return np.full((len(first), 2), 0.5)
     near = min(perplexity, (len(first) - 1) / 3)
     with warnings.catch_warnings(action="ignore"):
         at = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(first)
@@ -184,7 +193,9 @@ def scored(
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """What groups the cells best."""
+    """What groups the cells best; "" where there are too few."""
+    if table.empty:
+        return ""
     if table["rand"].notna().all():
         said = ", ".join(f"{row.rand:.2f} by {row.by}" for row in table.itertuples())
         return f"Groups of cells agree with their true kinds (adjusted Rand index): {said}."

@@ -179,11 +179,13 @@ def load(split: Path, counts: Path, recipe: P.Recipe, params: Params) -> SpikeDa
 
 
 def data_of(loaded: Stream, params: Params) -> SpikeData:
-    """A stream as encoders read it. BadParameter for bins too wide for the horizon."""
+    """A stream as encoders read it. BadParameter for bins too wide or too narrow for the horizon."""
     ahead = round(params.horizon_ms / 1e3 / loaded.bin_s / STEP) * STEP
-    if not ahead:
+    least, most = (1e3 * n * loaded.bin_s for n in (STEP, history.LONGEST))
+    if not STEP <= ahead <= history.LONGEST:
         raise BadParameter(
-            f"horizon_ms = {params.horizon_ms:g}: less than {STEP} bins of {loaded.bin_s * 1e3:g} ms."
+            f"horizon_ms = {params.horizon_ms:g}: expected {least:g} to {most:g} ms, {STEP} to {history.LONGEST} bins "
+            f"of {loaded.bin_s * 1e3:g} ms."
         )
     return SpikeData(loaded, history.inputs_of(loaded, ahead * loaded.bin_s), params, ahead)
 

@@ -24,7 +24,7 @@ def greedy(distance: np.ndarray, since: np.ndarray) -> np.ndarray:
 
     The error is the squared difference of distances, linear and weighted by 1 to 0.3. First in the
     order of distance, largest first, then of gain, until none goes; none comes back. A known spike
-    in the past bins and one 100 bins ahead stay.
+    in the past bins and one 100 bins ahead, or just beyond a longer window, stay.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def _gap(distance, weight, left, right):
 @numba.njit(cache=True)
 def _greedy(distances, weight, since, past):
     W, L = distances.shape
-    trains = np.zeros((W, L), np.uint8)
+    trains, end = np.zeros((W, L), np.uint8), max(past + END_NODE, L)
     for w in range(W):
         d, train = distances[w], trains[w]
         train[past:] = 1
@@ -69,7 +69,7 @@ def _greedy(distances, weight, since, past):
                 while right < L and not train[right]:
                     right += 1
                 left = left if left >= past else fixed
-                right = right if right < L else past + END_NODE
+                right = right if right < L else end
                 with_it = _gap(d, weight, left, c) + _gap(d, weight, c, right)
                 with_it += weight[c] * (SPIKE_BIN - d[c]) ** 2
                 gains[c] = with_it - _gap(d, weight, left, right)

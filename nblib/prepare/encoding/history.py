@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from scipy.signal import lfilter
 
-from nblib.core.errors import BadInput, BadParameter
+from nblib.core.errors import BadInput, BadParameter, some
 from nblib.prepare.continuous import STEP
 from nblib.prepare.continuous.stream import Stream
 from nblib.prepare.decoder_inputs import ROLES
@@ -121,8 +121,14 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
     """What encoders read, for predictions that reach `horizon_s` ahead.
 
     Raises BadParameter where the split keeps less time free between roles than context and horizon,
-    or bins do not fall into steps; BadInput where a role holds no step, or no spike of some cell.
+    or bins do not fall into steps; BadInput where a role holds no step, or no spike of some cell, for a
+    stimulus that never changes in train, and for a single cell.
     """
+    if len(stream.units) < 2:
+        raise BadInput(
+            f"unit {some(stream.units.index)} is left alone by 03 and 04, and scores have their intervals over cells: "
+            "two at least are needed."
+        )
     if stream.row_bins % STEP:
         raise BadParameter(
             f"rows of {stream.row_bins} bins are no multiple of {STEP}; take a narrower bin_s."
@@ -142,12 +148,18 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
                 f"no step of {role} is left with its context and horizon; its parts are too short."
             )
         if (silent := ~spikes[at].any(axis=(0, 1))).any():
-            names = stream.units.index[silent].tolist()
+            rates = counts[:, :, silent].mean(axis=(0, 1)) / stream.bin_s
             raise BadInput(
-                f"unit {names[0]}, one of {len(names)}, has no spike in {role}, and cannot be predicted; leave it "
-                "out in 03, or take longer parts in 04."
+                f"no spike in {role} of {silent.sum()} unit(s), {some(stream.units.index[silent])}, which fire "
+                f"{rates.min():.2g} to {rates.max():.2g} Hz in all: what is said of them cannot be judged. Leave them "
+                f"out by least_rate_hz in the recipe (04), or take longer parts (cycle_s)."
             )
     spread = shown[steps["train"]].std(axis=0)
+    if not spread.any():
+        raise BadInput(
+            f"the stimulus is {some(shown[steps['train'][0]])} in all of train, so it tells nothing of spikes; name "
+            "another series in the recipe (series)."
+        )
     shown = (shown - shown[steps["train"]].mean(axis=0)) / np.where(spread > 0, spread, 1)
     rate = spikes[steps["train"]].mean(axis=(0, 1))
     known = since_last(spikes), traces_of(spikes)
