@@ -135,8 +135,8 @@ class Recording:
 
     @property
     def lfp(self) -> Series | None:
-        """The averaged field potential of a recording that holds one."""
-        return self.series.get("lfp")
+        """The averaged field potential of a recording of potentials; beside units it is a series as any other."""
+        return None if self.n_units else self.series.get("lfp")
 
     @property
     def trial_place(self) -> str:

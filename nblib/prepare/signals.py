@@ -151,8 +151,8 @@ def bin_signals(
         if signal.series not in recording.series:
             raise BadParameter(
                 f"signals: {name}: {where} has no series {signal.series!r}; "
-                f"{stimulus.absent(recording, signal.series).removesuffix('.')}. Mend that, leave {name} out of "
-                f"`signals`, or {recording.id} out of `recordings`."
+                f"{stimulus.absent(recording, signal.series)} Else leave {name} out of `signals`, or "
+                f"{recording.id} out of `recordings`."
             )
         series = recording.series[signal.series]
         n_channels = np.asarray(series.read(0, 1)).size

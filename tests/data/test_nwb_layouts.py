@@ -5,13 +5,15 @@ import os
 import h5py
 import numpy as np
 import pytest
-from nwb_files import COUNTS, electrodes, opened, text, trains
+from nwb_files import COUNTS, electrodes, make, opened, text, trains
 
 from nblib.core.errors import BadInput
-from nblib.data import nwb
+from nblib.core.params import BinSettings, Recipe
+from nblib.data import nwb, opening
 from nblib.data.checks import session_report
 from nblib.data.checks.clock import Clock, check_time_unit
 from nblib.data.nwb import tables
+from nblib.prepare import binning
 
 # --- spikes ----------------------------------------------------------------------------------------
 
@@ -459,3 +461,50 @@ def test_it_reads_what_pynwb_reads(real_data):
                 if values.dtype == object:  # pynwb leaves this file's text as bytes
                     values = values.str.decode("utf-8")
                 np.testing.assert_array_equal(values.to_numpy(), ours[column].to_numpy())
+
+
+def timed(file, place, data, timestamps=None, rate=None):
+    """A TimeSeries with timestamps, or from time 0 with a rate."""
+    group = file.create_group(place)
+    group.attrs["neurodata_type"] = "TimeSeries"
+    group["data"] = data
+    if timestamps is not None:
+        group["timestamps"] = timestamps
+    else:
+        group.create_dataset("starting_time", data=0.0).attrs["rate"] = rate
+
+
+def test_series_of_a_session_become_signals_by_channel_and_clock_and_one_may_be_called_lfp(
+    tmp_path,
+):
+    """A session as DANDI has them: trials, series with timestamps or a rate, of several channels."""
+    t, waves = np.arange(0, 12, 0.01), np.sin(2 * np.pi * 40 * np.arange(0, 12, 0.001))
+
+    def change(file):
+        trials = file["intervals/trials"]
+        trials["stim_on_time"] = np.arange(6) * 2.0 + 0.1
+        text(trials, "block", ["left", "right", "left"] * 2)
+        timed(file, "processing/behavior/wheel", np.column_stack([np.cos(t), 2 * t]), t)
+        timed(file, "processing/camera/energy", (np.arange(1200) % 250).astype(np.uint8), rate=100)
+        timed(file, "processing/ecephys/lfp", waves[:, None] * [1.0, 2.0], rate=1000)
+
+    wanted = {
+        "wheel": {"series": "wheel", "channel": 1, "kind": "speed"},
+        "whisker": {"series": "energy"},
+        "gamma": {"series": "lfp", "channel": 1, "kind": "power", "band_hz": [30, 50]},
+    }
+    recipe = Recipe(
+        recipe="r", recordings=["m"], source="nwb", path=str(make(tmp_path / "s.nwb", change)), intervals="trials",
+        label="stim", binning="event_window", event="stim_on_time", bin_s=0.1, window_start_s=0.0,
+        window_stop_s=0.3, signals=wanted, variables=["block"],
+    )  # fmt: skip
+    recording = opening.open_recording(recipe, "m")
+    session_report(
+        recording
+    )  # nor does 01 take the series of that name for a recording of potentials
+    binned = binning.bin_recording(recording, recipe.settings(BinSettings))
+    np.testing.assert_allclose(binned.wheel, 2, rtol=1e-5)
+    np.testing.assert_allclose(binned.gamma[1:], 2, rtol=0.1)
+    middle = 100 * (np.arange(6) * 2.0 + 0.1)[:, None] + [4.5, 14.5, 24.5]
+    np.testing.assert_allclose(binned.whisker[:2], middle[:2] % 250)
+    assert binned.block.values.tolist() == ["left", "right", "left"] * 2
