@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,6 @@ def fit(
             plugins=[LightningEnvironment()],
             precision="32-true" if settings.precision == "32" else settings.precision,
             max_epochs=settings.max_epochs,
-            gradient_clip_val=settings.clip_norm or None,
-            accumulate_grad_batches=batches.pieces,
             deterministic="warn",  # repeatable algorithms where torch has them
             callbacks=[keeper],
             logger=_wandb(stack, folder, same) if settings.logger == "wandb" else False,
@@ -159,7 +157,8 @@ def fit(
         module.train()  # an earlier training of it ended in eval mode
         step, checkpoint = Step(module, loss, settings, batches), str(resume) or None
         with _clear_errors(settings):
-            trainer.fit(step, batches, validation, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(step, Whole(batches), validation, ckpt_path=checkpoint, weights_only=True)
+        vars(trainer).clear()  # its parts hold each other, and the batches, until somebody collects
         if processes > 1:  # what the first of them kept
             state = load_checkpoint(path)["callbacks"][keeper.state_key]
             keeper.load_state_dict(state)
@@ -196,8 +195,24 @@ def _batches(
     return DeviceBatches(x, y, size, seed=settings.seed, device=device, **options)
 
 
+@dataclass
+class Whole:
+    """An epoch as Lightning's one batch: what Lightning does beside a batch takes longer than the step of a
+    small network."""
+
+    batches: Any
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield iter(self.batches)
+
+
 class Step(lightning.LightningModule):
-    """The step that Lightning repeats. Sums stay on the device: nothing waits for a number."""
+    """The steps of an epoch. Sums stay on the device: nothing waits for a number."""
+
+    automatic_optimization = False
 
     def __init__(self, net: nn.Module, loss: Loss, settings: FitSettings, batches: Any):
         super().__init__()
@@ -211,10 +226,22 @@ class Step(lightning.LightningModule):
         fused = s.precision == "32"
         return torch.optim.AdamW(weights, s.learning_rate, weight_decay=s.weight_decay, fused=fused)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], piece: int) -> Tensor:
-        loss, _ = self.loss(self.net, *batch)
-        self._add("train_loss", loss, len(batch[1]))
-        return loss * self.batches.weight(piece) if self.batches.pieces > 1 else loss
+    def training_step(self, epoch: Iterator[tuple[Tensor, Tensor]], _: int) -> None:
+        optimizer, pieces, n = self.optimizers(), self.batches.pieces, len(self.batches)
+        for piece, batch in enumerate(epoch):
+            batch = self.transfer_batch_to_device(batch, self.device, 0)
+            loss, _ = self.loss(self.net, *batch)
+            self._add("train_loss", loss, len(batch[1]))
+            self.manual_backward(loss * self.batches.weight(piece) if pieces > 1 else loss)
+            if (piece + 1) % pieces == 0 or piece + 1 == n:
+                optimizer.step()
+                optimizer.zero_grad()
+            if self.trainer.received_sigterm:  # Lightning would look after the epoch
+                raise SIGTERMException
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.settings.clip_norm:
+            self.clip_gradients(optimizer, gradient_clip_val=self.settings.clip_norm)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         loss, logits = self.loss(self.net, *batch)

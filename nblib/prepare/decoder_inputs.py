@@ -146,10 +146,10 @@ class DeviceBatches:
         return whole * self.pieces + -(-rest // self.at_once)
 
     def weight(self, piece: int) -> float:
-        """What the mean loss of a piece counts, so that the mean over `pieces` is the batch's."""
+        """What the mean loss of a piece counts in that of its batch."""
         batch, place = divmod(piece, self.pieces)
         size = min(self.batch_size, len(self.y) - batch * self.batch_size)
-        return min(self.at_once, size - place * self.at_once) * self.pieces / size
+        return min(self.at_once, size - place * self.at_once) / size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import pickle
 import re
 import signal
 import warnings
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +19,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nblib.core.errors import BadInput, BadParameter, RunFailed, StorageError
-from nblib.models import FitSettings, checkpoints, gpu_problem, reproducible
+from nblib.models import FitSettings, checkpoints, gpu_problem, reproducible, training
 from nblib.models.training import classify, fit
 from nblib.prepare.decoder_inputs import Samples
 
@@ -467,6 +470,42 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_used_again(tmp_path, capsys):
     assert signal.getsignal(signal.SIGINT) is before
     _, resumed = trained(folder=tmp_path, resume="auto")
     assert resumed.equals(trained()[1])
+
+
+def test_sigterm_ends_the_fit_within_the_epoch():
+    """The runner waits some seconds, an epoch may take an hour."""
+    steps = []
+
+    def loss(net, x, y):
+        steps.append(len(y))
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return classify(net, x, y)
+
+    with pytest.raises(SIGTERMException):
+        trained(loss=loss)
+    assert len(steps) == 2
+
+
+def test_a_fit_lets_go_of_what_taught_it(monkeypatch):
+    """At once, not when Python next looks for what is held in a circle: data are large."""
+    made = []
+
+    class Noted(training.DeviceBatches):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(training, "DeviceBatches", Noted)
+    net = network()
+    made.append(weakref.ref(net))
+    gc.disable()
+    try:
+        trained(replace(SETTINGS, max_epochs=2), net=net)
+        del net
+        assert [of() for of in made] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def state() -> tuple:

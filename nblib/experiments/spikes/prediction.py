@@ -9,7 +9,6 @@ Shapes: S steps, C cells, T bins, L bins ahead.
 from __future__ import annotations
 
 import ctypes
-import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -208,7 +207,6 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
         model = network.Predictor(data.inputs, head, n_bins=data.ahead, **rules)
     drawn, every = params.steps_an_epoch // (1 if now else 4), 1 if now else data.ahead // STEP
     network.train(model, data.inputs, settings, per_epoch=drawn, every=every)
-    gc.collect()  # the trainer and what it was taught hold each other
     return model
 
 
