@@ -107,10 +107,10 @@ def read_counts(path: Path, recipe: Recipe, recording_id: str, settings: Setting
     for name, held in columns.items():
         values = held.values
         values = hdf5.decoded(values).astype(str) if values.dtype.kind == "S" else values
-        if name in MADE or values.dtype.kind not in "biufUO":
+        if name in MADE or "/" in name or values.dtype.kind not in "biufUO":
             raise BadInput(
                 f"{path}: {name} ({values.dtype}) cannot be taken over: expected numbers or text, under another "
-                f"name than {' and '.join(MADE)}, which are made from start_s and bin_s."
+                f"name than {' and '.join(MADE)}, which are made from start_s and bin_s, and without '/'."
             )
         flat = values.ndim == 1
         if name in UNIT_COLUMNS and flat and lies_along(held, "unit"):

@@ -106,7 +106,10 @@ def load_sessions(
     or bins; BadInput where no trial of a role has all of them, for one that never changes in training trials, and
     for a class that none of these has.
     """
-    loaded = [_load(*paths, recipe, fold) for paths in zip(split, counts, strict=True)]
+    loaded: list[tuple[Session, dict[str, np.ndarray]]] = []
+    for paths in zip(split, counts, strict=True):
+        order = loaded[0][0].signal_names if loaded else ()
+        loaded.append(_load(*paths, recipe, fold, order))
     first, sessions = loaded[0][0], []
     for one, values in loaded:
         for what, of_first, of_one in (
@@ -149,9 +152,10 @@ def _texts(values: dict[str, np.ndarray]) -> list[str]:
 
 
 def _load(
-    split: Path, counts: Path, recipe: Recipe, fold: int
+    split: Path, counts: Path, recipe: Recipe, fold: int, order: tuple[str, ...]
 ) -> tuple[Session, dict[str, np.ndarray]]:
-    """One session, its variables still 0 and without classes, and the values of its variables."""
+    """One session, its variables still 0 and without classes, and the values of its variables; its signals in
+    this order, if it has these."""
     binned, (roles, fitted) = load(counts), stored_splits.load_fold(split, fold)
     name = binned.attrs["recording"]
     if fitted.signals.empty and not recipe.variables:
@@ -159,9 +163,13 @@ def _load(
             f"recipe {recipe.recipe!r} names no signals and no variables; say in the recipe what to decode."
         )
     role = stored_splits.roles_of(roles, fold, binned.trial.values)
-    binned, names = binned.sel(unit=fitted.unit_ids), tuple(fitted.signals["name"])
-    none = np.zeros((*binned.counts.shape[:2], 0))
-    signals = np.stack([binned[s].values for s in names], axis=-1) if names else none
+    binned, scaling = binned.sel(unit=fitted.unit_ids), fitted.signals.set_index("name")
+    names = order if set(order) == set(scaling.index) else tuple(scaling.index)
+    signals = np.zeros(
+        (*binned.counts.shape[:2], len(names))
+    )  # of files also whole numbers, yes and no
+    for s, signal in enumerate(names):
+        signals[..., s] = binned[signal].values
     known, values = dict(zip(names, np.isfinite(signals).all(axis=1).T, strict=True)), {}
     for variable in recipe.variables:
         if variable not in binned.coords or binned[variable].dims != ("trial",):
@@ -187,7 +195,7 @@ def _load(
             "of `signals` (of the file, where that is binned already), or this recording out of `recordings`."
         )
     spikes = binned.counts.values[whole].astype(np.float32)
-    mean, scale = (fitted.signals[column].to_numpy(float) for column in ("mean", "scale"))
+    mean, scale = (scaling.loc[[*names], column].to_numpy(float) for column in ("mean", "scale"))
     session = Session(
         name=name,
         counts=spikes,

@@ -521,6 +521,29 @@ def test_a_session_that_does_not_fit_is_named_with_what_to_leave_out(
         sessions.load_sessions(*stored, recipe, 0)
 
 
+def test_signals_of_binned_files_may_stand_in_any_order_and_be_yes_or_no(tmp_path):
+    rng, made = np.random.default_rng(0), {}
+    for name in ("a", "b"):
+        counts, speed = rng.poisson(1.0, (40, 10, 4)), rng.normal(size=(40, 10))
+        made[name] = {"counts": counts, "bin_s": 0.02, "speed": speed, "lick": speed > 0}
+    made["b"] = dict(reversed(made["b"].items()))
+    recipe = params.Recipe(
+        recipe="r", recordings=["a", "b"], source="counts", path=str(tmp_path / "{recording}.npz"), label="",
+        gap_s=0.1,
+    )  # fmt: skip
+    for name, arrays in made.items():
+        np.savez(tmp_path / name, **arrays)
+    one, two = sessions.load_sessions(*on_disk(recipe, tmp_path), recipe, 0)
+    assert one.signal_names == two.signal_names == ("speed", "lick")
+    for session, arrays in ((one, made["a"]), (two, made["b"])):
+        own = own_units(session)
+        np.testing.assert_allclose(own["speed"], arrays["speed"], atol=1e-5)
+        np.testing.assert_allclose(own["lick"], arrays["lick"], atol=1e-5)
+    np.savez(tmp_path / "b", **made["b"] | {"left/speed": speed})
+    with pytest.raises(errors.BadInput, match=r"b.npz: left/speed .*without '/'"):
+        opening.open_binned(recipe, "b")
+
+
 def test_a_signal_that_is_called_as_a_task_is_refused(tiny, monkeypatch):
     recipe, stored = tiny
     (one, two), load = sessions.load_sessions(*stored, recipe, 0), sessions.load_sessions
