@@ -208,11 +208,16 @@ def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: in
 
 
 def _check_roles(role, label, fold, settings, who) -> None:
+    remedy = "use a smaller gap, fewer folds or other fractions"
+    if settings.split == "cycles":
+        remedy = (
+            f"{len(role)} rows of time are less than a cycle of cycle_s = {settings.cycle_s} with "
+            f"{continuous.gap_s(settings):g} s between its parts: shorten it"
+        )
     for name in ("train", "val", "test"):
         if not (role == name).any():
             raise BadInput(
-                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); "
-                "use a smaller gap, fewer folds or other fractions."
+                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); {remedy}."
             )
     absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
     if absent:

@@ -176,6 +176,15 @@ def test_a_scale_of_all_data_is_seen(data, monkeypatch):
     assert prediction.change_outside_train(data) > 0.01
 
 
+def test_spikes_that_share_a_bin_are_counted(stream, data):
+    counts = stream.counts.copy()
+    twice = data.inputs.steps["test"][:40, None] * STEP + np.arange(STEP)
+    counts[twice] *= 3
+    table = prediction.data_of(replace(stream, counts=counts), small()).table().set_index("role")
+    assert table["spikes"].tolist() == data.table()["spikes"].tolist()
+    assert table["not told apart"].tolist() == [0, 0, 2 * int(stream.counts[twice].sum())]
+
+
 def test_what_cannot_be_predicted_is_named(stream):
     """A cell without a spike, a cell alone, a stimulus that stands still, more bins ahead than are told apart."""
     counts = stream.counts.copy()

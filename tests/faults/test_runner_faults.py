@@ -202,7 +202,7 @@ def test_a_full_disk_after_the_commit_leaves_the_result(project):
     assert project.failed() == [] and project.sockets() == []
 
 
-def test_what_was_committed_is_told_by_the_store(project, capsys):
+def test_what_was_committed_is_told_by_the_store(project, forked_kernels, capsys):
     """A kernel may be killed once its result stands and before it could say so; by force, too."""
     kill = (
         "import os, signal\nos.environ.pop('NBLIB_RESULT')\n{}os.kill(os.getpid(), signal.SIGKILL)"

@@ -214,6 +214,13 @@ def test_splits_that_leak_are_refused(asked, words):
         split_of(binned, **asked)
 
 
+def test_a_recording_shorter_than_a_cycle_is_told_so():
+    binned = binning.bin_recording(recording(n_s=10.0), BinSettings(**BINS))
+    words = r"left for val .* 9 rows of time are less than a cycle of cycle_s = \[8.0, 2.0, 3.0\] with 1 s"
+    with pytest.raises(BadInput, match=words):
+        split_of(binned, cycle_s=[8.0, 2.0, 3.0])
+
+
 def test_cycles_are_not_for_trials():
     binned = binning.bin_recording(recording(), BinSettings(**BINS)).drop_vars("stimulus")
     with pytest.raises(BadParameter, match="binning is not 'continuous'"):
@@ -415,6 +422,9 @@ def test_odd_files_that_say_what_they_mean_are_read_right(tmp_path):
     _, binned, cleaned = of_ten_lines(tmp_path, half)
     rows = binned.trial.values
     assert cleaned.trial.values.tolist() == rows[binned.stop_s.values <= 30].tolist()
+    asked = recipes.find_recipe(str(tmp_path / "mine.yml"))
+    odd = checks_of_01.session_report(opening.open_recording(asked, "session1")).odd
+    assert "50.4% of the units' time is unobserved. What" in odd[0]  # and no word of presentations
     column = put(f"{RUNNING}/data", speed[:, None])
     assert of_ten_lines(tmp_path, column)[1].stimulus.shape[2] == 1
 

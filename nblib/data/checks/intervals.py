@@ -362,12 +362,15 @@ def observed_tables(
         {"observed_s": observed_s, "share": observed_s / max(last - first, 1e-9), "presentations": seen.sum(axis=0)},
         index=ids,
     )  # fmt: skip
+    shown = ""
+    if len(start):
+        unseen = int((~seen.all(axis=1)).sum())
+        shown = f", and {unseen} of {len(start)} presentations were not observed by every unit"
     partly = int(((table["share"] < 1 - 1e-3) | ~seen.all(axis=0)).sum())
     odd = tell(
         partly > 0 or not seen.all(),
         f"{partly} of {len(ids)} units were not observed all the time: {1 - table['share'].mean():.1%} of the "
-        f"units' time is unobserved, and {int((~seen.all(axis=1)).sum())} of {len(start)} presentations were not "
-        "observed by every unit. What is unobserved is not silence; 03 leaves it out.",
+        f"units' time is unobserved{shown}. What is unobserved is not silence; 03 leaves it out.",
     )
     odd += tell(
         [unit for unit, times in enumerate(recording.observed) if times is None],

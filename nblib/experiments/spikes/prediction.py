@@ -161,14 +161,21 @@ class SpikeData:
             yield answer
 
     def table(self) -> pd.DataFrame:
-        """Steps, seconds and spikes of each role."""
+        """Steps, seconds and spikes of each role; and how many more there were, in a bin with another one of
+        their cell, which counts for one here."""
         steps, bin_s = self.inputs.steps, self.stream.bin_s
+        counts = self.stream.counts.reshape(self.inputs.spikes.shape)
         columns = {
             "role": steps.keys(),
             "steps": [len(at) for at in steps.values()],
             "seconds": [len(at) * STEP * bin_s for at in steps.values()],
             "spikes": [int(self.inputs.spikes[at].sum()) for at in steps.values()],
         }
+        more = [
+            int(counts[at].sum()) - n
+            for at, n in zip(steps.values(), columns["spikes"], strict=True)
+        ]
+        columns["not told apart"] = more
         return pd.DataFrame(columns)
 
 
