@@ -103,6 +103,9 @@ def measure(groups: tuple[str, ...], *, small: bool) -> list[Row]:
             more = {} if small or device == "cpu" else {"steps": 200}
             found += training_rows.rows(device, **sizes, **more)
             found += training_rows.masked_rows(device, **masked)
+            if device == "cuda":
+                few = dict(units=6, bins=4, steps=2, on_two_cores=2) if small else {}
+                found += training_rows.size_rows(device, **few)
     if "graph" in groups:
         sizes = {"units": (20, 40), "full": (20,), "steps": 1, "classes": 4} if small else {}
         found += graph_rows.rows(**sizes)

@@ -1,4 +1,5 @@
-"""One training step of the LSTM and of the masked network: the trainer against the bare loop on tensors in place."""
+"""One training step of the LSTM and of the masked network: the trainer against the bare loop on tensors in place,
+and a GPU against two cores."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import tempfile
 import time
 from typing import Any
 
-from measure import Row
+import yaml
+from measure import ROOT, Row
 
 LIMIT = 1.2
+OF_TWO_CORES = 0.1  # a step of a large network on a GPU
 
 
 def rows(
@@ -165,7 +168,9 @@ def masked_rows(
         net = MaskedNetwork(Shape([units], bins, signals, [], **shape))
         ways = {
             "bare": lambda net=net: _bare_masked(net, session, branch, batch, device),
-            "fit": lambda: _fit_masked(session, branch, shape, batch, steps, device),
+            "fit": lambda: _fit_masked(
+                session, branch, shape, steps, batch_size=batch, device=device
+            ),
         }
         for name, way in ways.items():
             took[name] = min(took[name], way() / steps)
@@ -243,7 +248,12 @@ def _bare_masked(net: Any, session: Any, branch: Any, batch: int, device: str) -
 
 
 def _fit_masked(
-    session: Any, branch: Any, shape: dict[str, Any], batch: int, steps: int, device: str
+    session: Any,
+    branch: Any,
+    shape: dict[str, Any],
+    steps: int,
+    compiled: bool = False,
+    **settings: Any,
 ) -> float:
     """Seconds of an epoch as shipped, from its first step to that of the next; validation is one trial."""
     from nblib.models import FitSettings
@@ -257,10 +267,50 @@ def _fit_masked(
             began.append(time.perf_counter())
         return plain(net, part, rows)
 
-    settings = FitSettings(max_epochs=3, batch_size=batch, device=device, progress=False)
+    rules = FitSettings(max_epochs=3, progress=False, **settings)
     fitting.nats = timed
     try:
-        fitting.fit([session], branch, settings, shape, masks.Mix())
+        fitting.fit([session], branch, rules, shape, masks.Mix(), compiled=compiled)
     finally:
         fitting.nats = plain
     return began[2 * steps] - began[steps]
+
+
+def size_rows(
+    device: str = "cuda",
+    *,
+    sizes: tuple[str, ...] = ("small", "medium", "large"),
+    units: int = 449,
+    bins: int = 50,
+    signals: int = 4,
+    steps: int = 20,  # of an epoch
+    on_two_cores: int = 3,  # likewise; they are slow
+) -> list[Row]:
+    """Milliseconds per step of notebook 12 at the sizes of `params/sizes` as they stand there, on the device
+    and on two cores, where arithmetic is of 32 bits and nothing is compiled."""
+    found, group = [], f"training on {device}"
+    for size in sizes:
+        rules = yaml.safe_load((ROOT / "params" / "sizes" / f"{size}.yml").read_text("utf-8"))
+        batch = rules["batch_size"]
+        shape = {name: rules[name] for name in ("width", "layers", "dropout")}
+        known = {name: rules[name] for name in ("batch_size", "learning_rate", "weight_decay")}
+        faster = {"compiled": rules["compiled"], "precision": rules["precision"], "device": device}
+        ways = {
+            "cores": (on_two_cores, {"device": "cpu", "threads": 2}),
+            "device": (steps, faster),
+        }
+        took = {}  # once: compiling takes longer than the steps
+        for name, (n, way) in ways.items():
+            session, branch = _session(batch * n, bins, units, signals)
+            took[name] = _fit_masked(session, branch, shape, n, **known, **way) / n
+        ratio, against = took["device"] / took["cores"], f"masked network, {size}.yml, two cores"
+        note = f"{units:,} units × {bins} bins, batch {batch}, {shape['layers']} layers of {shape['width']}"
+        found += [
+            Row(group, against, took["cores"] * 1e3, "ms", 1.0, note=f"{note}, float32"),
+            Row(
+                group, f"masked network, {size}.yml as it stands", took["device"] * 1e3, "ms", ratio,
+                against, "at most 0.1 × two cores", ratio <= OF_TWO_CORES,
+                f"{rules['precision']}, compiled",
+            ),
+        ]  # fmt: skip
+    return found

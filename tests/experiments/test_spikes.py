@@ -218,6 +218,20 @@ def test_cells_that_are_alike_have_a_place_and_no_score(data):
     assert kinds.grouped(replace(unknown, inputs=two, stream=units), None)[0] == []
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("head", ["now", *prediction.AHEAD])
+@pytest.mark.parametrize("code", ["embedding", "token"])
+def test_a_gpu_teaches_what_the_processor_teaches(stream, head, code, monkeypatch):
+    """But for what is dropped, which either draws for itself."""
+    monkeypatch.setattr(network, "DROPPED", 0.0)
+    said = []
+    for device in ("cpu", "cuda"):
+        data = prediction.data_of(stream, small(device=device, cell_code=code, max_epochs=1))
+        model = prediction.fit_network(data, head)
+        said.append(data.ask(model, data.inputs.steps["val"][:8]))
+    np.testing.assert_allclose(*said, atol=0.05)
+
+
 @pytest.fixture(scope="module")
 def result(data):
     return prediction.predict(data)

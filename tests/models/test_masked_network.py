@@ -337,6 +337,23 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
     np.testing.assert_allclose(one, two, atol=0.1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("how", [{}, {"compiled": True}], ids=["float32", "compiled, bfloat16"])
+def test_a_gpu_teaches_what_the_processor_teaches(how, sessions, branch, fitted):
+    rules = {"device": "cuda", "precision": "bf16-mixed" if how else "32"}
+    shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0}
+    there, here = (
+        fitting.fit(sessions, branch, replace(FAST, **rule), shape, masks.Mix(), **compiled)
+        for rule, compiled in ((rules, how), ({}, {}))
+    )
+    losses = ["train_loss", "val_loss"]
+    close = {"rtol": 2e-2 if how else 1e-4}
+    np.testing.assert_allclose(there[1][losses], here[1][losses], **close)
+    hidden = masks.hide(sessions[0])
+    told = [model.network(0, sessions[0], hidden)[1] for model, _ in (there, here)]
+    np.testing.assert_allclose(*told, atol=0.1 if how else 1e-3)
+
+
 @pytest.mark.parametrize(
     ("size", "layers", "weights"),
     [("small", 5, 2.6e6), ("medium", 16, 8.4e6), ("large", 22, 11.6e6)],

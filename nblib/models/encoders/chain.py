@@ -32,7 +32,7 @@ class _LogZ(torch.autograd.Function):
     @staticmethod
     def forward(ctx, bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
         sums = _all_sums(*_factors(bins, first, between))[:4]
-        value, *expected = (torch.from_numpy(values).to(bins.dtype) for values in sums)
+        value, *expected = (torch.from_numpy(values).to(bins) for values in sums)
         ctx.save_for_backward(*expected)
         ctx.n_cells = len(between)
         return value
@@ -108,8 +108,8 @@ def samples(bins: Tensor, first: Tensor, between: Tensor, rng: np.random.Generat
 
 
 def _factors(*scores: Tensor) -> list[np.ndarray]:
-    """Scores as what they multiply a probability with."""
-    return [x.detach().double().exp().contiguous().numpy() for x in scores]
+    """Scores as what they multiply a probability with; the sums over trains are the processor's work."""
+    return [x.detach().double().exp().contiguous().cpu().numpy() for x in scores]
 
 
 @numba.njit(cache=True)
