@@ -461,6 +461,7 @@ def test_a_new_recording_that_cannot_be_is_refused(new, message, tiny):
     [
         ({"schemes": {"sideways": 1.0}}, "no 'sideways'; there are encode, decode"),
         ({"width": 30}, "must be a multiple of heads = 4"),
+        ({"compiled": True, "trunk": "gru"}, "compiled = True: a GRU cannot be"),
     ],
 )
 def test_what_cannot_be_is_refused(given, message):

@@ -511,16 +511,21 @@ def test_damaged_files_are_refused(loaded, tmp_path):
         models.load(tmp_path)
 
 
-def test_the_transformer_is_compiled_where_it_is_asked_for(sessions, branch, monkeypatch):
+def test_each_block_is_compiled_while_it_is_taught_and_not_after(sessions, branch, monkeypatch):
     calls = []
 
-    def compile_(function, **_):
-        return lambda token: calls.append(token.shape) or function(token)
+    def compile_(function, **more):
+        assert more == {"dynamic": True}
+        return lambda *x, **how: calls.append(function.__self__) or function(*x, **how)
 
     monkeypatch.setattr(torch, "compile", compile_)
-    for compiled in (False, True):
-        fitting.fit(sessions, branch, FAST, SHAPE, masks.Mix(), compiled=compiled)
-        assert bool(calls) == compiled
+    for compiled, n_blocks in ((False, 0), (True, 2)):
+        shape = SHAPE | {"layers": 2}
+        model, _ = fitting.fit(sessions, branch, FAST, shape, masks.Mix(), compiled=compiled)
+        assert len(set(calls)) == n_blocks
+        calls.clear()
+        model.network(0, sessions[0], masks.hide(sessions[0]))
+        assert not calls
 
 
 # --- a further session ----------------------------------------------------------------------------

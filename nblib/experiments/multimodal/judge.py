@@ -68,11 +68,16 @@ class Params(P.Judge, P.Fit, CohortParams):
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
 
     def check(self) -> None:
-        """BadParameter for a scheme that is not there, and a width that its heads do not divide."""
+        """BadParameter for a scheme that is not there, a width that its heads do not divide, and a GRU that
+        shall be compiled."""
         if unknown := sorted(set(self.schemes) - set(masks.SCHEMES)):
             raise BadParameter(f"schemes: no {unknown[0]!r}; there are {', '.join(masks.SCHEMES)}.")
         if self.width % self.heads:
             raise BadParameter(f"width = {self.width}: must be a multiple of heads = {self.heads}.")
+        if self.compiled and self.trunk == "gru":
+            raise BadParameter(
+                "compiled = True: a GRU cannot be; take trunk = 'transformer', or leave it out."
+            )
 
     @property
     def heads(self) -> int:

@@ -128,11 +128,10 @@ def fit(
     with reproducible(settings.seed, settings.threads):
         n_bins, n_signals = first.signals.shape[1:]
         net = MaskedNetwork(Shape(n_units, n_bins, n_signals, n_classes, **shape))
-    if compiled:
-        net.mixed = torch.compile(net.mixed, dynamic=True)  # batches differ in length
     train = TrialBatches(data, sessions, "train", settings, mix)
     val = TrialBatches(data, sessions, "val", settings, JUDGED, fixed=True)
-    learn = partial(training.fit, net, train, val, folder=folder, loss=nats, processes=processes)
+    more = {"processes": processes, "blocks": net.trunk.layers if compiled else ()}
+    learn = partial(training.fit, net, train, val, folder=folder, loss=nats, **more)
     if taught is not None:
         net.take_over(taught.net)
         net.train_only_sessions(True)

@@ -74,7 +74,7 @@ class MaskedNetwork(nn.Module):
         self.register_buffer("later", later if shape.causal else None, persistent=False)
 
     def mixed(self, token: Tensor) -> Tensor:
-        """Tokens (B, T, D) through the trunk: nearly all of the work, which may be compiled."""
+        """Tokens (B, T, D) through the trunk."""
         if isinstance(self.trunk, nn.GRU):
             return self.trunk(token)[0]
         return self.trunk(token, mask=self.later)
