@@ -360,6 +360,24 @@ def test_groups_of_noise_are_no_kinds_and_few_cells_have_an_interval():
     assert few.ci_low < few.value < few.ci_high
 
 
+def test_the_share_that_probes_explain_is_told_where_there_are_several(data):
+    """Units of two recordings in a file, by their probe: cells of one kind each, or of both in either."""
+    told = {}
+    for name, probe in (("kinds", data.stream.types), ("mixed", [0, 0, 1, 1, 0, 1])):
+        units = data.stream.units.assign(probe=[f"r{k}" for k in probe])
+        rows = kinds.grouped(replace(data, stream=replace(data.stream, units=units)), None)[0]
+        (told[name],) = [row.score for row in rows if row.metric == kinds.SHARE]
+    apart, mixed = told.values()
+    assert apart.value > 0.8 and apart.ci_low > apart.chance and 0.1 < apart.chance < 0.3
+    assert mixed.value < 0.4 and mixed.p > 0.1
+    known = np.random.default_rng(0).normal(size=(8, 30))
+    first = kinds.components(known)
+    probe = np.repeat([0, 1], 4)
+    between = 4 * ((first[:4].mean(axis=0) ** 2).sum() + (first[4:].mean(axis=0) ** 2).sum())
+    row = kinds.explained("codes", known, probe)
+    assert row.score.value == pytest.approx(between / (first**2).sum(), rel=1e-6)
+
+
 def test_the_plane_needs_no_script_and_is_reached_by_keyboard(result):
     table = pd.concat([result.tables["plane"]] * 10)
     sta = np.repeat(np.random.default_rng(0).normal(size=(1, 4, 63)), len(table), axis=0)

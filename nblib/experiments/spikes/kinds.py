@@ -22,6 +22,7 @@ STARTS = 200  # of k-means; from 20 it ends in another optimum by another seed
 MOST_STEPS = 4000  # of the stimulus that a network answers
 SHUFFLES = 200  # of the groups of cells, for p
 RAND, LIKENESS = "adjusted Rand", "likeness of averages, within less between groups"
+SHARE = "share explained by probe"
 AVERAGE, ANSWERS, CODES = (
     "spike-triggered average",
     "answers of the network",
@@ -33,7 +34,8 @@ def grouped(
     data: SpikeData, model: Predictor | None
 ) -> tuple[list[Row], dict[str, dict[str, np.ndarray]], pd.DataFrame, pd.DataFrame]:
     """Scores of each way to group the cells, arrays (averages, codes), the table of `agreement`, and the
-    cells in the plane. Where kinds are not known, a way that makes one group of all has no score.
+    cells in the plane. Where kinds are not known, a way that makes one group of all has no score. Where
+    units have several probes, how much of each way these explain is scored too.
 
     The plane shows the answers of the network where there is one, else the averages: unit, x, y, kind
     (group), type (true kind, -1 where it is not known), rate_hz.
@@ -64,6 +66,9 @@ def grouped(
     if types is None:  # of one group, as of cells that are alike, nothing lies between groups
         groups = {name: of_cell for name, of_cell in groups.items() if np.ptp(of_cell)}
     rows = [scored(name, of_cell, fresh, types, params.seed) for name, of_cell in groups.items()]
+    probe = data.stream.units.get("probe", default=pd.Series("", units)).to_numpy()
+    if 1 < len(set(probe)) < len(units):
+        rows += [explained(name, values, probe, params.seed) for name, values in features.items()]
     return rows, arrays, agreement(groups, fresh, types), pd.DataFrame(columns)
 
 
@@ -178,18 +183,34 @@ def scored(
         within, between = within_and_between(groups[cells], alike[np.ix_(cells, cells)])
         return within - between
 
+    return _over_cells(name, "kinds of cells", measure, score, groups, seed)
+
+
+def explained(name: str, features: np.ndarray, probe: np.ndarray, seed: int = 0) -> Row:
+    """Which share of what tells cells apart, of the squares of the first components of features (C, ...),
+    lies between probes (C,), as units of several recordings are told by; chance is that of shuffled probes."""
+    first = components(features)
+
+    def score(cells: np.ndarray, probe: np.ndarray = probe) -> float:
+        x, of = first[cells] - first[cells].mean(axis=0), probe[cells]
+        between = [(of == one).sum() * (x[of == one].mean(axis=0) ** 2).sum() for one in set(of)]
+        return float(sum(between) / max((x**2).sum(), 1e-12))
+
+    return _over_cells(name, "probes of cells", SHARE, score, probe, seed)
+
+
+def _over_cells(name, variant, measure, score, groups, seed) -> Row:
+    """The row of a score of groups of cells: score(cells, groups), the latter these where none are given."""
     cells, rng = np.arange(len(groups)), np.random.default_rng([seed, 9])
     value = score(cells)
     variance = stats.jackknife_variance(np.array([score(np.delete(cells, c)) for c in cells]))
     half = stats.t_quantile(len(cells) - 1) * float(np.sqrt(variance))
-    p = stats.permutation_p(
-        value, np.array([score(cells, rng.permutation(groups)) for _ in range(SHUFFLES)])
-    )
-    judged = Score(
-        value, value - half, min(1.0, value + half), 0.0, p, len(cells), measure, "shuffled groups"
-    )
-    of = {"model": name, "variant": "kinds of cells"}
-    return Row(f"kinds by {name}, {measure}", judged, of=of, metric=measure)
+    null = np.array([score(cells, rng.permutation(groups)) for _ in range(SHUFFLES)])
+    p, chance = stats.permutation_p(value, null), float(null.mean()) if measure == SHARE else 0.0
+    ends = value - half, min(1.0, value + half)
+    judged = Score(value, *ends, chance, p, len(cells), measure, "shuffled groups")
+    of = {"model": name, "variant": variant}
+    return Row(f"{variant.split()[0]} by {name}, {measure}", judged, of=of, metric=measure)
 
 
 def in_words(table: pd.DataFrame) -> str:
