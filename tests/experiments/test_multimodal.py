@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -72,6 +73,12 @@ def result(tiny):
     recipe, stored = tiny
     settings = judge.Params(recipe="task_tiny", by_area=True, **FAST)
     return experiment.run(experiment.load_sessions(*stored, recipe, settings), recipe, settings)
+
+
+@pytest.fixture
+def without_random_split(monkeypatch):
+    """A run without the random split, which takes a third of its time and is in `result`."""
+    monkeypatch.setattr(further, "inflation", lambda *_: pd.DataFrame())
 
 
 def test_every_task_has_linear_rows_the_network_and_what_is_possible(result):
@@ -168,7 +175,7 @@ def test_it_can_be_stored_and_read(result, tmp_path):
     assert len(judge.scores_table(result)) == len({tuple(row.of.values()) for row in result.rows})
 
 
-def test_shuffled_behaviour_is_at_chance(tiny):
+def test_shuffled_behaviour_is_at_chance(tiny, without_random_split):
     recipe, stored = tiny
     settings = judge.Params(recipe="task_tiny", shuffle_labels=True, **FAST)
     shuffled = experiment.load_sessions(*stored, recipe, settings)
@@ -257,7 +264,9 @@ def own_units(one):
     return known | {n: c[one.variables[:, q]] for q, (n, c) in enumerate(one.classes.items())}
 
 
-def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_taught(tiny):
+def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_taught(
+    tiny, without_random_split
+):
     recipe, stored = tiny
     params = judge.Params(recipe="task_tiny", new=["t2"], budgets=[10], **FAST)
     loaded = experiment.load_sessions(*stored, recipe, params)
@@ -270,7 +279,9 @@ def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_ta
     assert "of which 10 trials are known" in transfer.in_words(table)
 
 
-def test_mice_that_see_the_same_scenes_are_sessions_of_one_variable(home, tmp_path):
+def test_mice_that_see_the_same_scenes_are_sessions_of_one_variable(
+    home, tmp_path, without_random_split
+):
     small = {"n_units": 16, "n_scenes": 4, "n_repeats": 20}
     simulate = params.SimulateSettings(**small)
     mice = {"recordings": ["m1", "m2", "m3"], "simulate": simulate}
@@ -379,15 +390,15 @@ def test_few_trials_teach_choose_and_scale_alone(tiny):
         transfer.with_few(one, 99, 0)
 
 
-def test_a_random_split_flatters_where_rates_drift(tiny):
+def test_a_random_split_flatters_where_rates_drift(tiny, result):
     recipe, stored = tiny
-    plain = sessions.load_sessions(*stored, recipe, 0)[:1]
-    late = np.linspace(0.3, 3.0, len(plain[0].role))[:, None, None]
-    counts = np.random.default_rng(0).poisson(plain[0].counts.mean(axis=(0, 1)) * late + 0 * plain[0].counts)  # fmt: skip
-    drifting = sessions.with_roles(replace(plain[0], counts=counts.astype(np.float32)), plain[0].role)  # fmt: skip
-    params, gains = judge.Params(recipe="task_tiny", **FAST), []
-    for one in (plain[0], drifting):
-        table = further.inflation([one], fit_branch([one]), params).set_index("task")
+    plain = sessions.load_sessions(*stored, recipe, 0)[0]
+    late = np.linspace(0.3, 3.0, len(plain.role))[:, None, None]
+    counts = np.random.default_rng(0).poisson(plain.counts.mean(axis=(0, 1)) * late + 0 * plain.counts)  # fmt: skip
+    drifting = sessions.with_roles(replace(plain, counts=counts.astype(np.float32)), plain.role)
+    params = judge.Params(recipe="task_tiny", **FAST)
+    flattered, gains = further.inflation([drifting], fit_branch([drifting]), params), []
+    for table in (result.tables["inflation"].set_index("task"), flattered.set_index("task")):
         assert set(table.index) == {"wheel", "whisker", "choice", "probabilityLeft", BEHAVIOUR}
         gains.append(table.loc[BEHAVIOUR, "inflation"])
     assert gains[1] > 0.05 > abs(gains[0])
@@ -431,7 +442,7 @@ def test_areas_of_units_are_told_from_weights_that_hold_them_and_not_from_others
     )
 
 
-def test_a_causal_model_says_what_it_costs_and_how_long_it_takes(tiny):
+def test_a_causal_model_says_what_it_costs_and_how_long_it_takes(tiny, without_random_split):
     recipe, stored = tiny
     params = judge.Params(recipe="task_tiny", causal=True, **FAST)
     loaded = experiment.load_sessions(*stored, recipe, params)[
@@ -460,6 +471,8 @@ def test_a_new_recording_that_cannot_be_is_refused(new, message, tiny):
     ("given", "message"),
     [
         ({"schemes": {"sideways": 1.0}}, "no 'sideways'; there are encode, decode"),
+        ({"schemes": {"decode": 0.0}}, "schemes = .*'decode': 0.0.*one above 0"),
+        ({"schemes": {"decode": -1.0, "encode": 2.0}}, "must be 0 or more"),
         ({"width": 30}, "must be a multiple of heads = 4"),
         ({"compiled": True, "trunk": "gru"}, "compiled = True: a GRU cannot be"),
     ],
@@ -504,6 +517,7 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
         ),
         (lambda t2: {"choice": t2.choice.where(t2.trial < 80, 7)}, "choice = 7 is in no training"),
     ],
+    ids=["still signal", "wider bins", "text", "camera stops", "class of test trials"],
 )
 def test_a_session_that_does_not_fit_is_named_with_what_to_leave_out(
     change, message, tiny, monkeypatch

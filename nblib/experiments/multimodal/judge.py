@@ -68,10 +68,15 @@ class Params(P.Judge, P.Fit, CohortParams):
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
 
     def check(self) -> None:
-        """BadParameter for a scheme that is not there, a width that its heads do not divide, and a GRU that
-        shall be compiled."""
+        """BadParameter for a scheme that is not there or hides less than never, a width that its heads do not
+        divide, and a GRU that shall be compiled."""
         if unknown := sorted(set(self.schemes) - set(masks.SCHEMES)):
             raise BadParameter(f"schemes: no {unknown[0]!r}; there are {', '.join(masks.SCHEMES)}.")
+        often = self.schemes.values()
+        if self.schemes and (min(often) < 0 or max(often) == 0):
+            raise BadParameter(
+                f"schemes = {self.schemes}: how often each hides must be 0 or more, and one above 0."
+            )
         if self.width % self.heads:
             raise BadParameter(f"width = {self.width}: must be a multiple of heads = {self.heads}.")
         if self.compiled and self.trunk == "gru":
