@@ -2,6 +2,7 @@
 
 import itertools
 
+import h5py
 import numpy as np
 import nwb_files
 import pytest
@@ -100,6 +101,13 @@ def test_which_series_it_is(tmp_path):
     images = opened(with_series(tmp_path / "images.nwb", TIMES, np.ones((len(TIMES), 4, 5))))
     with pytest.raises(BadInput, match=r"Left out: .*noise/data is float64 of shape \(205, 4, 5\)"):
         stimulus.of(images)
+    path = with_series(tmp_path / "numbers.nwb", TIMES, np.arange(len(TIMES)) % 7)
+    with h5py.File(path, "r+") as file:
+        file["stimulus/presentation/noise"].attrs["neurodata_type"] = "IndexSeries"
+    with pytest.raises(
+        BadParameter, match="noise is an IndexSeries: its data are numbers of images"
+    ):
+        opened(path, series="noise")
 
     def two(file):
         for name in ("a", "b"):

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from nblib.core.errors import BadInput
-from nblib.core.findings import check_array, check_length
+from nblib.core.findings import check_array, check_length, refuse
 from nblib.data.files import hdf5
 from nblib.data.recording import Series
 
@@ -52,6 +52,11 @@ def _series(group: h5py.Group, place: str, path: Path, seconds: float) -> Series
         if not data.ndim or data.dtype.kind not in "biuf":
             return None
     check_array(f"{path}: {place}/data", data, data.ndim <= 2, "samples of one number or a row")
+    refuse(
+        hdf5.type_name(group) == "IndexSeries",
+        f"{path}: {place} is an IndexSeries: its data are numbers of images, no values that were shown. Write such, as "
+        "the mean luminance of each image, as a TimeSeries.",
+    )
     clock = hdf5.child(group, "timestamps" if timed else "starting_time", path, place)
     if not isinstance(clock, h5py.Dataset):
         raise BadInput(f"{path}: {place} has neither timestamps nor a starting_time.")
