@@ -148,6 +148,15 @@ def test_another_file_is_another_recording(session):
     before = sources.identity(recipe, "m")
     np.save(session / "alf/licks.times.npy", np.arange(3.0))
     assert sources.identity(recipe, "m") != before and "licks" in opened(session).series
+    before = sources.identity(recipe, "m")
+    place = session / "alf/probe01"
+    place.rename(session / "elsewhere").joinpath("pykilosort").rename(session / "spikes")
+    place.symlink_to(session / "elsewhere")
+    (place / "pykilosort").symlink_to(session / "spikes")
+    assert sources.identity(recipe, "m") == before, "a link to the same files"
+    file = session / "spikes/spikes.times.npy"
+    np.save(file, np.load(file) + 0.001)
+    assert sources.identity(recipe, "m") != before
 
 
 def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):

@@ -91,7 +91,9 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
 def files(folder: Path) -> list[Path]:
     """Every file of a session that may be read: ALF files of its folder, its probes and their revisions."""
     place = _alf(folder)
-    there = sorted(p for p in place.rglob("*") if p.is_file() and alf.NAME.fullmatch(p.name))
+    # A probe's folder may be a link; `**` would not go there, and its spikes could change unseen.
+    every = (p for depth in range(1, 5) for p in place.glob("/".join(depth * "*")))
+    there = sorted(p for p in every if p.is_file() and alf.NAME.fullmatch(p.name))
     if not there:
         raise MissingInput(f"{place}: no ALF file in it; `path` must be the folder of a session.")
     return there
