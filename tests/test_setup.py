@@ -84,7 +84,9 @@ def test_what_runs_is_what_is_pinned(wanted):
         extras = PROJECT["optional-dependencies"]
         seldom = [Requirement(line).name for line in extras["sweep"] + extras["ibl"]]
         assert wanted.name in seldom, f"{wanted.name} is not installed; run make setup"
-        pytest.skip("neither the sweep engine nor what fetches from the IBL is in the default set-up")
+        pytest.skip(
+            "neither the sweep engine nor what fetches from the IBL is in the default set-up"
+        )
     assert Version(installed.public) == pins()[canonicalize_name(wanted.name)]
 
 

@@ -59,6 +59,11 @@ def branch(sessions):
     return fit_branch(sessions)
 
 
+@pytest.fixture(scope="module")
+def causal_branch(sessions):
+    return fit_branch(sessions, causal=True)
+
+
 def fit(sessions, branch, settings=FAST, **shape):
     return fitting.fit(sessions, branch, settings, SHAPE | shape, masks.Mix())[0]
 
@@ -176,9 +181,8 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted, network):
 
 
 @pytest.mark.parametrize("trunk", ["transformer", "gru"])
-def test_a_causal_network_sees_no_later_bin(sessions, trunk):
-    branch = fit_branch(sessions, causal=True)
-    fitted = fit(sessions, branch, causal=True, trunk=trunk)
+def test_a_causal_network_sees_no_later_bin(sessions, causal_branch, trunk):
+    fitted = fit(sessions, causal_branch, causal=True, trunk=trunk)
     hidden = masks.hide(sessions[0])
     part = batch(fitted, sessions[0], hidden)
     later = dict(part) | {"x": part["x"].clone()}
@@ -811,16 +815,15 @@ def test_test_trials_teach_nothing(decoder, sessions):
 def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sessions):
     one, test = sessions[0], sessions[0].rows("test")
 
-    def explained(session):
-        branch = fit_branch([session])
+    def explained(session, branch):
         wheel = Task("wheel", "signal")
         answer = branch.answers[wheel]["lagged ridge"][0]
         course = session.signals[session.known, :, 0].mean(axis=0)
         truth = session.signals[..., 0]
         return 1 - np.divide(*(((a - truth)[test] ** 2).sum() for a in (answer, course)))
 
-    assert explained(one) > 0.15 > 0.1 > explained(shuffled(one, 0))
-    branch = fit_branch([one])
+    branch, mixed_up = fit_branch([one]), shuffled(one, 0)
+    assert explained(one, branch) > 0.15 > 0.1 > explained(mixed_up, fit_branch([mixed_up]))
     choice = branch.answers[Task("choice", "variable")]["logistic"][0][test].argmax(axis=1)
     assert (choice == one.variables[test, 0]).mean() > 0.65
     rate = branch.answers[Task(BEHAVIOUR, "encode", one.behaviour)]["Poisson GLM"][0][test]
