@@ -496,6 +496,8 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
         (lambda m, one: m.decode(one.counts), "session = '': this model knows s0, s1"),
         (lambda m, one: m.decode(one.counts, session="s7"), "this model knows s0, s1"),
         (lambda m, one: m.decode(one.counts[:, :3], session="s0"), "counts: (60, 3, 6) given"),
+        (lambda m, one: m.decode(one.counts - 1, session="s0"), "counts: -1 at (0, "),
+        (lambda m, one: m.decode(one.counts / 2, session="s0"), "expected whole numbers, as 03 left them"),
         (lambda m, one: m.decode(one.counts, {"pupil": 1}, "s0"), "no 'pupil'; this model knows wheel"),
         (lambda m, one: m.decode(one.counts, {"wheel": np.ones((60, 2))}, "s0"), "wheel: (60, 2) given"),
         (lambda m, one: m.decode(one.counts, {"choice": np.zeros(60)}, "s0"), "each of [-1.0, 1.0]"),

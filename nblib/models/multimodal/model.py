@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nblib.core import tensors
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact
+from nblib.data.binned_files import first_no_count
 from nblib.models.multimodal import masks
 from nblib.models.multimodal.courses import Courses
 from nblib.models.multimodal.linear import LinearMap
@@ -253,6 +254,10 @@ class Multimodal:
         n = len(next(iter(given.values())) if counts is None else counts)
         spikes = np.zeros((n, n_bins, n_units)) if counts is None else counts
         spikes = _checked("counts", spikes, n, n_bins, n_units).astype(np.float32)
+        if (at := first_no_count(spikes)) is not None:
+            raise BadInput(
+                f"counts: {spikes[at]:g} at {at}; expected whole numbers, as 03 left them."
+            )
         signals = np.zeros((n, n_bins, len(like.signal_names)), np.float32)
         variables = np.zeros((n, len(like.classes)), np.int64)
         for s, name in enumerate(like.signal_names):
