@@ -277,6 +277,9 @@ def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_ta
     scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
     assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
     assert "of which 10 trials are known" in transfer.in_words(table)
+    real = table.assign(best=np.nan, share=np.nan)  # as of sessions whose truth nobody knows
+    shown = experiment.beside(replace(result, tables=result.tables | {"transfer": real}))[-1]
+    assert {"value", "gain_low"} <= set(shown) and "share" not in shown and len(shown) == 25
 
 
 def test_mice_that_see_the_same_scenes_are_sessions_of_one_variable(

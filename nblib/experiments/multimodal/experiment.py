@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
 OF_PSTH = {"model": PSTH, "variant": BEHAVIOUR}
-BESIDE = ("passport", "inflation", "bands", "embeddings", "causal")
+BESIDE = ("passport", "inflation", "bands", "embeddings", "causal", "transfer")
 
 
 def load_sessions(
@@ -143,7 +143,7 @@ def price(
 def beside(result: Result) -> list[pd.DataFrame]:
     """The tables `BESIDE` the scores, as people read them; without those that are empty."""
     return [
-        table.round(3).rename_axis(columns=name)
+        table.dropna(axis=1, how="all").round(3).rename_axis(columns=name)
         for name, table in result.tables.items()
         if name in BESIDE and len(table)
     ]

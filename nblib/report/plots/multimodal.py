@@ -51,7 +51,9 @@ def transfer(table: pd.DataFrame) -> Picture:
     from nblib.experiments.multimodal.transfer import shares  # loads torch
 
     if table.empty or table["share"].isna().all():
-        return style.say("No recording is `new`, or what is possible there is not known.")
+        return style.say(
+            "No recording is `new`, or what is possible there is not known (see `transfer` above)."
+        )
     fig, ax = style.new_panel(3.2)
     primitives.curves(ax, shares(table), "trials", "model")
     ax.axhline(1, **primitives.CHANCE)
