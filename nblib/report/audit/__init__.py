@@ -28,7 +28,7 @@ CHECKS = {
     "windows": "of time without trials, a role sees its own time and gaps alone, and nothing after t0",
     "recordings": "no recording takes part under two names",
     "subjects": "no test subject taught the embedder that it judges",
-    "sessions": "a model of several sessions scales by train trials and sees neither what is hidden nor, if causal, what comes later; no new recording taught it, and it remembers no test trial",
+    "sessions": "a model of several sessions scales by train trials and sees neither what is hidden nor, if causal, what comes later; no new recording taught it, it remembers no test trial, and none is a trial of another recording that teaches",
 }
 LOOKS = {
     "test rows": checks.test_rows, "random split": checks.random_split, "choice": checks.choice,
