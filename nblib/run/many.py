@@ -33,10 +33,10 @@ from nblib.run.execute import KERNEL_DIED, Exit
 from nblib.run.plan import Task, needs
 from nblib.run.watch import SIGNALS, signals_to
 
-LIGHT = (
-    "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "matplotlib_inline.config",
-    "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal", "scipy.stats", "seaborn",
-    "matplotlib.pyplot", "nblib.run.execute", "nblib.run.kernel", "nblib.prepare.binning_stage",
+LIGHT = (  # the first of them knows how to import nbclient quickly
+    "nblib.run.kernel", "ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell",
+    "matplotlib_inline.config", "IPython.core.completer", "xarray", "h5py", "pynwb", "scipy.signal",
+    "scipy.stats", "seaborn", "matplotlib.pyplot", "nblib.run.execute", "nblib.prepare.binning_stage",
     "nblib.prepare.cleaning", "nblib.prepare.stored_splits", "nblib.report.plots.recordings",
     "nblib.report.plots.preparation", "nblib.report.response_explorer",
 )  # fmt: skip

@@ -42,6 +42,19 @@ def test_a_job_has_its_own_world(preloaded, monkeypatch, tmp_path):
     assert names.count("python") == 1 and set(names) <= {"python", "jemalloc_bg_thd"}
 
 
+def test_what_jobs_share_is_imported_quickly():
+    """The grammar of web addresses, which a validator of nbclient compiles and no job needs, takes a second."""
+    code = (
+        "import importlib, sys\n"
+        "from nblib.run import many\n"
+        "names = iter(many.LIGHT)\n"
+        "while 'nbclient' not in sys.modules:\n"
+        "    importlib.import_module(next(names))\n"
+        "sys.exit('rfc3987_syntax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_outcomes_are_true(preloaded, capsys):
     """In their order; one that died is tried once more, one with an error of its own is not."""
     after = [set(), set(), {0}, set()]
