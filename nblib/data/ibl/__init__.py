@@ -134,7 +134,7 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
         if len(times) > LEAST_ISI:
             spans.append(Span(f"spikes of {probe}", times.min(), times.max()))
             for pair in itertools.permutations((spans[0], spans[-1])):
-                check_unit(str(file), *pair, f"{TO_SECONDS.capitalize()}.")
+                check_unit(str(file), *pair, f"{TO_SECONDS.capitalize()}, or take a folder away.")
         times, index = by_unit(times, owner, ids, file)
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
