@@ -210,6 +210,9 @@ def broken(session, what):
     match what:
         case "no table":
             (alf / "_ibl_trials.table.pqt").rename(alf / "_ibl_trials.intervals.npy")
+        case "table of a task":
+            (alf / "task_00").mkdir()
+            (alf / "_ibl_trials.table.pqt").rename(alf / "task_00" / "_ibl_trials.table.pqt")
         case "nan":
             table.loc[3, "stimOn_times"] = np.nan
             table.to_parquet(alf / "_ibl_trials.table.pqt")
@@ -299,6 +302,7 @@ def broken(session, what):
     ("what", "message"),
     [
         ("no table", "no trials.table; its trials are one file a column"),
+        ("table of a task", "no trials.table; .*alf/task_00/_ibl_trials.table.pqt is one: link"),
         ("nan", r"no finite stimOn_times \(NaN or infinite\) in row 3"),
         (
             "camera",

@@ -220,9 +220,12 @@ def _trials(place: Path, used: list[Path]) -> pd.DataFrame:
     """The table of trials, with start_time and stop_time; its file is added to `used`."""
     file = alf.find(place, "trials.table")
     if file is None:
-        old = "; its trials are one file a column, as before 2022: load them once with ONE, which writes the table"
-        found = alf.find(place, "trials.intervals")
-        raise MissingInput(f"{place}: no trials.table{old if found else ''}.")
+        why = ""
+        if alf.find(place, "trials.intervals"):
+            why = "; its trials are one file a column, as before 2022: load them once with ONE, which writes the table"
+        elif elsewhere := sorted(place.glob("*/*trials.table.*")):  # of one task of several
+            why = f"; {elsewhere[0]} is one: link what lies there into {place}"
+        raise MissingInput(f"{place}: no trials.table{why}.")
     used.append(file)
     spans = ("intervals_0", "intervals_1")
     table = read_table(file, spans, as_text=True)
