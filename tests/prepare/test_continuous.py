@@ -214,6 +214,11 @@ def test_splits_that_leak_are_refused(asked, words):
         split_of(binned, **asked)
 
 
+def test_bins_too_narrow_for_the_memory_are_refused():
+    with pytest.raises(BadParameter, match="bin_s = 1e-06: that makes 1,000,000 bins a second"):
+        binning.bin_recording(recording(), BinSettings(binning="continuous", bin_s=1e-6))
+
+
 def test_a_recording_shorter_than_a_cycle_is_told_so():
     binned = binning.bin_recording(recording(n_s=10.0), BinSettings(**BINS))
     words = r"left for val .* 9 rows of time are less than a cycle of cycle_s = \[8.0, 2.0, 3.0\] with 1 s"

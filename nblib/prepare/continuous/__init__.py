@@ -25,6 +25,7 @@ from nblib.prepare.continuous import film
 
 ROW_S = 1.0
 STA_S, STA_STEP_S = 0.5, 0.008  # how far back a spike-triggered average looks, in which steps
+MOST_BINS = 100_000  # of a row; spikes are sampled less often, and more would fill the memory
 STEP = 8  # bins of a row are a multiple of this where it has as many
 
 
@@ -42,12 +43,16 @@ def rows_of_time(
     Returns a table with a label "" for each row, its number the index, edges int64 ns (row, bins + 1),
     and what counts keep of rows left out between the first and the last. Raises BadInput for a recording
     without spikes, for a stimulus that is shorter than the spikes by more than a row, has a gap or is
-    NaN, unless `gaps` is cut; what `stimulus.read` raises.
+    NaN, unless `gaps` is cut; BadParameter for bins that are too narrow; what `stimulus.read` raises.
     """
     times, values = stimulus.read(recording)
     known = stimulus.known(times, values)
     first, last = recording.spike_span()
     n = row_bins(settings.bin_s)
+    if n > MOST_BINS:
+        raise BadParameter(
+            f"bin_s = {settings.bin_s:g}: that makes {n:,} bins a second, more than {MOST_BINS:,}; take wider bins."
+        )
     length = n * settings.bin_s
     if settings.gaps == "refuse":
         _refuse_unknown(recording, values, known, (first, last), length)

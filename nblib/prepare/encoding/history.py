@@ -29,6 +29,7 @@ EDGES = np.unique(
 )  # of times since the last spike
 N_AGES = len(EDGES) + 1
 AGE = np.digitize(np.arange(LONGEST + 1), EDGES)  # group of each such time
+MOST_CHANNELS = 32  # of the stimulus: full-field colours, sounds, a mean here and there
 TAUS = (4.0, 20.0, 100.0)  # steps, of the traces of spikes
 RECENT = 32  # steps whose counts are seen one by one
 
@@ -122,12 +123,17 @@ def inputs_of(stream: Stream, horizon_s: float) -> Inputs:
 
     Raises BadParameter where the split keeps less time free between roles than context and horizon,
     or bins do not fall into steps; BadInput where a role holds no step, or no spike of some cell, for a
-    stimulus that never changes in train, and for a single cell.
+    stimulus that never changes in train or has too many channels, and for a single cell.
     """
     if len(stream.units) < 2:
         raise BadInput(
             f"unit {some(stream.units.index)} is left alone by 03 and 04, and scores have their intervals over cells: "
             "two at least are needed."
+        )
+    if (n := stream.stimulus.shape[1]) > MOST_CHANNELS:
+        raise BadInput(
+            f"the stimulus has {n} channels, and a model of each cell fills the memory with more than {MOST_CHANNELS}; "
+            "write a series of fewer, such as means over parts of the field, and name it in the recipe (series)."
         )
     if stream.row_bins % STEP:
         raise BadParameter(
