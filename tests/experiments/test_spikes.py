@@ -202,7 +202,7 @@ def test_what_cannot_be_predicted_is_named(stream):
         prediction.data_of(still, small())
     many = replace(stream, stimulus=np.zeros((len(stream.number), 200), np.float32))
     with pytest.raises(
-        BadInput, match="the stimulus has 200 channels, .* more than 32; write a series"
+        BadInput, match=r"stimulus has 200 channels, .* more than 32; write a series"
     ):
         prediction.data_of(many, small())
     for bin_s, words in ((0.0003, "expected 2.4 to 60 ms"), (0.03, "expected 240 to 6000 ms")):
