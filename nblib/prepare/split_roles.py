@@ -110,8 +110,9 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
         known = label != NO_LABEL
     classes = labelling.as_text(label[known])
     labelling.check_classes(classes, json.loads(binned.attrs["classes"]), who)
-    unlabelled = continuous.is_continuous(binned) or signals_of(binned)
-    if binned.attrs["label_name"] or not unlabelled:  # time and signals need no label
+    asked = json.loads(binned.attrs.get("binning", "{}")).get("variables")
+    unlabelled = continuous.is_continuous(binned) or signals_of(binned) or asked
+    if binned.attrs["label_name"] or not unlabelled:  # time, signals and variables need no label
         _check_label(label[known], binned.attrs["label_name"], settings, group[known], who)
     if n_groups < max(3, settings.n_folds + 2 if settings.n_folds > 1 else 3):
         raise BadParameter(

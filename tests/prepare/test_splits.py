@@ -142,6 +142,15 @@ def test_refusals():
         split_roles.make_split(counts_of(), SplitSettings(gap_s=100.0))
 
 
+def test_variables_need_no_label_beside_them():
+    binned = counts_of(label=np.full(200, ""))
+    binned.attrs["label_name"] = ""
+    with pytest.raises(BadInput, match="no label .* and no signals; set `label`, as to a variable"):
+        split_roles.make_split(binned, SplitSettings())
+    binned.attrs["binning"] = json.dumps({"variables": ["choice"]})
+    assert {*split_roles.make_split(binned, SplitSettings()).role} >= {"train", "val", "test"}
+
+
 @pytest.mark.parametrize("asked", ALL, ids=lambda s: f"{s.split}-{s.n_folds}-{s.stratified}")
 def test_poisoned_test_trials_change_nothing_on_the_train_side(asked, tmp_path):
     """Test, validation and gap counts at the type's maximum: every stored byte stays the same."""
