@@ -145,7 +145,9 @@ def test_refusals():
 def test_variables_need_no_label_beside_them():
     binned = counts_of(label=np.full(200, ""))
     binned.attrs["label_name"] = ""
-    with pytest.raises(BadInput, match=r"no label .* and no signals; set `label`, as to a variable"):
+    with pytest.raises(
+        BadInput, match=r"no label .* and no signals; set `label`, as to a variable"
+    ):
         split_roles.make_split(binned, SplitSettings())
     binned.attrs["binning"] = json.dumps({"variables": ["choice"]})
     assert {*split_roles.make_split(binned, SplitSettings()).role} >= {"train", "val", "test"}
