@@ -30,6 +30,7 @@ USES = ("path",)
 TRIALS = "trials"  # the interval table that is made here
 SORTER = "pykilosort"
 LATE = 10  # frames that a camera may have more of than of their times, or less
+JITTER_S = 0.1  # spikes that are out of order by less are put in order
 UNITS = ("spikes.times", "spikes.clusters", "clusters.channels")
 ABOUT_UNITS = ("clusters.metrics", "channels.brainLocationIds_ccf_2017", "channels.mlapdv")
 CAMERAS = ("left", "right", "body")
@@ -135,6 +136,11 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             spans.append(Span(f"spikes of {probe}", times.min(), times.max()))
             for pair in itertools.permutations((spans[0], spans[-1])):
                 check_unit(str(file), *pair, f"{TO_SECONDS.capitalize()}, or take a folder away.")
+        if (
+            len(times) == len(owner) and 0 < _falls_s(times) < JITTER_S
+        ):  # of more, 01 says what it is
+            order = np.argsort(times, kind="stable")
+            times, owner = times[order], owner[order]
         times, index = by_unit(times, owner, ids, file)
         units.append(table.iloc[ids])
         spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
@@ -169,6 +175,11 @@ def _check_spikes(folder: Path, times: np.ndarray, owner: np.ndarray, n: int) ->
         np.setdiff1d(owner, np.arange(n)),
         f"{alf.require(folder, UNITS[1])}: cluster %rows, but {UNITS[2]} has {n} clusters, from 0.",
     )
+
+
+def _falls_s(times: np.ndarray) -> float:
+    """How far times lie behind an earlier one at most [s]."""
+    return float((np.maximum.accumulate(times) - times).max(initial=0.0))
 
 
 def _subject(path: Path) -> str:
