@@ -314,6 +314,16 @@ def test_every_train_stands_beside_those_that_know_nothing(result):
     assert words.startswith("**Result.**") and "over the published greedy inference" in words
 
 
+def test_a_train_without_spikes_is_not_called_the_nearest():
+    """A flat train has no correlation; counted as 0 it lies over those that are below."""
+    columns = {"trains": [trains.EXACT, trains.GREEDY], "count_ratio": [0.0, 0.9]}
+    columns |= {"correlation": [0.0, -0.02], "schreiber_10": [0.0, 0.1]}
+    words = trains.in_words(pd.DataFrame(columns))
+    assert f"*{trains.GREEDY}* is nearest" in words and "-0.02 at 0.90 of the spikes" in words
+    alone = pd.DataFrame(columns).iloc[:1]
+    assert trains.in_words(alone) == "No inferred train holds a spike."
+
+
 EVERY = ["lnp", "net", "intensity", "chain"]
 
 

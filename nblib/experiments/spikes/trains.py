@@ -195,6 +195,7 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
         "trains": "{trains}",
         "spikes / recorded": "{count_ratio:.2f}",
         "correlation, 50 bins": "{correlation:.3f}",
+        "cells without a correlation": "{undefined}",
         "95 % interval": "{ci_low:.3f} to {ci_high:.3f}",
         **{f"Schreiber, {sigma}": f"{{schreiber_{sigma}:.3f}}" for sigma in spike_trains.SIGMAS},
         "van Rossum, 10": "{van_rossum:.2f}",
@@ -203,13 +204,15 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_words(table: pd.DataFrame) -> str:
-    """Which train is nearest, and where the published inference or the Poisson twin wins; "" where none
-    was inferred."""
+    """Which train is nearest of those with spikes, and where the published inference or the Poisson twin
+    wins; "" where none was inferred."""
     table = table[~table["trains"].isin(spike_trains.REFERENCES)].set_index("trains")
     if table.empty:
         return ""
     rates = table.index.str.endswith(RATE)
-    sharp, trains = table["schreiber_10"], table[~rates]
+    sharp, trains = table["schreiber_10"], table[~rates & (table["count_ratio"] > 0)]
+    if trains.empty:
+        return "No inferred train holds a spike."
     best, sharpest = trains["correlation"].idxmax(), trains["schreiber_10"].idxmax()
     row = trains.loc[best]
     text = (
