@@ -15,6 +15,7 @@ from nblib.models.encoders import glm, network
 from nblib.prepare.continuous import STEP, cycle_roles
 from nblib.prepare.continuous.stream import Stream, spans_of
 from nblib.prepare.encoding import history
+from nblib.prepare.encoding.distance import SPIKE_BIN
 from nblib.report.audit import checks
 from nblib.report.plots import cells as plots
 
@@ -109,6 +110,20 @@ def test_no_target_reaches_over_a_seam(stream):
     last = one.steps["train"][one.steps["train"] < 19 * ROW // STEP][-30:]
     model = network.Predictor(one, "distance", n_bins=80, latent=4)
     assert (model.log_distance(one, last) == model.log_distance(other, last)).all()
+
+
+def test_a_target_is_the_distance_to_the_nearest_spike_ahead(data):
+    """Of bins before t0 too: what came before is what the network is to do without."""
+    inputs, step = data.inputs, data.inputs.steps["train"][40]
+    told = network.Predictor(inputs, "distance", n_bins=80, latent=4).log_distance(
+        inputs, np.array([step])
+    )
+    for cell in range(inputs.n_cells):
+        spikes = np.flatnonzero(inputs.spikes[step : step + 35, :, cell].ravel())
+        bins = np.arange(-network.PAST, 80)[:, None]
+        away = np.abs(bins - spikes).min(axis=1, initial=history.LONGEST)
+        expected = np.log(np.maximum(away, SPIKE_BIN))
+        np.testing.assert_allclose(told[0, cell], expected, rtol=1e-6)
 
 
 def test_history_is_what_it_says(data, stream):

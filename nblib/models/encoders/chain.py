@@ -10,7 +10,9 @@ Shapes: W windows, L bins, C cells; window w is of cell w % C.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
@@ -43,24 +45,32 @@ class _LogZ(torch.autograd.Function):
         return spike, leads, interval.unflatten(0, (-1, ctx.n_cells)).sum(dim=0)
 
 
-def _all_sums(bins: np.ndarray, first: np.ndarray, between: np.ndarray) -> list[np.ndarray]:
-    """What `_sums` gives, of as many parts of the windows at once as torch has threads."""
+def _all_sums(bins: np.ndarray, first: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Log Z (W,), how often each scored thing is expected: a spike in a bin (W, L), it being the first
+    (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors.
+
+    As many parts of the windows are summed at once as torch has threads.
+    """
+    sums = np.empty(len(bins)), *np.zeros((4, *bins.shape))
     rounds = len(bins) // len(between)
     parts = min(torch.get_num_threads(), rounds)
     ends = np.arange(parts + 1) * rounds // parts * len(between)
     slices = [slice(*pair) for pair in itertools.pairwise(ends)]
-    with ThreadPoolExecutor(parts) as pool:
-        sums = pool.map(lambda at: _sums(bins[at], first[at], between), slices)
-    return [np.concatenate(values) for values in zip(*sums, strict=True)]
+    work = _threads(parts, os.getpid()).map if parts > 1 else map
+    list(work(lambda at: _sums(bins[at], first[at], between, *(of[at] for of in sums)), slices))
+    return sums
+
+
+@functools.cache
+def _threads(n: int, _process: int) -> ThreadPoolExecutor:
+    """Threads of a process, which a fork of it does not have: to start them takes as long as many sums."""
+    return ThreadPoolExecutor(n)
 
 
 @numba.njit(cache=True, fastmath=True, nogil=True)
-def _sums(bins, first, between):
-    """Log Z (W,), how often each scored thing is expected: a spike in a bin (W, L), it being the first
-    (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors."""
+def _sums(bins, first, between, log_z, spike, leads, interval, after):
+    """Fill in what `_all_sums` gives; `interval` is 0 at first."""
     W, L = bins.shape
-    log_z, spike, leads, after = np.empty(W), np.empty((W, L)), np.empty((W, L)), np.empty((W, L))
-    interval = np.zeros((W, L))
     ends, onward = np.empty(L), np.empty(L)
     turned = between[:, ::-1].copy()  # arrays that are read in one order are read several at once
     for w in range(W):
@@ -82,7 +92,6 @@ def _sums(bins, first, between):
             spike[w, i] = share * follows
             leads[w, i] = first[w, i] * onward[i] / total
         log_z[w] = np.log(total)
-    return log_z, spike, leads, interval, after
 
 
 def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
@@ -109,7 +118,7 @@ def samples(bins: Tensor, first: Tensor, between: Tensor, rng: np.random.Generat
 
 def _factors(*scores: Tensor) -> list[np.ndarray]:
     """Scores as what they multiply a probability with; the sums over trains are the processor's work."""
-    return [x.detach().double().exp().contiguous().cpu().numpy() for x in scores]
+    return [x.detach().exp().double().contiguous().cpu().numpy() for x in scores]
 
 
 @numba.njit(cache=True)
