@@ -345,7 +345,7 @@ def broken(session, what):
             "ccf_2017.npy is <U4 of shape .*expected a row of 1 numbers for each",
         ),
         ("flat positions", r"mlapdv.npy is float64 of shape \(3, 2\); expected a row of 3"),
-        ("empty probe", "probe02: no spikes sorted by anything"),
+        ("empty probe", "probe02: no spikes sorted by anything; there is none. .* take its folder"),
         (
             "camera runs back",
             "_ibl_leftCamera.times.npy falls after sample 100",

@@ -76,7 +76,8 @@ def probes(path: Path, sorter: str = "") -> dict[str, Path]:
         name = sorter or (SORTER if SORTER in there else next(iter(there), ""))
         if name not in there:
             raise MissingInput(
-                f"{probe}: no spikes sorted by {name or 'anything'}; there is {', '.join(there) or 'none'}."
+                f"{probe}: no spikes sorted by {name or 'anything'}; there is {', '.join(there) or 'none'}. To go on "
+                "without this probe, take its folder away."
             )
         if len(there) > 1 and name not in (sorter, SORTER):
             raise BadInput(
