@@ -112,7 +112,8 @@ def load(folder: Path | str) -> Any:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How to train. clip_norm: largest gradient norm; patience [epochs]; threads: 0 = as is."""
+    """How to train. clip_norm: largest gradient norm; patience [epochs]; threads: 0 = as is; anneal: the rate
+    falls to 0 along a cosine, and the last epoch counts."""
 
     max_epochs: int = 30
     batch_size: int = 64
@@ -126,6 +127,7 @@ class FitSettings:
     logger: str = "csv"
     seed: int = 0
     progress: bool = True
+    anneal: bool = False
 
     @classmethod
     def of(cls, settings: Any, defaults: Mapping[str, Any], **changes: Any) -> FitSettings:

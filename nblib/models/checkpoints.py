@@ -142,7 +142,7 @@ class Keeper(lightning.Callback):
         self.history.append(row)
         if not self.n_val:
             self.best_epoch = row["epoch"]
-        elif row["val_loss"] < self.best_loss:
+        elif row["val_loss"] < self.best_loss or self.settings.anneal:
             self.best_epoch, self.best_loss = row["epoch"], row["val_loss"]
             self.best = {k: v.detach().clone() for k, v in step.net.state_dict().items()}
         self._stop_when_done(trainer)

@@ -120,6 +120,7 @@ def fit(
             "data": fingerprint(train, val),
             "network": layout(module),
             **asdict(settings),
+            "anneal": settings.max_epochs if settings.anneal else 0,
             **(identity or {}),
         }
         if resume:
@@ -247,6 +248,10 @@ class Step(lightning.LightningModule):
 
     def training_step(self, epoch: Iterator[tuple[Tensor, Tensor]], _: int) -> None:
         optimizer, pieces, n = self.optimizers(), self.batches.pieces, len(self.batches)
+        if (s := self.settings).anneal:
+            share = (1 + math.cos(math.pi * self.current_epoch / s.max_epochs)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = share * s.learning_rate
         for piece, batch in enumerate(epoch):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
             loss, _ = self.loss(self.net, *batch)

@@ -113,7 +113,7 @@ STAGES: dict[str, StageInfo] = {
     ),
     "11_movie": StageInfo(7, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
-        9, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
+        10, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(

@@ -226,8 +226,8 @@ def _bare_masked(net: Any, session: Any, branch: Any, batch: int, device: str) -
     from nblib.models import FitSettings
     from nblib.models.multimodal import fitting, masks, model
 
-    data = [model.tensors_of(session, branch.best(0), branch.rest[0], torch.device(device))]
-    data[0]["spread"] = torch.ones(len(session.role), 1, len(session.signal_names), device=device)
+    data = [model.tensors_of(session, branch.rest[0], torch.device(device))]
+    data[0]["width"] = torch.ones(len(session.role), 1, len(session.signal_names), device=device)
     settings = FitSettings(batch_size=batch)
     parts = list(fitting.TrialBatches(data, [session], "train", settings, masks.Mix()))
     net = net.to(device).train()

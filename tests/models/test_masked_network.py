@@ -16,12 +16,12 @@ from scipy.special import log_softmax
 
 from nblib import cli, models
 from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, NblibError
-from nblib.experiments.multimodal import judge
-from nblib.models import FitSettings
+from nblib.experiments.multimodal import answers, judge
+from nblib.models import FitSettings, training
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, encoding, starts
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, encoding, starts
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
@@ -74,8 +74,7 @@ def fitted(sessions, branch):
 
 
 def data_of(fitted, k, session):
-    linear = {task.name: task.linear(fitted.maps[k], session) for task in starts(session)}
-    return model.tensors_of(session, linear, fitted.rest[k], torch.device("cpu"))
+    return model.tensors_of(session, fitted.rest[k], torch.device("cpu"))
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -165,12 +164,6 @@ def test_what_is_hidden_cannot_matter(scheme, sessions, fitted, network):
         other["variables"] = torch.where(
             part["hide_variables"], 1 - part["variables"], part["variables"]
         )
-        # What linear models say may follow what is hidden of what they read: it must not be used then.
-        if part["hide_spikes"].any():
-            for name in ("linear_signals", "linear_0"):
-                other[name] = part[name] + 1
-        if part["hide_signals"].any() or part["hide_variables"].any():
-            other["linear_rates"] = part["linear_rates"] + 1
         with torch.inference_mode():
             said = flat(network(part))
             for one, two in zip(said, flat(network(other)), strict=True):
@@ -207,14 +200,31 @@ def test_a_causal_network_sees_no_later_bin(sessions, causal_branch, trunk):
         np.testing.assert_array_equal(of_signal(sessions[0])[:, :5], of_signal(other)[:, :5])
 
 
-def test_an_untrained_network_says_what_the_linear_models_say(sessions, branch):
+def test_an_untrained_network_says_what_is_said_without_a_look(sessions, branch):
     fitted = fit(sessions, branch, replace(FAST, max_epochs=1, learning_rate=1e-12))
-    _, signals, variables = fitted.network(0, sessions[0], masks.hide(sessions[0]))
+    rates, signals, (choice,) = fitted.network(0, sessions[0], masks.hide(sessions[0]))
+    rest = branch.rest[0]
+    np.testing.assert_allclose(rates[3], rest[BEHAVIOUR], rtol=1e-4)
     for s, name in enumerate(sessions[0].signal_names):
-        said = Task(name, "signal").linear(branch.maps[0], sessions[0])
-        np.testing.assert_allclose(signals[..., s], said, atol=1e-4)
-    said = Task("choice", "variable").linear(branch.maps[0], sessions[0])
-    np.testing.assert_allclose(log_softmax(variables[0], 1), log_softmax(said, 1), atol=1e-3)
+        np.testing.assert_allclose(signals[3, :, s], rest[name], atol=1e-4)
+    np.testing.assert_allclose(choice[3], log_softmax(rest["choice"]), atol=1e-4)
+
+
+def test_the_rate_of_learning_falls_to_nothing_and_then_the_last_epoch_counts(
+    sessions, branch, monkeypatch
+):
+    step, rates = training.Step.training_step, []
+
+    def noted(self, *epoch):
+        step(self, *epoch)
+        rates.append(self.optimizers().param_groups[0]["lr"])
+
+    monkeypatch.setattr(training.Step, "training_step", noted)
+    settings = replace(FAST, max_epochs=12, patience=1, anneal=True)
+    _, history = fitting.fit(sessions, branch, settings, SHAPE, masks.Mix())
+    assert history["val_loss"].argmin() < 11 == history.attrs["best_epoch"]
+    falling = FAST.learning_rate * (1 + np.cos(np.pi * np.arange(12) / 12)) / 2
+    np.testing.assert_allclose(rates, falling)
 
 
 def test_test_trials_neither_teach_nor_stop_the_training(sessions, branch, monkeypatch):
@@ -241,7 +251,7 @@ def test_one_seed_gives_one_network_and_a_step_leaves_other_sessions_alone(
     net = fitted.net
     net.zero_grad()
     part = batch(fitted, sessions[0], drawn("encode", 0, sessions[0]))
-    loss, _ = fitting.nats(net, part | {"spread": torch.ones(8, 1, 2)}, torch.arange(8))
+    loss, _ = fitting.nats(net, part | {"width": torch.ones(8, 1, 2)}, torch.arange(8))
     loss.backward()
     assert net.units_out[0].weight.grad is not None and net.units_out[1].weight.grad is None
     net.zero_grad()
@@ -301,7 +311,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_unbroken_one(
             raise KeyboardInterrupt
         return plain(net, batch, rows)
 
-    how = sessions, branch, replace(FAST, max_epochs=4), SHAPE, masks.Mix()
+    how = sessions, branch, replace(FAST, max_epochs=4, anneal=True), SHAPE, masks.Mix()
     whole, history = fitting.fit(*how)
     monkeypatch.setattr(fitting, "nats", counted)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
@@ -396,11 +406,11 @@ def test_a_session_with_one_trial_works(sessions, fitted):
 
 def test_losses_are_those_of_the_formulas(sessions, fitted):
     part = batch(fitted, sessions[0], masks.hide(sessions[0]))
-    part["spread"] = torch.full((8, 1, 2), 0.7)
+    part["width"] = torch.full((8, 1, 2), 0.7)
     with torch.inference_mode():
         _, signals, (log,) = fitted.net(part)
         loss, _ = fitting.nats(fitted.net, part, torch.arange(8))
-    error = ((signals - part["signals"]) / part["spread"]) ** 2 / 2
+    error = ((signals - part["signals"]) / part["width"]) ** 2 / 2
     cross = -log[torch.arange(8), part["variables"][:, 0]]
     assert loss.item() == pytest.approx(
         ((error.sum() + cross.sum()) / (8 * (2 * T + 1))).item(), rel=1e-5
@@ -477,11 +487,17 @@ def test_a_signal_that_stands_still_where_a_model_is_taught_is_no_loss_that_is_n
 def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_trial(
     sessions, fitted
 ):
-    one, hidden, test = sessions[0], np.array([0, 5]), sessions[0].rows("test")
-    branch, known = fit_branch([one], whole=True), own_units(one)
-    linear_alone = replace(
-        fitted, sessions=[one], maps=branch.maps, rest=branch.rest, trust={UNITS: 0.0, AREAS: 0.0}
-    )
+    def chosen(one):
+        branch = fit_branch([one], whole=True)
+        alone = replace(fitted, sessions=[one], maps=branch.maps, rest=branch.rest)
+        return answers.of_network(alone, [one], branch)
+
+    one, hidden, test = make_session(0, train=30), np.array([0, 5]), sessions[0].rows("test")
+    known, model = own_units(one), chosen(one)
+    assert model.trust[UNITS + GIVEN] >= 0.2
+    linear_alone = replace(model, trust=model.trust | {UNITS: 0.0, AREAS: 0.0})
+    assert chosen(shuffled(one, 0)).trust[UNITS + GIVEN] <= 0.1
+    assert not any(chosen(sessions[0]).trust.values()), "eight trials are too few to choose by"
     counts, likely = one.counts[test][..., hidden], []
     for given in ({}, known, {name: np.roll(of, 1, axis=0) for name, of in known.items()}):
         rate = linear_alone.impute(one.counts, hidden, given)[test]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,16 @@ import numpy as np
 
 from nblib.data import opening, sources
 from nblib.models.multimodal import linear
-from nblib.models.multimodal.branch import at_rest
-from nblib.models.multimodal.tasks import BEHAVIOUR, NETWORK, UNITS, Task
+from nblib.models.multimodal.branch import FOLDS, at_rest
+from nblib.models.multimodal.tasks import (
+    BEHAVIOUR,
+    GIVEN,
+    IMPUTING,
+    NETWORK,
+    UNITS,
+    Task,
+    encoding,
+)
 
 if TYPE_CHECKING:
     from nblib.core.params import Recipe
@@ -18,7 +27,9 @@ if TYPE_CHECKING:
     from nblib.models.multimodal.model import Multimodal
     from nblib.prepare.sessions import Session
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the network against the linear models
+WEIGHTS = (0.0, 0.5)  # of the network beside the linear models; with few trials to choose, no finer
+FEWEST = 10  # validation trials that choose; where there are fewer, linear models answer alone
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of what behaviour says, where other units tell too
 
 
 def of_network(model: Multimodal, sessions: list[Session], branch: Branch) -> Multimodal:
@@ -27,31 +38,45 @@ def of_network(model: Multimodal, sessions: list[Session], branch: Branch) -> Mu
     Returns the model with what it is trusted.
     """
     trust, parts = {}, []
-    for one in sessions:
-        val = one.rows("val")
-        parts.append((val, one.at(val), at_rest(one, one.rows("train"))))
-    # What is said at rest has seen validation trials; linear models that are compared there have not.
-    unseen = replace(model, rest=[rest for *_, rest in parts])
+    for k, one in enumerate(sessions):
+        for fold in np.array_split(one.known, FOLDS):
+            val = np.intersect1d(fold, one.rows("val"))
+            # Linear models that are compared there have not seen this fold, so nor has what is said at rest.
+            if len(val):
+                parts.append((k, val, one.at(val), at_rest(one, np.setdiff1d(one.known, fold))))
     for task, by in branch.answers.items():
-        linear, judged, network = by[branch.chosen[task]], [], []
-        for k, (val, part, _) in enumerate(parts):
-            best = branch.best(k)
-            network.append(model.answer(k, sessions[k], task, best))
-            of_val = {name: answer[val] for name, answer in best.items()}
-            judged.append((part, linear[k][val], unseen.answer(k, part, task, of_val)))
+        linear, judged = by[branch.chosen[task]], []
+        for k, val, part, rest in parts:
+            unseen = replace(model, rest=[rest] * len(sessions))
+            judged.append((part, linear[k][val], unseen.answer(k, part, task)))
         trust[task.name] = trusted(task, judged)
+        network = [model.answer(k, one, task) for k, one in enumerate(sessions)]
         pairs = zip(linear, network, strict=True)
         by[NETWORK] = [task.mixed(*pair, trust[task.name]) for pair in pairs]
+    spikes = encoding(sessions[0])[0]
+    for task in (task for task in IMPUTING if task in branch.answers):
+        judged = []
+        for k, val, part, rest in parts:
+            told = branch.answers[task][NETWORK][k][val]
+            beyond = branch.answers[spikes][branch.chosen[spikes]][k][val] / rest[BEHAVIOUR]
+            judged.append((part, told, told * beyond[..., np.concatenate(task.groups(part))]))
+        trust[task.name + GIVEN] = trusted(task, judged, SHARES)
     return replace(model, trust=trust)
 
 
-def trusted(task: Task, judged: list[tuple[Session, np.ndarray, np.ndarray]]) -> float:
-    """The weight of the network's answers against linear ones that validation trials choose.
+def trusted(
+    task: Task,
+    judged: list[tuple[Session, np.ndarray, np.ndarray]],
+    weights: Sequence[float] = WEIGHTS,
+) -> float:
+    """The weight of the network's answers against linear ones, of `weights`, that validation trials choose.
 
     judged: of each session these trials, and what linear models and the network answer to them.
     """
+    if sum(len(part.role) for part, *_ in judged) < FEWEST:
+        return 0.0
     losses = {}
-    for weight in WEIGHTS:
+    for weight in weights:
         answers = (task.mixed(linear, network, weight) for _, linear, network in judged)
         losses[weight] = sum(map(task.loss, (part for part, *_ in judged), answers))
     return min(losses, key=losses.__getitem__)

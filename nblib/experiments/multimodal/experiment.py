@@ -103,7 +103,7 @@ def run(
 def fitted(
     sessions: list[Session], params: judge.Params, folder: Path | None = None, whole: bool = True
 ) -> tuple[Branch, Multimodal, pd.DataFrame]:
-    """The linear models that the network starts from, the network, and how its training went."""
+    """The linear models, the network, and how its training went."""
     branch = fit_branch(sessions, params.causal, whole=whole)
     more = {"compiled": params.compiled, "processes": params.processes}
     settings = params.fit_settings, params.shape, params.mix

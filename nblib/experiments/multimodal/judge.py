@@ -34,7 +34,7 @@ PER_UNIT, D2, FAST_HZ = "bits of units above 5 Hz", "Poisson D2 of units that fi
 OVER_TEST, OVER_TRAIN = "bits over the test mean", "bits over the train mean"
 # By kind of task, the score as most others state it.
 USUAL = {"signal": "R2", "variable": BALANCED, "encode": OVER_TEST, "impute": OVER_TEST}
-MAX_EPOCHS = 60
+MAX_EPOCHS = 30
 
 
 class Params(P.Judge, P.Fit, CohortParams):
@@ -42,9 +42,7 @@ class Params(P.Judge, P.Fit, CohortParams):
 
     recipe: str = Field("task_demo", description="recipe in params/recipes, or a path to one")
     width: int = Field(64, ge=8, le=1024, description="numbers in a token [count]")
-    trunk: Literal["transformer", "gru"] = Field(
-        "transformer", description="how bins learn of each other"
-    )
+    trunk: Literal["gru", "transformer"] = Field("gru", description="how bins learn of each other")
     layers: int = Field(2, ge=1, le=48, description="layers of the trunk [count]")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="dropout in the layers")
     causal: bool = Field(False, description="every bin is told from itself and earlier ones alone")
@@ -60,10 +58,9 @@ class Params(P.Judge, P.Fit, CohortParams):
     most_hidden: float = Field(
         masks.MOST_HIDDEN, gt=0, le=1, description="largest share of bins, entries or units hidden"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="of AdamW")
+    learning_rate: float = Field(4e-3, gt=0, description="of AdamW; it falls to 0")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     batch_size: int = Field(32, ge=1, description="trials of one session in a step [count]")
-    patience: int = Field(15, ge=1, description="epochs without a better validation loss [count]")
     n_permutations: int = Field(500, ge=100, le=100_000, description="answers moved [count]")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="bootstrap draws [count]")
 
@@ -103,7 +100,7 @@ class Params(P.Judge, P.Fit, CohortParams):
     @property
     def fit_settings(self) -> FitSettings:
         """How the network is trained."""
-        return FitSettings.of(self, {"max_epochs": MAX_EPOCHS}, progress=False)
+        return FitSettings.of(self, {"max_epochs": MAX_EPOCHS}, progress=False, anneal=True)
 
 
 def bases(task: Task, session: Session) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ PenaltyPath = Callable[[Rows], Iterator[Maps]]  # trials that teach -> models, p
 
 @dataclass(frozen=True)
 class Branch:
-    """The linear models that the network starts from.
+    """The linear models that the network stands beside.
 
     answers: for each task, by the name of the model, what it says of all trials of each session (see
     `Task.linear`), of the known ones as models say that did not see them; first what is said where no trial
@@ -56,10 +56,6 @@ class Branch:
     maps: Maps
     rest: list[dict[str, np.ndarray]]
     factors: dict[str, np.ndarray]
-
-    def best(self, k: int) -> dict[str, np.ndarray]:
-        """What the chosen models say of all trials of session k, by task."""
-        return {task.name: self.answers[task][name][k] for task, name in self.chosen.items()}
 
 
 def each(sessions: list[Session], fit: Callable[..., Iterator], *more: Any) -> PenaltyPath:
@@ -209,8 +205,8 @@ def fit_branch(
 ) -> Branch:
     """Fit to train and validation trials (see `crossed`).
 
-    factors: as other sessions taught them (see `Branch`). whole: also what the network does not start from,
-    spikes from one signal or variable and units from others; validation trials alone are left out there.
+    factors: as other sessions taught them (see `Branch`). whole: also spikes from one signal or variable,
+    and units from others; validation trials alone are left out there.
     """
     first, known = sessions[0], [one.known for one in sessions]
     folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))

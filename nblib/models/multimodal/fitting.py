@@ -23,7 +23,8 @@ from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.tasks import BEHAVIOUR
 from nblib.prepare.sessions import Session
 
-JUDGED = Mix({"decode": 1.0})  # on validation trials, whose loss chooses the epoch
+SHARPER = 0.25  # the width of the Gaussian loss of a signal, in what the mean course is off
+JUDGED = Mix({"decode": 1.0})  # on validation trials, whose loss a search goes by
 
 
 class TrialBatches:
@@ -78,12 +79,12 @@ class TrialBatches:
 
 
 def nats(net: MaskedNetwork, batch: dict[str, Any], rows: Tensor) -> tuple[Tensor, None]:
-    """Loss of what is hidden [nats per hidden number]: Poisson, Gaussian about as wide as the branch is off,
-    and cross-entropy. A variable of a trial is one number."""
+    """Loss of what is hidden [nats per hidden number]: Poisson, Gaussian of the `width` of each signal, and
+    cross-entropy. A variable of a trial is one number."""
     rates, signals, variables = net(batch)
     no_spikes, no_signals = batch["hide_spikes"], batch["hide_signals"]
     spikes = ((rates.exp() - batch["counts"] * rates) * no_spikes).sum()
-    error = (signals - batch["signals"]) / batch["spread"]
+    error = (signals - batch["signals"]) / batch["width"]
     total = spikes + 0.5 * (error**2 * no_signals).sum()
     n = no_spikes.sum() + no_signals.sum()
     for q, log in enumerate(variables):
@@ -108,7 +109,7 @@ def fit(
     compiled: bool = False,
     processes: int = 1,
 ) -> tuple[Multimodal, pd.DataFrame]:
-    """Train on the train trials of all sessions; validation trials choose the epoch, for all tasks at once.
+    """Train on the train trials of all sessions.
 
     taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
     (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: by
@@ -119,11 +120,10 @@ def fit(
     first, (device, _) = sessions[0], pick_device(settings)
     data = []
     for k, one in enumerate(sessions):
-        data.append(tensors_of(one, branch.best(k), branch.rest[k], device))
-        error = (data[k]["linear_signals"] - data[k]["signals"])[one.rows("train")]
-        off = error - error.mean(dim=(0, 1))
-        spread = off.square().mean(dim=(0, 1)).sqrt()  # how far off linear models are, if at all
-        data[k]["spread"] = spread.clamp(min=1e-3).expand(len(one.x), 1, -1)
+        data.append(tensors_of(one, branch.rest[k], device))
+        off = (data[k]["rest_signals"] - data[k]["signals"])[one.rows("train")]
+        width = SHARPER * off.square().mean(dim=(0, 1)).sqrt()
+        data[k]["width"] = width.clamp(min=1e-3).expand(len(one.x), 1, -1)
     n_units, n_classes = [len(one.area) for one in sessions], list(map(len, first.classes.values()))
     with reproducible(settings.seed, settings.threads):
         n_bins, n_signals = first.signals.shape[1:]

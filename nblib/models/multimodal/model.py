@@ -1,4 +1,4 @@
-"""The fitted model of several sessions: its network, the linear models that this starts from, what it answers.
+"""The fitted model of several sessions: its network, the linear models beside it, what the two answer.
 
 model = nblib.report.one_run.read_run(folder).model
 model.decode(counts, session="s1")["wheel"]
@@ -27,7 +27,7 @@ from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork, Shape
 from nblib.models.multimodal.poisson import PoissonMap
 from nblib.models.multimodal.recall import Memory, RecalledMap
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, UNITS, Task, decoding, encoding, starts
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, decoding, encoding
 from nblib.prepare.sessions import Session
 
 FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
@@ -35,28 +35,23 @@ ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON h
 CLASSES = {
     cls.__name__: cls for cls in (Courses, LinearMap, PoissonMap, Memory, RecalledMap, Session)
 }
-SHARE = 0.2  # of what behaviour says of spikes, where other units tell them too
 Map = LinearMap | PoissonMap | RecalledMap
 
 
 def tensors_of(
-    session: Session,
-    linear: Mapping[str, np.ndarray],
-    rest: Mapping[str, np.ndarray],
-    device: torch.device,
+    session: Session, rest: Mapping[str, np.ndarray], device: torch.device
 ) -> dict[str, Tensor]:
     """What the network takes of all trials of a session (see `MaskedNetwork.forward`).
 
-    linear: what linear models say of every trial, by task; rest: what is said where a trial is not looked at.
+    rest: what is said where a trial is not looked at, by task.
     """
     n, names = len(session.x), session.signal_names
     arrays = {name: getattr(session, name) for name in ("x", "counts", "signals", "variables")}
     rest = {task: np.broadcast_to(answer, (n, *answer.shape)) for task, answer in rest.items()}
-    for kind, answers in (("linear", linear), ("rest", rest)):
-        signals = [answers[name] for name in names]
-        arrays[f"{kind}_signals"] = np.stack(signals, axis=-1) if names else session.signals
-        arrays[f"{kind}_rates"] = np.log(answers[BEHAVIOUR])
-        arrays |= {f"{kind}_{q}": answers[name] for q, name in enumerate(session.classes)}
+    signals = [rest[name] for name in names]
+    arrays["rest_signals"] = np.stack(signals, axis=-1) if names else session.signals
+    arrays["rest_rates"] = np.log(rest[BEHAVIOUR])
+    arrays |= {f"rest_{q}": rest[name] for q, name in enumerate(session.classes)}
     made = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return {
         name: (t.float() if t.is_floating_point() else t).to(device) for name, t in made.items()
@@ -113,8 +108,9 @@ def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Multimodal:
     """A fitted model. Of each session: `sessions`, whose trials do not matter; `rest`, what is said where a
-    trial is not looked at, and `maps`, the linear models, by task. trust: how far the network is trusted
-    beyond these, by task, as validation trials chose. factors: what a further session can be read through
+    trial is not looked at, and `maps`, the linear models, by task. trust: the weight of the network in the mean
+    with these, by task, and how far behaviour that is `GIVEN` is trusted where other units tell, as validation
+    trials chose. factors: what a further session can be read through
     (see `linear.factors`).
     """
 
@@ -127,33 +123,24 @@ class Multimodal:
 
     @torch.inference_mode()
     def network(
-        self,
-        k: int,
-        trials: Session,
-        hidden: masks.Hidden,
-        linear: Mapping[str, np.ndarray] | None = None,
+        self, k: int, trials: Session, hidden: masks.Hidden
     ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """What the network alone says of trials of session k, all hidden alike: expected counts (K, T, N),
-        signals (K, T, S) as z-scores, log-probabilities (K, C) of each variable. linear: what linear models
-        say, where it is known already (see `tensors_of`)."""
+        signals (K, T, S) as z-scores, log-probabilities (K, C) of each variable."""
         n = len(trials.x)
-        if linear is None:
-            linear = {task.name: task.linear(self.maps[k], trials) for task in starts(trials)}
-        data = tensors_of(trials, linear, self.rest[k], torch.device("cpu"))
+        data = tensors_of(trials, self.rest[k], torch.device("cpu"))
         same = {part: np.repeat(getattr(hidden, part)[None], n, axis=0) for part in masks.PARTS}
         rates, signals, variables = self.net(batch_of(data, k, np.arange(n), same))
         return rates.exp().numpy(), signals.numpy(), [v.numpy() for v in variables]
 
-    def answer(
-        self, k: int, trials: Session, task: Task, linear: Mapping[str, np.ndarray] | None = None
-    ) -> np.ndarray:
+    def answer(self, k: int, trials: Session, task: Task) -> np.ndarray:
         """What the network alone answers to a task in trials of session k (see `Task.linear`, `network`)."""
         if not task.of_counts:
             hidden = masks.hide(trials, shown=task.shown)
-            return task.pick(*self.network(k, trials, hidden, linear)[1:], trials)
+            return task.pick(*self.network(k, trials, hidden)[1:], trials)
         answers = []
         for units in task.groups(trials):
-            rates, *_ = self.network(k, trials, task.hidden(trials, units), linear)
+            rates, *_ = self.network(k, trials, task.hidden(trials, units))
             answers.append(rates[..., units])
         return np.concatenate(answers, axis=-1)
 
@@ -204,7 +191,7 @@ class Multimodal:
         """Expected counts (K, T, n) of some units, from the others and from what is known of behaviour.
 
         What linear models tell from all behaviour, or from one signal or variable, beyond the PSTH counts to the
-        power of `SHARE`.
+        power that validation trials chose (see `trust`).
 
         counts, given : see `decode`; the counts of the units that are told are not read.
         units : (n,) positions of these, each once.
@@ -221,10 +208,11 @@ class Multimodal:
         whole = any(np.array_equal(group, units) for group in Task(AREAS, "impute").groups(trials))
         task = Task(AREAS if whole else UNITS, "impute", tuple(given), units=tuple(units))
         told = self._mixed(k, trials, task, self.answer(k, trials, task))
-        for spikes in encoding(trials):
+        share = self.trust.get(task.name + GIVEN, 0.0)
+        for spikes in encoding(trials) if share else ():
             if set(spikes.shown) == set(given) and spikes.name in self.maps[k]:
                 beyond = spikes.linear(self.maps[k], trials) / self.rest[k][BEHAVIOUR]
-                told = told * beyond[..., task.units] ** SHARE
+                told = told * beyond[..., task.units] ** share
         return told
 
     def _mixed(self, k: int, trials: Session, task: Task, network: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The masked network: one token a bin, the sum of what is visible of spikes, signals and variables.
 
 A token a bin, not one a modality and bin, makes it some eight times faster at these sizes. Layers in and
-out belong to a session, the trunk and the heads of signals and variables to all. Its answers are those of
-linear models (the branch) plus what it has learned; before training they are the linear models' own.
+out belong to a session, the trunk and the heads of signals and variables to all. Its answers are what
+is said where a trial is not looked at, plus what it has learned.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 MOST_LOG_RATE = 5.0
+SMOOTH = 2.0  # width of the Gaussian that smooths counts, causal: of its earlier half [bins]
 OF_SESSION = ("units_in", "units_out", "session")  # layers that belong to one
 
 
@@ -36,7 +37,7 @@ class Shape:
 
 
 class MaskedNetwork(nn.Module):
-    """A network of this shape, whose answers are those that it begins with."""
+    """A network of this shape, which has learned nothing yet."""
 
     def __init__(self, shape: Shape):
         super().__init__()
@@ -72,6 +73,10 @@ class MaskedNetwork(nn.Module):
             nn.init.zeros_(head.bias)
         later = torch.ones(shape.n_bins, shape.n_bins, dtype=torch.bool).triu(1)
         self.register_buffer("later", later if shape.causal else None, persistent=False)
+        t = torch.arange(shape.n_bins, dtype=torch.float32)
+        near = torch.exp(-0.5 * ((t[:, None] - t) / SMOOTH) ** 2)
+        near = near.tril() if shape.causal else near
+        self.register_buffer("near", near / near.sum(dim=1, keepdim=True), persistent=False)
 
     def mixed(self, token: Tensor) -> Tensor:
         """Tokens (B, T, D) through the trunk."""
@@ -95,13 +100,13 @@ class MaskedNetwork(nn.Module):
         """Log rates (B, T, N), signals (B, T, S), log-probabilities (B, C) of each variable.
 
         batch: session, its number; x (B, T, N), signals (B, T, S), variables (B, Q); what of these is hidden
-        as `hide_spikes`, `hide_signals`, `hide_variables`; and what the answers begin with: `linear_rates`
-        (B, T, N) where behaviour is all visible, `linear_signals` (B, T, S) and `linear_0`, … (B, C) where
-        spikes are, else `rest_rates` and so on.
+        as `hide_spikes`, `hide_signals`, `hide_variables`; and what the answers begin with: `rest_rates`
+        (B, T, N), `rest_signals` (B, T, S) and `rest_0`, … (B, C).
         """
         k, no_spikes, no_signals = batch["session"], batch["hide_spikes"], batch["hide_signals"]
         no_variables = batch["hide_variables"]
-        x = self.drop(batch["x"].masked_fill(no_spikes, 0))
+        # Smoothed when what is hidden is gone, so that none of it gets into the bins around.
+        x = self.near @ self.drop(batch["x"].masked_fill(no_spikes, 0))
         signals = batch["signals"].masked_fill(no_signals, 0)
         token = self.units_in[k](torch.cat([x, no_spikes.to(x.dtype)], dim=-1))
         token = token + self.time + self.session[k]
@@ -111,18 +116,11 @@ class MaskedNetwork(nn.Module):
             variable = batch["variables"][:, q].masked_fill(no_variables[:, q], none)
             token = token + embed(variable)[:, None]
         h = self.mixed(token)  # (B, T, D)
-        all_spikes = ~no_spikes.flatten(1).any(dim=1)
-        all_behaviour = ~(no_signals.flatten(1).any(dim=1) | no_variables.any(dim=1))
-
-        def begin(what: str, visible: Tensor) -> Tensor:
-            linear, rest = batch[f"linear_{what}"], batch[f"rest_{what}"]
-            return torch.where(visible.view(-1, *[1] * (linear.ndim - 1)), linear, rest)
-
-        rates = begin("rates", all_behaviour) + self.units_out[k](h)
-        signals = begin("signals", all_spikes) + self.signals_out(h)
+        rates = batch["rest_rates"] + self.units_out[k](h)
+        signals = batch["rest_signals"] + self.signals_out(h)
         middle = h.mean(dim=1)
         variables = [
-            torch.log_softmax(begin(str(q), all_spikes) + head(middle), dim=-1)
+            torch.log_softmax(batch[f"rest_{q}"] + head(middle), dim=-1)
             for q, head in enumerate(self.variables_out)
         ]
         return rates.clamp(max=MOST_LOG_RATE), signals, variables

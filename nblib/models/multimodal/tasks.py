@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NETWORK = "masked network"  # the name of its row beside the linear models
 BEHAVIOUR, UNITS, AREAS = "spikes from behaviour", "a fifth of the units", "units of each area"
+GIVEN = ", behaviour given"  # after the name of a task of imputation
 OTHERS = "all others"  # areas than the one that is asked for
 EVERY = 5  # of the units, hidden at once
 LEAST = 1e-3  # spikes a bin; no rate is less
@@ -142,7 +143,7 @@ def encoding(session: Session) -> list[Task]:
 
 
 def starts(session: Session) -> list[Task]:
-    """What the network begins with the answers of linear models to."""
+    """What linear models are chosen for by folds of all known trials."""
     return [*decoding(session), encoding(session)[0]]
 
 

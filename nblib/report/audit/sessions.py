@@ -3,7 +3,7 @@ taught it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -15,9 +15,9 @@ from scipy.spatial.distance import cdist
 from nblib import models
 from nblib.core import store
 from nblib.data import counts_dataset
-from nblib.models.multimodal import masks
 from nblib.models.multimodal.branch import SEEN
 from nblib.models.multimodal.recall import RecalledMap
+from nblib.models.multimodal.tasks import Task, decoding, encoding
 from nblib.prepare import sessions as prepared
 from nblib.prepare import stored_splits, train_statistics
 from nblib.report.audit.files import Files
@@ -137,15 +137,13 @@ def _near(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     """Whether behaviour that is hidden moves the answers."""
-    hidden = masks.hide(one)
     rng = np.random.default_rng(0)
     other = replace(
         one,
         signals=rng.normal(size=one.signals.shape).astype(np.float32),
         variables=(one.variables + 1) % [len(c) for c in one.classes.values()],
     )
-    (_, *before), (_, *after) = (model.network(k, trials, hidden) for trials in (one, other))
-    if _differ([before[0], *before[1]], [after[0], *after[1]]):
+    if _differ(*(_answers(model, k, trials, decoding(one)) for trials in (one, other))):
         yield f"{one.name}: behaviour that is hidden moves what is said of it"
 
 
@@ -154,15 +152,18 @@ def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     half = one.counts.shape[1] // 2
     counts, signals = one.counts.copy(), one.signals.copy()
     counts[:, half:], signals[:, half:] = 9, 3
-    later, no_spikes = (
-        replace(one, counts=counts, signals=signals),
-        masks.hide(one, slice(None), one.behaviour),
-    )
-    for what, hidden in (("signals", masks.hide(one)), ("rates", no_spikes)):
-        answers = (model.network(k, trials, hidden)[:2] for trials in (one, later))
-        parts = [answer[what == "signals"][:, :half] for answer in answers]
-        if _differ([parts[0]], [parts[1]]):
+    later = replace(one, counts=counts, signals=signals)
+    of_signals = [task for task in decoding(one) if task.kind == "signal"]
+    for what, tasks in (("signals", of_signals), ("rates", encoding(one)[:1])):
+        both = (_answers(model, k, trials, tasks) for trials in (one, later))
+        if _differ(*([answer[:, :half] for answer in answers] for answers in both)):
             yield f"{one.name}: it is causal, but later bins move its {what}"
+
+
+def _answers(model: Multimodal, k: int, trials: Session, tasks: Sequence[Task]) -> list[np.ndarray]:
+    """What the network and the linear models answer to these tasks."""
+    both = ((model.answer(k, trials, t), t.linear(model.maps[k], trials)) for t in tasks)
+    return [answer for pair in both for answer in pair]
 
 
 def _differ(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
