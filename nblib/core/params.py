@@ -26,7 +26,7 @@ from pydantic import (
 from nblib.core.errors import BadParameter
 from nblib.core.source_registry import SOURCES
 from nblib.core.text_to_values import checked as checked
-from nblib.core.text_to_values import holds_nan, shown, with_room
+from nblib.core.text_to_values import check_names, holds_nan, shown, with_room
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
@@ -245,14 +245,7 @@ class BinSettings(Params):
             raise ValueError(f"n_bins must be one of {BINS_PER_PRESENTATION}, not {self.n_bins}")
         if self.window_stop_s <= self.window_start_s:
             raise ValueError("window_stop_s must be greater than window_start_s")
-        named = [*self.signals, *self.variables]
-        for name in named:
-            if named.count(name) > 1:
-                raise ValueError(f"signals and variables name {shown(name)} twice; rename one")
-            if "/" in name or not name.strip(". "):
-                raise ValueError(
-                    f"signals and variables: {shown(name)} is no name that a file may hold"
-                )
+        check_names([*self.signals, *self.variables], "signals and variables")
         rising = all(a < b for a, b in zip(self.edges_s, self.edges_s[1:], strict=False))
         if self.binning == "edges" and (len(self.edges_s) < 2 or not rising):
             raise ValueError("edges_s must hold at least two rising times for binning 'edges'")

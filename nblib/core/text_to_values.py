@@ -202,3 +202,12 @@ def with_room(limits: list[float]) -> list[float]:
     if limits[0] > limits[1] or limits in ([math.inf] * 2, [-math.inf] * 2):
         raise ValueError(f"no number lies between; write [lowest, highest], not {limits}")
     return limits
+
+
+def check_names(names: list[str], of: str) -> None:
+    """ValueError for a name that stands twice, or that a file cannot hold."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{of} name {shown(name)} twice; rename one")
+        if "/" in name or not name.strip(". "):
+            raise ValueError(f"{of}: {shown(name)} is no name that a file may hold")
