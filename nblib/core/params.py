@@ -25,8 +25,8 @@ from pydantic import (
 
 from nblib.core.errors import BadParameter
 from nblib.core.source_registry import SOURCES
-from nblib.core.text_to_values import checked as checked
 from nblib.core.text_to_values import check_names, holds_nan, shown, with_room
+from nblib.core.text_to_values import checked as checked
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
 RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
