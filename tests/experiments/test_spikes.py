@@ -126,6 +126,16 @@ def test_a_target_is_the_distance_to_the_nearest_spike_ahead(data):
         np.testing.assert_allclose(told[0, cell], expected, rtol=1e-6)
 
 
+def test_few_windows_are_the_work_of_one_thread(data, monkeypatch):
+    threads = []
+    monkeypatch.setattr(network, "train", lambda *given, **_: threads.append(given[2].threads))
+    for asked in (0, 2):
+        of = replace(data, params=data.params.model_copy(update={"threads": asked}))
+        for head in ("now", "chain"):
+            prediction.fit_network(of, head)
+    assert threads == [0, 1, 2, 2]
+
+
 def test_history_is_what_it_says(data, stream):
     counts = data.inputs.spikes.sum(axis=1)
     step = 3000

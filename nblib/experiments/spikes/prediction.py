@@ -205,7 +205,9 @@ def fit_network(data: SpikeData, head: str) -> Predictor:
 
     params, now = data.params, head == "now"
     defaults = FIT_NOW if now else FIT_AHEAD
-    settings = FitSettings.of(params, defaults, progress=False)
+    # Threads that share the work of so few windows wait for each other longer than they work.
+    threads = params.threads or int(not now)
+    settings = FitSettings.of(params, defaults, progress=False, threads=threads)
     rules = {"code": params.cell_code, "history": params.history, "latent": params.latent}
     with torch.random.fork_rng():
         torch.manual_seed(params.seed)

@@ -10,11 +10,6 @@ Shapes: W windows, L bins, C cells; window w is of cell w % C.
 
 from __future__ import annotations
 
-import functools
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numba
 import numpy as np
 import torch
@@ -33,7 +28,7 @@ class _LogZ(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
-        sums = _all_sums(*_factors(bins, first, between))[:4]
+        sums = _sums(*_factors(bins, first, between))[:4]
         value, *expected = (torch.from_numpy(values).to(bins) for values in sums)
         ctx.save_for_backward(*expected)
         ctx.n_cells = len(between)
@@ -45,32 +40,13 @@ class _LogZ(torch.autograd.Function):
         return spike, leads, interval.unflatten(0, (-1, ctx.n_cells)).sum(dim=0)
 
 
-def _all_sums(bins: np.ndarray, first: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, ...]:
+@numba.njit(cache=True, fastmath=True)
+def _sums(bins, first, between):
     """Log Z (W,), how often each scored thing is expected: a spike in a bin (W, L), it being the first
-    (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors.
-
-    As many parts of the windows are summed at once as torch has threads.
-    """
-    sums = np.empty(len(bins)), *np.zeros((4, *bins.shape))
-    rounds = len(bins) // len(between)
-    parts = min(torch.get_num_threads(), rounds)
-    ends = np.arange(parts + 1) * rounds // parts * len(between)
-    slices = [slice(*pair) for pair in itertools.pairwise(ends)]
-    work = _threads(parts, os.getpid()).map if parts > 1 else map
-    list(work(lambda at: _sums(bins[at], first[at], between, *(of[at] for of in sums)), slices))
-    return sums
-
-
-@functools.cache
-def _threads(n: int, _process: int) -> ThreadPoolExecutor:
-    """Threads of a process, which a fork of it does not have: to start them takes as long as many sums."""
-    return ThreadPoolExecutor(n)
-
-
-@numba.njit(cache=True, fastmath=True, nogil=True)
-def _sums(bins, first, between, log_z, spike, leads, interval, after):
-    """Fill in what `_all_sums` gives; `interval` is 0 at first."""
+    (W, L), an interval (W, L); and all that may follow a spike in each bin (W, L). Scores come as factors."""
     W, L = bins.shape
+    log_z, spike, leads, after = np.empty(W), np.empty((W, L)), np.empty((W, L)), np.empty((W, L))
+    interval = np.zeros((W, L))
     ends, onward = np.empty(L), np.empty(L)
     turned = between[:, ::-1].copy()  # arrays that are read in one order are read several at once
     for w in range(W):
@@ -92,6 +68,7 @@ def _sums(bins, first, between, log_z, spike, leads, interval, after):
             spike[w, i] = share * follows
             leads[w, i] = first[w, i] * onward[i] / total
         log_z[w] = np.log(total)
+    return log_z, spike, leads, interval, after
 
 
 def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor) -> Tensor:
@@ -106,13 +83,13 @@ def log_likelihood(bins: Tensor, first: Tensor, between: Tensor, spikes: Tensor)
 
 def probabilities(bins: Tensor, first: Tensor, between: Tensor) -> Tensor:
     """Probability of a spike in each bin (W, L), of the scores of `log_z`."""
-    return torch.from_numpy(_all_sums(*_factors(bins, first, between))[1])
+    return torch.from_numpy(_sums(*_factors(bins, first, between))[1])
 
 
 def samples(bins: Tensor, first: Tensor, between: Tensor, rng: np.random.Generator) -> Tensor:
     """A train (W, L) of each window, drawn exactly, of the scores of `log_z`."""
     factors = _factors(bins, first, between)
-    log_z, *_, after = _all_sums(*factors)
+    log_z, *_, after = _sums(*factors)
     return torch.from_numpy(_draw(*factors, np.exp(log_z), after, rng.random(bins.shape)))
 
 

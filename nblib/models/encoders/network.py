@@ -96,10 +96,11 @@ class EncoderNet(nn.Module):
         return z
 
     def forward(self, stimulus: Tensor, recent: Tensor | None = None) -> Tensor:
+        z = self.codes()  # (C, Z)
         # A product of matrices takes half the time of a convolution of so few channels.
         parts = stimulus.unfold(2, *self.see.kernel_size, *self.see.stride).transpose(1, 2)
         seen = functional.linear(parts.flatten(2), self.see.weight.flatten(1), self.see.bias)
-        seen, z = functional.gelu(seen.transpose(1, 2)), self.codes()  # (S, 32, tokens), (C, Z)
+        seen = functional.gelu(seen.transpose(1, 2).contiguous())  # (S, 32, tokens)
         h = functional.gelu(self.mix(functional.dropout(seen.flatten(1), DROPPED, self.training)))
         h = self.again(functional.dropout(h, DROPPED, self.training))
         h = h[:, None].expand(-1, len(z), -1)  # (S, C, width)
