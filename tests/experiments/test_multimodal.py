@@ -206,7 +206,10 @@ def test_signals_are_scaled_by_train_trials_alone(tiny):
     np.testing.assert_array_equal(sessions.root_scaling(other, one.rows("train")), one.roots)
 
 
-def test_a_network_that_learned_nothing_is_not_trusted_for_having_seen_validation(tiny):
+def test_a_network_that_learned_nothing_is_not_trusted_for_having_seen_validation(
+    tiny, monkeypatch
+):
+    monkeypatch.setattr(answers, "FEWEST", 1)
     recipe, stored = tiny
     one = sessions.load_sessions(*stored, recipe, 0)[0]
     counts = one.counts * np.where(one.role == "val", 4, 1)[:, None, None].astype(np.float32)

@@ -492,7 +492,7 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
         alone = replace(fitted, sessions=[one], maps=branch.maps, rest=branch.rest)
         return answers.of_network(alone, [one], branch)
 
-    one, hidden, test = make_session(0, train=30), np.array([0, 5]), sessions[0].rows("test")
+    one, hidden, test = make_session(0, train=24), np.array([0, 5]), sessions[0].rows("test")
     known, model = own_units(one), chosen(one)
     assert model.trust[UNITS + GIVEN] >= 0.2
     linear_alone = replace(model, trust=model.trust | {UNITS: 0.0, AREAS: 0.0})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
 WEIGHTS = (0.0, 0.5)  # of the network beside the linear models; with few trials to choose, no finer
-FEWEST = 10  # validation trials that choose; where there are fewer, linear models answer alone
+FEWEST = 20  # validation trials that choose; where there are fewer, linear models answer alone
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5)  # of what behaviour says, where other units tell too
 
 
