@@ -120,9 +120,10 @@ def fit(
             "data": fingerprint(train, val),
             "network": layout(module),
             **asdict(settings),
-            "anneal": settings.max_epochs if settings.anneal else 0,
             **(identity or {}),
         }
+        if same.pop("anneal"):
+            same["max_epochs of a rate that falls"] = settings.max_epochs
         if resume:
             check_checkpoint(Path(resume), same)
         stack.enter_context(reproducible(settings.seed, settings.threads))
@@ -160,9 +161,14 @@ def fit(
         started = time.perf_counter()
         module.train()  # an earlier training of it ended in eval mode
         step, checkpoint = Step(module, loss, settings, batches, blocks), str(resume) or None
-        with _clear_errors(settings):
-            trainer.fit(step, Whole(batches), validation, ckpt_path=checkpoint, weights_only=True)
-        vars(trainer).clear()  # its parts hold each other, and the batches, until somebody collects
+        epochs = Whole(batches), validation
+        try:
+            with _clear_errors(settings):
+                trainer.fit(step, *epochs, ckpt_path=checkpoint, weights_only=True)
+        finally:  # its parts hold each other, and the batches, until somebody collects
+            vars(trainer).clear()
+            for block in blocks:  # what is asked later is asked of the processor, as it stands
+                vars(block).pop("forward", None)
         if processes > 1:  # what the first of them kept
             state = load_checkpoint(path)["callbacks"][keeper.state_key]
             keeper.load_state_dict(state)
@@ -235,10 +241,6 @@ class Step(lightning.LightningModule):
         for block in self.blocks:  # batches differ in length
             block.forward = torch.compile(block.forward, dynamic=True)
 
-    def on_fit_end(self) -> None:
-        for block in self.blocks:  # what is asked later is asked of the processor, as it stands
-            del block.forward
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         weights = [p for p in self.net.parameters() if p.requires_grad]
         s = self.settings
@@ -249,9 +251,9 @@ class Step(lightning.LightningModule):
     def training_step(self, epoch: Iterator[tuple[Tensor, Tensor]], _: int) -> None:
         optimizer, pieces, n = self.optimizers(), self.batches.pieces, len(self.batches)
         if (s := self.settings).anneal:
-            share = (1 + math.cos(math.pi * self.current_epoch / s.max_epochs)) / 2
+            left = (1 + math.cos(math.pi * self.current_epoch / s.max_epochs)) / 2
             for group in optimizer.param_groups:
-                group["lr"] = share * s.learning_rate
+                group["lr"] = left * s.learning_rate
         for piece, batch in enumerate(epoch):
             batch = self.transfer_batch_to_device(batch, self.device, 0)
             loss, _ = self.loss(self.net, *batch)
@@ -260,7 +262,9 @@ class Step(lightning.LightningModule):
             if (piece + 1) % pieces == 0 or piece + 1 == n:
                 optimizer.step()
                 optimizer.zero_grad()
-            if self.trainer.received_sigterm:  # Lightning would look after the epoch
+                torch.clear_autocast_cache()  # of weights in half precision, which have just changed
+            # Lightning would look after the epoch, and does so where other processes must stop too.
+            if self.trainer.received_sigterm and share()[1] == 1:
                 raise SIGTERMException
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -191,7 +191,7 @@ def _session(trials: int, bins: int, units: int, signals: int) -> tuple[Any, Any
     import numpy as np
 
     from nblib.models.multimodal.branch import Branch, at_rest
-    from nblib.models.multimodal.tasks import starts
+    from nblib.models.multimodal.tasks import by_folds
     from nblib.prepare.sessions import Session, root_scaling
 
     rng, names = np.random.default_rng(0), tuple(f"signal {s}" for s in range(signals))
@@ -215,7 +215,7 @@ def _session(trials: int, bins: int, units: int, signals: int) -> tuple[Any, Any
         left_out=0,
     )
     rest = at_rest(session, session.known)
-    answers = {task: {"rest": [task.at_rest(session, rest)]} for task in starts(session)}
+    answers = {task: {"rest": [task.at_rest(session, rest)]} for task in by_folds(session)}
     return session, Branch(answers, dict.fromkeys(answers, "rest"), [{}], [rest], {})
 
 
@@ -288,11 +288,12 @@ def size_rows(
 ) -> list[Row]:
     """Milliseconds per step of notebook 12 at the sizes of `params/sizes` as they stand there, on the device
     and on two cores, where arithmetic is of 32 bits and nothing is compiled."""
+    from nblib.experiments.multimodal import judge
+
     found, group = [], f"training on {device}"
     for size in sizes:
         rules = yaml.safe_load((ROOT / "params" / "sizes" / f"{size}.yml").read_text("utf-8"))
-        batch = rules["batch_size"]
-        shape = {name: rules[name] for name in ("width", "layers", "dropout")}
+        batch, shape = rules["batch_size"], judge.Params(**rules).shape
         known = {name: rules[name] for name in ("batch_size", "learning_rate", "weight_decay")}
         faster = {"compiled": rules["compiled"], "precision": rules["precision"], "device": device}
         ways = {

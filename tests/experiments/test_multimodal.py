@@ -221,6 +221,15 @@ def test_a_network_that_learned_nothing_is_not_trusted_for_having_seen_validatio
     assert trust[UNITS] == trust[AREAS] == 0, trust
 
 
+@pytest.mark.parametrize(("n", "off", "weight"), [(20, 1.0, 0.5), (20, 9.0, 0.0), (19, 1.0, 0.0)])
+def test_a_network_is_averaged_where_that_is_better_and_twenty_trials_say_so(tiny, n, off, weight):
+    recipe, stored = tiny
+    wheel = Task("wheel", "signal")
+    part = sessions.load_sessions(*stored, recipe, 0)[0].at(slice(n))
+    truth = wheel.truth(part)
+    assert answers.trusted(wheel, [(part, truth + 1, truth - off)]) == weight
+
+
 def test_a_further_signal_is_a_line_of_the_recipe(tiny, tmp_path):
     recipe = tiny[0]
     line = {"turned": params.SignalSettings(series="wheel", max_gap_s=np.inf)}
@@ -280,6 +289,9 @@ def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_ta
     scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
     assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
     assert "of which 10 trials are known" in transfer.in_words(table)
+    weight = table.set_index("model")["weight"]
+    assert (weight.drop([transfer.ALONE, transfer.SHARED]) == 0).all(), "two trials choose nothing"
+    assert weight[[transfer.ALONE, transfer.SHARED]].isna().all()
     real = table.assign(best=np.nan, share=np.nan)  # as of sessions whose truth nobody knows
     shown = experiment.beside(replace(result, tables=result.tables | {"transfer": real}))[-1]
     assert {"value", "gain_low"} <= set(shown) and "share" not in shown and len(shown) == 25

@@ -21,7 +21,7 @@ from nblib.models import FitSettings, training
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, encoding, starts
+from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, by_folds, encoding
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
@@ -277,7 +277,7 @@ def seen(net, batch, rows):
 fitting.nats = seen
 sessions = [make_session(0), make_session(1, n_units=5)]
 branch = fit_branch(sessions)
-shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0}  # its random numbers are each process's own
+shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0, "trunk": "transformer"}  # its random numbers are each process's own
 for n in (1, 2):
     settings = replace(FAST, max_epochs=4)
     _, history = fitting.fit(sessions, branch, settings, shape, masks.Mix(), processes=n)
@@ -335,7 +335,7 @@ def test_with_all_hidden_a_variable_is_as_likely_as_it_was_before_training(sessi
     assert (choice == choice[0]).all(), "no trial is told from another"
 
 
-def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatch):
+def test_it_trains_compiled_and_in_bfloat16(sessions, branch, monkeypatch):
     compiling, asked = torch.compile, []
 
     def traced(function, **more):  # without the C++ compiler, which takes minutes
@@ -344,10 +344,13 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
 
     monkeypatch.setattr(torch, "compile", traced)
     settings = replace(FAST, precision="bf16-mixed")
-    model, history = fitting.fit(sessions, branch, settings, SHAPE, masks.Mix(), compiled=True)
+    model, history = fitting.fit(
+        sessions, branch, settings, SHAPE | {"trunk": "transformer"}, masks.Mix(), compiled=True
+    )
     assert asked and np.isfinite(history["train_loss"]).all()
     hidden = masks.hide(sessions[0])
-    one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, fitted))
+    plain = fit(sessions, branch, trunk="transformer")
+    one, two = (m.network(0, sessions[0], hidden)[1] for m in (model, plain))
     np.testing.assert_allclose(one, two, atol=0.1)
 
 
@@ -355,7 +358,7 @@ def test_it_trains_compiled_and_in_bfloat16(sessions, branch, fitted, monkeypatc
 @pytest.mark.parametrize("how", [{}, {"compiled": True}], ids=["float32", "compiled, bfloat16"])
 def test_a_gpu_teaches_what_the_processor_teaches(how, sessions, branch, fitted):
     rules = {"device": "cuda", "precision": "bf16-mixed" if how else "32"}
-    shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0}
+    shape = SHAPE | {"dropout": 0.0, "input_dropout": 0.0, "trunk": "transformer"}
     there, here = (
         fitting.fit(sessions, branch, replace(FAST, **rule), shape, masks.Mix(), **compiled)
         for rule, compiled in ((rules, how), ({}, {}))
@@ -531,6 +534,10 @@ def test_damaged_files_are_refused(loaded, tmp_path):
     config.write_text(config.read_text().replace('"width": 16', '"width": 8'))
     with pytest.raises(CorruptArtifact, match=r"weights\.safetensors does not fit config\.json"):
         models.load(tmp_path)
+    loaded.save(tmp_path)
+    config.write_text(config.read_text().replace(f'"format": {model.FORMAT}', '"format": 3'))
+    with pytest.raises(CorruptArtifact, match="of format 3, here 4; run 12 again"):
+        models.load(tmp_path)
 
 
 def test_each_block_is_compiled_while_it_is_taught_and_not_after(sessions, branch, monkeypatch):
@@ -542,7 +549,7 @@ def test_each_block_is_compiled_while_it_is_taught_and_not_after(sessions, branc
 
     monkeypatch.setattr(torch, "compile", compile_)
     for compiled, n_blocks in ((False, 0), (True, 2)):
-        shape = SHAPE | {"layers": 2}
+        shape = SHAPE | {"layers": 2, "trunk": "transformer"}
         model, _ = fitting.fit(sessions, branch, FAST, shape, masks.Mix(), compiled=compiled)
         assert len(set(calls)) == n_blocks
         calls.clear()
@@ -647,7 +654,7 @@ def test_a_stack_is_the_mean_of_those_whose_errors_are_not_the_same(sessions):
     assert names == ["b", "a"]
     np.testing.assert_allclose(mean[0], (by["a"][0] + by["b"][0]) / 2)
     branch = fit_branch([one])
-    for asked in starts(one):
+    for asked in by_folds(one):
         fold, said = (
             branch.answers[asked][branch.chosen[asked]][0],
             asked.linear(branch.maps[0], one),

@@ -365,6 +365,15 @@ def test_half_precision(no_gpu):
     assert not history.equals(trained()[1])  # the arithmetic was another one
 
 
+def test_weights_in_half_precision_are_those_of_the_step(monkeypatch):
+    """Autocast may keep them while it is on, which is a whole epoch here."""
+    half = replace(SETTINGS, precision="bf16-mixed", learning_rate=0.05, max_epochs=2)
+    before = fit(network(), TRAIN, VAL, half)
+    plain = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda *a, **k: plain(*a, **k | {"cache_enabled": True}))
+    pd.testing.assert_frame_equal(fit(network(), TRAIN, VAL, half), before)
+
+
 def test_what_a_machine_cannot_compute_in_half_precision_is_one_sentence(tmp_path):
     def refuses(net, x, y):
         if torch.is_autocast_enabled("cpu"):

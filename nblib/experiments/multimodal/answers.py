@@ -18,6 +18,7 @@ from nblib.models.multimodal.tasks import (
     NETWORK,
     UNITS,
     Task,
+    by_folds,
     encoding,
 )
 
@@ -38,26 +39,36 @@ def of_network(model: Multimodal, sessions: list[Session], branch: Branch) -> Mu
     Returns the model with what it is trusted.
     """
     trust, parts = {}, []
+    of_train = [at_rest(one, one.rows("train")) for one in sessions]
     for k, one in enumerate(sessions):
         for fold in np.array_split(one.known, FOLDS):
             val = np.intersect1d(fold, one.rows("val"))
-            # Linear models that are compared there have not seen this fold, so nor has what is said at rest.
             if len(val):
                 parts.append((k, val, one.at(val), at_rest(one, np.setdiff1d(one.known, fold))))
+
+    def unseen(task: Task, k: int, of_fold: dict[str, np.ndarray]) -> Multimodal:
+        """The network where what is said at rest has seen no more than the linear models that are compared:
+        all but a fold of known trials, or train trials alone."""
+        rest = of_fold if task in folded else of_train[k]
+        return replace(model, rest=[rest] * len(sessions))
+
+    folded = by_folds(sessions[0])
     for task, by in branch.answers.items():
         linear, judged = by[branch.chosen[task]], []
         for k, val, part, rest in parts:
-            unseen = replace(model, rest=[rest] * len(sessions))
-            judged.append((part, linear[k][val], unseen.answer(k, part, task)))
+            network = unseen(task, k, rest).answer(k, part, task)
+            judged.append((part, linear[k][val], network))
         trust[task.name] = trusted(task, judged)
         network = [model.answer(k, one, task) for k, one in enumerate(sessions)]
         pairs = zip(linear, network, strict=True)
         by[NETWORK] = [task.mixed(*pair, trust[task.name]) for pair in pairs]
     spikes = encoding(sessions[0])[0]
     for task in (task for task in IMPUTING if task in branch.answers):
-        judged = []
+        linear, judged = branch.answers[task][branch.chosen[task]], []
         for k, val, part, rest in parts:
-            told = branch.answers[task][NETWORK][k][val]
+            given = replace(task, shown=tuple(part.behaviour))
+            network = unseen(task, k, rest).answer(k, part, given)
+            told = task.mixed(linear[k][val], network, trust[task.name])
             beyond = branch.answers[spikes][branch.chosen[spikes]][k][val] / rest[BEHAVIOUR]
             judged.append((part, told, told * beyond[..., np.concatenate(task.groups(part))]))
         trust[task.name + GIVEN] = trusted(task, judged, SHARES)

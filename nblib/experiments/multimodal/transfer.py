@@ -50,18 +50,21 @@ def with_few(session: Session, n: int, seed: int) -> Session:
 
 def answers_of(
     few: Session, taught: Multimodal, params: judge.Params
-) -> dict[str, dict[Task, TrialAnswers]]:
-    """What each model, fitted to the few trials of a session, answers to each task."""
+) -> dict[str, dict[Task, tuple[TrialAnswers, float]]]:
+    """What each model, fitted to the few trials of a session, answers to each task, and the weight of the
+    network in it: 0 where too few of the trials can choose it, NaN without one."""
     device = pick_device(params.fit_settings)[0].type  # said once, by the first fit
     settings, by_model = replace(params.fit_settings, device=device), {}
     for linear, factors in ((ALONE, None), (SHARED, taught.factors)):
         branch = fit_branch([few], params.causal, factors)
-        by_model[linear] = {t: by[branch.chosen[t]] for t, by in branch.answers.items()}
+        by_model[linear] = {
+            task: (by[branch.chosen[task]], np.nan) for task, by in branch.answers.items()
+        }
         for tuning in ("",) if factors is None else TUNED:
             tuned = {"taught": taught, "how": tuning} if tuning else {}
             model, _ = fitting.fit([few], branch, settings, params.shape, params.mix, **tuned)
-            answers.of_network(model, [few], branch)
-            network = {task: by[NETWORK] for task, by in branch.answers.items()}
+            trust = answers.of_network(model, [few], branch).trust
+            network = {task: (by[NETWORK], trust[task.name]) for task, by in branch.answers.items()}
             by_model[TUNED.get(tuning, SCRATCH)] = network
     return by_model
 
@@ -69,8 +72,8 @@ def answers_of(
 def curve(
     new: list[Session], taught: Multimodal, recipe: Recipe, params: judge.Params
 ) -> pd.DataFrame:
-    """Scores of each model for each further session, number of trials and task: session, trials, model, task,
-    metric and the score's fields; best, the best possible, and share, of the way there from chance, where it
+    """Scores of each model for each further session, number of trials and task: session, trials, model, weight
+    of the network in its answer, task, metric and the score's fields; best, the best possible, and share, of the way there from chance, where it
     is known; gain, gain_low, gain_high over the linear model of these trials alone (see `judge.difference`).
     """
     rows = []
@@ -79,13 +82,14 @@ def curve(
         limits = answers.ceilings([few], recipe)
         by_model = answers_of(few, taught, params)
         for model, by_task in by_model.items():
-            for task, answer in by_task.items():
+            for task, (answer, weight) in by_task.items():
                 metric, best = judge.USUAL[task.kind], np.nan
                 score = judge.scores(task, answer, [few], params, (metric,))[metric]
                 if (limit := limits.get(task.name)) is not None:
                     best = judge.scores(task, limit, [few], params, (metric,))[metric].value
-                gain = judge.difference(task, answer, by_model[ALONE][task], [few], params)[1:]
-                about = {"session": one.name, "trials": n, "model": model, "task": task.name}
+                gain = judge.difference(task, answer, by_model[ALONE][task][0], [few], params)[1:]
+                about = {"session": one.name, "trials": n, "model": model, "weight": weight}
+                about |= {"task": task.name}
                 share = (score.value - score.chance) / (best - score.chance)
                 beside = {"metric": metric, "best": best, "share": share}
                 beside |= zip(("gain", "gain_low", "gain_high"), gain, strict=True)

@@ -20,9 +20,9 @@ from nblib.models.multimodal.tasks import (
     BEHAVIOUR,
     IMPUTING,
     Task,
+    by_folds,
     decoding,
     encoding,
-    starts,
 )
 from nblib.prepare.sessions import Session
 
@@ -210,7 +210,7 @@ def fit_branch(
     """
     first, known = sessions[0], [one.known for one in sessions]
     folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))
-    answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in starts(first)}
+    answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in by_folds(first)}
     models, chosen, maps = {}, {}, [{} for _ in sessions]
     for name, (paths, tasks) in candidates(sessions, causal, factors).items():
         models[name], said = crossed(paths, sessions, tasks, known, folds)

@@ -112,8 +112,8 @@ def fit(
     """Train on the train trials of all sessions.
 
     taught: a model of other sessions to begin with; then the layers of the sessions alone are trained
-    (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: by
-    `torch.compile`, which takes a minute once. processes: that share each batch. folder: of log and
+    (how = "stitch"), and after them everything at a tenth of the rate ("full"). compiled: the
+    blocks of a transformer by `torch.compile`, which takes a minute once. processes: that share each batch. folder: of log and
     checkpoint; a training that was killed goes on. Returns the model, which
     trusts its network fully, and the history of the last training.
     """

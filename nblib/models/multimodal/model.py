@@ -30,7 +30,7 @@ from nblib.models.multimodal.recall import Memory, RecalledMap
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, decoding, encoding
 from nblib.prepare.sessions import Session
 
-FORMAT, CONFIG, WEIGHTS = 3, "config.json", "weights.safetensors"
+FORMAT, CONFIG, WEIGHTS = 4, "config.json", "weights.safetensors"
 ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
 CLASSES = {
     cls.__name__: cls for cls in (Courses, LinearMap, PoissonMap, Memory, RecalledMap, Session)
@@ -281,7 +281,9 @@ class Multimodal:
         config, arrays = tensors.read_weights(Path(folder) / CONFIG, Path(folder) / WEIGHTS)
         try:
             if (config["format"], config["model"]) != (FORMAT, "multimodal"):
-                raise ValueError(f"a {config['model']} of format {config['format']}")
+                raise ValueError(
+                    f"a {config['model']} of format {config['format']}, here {FORMAT}; run 12 again"
+                )
             net = MaskedNetwork(Shape(**config["network"]))
             weights = {
                 n.removeprefix("net."): torch.from_numpy(a)

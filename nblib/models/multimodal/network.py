@@ -21,7 +21,7 @@ OF_SESSION = ("units_in", "units_out", "session")  # layers that belong to one
 @dataclass(frozen=True)
 class Shape:
     """n_units: of each session; n_classes: of each variable; causal: a bin sees no later one; trunk: how bins
-    learn of each other, "transformer" or "gru"."""
+    learn of each other, "gru" or "transformer"."""
 
     n_units: list[int]
     n_bins: int
@@ -33,7 +33,7 @@ class Shape:
     dropout: float = 0.3
     input_dropout: float = 0.2
     causal: bool = False
-    trunk: str = "transformer"
+    trunk: str = "gru"
 
 
 class MaskedNetwork(nn.Module):
@@ -78,12 +78,6 @@ class MaskedNetwork(nn.Module):
         near = near.tril() if shape.causal else near
         self.register_buffer("near", near / near.sum(dim=1, keepdim=True), persistent=False)
 
-    def mixed(self, token: Tensor) -> Tensor:
-        """Tokens (B, T, D) through the trunk."""
-        if isinstance(self.trunk, nn.GRU):
-            return self.trunk(token)[0]
-        return self.trunk(token, mask=self.later)
-
     def take_over(self, other: MaskedNetwork) -> None:
         """Begin with what a network of other sessions learned, and with the mean of its sessions."""
         shared = {n: w for n, w in other.state_dict().items() if not n.startswith(OF_SESSION)}
@@ -115,7 +109,8 @@ class MaskedNetwork(nn.Module):
             none = embed.num_embeddings - 1
             variable = batch["variables"][:, q].masked_fill(no_variables[:, q], none)
             token = token + embed(variable)[:, None]
-        h = self.mixed(token)  # (B, T, D)
+        gru = isinstance(self.trunk, nn.GRU)
+        h = self.trunk(token)[0] if gru else self.trunk(token, mask=self.later)  # (B, T, D)
         rates = batch["rest_rates"] + self.units_out[k](h)
         signals = batch["rest_signals"] + self.signals_out(h)
         middle = h.mean(dim=1)

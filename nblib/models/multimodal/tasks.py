@@ -142,7 +142,7 @@ def encoding(session: Session) -> list[Task]:
     return [Task(BEHAVIOUR, "encode", names), *tasks]
 
 
-def starts(session: Session) -> list[Task]:
+def by_folds(session: Session) -> list[Task]:
     """What linear models are chosen for by folds of all known trials."""
     return [*decoding(session), encoding(session)[0]]
 
