@@ -39,7 +39,6 @@ def history(table: pd.DataFrame) -> Picture:
     fig, ax = style.new_panel(2.6)
     for name, colour in zip(("train_loss", "val_loss"), style.SERIES, strict=False):
         ax.plot(table["epoch"], table[name], color=colour, label=name.replace("_loss", ""))
-    ax.axvline(table.attrs.get("best_epoch", 0), **primitives.CHANCE)
     ax.set(xlabel="epoch", ylabel="loss [nats a number]")
     fig.legend_outside()
     return fig
