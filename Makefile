@@ -29,7 +29,7 @@ help: ## list the targets
 	@echo
 	@echo "book and test set everything up by themselves. Choices: PYTHON=$(PYTHON) TORCH=$(TORCH)"
 
-setup: $(READY) ## install everything into $(VENV); does nothing when that is done
+setup: $(READY) ## install all but the extra ibl into $(VENV); does nothing when that is done
 
 book: $(READY) ## run the notebooks on the demo recording and render the book
 	$(BIN)/nblib book
