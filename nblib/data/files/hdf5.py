@@ -66,7 +66,9 @@ def _not_opened(path: Path, text: str) -> str:
     if "truncated" in text:
         size = path.stat().st_size
         return f"the file is truncated ({size} bytes are there, more were written); {again}"
-    if path.open("rb").read(8) == b"MATLAB 5":
+    with path.open("rb") as file:
+        first = file.read(8)
+    if first == b"MATLAB 5":
         return "this is a MATLAB file of a version before 7.3, and no HDF5; save it anew with save(..., '-v7.3')"
     if "signature" in text:
         return f"this is not an HDF5 file, so not an NWB file; {again}"

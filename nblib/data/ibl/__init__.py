@@ -137,9 +137,8 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             spans.append(Span(f"spikes of {probe}", times.min(), times.max()))
             for pair in itertools.permutations((spans[0], spans[-1])):
                 check_unit(str(file), *pair, f"{TO_SECONDS.capitalize()}, or take a folder away.")
-        if (
-            len(times) == len(owner) and 0 < _falls_s(times) < JITTER_S
-        ):  # of more, 01 says what it is
+        # Where times fall by more, 01 says what that is.
+        if len(times) == len(owner) and 0 < _falls_s(times) < JITTER_S:
             order = np.argsort(times, kind="stable")
             times, owner = times[order], owner[order]
         times, index = by_unit(times, owner, ids, file)
