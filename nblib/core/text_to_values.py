@@ -210,4 +210,7 @@ def check_names(names: list[str], of: str) -> None:
         if names.count(name) > 1:
             raise ValueError(f"{of} name {shown(name)} twice; rename one")
         if "/" in name or not name.strip(". "):
-            raise ValueError(f"{of}: {shown(name)} is no name that a file may hold")
+            raise ValueError(
+                f"{of}: {shown(name)} is no name that a file may hold; take one without '/' that is not of dots "
+                "or spaces alone"
+            )

@@ -165,9 +165,8 @@ def _load(
     role = stored_splits.roles_of(roles, fold, binned.trial.values)
     binned, scaling = binned.sel(unit=fitted.unit_ids), fitted.signals.set_index("name")
     names = order if set(order) == set(scaling.index) else tuple(scaling.index)
-    signals = np.zeros(
-        (*binned.counts.shape[:2], len(names))
-    )  # of files also whole numbers, yes and no
+    # Of a file, signals may also be whole numbers, or yes and no.
+    signals = np.zeros((*binned.counts.shape[:2], len(names)))
     for s, signal in enumerate(names):
         signals[..., s] = binned[signal].values
     known, values = dict(zip(names, np.isfinite(signals).all(axis=1).T, strict=True)), {}
@@ -181,11 +180,15 @@ def _load(
     for needed in ("train", "val", "test"):
         if needed not in role[whole]:
             rows = role == needed
-            least = min(known, key=lambda what: known[what][rows].sum())
+            n_known = {what: int(where[rows].sum()) for what, where in known.items()}
+            least, n = min(n_known, key=n_known.get), int(rows.sum())
+            why = f"{least!r} is known in {n_known[least]} of {n}. Leave it"
+            if n_known[least]:  # each is known in some, so none of them is at fault alone
+                partly = [f"{what!r} in {k}" for what, k in n_known.items() if k < n]
+                why = f"known in some of {n} are {', '.join(partly)}, never all together. Leave one"
             raise BadInput(
-                f"recording {name!r}: no trial for {needed} has all signals and variables; {least!r} is known in "
-                f"{known[least][rows].sum()} of {rows.sum()}. Leave it out of the recipe, or this recording out of "
-                "`recordings`."
+                f"recording {name!r}: no trial for {needed} has all signals and variables; {why} out of the recipe, "
+                "or this recording out of `recordings`."
             )
     role = role[whole]
     still = np.ptp(signals[whole][role == "train"], axis=(0, 1)) == 0

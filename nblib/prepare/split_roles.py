@@ -137,7 +137,7 @@ def make_split(binned: xr.Dataset, settings: SplitSettings) -> pd.DataFrame:
             role = _random(group, label, fold, settings)
         dealt = {"dealt": role.copy()} if film.is_film(binned) else {}
         role[~known] = "gap"
-        _check_roles(role[known], label[known], fold, settings, who)
+        _check_roles(role[known], label[known], fold, settings, binned)
         folds.append(
             pd.DataFrame({
                 "recording": binned.attrs["recording"], "subject": binned.attrs["subject"],
@@ -170,7 +170,8 @@ def _check_label(label, name: str, settings: SplitSettings, group: np.ndarray, w
     classes, n = np.unique(label, return_counts=True)
     if name == "":
         raise BadInput(
-            f"{who}: its trials have no label (label is empty) and no signals; set `label`, as to a variable."
+            f"{who}: its trials have no label (label is empty), no signals and no variables; name `signals` or "
+            "`variables`, or set `label`."
         )
     if len(classes) < 2:
         raise BadInput(f"{who}: label {name!r} has one class only ({label[0]}); nothing to decode.")
@@ -208,17 +209,22 @@ def _with_gaps(role: np.ndarray, start: np.ndarray, stop: np.ndarray, gap_ns: in
     return role
 
 
-def _check_roles(role, label, fold, settings, who) -> None:
+def _check_roles(role, label, fold, settings, binned) -> None:
+    """Refuse a role without rows, and a class that no training row has."""
+    who, rows = f"recording {binned.attrs['recording']!r}", continuous.row_word(binned)
     remedy = "use a smaller gap, fewer folds or other fractions"
     if settings.split == "cycles":
-        remedy = (
-            f"{len(role)} rows of time are less than a cycle of cycle_s = {settings.cycle_s} with "
-            f"{continuous.gap_s(settings):g} s between its parts: shorten it"
-        )
+        length_s = float(binned.stop_s[0] - binned.start_s[0])
+        cycle = f"a cycle of cycle_s = {settings.cycle_s} with {continuous.gap_s(settings):g} s between its parts"
+        # As many rows as a cycle has fill all its parts, unless `gaps` left some out.
+        if len(role) < len(continuous.cycle(length_s, settings)):
+            remedy = f"{len(role)} {rows} are less than {cycle}: shorten it"
+        else:
+            remedy = f"none of {len(role)} lies in its part of {cycle}: take another"
     for name in ("train", "val", "test"):
         if not (role == name).any():
             raise BadInput(
-                f"{who}, fold {fold}: no presentation is left for {name} (gap_s = {settings.gap_s}); {remedy}."
+                f"{who}, fold {fold}: no {rows} are left for {name} (gap_s = {settings.gap_s}); {remedy}."
             )
     absent = sorted(set(label.tolist()) - set(label[role == "train"].tolist()))
     if absent:

@@ -142,7 +142,10 @@ def test_a_recipe_is_checked(tmp_path):
         ({"recordings": "[]"}, "recordings"),
         ({"simulate": "{n_unit: 3}"}, "n_unit"),
         ({"window_stop_s": -1.0}, "window_stop_s must be greater"),
-        ({"signals": "{a/b: {series: x}}"}, "'a/b' is no name that a file may hold"),
+        (
+            {"signals": "{a/b: {series: x}}"},
+            "'a/b' is no name that a file may hold; take one without '/'",
+        ),
         ({"signals": "{a: {series: x}}", "variables": "[a]"}, "name 'a' twice; rename one"),
         ({"binning": "edges"}, "at least two rising times"),
     ]:

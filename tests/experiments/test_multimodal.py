@@ -533,9 +533,23 @@ def test_a_real_session_is_read_and_its_wheel_decoded(real_data, tmp_path, monke
             lambda t2: {"whisker": t2.whisker.where(t2.trial < 50)},
             r"'whisker' is known in 0 of \d+\.",
         ),
+        (
+            lambda t2: {
+                "whisker": t2.whisker.where(t2.trial % 2 == 0),
+                "choice": t2.choice.where(t2.trial % 2 == 1),
+            },
+            r"known in some of \d+ are 'whisker' in \d+, 'choice' in \d+, never all together",
+        ),
         (lambda t2: {"choice": t2.choice.where(t2.trial < 80, 7)}, "choice = 7 is in no training"),
     ],
-    ids=["still signal", "wider bins", "text", "camera stops", "class of test trials"],
+    ids=[
+        "still signal",
+        "wider bins",
+        "text",
+        "camera stops",
+        "never both",
+        "class of test trials",
+    ],
 )
 def test_a_session_that_does_not_fit_is_named_with_what_to_leave_out(
     change, message, tiny, monkeypatch

@@ -226,6 +226,15 @@ def test_a_recording_shorter_than_a_cycle_is_told_so():
         split_of(binned, cycle_s=[8.0, 2.0, 3.0])
 
 
+def test_rows_that_were_cut_are_not_taken_for_a_short_recording():
+    binned = binning.bin_recording(recording(n_s=40.0), BinSettings(**BINS))
+    split, _ = split_of(binned, cycle_s=[8.0, 2.0, 3.0])
+    binned = binned.isel(trial=(split["role"] != "val").to_numpy())
+    words = r"no rows of time are left for val .* none of \d+ lies in its part of a cycle"
+    with pytest.raises(BadInput, match=words):
+        split_of(binned, cycle_s=[8.0, 2.0, 3.0])
+
+
 def test_cycles_are_not_for_trials():
     binned = binning.bin_recording(recording(), BinSettings(**BINS)).drop_vars("stimulus")
     with pytest.raises(BadParameter, match="binning is not 'continuous'"):

@@ -138,7 +138,7 @@ def test_refusals():
     late = np.r_[np.zeros(150, int), np.arange(50) % 2 + 1]
     with pytest.raises(BadInput, match="no training presentation"):
         split_roles.make_split(counts_of(label=late), SplitSettings())
-    with pytest.raises(BadInput, match="no presentation is left"):
+    with pytest.raises(BadInput, match="no presentations are left"):
         split_roles.make_split(counts_of(), SplitSettings(gap_s=100.0))
 
 
@@ -146,7 +146,8 @@ def test_variables_need_no_label_beside_them():
     binned = counts_of(label=np.full(200, ""))
     binned.attrs["label_name"] = ""
     with pytest.raises(
-        BadInput, match=r"no label .* and no signals; set `label`, as to a variable"
+        BadInput,
+        match=r"no label .* and no variables; name `signals` or `variables`, or set `label`",
     ):
         split_roles.make_split(binned, SplitSettings())
     binned.attrs["binning"] = json.dumps({"variables": ["choice"]})

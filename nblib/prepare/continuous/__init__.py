@@ -153,16 +153,21 @@ def gap_s(settings: SplitSettings) -> float:
     return settings.gap_s + sum(settings.context_s)
 
 
-def cycle_roles(row: np.ndarray, length_s: float, settings: SplitSettings) -> np.ndarray:
-    """Role of each row (n,), by its number: train, gap, validation, gap, test, gap, and again.
+def cycle(length_s: float, settings: SplitSettings) -> np.ndarray:
+    """Roles of the rows of one cycle: train, gap, validation, gap, test, gap.
 
-    Every part is a whole number of rows, a gap no shorter than `gap_s`.
+    Every part is a whole number of rows of `length_s`, a gap no shorter than `gap_s`.
     """
     gap = math.ceil(gap_s(settings) / length_s - 1e-9)
     train, val, test = (max(1, round(s / length_s)) for s in settings.cycle_s)
     names = ["train", "gap", "val", "gap", "test", "gap"]
-    cycle = np.repeat(names, [train, gap, val, gap, test, gap])
-    return cycle[(row - row[0]) % len(cycle)]
+    return np.repeat(names, [train, gap, val, gap, test, gap])
+
+
+def cycle_roles(row: np.ndarray, length_s: float, settings: SplitSettings) -> np.ndarray:
+    """Role of each row (n,), by its number: that in the cycle, again and again."""
+    roles = cycle(length_s, settings)
+    return roles[(row - row[0]) % len(roles)]
 
 
 def check_split(binned: xr.Dataset, settings: SplitSettings, who: str) -> None:
