@@ -288,7 +288,12 @@ def test_a_new_session_is_learnt_from_its_few_trials_alone_and_by_what_others_ta
     assert len(table) == 5 * 5 and set(table["session"]) == {"t2"}
     scored = table[["value", "ci_low", "ci_high", "chance", "p", "n", "best", "share"]]
     assert np.isfinite(scored).all(axis=None) and (table["value"] <= table["best"] + 0.1).all()
-    assert "of which 10 trials are known" in transfer.in_words(table)
+    said = transfer.in_words(table)
+    assert "of which 10 trials are known" in said and transfer.SCRATCH not in said
+    assert "which so few trials cannot choose" in said
+    assert set(transfer.told_apart(table)["model"]) == {transfer.ALONE, transfer.SHARED}
+    half = table.assign(weight=np.where(table["task"] == "wheel", 0.5, table["weight"]))
+    assert transfer.SCRATCH in transfer.in_words(half)
     weight = table.set_index("model")["weight"]
     assert (weight.drop([transfer.ALONE, transfer.SHARED]) == 0).all(), "two trials choose nothing"
     assert weight[[transfer.ALONE, transfer.SHARED]].isna().all()

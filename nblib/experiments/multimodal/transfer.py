@@ -112,13 +112,21 @@ def shares(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "trials", "value", "ci_low", "ci_high", "n"])
 
 
+def told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """Without networks of weight 0 at every task: they say what linear models say."""
+    by = [table["model"], table["trials"]]
+    return table[(table["weight"] != 0).groupby(by).transform("any")]
+
+
 def in_words(table: pd.DataFrame) -> str:
     """What pretraining is worth at the fewest trials; "" where no session is new or the best is not known."""
     if table.empty or (table := table.dropna(subset="share")).empty:
         return ""
-    by = shares(table).set_index(["model", "trials"])["value"]
     n = table["trials"].min()
-    said = ", ".join(f"{model} {by[model, n]:.2f}" for model in table["model"].unique())
+    by = shares(told_apart(table[table["trials"] == n])).set_index("model")["value"]
+    said = ", ".join(f"{model} {value:.2f}" for model, value in by.items())
+    if len(by) < table["model"].nunique():
+        said += "; the others are networks, which so few trials cannot choose"
     return (
         f" A further session of which {n} trials are known is told this far from chance to the best possible, "
         f"mean over {', '.join(table['task'].unique())}: {said}."

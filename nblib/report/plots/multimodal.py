@@ -47,14 +47,14 @@ def history(table: pd.DataFrame) -> Picture:
 @style.styled
 def transfer(table: pd.DataFrame) -> Picture:
     """How far each model comes from chance to the best possible, by the trials of a new session."""
-    from nblib.experiments.multimodal.transfer import shares  # loads torch
+    from nblib.experiments.multimodal.transfer import shares, told_apart  # load torch
 
     if table.empty or table["share"].isna().all():
         return style.say(
             "No recording is `new`, or what is possible there is not known (see `transfer` above)."
         )
     fig, ax = style.new_panel(3.2)
-    primitives.curves(ax, shares(table), "trials", "model")
+    primitives.curves(ax, shares(told_apart(table)), "trials", "model")
     ax.axhline(1, **primitives.CHANCE)
     ax.set(
         xlabel="trials of the new session",
