@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -196,19 +197,30 @@ def explained(name: str, features: np.ndarray, probe: np.ndarray, seed: int = 0)
         between = [(of == one).sum() * (x[of == one].mean(axis=0) ** 2).sum() for one in set(of)]
         return float(sum(between) / max((x**2).sum(), 1e-12))
 
-    return _over_cells(name, "probes of cells", SHARE, score, probe, seed)
+    return _over_cells(name, "probes of cells", SHARE, score, probe, seed, chance=None)
 
 
-def _over_cells(name, variant, measure, score, groups, seed) -> Row:
-    """The row of a score of groups of cells: score(cells, groups), the latter these where none are given."""
+def _over_cells(
+    name: str,
+    variant: str,
+    measure: str,
+    score: Callable[..., float],
+    groups: np.ndarray,
+    seed: int,
+    chance: float | None = 0.0,
+) -> Row:
+    """The row of a score of groups of cells: score(cells, groups), the latter these where none are given.
+
+    chance: None means the mean over shuffled groups.
+    """
     cells, rng = np.arange(len(groups)), np.random.default_rng([seed, 9])
     value = score(cells)
     variance = stats.jackknife_variance(np.array([score(np.delete(cells, c)) for c in cells]))
     half = stats.t_quantile(len(cells) - 1) * float(np.sqrt(variance))
     null = np.array([score(cells, rng.permutation(groups)) for _ in range(SHUFFLES)])
-    p, chance = stats.permutation_p(value, null), float(null.mean()) if measure == SHARE else 0.0
+    p, chance = stats.permutation_p(value, null), null.mean() if chance is None else chance
     ends = value - half, min(1.0, value + half)
-    judged = Score(value, *ends, chance, p, len(cells), measure, "shuffled groups")
+    judged = Score(value, *ends, float(chance), p, len(cells), measure, "shuffled groups")
     of = {"model": name, "variant": variant}
     return Row(f"{variant.split()[0]} by {name}, {measure}", judged, of=of, metric=measure)
 
