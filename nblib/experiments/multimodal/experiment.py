@@ -14,7 +14,7 @@ from nblib.evaluate import ratios
 from nblib.evaluate.result import Result, Row
 from nblib.experiments.multimodal import answers, further, judge, transfer
 from nblib.models.multimodal import fitting
-from nblib.models.multimodal.branch import PSTH, Branch, fit_branch
+from nblib.models.multimodal.branch import PSTH, Branch, at_rest, fit_branch
 from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, NETWORK, decoding, encoding
 from nblib.prepare import sessions as prepared
 
@@ -105,21 +105,29 @@ def fitted(
 ) -> tuple[Branch, Multimodal, pd.DataFrame]:
     """The linear models, the network, and how its training went."""
     branch = fit_branch(sessions, params.causal, whole=whole)
+    return branch, *_network(sessions, branch, params, folder)
+
+
+def _network(
+    sessions: list[Session], branch: Branch, params: judge.Params, folder: Path | None = None
+) -> tuple[Multimodal, pd.DataFrame]:
     more = {"compiled": params.compiled, "processes": params.processes}
     settings = params.fit_settings, params.shape, params.mix
-    return branch, *fitting.fit(sessions, branch, *settings, folder, **more)
+    return fitting.fit(sessions, branch, *settings, folder, **more)
 
 
 def trial(
     split: list[Path], counts: list[Path], recipe: Recipe, params: judge.Params
 ) -> dict[str, float]:
-    """What validation trials say of these parameters: val_loss, of decoding, at the epoch that is kept.
+    """What validation trials say of these parameters: val_loss, of decoding, after the last epoch.
 
     split, counts: folders of the artifacts of 04 and 03, one a recording of the recipe.
     """
     loaded = load_sessions(split, counts, recipe, params)
     sessions = [one for one in loaded if one.name not in params.new]
-    *_, history = fitted(sessions, params, whole=False)
+    rest = [at_rest(one, one.known) for one in sessions]
+    alone = Branch({}, {}, [{} for _ in sessions], rest, {})  # a network needs no linear models
+    _, history = _network(sessions, alone, params)
     return {"val_loss": history.attrs["best_val_loss"]}
 
 
