@@ -171,6 +171,10 @@ def bin_signals(
         if spikes and len(time_s):
             check_samples(what, time_s, spikes)
         kind = signal.kind
+        if kind != "events" and len(values) > 1 and np.array_equal(values, time_s):
+            raise BadParameter(
+                f"{what} holds times of events and no values: kind must be 'events', not {kind!r}."
+            )
         if kind == "power":
             time_s, values = power(time_s, values, signal.band_hz, what)
             kind = "mean"

@@ -89,7 +89,7 @@ INGEST, BIN, CLEAN, SPLIT = "01_ingest", "02_bin", "03_clean", "04_split"
 FEW_SHOT, PRETEXT, RESULTS, SEARCH = "07_few_shot", "08_ssl_pretext", "90_results", "91_search"
 STAGES: dict[str, StageInfo] = {
     INGEST: _road(12, None, P.IngestSettings, "any"),
-    BIN: _road(9, INGEST, P.BinSettings, "any"),
+    BIN: _road(10, INGEST, P.BinSettings, "any"),
     CLEAN: _road(3, BIN, P.CleanSettings, "spikes"),
     SPLIT: _road(4, CLEAN, P.SplitSettings, "spikes"),
     "05_train_lstm": StageInfo(
@@ -113,7 +113,7 @@ STAGES: dict[str, StageInfo] = {
     ),
     "11_movie": StageInfo(7, SPLIT, "nblib.experiments.film.decoding:Params", kind="movie"),
     "12_multimodal": StageInfo(
-        10, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
+        11, SPLIT, "nblib.experiments.multimodal.judge:Params", cohort=True, kind="multimodal",
         trial="nblib.experiments.multimodal.experiment:trial", objectives=("val_loss",),
     ),
     "13_spike_distance": StageInfo(

@@ -47,7 +47,7 @@ def session(tmp_path):
     np.save(alf / "_ibl_wheel.timestamps.npy", np.arange(0, 60, 0.01))
     np.save(alf / "_ibl_wheel.position.npy", 2 * np.arange(0, 60, 0.01))
     np.save(alf / "_ibl_leftCamera.times.npy", np.arange(0, 60, 1 / 60))
-    np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.arange(3600 - 3.0))
+    np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.arange(3.0, 3600))  # the first 3 are gone
     return folder
 
 
@@ -78,7 +78,7 @@ def test_counts_signals_and_variables_are_those_of_the_files(session):
     expected, _ = np.histogram(mine, first + 0.1 * np.arange(6))
     np.testing.assert_array_equal(binned.counts.sel(unit="probe01/1")[4], expected)
     np.testing.assert_allclose(binned.wheel, 2.0, rtol=1e-5)
-    assert float(binned.whisker[0, 0]) == pytest.approx(2.5 + 60 * 2.0, abs=0.6)
+    assert float(binned.whisker[0, 0]) == pytest.approx(2.5 + 60 * 2.0)
     assert set(np.unique(binned.probabilityLeft)) == {0.2, 0.8}, "0.2 stays 0.2 in 32 bits"
 
 
@@ -163,7 +163,7 @@ def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
     """The lines of the page: licks, a paw of a pose, an embedding of the film, a band of the LFP; and a pupil."""
     alf, rng = session / "alf", np.random.default_rng(1)
     frames = np.load(alf / "_ibl_leftCamera.times.npy")
-    pose = pd.DataFrame({"paw_r_x": 3 * frames[:-2], "part": "paw"})
+    pose = pd.DataFrame({"paw_r_x": 3 * frames[2:], "part": "paw"})
     pose.to_parquet(alf / "_ibl_leftCamera.lightningPose.pqt")
     pose.rename(columns={"paw_r_x": "pupilDiameter_smooth"}).to_parquet(
         alf / "_ibl_leftCamera.features.pqt"
@@ -198,6 +198,12 @@ def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
     binned = binning.bin_recording(recording, more.settings(params.BinSettings))
     np.testing.assert_allclose(binned.tongue, 2 * middle, atol=0.05)
     assert (binned.turn == 7).all()
+    np.save(alf / "leftCamera.embedding.npy", np.float64(3))
+    with pytest.raises(
+        errors.BadInput, match=r"embedding.npy is float64 of shape \(\); expected a"
+    ):
+        bins = recipe.settings(params.BinSettings)
+        binning.bin_recording(opening.open_recording(recipe, "m"), bins)
     np.save(alf / "leftCamera.embedding.npy", np.zeros((3000, 4)))
     with pytest.raises(errors.BadInput, match=r"embedding.npy: 3000 samples, but _ibl_leftCamera"):
         bins = recipe.settings(params.BinSettings)
@@ -218,6 +224,20 @@ def broken(session, what):
             table.to_parquet(alf / "_ibl_trials.table.pqt")
         case "camera":
             np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.zeros(3000))
+        case "wheel":
+            np.save(alf / "_ibl_wheel.position.npy", 2 * np.arange(0, 60, 0.01)[1:])
+        case "licks as means":
+            np.save(alf / "_ibl_leftCamera.times.npy", np.arange(1.0, 60))
+            np.save(alf / "leftCamera.ROIMotionEnergy.npy", np.arange(1.0, 60))
+        case "half precision" | "whole seconds":
+            times = np.load(place / "spikes.times.npy")
+            np.save(
+                place / "spikes.times.npy",
+                times.astype(np.float16 if what == "half precision" else int),
+            )
+        case "metrics of another sorting":
+            metrics = {"cluster_id": [0, 1, 2, 3], "label": [1.0, 0.5, 1.0, 1.0]}
+            pd.DataFrame(metrics).to_parquet(place / "clusters.metrics.pqt")
         case "no camera":
             (alf / "leftCamera.ROIMotionEnergy.npy").unlink()
         case "sorters":
@@ -307,6 +327,23 @@ def broken(session, what):
         (
             "camera",
             "ROIMotionEnergy.npy: 3000 samples, but _ibl_leftCamera.times.npy has 3600 times",
+        ),
+        ("wheel", "wheel.position.npy: 5999 samples, but _ibl_wheel.timestamps.npy has 6000 times"),
+        (
+            "licks as means",
+            "holds times of events and no values: kind must be 'events', not 'mean'",
+        ),
+        (
+            "half precision",
+            r"spikes.times.npy is float16 of shape .*; expected seconds, as float64",
+        ),
+        (
+            "whole seconds",
+            r"spikes.times.npy is int64 of shape .*; expected seconds, as float64 or",
+        ),
+        (
+            "metrics of another sorting",
+            "clusters.metrics.pqt: names cluster 3, but clusters.channels has 3 clusters, from 0",
         ),
         (
             "no camera",

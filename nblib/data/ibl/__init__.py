@@ -29,7 +29,7 @@ from nblib.data.trials.columns import numbers, require
 USES = ("path",)
 TRIALS = "trials"  # the interval table that is made here
 SORTER = "pykilosort"
-LATE = 10  # frames that a camera may have more of than of their times, or less
+LATE = 10  # frames that a camera may lack at its start, or have more of than of their times
 JITTER_S = 0.1  # spikes that are out of order by less are put in order
 UNITS = ("spikes.times", "spikes.clusters", "clusters.channels")
 ABOUT_UNITS = ("clusters.metrics", "channels.brainLocationIds_ccf_2017", "channels.mlapdv")
@@ -170,7 +170,10 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
 def _check_spikes(folder: Path, times: np.ndarray, owner: np.ndarray, n: int) -> None:
     """BadInput for a spike without a time, or of none of the n clusters."""
-    check_finite(str(alf.require(folder, UNITS[0])), times, "spike")
+    file = str(alf.require(folder, UNITS[0]))
+    fine = times.dtype.kind == "f" and times.dtype.itemsize > 2
+    check_array(file, times, fine or not len(times), "seconds, as float64 or float32")
+    check_finite(file, times, "spike")
     refuse(
         np.setdiff1d(owner, np.arange(n)),
         f"{alf.require(folder, UNITS[1])}: cluster %rows, but {UNITS[2]} has {n} clusters, from 0.",
@@ -199,6 +202,10 @@ def _units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFram
             known[name] = numbers(known[name], f"{metrics}: column {name!r}")
         known = known.set_index("cluster_id")
         check_once(f"{metrics}: cluster_id", known.index, "clusters")
+        refuse(
+            [f"{i:g}" for i in np.setdiff1d(known.index, np.arange(n))],
+            f"{metrics}: names cluster %rows, but {UNITS[2]} has {n} clusters, from 0; it is of another sorting.",
+        )
         known = known.reindex(range(n))
         for name in known.columns.intersection(["label", "firing_rate"]):
             table[name] = known[name].to_numpy()
@@ -303,18 +310,24 @@ def _series(place: Path, used: list[Path]) -> tuple[dict[str, Series], dict[str,
 
 
 def _values(file: Path, column: str, at: Path, n: int) -> np.ndarray:
-    """Samples (n, channel) of a file whose n times are in the file `at`, NaN for a few that it has not.
-
-    Raises BadInput where it has many more or less, and for what are no numbers.
-    """
+    """Samples (n, channel) of a file whose n times are in the file `at` (see `_beside`); BadInput for what are no
+    numbers."""
     data = np.asarray(read_table(file, (column,))[column] if column else read_npy(file))
-    refuse(abs(n - len(data)) > LATE, f"{file}: {len(data)} samples, but {at.name} has {n} times.")
-    refuse(
-        data.dtype.kind not in "iuf",
-        f"{file}: holds {data.dtype}; expected a row of numbers a sample.",
-    )
-    values = data[:n].reshape(min(n, len(data)), -1).astype(float)
-    return np.pad(values, ((0, n - len(values)), (0, 0)), constant_values=np.nan)
+    good = data.dtype.kind in "iuf" and data.ndim > 0 and data.size > 0
+    check_array(str(file), data, good, "a row of numbers for each sample")
+    return _beside(file, data.reshape(len(data), -1).astype(float), at, n)
+
+
+def _beside(file: Path, values: np.ndarray, at: Path, n: int) -> np.ndarray:
+    """Samples (n, channel) of a file that belong to the n times of the file `at`; BadInput where they do not.
+
+    A camera may have a few frames less than times: the first were taken and not kept, so they are NaN; or a few
+    more, which have no time. Source: `SessionLoader` of https://github.com/int-brain-lab/ibllib.
+    """
+    more = n - len(values)
+    most = LATE if at.name.partition(".")[0].endswith("Camera") else 0
+    refuse(abs(more) > most, f"{file}: {len(values)} samples, but {at.name} has {n} times.")
+    return np.pad(values[:n], ((max(more, 0), 0), (0, 0)), constant_values=np.nan)
 
 
 def _samples(
@@ -333,12 +346,8 @@ def _samples(
         data = numbers(read_table(file, (column,))[column], f"{file}: column {column!r}")
     else:
         data = read_array(file)
-    refuse(
-        abs(len(clock) - len(data)) > LATE,
-        f"{file}: {len(data)} samples, but {at.name} has {len(clock)} times.",
-    )
-    n = min(len(clock), len(data))
-    return [at, file], clock[:n], np.asarray(data, float)[:n, None]
+    values = _beside(file, np.asarray(data, float)[:, None], at, len(clock))
+    return [at, file], clock, values
 
 
 def _times(file: Path, clock: np.ndarray) -> np.ndarray:
