@@ -221,6 +221,14 @@ def test_a_network_that_learned_nothing_is_not_trusted_for_having_seen_validatio
     assert trust[UNITS] == trust[AREAS] == 0, trust
 
 
+def test_a_network_of_no_weight_is_the_linear_model_and_wins_by_no_rounding(tiny):
+    recipe, stored = tiny
+    one, rng = sessions.load_sessions(*stored, recipe, 0)[0], np.random.default_rng(3)
+    task = Task(UNITS, "impute")
+    linear, network = rng.gamma(2, 0.1, (2, *task.truth(one).shape)) + 1e-3
+    np.testing.assert_array_equal(task.mixed(linear, network, 0.0), linear)
+
+
 @pytest.mark.parametrize(("n", "off", "weight"), [(20, 1.0, 0.5), (20, 9.0, 0.0), (19, 1.0, 0.0)])
 def test_a_network_is_averaged_where_that_is_better_and_twenty_trials_say_so(tiny, n, off, weight):
     recipe, stored = tiny

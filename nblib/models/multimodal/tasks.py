@@ -121,7 +121,10 @@ class Task:
         return float((answer - truth * np.log(answer)).sum())
 
     def mixed(self, linear: np.ndarray, network: np.ndarray, weight: float) -> np.ndarray:
-        """Between two answers, by the weight of the network: their mean, of counts that of their logarithms."""
+        """Between two answers, by the weight of the network: their mean, of counts that of their logarithms. Of no
+        weight, the linear answer to the last digit: what rounding makes of it is no better."""
+        if weight == 0:
+            return linear
         if not self.of_counts:
             return (1 - weight) * linear + weight * network
         logs = [np.log(np.maximum(answer, LEAST)) for answer in (linear, network)]
