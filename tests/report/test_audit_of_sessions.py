@@ -9,9 +9,10 @@ from models.test_masked_network import FAST, SHAPE, make_session
 
 from nblib.core import recipes
 from nblib.data import counts_dataset
-from nblib.models.multimodal import fitting, linear, masks, recall
+from nblib.models.multimodal import fitting, linear, masks, poisson, recall
 from nblib.models.multimodal.branch import SEEN, fit_branch
 from nblib.models.multimodal.network import MaskedNetwork
+from nblib.models.multimodal.tasks import UNITS
 from nblib.prepare import stored_splits, train_statistics
 from nblib.prepare.sessions import root_scaling
 from nblib.report.audit import sessions as audit
@@ -137,3 +138,10 @@ def test_a_causal_model_that_sees_the_future_is_found(sound, causal):
     both_ways = maps["wheel"]
     maps = [before.maps[0] | {"wheel": [both_ways]}, before.maps[1]]
     assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its signals"]  # fmt: skip
+    for name, path in (
+        ("spikes from wheel", poisson.encode(one, one.known, ("wheel",))),
+        (UNITS, poisson.impute(one, one.known)),  # with courses over the whole trial
+    ):
+        *_, both_ways = path
+        maps = [before.maps[0] | {name: [both_ways]}, before.maps[1]]
+        assert found(replace(before, maps=maps), sessions, causal=True) == ["s0: it is causal, but later bins move its rates"]  # fmt: skip

@@ -17,7 +17,7 @@ from nblib.core import store
 from nblib.data import counts_dataset
 from nblib.models.multimodal.branch import SEEN
 from nblib.models.multimodal.recall import RecalledMap
-from nblib.models.multimodal.tasks import Task, decoding, encoding
+from nblib.models.multimodal.tasks import IMPUTING, Task, decoding, encoding
 from nblib.prepare import sessions as prepared
 from nblib.prepare import stored_splits, train_statistics
 from nblib.report.audit.files import Files
@@ -143,8 +143,9 @@ def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
         signals=rng.normal(size=one.signals.shape).astype(np.float32),
         variables=(one.variables + 1) % [len(c) for c in one.classes.values()],
     )
-    if _differ(*(_answers(model, k, trials, decoding(one)) for trials in (one, other))):
-        yield f"{one.name}: behaviour that is hidden moves what is said of it"
+    for what, tasks in (("it", decoding(one)), ("units from others", IMPUTING)):
+        if _differ(*(_answers(model, k, trials, tasks) for trials in (one, other))):
+            yield f"{one.name}: behaviour that is hidden moves what is said of {what}"
 
 
 def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
@@ -154,7 +155,7 @@ def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     counts[:, half:], signals[:, half:] = 9, 3
     later = replace(one, counts=counts, signals=signals)
     of_signals = [task for task in decoding(one) if task.kind == "signal"]
-    for what, tasks in (("signals", of_signals), ("rates", encoding(one)[:1])):
+    for what, tasks in (("signals", of_signals), ("rates", [*encoding(one), *IMPUTING])):
         both = (_answers(model, k, trials, tasks) for trials in (one, later))
         if _differ(*([answer[:, :half] for answer in answers] for answers in both)):
             yield f"{one.name}: it is causal, but later bins move its {what}"
@@ -162,7 +163,8 @@ def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
 
 def _answers(model: Multimodal, k: int, trials: Session, tasks: Sequence[Task]) -> list[np.ndarray]:
     """What the network and the linear models answer to these tasks."""
-    both = ((model.answer(k, trials, t), t.linear(model.maps[k], trials)) for t in tasks)
+    known = [task for task in tasks if task.name in model.maps[k]]
+    both = ((model.answer(k, trials, t), t.linear(model.maps[k], trials)) for t in known)
     return [answer for pair in both for answer in pair]
 
 
