@@ -501,6 +501,9 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
     linear_alone = replace(model, trust=model.trust | {UNITS: 0.0, AREAS: 0.0})
     assert chosen(shuffled(one, 0)).trust[UNITS + GIVEN] <= 0.1
     assert not any(chosen(sessions[0]).trust.values()), "eight trials are too few to choose by"
+    area = np.flatnonzero(one.area == one.area[0])
+    first, second = (linear_alone.impute(one.counts, of) for of in (area, area[::-1]))
+    np.testing.assert_array_equal(first, second[..., ::-1])
     counts, likely = one.counts[test][..., hidden], []
     for given in ({}, known, {name: np.roll(of, 1, axis=0) for name, of in known.items()}):
         rate = linear_alone.impute(one.counts, hidden, given)[test]
@@ -521,6 +524,11 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
         (lambda m, one: m.decode(one.counts, {"wheel": np.ones((60, 2))}, "s0"), "wheel: (60, 2) given"),
         (lambda m, one: m.decode(one.counts, {"choice": np.zeros(60)}, "s0"), "each of [-1.0, 1.0]"),
         (lambda m, one: m.encode({}, "s0"), "nothing to tell spikes from"),
+        (lambda m, one: m.decode(3, session="s0"), "counts: a int given, an array of trials"),
+        (lambda m, one: m.decode(one.counts[:0], session="s0"), "an array of trials expected"),
+        (lambda m, one: m.impute(one, [0], session="s0"), "counts: a Session given, an array"),
+        (lambda m, one: m.encode({"choice": 1}, "s0"), "choice: a int given, an array of trials"),
+        (lambda m, one: m.encode({"wheel": np.array(["a"])}, "s0"), "wheel: (1,) given, finite"),
     ],
 )  # fmt: skip
 def test_what_a_stored_model_cannot_take_is_refused(ask, message, sessions, loaded):

@@ -97,12 +97,24 @@ def restored(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return json.loads(json.dumps(state), object_hook=made_of)
 
 
+def _trials_of(name: str, values: Any) -> np.ndarray:
+    """A copy of what is an array of trials, at least one; BadInput for other things."""
+    try:
+        array = np.array(values)
+    except (TypeError, ValueError):
+        array = np.empty(0, object)
+    if not array.ndim or not len(array) or array.dtype.kind not in "biufUS":
+        raise BadInput(f"{name}: a {type(values).__name__} given, an array of trials expected.")
+    return array
+
+
 def _checked(name: str, values: np.ndarray, *shape: int) -> np.ndarray:
     """Finite numbers of this shape; BadInput otherwise."""
-    values = np.asarray(values, np.float64)
-    if values.shape != shape or not np.isfinite(values).all():
+    values = _trials_of(name, values)
+    text = values.dtype.kind in "US"
+    if text or values.shape != shape or not np.isfinite(values).all():
         raise BadInput(f"{name}: {values.shape} given, finite numbers {shape} expected.")
-    return values
+    return values.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -196,7 +208,7 @@ class Multimodal:
         counts, given : see `decode`; the counts of the units that are told are not read.
         units : (n,) positions of these, each once.
         """
-        given, counts, units = given or {}, np.array(counts), np.asarray(units)
+        given, counts, units = given or {}, _trials_of("counts", counts), np.asarray(units)
         positions = np.arange(counts.shape[-1])
         are_positions = units.ndim == 1 and units.dtype.kind in "iu"
         if not are_positions or not 0 < len(np.intersect1d(units, positions)) == len(units):
@@ -205,7 +217,9 @@ class Multimodal:
             )
         counts[..., units] = 0
         k, trials = self._trials(session, counts, given)
-        whole = any(np.array_equal(group, units) for group in Task(AREAS, "impute").groups(trials))
+        whole = any(
+            np.array_equal(group, np.sort(units)) for group in Task(AREAS, "impute").groups(trials)
+        )
         task = Task(AREAS if whole else UNITS, "impute", tuple(given), units=tuple(units))
         told = self._mixed(k, trials, task, self.answer(k, trials, task))
         share = self.trust.get(task.name + GIVEN, 0.0)
@@ -239,7 +253,8 @@ class Multimodal:
                 f"given: nothing to tell spikes from; give some of {', '.join(like.behaviour)}."
             )
         n_bins, n_units = like.counts.shape[1:]
-        n = len(next(iter(given.values())) if counts is None else counts)
+        named = next(iter(given.items())) if counts is None else ("counts", counts)
+        n = len(_trials_of(*named))
         spikes = np.zeros((n, n_bins, n_units)) if counts is None else counts
         spikes = _checked("counts", spikes, n, n_bins, n_units).astype(np.float32)
         if (at := first_no_count(spikes)) is not None:
