@@ -213,7 +213,8 @@ def run(options: argparse.Namespace) -> int:
     choices = {"with_upstream": options.with_upstream, "force": options.force}
     jobs = [values]
     if plan.names_recordings(stage, values):
-        jobs = [values | {"recording": r} for r in plan.recordings_of(values["recipe"])]
+        recordings = values.get("recordings") or plan.recordings_of(values["recipe"])
+        jobs = [values | {"recording": r} for r in recordings]
     if options.jobs > 1 and len(jobs) > 1:
         pairs = [(options.notebook, job) for job in jobs]
         outcomes = many.run_many(pairs, options.jobs, progress=not options.quiet, **choices)

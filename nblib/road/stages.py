@@ -60,7 +60,7 @@ def settle_recipe(name: str, values: dict[str, Any]) -> tuple[P.Params, P.Recipe
         if extra := sorted(set(values) - set(parameters)):
             raise BadParameter(f"{name}: unknown parameter {extra[0]!r}.")
         return checked, None
-    overrides = {k: v for k, v in values.items() if k not in parameters and k != "recordings"}
+    overrides = {k: v for k, v in values.items() if k not in parameters}
     base = recipes.find_recipe(checked.recipe)
     recipe = recipes.derive(base, overrides, checked.recipe, sources.check)
     kind = "lfp" if recipe.holds == "lfp" else "spikes"

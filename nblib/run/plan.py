@@ -97,7 +97,7 @@ def job_of(notebook: str | Path, values: dict[str, Any] | None = None) -> Job:
     if str(values.get("recipe", "")).endswith((".yml", ".yaml")):
         values["recipe"] = str(Path(values["recipe"]).expanduser().resolve())
     if names_recordings(stage, values):
-        recordings = recordings_of(values["recipe"])
+        recordings = values.get("recordings") or recordings_of(values["recipe"])
         if len(recordings) > 1:
             raise BadParameter(
                 f"{stage}: recipe {values['recipe']!r} holds {len(recordings)} recordings; give "

@@ -64,6 +64,14 @@ def key(stage, **values):
     return stages.begin(stage, names(stage, **values)).key
 
 
+def test_recordings_of_a_recipe_may_be_named_where_all_are_taken_together(project):
+    values = {"recipe": "cohort", "recordings": ["a"]}
+    _, recipe = stages.settle_recipe("12_multimodal", values)
+    assert recipe.recordings == ["a"] and recipe.recipe.startswith("cohort-")
+    with pytest.raises(BadParameter, match="recording '000021' is not in recipe 'cohort-"):
+        stages.settle_recipe("02_bin", values | {"recording": "000021"})
+
+
 def test_a_key_follows_what_the_stage_depends_on_and_nothing_else(project):
     base = {s: key(s) for s in ("01_ingest", "02_bin", "03_clean", "04_split", "05_train_lstm")}
     assert base == {s: key(s) for s in base}
