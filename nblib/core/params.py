@@ -327,6 +327,13 @@ class Recipe(IngestSettings, BinSettings, CleanSettings, SplitSettings):
         False, description="units were pooled over sessions, never recorded together"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled_by_name(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Without a label unless one is named, where signals or variables say what is asked for."""
+        asked = values.get("signals") or values.get("variables")
+        return {"label": ""} | values if asked else values
+
     @model_validator(mode="after")
     def _ids(self):
         for name in self.recordings:

@@ -129,6 +129,14 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path, content):
         recipes.find_recipe("x" * 5000)
 
 
+def test_a_recipe_with_signals_or_variables_needs_no_label():
+    given = {"recipe": "r", "recordings": ["m"]}
+    assert P.Recipe(**given).label == "frame"
+    assert P.Recipe(**given, variables=["choice"]).label == ""
+    assert P.Recipe(**given, signals={"w": {"series": "wheel"}}).label == ""
+    assert P.Recipe(**given, variables=["choice"], label="frame").label == "frame"
+
+
 def test_a_recipe_is_checked(tmp_path):
     recipe = load(tmp_path, recipe_text(n_bins=10, isi_violations_max=0.5))
     assert recipe.n_bins == 10
