@@ -210,6 +210,21 @@ def test_whatever_has_times_is_a_signal_by_a_line_of_the_recipe(session):
         binning.bin_recording(opening.open_recording(recipe, "m"), bins)
 
 
+def test_a_series_has_a_sample_for_each_time_however_its_file_lies(session):
+    alf = session / "alf"
+    np.save(alf / "licks.times.npy", np.zeros(0))
+    np.save(alf / "_ibl_wheel.position.npy", np.load(alf / "_ibl_wheel.position.npy")[None])
+    series = opened(session).series
+    assert series["licks"].read(0, 9).shape == (0, 1)
+    assert series["wheel"].read(0, 9999).shape == (6000, 1)
+    energy = series["left_motion_energy"].read(0, 9999)[:, 0]
+    assert np.flatnonzero(np.isnan(energy)).tolist() == [0, 1, 2]
+    for shape, asked in (((), "a row of numbers for each"), ((6000, 2), "one number a sample")):
+        np.save(alf / "_ibl_wheel.position.npy", np.zeros(shape))
+        (told,) = [words for words in opened(session).meta["notes"] if "wheel" in words]
+        assert f"expected {asked}" in told
+
+
 def broken(session, what):
     alf, place = session / "alf", session / "alf/probe00/pykilosort"
     table = pd.read_parquet(alf / "_ibl_trials.table.pqt")
