@@ -65,6 +65,18 @@ class Session:
         """Positions of the trials that are not for testing, in the order of time."""
         return np.flatnonzero(np.isin(self.role, ("train", "val")))
 
+    def signal(self, name: str) -> np.ndarray:
+        """One signal in all trials (K, T)."""
+        return self.signals[..., self.signal_names.index(name)]
+
+    def variable(self, name: str) -> np.ndarray:
+        """The class of each trial (K,), of one variable."""
+        return self.variables[:, list(self.classes).index(name)]
+
+    def one_hot(self, name: str) -> np.ndarray:
+        """1 for the class of each trial, of one variable, 0 for its others: (K, C)."""
+        return np.eye(len(self.classes[name]))[self.variable(name)]
+
     def at(self, rows: np.ndarray | slice) -> Session:
         """Some of its trials."""
         return replace(self, **{name: getattr(self, name)[rows] for name in PER_TRIAL})

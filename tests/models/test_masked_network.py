@@ -49,6 +49,11 @@ def make_session(seed, n_units=N, train=36):
     )  # fmt: skip
 
 
+def log_likelihood(counts, rate):
+    """Poisson log-likelihood, less what only the counts decide [nats]."""
+    return counts * np.log(rate) - rate
+
+
 @pytest.fixture(scope="module")
 def sessions():
     return [make_session(0), make_session(1, n_units=5)]
@@ -507,7 +512,7 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
     counts, likely = one.counts[test][..., hidden], []
     for given in ({}, known, {name: np.roll(of, 1, axis=0) for name, of in known.items()}):
         rate = linear_alone.impute(one.counts, hidden, given)[test]
-        likely.append(poisson.log_likelihood(counts, rate).sum() / counts.sum())
+        likely.append(log_likelihood(counts, rate).sum() / counts.sum())
     alone, told, of_others = likely
     assert told > alone + 0.02 > of_others + 0.02
 
@@ -606,8 +611,8 @@ def test_spikes_of_a_further_session_are_told_through_what_units_of_others_follo
         Task(BEHAVIOUR, "encode", new.behaviour)
     ]
     rate = told["shared GLM"][0][new.rows("test")]
-    gain = poisson.log_likelihood(new.counts[44:], rate)
-    gain -= poisson.log_likelihood(new.counts[44:], poisson.psth(new, new.known))
+    gain = log_likelihood(new.counts[44:], rate)
+    gain -= log_likelihood(new.counts[44:], poisson.psth(new, new.known))
     assert gain.sum() / new.counts[44:].sum() > 0.05
 
 
@@ -718,10 +723,10 @@ def test_any_units_are_told_from_any_others_by_one_model():
     counts = rng.poisson(np.exp(state @ rng.normal(0, 0.8, (2, 10)))).astype(np.float32)
     one = replace(one, counts=counts, roots=root_scaling(counts, one.known))
     model, test = weakest(poisson.impute(one, one.known)), one.rows("test")
-    null = poisson.log_likelihood(counts[test], poisson.psth(one, one.known))
+    null = log_likelihood(counts[test], poisson.psth(one, one.known))
     for hidden in (units[:1], units[::2], units[5:]):
         seen = np.setdiff1d(units, hidden)
-        gain = poisson.log_likelihood(counts[test], model(one, seen)[test]) - null
+        gain = log_likelihood(counts[test], model(one, seen)[test]) - null
         assert gain[..., hidden].sum() / counts[test][..., hidden].sum() > 0.05
         spoilt = counts.copy()
         spoilt[..., hidden] = 9
@@ -813,7 +818,7 @@ def test_behaviour_is_recalled_by_the_rule_of_bayes(sessions):
     *_, sure = recall.by_encoding(one, one.known, remembered, False)
     trials, encoder = sure["wheel"].memory.trials, sure["wheel"].memory.encoder
     rate = encoder(trials)[None, None] * np.exp(recall.GAINS)[:, None, None, None, None]
-    log = poisson.log_likelihood(one.counts[:, None], rate).sum(axis=(3, 4))  # (G, K, J)
+    log = log_likelihood(one.counts[:, None], rate).sum(axis=(3, 4))  # (G, K, J)
     log -= 0.5 * (recall.GAINS[:, None, None] / recall.GAIN_SD) ** 2
     share = np.exp(log - log.max(axis=(0, 2), keepdims=True)).sum(axis=0)
     share /= share.sum(axis=1, keepdims=True)
@@ -860,8 +865,8 @@ def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sess
     choice = branch.answers[Task("choice", "variable")]["logistic"][0][test].argmax(axis=1)
     assert (choice == one.variables[test, 0]).mean() > 0.65
     rate = branch.answers[Task(BEHAVIOUR, "encode", one.behaviour)]["Poisson GLM"][0][test]
-    gain = poisson.log_likelihood(one.counts[test], rate)
-    gain -= poisson.log_likelihood(one.counts[test], poisson.psth(one, one.known))
+    gain = log_likelihood(one.counts[test], rate)
+    gain -= log_likelihood(one.counts[test], poisson.psth(one, one.known))
     assert gain.sum() / one.counts[test].sum() > 0.05
 
 
@@ -874,7 +879,7 @@ def test_spikes_that_follow_a_curve_of_a_signal_are_told_by_waves_and_not_by_a_l
     task, teach, test = encoding(one)[0], one.known, one.rows("test")
     line, curve = (
         min(task.loss(one.at(test), model(one.at(test))) for model in fit(one, teach, task.shown))
-        for fit in (poisson.encode, poisson.encode_curved)
+        for fit in (poisson.encode, partial(poisson.encode, curved=True))
     )
     best = task.loss(one.at(test), rate[test])
     rest = task.loss(one.at(test), np.broadcast_to(poisson.psth(one, teach), counts[test].shape))

@@ -124,7 +124,7 @@ def ideal_answers(session: Session, recipe: Recipe) -> dict[str, np.ndarray]:
         if name in best:
             best[name] = (best[name] - session.mean[s]) / session.scale[s]
     for name in set(session.classes) & set(best):
-        best[name] = np.log(np.maximum(best[name], linear.LEAST))
+        best[name] = linear.log_shares(best[name])
     best[BEHAVIOUR] = known.encode(session.trial[test])
     best[UNITS] = known.impute(session.counts[test], *Task(UNITS, "impute").groups(session))
     return best

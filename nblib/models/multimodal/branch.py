@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -69,11 +70,11 @@ def each(sessions: list[Session], fit: Callable[..., Iterator], *more: Any) -> P
     return path
 
 
-def of_tasks(
-    tasks: Sequence[Task], fit: Callable[..., Iterator[Map]]
+def of_task(
+    task: Task, fit: Callable[..., Iterator[Map]]
 ) -> Callable[..., Iterator[dict[str, Map]]]:
-    """A path of maps as one of the maps of each of these tasks."""
-    return lambda *data: ({task.name: one for task in tasks} for one in fit(*data))
+    """A path of maps as one of the maps by task, of which there is one."""
+    return lambda *data: ({task.name: one} for one in fit(*data))
 
 
 def crossed(
@@ -144,12 +145,8 @@ def candidates(
     tasks, spikes = decoding(first), encoding(first)[0]
     signals, variables = ([t for t in tasks if t.kind == kind] for kind in ("signal", "variable"))
     shared = variables if causal else tasks
-
-    def encode(session: Session, rows: np.ndarray, *basis: np.ndarray) -> Iterator[Map]:
-        return poisson.encode(session, rows, spikes.shown, causal, *basis)
-
-    def curved(session: Session, rows: np.ndarray) -> Iterator[Map]:
-        return poisson.encode_curved(session, rows, spikes.shown, causal)
+    several = len(sessions) > 1 or bool(factors)
+    encode = partial(each, sessions, of_task(spikes, poisson.encode), spikes.shown, causal)
 
     def through(rows: Rows) -> Iterator[Maps]:
         known = factors or {t.name: linear.factors(sessions, rows, t.name) for t in shared}
@@ -160,7 +157,7 @@ def candidates(
         return factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
 
     def through_behaviour(rows: Rows) -> Iterator[Maps]:
-        return each(sessions, of_tasks([spikes], encode), directions(rows))(rows)
+        return encode(directions(rows))(rows)
 
     def recalled(rows: Rows) -> Iterator[Maps]:
         others = tuple(factors[name] for name in SEEN) if factors else None
@@ -176,8 +173,6 @@ def candidates(
             known = kinds_of_others(sessions, rows, names)
         return each(sessions, linear.by_rates, known)(rows)
 
-    several = len(sessions) > 1 or bool(factors)
-
     def smooth(fit: Callable[..., Iterator]) -> list[PenaltyPath]:
         return [each(sessions, fit, width) for width in linear.WIDTHS]
 
@@ -190,8 +185,8 @@ def candidates(
         "shared map": ([through], shared if several else []),
         "shared kinds": ([by_kinds], variables if several else []),
         "Bayes by GLM": ([recalled], shared if signals else []),
-        GLM: ([each(sessions, of_tasks([spikes], encode))], [spikes]),
-        CURVED: ([each(sessions, of_tasks([spikes], curved))], [spikes] if signals else []),
+        GLM: ([encode()], [spikes]),
+        CURVED: ([encode(None, True)], [spikes] if signals else []),
         "shared GLM": ([through_behaviour], [spikes] if several else []),
     }
     return {name: (paths, tasks) for name, (paths, tasks) in kinds.items() if tasks}
@@ -224,14 +219,13 @@ def fit_branch(
             into[task.name] = [one for name in names for one in models[name][k][task.name]]
     val, others = [one.rows("val") for one in sessions], {}
     for task in encoding(first)[1:]:
-        others[(task,)] = each(sessions, of_tasks([task], poisson.encode), task.shown, causal)
+        others[task] = each(sessions, of_task(task, poisson.encode), task.shown, causal)
     for task in IMPUTING:
-        path = each(sessions, of_tasks([task], poisson.impute), causal, task.name == AREAS)
-        others[(task,)] = path
-    for tasks, path in others.items() if whole else ():
-        made, said = crossed([path], sessions, tasks, known, [val])
-        for task in tasks:
-            answers[task], chosen[task] = {GLM: said[task]}, GLM
+        path = of_task(task, poisson.impute)
+        others[task] = each(sessions, path, causal, task.name == AREAS)
+    for task, path in others.items() if whole else ():
+        made, said = crossed([path], sessions, [task], known, [val])
+        answers[task], chosen[task] = {GLM: said[task]}, GLM
         for into, of in zip(maps, made, strict=True):
             into |= of
     parts = list(zip(sessions, known, strict=True))

@@ -55,13 +55,20 @@ def _in_bins(heights: np.ndarray, bumps: np.ndarray) -> np.ndarray:
     return bumps @ heights.reshape(len(heights), -1, bumps.shape[1]).swapaxes(1, 2)
 
 
+def bumps_of_time(n_bins: int, n: int) -> np.ndarray:
+    """Smooth bumps (T, n), evenly from the first bin to the last."""
+    at = np.linspace(0, n_bins - 1, n)
+    width = at[1] - at[0] or 1.0  # 0 where there is one bin
+    return np.exp(-0.5 * ((np.arange(n_bins)[:, None] - at) / width) ** 2)
+
+
 def fit(session: Session, rows: np.ndarray) -> Courses:
     """The factors of a session's units and behaviour, by expectation and maximisation over the trials `rows`."""
     part = session.at(rows)
     n_trials, n_bins, n_units = part.x.shape
     y = [part.x, part.signals]
-    for q, known in enumerate(session.classes.values()):  # each as much as one signal
-        member = np.eye(len(known))[part.variables[:, q]]
+    for name, known in session.classes.items():  # each as much as one signal
+        member = part.one_hot(name)
         member = (member - member.mean(axis=0)) / (member.std(axis=0) + 1e-6)
         y.append(np.repeat(member[:, None], n_bins, axis=1) / np.sqrt(len(known)))
     y = np.concatenate(y, axis=-1)
@@ -70,9 +77,7 @@ def fit(session: Session, rows: np.ndarray) -> Courses:
     flat = y.reshape(-1, y.shape[2])
     n_factors = min(MOST_FACTORS, max(n_units // UNITS_A_FACTOR, 1))
     n_bumps = max(round(n_bins / BINS), 2)
-    at = np.linspace(0, n_bins - 1, n_bumps)
-    width = max(at[1] - at[0], 1)
-    bumps = np.exp(-0.5 * ((np.arange(n_bins)[:, None] - at) / width) ** 2)
+    bumps = bumps_of_time(n_bins, n_bumps)
     bumps /= np.sqrt((bumps**2).sum(axis=1, keepdims=True))
     slow = linear.averaged(y, [2]).reshape(flat.shape)
     values, vectors = np.linalg.eigh(slow.T @ slow / len(slow))

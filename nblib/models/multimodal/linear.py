@@ -48,8 +48,13 @@ class LinearMap:
         answer = x.reshape(len(x), -1) @ self.weight.reshape(len(self.bias), -1).T + self.bias
         if not self.link:
             return answer
-        share = np.maximum(answer if self.link == "shares" else softmax(answer, axis=1), LEAST)
-        return np.log(share / share.sum(axis=1, keepdims=True))
+        return log_shares(answer if self.link == "shares" else softmax(answer, axis=1))
+
+
+def log_shares(share: np.ndarray) -> np.ndarray:
+    """Log-probabilities of shares of classes (K, C), none of them below `LEAST`."""
+    share = np.maximum(share, LEAST)
+    return np.log(share / share.sum(axis=1, keepdims=True))
 
 
 def smoothed(x: np.ndarray, width: float = SMOOTH) -> np.ndarray:
@@ -79,10 +84,9 @@ def of_signals(
 def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
     """What the trials `rows` say of any other before it is looked at: of a signal its mean course (T,), of a
     variable the logarithms of its shares (C,)."""
-    courses = np.moveaxis(session.signals[rows].mean(axis=0), -1, 0)
-    rest = dict(zip(session.signal_names, courses, strict=True))
-    for q, (name, known) in enumerate(session.classes.items()):
-        share = np.bincount(session.variables[rows, q], minlength=known.size) + 0.5
+    rest = {name: session.signal(name)[rows].mean(axis=0) for name in session.signal_names}
+    for name, known in session.classes.items():
+        share = np.bincount(session.variable(name)[rows], minlength=known.size) + 0.5
         rest[name] = np.log(share / share.sum())
     return rest
 
@@ -175,8 +179,8 @@ def logistic(session: Session, rows: np.ndarray) -> Iterator[dict[str, LinearMap
     rest, paths, shape = at_rest(session, rows), {}, session.x.shape[1:]
     none = {name: np.zeros((len(rest[name]), *shape)) for name in session.classes}
     maps = {name: on_raw(none[name], rest[name], "logits") for name in session.classes}
-    for q, name in enumerate(session.classes):
-        known, y = np.unique(session.variables[rows, q], return_inverse=True)
+    for name in session.classes:
+        known, y = np.unique(session.variable(name)[rows], return_inverse=True)
         if len(known) > 1:
             paths[name] = known, logistic_path((x - mean) @ basis, y, STRENGTHS, 200)
     for _ in STRENGTHS:
@@ -195,10 +199,9 @@ def class_counts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Spikes of each class of a variable (C, T, N) in the trials `rows`, how often it was shown (C,), and the
     class of each trial."""
-    q = list(session.classes).index(task)
-    y = session.variables[rows, q]
-    member = np.eye(len(session.classes[task]))[y]
-    return np.tensordot(member.T, session.counts[rows], 1), member.sum(axis=0), y
+    member = session.one_hot(task)[rows]
+    seen = np.tensordot(member.T, session.counts[rows], 1)
+    return seen, member.sum(axis=0), session.variable(task)[rows]
 
 
 def kinds(session: Session, rows: np.ndarray, task: str) -> np.ndarray:
@@ -254,9 +257,8 @@ def beyond_rest(session: Session, rows: np.ndarray, task: str) -> tuple[np.ndarr
     what it is beyond that in each of the trials `rows` (K, D)."""
     rest = at_rest(session, rows)[task]
     if task in session.signal_names:
-        return rest, session.signals[rows][..., session.signal_names.index(task)] - rest
-    y = session.variables[rows, list(session.classes).index(task)]
-    return np.exp(rest), np.eye(rest.size)[y] - np.exp(rest)
+        return rest, session.signal(task)[rows] - rest
+    return np.exp(rest), session.one_hot(task)[rows] - np.exp(rest)
 
 
 def components(session: Session, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

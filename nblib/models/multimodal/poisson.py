@@ -52,8 +52,7 @@ def psth(session: Session, rows: np.ndarray) -> np.ndarray:
 
 def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
     """Values (K, C) of whole trials in smooth bumps of time: (K, T, C * N_BUMPS)."""
-    centre = np.linspace(0, n_bins - 1, N_BUMPS)
-    bumps = np.exp(-0.5 * ((np.arange(n_bins)[:, None] - centre) / (centre[1] - centre[0])) ** 2)
+    bumps = courses.bumps_of_time(n_bins, N_BUMPS)
     return np.einsum("kc,tb->ktcb", values, bumps).reshape(len(values), n_bins, -1)
 
 
@@ -91,13 +90,12 @@ class PoissonMap:
                 return means
             return np.concatenate([means, self.courses(session, seen)], axis=-1)
         parts, lags = [], linear.around(BEHAVIOUR_LAGS, self.causal)
-        for s, name in enumerate(session.signal_names):
+        for name in session.signal_names:
             if name in self.of:
-                parts.append(linear.lagged(session.signals[..., [s]], lags))
-        for q, (name, known) in enumerate(session.classes.items()):
+                parts.append(linear.lagged(session.signal(name)[..., None], lags))
+        for name in session.classes:
             if name in self.of:
-                one_hot = np.eye(len(known))[session.variables[:, q]]
-                parts.append(in_time(one_hot, session.counts.shape[1]))
+                parts.append(in_time(session.one_hot(name), session.counts.shape[1]))
         read = np.concatenate(parts, axis=-1)
         if self.waves is not None:
             phase = read @ self.waves
@@ -159,10 +157,9 @@ def _loss(
     return value, (x.T @ (rate - y) + penalty * w).ravel().astype(np.float64)
 
 
-def log_likelihood(counts: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    """Poisson log-likelihood of counts under rates, less what only the counts decide [nats]; any one shape.
-    rate: above 0, spikes a bin."""
-    return counts * np.log(rate) - rate
+def at_penalty(path: Iterator[PoissonMap], penalty: float) -> PoissonMap:
+    """The map of a `regression` under one of its `PENALTIES`."""
+    return next(islice(path, 1 + PENALTIES.index(penalty), None))
 
 
 def encode(
@@ -171,23 +168,17 @@ def encode(
     of: tuple[str, ...],
     causal: bool = False,
     basis: np.ndarray | None = None,
+    curved: bool = False,
 ) -> Iterator[PoissonMap]:
-    """Counts of all units from signals and variables, by name; see `regression`."""
-    model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
-    return regression(model, session, rows, [np.arange(len(session.area))])
+    """Counts of all units from signals and variables, by name; see `regression`.
 
-
-def encode_curved(
-    session: Session, rows: np.ndarray, of: tuple[str, ...], causal: bool = False
-) -> Iterator[PoissonMap]:
-    """Counts of all units from curves of signals and variables too: waves along random directions of them.
-
-    Source: Rahimi and Recht 2007, NeurIPS 20.
+    curved: from waves along random directions of them too. Source: Rahimi and Recht 2007, NeurIPS 20.
     """
-    model = PoissonMap(np.log(psth(session, rows)), of, causal=causal)
-    n = model.features(session.at(rows[:1])).shape[2]
-    waves = np.random.default_rng(0).normal(0, 1 / np.sqrt(n), (n, N_WAVES))
-    model = replace(model, waves=waves)
+    model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
+    if curved:
+        n = model.features(session.at(rows[:1])).shape[2]
+        waves = np.random.default_rng(0).normal(0, 1 / np.sqrt(n), (n, N_WAVES))
+        model = replace(model, waves=waves)
     return regression(model, session, rows, [np.arange(len(session.area))])
 
 
@@ -196,7 +187,7 @@ def factors(sessions: list[Session], rows: list[np.ndarray], causal: bool = Fals
     paths = [
         encode(*part, sessions[0].behaviour, causal) for part in zip(sessions, rows, strict=True)
     ]
-    maps = [next(islice(path, 1 + PENALTIES.index(SHARED_PENALTY), None)) for path in paths]
+    maps = [at_penalty(path, SHARED_PENALTY) for path in paths]
     weights = np.concatenate([one.weight for one in maps], axis=1)
     scale = np.mean([one.scale for one in maps], axis=0)
     return np.linalg.svd(weights, full_matrices=False)[0][:, :N_SHARED] / scale[:, None]

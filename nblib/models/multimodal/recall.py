@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -59,11 +58,8 @@ class RecalledMap:
         share = softmax(logsumexp(self.sure * self.memory.evidence(session), axis=0), axis=1)
         known = self.memory.trials
         if self.task in session.signal_names:
-            return share @ known.signals[..., session.signal_names.index(self.task)]
-        q = list(session.classes).index(self.task)
-        of_class = share @ np.eye(len(session.classes[self.task]))[known.variables[:, q]]
-        of_class = np.maximum(of_class, linear.LEAST)
-        return np.log(of_class / of_class.sum(axis=1, keepdims=True))
+            return share @ known.signal(self.task)
+        return linear.log_shares(share @ known.one_hot(self.task))
 
 
 def seen(sessions: list[Session], rows: list[np.ndarray], others: Seen | None = None) -> Seen:
@@ -83,7 +79,7 @@ def by_encoding(
     basis: directions of behaviour that units follow (see `poisson.factors`), where sessions share them.
     """
     path = poisson.encode(session, rows, session.behaviour, causal, *basis)
-    encoder = next(islice(path, 1 + poisson.PENALTIES.index(PENALTY), None))
+    encoder = poisson.at_penalty(path, PENALTY)
     signals, variables = remembered
     n = len(signals)
     trials = replace(
