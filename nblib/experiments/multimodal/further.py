@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nblib.prepare.sessions import Session
 
 LEVEL = 0.9  # that bands are asked to hold
-NEVER = -20.0  # log-probability of an area that no other session has
 
 
 def inflation(sessions: list[Session], branch: Branch, params: judge.Params) -> pd.DataFrame:
@@ -91,6 +90,7 @@ def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
     metric, then the score's fields. Logistic regression; of areas that several sessions have. Empty with fewer
     than two of them."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -102,12 +102,10 @@ def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
     known, y = np.unique(area[kept], return_inverse=True)
     if len(known) < 2:
         return pd.DataFrame()
-    x, session, log = x[kept], session[kept], np.full((kept.sum(), len(known)), NEVER)
-    for out in np.unique(session):
-        test = session == out
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-        classifier.fit(x[~test], y[~test])
-        log[np.ix_(test, classifier.classes_)] = classifier.predict_log_proba(x[test])
+    session = session[kept]
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    others = {"groups": session, "cv": LeaveOneGroupOut(), "method": "predict_log_proba"}
+    log = cross_val_predict(classifier, x[kept], y, **others)
     draws = params.model_dump(include={"n_permutations", "n_bootstrap", "seed"})
     # Units of a session share what was learnt of others: it takes other sessions to see how that varies.
     scores = decoding_scores(y, log, group=session, apart=session, **draws)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy.special import log_softmax
 
 from nblib.core import params as P
 from nblib.core.errors import BadParameter
@@ -132,16 +133,15 @@ def labels_of_test(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of the test trials of all sessions: class (B,), log-probabilities (B, C), block of trials (B,) and
     session (B,)."""
-    y, log, session, within = [], [], [], []
+    y, log, block, session, n_blocks = [], [], [], [], 0
     for k, (one, answer) in enumerate(zip(sessions, answers, strict=True)):
         test = one.rows("test")
         y.append(task.truth(one)[test])
-        log.append(answer[test] - np.logaddexp.reduce(answer[test], axis=1, keepdims=True))
+        log.append(log_softmax(answer[test], axis=1))
+        block.append(n_blocks + np.arange(len(test)) // ratios.BLOCK)
         session.append(np.full(len(test), k))
-        within.append(np.arange(len(test)) // ratios.BLOCK)
-    y, log, session, within = map(np.concatenate, (y, log, session, within))
-    _, block = np.unique(np.column_stack([session, within]), axis=0, return_inverse=True)
-    return y, log, block, session
+        n_blocks = block[-1][-1] + 1
+    return tuple(map(np.concatenate, (y, log, block, session)))
 
 
 def scores(

@@ -122,13 +122,9 @@ def around(n: int, causal: bool) -> range:
 
 def lagged(x: np.ndarray, lags: Sequence[int]) -> np.ndarray:
     """Values (K, T, N) of the bins `lags` before each bin, side by side (K, T, N * lags), 0 outside."""
-    n_bins, moved = x.shape[1], []
-    for lag in lags:
-        part = np.zeros_like(x)
-        if abs(lag) < n_bins:
-            low, high = max(lag, 0), n_bins + min(lag, 0)
-            part[:, low:high] = x[:, low - lag : high - lag]
-        moved.append(part)
+    before, after, n_bins = max(*lags, 0), -min(*lags, 0), x.shape[1]
+    padded = np.pad(x, ((0, 0), (before, after), (0, 0)))
+    moved = [padded[:, before - lag : before - lag + n_bins] for lag in lags]
     return np.concatenate(moved, axis=-1)
 
 
