@@ -168,13 +168,6 @@ def test_the_drift_is_what_the_two_nulls_differ_by_and_the_words_name_where_a_li
     assert np.isfinite(passport).all(axis=None) and answers.NETWORK in passport.index
 
 
-def test_it_can_be_stored_and_read(result, tmp_path):
-    result.save(tmp_path, {"notebook": "12_multimodal"})
-    names = {p.name for p in tmp_path.iterdir()}
-    assert {"metrics.json", "against.parquet", "config.json", "weights.safetensors"} <= names
-    assert len(judge.scores_table(result)) == len({tuple(row.of.values()) for row in result.rows})
-
-
 def test_shuffled_behaviour_is_at_chance(tiny, without_random_split):
     recipe, stored = tiny
     settings = judge.Params(recipe="task_tiny", shuffle_labels=True, **FAST)
@@ -254,6 +247,9 @@ def test_a_further_signal_is_a_line_of_the_recipe(tiny, tmp_path):
 def test_a_stored_run_says_what_the_run_scored(tiny, result, tmp_path):
     recipe, stored = tiny
     result.save(tmp_path, {"notebook": "12_multimodal"})
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"metrics.json", "against.parquet", "config.json", "weights.safetensors"} <= names
+    assert len(judge.scores_table(result)) == len({tuple(row.of.values()) for row in result.rows})
     model = models.load(tmp_path)
     loaded = experiment.load_sessions(*stored, recipe, judge.Params(recipe="task_tiny"))
     scores = result.scores
