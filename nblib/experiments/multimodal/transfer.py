@@ -89,11 +89,10 @@ def curve(
                     best = judge.scores(task, limit, [few], params, (metric,))[metric].value
                 gain = judge.difference(task, answer, by_model[ALONE][task][0], [few], params)[1:]
                 about = {"session": one.name, "trials": n, "model": model, "weight": weight}
-                about |= {"task": task.name}
                 share = (score.value - score.chance) / (best - score.chance)
                 beside = {"metric": metric, "best": best, "share": share}
                 beside |= zip(("gain", "gain_low", "gain_high"), gain, strict=True)
-                rows.append(about | score.fields() | beside)
+                rows.append(about | {"task": task.name} | score.fields() | beside)
     return pd.DataFrame(rows)
 
 

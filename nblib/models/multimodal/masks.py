@@ -51,10 +51,10 @@ class Hidden:
         """Hide all signals and variables."""
         self.signals[:] = self.variables[:] = True
 
-    def some_behaviour(self, rng: np.random.Generator, chance: float = 0.5) -> None:
-        """Hide each signal, and each variable, with this chance."""
-        self.signals[:, rng.random(self.signals.shape[1]) < chance] = True
-        self.variables |= rng.random(len(self.variables)) < chance
+    def some_behaviour(self, rng: np.random.Generator) -> None:
+        """Hide each signal, and each variable, with a chance of a half."""
+        self.signals[:, rng.random(self.signals.shape[1]) < 0.5] = True
+        self.variables |= rng.random(len(self.variables)) < 0.5
 
 
 def hide(
