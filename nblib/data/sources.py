@@ -19,6 +19,8 @@ and, where it likes, with
   settings are the recipe's block of the source's name where there is one, else `source_params`
 - `ideal_observer(recipe, recording_id, trials, unit_ids, classes, window_s)`: of a simulated one, what the
   best possible decoder would say (see `nblib.simulate.allen.ideal_observer`)
+- `ceiling(recipe, recording_id, unit_ids)`: of a simulated task, what could be known at best of behaviour and
+  spikes (see `nblib.simulate.task_oracle.Ceiling`), None where that is not known
 - `images(recipe, recording_id, labels) -> Images`: the images behind labels (see `nblib.data.images`)
 - `pool(recordings, recording_id) -> Recording`: where its settings have `pool`, which names recordings
   that are others laid together

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nblib.data import opening, sources
+from nblib.data import sources
 from nblib.models.multimodal import linear
 from nblib.models.multimodal.branch import FOLDS, at_rest
 from nblib.models.multimodal.tasks import (
@@ -108,13 +108,11 @@ def ceilings(sessions: list[Session], recipe: Recipe) -> dict[str, TrialAnswers]
 def ideal_answers(session: Session, recipe: Recipe) -> dict[str, np.ndarray]:
     """The best possible answers to test trials, by task, as a simulated source knows them."""
     test, best = session.rows("test"), {}
-    posterior = sources.offered(recipe.source, "oracle_log_posterior")
+    observer = sources.offered(recipe.source, "ideal_observer")
     scenes = ("natural_scenes_presentations", "per_presentation", ("frame",))
-    if posterior and (recipe.intervals, recipe.binning, tuple(session.classes)) == scenes:
-        recording = opening.open_recording(recipe, session.name)
-        truth, known = sources.offered(recipe.source, "truth_path")(recording.path), session.classes
-        shown = (truth, recording, session.trial[test], session.unit_ids)
-        best["frame"], _ = posterior(*shown, classes=known["frame"])
+    if observer and (recipe.intervals, recipe.binning, tuple(session.classes)) == scenes:
+        shown = session.name, session.trial[test], session.unit_ids
+        best["frame"], _ = observer(recipe, *shown, classes=session.classes["frame"])
     oracle = sources.offered(recipe.source, "ceiling")
     known = oracle and oracle(recipe, session.name, session.unit_ids)
     if not known:
