@@ -228,20 +228,23 @@ def fit_branch(
         answers[task], chosen[task] = {GLM: said[task]}, GLM
         for into, of in zip(maps, made, strict=True):
             into |= of
-    parts = list(zip(sessions, known, strict=True))
-    rest = [at_rest(*part) for part in parts]
+    rest = list(map(at_rest, sessions, known))
     for task, by in answers.items():
         answers[task] = {AT_REST[task.kind]: list(map(task.at_rest, sessions, rest))} | by
     if factors is None and len(sessions) > 1:
-        factors = {
-            task.name: linear.factors(sessions, known, task.name) for task in decoding(first)
-        }
-        factors[BEHAVIOUR] = poisson.factors(sessions, known, causal)
-        for name in first.classes:
-            of_all = [linear.kinds(*part, name) for part in parts]
-            factors[KINDS + name] = np.concatenate(of_all)
-        factors |= zip(SEEN, recall.seen(sessions, known), strict=True)
+        factors = factors_of(sessions, known, causal)
     return Branch(answers, chosen, maps, rest, factors or {})
+
+
+def factors_of(sessions: list[Session], rows: Rows, causal: bool) -> dict[str, np.ndarray]:
+    """What further sessions are read through, as these trials teach it (see `Branch`)."""
+    first = sessions[0]
+    factors = {name: linear.factors(sessions, rows, name) for name in first.behaviour}
+    factors[BEHAVIOUR] = poisson.factors(sessions, rows, causal)
+    for name in first.classes:
+        of_all = [linear.kinds(*part, name) for part in zip(sessions, rows, strict=True)]
+        factors[KINDS + name] = np.concatenate(of_all)
+    return factors | dict(zip(SEEN, recall.seen(sessions, rows), strict=True))
 
 
 def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
