@@ -27,6 +27,7 @@ from nblib.data.ibl.probes import (
     about_units,
     check_spikes,
     find_probes,
+    good_units,
 )
 from nblib.data.ibl.series import find_series
 from nblib.data.nwb import series as nwb_series
@@ -74,22 +75,14 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
 
     Raises MissingInput, BadInput with the file, for what is not there or does not fit together.
     """
-    place, units, spikes, notes, used = _alf(path), [], [], [], []
+    place, units, spikes, counts, notes, used = _alf(path), [], [], [], [], []
     copies: dict[str, Path] = {}  # files of spike times by what they hold
     spans: list[Span] = []  # of each probe's spikes
     for probe, folder in find_probes(place, settings.sorter).items():
         times, owner, channel = (read_array(alf.require(folder, name)) for name in UNITS)
         check_spikes(folder, times, owner, len(channel))
-        table = about_units(folder, probe, len(channel), channel)
-        if settings.quality_min and "label" not in table:
-            raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
-        quality = table["label"] if settings.quality_min else pd.Series(0.0, table.index)
-        refuse(
-            (quality < 0) | (quality > 1),
-            f"{folder}: clusters.metrics: label = %value of unit %rows; expected a share of checks, 0 to 1.",
-            value=quality,
-        )
-        ids = np.flatnonzero(quality >= settings.quality_min)
+        table = about_units(folder, probe, channel)
+        ids = good_units(folder, table, settings.quality_min)
         by = "" if folder.name in (SORTER, probe) else f", sorted by {folder.name}"
         notes.append(
             f"{probe}: {len(ids)} of {len(table)} units (quality_min = {settings.quality_min:g}){by}."
@@ -111,7 +104,8 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
             times, owner = times[order], owner[order]
         times, index = by_unit(times, owner, ids, file)
         units.append(table.iloc[ids])
-        spikes += [times[lo:hi] for lo, hi in itertools.pairwise(index)]
+        spikes.append(times)
+        counts.append(np.diff(index))
         used += [p for name in (*UNITS, *ABOUT_UNITS) if (p := alf.find(folder, name))]
     if not units:
         raise BadInput(f"{place}: no unit is left; {' '.join(notes)}")
@@ -120,14 +114,13 @@ def open_recording(path: Path, recipe: Recipe, recording_id: str, settings: Sett
     notes += nwb_series.complaints(broken, path)
     revisions = [f"{p.name} of revision {alf.revision(p)}" for p in used if alf.revision(p)]
     notes += [f"Read {some(revisions, 20)}."] if revisions else []
-    index = np.concatenate([[0], np.cumsum([len(s) for s in spikes])]).astype(np.int64)
     return Recording(
         id=recording_id,
         subject=_subject(path) or recording_id,
         path=path,
         units=pd.concat(units),
         spikes=np.concatenate(spikes),
-        spike_index=index,
+        spike_index=np.append(0, np.cumsum(np.concatenate(counts))),
         intervals={TRIALS: trials},
         series=series,
         trials=recipe.intervals,

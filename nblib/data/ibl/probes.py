@@ -63,8 +63,26 @@ def check_spikes(folder: Path, times: np.ndarray, owner: np.ndarray, n: int) -> 
     )
 
 
-def about_units(folder: Path, probe: str, n: int, channel: np.ndarray) -> pd.DataFrame:
-    """What is known of the units of a probe, with their id as index."""
+def good_units(folder: Path, table: pd.DataFrame, least: float) -> np.ndarray:
+    """Positions of the units (see `about_units`) that passed such a share of quality checks; of all for 0.
+
+    BadInput where nothing is said of quality, and for what is no share.
+    """
+    if not least:
+        return np.arange(len(table))
+    if "label" not in table:
+        raise BadInput(f"{folder}: no clusters.metrics with a label; leave quality_min out.")
+    refuse(
+        (table["label"] < 0) | (table["label"] > 1),
+        f"{folder}: clusters.metrics: label = %value of unit %rows; expected a share of checks, 0 to 1.",
+        value=table["label"],
+    )
+    return np.flatnonzero(table["label"] >= least)
+
+
+def about_units(folder: Path, probe: str, channel: np.ndarray) -> pd.DataFrame:
+    """What is known of the units of a probe, whose channels these are (N,), with their id as index."""
+    n = len(channel)
     ids = pd.Index([f"{probe}/{i}" for i in range(n)], name="unit_id")
     table = pd.DataFrame({"probe": probe, "channel": channel}, index=ids)
     metrics, area, position = (alf.find(folder, name) for name in ABOUT_UNITS)
