@@ -33,26 +33,25 @@ class Courses:
 
     def __call__(self, session: Session, seen: np.ndarray) -> np.ndarray:
         """Posterior mean of the factors in each bin of all trials (K, T, R), from the units `seen`."""
-        x = session.x[..., seen] - self.mean[:, seen]
-        heights, _ = _posterior(
-            x, self.loading[:, seen], self.noise[seen], self.bumps, self.precision
-        )
-        return _in_bins(heights, self.bumps)
+        heights, _ = self.heights(session.x[..., seen] - self.mean[:, seen], seen)
+        return self.in_bins(heights)
 
+    def heights(
+        self, x: np.ndarray, seen: np.ndarray | slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean (K, R * B) and covariance of the heights, from values (K, T, M) of the units `seen`, less
+        their mean."""
+        loading, bumps = self.loading[:, seen], self.bumps
+        reading = loading / self.noise[seen]
+        precision = self.precision + np.kron(reading @ loading.T, bumps.T @ bumps)
+        covariance = np.linalg.inv(precision)
+        said = bumps.T @ (x @ reading.T)  # (K, B, R)
+        return said.swapaxes(1, 2).reshape(len(x), -1) @ covariance, covariance
 
-def _posterior(
-    x: np.ndarray, loading: np.ndarray, noise: np.ndarray, bumps: np.ndarray, precision: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (K, R * B) and covariance of the heights, from values (K, T, M)."""
-    reading = loading / noise
-    covariance = np.linalg.inv(precision + np.kron(reading @ loading.T, bumps.T @ bumps))
-    said = bumps.T @ (x @ reading.T)  # (K, B, R)
-    return said.swapaxes(1, 2).reshape(len(x), -1) @ covariance, covariance
-
-
-def _in_bins(heights: np.ndarray, bumps: np.ndarray) -> np.ndarray:
-    """Factors in each bin (K, T, R), of heights (K, R * B)."""
-    return bumps @ heights.reshape(len(heights), -1, bumps.shape[1]).swapaxes(1, 2)
+    def in_bins(self, heights: np.ndarray) -> np.ndarray:
+        """Factors in each bin (K, T, R), of heights (K, R * B)."""
+        by_factor = heights.reshape(len(heights), -1, self.bumps.shape[1])
+        return self.bumps @ by_factor.swapaxes(1, 2)
 
 
 def bumps_of_time(n_bins: int, n: int) -> np.ndarray:
@@ -83,12 +82,13 @@ def fit(session: Session, rows: np.ndarray) -> Courses:
     values, vectors = np.linalg.eigh(slow.T @ slow / len(slow))
     loading = (vectors[:, -n_factors:] * np.sqrt(values[-n_factors:])).T
     noise = np.maximum(flat.var(axis=0) - (loading**2).sum(axis=0), LEAST_NOISE)
-    precision = np.eye(n_factors * n_bumps)
+    # Behaviour stands behind the units until all is fitted.
+    model = Courses(loading, noise, mean, bumps, precision=np.eye(n_factors * n_bumps))
     for _ in range(STEPS):
-        heights, covariance = _posterior(y, loading, noise, bumps, precision)
+        heights, covariance = model.heights(y)
         prior = covariance + heights.T @ heights / n_trials
         precision = np.linalg.inv(prior + LEAST_PRIOR * np.eye(len(prior)))
-        told = _in_bins(heights, bumps).reshape(-1, n_factors)
+        told = model.in_bins(heights).reshape(-1, n_factors)
         unsure = covariance.reshape(n_factors, n_bumps, n_factors, n_bumps)
         unsure = np.tensordot(unsure, bumps.T @ bumps, axes=([1, 3], [0, 1]))
         together = told.T @ told + n_trials * unsure + RIDGE * np.eye(n_factors)
@@ -96,5 +96,5 @@ def fit(session: Session, rows: np.ndarray) -> Courses:
         loading = np.linalg.solve(together, both)
         noise = (flat**2).mean(axis=0) - (loading * both).sum(axis=0) / len(flat)
         noise = np.maximum(noise, LEAST_NOISE)
-    of_units = slice(n_units)
-    return Courses(loading[:, of_units], noise[of_units], mean[:, of_units], bumps, precision)
+        model = Courses(loading, noise, mean, bumps, precision)
+    return Courses(loading[:, :n_units], noise[:n_units], mean[:, :n_units], bumps, precision)
