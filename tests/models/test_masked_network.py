@@ -406,6 +406,15 @@ def test_a_session_with_one_trial_works(sessions, fitted):
     assert sum(sizes) == 42 == batches.n and 1 in sizes and len(sizes) == len(batches)
 
 
+def test_a_session_of_one_bin_works():
+    one = make_session(0)
+    one = replace(one, counts=one.counts[:, :1], signals=one.signals[:, :1])
+    mix = masks.Mix({"causal": 1.0, "decode": 1.0})
+    network, _ = fitting.fit([one], fit_branch([one]), FAST, SHAPE, mix)
+    assert np.isfinite(network.decode(one.counts)["wheel"]).all()
+    assert (network.encode(own_units(one)) > 0).all()
+
+
 def test_losses_are_those_of_the_formulas(sessions, fitted):
     part = batch(fitted, sessions[0], masks.hide(sessions[0]))
     part["width"] = torch.full((8, 1, 2), 0.7)

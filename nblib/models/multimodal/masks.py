@@ -97,7 +97,8 @@ def random(hidden: Hidden, rng: np.random.Generator) -> None:
 
 def causal(hidden: Hidden, rng: np.random.Generator) -> None:
     """All that comes from some bin on."""
-    first = rng.integers(1, len(hidden.spikes))
+    n_bins = len(hidden.spikes)
+    first = rng.integers(min(1, n_bins - 1), n_bins)
     hidden.spikes[first:] = hidden.signals[first:] = True
     hidden.variables[:] = True
 
