@@ -10,7 +10,7 @@ from models.test_masked_network import FAST, SHAPE, make_session
 from nblib.core import recipes
 from nblib.data import counts_dataset
 from nblib.models.multimodal import fitting, linear, masks, poisson, recall
-from nblib.models.multimodal.branch import SEEN, fit_branch
+from nblib.models.multimodal.branch import SEEN, at_rest, fit_branch
 from nblib.models.multimodal.network import MaskedNetwork
 from nblib.models.multimodal.tasks import UNITS
 from nblib.prepare import stored_splits, train_statistics
@@ -79,6 +79,34 @@ def test_a_variable_that_is_hidden_in_part_is_found(sound, monkeypatch):
     assert found(model, sessions) == [f"{name}: behaviour that is hidden moves what is said of it" for name in ("s0", "s1")]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        (lambda batch: batch["counts"], "spikes that are hidden move the rates told from"),
+        (lambda batch: batch["variables"][:, :1, None], "moves what is said of units from"),
+    ],
+)
+def test_hidden_spikes_and_behaviour_that_move_rates_are_found(sound, monkeypatch, more, what):
+    sessions, model = sound
+    whole = MaskedNetwork.forward
+
+    def not_hidden(self, batch):
+        rates, signals, variables = whole(self, batch)
+        return rates + 0.1 * more(batch), signals, variables
+
+    monkeypatch.setattr(MaskedNetwork, "forward", not_hidden)
+    (first, second) = found(model, sessions)
+    assert what in first and what in second
+
+
+def test_a_mean_course_that_knows_test_trials_is_found(sound):
+    sessions, model = sound
+    one = sessions[0]
+    rest = [at_rest(one, np.arange(len(one.role))), model.rest[1]]
+    fault = "s0: what is said without a look is not of the trials that may teach"
+    assert found(replace(model, rest=rest), sessions) == [fault]
+
+
 def test_a_new_session_that_taught_is_found(sound):
     sessions, model = sound
     assert found(model, sessions, new=["s1"]) == [
@@ -110,7 +138,9 @@ def test_behaviour_of_test_trials_that_is_remembered_is_found(sound):
     variables[test[0]] = variables[one.known[0]]
     still = [replace(one, signals=signals, variables=variables), two]
     seen = recall.seen(still, [one.known, two.known])
-    assert found(replace(model, factors=dict(zip(SEEN, seen, strict=True))), still) == []
+    of_still = {"factors": dict(zip(SEEN, seen, strict=True))}
+    of_still["rest"] = [at_rest(one, one.known) for one in still]
+    assert found(replace(model, **of_still), still) == []
 
 
 def test_one_session_under_two_names_that_teaches_and_judges_is_found(sound):

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from nblib import models
 from nblib.core import store
 from nblib.data import counts_dataset
-from nblib.models.multimodal.branch import SEEN
+from nblib.models.multimodal.branch import SEEN, at_rest
 from nblib.models.multimodal.recall import RecalledMap
 from nblib.models.multimodal.tasks import IMPUTING, Task, decoding, encoding
 from nblib.prepare import sessions as prepared
@@ -76,6 +76,9 @@ def faults(model: Multimodal, loaded: list[Session], new: list[str], causal: boo
         ):
             if not np.allclose(has, due, rtol=1e-3, atol=1e-6):
                 yield f"{name}: its {what} are scaled otherwise than by its train trials"
+        due = at_rest(one, one.known)
+        if not all(np.allclose(model.rest[k][of], due[of], rtol=1e-3, atol=1e-4) for of in due):
+            yield f"{name}: what is said without a look is not of the trials that may teach"
         yield from _told(model, k, one)
         if causal:
             yield from _future(model, k, one)
@@ -136,7 +139,7 @@ def _near(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
-    """Whether behaviour that is hidden moves the answers."""
+    """Whether behaviour, or spikes, that are hidden move the answers."""
     rng = np.random.default_rng(0)
     other = replace(
         one,
@@ -146,6 +149,9 @@ def _told(model: Multimodal, k: int, one: Session) -> Iterator[str]:
     for what, tasks in (("it", decoding(one)), ("units from others", IMPUTING)):
         if _differ(*(_answers(model, k, trials, tasks) for trials in (one, other))):
             yield f"{one.name}: behaviour that is hidden moves what is said of {what}"
+    silent = replace(one, counts=np.zeros_like(one.counts))
+    if _differ(*(_answers(model, k, trials, encoding(one)) for trials in (one, silent))):
+        yield f"{one.name}: spikes that are hidden move the rates told from behaviour"
 
 
 def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
@@ -163,9 +169,9 @@ def _future(model: Multimodal, k: int, one: Session) -> Iterator[str]:
 
 def _answers(model: Multimodal, k: int, trials: Session, tasks: Sequence[Task]) -> list[np.ndarray]:
     """What the network and the linear models answer to these tasks."""
-    known = [task for task in tasks if task.name in model.maps[k]]
-    both = ((model.answer(k, trials, t), t.linear(model.maps[k], trials)) for t in known)
-    return [answer for pair in both for answer in pair]
+    told = [model.answer(k, trials, task) for task in tasks]
+    maps = model.maps[k]
+    return told + [task.linear(maps, trials) for task in tasks if task.name in maps]
 
 
 def _differ(before: list[np.ndarray], after: list[np.ndarray]) -> bool:
