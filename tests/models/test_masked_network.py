@@ -21,7 +21,16 @@ from nblib.models import FitSettings, training
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
 from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
 from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
-from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, by_folds, encoding
+from nblib.models.multimodal.tasks import (
+    AREAS,
+    BEHAVIOUR,
+    GIVEN,
+    IMPUTING,
+    UNITS,
+    Task,
+    by_folds,
+    encoding,
+)
 from nblib.prepare.sessions import Session, root_scaling, shuffled
 
 K, T, N = 60, 8, 6
@@ -552,7 +561,7 @@ def test_damaged_files_are_refused(loaded, tmp_path):
         models.load(tmp_path)
     loaded.save(tmp_path)
     config.write_text(config.read_text().replace(f'"format": {model.FORMAT}', '"format": 3'))
-    with pytest.raises(CorruptArtifact, match="of format 3, here 4; run 12 again"):
+    with pytest.raises(CorruptArtifact, match="of format 3, here 5; run 12 again"):
         models.load(tmp_path)
 
 
@@ -806,14 +815,14 @@ def test_weights_of_units_are_ridge_through_the_maps(n_bins, n_targets):
 
 def test_behaviour_is_recalled_by_the_rule_of_bayes(sessions):
     one = sessions[0]
-    remembered = recall.seen([one], [one.known])
-    *_, sure = recall.by_encoding(one, one.known, remembered, False)
+    remembered, sure = recall.seen([one], [one.known]), weakest(recalled(one, one.known))
     trials, encoder = sure["wheel"].memory.trials, sure["wheel"].memory.encoder
     rate = encoder(trials)[None, None] * np.exp(recall.GAINS)[:, None, None, None, None]
     log = log_likelihood(one.counts[:, None], rate).sum(axis=(3, 4))  # (G, K, J)
     log -= 0.5 * (recall.GAINS[:, None, None] / recall.GAIN_SD) ** 2
-    share = np.exp(log - log.max(axis=(0, 2), keepdims=True)).sum(axis=0)
-    share /= share.sum(axis=1, keepdims=True)
+    joint = np.exp(log - log.max(axis=(0, 2), keepdims=True))
+    joint /= joint.sum(axis=(0, 2), keepdims=True)
+    share = joint.sum(axis=0)
     answer = {name: of(one) for name, of in sure.items()}
     np.testing.assert_allclose(answer["wheel"], share @ trials.signals[..., 0], atol=1e-3)
     of_class = np.exp(answer["choice"])
@@ -822,10 +831,20 @@ def test_behaviour_is_recalled_by_the_rule_of_bayes(sessions):
     assert (of_class[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.65
     few = recall.seen(sessions, [o.known for o in sessions], remembered)
     assert len(few[0]) == len(few[1]) == 3 * len(one.known)
+    # Units that are not seen do not matter, and follow half of the gain of those that are.
+    told, half = replace(sure["wheel"], task=UNITS), np.exp(0.5 * recall.GAINS)
+    expected = np.einsum("g,gkj,jtn->ktn", half, joint, encoder(trials))
+    np.testing.assert_allclose(told(one), expected, rtol=2e-3)
+    seen, hidden = np.arange(1, one.counts.shape[2]), one.counts.copy()
+    hidden[..., 0] = 9
+    np.testing.assert_array_equal(told(one, seen), told(replace(one, counts=hidden), seen))
 
 
 def recalled(session, rows):
-    return recall.by_encoding(session, rows, recall.seen([session], [rows]), False)
+    (encoder,), _ = poisson.encode_together([session], [rows])
+    memory = recall.remember(session, encoder, recall.seen([session], [rows]))
+    for sure in recall.SURENESS:
+        yield {name: recall.RecalledMap(memory, name, sure) for name in session.behaviour}
 
 
 @pytest.mark.parametrize(
@@ -860,6 +879,36 @@ def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sess
     gain = log_likelihood(one.counts[test], rate)
     gain -= log_likelihood(one.counts[test], poisson.psth(one, one.known))
     assert gain.sum() / one.counts[test].sum() > 0.05
+
+
+def test_units_that_follow_the_same_of_behaviour_say_so_of_each_other():
+    def loss(maps):
+        return sum(encoding(o)[0].loss(o.at(test), m(o.at(test))) for o, m in zip(three, maps))
+
+    three = []
+    for seed in range(3):
+        one, rng = make_session(seed), np.random.default_rng(seed)
+        drive = one.signals[..., :1] * rng.uniform(0.3, 0.9, N)
+        counts = rng.poisson(0.1 * np.exp(drive - drive.mean(axis=0))).astype(np.float32)
+        three.append(replace(one, counts=counts))
+    known, test = [one.known for one in three], three[0].rows("test")
+    together, prior = poisson.encode_together(three, known)
+    alone = [poisson.encode(one, one.known, one.behaviour) for one in three]
+    rest, *penalties = map(loss, zip(*alone, strict=True))
+    assert rest - loss(together) > 1.2 * (rest - min(penalties)) > 0
+    # Under a prior that is given, each unit is at the mode of its posterior.
+    one = replace(three[0], counts=three[0].counts[..., ::-1].copy())
+    (of,), same = poisson.encode_together([one], known[:1], prior=prior)
+    assert same is prior
+    part, precision = one.at(one.known), np.linalg.inv(prior.covariance)
+    slope = np.einsum("ktd,ktn->dn", of.scaled(part), part.counts - of(part))
+    pull = precision @ (of.weight - prior.mean[:, None])
+    np.testing.assert_allclose(slope, pull, atol=0.01 * np.abs(pull).max())
+
+
+def test_units_are_not_recalled_from_later_bins_where_causal(sessions):
+    names = [set(fit_branch(sessions, c, whole=True).answers[IMPUTING[0]]) for c in (False, True)]
+    assert names[0] - names[1] >= {"Bayes by GLM"} and "Poisson GLM" in names[1]
 
 
 def test_spikes_that_follow_a_curve_of_a_signal_are_told_by_waves_and_not_by_a_line(sessions):

@@ -122,9 +122,10 @@ def test_behaviour_of_test_trials_that_is_remembered_is_found(sound):
     test = one.rows("test")[:3]
 
     def remembering(rows):
-        memory = recall.seen(sessions, [rows, two.known])
-        *_, maps = recall.by_encoding(one, one.known, memory, False)
-        return replace(model, maps=[model.maps[0] | {"wheel": [maps["wheel"]]}, model.maps[1]])
+        (encoder,), _ = poisson.encode_together([one], [one.known])
+        memory = recall.remember(one, encoder, recall.seen(sessions, [rows, two.known]))
+        wheel = [recall.RecalledMap(memory, "wheel", 1.0)]
+        return replace(model, maps=[model.maps[0] | {"wheel": wheel}, model.maps[1]])
 
     fault = "s0: behaviour of 3 trials that do not teach is remembered"
     assert found(remembering(one.known), sessions) == []

@@ -15,7 +15,15 @@ from nblib.evaluate.result import Result, Row
 from nblib.experiments.multimodal import answers, further, judge, transfer
 from nblib.models.multimodal import fitting
 from nblib.models.multimodal.branch import PSTH, Branch, at_rest, fit_branch
-from nblib.models.multimodal.tasks import BEHAVIOUR, IMPUTING, NETWORK, decoding, encoding
+from nblib.models.multimodal.tasks import (
+    AREAS,
+    BEHAVIOUR,
+    IMPUTING,
+    NETWORK,
+    Task,
+    decoding,
+    encoding,
+)
 from nblib.prepare import sessions as prepared
 
 if TYPE_CHECKING:
@@ -86,6 +94,7 @@ def run(
         "headline": {"model": NETWORK, "metrics": judge.SHOWN},
     }
     spikes, new = encoding(sessions[0])[0], [one for one in loaded if one.name in params.new]
+    by_area, beside = sessions if params.by_area else [], branch.chosen[Task(AREAS, "impute")]
     tables = {
         "against": judge.against_linear(branch, model.trust, sessions, params),
         "history": history,
@@ -93,7 +102,7 @@ def run(
         "inflation": further.inflation(sessions, branch, params),
         "bands": further.bands(branch, sessions),
         "embeddings": further.areas_of_units(model, params),
-        "areas": further.areas(model, sessions if params.by_area else [], params),
+        "areas": further.areas(model, by_area, beside, params),
         "causal": price(model, branch, sessions, params) if params.causal else pd.DataFrame(),
         "transfer": transfer.curve(new, model, recipe, params),
     }

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nblib.evaluate.scores import decoding_scores
 from nblib.experiments.multimodal import judge
-from nblib.models.multimodal.branch import GLM, fit_branch
+from nblib.models.multimodal.branch import fit_branch
 from nblib.models.multimodal.tasks import AREAS, NETWORK, OTHERS, Task
 from nblib.prepare.sessions import with_roles
 
@@ -113,7 +113,9 @@ def areas_of_units(model: Multimodal, params: judge.Params) -> pd.DataFrame:
     return pd.DataFrame([{"metric": name} | scores[name].fields() for name in shown])
 
 
-def areas(model: Multimodal, sessions: list[Session], params: judge.Params) -> pd.DataFrame:
+def areas(
+    model: Multimodal, sessions: list[Session], beside: str, params: judge.Params
+) -> pd.DataFrame:
     """What the units of one area say of those of another: bits a spike beyond the PSTH of the units of each,
     told from the units of one area alone, or of all others, and from no behaviour, over the sessions that have
     both; a row a pair of areas and model."""
@@ -133,7 +135,7 @@ def areas(model: Multimodal, sessions: list[Session], params: judge.Params) -> p
         linear = [task.linear(model.maps[k], sessions[k]) for k in both]
         network = [model.answer(k, sessions[k], task) for k in both]
         mixed = [task.mixed(*two, model.trust[AREAS]) for two in zip(linear, network, strict=True)]
-        for name, answer in ((GLM, linear), (NETWORK, mixed)):
+        for name, answer in ((beside, linear), (NETWORK, mixed)):
             score = judge.scores(task, answer, some, params, (metric,))[metric]
             about = {"told": pair[0], "from": pair[1], "model": name, "metric": metric}
             rows.append(about | score.fields() | {"n_units": sum(len(units[k]) for k in both)})

@@ -28,7 +28,7 @@ from nblib.models.multimodal.tasks import (
 from nblib.prepare.sessions import Session
 
 GLM, PSTH, NOTHING, STACK = "Poisson GLM", "PSTH", "mean course", "linear stack"
-CURVED = "curved GLM"
+CURVED, RECALLED = "curved GLM", "Bayes by GLM"
 AT_REST = {"signal": NOTHING, "variable": "prior", "encode": PSTH, "impute": PSTH}
 KINDS = "kinds of units by "  # and a variable: their key among the factors
 SEEN = ("signals that were seen", "variables that were seen")  # keys of behaviour among the factors
@@ -37,6 +37,8 @@ FOLDS, PATIENCE = 5, 2
 Rows = list[np.ndarray]  # trials of each session
 Maps = list[dict[str, list[Map]]]  # of each session, the models of each task, whose mean counts
 TrialAnswers = list[np.ndarray]  # of each session, for all of its trials
+# Trials that teach -> what the counts of each session follow, and the prior of their weights.
+Together = Callable[[Rows], tuple[list[poisson.PoissonMap], poisson.Prior]]
 PenaltyPath = Callable[[Rows], Iterator[Maps]]  # trials that teach -> models, penalty by penalty
 
 
@@ -49,14 +51,14 @@ class Branch:
     is looked at. chosen: the name that known trials prefer; maps: of each session, the model of each task;
     rest: of each session, what is said where a trial is not looked at, by task; factors: of each signal and
     variable, and of behaviour as a whole, what further sessions are read through (see `linear.factors`,
-    `linear.kinds`, `poisson.factors`, `recall.seen`); none of a session alone.
+    `linear.kinds`, `poisson.Prior`, `recall.seen`); none of a session alone.
     """
 
     answers: dict[Task, dict[str, TrialAnswers]]
     chosen: dict[Task, str]
     maps: Maps
     rest: list[dict[str, np.ndarray]]
-    factors: dict[str, np.ndarray]
+    factors: dict[str, Any]
 
 
 def each(sessions: list[Session], fit: Callable[..., Iterator], *more: Any) -> PenaltyPath:
@@ -134,18 +136,22 @@ def kinds_of_others(
 
 
 def candidates(
-    sessions: list[Session], causal: bool, factors: dict[str, np.ndarray] | None
+    sessions: list[Session],
+    causal: bool,
+    factors: dict[str, Any] | None,
+    together: Together,
 ) -> dict[str, tuple[list[PenaltyPath], list[Task]]]:
     """Paths by name, of which known trials choose one, with the tasks that each can do; causal ones alone where
     they have to be.
 
-    factors: those of other sessions; None: of these, where they are several.
+    factors: those of other sessions; None: of these, where they are several. together: see `Together`.
     """
     first = sessions[0]
     tasks, spikes = decoding(first), encoding(first)[0]
     signals, variables = ([t for t in tasks if t.kind == kind] for kind in ("signal", "variable"))
     shared = variables if causal else tasks
     several = len(sessions) > 1 or bool(factors)
+    able = recall.is_able(first)
     encode = partial(each, sessions, of_task(spikes, poisson.encode), spikes.shown, causal)
 
     def through(rows: Rows) -> Iterator[Maps]:
@@ -153,17 +159,8 @@ def candidates(
         by_task = {task.name: known[task.name] for task in shared}
         return each(sessions, linear.through, by_task)(rows)
 
-    def directions(rows: Rows) -> np.ndarray:
-        return factors[BEHAVIOUR] if factors else poisson.factors(sessions, rows, causal)
-
-    def through_behaviour(rows: Rows) -> Iterator[Maps]:
-        return encode(directions(rows))(rows)
-
-    def recalled(rows: Rows) -> Iterator[Maps]:
-        others = tuple(factors[name] for name in SEEN) if factors else None
-        known = recall.seen(sessions, rows, others)
-        basis = [directions(rows)] if several else []
-        return each(sessions, recall.by_encoding, known, causal, *basis)(rows)
+    def shared_glm(rows: Rows) -> Iterator[Maps]:
+        yield [{spikes.name: [one]} for one in together(rows)[0]]
 
     def by_kinds(rows: Rows) -> Iterator[Maps]:
         names = [t.name for t in variables]
@@ -184,18 +181,40 @@ def candidates(
         "Poisson Bayes": ([each(sessions, linear.by_rates)], variables),
         "shared map": ([through], shared if several else []),
         "shared kinds": ([by_kinds], variables if several else []),
-        "Bayes by GLM": ([recalled], shared if signals else []),
+        RECALLED: ([recalling(sessions, shared, factors, together)], shared if able else []),
         GLM: ([encode()], [spikes]),
-        CURVED: ([encode(None, True)], [spikes] if signals else []),
-        "shared GLM": ([through_behaviour], [spikes] if several else []),
+        CURVED: ([encode(True)], [spikes] if signals else []),
+        "shared GLM": ([shared_glm], [spikes] if several and able else []),
     }
     return {name: (paths, tasks) for name, (paths, tasks) in kinds.items() if tasks}
+
+
+def recalling(
+    sessions: list[Session],
+    tasks: Sequence[Task],
+    factors: dict[str, Any] | None,
+    together: Together,
+) -> PenaltyPath:
+    """The path of behaviour that is remembered, and of counts that it lets expect (see `recall`)."""
+
+    def path(rows: Rows) -> Iterator[Maps]:
+        others = tuple(factors[name] for name in SEEN) if factors else None
+        behaviour = recall.seen(sessions, rows, others)
+        pairs = zip(sessions, together(rows)[0], strict=True)
+        memories = [recall.remember(*pair, behaviour) for pair in pairs]
+        for sure in recall.SURENESS:
+            yield [
+                {task.name: [recall.RecalledMap(memory, task.name, sure)] for task in tasks}
+                for memory in memories
+            ]
+
+    return path
 
 
 def fit_branch(
     sessions: list[Session],
     causal: bool = False,
-    factors: dict[str, np.ndarray] | None = None,
+    factors: dict[str, Any] | None = None,
     whole: bool = False,
 ) -> Branch:
     """Fit to train and validation trials (see `crossed`).
@@ -206,41 +225,54 @@ def fit_branch(
     first, known = sessions[0], [one.known for one in sessions]
     folds = list(zip(*(np.array_split(rows, FOLDS) for rows in known), strict=True))
     answers: dict[Task, dict[str, TrialAnswers]] = {task: {} for task in by_folds(first)}
-    models, chosen, maps = {}, {}, [{} for _ in sessions]
-    for name, (paths, tasks) in candidates(sessions, causal, factors).items():
-        models[name], said = crossed(paths, sessions, tasks, known, folds)
-        for task in tasks:
-            answers[task][name] = said[task]
-    for task, by in answers.items():
-        names, mean = stacked(task, sessions, known, by)
-        chosen[task] = names[0] if len(names) == 1 else STACK
-        by[chosen[task]] = mean
-        for k, into in enumerate(maps):
-            into[task.name] = [one for name in names for one in models[name][k][task.name]]
-    val, others = [one.rows("val") for one in sessions], {}
-    for task in encoding(first)[1:]:
-        others[task] = each(sessions, of_task(task, poisson.encode), task.shown, causal)
-    for task in IMPUTING:
-        path = of_task(task, poisson.impute)
-        others[task] = each(sessions, path, causal, task.name == AREAS)
-    for task, path in others.items() if whole else ():
-        made, said = crossed([path], sessions, [task], known, [val])
-        answers[task], chosen[task] = {GLM: said[task]}, GLM
-        for into, of in zip(maps, made, strict=True):
-            into |= of
+    prior = (factors or {}).get(BEHAVIOUR)
+    fitted: dict[tuple[bytes, ...], tuple[list[poisson.PoissonMap], poisson.Prior]] = {}
+
+    def together(rows: Rows) -> tuple[list[poisson.PoissonMap], poisson.Prior]:
+        key = tuple(map(bytes, rows))  # asked for by several kinds of models
+        if key not in fitted:
+            fitted[key] = poisson.encode_together(sessions, rows, causal, prior)
+        return fitted[key]
+
+    groups = [(candidates(sessions, causal, factors, together), folds)]
+    val = [[one.rows("val") for one in sessions]]
+    for task in encoding(first)[1:] if whole else ():
+        alone = each(sessions, of_task(task, poisson.encode), task.shown, causal)
+        groups.append(({GLM: ([alone], [task])}, val))
+    for task in IMPUTING if whole else ():
+        by_factors = each(sessions, of_task(task, poisson.impute), causal, task.name == AREAS)
+        kinds = {GLM: ([by_factors], [task])}
+        if recall.is_able(first) and not causal:  # what is recalled depends on all bins of a trial
+            kinds[RECALLED] = ([recalling(sessions, [task], factors, together)], [task])
+        groups.append((kinds, val))
+    chosen, maps = {}, [{} for _ in sessions]
+    for kinds, left_out in groups:
+        models, judged = {}, [np.concatenate(rows) for rows in zip(*left_out, strict=True)]
+        for name, (paths, tasks) in kinds.items():
+            models[name], said = crossed(paths, sessions, tasks, known, left_out)
+            for task in tasks:
+                answers.setdefault(task, {})[name] = said[task]
+        for task in dict.fromkeys(task for _, tasks in kinds.values() for task in tasks):
+            by = answers[task]
+            names, mean = stacked(task, sessions, judged, by)
+            chosen[task] = names[0] if len(names) == 1 else STACK
+            by[chosen[task]] = mean
+            for k, into in enumerate(maps):
+                into[task.name] = [one for name in names for one in models[name][k][task.name]]
     rest = list(map(at_rest, sessions, known))
     for task, by in answers.items():
         answers[task] = {AT_REST[task.kind]: list(map(task.at_rest, sessions, rest))} | by
     if factors is None and len(sessions) > 1:
-        factors = factors_of(sessions, known, causal)
+        factors = factors_of(sessions, known, together)
     return Branch(answers, chosen, maps, rest, factors or {})
 
 
-def factors_of(sessions: list[Session], rows: Rows, causal: bool) -> dict[str, np.ndarray]:
+def factors_of(sessions: list[Session], rows: Rows, together: Together) -> dict[str, Any]:
     """What further sessions are read through, as these trials teach it (see `Branch`)."""
     first = sessions[0]
     factors = {name: linear.factors(sessions, rows, name) for name in first.behaviour}
-    factors[BEHAVIOUR] = poisson.factors(sessions, rows, causal)
+    if recall.is_able(first):
+        factors[BEHAVIOUR] = together(rows)[1]
     for name in first.classes:
         of_all = [linear.kinds(*part, name) for part in zip(sessions, rows, strict=True)]
         factors[KINDS + name] = np.concatenate(of_all)
@@ -253,13 +285,13 @@ def at_rest(session: Session, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def stacked(
-    task: Task, sessions: list[Session], known: Rows, by: dict[str, TrialAnswers]
+    task: Task, sessions: list[Session], judged: Rows, by: dict[str, TrialAnswers]
 ) -> tuple[list[str], TrialAnswers]:
-    """Models, the best first, to whose mean each is added that known trials prefer most; and that mean.
+    """Models, the best first, to whose mean each is added that the trials `judged` prefer most; and that mean.
 
     Source: Caruana et al. 2004, ICML.
     """
-    parts = [one.at(rows) for one, rows in zip(sessions, known, strict=True)]
+    parts = [one.at(rows) for one, rows in zip(sessions, judged, strict=True)]
     names, least, mean = [], np.inf, None
     while left := [name for name in by if name not in names]:
         tried, losses = {}, {}
@@ -267,8 +299,8 @@ def stacked(
             share = 1 / (len(names) + 1)
             pairs = zip(mean or by[name], by[name], strict=True)
             tried[name] = [task.mixed(*pair, share) for pair in pairs]
-            of_known = [answer[rows] for answer, rows in zip(tried[name], known, strict=True)]
-            losses[name] = sum(map(task.loss, parts, of_known))
+            heard = [answer[rows] for answer, rows in zip(tried[name], judged, strict=True)]
+            losses[name] = sum(map(task.loss, parts, heard))
         best = min(losses, key=losses.__getitem__)
         if losses[best] >= least:
             break

@@ -25,15 +25,16 @@ from nblib.models.multimodal import masks
 from nblib.models.multimodal.courses import Courses
 from nblib.models.multimodal.linear import LinearMap
 from nblib.models.multimodal.network import MaskedNetwork, Shape
-from nblib.models.multimodal.poisson import PoissonMap
+from nblib.models.multimodal.poisson import PoissonMap, Prior
 from nblib.models.multimodal.recall import Memory, RecalledMap
 from nblib.models.multimodal.tasks import AREAS, BEHAVIOUR, GIVEN, UNITS, Task, decoding, encoding
 from nblib.prepare.sessions import Session
 
-FORMAT, CONFIG, WEIGHTS = 4, "config.json", "weights.safetensors"
+FORMAT, CONFIG, WEIGHTS = 5, "config.json", "weights.safetensors"
 ARRAY, TEXTS, CLASS = "an array", "some texts", "a class"  # keys of what JSON has not
 CLASSES = {
-    cls.__name__: cls for cls in (Courses, LinearMap, PoissonMap, Memory, RecalledMap, Session)
+    cls.__name__: cls
+    for cls in (Courses, LinearMap, PoissonMap, Prior, Memory, RecalledMap, Session)
 }
 Map = LinearMap | PoissonMap | RecalledMap
 
@@ -123,7 +124,7 @@ class Multimodal:
     trial is not looked at, and `maps`, the linear models, by task. trust: the weight of the network in the mean
     with these, by task, and how far behaviour that is `GIVEN` is trusted where other units tell, as validation
     trials chose. factors: what a further session can be read through
-    (see `linear.factors`).
+    (see `branch.Branch`).
     """
 
     net: MaskedNetwork
@@ -131,7 +132,7 @@ class Multimodal:
     rest: list[dict[str, np.ndarray]]
     maps: list[dict[str, list[Map]]]
     trust: dict[str, float]
-    factors: dict[str, np.ndarray] = field(default_factory=dict)
+    factors: dict[str, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
     def network(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from scipy.optimize import minimize
@@ -19,13 +18,15 @@ WIDTHS = (1.5, 3.0, 6.0, 12.0)  # of the Gaussian that smooths a PSTH [bins]
 FOLDS = 5
 N_BUMPS = 6
 LEAST_FACTORS, MOST_FACTORS, UNITS_A_FACTOR = 3, 15, 15
-N_SHARED, SHARED_PENALTY = 4, 100.0  # directions of behaviour that units of all sessions share
 BEHAVIOUR_LAGS = 6  # bins to either side, or as many before
 N_WAVES = 60  # of behaviour
 UNIT_WIDTHS = (0, 2, 8, 49)  # of the means of factors around a bin [bins to either side]
 SLOW = 2  # bins to either side, over which units go together
 MOST = 5.0  # standard deviations; further out a feature is held there
 STEPS = 20  # of the optimiser, from one penalty to the next
+ROUNDS = 8  # of finding how weights vary between units
+FIRST_VARIANCE = 1 / 300  # of these
+MOST_A_STEP = 2.0  # a step changes no logarithm of a rate by more
 MOST_BINS = 8000  # that factors are found in
 
 
@@ -56,20 +57,24 @@ def in_time(values: np.ndarray, n_bins: int) -> np.ndarray:
     return np.einsum("kc,tb->ktcb", values, bumps).reshape(len(values), n_bins, -1)
 
 
+def n_features(session: Session) -> int:
+    """How many features of each bin all behaviour is read by (see `PoissonMap.features`)."""
+    lags, classes = 2 * BEHAVIOUR_LAGS + 1, map(len, session.classes.values())
+    return len(session.signal_names) * lags + N_BUMPS * sum(classes)
+
+
 @dataclass(frozen=True)
 class PoissonMap:
     """Expected counts (K, T, N): offset (T, N), log rates of the PSTH, and weight (D, N) on features that
     are scaled by mean and scale (D,).
 
-    It reads the signals and variables `of`, by name, through `basis` (D', D) where there is one, beside cosines
-    and sines of what it reads along the directions `waves` (D', R) where there are some; or, where it
-    has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors,
+    It reads the signals and variables `of`, by name, beside cosines and sines of what it reads along the
+    directions `waves` (D', R) where there are some; or, where it has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors,
     and of those that have `courses` over the trial. causal: nothing after a bin.
     """
 
     offset: np.ndarray
     of: tuple[str, ...] = ()
-    basis: np.ndarray | None = None
     waves: np.ndarray | None = None
     loading: np.ndarray | None = None
     noise: np.ndarray | None = None
@@ -100,7 +105,7 @@ class PoissonMap:
         if self.waves is not None:
             phase = read @ self.waves
             read = np.concatenate([read, np.cos(phase), np.sin(phase)], axis=-1)
-        return read if self.basis is None else read @ self.basis
+        return read
 
     def _factors(self, x: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Posterior mean of the factors (K, T, R), from the units `seen`: x (K, T, n)."""
@@ -129,13 +134,9 @@ def regression(
     part, everyone = session.at(rows), np.arange(len(session.area))
     x = model.features(part)
     model = replace(model, mean=x.mean(axis=(0, 1)), scale=x.std(axis=(0, 1)) + 1e-6)
-    fits, weight = [], np.zeros((len(model.scale), len(everyone)))
+    weight = np.zeros((len(model.scale), len(everyone)))
     yield replace(model, weight=weight)
-    for units in groups:
-        x = model.scaled(part, np.setdiff1d(everyone, units)).reshape(-1, len(model.scale))
-        y = part.counts[..., units].reshape(len(x), -1)
-        base = np.tile(model.offset[:, units], (len(rows), 1))
-        fits.append((units, *(values.astype(np.float32) for values in (x, y, base))))
+    fits = [(units, *_data(model, part, units, np.setdiff1d(everyone, units))) for units in groups]
     for penalty in PENALTIES:
         weight = weight.copy()
         for units, *data in fits:
@@ -144,6 +145,17 @@ def regression(
             step = minimize(_loss, start, (*data, penalty), "L-BFGS-B", True, options=options)
             weight[:, units] = step.x.reshape(len(weight), -1)
         yield replace(model, weight=weight)
+
+
+def _data(
+    model: PoissonMap, part: Session, units: np.ndarray | slice, seen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (B, D) of all bins of some trials, counts of some units and their log rates without the features
+    (B, n); float32."""
+    x = model.scaled(part, seen).reshape(-1, len(model.scale))
+    y = part.counts[..., units].reshape(len(x), -1)
+    base = np.tile(model.offset[:, units], (len(part.counts), 1))
+    return x.astype(np.float32), y, base.astype(np.float32)
 
 
 def _loss(
@@ -157,24 +169,18 @@ def _loss(
     return value, (x.T @ (rate - y) + penalty * w).ravel().astype(np.float64)
 
 
-def at_penalty(path: Iterator[PoissonMap], penalty: float) -> PoissonMap:
-    """The map of a `regression` under one of its `PENALTIES`."""
-    return next(islice(path, 1 + PENALTIES.index(penalty), None))
-
-
 def encode(
     session: Session,
     rows: np.ndarray,
     of: tuple[str, ...],
     causal: bool = False,
-    basis: np.ndarray | None = None,
     curved: bool = False,
 ) -> Iterator[PoissonMap]:
     """Counts of all units from signals and variables, by name; see `regression`.
 
     curved: from waves along random directions of them too. Source: Rahimi and Recht 2007, NeurIPS 20.
     """
-    model = PoissonMap(np.log(psth(session, rows)), of, basis, causal=causal)
+    model = PoissonMap(np.log(psth(session, rows)), of, causal=causal)
     if curved:
         n = model.features(session.at(rows[:1])).shape[2]
         waves = np.random.default_rng(0).normal(0, 1 / np.sqrt(n), (n, N_WAVES))
@@ -182,15 +188,67 @@ def encode(
     return regression(model, session, rows, [np.arange(len(session.area))])
 
 
-def factors(sessions: list[Session], rows: list[np.ndarray], causal: bool = False) -> np.ndarray:
-    """Leading directions (D, R) of features of behaviour, in what the units of all sessions follow of them."""
-    paths = [
-        encode(*part, sessions[0].behaviour, causal) for part in zip(sessions, rows, strict=True)
-    ]
-    maps = [at_penalty(path, SHARED_PENALTY) for path in paths]
-    weights = np.concatenate([one.weight for one in maps], axis=1)
-    scale = np.mean([one.scale for one in maps], axis=0)
-    return np.linalg.svd(weights, full_matrices=False)[0][:, :N_SHARED] / scale[:, None]
+@dataclass(frozen=True)
+class Prior:
+    """How the weights of units on features of behaviour vary: normal, of this mean (D,) and covariance (D, D);
+    scale (D,) of the features."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    scale: np.ndarray
+
+
+def encode_together(
+    sessions: list[Session],
+    rows: list[np.ndarray],
+    causal: bool = False,
+    prior: Prior | None = None,
+) -> tuple[list[PoissonMap], Prior]:
+    """Counts of all units of each session from all behaviour, by weights of a prior that is the same for the units
+    of all sessions. Returns the map of each session, and the prior.
+
+    The prior is learnt from these units by expectation and maximisation with a Gaussian about the mode of
+    each unit (empirical Bayes), or is that of others. Source: MacKay 1992, Neural Comput. 4:415.
+    """
+    models, parts = [], [one.at(at) for one, at in zip(sessions, rows, strict=True)]
+    for one, at, part in zip(sessions, rows, parts, strict=True):
+        model = PoissonMap(np.log(psth(one, at)), one.behaviour, causal=causal)
+        x = model.features(part)
+        models.append(replace(model, mean=x.mean(axis=(0, 1)), scale=x.std(axis=(0, 1)) + 1e-6))
+    learn = prior is None
+    if learn:
+        scale = np.mean([model.scale for model in models], axis=0)
+        prior = Prior(np.zeros(len(scale)), FIRST_VARIANCE * np.eye(len(scale)), scale)
+    models = [replace(model, scale=prior.scale) for model in models]
+    data = [_data(model, part, slice(None)) for model, part in zip(models, parts, strict=True)]
+    weights = [np.tile(prior.mean[:, None], len(one.area)) for one in sessions]
+    for _ in range(ROUNDS):
+        steps = [_step(w, *of, prior) for w, of in zip(weights, data, strict=True)]
+        weights = [weight for weight, _ in steps]
+        if learn:
+            every = np.concatenate(weights, axis=1)
+            mean, (d, n) = every.mean(axis=1), every.shape
+            spread = sum(unsure for _, unsure in steps) + (every - mean[:, None]) @ (every.T - mean)
+            # One unit more, which varies alike in all directions, so that there is some way in each.
+            spread += np.trace(spread) / (n * d) * np.eye(d)
+            prior = replace(prior, mean=mean, covariance=spread / (n + 1))
+    maps = [replace(model, weight=w) for model, w in zip(models, weights, strict=True)]
+    return maps, prior
+
+
+def _step(
+    weight: np.ndarray, x: np.ndarray, y: np.ndarray, base: np.ndarray, prior: Prior
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (D, n) after a step of Newton for each unit (see `_data`), and the sum of their posterior
+    covariances (D, D)."""
+    precision = np.linalg.inv(prior.covariance)
+    rate = np.exp(np.minimum(base + x @ weight.astype(np.float32), MOST_LOG_RATE))
+    slope = x.T @ (y - rate) - precision @ (weight - prior.mean[:, None])
+    curvature = np.array([(x * of_unit[:, None]).T @ x for of_unit in rate.T])
+    unsure = np.linalg.inv(curvature + precision)  # (n, D, D)
+    step = np.einsum("nde,en->dn", unsure, slope)
+    most = np.abs(x @ step.astype(np.float32)).max(axis=0)
+    return weight + step * np.minimum(1, MOST_A_STEP / np.maximum(most, 1e-9)), unsure.sum(axis=0)
 
 
 def impute(

@@ -7,19 +7,19 @@ is the mean over all. Beside regression from counts it knows which signals and v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.special import logsumexp, softmax
+from scipy.special import softmax
 
 from nblib.models.multimodal import linear, poisson
 from nblib.prepare.sessions import Session
 
-PENALTY = 300.0  # of the regression
 MOST = 1000  # trials that are remembered
+MOST_FEATURES = 200  # of behaviour
 GAINS, GAIN_SD = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]), 0.3  # of all units in a trial; logarithms
+OF_OTHERS = 0.5  # of the gain that some units show, how much all others do
 SURENESS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # factors on log-likelihoods
 
 Seen = tuple[np.ndarray, np.ndarray]  # of some trials: signals (J, T, S) and variables (J, Q)
@@ -37,9 +37,10 @@ class Memory:
         """Logarithms of the counts that are expected of each trial (J, T, N)."""
         return np.log(self.encoder(self.trials)).astype(np.float32)
 
-    def evidence(self, session: Session) -> np.ndarray:
-        """Log-likelihood of the counts of each trial of a session, under each gain and behaviour: (G, K, J)."""
-        flat, log = (a.reshape(len(a), -1) for a in (session.counts, self.log_rate))
+    def evidence(self, session: Session, seen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Log-likelihood of the counts of the units `seen` in each trial of a session, under each gain and
+        behaviour: (G, K, J)."""
+        flat, log = (a[..., seen].reshape(len(a), -1) for a in (session.counts, self.log_rate))
         gain = GAINS[:, None, None]
         more = gain * flat.sum(axis=1)[:, None] - np.exp(gain) * np.exp(log).sum(axis=1)
         return flat @ log.T + more - 0.5 * (gain / GAIN_SD) ** 2
@@ -47,19 +48,30 @@ class Memory:
 
 @dataclass(frozen=True)
 class RecalledMap:
-    """What is remembered of a signal or variable, `task`, by how likely it is; sure: factor on log-likelihoods."""
+    """What is remembered of a signal or variable, `task`, or what it lets expect of counts, by how likely it is;
+    sure: factor on log-likelihoods."""
 
     memory: Memory
     task: str
     sure: float
 
-    def __call__(self, session: Session) -> np.ndarray:
-        """What it answers to all trials of a session: a signal (K, T), log-probabilities (K, C)."""
-        share = softmax(logsumexp(self.sure * self.memory.evidence(session), axis=0), axis=1)
-        known = self.memory.trials
+    def __call__(self, session: Session, seen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """What it answers to all trials of a session, from the units `seen`: a signal (K, T), log-probabilities
+        (K, C), or expected counts of all units (K, T, N)."""
+        known, evidence = self.memory.trials, self.memory.evidence(session, seen)
+        share = softmax(self.sure * evidence, axis=(0, 2))  # (G, K, J)
+        if self.task not in session.behaviour:
+            share = np.tensordot(np.exp(OF_OTHERS * GAINS), share, 1)
+            return np.tensordot(share, np.exp(self.memory.log_rate), 1)
+        share = share.sum(axis=0)
         if self.task in session.signal_names:
             return share @ known.signal(self.task)
         return linear.log_shares(share @ known.one_hot(self.task))
+
+
+def is_able(session: Session) -> bool:
+    """Whether behaviour has a course over the trial, and is few enough numbers to tell how weights on them vary."""
+    return bool(session.signal_names) and poisson.n_features(session) <= MOST_FEATURES
 
 
 def seen(sessions: list[Session], rows: list[np.ndarray], others: Seen | None = None) -> Seen:
@@ -71,16 +83,9 @@ def seen(sessions: list[Session], rows: list[np.ndarray], others: Seen | None = 
     return signals[kept], variables[kept]
 
 
-def by_encoding(
-    session: Session, rows: np.ndarray, remembered: Seen, causal: bool, *basis: np.ndarray
-) -> Iterator[dict[str, RecalledMap]]:
-    """Each signal and variable through a regression of the counts in the trials `rows`, ever more sure of it.
-
-    basis: directions of behaviour that units follow (see `poisson.factors`), where sessions share them.
-    """
-    path = poisson.encode(session, rows, session.behaviour, causal, *basis)
-    encoder = poisson.at_penalty(path, PENALTY)
-    signals, variables = remembered
+def remember(session: Session, encoder: poisson.PoissonMap, behaviour: Seen) -> Memory:
+    """Behaviour as if in trials of a session, whose counts follow it by this encoder."""
+    signals, variables = behaviour
     n = len(signals)
     trials = replace(
         session,
@@ -90,6 +95,4 @@ def by_encoding(
         role=np.repeat("train", n),
         trial=np.arange(n),
     )
-    memory = Memory(trials, encoder)
-    for sure in SURENESS:
-        yield {task: RecalledMap(memory, task, sure) for task in session.behaviour}
+    return Memory(trials, encoder)
