@@ -883,7 +883,9 @@ def test_linear_models_find_what_is_there_and_nothing_in_shuffled_behaviour(sess
 
 def test_units_that_follow_the_same_of_behaviour_say_so_of_each_other():
     def loss(maps):
-        return sum(encoding(o)[0].loss(o.at(test), m(o.at(test))) for o, m in zip(three, maps))
+        return sum(
+            encoding(o)[0].loss(o.at(test), m(o.at(test))) for o, m in zip(three, maps, strict=True)
+        )
 
     three = []
     for seed in range(3):
