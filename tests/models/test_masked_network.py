@@ -652,7 +652,7 @@ def test_the_branch_of_a_known_trial_did_not_see_it_and_the_best_path_and_penalt
         taught.append(set(known))
         for off in offs:
 
-            def answer(part, off=off):
+            def answer(part, shown=(), off=off):
                 return part.signals[..., 0] + off + 0.01 * (taught[-1] == set(one.known))
 
             yield [{"wheel": [answer]}]
@@ -831,6 +831,11 @@ def test_behaviour_is_recalled_by_the_rule_of_bayes(sessions):
     assert (of_class[test].argmax(axis=1) == one.variables[test, 0]).mean() > 0.65
     few = recall.seen(sessions, [o.known for o in sessions], remembered)
     assert len(few[0]) == len(few[1]) == 3 * len(one.known)
+    same = trials.variables[:, 0] == one.variables
+    given = share * same / (share * same).sum(axis=1, keepdims=True)
+    told = sure["wheel"](one, shown=("choice", "whisker"))
+    np.testing.assert_allclose(told, given @ trials.signals[..., 0], atol=1e-3)
+    assert sure["wheel"](replace(one, variables=one.variables + 7), shown=("choice",)).std() > 0
     # Units that are not seen do not matter, and follow half of the gain of those that are.
     told, half = replace(sure["wheel"], task=UNITS), np.exp(0.5 * recall.GAINS)
     expected = np.einsum("g,gkj,jtn->ktn", half, joint, encoder(trials))

@@ -42,8 +42,8 @@ class LinearMap:
     bias: np.ndarray
     link: str = ""
 
-    def __call__(self, session: Session) -> np.ndarray:
-        """What it answers to all trials of a session."""
+    def __call__(self, session: Session, shown: Sequence[str] = ()) -> np.ndarray:
+        """What it answers to all trials of a session, from counts alone, whatever else is shown."""
         x = session.counts if self.link == "evidence" else session.x
         answer = x.reshape(len(x), -1) @ self.weight.reshape(len(self.bias), -1).T + self.bias
         if not self.link:

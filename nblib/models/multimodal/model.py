@@ -179,6 +179,7 @@ class Multimodal:
         network = self.network(k, trials, masks.hide(trials, shown=given))
         answers = {}
         for task in (task for task in decoding(trials) if task.name not in given):
+            task = replace(task, shown=tuple(given))
             answer = self._mixed(k, trials, task, task.pick(*network[1:], trials))
             if task.kind == "signal":
                 s = trials.signal_names.index(task.name)

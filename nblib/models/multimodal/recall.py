@@ -7,6 +7,7 @@ is the mean over all. Beside regression from counts it knows which signals and v
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +21,7 @@ MOST = 1000  # trials that are remembered
 MOST_FEATURES = 200  # of behaviour
 GAINS, GAIN_SD = np.array([-0.4, -0.2, 0.0, 0.2, 0.4]), 0.3  # of all units in a trial; logarithms
 OF_OTHERS = 0.5  # of the gain that some units show, how much all others do
+ANOTHER = -1e6  # log-likelihood of a trial of another class than the one that is shown
 SURENESS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)  # factors on log-likelihoods
 
 Seen = tuple[np.ndarray, np.ndarray]  # of some trials: signals (J, T, S) and variables (J, Q)
@@ -55,11 +57,18 @@ class RecalledMap:
     task: str
     sure: float
 
-    def __call__(self, session: Session, seen: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """What it answers to all trials of a session, from the units `seen`: a signal (K, T), log-probabilities
-        (K, C), or expected counts of all units (K, T, N)."""
-        known, evidence = self.memory.trials, self.memory.evidence(session, seen)
-        share = softmax(self.sure * evidence, axis=(0, 2))  # (G, K, J)
+    def __call__(
+        self,
+        session: Session,
+        seen: np.ndarray | slice = slice(None),
+        shown: Collection[str] = (),
+    ) -> np.ndarray:
+        """What it answers to all trials of a session, from the units `seen` and the variables that are `shown`: a
+        signal (K, T), log-probabilities (K, C), or expected counts of all units (K, T, N)."""
+        known, evidence = self.memory.trials, self.sure * self.memory.evidence(session, seen)
+        for q in (q for q, name in enumerate(session.classes) if name in shown):
+            evidence += np.where(session.variables[:, [q]] == known.variables[:, q], 0, ANOTHER)
+        share = softmax(evidence, axis=(0, 2))  # (G, K, J)
         if self.task not in session.behaviour:
             share = np.tensordot(np.exp(OF_OTHERS * GAINS), share, 1)
             return np.tensordot(share, np.exp(self.memory.log_rate), 1)

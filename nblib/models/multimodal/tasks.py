@@ -25,8 +25,8 @@ LEAST = 1e-3  # spikes a bin; no rate is less
 
 @dataclass(frozen=True)
 class Task:
-    """One task. kind: "signal", "variable", or counts of units: "encode", of all from the behaviour `shown`,
-    "impute", of some from all others, or of those of one area from those of another or `OTHERS`, `areas`; of
+    """One task. kind: "signal" or "variable", where other behaviour is `shown` beside spikes, or counts of units:
+    "encode", of all from the behaviour `shown`, "impute", of some from all others, or of those of one area from those of another or `OTHERS`, `areas`; of
     `units` by their positions where these are named."""
 
     name: str
@@ -96,8 +96,10 @@ class Task:
                     model(session, self.seen(session, group))[..., group] for group in groups
                 ]
                 answer = np.concatenate(predicted, axis=-1)
-            else:
+            elif self.kind == "encode":
                 answer = model(session)
+            else:
+                answer = model(session, shown=self.shown)
             mean = answer if mean is None else self.mixed(mean, answer, 1 / n)
         return mean
 
