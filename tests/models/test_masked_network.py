@@ -918,6 +918,15 @@ def test_units_are_not_recalled_from_later_bins_where_causal(sessions):
     assert names[0] - names[1] >= {"Bayes by GLM"} and "Poisson GLM" in names[1]
 
 
+def test_behaviour_of_too_many_features_is_not_recalled(sessions, monkeypatch):
+    monkeypatch.setattr(recall, "MOST_FEATURES", poisson.n_features(sessions[0]) - 1)
+    branch = fit_branch(sessions)
+    new = fit_branch([make_session(2)], factors=branch.factors)
+    assert BEHAVIOUR not in branch.factors
+    for answers in (branch.answers, new.answers):
+        assert not {"Bayes by GLM", "shared GLM"} & {name for by in answers.values() for name in by}
+
+
 def test_spikes_that_follow_a_curve_of_a_signal_are_told_by_waves_and_not_by_a_line(sessions):
     one, rng = sessions[0], np.random.default_rng(0)
     log = np.minimum(one.signals[..., :1] ** 2 - 2, 1)
