@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nblib.models.multimodal import linear, poisson, recall
 from nblib.models.multimodal.model import Map
@@ -211,6 +212,8 @@ def recalling(
     return path
 
 
+# NumPy and SciPy have threads of their own, which wait for each other's where an optimiser takes turns.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_branch(
     sessions: list[Session],
     causal: bool = False,
