@@ -19,7 +19,7 @@ from nblib.core.errors import BadInput, BadParameter, CorruptArtifact, NblibErro
 from nblib.experiments.multimodal import answers, judge
 from nblib.models import FitSettings, training
 from nblib.models.multimodal import courses, fitting, linear, masks, model, poisson, recall
-from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, stacked
+from nblib.models.multimodal.branch import KINDS, SEEN, crossed, fit_branch, recalling, stacked
 from nblib.models.multimodal.network import OF_SESSION, MaskedNetwork, Shape
 from nblib.models.multimodal.tasks import (
     AREAS,
@@ -29,6 +29,7 @@ from nblib.models.multimodal.tasks import (
     UNITS,
     Task,
     by_folds,
+    decoding,
     encoding,
 )
 from nblib.prepare.sessions import Session, root_scaling, shuffled
@@ -626,6 +627,17 @@ def test_spikes_of_a_further_session_are_told_through_what_units_of_others_follo
     gain = log_likelihood(new.counts[44:], rate)
     gain -= log_likelihood(new.counts[44:], poisson.psth(new, new.known))
     assert gain.sum() / new.counts[44:].sum() > 0.05
+    (of,), _ = poisson.encode_together([new], [new.known], prior=branch.factors[BEHAVIOUR])
+    np.testing.assert_allclose(rate, of(new.at(new.rows("test"))), rtol=1e-5)
+
+
+def test_behaviour_of_other_sessions_is_recalled_in_a_further_one(branch):
+    new = make_session(2, n_units=7)
+    together = partial(poisson.encode_together, [new])
+    path = recalling([new], decoding(new), branch.factors, together)
+    (maps,), *_ = path([new.known])
+    signals = np.concatenate([branch.factors[SEEN[0]], new.signals[new.known]])
+    np.testing.assert_array_equal(maps["wheel"][0].memory.trials.signals, signals)
 
 
 # --- linear models --------------------------------------------------------------------------------
@@ -906,11 +918,47 @@ def test_units_that_follow_the_same_of_behaviour_say_so_of_each_other():
     # Under a prior that is given, each unit is at the mode of its posterior.
     one = replace(three[0], counts=three[0].counts[..., ::-1].copy())
     (of,), same = poisson.encode_together([one], known[:1], prior=prior)
-    assert same is prior
+    assert same is prior and of.scale is prior.scale
     part, precision = one.at(one.known), np.linalg.inv(prior.covariance)
     slope = np.einsum("ktd,ktn->dn", of.scaled(part), part.counts - of(part))
     pull = precision @ (of.weight - prior.mean[:, None])
     np.testing.assert_allclose(slope, pull, atol=0.01 * np.abs(pull).max())
+
+
+def test_how_weights_vary_between_units_is_learnt():
+    one, rng = make_session(0, n_units=40), np.random.default_rng(0)
+    weight = rng.normal(0.3, 0.3, 40)  # of both signals, in their own bin
+    rate = 0.5 * np.exp(one.signals.sum(axis=-1, keepdims=True) * weight)
+    one = replace(one, counts=rng.poisson(rate).astype(np.float32))
+    _, prior = poisson.encode_together([one], [one.known])
+    mean, variance = np.abs(prior.mean), np.diag(prior.covariance)
+    now = np.array([0, 1]) * (2 * poisson.BEHAVIOUR_LAGS + 1) + poisson.BEHAVIOUR_LAGS
+    assert mean[now].min() > 0.15 > 0.1 > np.delete(mean, now).max()
+    assert variance[now].min() > 0.02 > 0.01 > np.delete(variance, now).max()
+    assert prior.covariance[tuple(now)] > 0.8 * variance[now].min(), "units follow both alike"
+
+
+def test_a_prior_and_what_it_says_of_a_fold_did_not_see_it(sessions, branch):
+    known, one = [of.known for of in sessions], sessions[0]
+    told = branch.answers[encoding(one)[0]]["shared GLM"][0]
+    for i, fold in enumerate(np.array_split(one.known, 5)):
+        folds = [np.array_split(rows, 5)[i] for rows in known]
+        maps, _ = poisson.encode_together(sessions, [*map(np.setdiff1d, known, folds)])
+        np.testing.assert_allclose(told[fold], maps[0](one.at(fold)), rtol=1e-5)
+    test, (maps, prior) = one.rows("test"), poisson.encode_together(sessions, known)
+    np.testing.assert_allclose(told[test], maps[0](one.at(test)), rtol=1e-5)
+    np.testing.assert_array_equal(prior.mean, branch.factors[BEHAVIOUR].mean)
+
+
+def test_a_variable_that_is_given_says_which_behaviour_is_recalled(sessions, loaded):
+    one = sessions[0]
+    wheel = weakest(recalled(one, one.known))["wheel"]
+    maps = [loaded.maps[0] | {"wheel": [wheel]}, *loaded.maps[1:]]
+    by_recall = replace(loaded, maps=maps, trust=loaded.trust | {"wheel": 0.0})
+    given = {"choice": own_units(one)["choice"]}
+    told = by_recall.decode(one.counts, given, "s0")["wheel"]
+    np.testing.assert_allclose(told, 2 * wheel(one, shown=("choice",)) + 1, atol=1e-5)
+    assert np.abs(told - by_recall.decode(one.counts, session="s0")["wheel"]).max() > 0.1
 
 
 def test_units_are_not_recalled_from_later_bins_where_causal(sessions):
@@ -923,8 +971,9 @@ def test_behaviour_of_too_many_features_is_not_recalled(sessions, monkeypatch):
     branch = fit_branch(sessions)
     new = fit_branch([make_session(2)], factors=branch.factors)
     assert BEHAVIOUR not in branch.factors
-    for answers in (branch.answers, new.answers):
-        assert not {"Bayes by GLM", "shared GLM"} & {name for by in answers.values() for name in by}
+    for told in (branch, new):
+        names = {name for by in told.answers.values() for name in by}
+        assert not {"Bayes by GLM", "shared GLM"} & names
 
 
 def test_spikes_that_follow_a_curve_of_a_signal_are_told_by_waves_and_not_by_a_line(sessions):

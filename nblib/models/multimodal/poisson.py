@@ -69,8 +69,9 @@ class PoissonMap:
     are scaled by mean and scale (D,).
 
     It reads the signals and variables `of`, by name, beside cosines and sines of what it reads along the
-    directions `waves` (D', R) where there are some; or, where it has a `loading` (R, N) of units on factors and their `noise` (N,), what any units say of these factors,
-    and of those that have `courses` over the trial. causal: nothing after a bin.
+    directions `waves` (D', R) where there are some; or, where it has a `loading` (R, N) of units on factors and
+    their `noise` (N,), what any units say of these factors, and of those that have `courses` over the trial.
+    causal: nothing after a bin.
     """
 
     offset: np.ndarray
@@ -255,8 +256,8 @@ def impute(
     session: Session, rows: np.ndarray, causal: bool = False, by_area: bool = False
 ) -> Iterator[PoissonMap]:
     """Counts of all units from any others: the factors of a factor analysis and, unless causal, those that have
-    a course over the trial, told by whoever is seen, and a regression on them. A unit is fitted to factors that four fifths of the others tell; by_area: to those that
-    the units of other areas tell."""
+    a course over the trial, told by whoever is seen, and a regression on them. A unit is fitted to factors that
+    four fifths of the others tell; by_area: to those that the units of other areas tell."""
     from sklearn.decomposition import FactorAnalysis
 
     # The mean of 2 * SLOW + 1 bins has less noise, by the root of that.

@@ -26,8 +26,8 @@ LEAST = 1e-3  # spikes a bin; no rate is less
 @dataclass(frozen=True)
 class Task:
     """One task. kind: "signal" or "variable", where other behaviour is `shown` beside spikes, or counts of units:
-    "encode", of all from the behaviour `shown`, "impute", of some from all others, or of those of one area from those of another or `OTHERS`, `areas`; of
-    `units` by their positions where these are named."""
+    "encode", of all from the behaviour `shown`, "impute", of some from all others, or of those of one area from
+    those of another or `OTHERS`, `areas`; of `units` by their positions where these are named."""
 
     name: str
     kind: str
