@@ -554,6 +554,14 @@ def test_what_a_stored_model_cannot_take_is_refused(ask, message, sessions, load
         ask(loaded, sessions[0])
 
 
+def test_maps_of_a_session_that_is_read_back_share_what_they_remember(sessions):
+    one, arrays = sessions[0], {}
+    of = weakest(recalled(one, one.known))
+    wheel, choice = model.restored(model.plain([of["wheel"], of["choice"]], arrays), arrays)
+    assert wheel.memory is choice.memory and (wheel.task, choice.task) == ("wheel", "choice")
+    np.testing.assert_array_equal(wheel(one), of["wheel"](one))
+
+
 def test_damaged_files_are_refused(loaded, tmp_path):
     loaded.save(tmp_path)
     config = tmp_path / "config.json"

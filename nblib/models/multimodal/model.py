@@ -86,16 +86,26 @@ def plain(state: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def restored(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """What `plain` was given, tuples as lists; KeyError, TypeError where it does not fit."""
+    """What `plain` was given, tuples as lists, and what is alike as one object: maps share what they remember.
 
-    def made_of(values: dict[str, Any]) -> Any:
+    KeyError, TypeError where it does not fit."""
+    made: dict[str, Any] = {}
+
+    def made_of(values: Any) -> Any:
+        if isinstance(values, list):
+            return [made_of(value) for value in values]
+        if not isinstance(values, dict):
+            return values
         if ARRAY in values:
             return arrays[values[ARRAY]]
         if TEXTS in values:
             return np.array(values[TEXTS], str)
-        return CLASSES[values.pop(CLASS)](**values) if CLASS in values else values
+        parts = {name: made_of(value) for name, value in values.items() if name != CLASS}
+        if CLASS not in values:
+            return parts
+        return made.setdefault(json.dumps(values), CLASSES[values[CLASS]](**parts))
 
-    return json.loads(json.dumps(state), object_hook=made_of)
+    return made_of(state)
 
 
 def _trials_of(name: str, values: Any) -> np.ndarray:
