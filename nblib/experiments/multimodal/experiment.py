@@ -145,11 +145,12 @@ def price(
 ) -> pd.DataFrame:
     """What it costs that no later bin is seen: for each signal R2 beyond the mean course of the network, that of
     one that sees all bins, the difference with its interval, and how long a call takes (see `further.latency`)."""
-    whole, free, _ = fitted(sessions, params.model_copy(update={"causal": False}))
-    answers.of_network(free, sessions, whole)
+    all_bins = params.model_copy(update={"causal": False})
+    beside, free, _ = fitted(sessions, all_bins, whole=False)
+    answers.of_network(free, sessions, beside)
     rows = []
     for task in (task for task in branch.answers if task.kind == "signal"):
-        pair = [one.answers[task][NETWORK] for one in (whole, branch)]
+        pair = [one.answers[task][NETWORK] for one in (beside, branch)]
         both = [judge.earned(task, answer, sessions)[judge.BEYOND_COURSE] for answer in pair]
         cost = judge.difference(task, *pair, sessions, params)[1:]
         rows.append((task.name, *map(ratios.value, reversed(both)), *cost))
