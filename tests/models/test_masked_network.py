@@ -546,6 +546,7 @@ def test_units_are_told_better_where_behaviour_is_given_and_it_is_that_of_the_tr
         (lambda m, one: m.decode(one.counts[:0], session="s0"), "an array of trials expected"),
         (lambda m, one: m.impute(one, [0], session="s0"), "counts: a Session given, an array"),
         (lambda m, one: m.encode({"choice": 1}, "s0"), "choice: a int given, an array of trials"),
+        (lambda m, one: m.encode({"choice": np.array(["left"], object)}, "s0"), "choice: expected 1 values, each of [-1.0, 1.0]"),
         (lambda m, one: m.encode({"wheel": np.array(["a"])}, "s0"), "wheel: (1,) given, finite"),
     ],
 )  # fmt: skip

@@ -114,6 +114,8 @@ def _trials_of(name: str, values: Any) -> np.ndarray:
         array = np.array(values)
     except (TypeError, ValueError):
         array = np.empty(0, object)
+    if all(isinstance(value, str) for value in array.flat):  # a column of a table holds objects
+        array = array.astype(str)
     if not array.ndim or not len(array) or array.dtype.kind not in "biufUS":
         raise BadInput(f"{name}: a {type(values).__name__} given, an array of trials expected.")
     return array
