@@ -183,11 +183,12 @@ def in_words(result: Result) -> str:
     )
     if near:
         text += f"It reaches, of what is possible: {'; '.join(near)}. "
-    text += (
-        f"It is better than the best linear model at {in_markdown(', '.join(wins)) or 'nothing'}"
-    )
-    if others:
-        text += f"; at {in_markdown(', '.join(others))} a linear model does as well or better"
+    if wins:
+        text += f"It is better than the best linear model at {in_markdown(', '.join(wins))}"
+        if others:
+            text += f"; at {in_markdown(', '.join(others))} a linear model does as well or better"
+    else:
+        text += "At no task is it better than the best linear model"
     rests = {row.metric: row.score.value for row in result.rows if row.of == OF_PSTH}
     apart = rests[judge.OVER_TRAIN] - rests[judge.OVER_TEST]
     text += f". Rates drift from train to test by {apart:.3f} bits a spike."
