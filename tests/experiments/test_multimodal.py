@@ -352,11 +352,14 @@ def test_what_other_mice_teach_of_scenes_helps_a_new_one_and_mixed_up_labels_do_
             KINDS + "frame": np.concatenate(kinds),
         }
 
+    def no_signals(rows):
+        raise AssertionError("behaviour without signals is not recalled")
+
     def told(few, factors):
         folds = [[rows] for rows in np.array_split(few.known, 5)]
         by = {
             name: crossed(paths, [few], [frame], [few.known], folds)[1][frame]
-            for name, (paths, tasks) in candidates([few], False, factors).items()
+            for name, (paths, tasks) in candidates([few], False, factors, no_signals).items()
             if frame in tasks and name != "logistic"  # slow, and never chosen here
         }
         return stacked(frame, [few], [few.known], by)[1]
