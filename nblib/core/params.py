@@ -25,22 +25,18 @@ from pydantic import (
 
 from nblib.core.errors import BadParameter
 from nblib.core.source_registry import SOURCES
-from nblib.core.text_to_values import check_names, holds_nan, shown, with_room
+from nblib.core.text_to_values import (
+    RECORDING_ID,
+    check_names,
+    holds_nan,
+    recording_id,
+    with_room,
+)
 from nblib.core.text_to_values import checked as checked
 
 BINS_PER_PRESENTATION = (1, 2, 3, 5, 10, 15, 20)
-RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 Limit = Annotated[float, Field(allow_inf_nan=True)]  # infinite = none
-
-
-def recording_id(name: str) -> str:
-    """A name that may be that of a folder; ValueError for any other."""
-    if not re.fullmatch(RECORDING_ID, name):
-        raise ValueError(
-            f"a recording id may hold letters, digits, '.', '_' and '-' only, at most 120, not {shown(name)}"
-        )
-    return name
 
 
 Limits = Annotated[list[Limit], Field(min_length=2, max_length=2), AfterValidator(with_room)]

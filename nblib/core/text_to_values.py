@@ -19,6 +19,7 @@ from nblib.core.errors import BadParameter
 
 MOST_FAULTS = 5  # told at once
 DEEPEST = 50  # levels of lists and mappings; the reader itself fails at some hundreds
+RECORDING_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$"  # it becomes the name of a folder
 INF = re.compile(r"^[-+]?\.(inf|Inf|INF)$")
 INTEGER = re.compile(r"^[-+]?(0|[1-9][0-9]{0,99})$")
 NUMBER = re.compile(
@@ -188,6 +189,15 @@ def shown(value: Any) -> str:
 def cut(text: str) -> str:
     """A text as it is, or its beginning where it is too long for a sentence."""
     return text if len(text) <= 200 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def recording_id(name: str) -> str:
+    """A name that may be that of a folder; ValueError for any other."""
+    if not re.fullmatch(RECORDING_ID, name):
+        raise ValueError(
+            f"a recording id may hold letters, digits, '.', '_' and '-' only, at most 120, not {shown(name)}"
+        )
+    return name
 
 
 def holds_nan(value: Any) -> bool:
