@@ -212,6 +212,26 @@ def recalling(
     return path
 
 
+def beside_decoding(
+    sessions: list[Session],
+    causal: bool,
+    factors: dict[str, Any] | None,
+    together: Together,
+) -> Iterator[dict[str, tuple[list[PenaltyPath], list[Task]]]]:
+    """Paths by name for spikes from one signal or variable, and for units from others, task by task (see
+    `candidates`)."""
+    first = sessions[0]
+    for task in encoding(first)[1:]:
+        alone = each(sessions, of_task(task, poisson.encode), task.shown, causal)
+        yield {GLM: ([alone], [task])}
+    for task in IMPUTING:
+        by_factors = each(sessions, of_task(task, poisson.impute), causal, task.name == AREAS)
+        kinds = {GLM: ([by_factors], [task])}
+        if recall.is_able(first) and not causal:  # what is recalled depends on all bins of a trial
+            kinds[RECALLED] = ([recalling(sessions, [task], factors, together)], [task])
+        yield kinds
+
+
 # NumPy and SciPy have threads of their own, which wait for each other's where an optimiser takes turns.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def fit_branch(
@@ -239,14 +259,7 @@ def fit_branch(
 
     groups = [(candidates(sessions, causal, factors, together), folds)]
     val = [[one.rows("val") for one in sessions]]
-    for task in encoding(first)[1:] if whole else ():
-        alone = each(sessions, of_task(task, poisson.encode), task.shown, causal)
-        groups.append(({GLM: ([alone], [task])}, val))
-    for task in IMPUTING if whole else ():
-        by_factors = each(sessions, of_task(task, poisson.impute), causal, task.name == AREAS)
-        kinds = {GLM: ([by_factors], [task])}
-        if recall.is_able(first) and not causal:  # what is recalled depends on all bins of a trial
-            kinds[RECALLED] = ([recalling(sessions, [task], factors, together)], [task])
+    for kinds in beside_decoding(sessions, causal, factors, together) if whole else ():
         groups.append((kinds, val))
     chosen, maps = {}, [{} for _ in sessions]
     for kinds, left_out in groups:

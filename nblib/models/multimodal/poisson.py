@@ -245,16 +245,20 @@ def _step(
     precision = np.linalg.inv(prior.covariance)
     rate = np.exp(np.minimum(base + x @ weight.astype(np.float32), MOST_LOG_RATE))
     slope = x.T @ (y - rate) - precision @ (weight - prior.mean[:, None])
+    unsure = np.linalg.inv(_curvature(x, rate) + precision)  # (n, D, D)
+    step = np.einsum("nde,en->dn", unsure, slope)
+    most = np.abs(x @ step.astype(np.float32)).max(axis=0)
+    return weight + step * np.minimum(1, MOST_A_STEP / np.maximum(most, 1e-9)), unsure.sum(axis=0)
+
+
+def _curvature(x: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    """Sums over bins of products of features x (B, D), weighed by the rate (B, n) of each unit: (n, D, D)."""
     by_feature = np.ascontiguousarray(x.T)
     d = len(by_feature)
     curvature = np.empty((d, d, rate.shape[1]), np.float32)
     for i, one in enumerate(by_feature):  # of all units at once, which is faster than unit by unit
         curvature[i, : i + 1] = curvature[: i + 1, i] = (by_feature[: i + 1] * one) @ rate
-    curvature = curvature.transpose(2, 0, 1)  # (n, D, D)
-    unsure = np.linalg.inv(curvature + precision)  # (n, D, D)
-    step = np.einsum("nde,en->dn", unsure, slope)
-    most = np.abs(x @ step.astype(np.float32)).max(axis=0)
-    return weight + step * np.minimum(1, MOST_A_STEP / np.maximum(most, 1e-9)), unsure.sum(axis=0)
+    return curvature.transpose(2, 0, 1)
 
 
 def impute(
